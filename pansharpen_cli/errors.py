@@ -1,0 +1,17 @@
+"""The errors a user can meet; `cli.py` turns each into one line on stderr and an exit code."""
+
+
+class PansharpenError(Exception):
+    """Something that went wrong while running (exit code 1)."""
+
+    exit_code = 1
+
+
+class InputError(PansharpenError):
+    """Bad input or usage: the message says which file or option, what is wrong and what to do (exit code 2)."""
+
+    exit_code = 2
+
+
+class WeightsError(InputError):
+    """Weights that are missing, damaged, untrusted or made for something else."""

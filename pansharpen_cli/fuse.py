@@ -1,0 +1,551 @@
+"""The one pass: open, fit on samples of the scene, fuse tile by tile, write; the bridge between rasters and torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import physics, tailor, weights
+from .errors import InputError, PansharpenError
+from .grid import Window, intersect
+from .models import Backbone
+from .models.base import Inputs, Moments, SceneStats, TileOperators, concatenate
+from .physics import Axis, Span
+from .scene import Scene, TileData
+from .tailor import FeatureTailor, Outcome, Settings, Tiles
+from .tiles import Stitcher, Tile, plan_tiles
+from .weights import Card
+from .writer import SceneWriter
+
+BLOCK = 512
+"""PAN pixels of a side of the blocks that statistics and tiles are sampled from."""
+MAX_BLOCKS = 12
+TILE = 64
+REDUCED_TILE = 40
+"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
+_BATCH_PIXELS = 1 << 19
+
+ADAPT = {
+    "fast": Settings(),
+    "best": Settings(tiles=64, reduced_tiles=24, epochs=40, seconds=120.0, patience=8),
+}
+"""Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
+
+LOSSES: dict[str, dict[str, float]] = {
+    "glpnet": {"spectral": 1.0, "spatial": 0.0, "consistency": 0.1, "reduced": 1.0, "calm": 0.3},
+    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "calm": 0.0},
+}
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, what is done and what there is to do."""
+
+
+def _quiet(stage: str, done: int, total: int) -> None: ...
+
+
+class Fuser(Protocol):
+    """What `fit` makes: fuses the pixels of a tile."""
+
+    halo: int
+    multiple_of: int
+    overlap: int
+
+    def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
+
+    def __call__(self, tile: TileData) -> np.ndarray: ...
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of --device. Raises InputError for one that is unknown or not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = name.split(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(f"unknown device '{name}'; there is auto, cpu, cuda and mps")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device '{name}'; there is auto, cpu, cuda and mps") from error
+    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"device '{name}' is not available on this machine; use --device auto")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, else float32."""
+    if name not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"unknown precision '{name}'; there is auto, float32 and bfloat16")
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if any(capabilities.get(k) for k in ("amx_bf16", "amx_tile", "avx512_bf16")):
+        return True
+    try:
+        with open("/proc/cpuinfo") as info:
+            flags = next((line for line in info if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def axes_of(scene: Scene) -> tuple[Axis, Axis]:
+    """The scene's phase as the operators want it."""
+    return Axis(scene.phase.ratio[0], scene.phase.offset[0]), Axis(scene.phase.ratio[1], scene.phase.offset[1])
+
+
+def _spans(window: Window) -> tuple[Span, Span]:
+    return (window[0], window[1]), (window[2], window[3])
+
+
+def _window(spans: tuple[Span, Span]) -> Window:
+    return (*spans[0], *spans[1])
+
+
+def _part(outer: Window, inner: Window) -> tuple[slice, slice]:
+    """Index of `inner` in an array that covers `outer`."""
+    return slice(inner[0] - outer[0], inner[1] - outer[0]), slice(inner[2] - outer[2], inner[3] - outer[2])
+
+
+@dataclass
+class Reach:
+    """Which PAN and MS windows the operators of a tile ask for."""
+
+    axes: tuple[Axis, Axis]
+    ms_reach: int = physics.UPSAMPLE_REACH
+
+    def windows(self, window: Window) -> tuple[Window, Window]:
+        """(PAN window, MS window) around a window of PAN pixels."""
+        spans = _spans(window)
+        ms = tuple(a.ms_span(s, self.ms_reach) for a, s in zip(self.axes, spans, strict=True))
+        pan = tuple(a.pan_span(m, physics.MTF_REACH + 1) for a, m in zip(self.axes, ms, strict=True))
+        pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
+        return _window(pan), _window(ms)  # type: ignore[arg-type]
+
+
+class Upsampling:
+    """`--method none`: the MS on the PAN grid at the exact phase and nothing else."""
+
+    halo, multiple_of, overlap = 0, 1, 0
+
+    def __init__(self, scene: Scene, device: torch.device) -> None:
+        self.axes, self.device = axes_of(scene), device
+        self._reach = Reach(self.axes)
+
+    def windows(self, window: Window) -> tuple[Window, Window, Window]:
+        ms = self._reach.windows(window)[1]
+        return window, window, ms
+
+    def __call__(self, tile: TileData) -> np.ndarray:
+        up = physics.upsampler(self.axes, _spans(tile.window), _spans(tile.ms_window))
+        return up(torch.from_numpy(tile.ms).double()).float().numpy()
+
+
+class NetworkFuser:
+    """A frozen network, tailored or not, on tiles of a scene."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        backbone: Backbone,
+        stats: SceneStats,
+        tailored: FeatureTailor | None,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        self.axes, self.gains = axes_of(scene), scene.gains
+        self.backbone, self.stats, self.tailored = backbone, stats, tailored
+        self.device, self.precision = device, precision
+        self.multiple_of = backbone.multiple_of
+        self.halo = backbone.halo + FeatureTailor.halo
+        self.overlap = 32 if backbone.stitch == "blend" else 0
+        self._reach = Reach(self.axes)
+
+    def windows(self, window: Window) -> tuple[Window, Window, Window]:
+        """The window with its halo, and the PAN and MS windows that it is computed from."""
+        m = self.multiple_of
+        spans = []
+        for first, last in _spans(window):
+            size = last - first + 2 * self.halo
+            spans.append((first - self.halo, last + self.halo + (-size) % m))
+        out = _window((spans[0], spans[1]))
+        return (out, *self._reach.windows(out))
+
+    def inputs(self, tile: TileData) -> Inputs:
+        return tile_inputs(self.axes, self.gains, tile, tile.window, self.device)
+
+    @torch.no_grad()
+    def __call__(self, tile: TileData) -> np.ndarray:
+        """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
+        inputs = self.inputs(tile)
+        encoded = self.backbone.encode(inputs, self.stats)
+        entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
+        residuals = []
+        for part in encoded.split(entries):
+            part = part.contiguous(memory_format=torch.channels_last)
+            with tailor.autocast(self.device, self.precision):
+                features = self.backbone.extract(part)
+                residuals.append(self.backbone.map(features if self.tailored is None else self.tailored(features)))
+        residual = torch.cat(residuals).float()
+        fused = self.backbone.base(inputs, self.stats) + self.backbone.spread(residual, inputs, self.stats)
+        return fused[0].cpu().numpy()
+
+
+def tile_inputs(
+    axes: tuple[Axis, Axis], gains: tuple[float, ...], tile: TileData, window: Window, device: torch.device
+) -> Inputs:
+    """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
+    where = device if device.type == "cuda" else torch.device("cpu")
+    operators = TileOperators.build(
+        axes, _spans(window), _spans(tile.pan_window), _spans(tile.ms_window), gains, device=where
+    )
+    pan = torch.from_numpy(tile.pan).to(where)[None, None]
+    ms = torch.from_numpy(tile.ms).to(where)[None]
+    inputs = operators.inputs(pan, pan[(..., *_part(tile.pan_window, window))], ms)
+    return inputs.map(lambda t: t.to(device))
+
+
+@dataclass
+class Sample:
+    """What one pass over sampled blocks of a scene yields."""
+
+    stats: SceneStats
+    training: Tiles | None
+    held_out: Tiles | None
+    blocks: int
+
+
+def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
+    """All blocks of a small scene; of a large one a seeded order in which to try them."""
+    blocks = [t.core for t in plan_tiles(scene.full, BLOCK)]
+    if len(blocks) > MAX_BLOCKS:
+        blocks = [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
+    return blocks
+
+
+def sample(scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = _quiet) -> Sample:
+    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and tiles to judge it with.
+
+    Raises InputError if the scene has no valid pixel.
+    """
+    axes, rng = axes_of(scene), np.random.default_rng(seed)
+    moments = Moments(scene.bands)
+    reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
+    blocks = _sample_blocks(scene, seed)
+    wanted = min(len(blocks), MAX_BLOCKS)
+    picked: list[_Picked] = []
+    used = 0
+    for tried, block in enumerate(blocks):
+        progress("sampling", min(used, wanted), wanted)
+        pan_window, ms_window = reach.windows(block)
+        data = scene.read(block, pan_window, ms_window)
+        enough = data is not None and (len(blocks) <= MAX_BLOCKS or data.valid.mean() > 0.25 or tried > 200)
+        if data is None or not enough:
+            continue
+        inputs = tile_inputs(axes, scene.gains, data, block, torch.device("cpu"))
+        valid = torch.from_numpy(data.valid)
+        moments.update(inputs, valid[None], step=2 if min(data.valid.shape) >= 256 else 1)
+        if settings:
+            picked.append(_pick_tiles(scene, axes, data, inputs, settings, wanted, rng))
+        used += 1
+        if used == wanted:
+            break
+    progress("sampling", wanted, wanted)
+    if moments.count == 0:
+        raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+    if settings is None:
+        return Sample(moments.stats(), None, None, used)
+    training, held_out = _split(picked, settings, rng, device)
+    return Sample(moments.stats(), training, held_out, used)
+
+
+@dataclass
+class _Picked:
+    """Tiles of one block, each entry with a leading dimension of tiles."""
+
+    inputs: Inputs
+    ms: Tensor
+    down: physics.Separable
+    blur: physics.Separable
+    reduced: Inputs
+    target: Tensor
+
+
+def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings, blocks: int, rng) -> _Picked:
+    """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them."""
+    window, gains = data.window, scene.gains
+    corners = _draw(data.valid, data.pan[_part(data.pan_window, window)], TILE, -(-settings.tiles * 3 // (2 * blocks)), rng)
+    margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
+    parts, ms_parts, rows, cols = [], [], [], []
+    for r, c in corners:
+        tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
+        parts.append(inputs.map(lambda t, at=_part(window, tile): t[(..., *at)]))
+        spans = [_inner_ms(a, s, margin) for a, s in zip(axes, _spans(tile), strict=True)]
+        ms_parts.append(torch.from_numpy(data.ms[(slice(None), *_part(data.ms_window, _window(tuple(spans))))]))
+        down = physics.degrader(axes, (spans[0], spans[1]), _spans(tile), gains).to("cpu")
+        rows.append(down.rows)
+        cols.append(down.cols)
+    tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
+    ratios = axes[0].ratio, axes[1].ratio
+    blur = physics.blurrer(ratios, tile_span, tile_span, gains).to("cpu")
+    empty = inputs.map(lambda t: t[..., :0, :TILE, :TILE][:0])
+    count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
+    ms = [m[:, : count[0], : count[1]] for m in ms_parts]
+    down = physics.Separable(
+        torch.stack([_with_band_axis(r)[:, : count[0]] for r in rows]) if rows else torch.empty(0),
+        torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
+    )
+    reduced, target = _reduced_tiles(scene, axes, data, settings, blocks, rng)
+    return _Picked(concatenate(parts) if parts else empty, torch.stack(ms) if ms else torch.empty(0), down, blur, reduced, target)
+
+
+def _with_band_axis(matrix: Tensor) -> Tensor:
+    return matrix if matrix.ndim == 3 else matrix[None]
+
+
+def _inner_ms(axis: Axis, span: Span, margin: int) -> Span:
+    """MS pixels whose blur stays `margin` PAN pixels inside a span: a fixed number for a tile size."""
+    first = int(np.ceil((span[0] + margin + 0.5 - axis.offset) / axis.ratio - 0.5 - 1e-9))
+    return first, first + int((span[1] - span[0] - 2 * margin - 1) // axis.ratio)
+
+
+def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> list[tuple[int, int]]:
+    """Upper-left corners of `count` wholly valid tiles on a randomly shifted lattice."""
+    rows, cols = valid.shape
+    if rows < size or cols < size:
+        return []
+    start = rng.integers(0, rows % size + 1), rng.integers(0, cols % size + 1)
+    corners, interest = [], []
+    for r in range(start[0], rows - size + 1, size):
+        for c in range(start[1], cols - size + 1, size):
+            if valid[r : r + size, c : c + size].all():
+                corners.append((r, c))
+                interest.append(float(pan[r : r + size, c : c + size].std()))
+    if len(corners) <= count:
+        return corners
+    chance = np.sqrt(np.array(interest) + 1e-6 * (max(interest) + 1e-9))
+    return [corners[i] for i in rng.choice(len(corners), count, replace=False, p=chance / chance.sum())]
+
+
+def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int, rng) -> tuple[Inputs, Tensor]:
+    """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
+    gains = scene.gains
+    ms_core = _window(tuple(a.ms_span(s) for a, s in zip(axes, _spans(data.window), strict=True)))  # type: ignore[arg-type]
+    ms_core = intersect(ms_core, data.ms_window)
+    ms_spans = _spans(data.ms_window)
+    down_pan = physics.degrader(axes, ms_spans, _spans(data.pan_window), [scene.sensor.pan_gain])
+    pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
+    ms = torch.from_numpy(data.ms).double()[None]
+    coarse = [(a.ms_span(s)) for a, s in zip(axes, ms_spans, strict=True)]
+    coarse_spans: tuple[Span, Span] = ((coarse[0][0], coarse[0][1]), (coarse[1][0], coarse[1][1]))
+    down_ms = physics.degrader(axes, coarse_spans, ms_spans, gains)
+    operators = TileOperators.build(axes, _spans(ms_core), ms_spans, coarse_spans, gains)
+    inputs = operators.inputs(pan, pan[(..., *_part(data.ms_window, ms_core))], down_ms(ms))
+    target = ms[(..., *_part(data.ms_window, ms_core))].float()
+    inside = _ms_valid(axes, data, ms_core)
+    count = -(-settings.reduced_tiles * 3 // (2 * blocks))
+    size = REDUCED_TILE
+    corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
+    cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
+    if not cuts:
+        return inputs.map(lambda t: t[:0, :, :size, :size]), target[:0, :, :size, :size]
+    return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
+
+
+def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
+    """MS pixels of which every PAN pixel is valid and inside the block."""
+    invalid = ~data.valid
+    integral = np.pad(invalid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    bounds = []
+    for axis, span, (first, last) in zip(axes, _spans(ms_core), _spans(data.window), strict=True):
+        lower = np.floor(axis.offset + axis.ratio * np.arange(*span)).astype(int) - first
+        upper = np.ceil(axis.offset + axis.ratio * (np.arange(*span) + 1)).astype(int) - first
+        outside = (lower < -1) | (upper > last - first + 1)
+        bounds.append((np.clip(lower, 0, last - first), np.clip(upper, 0, last - first), outside))
+    (r0, r1, r_out), (c0, c1, c_out) = bounds
+    bad = integral[np.ix_(r1, c1)] - integral[np.ix_(r0, c1)] - integral[np.ix_(r1, c0)] + integral[np.ix_(r0, c0)]
+    return (bad == 0) & ~r_out[:, None] & ~c_out[None, :]
+
+
+def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles | None, Tiles | None]:
+    """Two thirds of the drawn tiles for training and one third to judge with; None if there are too few."""
+    usable = [p for p in picked if len(p.ms)]
+    reduced = [p for p in picked if len(p.target)]
+    if sum(len(p.ms) for p in usable) < 3 or sum(len(p.target) for p in reduced) < 3:
+        return None, None
+    ms_rows = min(p.ms.shape[-2] for p in usable)
+    ms_cols = min(p.ms.shape[-1] for p in usable)
+    inputs = concatenate([p.inputs for p in usable])
+    ms = torch.cat([p.ms[..., :ms_rows, :ms_cols] for p in usable])
+    down_rows = torch.cat([p.down.rows[..., :ms_rows, :] for p in usable])
+    down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
+    red = concatenate([p.reduced for p in reduced])
+    target = torch.cat([p.target for p in reduced])
+    order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
+    cut, reduced_cut = max(1, len(ms) // 3), max(1, len(target) // 3)
+
+    def take(part: Tensor, reduced_part: Tensor) -> Tiles:
+        return Tiles(
+            inputs.map(lambda t: t[part].to(device)),
+            ms[part].to(device),
+            physics.Separable(down_rows[part], down_cols[part]).to(device),
+            usable[0].blur.to(device),
+            red.map(lambda t: t[reduced_part].to(device)),
+            target[reduced_part].to(device),
+        )
+
+    training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
+    return training, take(order[:cut], reduced_order[:reduced_cut])
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fuse: the options of `pansharpen fuse` that change pixels."""
+
+    method: str = "glpnet"
+    weights: str | None = None
+    adapt: str = "fast"
+    adapt_seconds: float | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    tile_size: int = 512
+    seed: int = 0
+
+
+@dataclass
+class Fit:
+    """A fuser and how it came about."""
+
+    fuser: Fuser
+    precision: str
+    device: str
+    card: Card | None = None
+    stats: SceneStats | None = None
+    outcome: Outcome | None = None
+    seconds: dict[str, float] | None = None
+
+
+def settings_of(options: Options, network: str) -> Settings | None:
+    """Schedule and loss weights of an adaptation; None for `off`."""
+    if options.adapt == "off":
+        return None
+    if options.adapt not in ADAPT:
+        raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
+    settings = replace(ADAPT[options.adapt], **LOSSES.get(network, {}))
+    return replace(settings, seconds=options.adapt_seconds) if options.adapt_seconds else settings
+
+
+def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
+    """Make the fuser of a scene: load the network, take the scene's statistics, adapt."""
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision, device)
+    named = str(precision).removeprefix("torch.")
+    if options.method == "none":
+        return Fit(Upsampling(scene, device), "float32", "cpu", seconds={"sampling": 0.0, "adapting": 0.0})
+    card = weights.find(options.method, scene.bands, options.weights)
+    backbone = weights.load(card, scene.bands).to(device, memory_format=torch.channels_last)
+    settings = settings_of(options, card.network)
+    clock = time.perf_counter()
+    drawn = sample(scene, settings, options.seed, device, progress)
+    stats = drawn.stats.to(device)
+    sampled = time.perf_counter() - clock
+    tailored, outcome = None, None
+    if settings is not None:
+        if drawn.training is None or drawn.held_out is None:
+            reason = "too few valid tiles to train and judge a tailor on"
+            outcome = Outcome(False, 0.0, 0, 0, 0, 0.0, {}, {}, reason)
+        else:
+            tailored, outcome = tailor.adapt(
+                backbone, stats, drawn.training, drawn.held_out, settings, seed=options.seed, precision=precision,
+                progress=lambda done, total: progress("adapting", done, total),
+            )  # fmt: skip
+    fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
+    seconds = {"sampling": sampled, "adapting": time.perf_counter() - clock - sampled}
+    return Fit(fuser, named, str(device), card, drawn.stats, outcome, seconds)
+
+
+def fused_tiles(
+    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = _quiet
+) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
+    """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading one tile ahead."""
+    size = max(tile_size, 2 * fuser.overlap)
+    tiles = plan_tiles(scene.window, size, fuser.overlap)
+    stitcher = Stitcher(tiles)
+    masks: dict[Window, np.ndarray] = {}
+
+    def load(tile: Tile) -> tuple[TileData | None, Window]:
+        out, pan, ms = fuser.windows(tile.outer)
+        return scene.read(out, pan, ms), out
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future = reader.submit(load, tiles[0])
+        for i, tile in enumerate(tiles):
+            data, out = ahead.result()
+            if i + 1 < len(tiles):
+                ahead = reader.submit(load, tiles[i + 1])
+            shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
+            inner = _part(out, tile.outer)
+            if data is None:
+                fused, valid = np.zeros((scene.bands, *shape), np.float32), np.zeros(shape, bool)
+            else:
+                fused, valid = fuser(data)[(slice(None), *inner)], data.valid[inner]
+            masks[tile.core] = valid[_part(tile.outer, tile.core)]
+            for window, pixels in stitcher.add(tile, fused):
+                ready = [core for core in masks if intersect(core, window) == core or _touches(core, window)]
+                mask = np.zeros(pixels.shape[1:], bool)
+                for core in ready:
+                    common = intersect(core, window)
+                    mask[_part(window, common)] = masks[core][_part(core, common)]
+                    if core[1] <= window[1]:
+                        del masks[core]
+                yield window, pixels, mask
+            progress("fusing", i + 1, len(tiles))
+
+
+def _touches(a: Window, b: Window) -> bool:
+    common = intersect(a, b)
+    return common[0] < common[1] and common[2] < common[3]
+
+
+def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    """The fused scene in memory: (bands, rows, cols) float32 and its valid mask."""
+    grid = scene.grid
+    fused = np.zeros((scene.bands, grid.height, grid.width), np.float32)
+    valid = np.zeros((grid.height, grid.width), bool)
+    for window, pixels, mask in fused_tiles(scene, fuser, tile_size):
+        at = _part(scene.window, window)
+        fused[(slice(None), *at)], valid[at] = pixels, mask
+    return fused, valid
+
+
+def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = _quiet) -> int:
+    """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels."""
+    count = 0
+    with ThreadPoolExecutor(1) as pool:
+        pending: Future | None = None
+        for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):
+            if pending is not None:
+                pending.result()
+            count += int(valid.sum())
+            pending = pool.submit(writer.write, window, pixels, valid)
+        if pending is not None:
+            pending.result()
+    if count == 0:
+        raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+    return count

@@ -1,0 +1,211 @@
+"""What every network is given and what it declares about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..physics import Axis, Separable, Span, degrader, upsampler
+
+PAN_LOW_REACH = 32
+"""MS pixels read around a tile, enough for the low-passed PAN (up-sampler, then the MTF kernel at any ratio >= 1.5)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of tiles on the PAN grid, in DN: `pan` (n, 1, rows, cols), `expanded` and `pan_low` (n, bands, rows, cols).
+
+    `expanded` is the MS up-sampled at the exact phase; `pan_low` is PAN degraded to the MS grid with each band's MTF
+    and up-sampled again: what PAN looks like with the resolution of that band.
+    """
+
+    pan: Tensor
+    expanded: Tensor
+    pan_low: Tensor
+
+    def map(self, change) -> Inputs:
+        return Inputs(change(self.pan), change(self.expanded), change(self.pan_low))
+
+
+def concatenate(parts: Sequence[Inputs]) -> Inputs:
+    """One batch of several of the same size."""
+    return Inputs(
+        torch.cat([p.pan for p in parts]),
+        torch.cat([p.expanded for p in parts]),
+        torch.cat([p.pan_low for p in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class TileOperators:
+    """The operators between a tile's PAN window `out`, a wider PAN window `pan` and an MS window `ms`."""
+
+    up: Separable
+    down: Separable
+
+    @classmethod
+    def build(
+        cls,
+        axes: tuple[Axis, Axis],
+        out: tuple[Span, Span],
+        pan: tuple[Span, Span],
+        ms: tuple[Span, Span],
+        gains: Sequence[float],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> TileOperators:
+        """float64, so that a pixel comes out the same to the last float32 bit whatever the window around it."""
+        return cls(
+            upsampler(axes, out, ms).to(device, dtype),
+            degrader(axes, ms, pan, gains).to(device, dtype),
+        )
+
+    def inputs(self, pan: Tensor, pan_tile: Tensor, ms: Tensor) -> Inputs:
+        """Inputs of PAN windows (n, 1, rows, cols), the tile's part of them, and MS windows (n, bands, rows, cols)."""
+        dtype = self.up.rows.dtype
+        expanded = self.up(ms.to(dtype)).float()
+        pan_low = self.up(self.down(pan.to(dtype))).float()
+        return Inputs(pan_tile.float(), expanded, pan_low.expand_as(expanded))
+
+
+@dataclass(frozen=True)
+class SceneStats:
+    """Statistics over the valid pixels of a scene, in DN; tensors of one value per band.
+
+    `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
+    ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value that
+    networks see as one.
+    """
+
+    mean: Tensor
+    std: Tensor
+    gain: Tensor
+    intensity: Tensor
+    pan_mean: float
+    pan_std: float
+    scale: float
+
+    def to(self, device: torch.device | str) -> SceneStats:
+        moved = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
+        return SceneStats(*moved, self.pan_mean, self.pan_std, self.scale)
+
+    @classmethod
+    def fit(cls, inputs: Inputs) -> SceneStats:
+        """Statistics of one batch of tiles that is wholly valid."""
+        moments = Moments(inputs.expanded.shape[1])
+        moments.update(inputs)
+        return moments.stats()
+
+
+class Moments:
+    """Streaming mean and covariance of PAN, the expanded bands and the low-passed PANs (Chan et al. 1979)."""
+
+    def __init__(self, bands: int) -> None:
+        self.bands = bands
+        self.count = 0
+        self.mean = torch.zeros(2 * bands + 1, dtype=torch.float64)
+        self.scatter = torch.zeros(2 * bands + 1, 2 * bands + 1, dtype=torch.float64)
+        self.peaks: list[Tensor] = []
+
+    def update(self, inputs: Inputs, valid: Tensor | None = None, step: int = 1) -> None:
+        """Take in every `step`-th row and column; `valid` (n, rows, cols) leaves pixels out."""
+        every = (..., slice(None, None, step), slice(None, None, step))
+        parts = [t[every] for t in (inputs.pan, inputs.expanded, inputs.pan_low)]
+        stacked = torch.cat(parts, 1).movedim(1, -1)
+        x = (stacked.flatten(0, -2) if valid is None else stacked[valid[every]]).double().cpu()
+        if len(x) == 0:
+            return
+        mean = x.mean(0)
+        centred = x - mean
+        total = self.count + len(x)
+        shift = mean - self.mean
+        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * len(x) / total)
+        self.mean += shift * (len(x) / total)
+        self.count = total
+        self.peaks.append(x[:: max(1, len(x) // 20_000), : self.bands + 1].abs().amax(1))
+
+    def stats(self) -> SceneStats:
+        """Raises ValueError if no pixel was taken in."""
+        if self.count == 0:
+            raise ValueError("no valid pixel to fit statistics on")
+        bands, mean = self.bands, self.mean
+        cov = self.scatter / max(self.count - 1, 1)
+        band, low = slice(1, bands + 1), slice(bands + 1, None)
+        scale = float(torch.quantile(torch.cat(self.peaks), 0.995).clamp(min=1e-6))
+        tiny = 1e-6 * scale
+        usable = cov[low, 0].abs() > 1e-6 * cov[0, 0] + tiny**2
+        gain = torch.where(usable, cov[band, 0] / torch.where(usable, cov[low, 0], 1.0), 0.0)
+        ridge = 1e-4 * cov[band, band].diagonal().mean() + tiny**2
+        weights = torch.linalg.solve(
+            cov[band, band] + ridge * torch.eye(bands, dtype=torch.float64), cov[band, low].mean(1)
+        )
+        constant = mean[low].mean() - weights @ mean[band]
+        return SceneStats(
+            mean[band].float(),
+            cov.diagonal()[band].clamp(min=0).sqrt().clamp(min=tiny).float(),
+            gain.float(),
+            torch.cat([weights, constant[None]]).float(),
+            float(mean[0]),
+            max(float(cov[0, 0].clamp(min=0).sqrt()), tiny),
+            scale,
+        )
+
+
+class Backbone(nn.Module):
+    """A fusion network split into `extract` (frozen features) and `map` (features to residual bands).
+
+    The fused tile is `base(inputs) + spread(map(extract(encode(inputs))))`; ERFT puts its tailor between extract and
+    map. `encode` and `base` depend on the scene's statistics only.
+    """
+
+    bands: int | None
+    """Number of bands the network is made for; None takes any."""
+    features: int
+    """Channels of the feature maps between extract and map."""
+    halo: int
+    """PAN pixels on each side that one output pixel depends on."""
+    multiple_of: int = 1
+    """Sides of a tile, halo included, must be a multiple of this."""
+    stitch: Literal["crop", "blend"] = "crop"
+    """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
+
+    def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        """Normalised network input (m, channels, rows, cols); m may be tiles times bands."""
+        raise NotImplementedError
+
+    def extract(self, encoded: Tensor) -> Tensor:
+        """Features (m, features, rows, cols)."""
+        raise NotImplementedError
+
+    def map(self, features: Tensor) -> Tensor:
+        """Residual of the features, normalised."""
+        raise NotImplementedError
+
+    def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        """What the residual is added to, in DN (n, bands, rows, cols)."""
+        return inputs.expanded
+
+    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
+        """The residual in DN, (n, bands, rows, cols)."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        """The frozen network's fused tiles in DN."""
+        residual = self.map(self.extract(self.encode(inputs, stats)))
+        return self.base(inputs, stats) + self.spread(residual, inputs, stats)
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3, ReLU, conv3x3, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv20 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv21 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv21(torch.relu(self.conv20(x)))

@@ -1,0 +1,244 @@
+"""How the two grids of a scene see each other: the upsampler, the MTF blur and the degradation.
+
+Every operator is separable and linear: a small matrix for rows and one for columns, built from the exact phase of the
+two grids, applied as ``R @ x @ C.T``. Indices are integers on each grid; beyond the given source range the edge pixel
+is repeated. Matrices are float64 numpy; `apply` runs them on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Span = tuple[int, int]
+"""First and one-past-last pixel index of a range on one axis."""
+
+UPSAMPLE_REACH = 11
+"""MS pixels on each side that one up-sampled value depends on."""
+
+MTF_SIZE = 41
+"""Taps of the MTF kernel at PAN scale, as in the reference toolbox."""
+
+MTF_REACH = MTF_SIZE // 2
+"""PAN pixels on each side that one blurred value depends on."""
+
+PAN_GAIN = 0.15
+"""MTF gain at Nyquist of a PAN band whose sensor is unknown."""
+
+# Half of the 23-tap half-band filter (Aiazzi et al. 2002): weights of the samples at distance 1/2, 3/2, ... 11/2.
+_HALF_BAND = 2 * np.array(
+    [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
+)
+_TABLE_LEVELS = 12
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Phase of the MS grid on the PAN grid along one image axis.
+
+    `ratio`: MS pixel size in PAN pixels. `offset`: position of the MS grid's origin (its edge, not a centre) in PAN
+    pixels from the PAN grid's origin.
+    """
+
+    ratio: float
+    offset: float = 0.0
+
+    def ms_centres(self, span: Span) -> np.ndarray:
+        """Centres of MS pixels in PAN pixel indices (0 is the centre of the first PAN pixel)."""
+        return self.offset + self.ratio * (np.arange(*span) + 0.5) - 0.5
+
+    def pan_centres(self, span: Span) -> np.ndarray:
+        """Centres of PAN pixels in MS pixel indices."""
+        return (np.arange(*span) + 0.5 - self.offset) / self.ratio - 0.5
+
+    def ms_span(self, pan: Span, reach: float = 0.0) -> Span:
+        """MS pixels that touch the PAN span, widened by `reach` MS pixels on each side."""
+        first = np.floor((pan[0] - self.offset) / self.ratio - reach + 1e-6)
+        last = np.ceil((pan[1] - self.offset) / self.ratio + reach - 1e-6)
+        return int(first), int(last)
+
+    def pan_span(self, ms: Span, reach: float = 0.0) -> Span:
+        """PAN pixels that touch the MS span, widened by `reach` PAN pixels on each side."""
+        first = np.floor(self.offset + self.ratio * ms[0] - reach + 1e-6)
+        last = np.ceil(self.offset + self.ratio * ms[1] + reach - 1e-6)
+        return int(first), int(last)
+
+    def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
+        """The same phase seen from windows that start at the given pixels."""
+        return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)
+
+
+@lru_cache(maxsize=1)
+def _interpolator() -> np.ndarray:
+    """Limit function of repeated doubling with the 23-tap filter, sampled at 2**-12 on [-11, 11].
+
+    At quarter phases it equals the two-step x4 interpolation of the reference toolbox; it is defined at any phase.
+    """
+    taps = np.zeros(23)
+    taps[11] = 1.0
+    for k, weight in enumerate(_HALF_BAND):
+        taps[11 - 1 - 2 * k] = taps[11 + 1 + 2 * k] = weight
+    table = np.zeros(2 * UPSAMPLE_REACH + 1)
+    table[UPSAMPLE_REACH] = 1.0
+    for _ in range(_TABLE_LEVELS):
+        fine = np.zeros(2 * len(table) - 1)
+        fine[::2] = table
+        table = np.convolve(fine, taps, mode="same")
+    return table
+
+
+def upsample_kernel(distance: np.ndarray) -> np.ndarray:
+    """Weight of an MS sample at `distance` MS pixels (any real number)."""
+    grid = np.linspace(-UPSAMPLE_REACH, UPSAMPLE_REACH, 2 * UPSAMPLE_REACH * 2**_TABLE_LEVELS + 1)
+    return np.interp(distance, grid, _interpolator(), left=0.0, right=0.0)
+
+
+def _mtf_alpha(gain: float, ratio: float) -> float:
+    """Width of the MTF in frequency bins for a gain at the MS Nyquist frequency (oracle: (N-1)/(2r)/sqrt(-2 ln G))."""
+    if not 0 < gain < 1:
+        raise ValueError(f"an MTF gain lies between 0 and 1, not {gain}")
+    return (MTF_SIZE - 1) / (2 * ratio) / np.sqrt(-2 * np.log(gain))
+
+
+def mtf_sigma(gain: float, ratio: float) -> float:
+    """Standard deviation of the MTF kernel in PAN pixels."""
+    return MTF_SIZE / (2 * np.pi * _mtf_alpha(gain, ratio))
+
+
+def mtf_kernel(gain: float, ratio: float) -> np.ndarray:
+    """The reference toolbox's 41 x 41 MTF kernel: frequency-sampled Gaussian times a rotated Kaiser window.
+
+    Vivone et al., "A Critical Comparison Among Pansharpening Algorithms", 2015, with the toolbox's constants; its sum
+    is a little under one, as there.
+    """
+    alpha = _mtf_alpha(gain, ratio)
+    k = np.arange(MTF_SIZE) - MTF_REACH
+    response = np.exp(-(k**2) / (2 * alpha**2))
+    profile = np.cos(2 * np.pi * np.outer(k, k) / MTF_SIZE) @ response / MTF_SIZE
+    radius = np.hypot(*np.meshgrid(k, k))
+    window = np.interp(radius, np.arange(MTF_REACH + 1), np.kaiser(MTF_SIZE, 0.5)[MTF_REACH:], right=0.0)
+    return np.outer(profile, profile) * window
+
+
+def _mtf_profile(distance: np.ndarray, gain: float, ratio: float) -> np.ndarray:
+    """The same kernel along one axis at any real distance in PAN pixels, not normalised."""
+    inside = np.clip(1 - (distance / MTF_REACH) ** 2, 0, None)
+    window = np.i0(0.5 * np.sqrt(inside)) / np.i0(0.5)
+    sigma = mtf_sigma(gain, ratio)
+    gauss = np.exp(-(distance**2) / (2 * sigma**2)) / (np.sqrt(2 * np.pi) * sigma)
+    return np.where(np.abs(distance) <= MTF_REACH, gauss * window, 0.0)
+
+
+def _bicubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.5."""
+    d = np.abs(distance)
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def _gather(weights_at, centres: np.ndarray, source: Span, reach: float) -> np.ndarray:
+    """Rows of normalised weights around `centres`; what falls outside `source` goes to the edge pixel."""
+    first = np.floor(centres - reach).astype(int)
+    index = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
+    weights = weights_at(index - centres[:, None])
+    weights /= weights.sum(axis=1, keepdims=True)
+    columns = np.clip(index, source[0], source[1] - 1) - source[0]
+    matrix = np.zeros((len(centres), source[1] - source[0]))
+    np.add.at(matrix, (np.arange(len(centres))[:, None], columns), weights)
+    return matrix
+
+
+def upsample_matrix(axis: Axis, pan: Span, ms: Span) -> np.ndarray:
+    """Up-sampling of MS pixels `ms` to PAN pixels `pan`: (PAN pixels, MS pixels)."""
+    return _gather(upsample_kernel, axis.pan_centres(pan), ms, UPSAMPLE_REACH)
+
+
+def degrade_matrix(axis: Axis, ms: Span, pan: Span, gain: float) -> np.ndarray:
+    """MTF blur of PAN pixels `pan` sampled at the centres of MS pixels `ms`: (MS pixels, PAN pixels)."""
+    return _gather(lambda d: _mtf_profile(d, gain, axis.ratio), axis.ms_centres(ms), pan, MTF_REACH)
+
+
+def blur_matrix(ratio: float, out: Span, source: Span, gain: float) -> np.ndarray:
+    """MTF blur on the PAN grid: (out pixels, source pixels)."""
+    return _gather(lambda d: _mtf_profile(d, gain, ratio), np.arange(*out).astype(float), source, MTF_REACH)
+
+
+def gaussian_matrix(length: int, sigma: float = 2.0) -> np.ndarray:
+    """Gaussian low pass of a whole axis, cut at 4 sigma, edges repeated; `x - low(x)` is the detail of the figures."""
+    span = (0, length)
+    reach = int(4 * sigma)
+    return _gather(
+        lambda d: np.exp(-0.5 * (d / sigma) ** 2) * (np.abs(d) <= reach), np.arange(length).astype(float), span, reach
+    )
+
+
+def bicubic_matrix(axis: Axis, ms: Span, pan: Span) -> np.ndarray:
+    """Antialiased bicubic reduction to the MS grid, the low-pass of D_s: (MS pixels, PAN pixels)."""
+    ratio = max(axis.ratio, 1.0)
+    return _gather(lambda d: _bicubic(d / ratio), axis.ms_centres(ms), pan, 2 * ratio)
+
+
+@dataclass(frozen=True)
+class Separable:
+    """A separable operator: `rows` (out rows, rows) and `cols` (out cols, cols), or one of each per band."""
+
+    rows: Tensor
+    cols: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to (..., bands, rows, cols)."""
+        return self.rows @ x @ self.cols.mT
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """The transposed operator."""
+        return self.rows.mT @ y @ self.cols
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
+        return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))
+
+
+def separable(rows: np.ndarray | Sequence[np.ndarray], cols: np.ndarray | Sequence[np.ndarray]) -> Separable:
+    """Make an operator of numpy matrices; a sequence holds one matrix per band."""
+    return Separable(torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(cols)))
+
+
+def upsampler(axes: tuple[Axis, Axis], pan: tuple[Span, Span], ms: tuple[Span, Span]) -> Separable:
+    """THE upsampler between two windows."""
+    return separable(*(upsample_matrix(a, p, m) for a, p, m in zip(axes, pan, ms, strict=True)))
+
+
+def _per_band(build, gains: Sequence[float]) -> Separable:
+    """One matrix pair per band; bands of equal gain share the work, and one gain needs no band axis."""
+    made = {g: build(g) for g in dict.fromkeys(gains)}
+    if len(made) == 1:
+        return separable(*made[gains[0]])
+    return separable([made[g][0] for g in gains], [made[g][1] for g in gains])
+
+
+def degrader(
+    axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span], gains: Sequence[float]
+) -> Separable:
+    """THE degradation: MTF blur of each band and sampling on the MS grid at the exact phase."""
+    return _per_band(
+        lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains
+    )
+
+
+def blurrer(
+    ratios: tuple[float, float], out: tuple[Span, Span], source: tuple[Span, Span], gains: Sequence[float]
+) -> Separable:
+    """THE MTF blur on the PAN grid."""
+    return _per_band(
+        lambda g: tuple(blur_matrix(r, o, s, g) for r, o, s in zip(ratios, out, source, strict=True)), gains
+    )
+
+
+def cubic_reducer(axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span]) -> Separable:
+    """Antialiased bicubic reduction of PAN to the MS grid (for D_s)."""
+    return separable(*(bicubic_matrix(a, m, p) for a, m, p in zip(axes, ms, pan, strict=True)))

@@ -1,0 +1,528 @@
+"""Scene: a PAN and its MS on a common grid, read by window with every invalid pixel marked and filled."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+from scipy import ndimage
+
+from . import sensors
+from .errors import InputError, PansharpenError
+from .grid import Grid, Phase, Window, intersect, is_empty
+from .sensors import Sensor
+
+MIN_RATIO, MAX_RATIO = 1.5, 8.0
+MIN_MS_PIXELS = 8
+"""Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
+
+FILL_REACH = 24
+"""Pixels around a window that are read to fill its invalid pixels, so that the filling is the same in every tile."""
+
+
+def open_raster(path: str):
+    """Open a raster; InputError in one line if GDAL cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
+    except (RasterioError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
+            reason = "no such file"
+        elif os.path.isfile(path) and os.path.getsize(path) == 0:
+            reason = "the file is empty (0 bytes)"
+        raise InputError(f"cannot open {path}: {reason}") from error
+    if dataset.count == 0:
+        dataset.close()
+        raise InputError(f"cannot use {path}: it has no bands of its own (a container? name one of its subdatasets)")
+    if dataset.gcps[0] and dataset.transform.is_identity:
+        dataset.close()
+        raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
+    return dataset
+
+
+def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
+    """All bands of a file as float32 (bands, rows, cols), their descriptions and the nodata value."""
+    with open_raster(str(path)) as dataset:
+        return dataset.read().astype(np.float32), dataset.descriptions, dataset.nodata
+
+
+@dataclass
+class Source:
+    """Some bands of one raster, read with their mask; pixels outside the raster are invalid."""
+
+    dataset: object
+    bands: list[int]
+    label: str
+    nodata: float | None = None
+    alpha: int | None = None
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
+        ds = self.dataset
+        rows, cols = window[1] - window[0], window[3] - window[2]
+        inner = intersect(window, (0, ds.height, 0, ds.width))
+        data = np.zeros((len(self.bands), rows, cols), ds.dtypes[self.bands[0] - 1])
+        valid = np.zeros((rows, cols), bool)
+        if is_empty(inner):
+            return data, valid
+        at = RasterWindow(inner[2], inner[0], inner[3] - inner[2], inner[1] - inner[0])
+        place = np.s_[inner[0] - window[0] : inner[1] - window[0], inner[2] - window[2] : inner[3] - window[2]]
+        try:
+            values = ds.read(self.bands, window=at)
+            mask = self._mask(values, at)
+        except RasterioIOError as error:
+            raise PansharpenError(f"cannot read {self.label}: {str(error).splitlines()[0]}") from error
+        data[(slice(None), *place)] = values
+        valid[place] = mask
+        return data, valid
+
+    def _mask(self, values: np.ndarray, at: RasterWindow) -> np.ndarray:
+        ds = self.dataset
+        mask = np.ones(values.shape[1:], bool)
+        if self.alpha is not None:
+            mask &= ds.read(self.alpha, window=at) > 0
+        for i, band in enumerate(self.bands):
+            flags = ds.mask_flag_enums[band - 1]
+            if MaskFlags.nodata in flags or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags):
+                mask &= ds.read_masks(band, window=at) > 0
+            elif MaskFlags.per_dataset not in flags and MaskFlags.all_valid not in flags:
+                mask &= ds.read_masks(band, window=at) > 0
+            if self.nodata is not None:
+                mask &= ~_equals(values[i], self.nodata)
+        if values.dtype.kind == "f":
+            mask &= np.isfinite(values).all(0)
+        return mask
+
+
+def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
+    return np.isnan(values) if np.isnan(nodata) else values == nodata
+
+
+@dataclass(frozen=True)
+class TileData:
+    """Pixels around a window: `pan` (rows, cols) of `pan_window`, `ms` (bands, rows, cols) of `ms_window` in MS
+    pixels, float32 with invalid pixels filled from their nearest valid neighbour; `valid` (rows, cols) of `window`."""
+
+    window: Window
+    pan: np.ndarray
+    pan_window: Window
+    ms: np.ndarray
+    ms_window: Window
+    valid: np.ndarray
+
+
+@dataclass
+class Scene:
+    """A PAN and its MS. All windows are in pixels of the PAN file.
+
+    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid.
+    """
+
+    pan: Source
+    ms: list[Source]
+    pan_grid: Grid
+    ms_grid: Grid
+    phase: Phase
+    full: Window
+    window: Window
+    sensor: Sensor
+    sensor_source: str
+    band_names: tuple[str | None, ...]
+    gains: tuple[float, ...]
+    dtype: str
+    nodata: float
+    warnings: list[str]
+    warped: bool = False
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    @property
+    def grid(self) -> Grid:
+        """The output grid."""
+        return self.pan_grid.window(self.window)
+
+    @property
+    def bands(self) -> int:
+        return sum(len(s.bands) for s in self.ms)
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.pan.label, *dict.fromkeys(s.label for s in self.ms)]
+
+    @classmethod
+    def open(
+        cls,
+        pan: str | os.PathLike,
+        ms: Sequence[str | os.PathLike],
+        *,
+        sensor: str = "auto",
+        bidx: Sequence[int] | None = None,
+        nodata: float | None = None,
+        extent: Literal["intersection", "pan"] = "intersection",
+        window: Window | None = None,
+        bbox: tuple[float, float, float, float] | None = None,
+        dtype: str | None = None,
+    ) -> Scene:
+        """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
+
+        `bidx`: 1-based bands over all MS files in order. `window`: rows and columns of the PAN file. `bbox`: left,
+        bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
+        """
+        with ExitStack() as stack:
+            notes: list[str] = []
+            pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
+            ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
+            pan_source, ms_sources = _sources(pan_ds, ms_ds, os.fspath(pan), [os.fspath(p) for p in ms], nodata, notes)
+            ms_sources = _choose(ms_sources, bidx)
+            ms_dtype = _check_types([pan_source, *ms_sources])
+            pan_grid, ms_grid = Grid.of(pan_ds), Grid.of(ms_ds[0])
+            for source in ms_sources[1:]:
+                if Grid.of(source.dataset) != ms_grid:
+                    raise InputError(
+                        f"{source.label} lies on another grid than {ms_sources[0].label}: all MS files need the same "
+                        "size, CRS and origin"
+                    )
+            pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
+            _check_ratio(phase, pan_source.label, ms_sources[0].label)
+            full = pan_grid.overlap(phase, ms_grid)
+            if is_empty(full):
+                raise InputError(
+                    f"no overlap: {pan_source.label} covers {pan_grid.describe()}, "
+                    f"{ms_sources[0].label} covers {ms_grid.describe()}"
+                )
+            for side, ratio in ((full[1] - full[0], phase.ratio[0]), (full[3] - full[2], phase.ratio[1])):
+                if side / ratio < MIN_MS_PIXELS:
+                    raise InputError(
+                        f"the overlap of {pan_source.label} and {ms_sources[0].label} is only {side / ratio:.1f} MS "
+                        f"pixels wide; at least {MIN_MS_PIXELS} are needed"
+                    )
+            if extent == "pan":
+                full = (0, pan_grid.height, 0, pan_grid.width)
+            names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
+            if sensor == "auto":
+                domains = [d for s in (*_unique(ms_sources), pan_source) for d in _metadata(s)]
+                found, where = sensors.recognise(domains, names)
+            else:
+                found, where = sensors.named(sensor), "--sensor"
+            count = len(names)
+            scene = cls(
+                pan=pan_source,
+                ms=ms_sources,
+                pan_grid=pan_grid,
+                ms_grid=ms_grid,
+                phase=phase,
+                full=full,
+                window=_output_window(full, window, bbox, pan_grid),
+                sensor=found,
+                sensor_source=where,
+                band_names=names,
+                gains=found.gains_of(names, count),
+                dtype=dtype or ms_dtype,
+                nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
+                warnings=notes,
+                warped=warped,
+            )
+            scene._stack = stack.pop_all()
+            return scene
+
+    def read_ms(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """MS values (bands, rows, cols) of a window in MS pixels, and where all bands are valid (rows, cols)."""
+        parts = [s.read(window) for s in self.ms]
+        return np.concatenate([p[0] for p in parts]), np.logical_and.reduce([p[1] for p in parts])
+
+    def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
+        """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
+        ms, ms_valid = filled(self.read_ms, ms_window)
+        pan, pan_valid = filled(self.pan.read, pan_window)
+        rows = np.arange(window[0], window[1])
+        cols = np.arange(window[2], window[3])
+        nearest_row = self._nearest(rows, 0) - ms_window[0]
+        nearest_col = self._nearest(cols, 1) - ms_window[2]
+        valid = pan_valid[np.ix_(rows - pan_window[0], cols - pan_window[2])] & ms_valid[np.ix_(nearest_row, nearest_col)]
+        if not valid.any():
+            return None
+        return TileData(window, pan[0], pan_window, ms, ms_window, valid)
+
+    def _nearest(self, index: np.ndarray, axis: int) -> np.ndarray:
+        """The MS pixel in which the centre of a PAN pixel lies."""
+        position = (index + 0.5 - self.phase.offset[axis]) / self.phase.ratio[axis]
+        return np.floor(position + 1e-9).astype(int)
+
+
+def filled(read, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask."""
+    data, valid = read(window)
+    if valid.all():
+        return data.astype(np.float32), valid
+    reach = FILL_REACH
+    data, wide = read((window[0] - reach, window[1] + reach, window[2] - reach, window[3] + reach))
+    data = data.astype(np.float32)
+    if wide.any() and not wide.all():
+        rows, cols = np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        if wide[box].all():
+            pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
+            data = np.pad(data[(slice(None), *box)], ((0, 0), *pads), mode="edge")
+        else:
+            nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
+            data = data[(slice(None), *nearest)]
+    inner = np.s_[reach : data.shape[1] - reach, reach : data.shape[2] - reach]
+    return np.ascontiguousarray(data[(slice(None), *inner)]), valid
+
+
+def _unique(sources: Sequence[Source]) -> list[Source]:
+    return list({s.label: s for s in sources}.values())
+
+
+def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Source, list[Source]]:
+    pan_bands, pan_alpha = _split_alpha(pan_ds, pan, notes)
+    if len(pan_bands) != 1:
+        hint = "; are PAN and MS swapped?" if all(d.count == 1 for d in ms_ds) or len(ms_ds) == 1 else ""
+        raise InputError(f"{pan} has {len(pan_bands)} bands, a PAN has one{hint}")
+    sources = []
+    for ds, path in zip(ms_ds, ms, strict=True):
+        bands, alpha = _split_alpha(ds, path, notes)
+        sources.append(Source(ds, bands, path, nodata, alpha))
+    return Source(pan_ds, pan_bands, pan, nodata, pan_alpha), sources
+
+
+def _split_alpha(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
+    """Data bands and the alpha band. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
+    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'."""
+    bands = list(ds.indexes)
+    for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
+        if interpretation != ColorInterp.alpha or ds.count == 1:
+            continue
+        if sensors.band_name(ds.descriptions[band - 1]) is not None:
+            continue
+        step = max(1, ds.height // 512), max(1, ds.width // 512)
+        try:
+            sample = ds.read(band, out_shape=(ds.height // step[0], ds.width // step[1]))
+        except RasterioIOError as error:
+            raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        if len(np.unique(sample)) <= 2:
+            bands.remove(band)
+            return bands, band
+        notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
+    return bands, None
+
+
+def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
+    """The bands of all MS files in order, or those that 1-based `bidx` names; one Source per run within a file."""
+    if not bidx:
+        return sources
+    flat = [(s, b) for s in sources for b in s.bands]
+    for i in bidx:
+        if not 1 <= i <= len(flat):
+            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {len(flat)}")
+    chosen: list[Source] = []
+    for source, band in (flat[i - 1] for i in bidx):
+        if chosen and chosen[-1].dataset is source.dataset:
+            chosen[-1].bands.append(band)
+        else:
+            chosen.append(Source(source.dataset, [band], source.label, source.nodata, source.alpha))
+    return chosen
+
+
+def _check_types(sources: list[Source]) -> str:
+    """The MS dtype; InputError for complex data or MS files of different dtypes."""
+    kinds = {}
+    for source in sources:
+        for band in source.bands:
+            kind = source.dataset.dtypes[band - 1]
+            if "complex" in kind:
+                raise InputError(f"{source.label} holds complex values ({kind}); fuse their magnitude instead")
+            if source is not sources[0]:
+                kinds.setdefault(kind, source.label)
+    if len(kinds) > 1:
+        raise InputError("MS bands of different types: " + ", ".join(f"{p} is {k}" for k, p in kinds.items()))
+    return next(iter(kinds))
+
+
+def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], stack: ExitStack, notes: list[str]):
+    """Grids and phase; MS in another CRS or rotated is wrapped in one WarpedVRT per file."""
+    if (pan.crs is None) != (ms.crs is None):
+        missing, other = (pan_source, ms_sources[0]) if pan.crs is None else (ms_sources[0], pan_source)
+        raise InputError(
+            f"{missing.label} has no CRS but {other.label} has ({other.dataset.crs}); "
+            "set it with gdal_edit.py -a_srs or rio edit-info --crs"
+        )
+    if pan.crs is None:
+        ratios = pan.height / ms.height, pan.width / ms.width
+        if pan.transform.is_identity and ms.transform.is_identity:
+            ratio = round(ratios[0])
+            if max(abs(r - ratio) * n for r, n in zip(ratios, (ms.height, ms.width), strict=True)) > ratio:
+                raise InputError(
+                    f"{pan_source.label} and {ms_sources[0].label} have no georeferencing and their shapes have no "
+                    f"integral ratio ({ratios[0]:.4g} x {ratios[1]:.4g})"
+                )
+            notes.append(f"no georeferencing: upper-left corners taken as equal, ratio {ratio} from the shapes")
+            ms = Grid(None, Affine.scale(ratio), ms.height, ms.width)
+        else:
+            notes.append("no CRS on PAN and MS: their transforms are taken to be in the same one")
+    if pan.crs == ms.crs:
+        phase = pan.phase_of(ms)
+        if phase is not None:
+            return pan, ms, phase, False
+        why = "is rotated or mirrored against"
+    else:
+        why = f"is in another CRS ({ms.crs}) than"
+    if pan.crs is None:
+        raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
+    notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
+    target = _warp_target(pan, ms, ms_sources[0].dataset)
+    vrts: dict[str, object] = {}
+    for source in ms_sources:
+        if source.label not in vrts:
+            vrts[source.label] = stack.enter_context(
+                WarpedVRT(
+                    source.dataset,
+                    crs=pan.crs,
+                    transform=target.transform,
+                    height=target.height,
+                    width=target.width,
+                    resampling=Resampling.cubic,
+                    tolerance=1e-6,
+                    nodata=source.nodata if source.nodata is not None else source.dataset.nodata,
+                    add_alpha=source.nodata is None and source.dataset.nodata is None and source.alpha is None,
+                )
+            )
+        vrt = vrts[source.label]
+        if source.alpha is None and vrt.count > source.dataset.count:
+            source.alpha = vrt.count
+        source.dataset = vrt
+    phase = pan.phase_of(target)
+    assert phase is not None
+    return pan, target, phase, True
+
+
+def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
+    """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
+    from rasterio.warp import transform
+
+    def project(x, y):
+        if pan.crs == ms.crs:
+            return x, y
+        px, py = transform(ms.crs, pan.crs, [x], [y])
+        return px[0], py[0]
+
+    def in_pan(col, row):
+        return ~pan.transform * project(*(ms.transform * (col, row)))
+
+    middle = ms.width / 2, ms.height / 2
+    origin = in_pan(*middle)
+    steps = [np.subtract(in_pan(middle[0] + dc, middle[1] + dr), origin) for dc, dr in ((1, 0), (0, 1))]
+    size = [float(np.hypot(*step)) for step in steps]
+    ratio = float(np.sqrt(size[0] * size[1]))
+    edge = np.linspace(0, 1, 21)
+    border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
+    border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
+    cols, rows = np.array([in_pan(*p) for p in border]).T
+    first = np.floor([cols.min(), rows.min()])
+    count = np.ceil((np.array([cols.max(), rows.max()]) - first) / ratio).astype(int)
+    return Grid(pan.crs, pan.transform * Affine.translation(*first) * Affine.scale(ratio), int(count[1]), int(count[0]))
+
+
+def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
+    low, high = min(phase.ratio), max(phase.ratio)
+    if high < 1 / MIN_RATIO:
+        raise InputError(f"{pan} has larger pixels than {ms} (ratio {low:.3g}): are PAN and MS swapped?")
+    if low < MIN_RATIO or high > MAX_RATIO:
+        raise InputError(
+            f"MS pixels of {ms} are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN pixels of {pan}; "
+            f"the ratio has to lie between {MIN_RATIO:g} and {MAX_RATIO:g}"
+        )
+
+
+def _output_window(full: Window, window: Window | None, bbox, grid: Grid) -> Window:
+    chosen = full
+    for name, part in (("--window", window), ("--bbox", grid.pixels_of(bbox) if bbox else None)):
+        if part is None:
+            continue
+        chosen = intersect(chosen, part)
+        if is_empty(chosen):
+            raise InputError(f"{name} does not touch the scene, which is rows {full[0]}-{full[1]}, columns "
+                             f"{full[2]}-{full[3]} of the PAN, {grid.window(full).describe()}")  # fmt: skip
+    return chosen
+
+
+def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Source, notes: list[str]) -> float:
+    """The given value, else the MS's, else the PAN's, else the dtype's own: 0, the minimum of signed types, NaN."""
+    kind = np.dtype(dtype)
+    candidates = [nodata, *(s.dataset.nodata for s in ms), pan.dataset.nodata]
+    for value in candidates:
+        if value is not None:
+            if kind.kind == "f" or (np.isfinite(value) and kind.type(value) == value and _fits(kind, value)):
+                return float(value)
+            if value is nodata:
+                raise InputError(f"--nodata {nodata:g} does not fit the output type {dtype}")
+            notes.append(f"the nodata value {value:g} does not fit {dtype}; another one is used in the output")
+    if kind.kind == "f":
+        return float("nan")
+    return 0.0 if kind.kind == "u" else float(np.iinfo(kind).min)
+
+
+def _fits(kind: np.dtype, value: float) -> bool:
+    limits = np.iinfo(kind)
+    return limits.min <= value <= limits.max
+
+
+_SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
+
+
+def _metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
+    """The tags that may name a sensor, most trusted first, with the place where they stand."""
+    name, ds = os.path.basename(source.label), source.dataset
+    ds = getattr(ds, "src_dataset", ds)
+    found = []
+    for domain in ("IMAGERY", "IMD", "DIMAP", None):
+        tags = ds.tags(ns=domain) if domain else ds.tags()
+        if tags:
+            found.append((f"{domain or 'TIFF'} metadata of {name}", tags))
+    found += [(f"{os.path.basename(p)}", _side_tags(p)) for p in _side_files(source.label, ds.files)]
+    return found
+
+
+def _side_files(path: str, listed: Sequence[str]) -> list[str]:
+    """Text files that belong to a raster: those GDAL lists, and Landsat's MTL or DigitalGlobe's IMD beside it."""
+    names = [p for p in listed if p != path and _SIDE_FILES.search(p)]
+    folder = Path(path).parent
+    if "://" not in path and not path.startswith("/vsi") and folder.is_dir():
+        stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
+        for pattern in (f"{stem}_MTL.txt", f"{stem}.IMD", f"{stem}.imd", "DIM_*.XML"):
+            names += [str(p) for p in sorted(folder.glob(pattern))]
+    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < 2_000_000]
+
+
+def _side_tags(path: str) -> dict[str, str]:
+    """KEY = "value" and <KEY>value</KEY> pairs of a side file."""
+    text = Path(path).read_text(errors="replace")
+    pairs = re.findall(r'^\s*([A-Za-z_]+)\s*=\s*"?([^";\n]+)', text, re.MULTILINE)
+    pairs += re.findall(r"<([A-Za-z_]+)>([^<]+)</", text)
+    tags: dict[str, str] = {}
+    for key, value in pairs:
+        tags.setdefault(key, value.strip())
+    return tags

@@ -1,0 +1,263 @@
+"""ERFT: a Feature Tailor between the frozen halves of a network, trained on tiles of the scene itself.
+
+arXiv 2508.07369, algorithm 1, with a fourth loss term (the scene's own reduced-resolution pair), a judgement on tiles
+that the tailor was not trained on, and a step length chosen there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import losses
+from .models import Backbone
+from .models.base import Inputs, SceneStats
+from .physics import Separable
+
+
+class FeatureTailor(nn.Module):
+    """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(features, features, 3, padding=1)
+        self.second = nn.Conv2d(features, features, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    halo = 2
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.second(torch.relu(self.first(features)))
+
+    def scaled(self, step: float) -> FeatureTailor:
+        """The tailor with its correction multiplied by `step`."""
+        with torch.no_grad():
+            self.second.weight.mul_(step)
+            self.second.bias.mul_(step)
+        return self
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Weights of the loss terms and the schedule; `seconds` bounds the training loop."""
+
+    spectral: float = 1.0
+    spatial: float = 0.1
+    consistency: float = 0.1
+    reduced: float = 1.0
+    calm: float = 0.0
+    tiles: int = 24
+    reduced_tiles: int = 8
+    epochs: int = 10
+    batch: int = 6
+    rate: float = 2e-3
+    seconds: float = 20.0
+    patience: int = 4
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
+    is the pair degraded once more, with the MS itself as `target`. All valid."""
+
+    inputs: Inputs
+    ms: Tensor
+    down: Separable
+    blur: Separable
+    reduced: Inputs
+    target: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ms)
+
+
+@dataclass
+class Outcome:
+    """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`)."""
+
+    kept: bool
+    step: float
+    tiles: int
+    reduced_tiles: int
+    epochs: int
+    seconds: float
+    before: dict[str, float]
+    after: dict[str, float]
+    reason: str
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class _Cache:
+    """Everything that stays fixed while the tailor is trained, for a set of tiles."""
+
+    tiles: Tiles
+    features: Tensor
+    base: Tensor
+    frozen: Tensor
+    pan_low: Tensor
+    flat: Tensor
+    expected: Tensor
+    reduced_features: Tensor
+    reduced_base: Tensor
+
+
+def autocast(device: torch.device, precision: torch.dtype):
+    """The context in which convolutions run in `precision`."""
+    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+
+
+class _Problem:
+    """The losses of a network on a scene's tiles as a function of the tailor."""
+
+    def __init__(self, backbone: Backbone, stats: SceneStats, settings: Settings, precision: torch.dtype) -> None:
+        self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
+
+    def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        encoded = self.backbone.encode(inputs, self.stats).contiguous(memory_format=torch.channels_last)
+        with autocast(encoded.device, self.precision):
+            features = self.backbone.extract(encoded)
+        return features, self.backbone.base(inputs, self.stats)
+
+    def cache(self, tiles: Tiles) -> _Cache:
+        # no_grad, not inference_mode: tensors made under the latter cannot enter backward
+        with torch.no_grad():
+            features, base = self._features(tiles.inputs)
+            frozen = self.fuse(None, features, base, tiles.inputs)
+            reduced_features, reduced_base = self._features(tiles.reduced)
+            pan = tiles.inputs.pan.expand_as(base)
+            pan_low = tiles.blur(pan)
+            detail = pan[:, :1] - pan_low[:, :1]
+            energy = nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)
+            flat = (1 - energy / (torch.quantile(energy.flatten()[:: max(1, energy.numel() // 100_000)], 0.4) + 1e-9))
+            expected = self.stats.gain[:, None, None] * (pan - pan_low)
+            return _Cache(
+                tiles, features, base, frozen, pan_low, flat.clamp(0, 1), expected, reduced_features, reduced_base
+            )
+
+    def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
+        with autocast(features.device, self.precision):
+            residual = self.backbone.map(features if tailor is None else tailor(features))
+        return base + self.backbone.spread(residual.float(), inputs, self.stats)
+
+    def terms(self, tailor: FeatureTailor | None, c: _Cache, part: Tensor, reduced_part: Tensor) -> dict[str, Tensor]:
+        """The loss terms on some of the tiles (indices)."""
+        s, std = self.settings, self.stats.std
+        per = len(c.features) // len(c.base)
+        terms = {}
+        inputs = c.tiles.inputs.map(lambda t: t[part])
+        fused = self.fuse(tailor, _pick(c.features, part, per), c.base[part], inputs)
+        down = _pick_operator(c.tiles.down, part)
+        terms["spectral"] = losses.spectral(fused, c.tiles.ms[part], down, std)
+        if s.spatial:
+            terms["spatial"] = losses.spatial(fused, inputs.pan, c.pan_low[part], c.tiles.blur, std)
+        if s.calm:
+            terms["calm"] = losses.calm(fused, c.expected[part], c.flat[part], c.tiles.blur, std)
+        if s.consistency:
+            terms["consistency"] = losses.consistency(fused, c.frozen[part], std)
+        if s.reduced and len(reduced_part):
+            reduced = c.tiles.reduced.map(lambda t: t[reduced_part])
+            fused = self.fuse(tailor, _pick(c.reduced_features, reduced_part, per), c.reduced_base[reduced_part], reduced)
+            terms["reduced"] = losses.reduced(fused, c.tiles.target[reduced_part], std)
+        return terms
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.settings, name) * value for name, value in terms.items()]).sum()
+
+    def judge(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, float]:
+        """The terms and their weighted sum on all tiles of a cache."""
+        with torch.no_grad():
+            n, m = len(c.tiles), len(c.tiles.target)
+            terms = self.terms(tailor, c, torch.arange(n), torch.arange(m))
+            return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
+
+
+def _pick(features: Tensor, part: Tensor, per: int) -> Tensor:
+    """Feature maps of some tiles, where each tile has `per` of them (bands as batch entries)."""
+    if per == 1:
+        return features[part]
+    return features[(part[:, None] * per + torch.arange(per)).flatten()]
+
+
+def _pick_operator(operator: Separable, part: Tensor) -> Separable:
+    if operator.rows.ndim < 4:
+        return operator
+    return Separable(operator.rows[part], operator.cols[part])
+
+
+def adapt(
+    backbone: Backbone,
+    stats: SceneStats,
+    training: Tiles,
+    held_out: Tiles,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    precision: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[FeatureTailor | None, Outcome]:
+    """Train a tailor on `training`, judge it on `held_out`; None if it did not help there.
+
+    Same inputs and seed give the same tailor. `progress(epoch, epochs)` is called after each epoch.
+    """
+    started = time.perf_counter()
+    problem = _Problem(backbone, stats, settings, precision)
+    device = stats.mean.device
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tailor = FeatureTailor(backbone.features)
+    tailor = tailor.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
+    cache, judge = problem.cache(training), problem.cache(held_out)
+    before = problem.judge(None, judge)
+
+    n, m = len(training), len(training.target)
+    steps = max(1, n // settings.batch)
+    best, best_state, waited, epochs = before["total"], None, 0, 0
+    for epoch in range(settings.epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * (1 - epoch / settings.epochs) ** 0.5
+        order, reduced_order = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
+        for part, reduced_part in zip(order.chunk(steps), _chunks(reduced_order, steps), strict=False):
+            loss = problem.total(problem.terms(tailor, cache, part, reduced_part))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        epochs = epoch + 1
+        if progress:
+            progress(epochs, settings.epochs)
+        if epochs % 2 == 0 or epochs == settings.epochs:
+            score = problem.judge(tailor, judge)["total"]
+            if score < best:
+                best, waited = score, 0
+                best_state = {k: v.clone() for k, v in tailor.state_dict().items()}
+            else:
+                waited += 1
+        if waited >= settings.patience or time.perf_counter() - started > settings.seconds:
+            break
+
+    after, kept, reason = before, False, "no better than the frozen network on held-out tiles"
+    if best_state is not None:
+        tailor.load_state_dict(best_state)
+        after = problem.judge(tailor, judge)
+        kept, reason = True, "better than the frozen network on held-out tiles"
+    seconds = time.perf_counter() - started
+    outcome = Outcome(kept, 1.0, n, m, epochs, seconds, before, after, reason)
+    return (tailor.eval().requires_grad_(False) if kept else None), outcome
+
+
+def _chunks(order: Tensor, count: int) -> list[Tensor]:
+    """`count` parts of a permutation, repeating it where it is shorter."""
+    if len(order) == 0:
+        return [order] * count
+    size = max(1, -(-len(order) // count))
+    return [order.roll(-k * size)[:size] for k in range(count)]

@@ -1,0 +1,100 @@
+"""Tiles of a scene: which pixels to fuse together and how to put the results together without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grid import Window
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`core` windows partition the scene; `outer` adds the overlap that is blended (equal to `core` without one)."""
+
+    core: Window
+    outer: Window
+
+
+def plan_tiles(window: Window, size: int, overlap: int = 0) -> list[Tile]:
+    """Tiles that cover a window, row by row; every pixel is in exactly one core.
+
+    Cores start at the window's corner and are `size` pixels wide but for the last of a row or column. `overlap` pixels
+    are added on every side, within the window. Raises ValueError unless 0 <= 2 * overlap <= size.
+    """
+    if size < 1 or overlap < 0 or 2 * overlap > size:
+        raise ValueError(f"tile size {size} does not fit an overlap of {overlap}")
+    r0, r1, c0, c1 = window
+    tiles = []
+    for r in range(r0, r1, size):
+        for c in range(c0, c1, size):
+            core = (r, min(r + size, r1), c, min(c + size, c1))
+            outer = (
+                max(core[0] - overlap, r0),
+                min(core[1] + overlap, r1),
+                max(core[2] - overlap, c0),
+                min(core[3] + overlap, c1),
+            )
+            tiles.append(Tile(core, outer))
+    return tiles
+
+
+def blend_weights(tile: Tile) -> np.ndarray:
+    """Weights (rows, cols) of a tile's outer window; over all tiles of a plan they sum to one at every pixel."""
+    rows = _ramp(tile.core[0], tile.core[1], tile.outer[0], tile.outer[1])
+    cols = _ramp(tile.core[2], tile.core[3], tile.outer[2], tile.outer[3])
+    return np.outer(rows, cols)
+
+
+def _ramp(core0: int, core1: int, outer0: int, outer1: int) -> np.ndarray:
+    """Linear ramps across the seam on each side that has an overlap."""
+    position = np.arange(outer0, outer1) + 0.5
+    weight = np.ones(outer1 - outer0)
+    if (before := core0 - outer0) > 0:
+        weight = np.minimum(weight, (position - outer0) / (2 * before))
+    if (after := outer1 - core1) > 0:
+        weight = np.minimum(weight, (outer1 - position) / (2 * after))
+    return weight
+
+
+class Stitcher:
+    """Adds up overlapping tiles given in the order of the plan and hands out what is complete.
+
+    Without overlap a tile is handed out as it is. With it, the rows that no later tile touches are handed out when a
+    row of tiles is complete, so that the buffer holds one row of tiles.
+    """
+
+    def __init__(self, tiles: list[Tile]) -> None:
+        self._row_end = {t.core[0]: t.core for t in tiles}
+        self._left = min(t.core[2] for t in tiles)
+        self._right = max(t.core[3] for t in tiles)
+        self._next_row = {}
+        starts = sorted(self._row_end)
+        for here, after in zip(starts, [*starts[1:], None], strict=True):
+            following = None if after is None else min(t.outer[0] for t in tiles if t.core[0] == after)
+            self._next_row[here] = following
+        self._buffer: np.ndarray | None = None
+        self._top = 0
+
+    def add(self, tile: Tile, fused: np.ndarray) -> Iterator[tuple[Window, np.ndarray]]:
+        """Take a tile's outer window (bands, rows, cols); yield finished windows with their pixels."""
+        if tile.core == tile.outer and self._buffer is None and self._next_row[tile.core[0]] in (None, tile.core[1]):
+            yield tile.core, fused
+            return
+        if self._buffer is None:
+            self._top = tile.outer[0]
+            self._buffer = np.zeros((len(fused), 0, self._right - self._left), np.float32)
+        missing = tile.outer[1] - self._top - self._buffer.shape[1]
+        if missing > 0:
+            self._buffer = np.pad(self._buffer, ((0, 0), (0, missing), (0, 0)))
+        rows = slice(tile.outer[0] - self._top, tile.outer[1] - self._top)
+        cols = slice(tile.outer[2] - self._left, tile.outer[3] - self._left)
+        self._buffer[:, rows, cols] += fused * blend_weights(tile).astype(np.float32)
+        if tile.core == self._row_end[tile.core[0]]:
+            following = self._next_row[tile.core[0]]
+            done = self._buffer.shape[1] if following is None else following - self._top
+            yield (self._top, self._top + done, self._left, self._right), self._buffer[:, :done]
+            self._buffer = self._buffer[:, done:]
+            self._top += done
