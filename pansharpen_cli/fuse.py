@@ -40,8 +40,8 @@ ADAPT = {
 """Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
 
 LOSSES: dict[str, dict[str, float]] = {
-    "glpnet": {"spectral": 1.0, "spatial": 0.0, "consistency": 0.1, "reduced": 1.0, "calm": 0.3},
-    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "calm": 0.0},
+    "glpnet": {"spectral": 1.0, "spatial": 0.0, "consistency": 0.1, "reduced": 1.0},
+    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0},
 }
 
 Progress = Callable[[str, int, int], None]
@@ -252,7 +252,7 @@ def sample(scene: Scene, settings: Settings | None, seed: int, device: torch.dev
     picked: list[_Picked] = []
     used = 0
     for tried, block in enumerate(blocks):
-        progress("sampling", min(used, wanted), wanted)
+        progress("reading", min(used, wanted), wanted)
         pan_window, ms_window = reach.windows(block)
         data = scene.read(block, pan_window, ms_window)
         enough = data is not None and (len(blocks) <= MAX_BLOCKS or data.valid.mean() > 0.25 or tried > 200)
@@ -266,7 +266,7 @@ def sample(scene: Scene, settings: Settings | None, seed: int, device: torch.dev
         used += 1
         if used == wanted:
             break
-    progress("sampling", wanted, wanted)
+    progress("reading", wanted, wanted)
     if moments.count == 0:
         raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
     if settings is None:
@@ -285,17 +285,21 @@ class _Picked:
     blur: physics.Separable
     reduced: Inputs
     target: Tensor
+    energy: Tensor
+    energies: Tensor
 
 
 def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings, blocks: int, rng) -> _Picked:
     """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them."""
     window, gains = data.window, scene.gains
+    tile_energy = _local_energy(inputs.pan)
     corners = _draw(data.valid, data.pan[_part(data.pan_window, window)], TILE, -(-settings.tiles * 3 // (2 * blocks)), rng)
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    parts, ms_parts, rows, cols = [], [], [], []
+    parts, ms_parts, rows, cols, energy = [], [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
         parts.append(inputs.map(lambda t, at=_part(window, tile): t[(..., *at)]))
+        energy.append(tile_energy[(..., *_part(window, tile))])
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, _spans(tile), strict=True)]
         ms_parts.append(torch.from_numpy(data.ms[(slice(None), *_part(data.ms_window, _window(tuple(spans))))]))
         down = physics.degrader(axes, (spans[0], spans[1]), _spans(tile), gains).to("cpu")
@@ -312,7 +316,23 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
     reduced, target = _reduced_tiles(scene, axes, data, settings, blocks, rng)
-    return _Picked(concatenate(parts) if parts else empty, torch.stack(ms) if ms else torch.empty(0), down, blur, reduced, target)
+    return _Picked(
+        concatenate(parts) if parts else empty,
+        torch.stack(ms) if ms else torch.empty(0),
+        down,
+        blur,
+        reduced,
+        target,
+        torch.cat(energy) if energy else torch.empty(0),
+        tile_energy[0, 0][torch.from_numpy(data.valid)][::7],
+    )
+
+
+def _local_energy(pan: Tensor) -> Tensor:
+    """9 x 9 mean of PAN's squared detail (n, 1, rows, cols), as flat-area activity defines it."""
+    low_rows, low_cols = (torch.from_numpy(physics.gaussian_matrix(n)).float() for n in pan.shape[-2:])
+    detail = pan - low_rows @ pan @ low_cols.T
+    return torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)
 
 
 def _with_band_axis(matrix: Tensor) -> Tensor:
@@ -359,8 +379,10 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     inputs = operators.inputs(pan, pan[(..., *_part(data.ms_window, ms_core))], down_ms(ms))
     target = ms[(..., *_part(data.ms_window, ms_core))].float()
     inside = _ms_valid(axes, data, ms_core)
-    count = -(-settings.reduced_tiles * 3 // (2 * blocks))
     size = REDUCED_TILE
+    if blocks == 1:
+        size = min(size, max(16, min(inside.shape) // 2))
+    count = -(-settings.reduced_tiles * 3 // (2 * blocks))
     corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
     cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
     if not cuts:
@@ -397,6 +419,9 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
     red = concatenate([p.reduced for p in reduced])
     target = torch.cat([p.target for p in reduced])
+    energy = torch.cat([p.energy for p in usable])
+    energies = torch.cat([p.energies for p in picked])
+    flat = energy <= energies.kthvalue(max(1, len(energies) // 5)).values
     order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
     cut, reduced_cut = max(1, len(ms) // 3), max(1, len(target) // 3)
 
@@ -408,6 +433,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
             usable[0].blur.to(device),
             red.map(lambda t: t[reduced_part].to(device)),
             target[reduced_part].to(device),
+            flat[part].to(device),
         )
 
     training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
@@ -457,7 +483,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
     precision = choose_precision(options.precision, device)
     named = str(precision).removeprefix("torch.")
     if options.method == "none":
-        return Fit(Upsampling(scene, device), "float32", "cpu", seconds={"sampling": 0.0, "adapting": 0.0})
+        return Fit(Upsampling(scene, device), "float32", "cpu", seconds={"reading": 0.0, "adapting": 0.0})
     card = weights.find(options.method, scene.bands, options.weights)
     backbone = weights.load(card, scene.bands).to(device, memory_format=torch.channels_last)
     settings = settings_of(options, card.network)
@@ -476,7 +502,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
                 progress=lambda done, total: progress("adapting", done, total),
             )  # fmt: skip
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
-    seconds = {"sampling": sampled, "adapting": time.perf_counter() - clock - sampled}
+    seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
     return Fit(fuser, named, str(device), card, drawn.stats, outcome, seconds)
 
 

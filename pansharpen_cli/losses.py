@@ -16,6 +16,12 @@ def _l1(difference: Tensor, std: Tensor) -> Tensor:
     return (difference.abs() / std[:, None, None]).mean()
 
 
+def _inner(image: Tensor) -> Tensor:
+    """Without the margin in which a tile's own border shows."""
+    margin = 4 if image.shape[-1] >= 32 else 2
+    return image[..., margin:-margin, margin:-margin]
+
+
 def spectral(fused: Tensor, ms: Tensor, down: Separable, std: Tensor) -> Tensor:
     """|| Down(blur(X)) - Y || (eq. 8): the degraded result against the MS at the exact phase."""
     return _l1(down(fused) - ms, std)
@@ -28,25 +34,36 @@ def spatial(fused: Tensor, pan: Tensor, pan_low: Tensor, blur: Separable, std: T
     """
     floor = 1e-6 + 1e-3 * pan_low.abs().mean()
     quotient = (pan / pan_low.clamp(min=floor)).clamp(0.25, 4.0)
-    return _l1(fused - blur(fused) * quotient, std)
+    return _l1(_inner(fused - blur(fused) * quotient), std)
 
 
 def consistency(fused: Tensor, frozen: Tensor, std: Tensor) -> Tensor:
     """|| X* - X || (eq. 10): the tailored against the frozen network's output."""
-    return _l1(fused - frozen, std)
+    return _l1(_inner(fused - frozen), std)
 
 
 def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
     """The pair degraded once more by the ratio: its fusion against the MS itself (Wald's protocol)."""
-    return _l1(fused - ms, std)
+    return _l1(_inner(fused - ms), std)
 
 
-def calm(fused: Tensor, expected: Tensor, flat: Tensor, blur: Separable, std: Tensor) -> Tensor:
-    """High-pass difference from `expected` where PAN is flat (`flat` weights (tiles, 1, rows, cols) in 0..1).
+def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:
+    """Flat-area activity of tiles: mean over bands of rms(flat) / rms(elsewhere) of the detail, over the same of PAN.
 
-    The spectral term follows the ringing of an interpolated MS into places where PAN shows nothing; this one does not
-    let it. `expected` is the high pass that PAN's own detail accounts for.
+    1 is as calm as PAN, more is ringing or noise that PAN does not show. `flat` marks the pixels (tiles, 1, rows, cols)
+    where PAN is flat, `low` (side, side) is the Gaussian low pass of one axis; a margin of its reach is left out.
     """
-    detail = fused - blur(fused)
-    weight = flat / flat.mean().clamp(min=1e-6)
-    return _l1(weight * (detail - expected), std)
+    inner = (..., slice(8, -8), slice(8, -8)) if fused.shape[-1] > 32 else (...,)
+    flat = flat[inner]
+    ratios = []
+    for image in (fused, pan):
+        energy = (image - low @ image @ low.T)[inner].square()
+        inside = (energy * flat).sum((0, 2, 3)) / flat.sum().clamp(min=1)
+        outside = (energy * ~flat).sum((0, 2, 3)) / (~flat).sum().clamp(min=1)
+        ratios.append((inside / outside.clamp(min=1e-12) + 1e-12).sqrt())
+    return (ratios[0] / ratios[1].clamp(min=1e-6)).mean()
+
+
+def excess(value: Tensor, ceiling: float) -> Tensor:
+    """How far a flat-area activity lies above its ceiling, as a share of it."""
+    return (value / ceiling - 1).clamp(min=0)

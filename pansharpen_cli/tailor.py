@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import losses
 from .models import Backbone
 from .models.base import Inputs, SceneStats
-from .physics import Separable
+from .physics import Separable, gaussian_matrix
 
 
 class FeatureTailor(nn.Module):
@@ -45,13 +45,18 @@ class FeatureTailor(nn.Module):
 
 @dataclass(frozen=True)
 class Settings:
-    """Weights of the loss terms and the schedule; `seconds` bounds the training loop."""
+    """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
+
+    `excess` weighs how far the flat-area activity lies above `ceiling` times that of MTF-GLP-FS on the same tiles:
+    the spectral term follows the ringing of the interpolated MS into places where PAN shows nothing.
+    """
 
     spectral: float = 1.0
     spatial: float = 0.1
     consistency: float = 0.1
     reduced: float = 1.0
-    calm: float = 0.0
+    excess: float = 1.0
+    ceiling: float = 0.95
     tiles: int = 24
     reduced_tiles: int = 8
     epochs: int = 10
@@ -64,7 +69,7 @@ class Settings:
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
-    is the pair degraded once more, with the MS itself as `target`. All valid."""
+    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat. All valid."""
 
     inputs: Inputs
     ms: Tensor
@@ -72,6 +77,7 @@ class Tiles:
     blur: Separable
     reduced: Inputs
     target: Tensor
+    flat: Tensor
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -104,8 +110,8 @@ class _Cache:
     base: Tensor
     frozen: Tensor
     pan_low: Tensor
-    flat: Tensor
-    expected: Tensor
+    low: Tensor
+    ceiling: float
     reduced_features: Tensor
     reduced_base: Tensor
 
@@ -135,12 +141,11 @@ class _Problem:
             reduced_features, reduced_base = self._features(tiles.reduced)
             pan = tiles.inputs.pan.expand_as(base)
             pan_low = tiles.blur(pan)
-            detail = pan[:, :1] - pan_low[:, :1]
-            energy = nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)
-            flat = (1 - energy / (torch.quantile(energy.flatten()[:: max(1, energy.numel() // 100_000)], 0.4) + 1e-9))
-            expected = self.stats.gain[:, None, None] * (pan - pan_low)
+            low = torch.from_numpy(gaussian_matrix(pan.shape[-1])).to(pan)
+            classical = tiles.inputs.expanded + self.stats.gain[:, None, None] * (pan - tiles.inputs.pan_low)
+            ceiling = float(losses.activity(classical, tiles.inputs.pan, tiles.flat, low)) * self.settings.ceiling
             return _Cache(
-                tiles, features, base, frozen, pan_low, flat.clamp(0, 1), expected, reduced_features, reduced_base
+                tiles, features, base, frozen, pan_low, low, max(ceiling, 1e-3), reduced_features, reduced_base
             )
 
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
@@ -159,8 +164,9 @@ class _Problem:
         terms["spectral"] = losses.spectral(fused, c.tiles.ms[part], down, std)
         if s.spatial:
             terms["spatial"] = losses.spatial(fused, inputs.pan, c.pan_low[part], c.tiles.blur, std)
-        if s.calm:
-            terms["calm"] = losses.calm(fused, c.expected[part], c.flat[part], c.tiles.blur, std)
+        if s.excess:
+            activity = losses.activity(fused, inputs.pan, c.tiles.flat[part], c.low)
+            terms["excess"] = losses.excess(activity, c.ceiling)
         if s.consistency:
             terms["consistency"] = losses.consistency(fused, c.frozen[part], std)
         if s.reduced and len(reduced_part):

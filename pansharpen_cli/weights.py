@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from . import models
-from .errors import WeightsError
+from .errors import InputError, WeightsError
 from .models import Backbone
 
 
@@ -70,6 +70,8 @@ def find(method: str, bands: int, file: str | None = None) -> Card:
 
     Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
     """
+    if method not in models.REGISTRY:
+        raise InputError(f"unknown method '{method}'; there is none, {', '.join(models.REGISTRY)}")
     if file is not None:
         return _card_of(Path(file), method)
     cards = [c for c in manifest().values() if c.network == method]

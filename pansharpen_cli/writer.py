@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from . import sensors
@@ -232,7 +234,7 @@ def _check_creation_options(driver: str, options: Mapping[str, str], dtype: np.d
     try:
         with rasterio.open(
             tiny, "w", driver="GTiff", width=64, height=64, count=1, dtype=dtype, crs="EPSG:3857",
-            transform=Affine(1, 0, 0, 0, -1, 0), **given,
+            transform=Affine(2, 0, 0, 0, -2, 0), **given,
         ) as dataset:  # fmt: skip
             dataset.write(np.ones((1, 64, 64), dtype))
         if driver == "COG":
@@ -296,3 +298,24 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_reduced(path: str | os.PathLike, bands: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bands of a raster averaged down to at most `side` pixels, as float (bands, rows, cols), and the valid mask."""
+    with rasterio.open(path) as dataset:
+        factor = max(1.0, max(dataset.shape) / side)
+        shape = tuple(max(1, round(n / factor)) for n in dataset.shape)
+        values = dataset.read(list(bands), out_shape=(len(bands), *shape), resampling=Resampling.average, masked=True)
+        return values.filled(0).astype(float), ~np.ma.getmaskarray(values).any(0)
+
+
+def write_png(picture: np.ndarray) -> bytes:
+    """(3, rows, cols) uint8 as the bytes of a PNG file."""
+    with MemoryFile() as memory:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(
+                driver="PNG", width=picture.shape[2], height=picture.shape[1], count=3, dtype="uint8"
+            ) as dataset:
+                dataset.write(picture)
+        return memory.read()

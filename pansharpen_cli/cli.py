@@ -1,0 +1,277 @@
+"""The command line: parse, call one library function, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .errors import InputError, PansharpenError
+
+app = typer.Typer(
+    name="pansharpen",
+    help="Fuse a panchromatic (PAN) and a multispectral (MS) GeoTIFF into one sharp multispectral GeoTIFF.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Adapt(str, Enum):
+    off = "off"
+    fast = "fast"
+    best = "best"
+
+
+class Extent(str, Enum):
+    intersection = "intersection"
+    pan = "pan"
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"pansharpen {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
+Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
+Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def fuse(
+    pan: Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")],
+    ms: Annotated[list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")],
+    method: Annotated[str, typer.Option(help="glpnet (any bands), fusionnet (4 or 8 bands) or none (up-sampling).")] = "glpnet",
+    weights: Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")] = None,
+    sensor: Sensor = "auto",
+    adapt: Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")] = Adapt.fast,
+    adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    tile_size: Annotated[int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0)] = 0,
+    bidx: Bidx = None,
+    window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None,
+    extent: Annotated[Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")] = Extent.intersection,
+    nodata: Nodata = None,
+    dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None,
+    driver: Annotated[str, typer.Option(help="GTiff or COG.")] = "GTiff",
+    co: Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")] = None,
+    overviews: Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    score: Annotated[bool, typer.Option(help="Measure the quality of what was written.")] = True,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
+    quicklook: Annotated[Path | None, typer.Option(help="Write a PNG to look at.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
+    from . import job
+    from .fuse import Options
+
+    open_options = {
+        "sensor": sensor,
+        "bidx": _integers("--bidx", bidx),
+        "nodata": nodata,
+        "extent": extent.value,
+        "window": _pixel_window(window),
+        "bbox": _numbers("--bbox", bbox, 4),
+        "dtype": _dtype(dtype),
+    }
+    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report)
+    options = Options(method, weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
+    with _Progress(quiet, verbose) as progress:
+        facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
+    _finish(facts, as_json, quiet)
+
+
+@app.command()
+def evaluate(
+    fused: Annotated[str, typer.Argument(help="Fused raster on the PAN grid, whoever made it.", metavar="FUSED")],
+    pan: Annotated[str, typer.Option(help="Panchromatic raster.")],
+    ms: Annotated[list[str], typer.Option(help="Multispectral raster; again for more files.")],
+    sensor: Sensor = "auto",
+    bidx: Bidx = None,
+    nodata: Nodata = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a fused raster at full resolution: HQNR, D_lambda_K, D_s, PAN detail correlation."""
+    from . import job
+
+    open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata, "extent": "pan"}
+    with _Progress(quiet, verbose) as progress:
+        facts = job.evaluate_file(fused, job.Pair(pan, ms, open_options), progress)
+    _finish(facts, as_json, quiet)
+
+
+def _finish(facts: dict, as_json: bool, quiet: bool) -> None:
+    from .report import table
+
+    if not quiet:
+        for warning in facts["warnings"]:
+            typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, allow_nan=False))
+    elif not quiet:
+        typer.echo(table(facts))
+
+
+class _Progress:
+    """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self.bar, self.task, self.stage = None, None, ""
+        self.verbose = verbose and not quiet
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            )  # fmt: skip
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            self.stage = stage
+            if self.verbose:
+                typer.echo(f"{stage} ...", err=True)
+            if self.bar:
+                if self.task is not None:
+                    self.bar.remove_task(self.task)
+                self.task = self.bar.add_task(stage, total=total, rate="")
+        if self.bar and self.task is not None:
+            speed = self.bar.tasks[0].speed
+            self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+    def __enter__(self) -> _Progress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def _split(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _integers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(t) for t in _split(text)]
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers separated by commas, not '{text}'") from None
+
+
+def _numbers(option: str, text: str | None, count: int) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(t) for t in _split(text))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        raise InputError(f"{option} takes {count} numbers separated by commas, not '{text}'")
+    return values
+
+
+def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
+    values = _numbers("--window", text, 4)
+    if values is None:
+        return None
+    col, row, width, height = (int(v) for v in values)
+    if width <= 0 or height <= 0 or any(v != int(v) for v in values):
+        raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
+    return row, row + height, col, col + width
+
+
+_DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+
+
+def _dtype(name: str | None) -> str | None:
+    if name is not None and name not in _DTYPES:
+        raise InputError(f"unknown --dtype '{name}'; there is {', '.join(_DTYPES)}")
+    return name
+
+
+_UsageError = typer.BadParameter.__mro__[2]
+"""Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
+
+
+def main() -> None:
+    """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        # asked for nothing: its message is the help
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            code = 2
+        else:
+            code = _complain(error.format_message(), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _complain("interrupted; nothing was written", 130, debug)
+    except PansharpenError as error:
+        code = _complain(str(error), error.exit_code, debug)
+    except MemoryError:
+        code = _complain("out of memory; try a smaller --tile-size", 1, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
+    sys.exit(code or 0)
+
+
+def _complain(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _terminated(*_) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
