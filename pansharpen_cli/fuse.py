@@ -40,8 +40,8 @@ ADAPT = {
 """Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
 
 LOSSES: dict[str, dict[str, float]] = {
-    "glpnet": {"spectral": 1.0, "spatial": 0.0, "consistency": 0.1, "reduced": 1.0},
-    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0},
+    "glpnet": {"spectral": 2.0, "spatial": 0.0, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
+    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
 }
 
 Progress = Callable[[str, int, int], None]

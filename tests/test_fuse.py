@@ -1,0 +1,144 @@
+"""The pass as a whole on simulated scenes with known truth: geometry, fidelity, precision, determinism."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pansharpen_cli import assess, fuse, metrics, models, simulate
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.scene import Scene
+
+
+def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:
+    made = simulate.simulate(simulate.Simulation(**spec))
+    simulate.write_scene(made, folder)
+    return folder, made
+
+
+def injected(scene: Scene) -> fuse.NetworkFuser:
+    """MTF-GLP-FS: the default network with its correction at zero."""
+    stats = fuse.sample(scene, None, 0, torch.device("cpu")).stats
+    network = models.create("glpnet", {}).eval()
+    return fuse.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
+
+
+def shift_between(image: np.ndarray, truth: np.ndarray, limit: float = 0.08) -> np.ndarray:
+    """Shift of `image` against `truth` in pixels (rows, columns): the slope of the cross-spectrum's phase up to
+    `limit` cycles per pixel (above it MS aliases)."""
+    window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
+    a, b = (np.fft.fft2((x - x.mean()) * window) for x in (image, truth))
+    cross = a * b.conj()
+    rows, cols = np.meshgrid(*(np.fft.fftfreq(n) for n in image.shape), indexing="ij")
+    low = (np.hypot(rows, cols) < limit) & (np.hypot(rows, cols) > 0)
+    weight = np.sqrt(np.abs(cross[low]))
+    system = -2 * np.pi * np.stack([rows[low], cols[low]], 1) * weight[:, None]
+    return np.linalg.lstsq(system, np.angle(cross[low]) * weight, rcond=None)[0]
+
+
+def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
+    truth = simulate.truth(128, 128, 1, seed=5)[0][0]
+    phase = np.exp(-2j * np.pi * (0.1 * np.fft.fftfreq(128)[:, None] - 0.07 * np.fft.fftfreq(128)[None]))
+    moved = np.fft.ifft2(np.fft.fft2(truth) * phase).real
+    np.testing.assert_allclose(shift_between(moved[8:-8, 8:-8], truth[8:-8, 8:-8]), (0.1, -0.07), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "offset"), [(4.0, (0.0, 0.0)), (4.0, (1.37, 2.61)), (2.0, (-0.5, -0.5)), (2.76, (0.83, 1.9)), (6.5, (3.3, 0.4))]
+)
+@pytest.mark.parametrize("method", ["none", "injection"])
+def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, offset, method: str) -> None:
+    folder, made = write(tmp_path, rows=420, cols=400, bands=3, ratio=ratio, offset=offset, seed=4)
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        assert scene.phase.ratio == pytest.approx((ratio, ratio), abs=1e-6)
+        assert scene.phase.offset == pytest.approx(offset, abs=1e-6)
+        fuser = fuse.Upsampling(scene, torch.device("cpu")) if method == "none" else injected(scene)
+        fused, valid = fuse.fuse_array(scene, fuser)
+        r0, r1, c0, c1 = scene.window
+        truth = made.truth[:, r0:r1, c0:c1].astype(float)
+        inner = np.s_[8:-8, 8:-8]
+        assert valid[inner].all()
+        limit = 0.2 / ratio if method == "none" else 0.1
+        for band, true in zip(fused, truth, strict=True):
+            assert np.abs(shift_between(band[inner], true[inner], limit)).max() < 0.05
+
+
+def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) -> None:
+    folder, made = write(tmp_path, rows=256, cols=256, bands=4, seed=8)
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        truth = torch.from_numpy(made.truth.astype(np.float64))
+        errors = []
+        for fuser in (fuse.Upsampling(scene, torch.device("cpu")), injected(scene)):
+            fused, _ = fuse.fuse_array(scene, fuser)
+            errors.append(metrics.ergas(truth, torch.from_numpy(fused).double(), 4.0))
+        assert errors[1] < 0.75 * errors[0]
+
+
+def test_bfloat16_stays_within_half_a_dn_of_float32(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path, rows=192, cols=192, bands=4, seed=9)
+    results = []
+    for precision in ("float32", "bfloat16"):
+        with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+            fit = fuse.fit(scene, fuse.Options(adapt="off", precision=precision))
+            assert fit.precision == precision
+            results.append(fuse.fuse_array(scene, fit.fuser)[0])
+    difference = results[0] - results[1]
+    assert 0 < np.sqrt((difference**2).mean()) < 0.5
+
+
+def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path, rows=300, cols=280, bands=3, offset=(1.3, 0.2), seed=3)
+    options = fuse.Options(precision="float32")
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        whole, _ = fuse.fuse_array(scene, fuse.fit(scene, options).fuser)
+        origin = scene.window
+    window = (100, 190, 57, 200)
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"], window=window) as scene:
+        part, _ = fuse.fuse_array(scene, fuse.fit(scene, options).fuser)
+    expected = whole[:, 100 - origin[0] : 190 - origin[0], 57 - origin[2] : 200 - origin[2]]
+    np.testing.assert_array_equal(part, expected)
+
+
+def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Path, monkeypatch) -> None:
+    folder, _ = write(tmp_path, rows=240, cols=240, bands=4, offset=(0.5, 0.5), seed=6)
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        scene.window = (32, 224, 32, 224)
+        fused, valid = fuse.fuse_array(scene, injected(scene))
+        reader = assess.array_reader(fused, valid, (32, 32))
+        whole = assess.full_resolution(scene, reader)
+        monkeypatch.setattr(assess, "TILE", 64)
+        tiled = assess.full_resolution(scene, reader)
+        assert tiled["blocks"] == whole["blocks"] == 36
+        for key in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation"):
+            assert tiled[key] == pytest.approx(whole[key], abs=1e-6)
+        expanded, _ = fuse.fuse_array(scene, fuse.Upsampling(scene, torch.device("cpu")))
+        x, e = torch.from_numpy(fused).double(), torch.from_numpy(expanded).double()
+        assert whole["d_lambda_k"] == pytest.approx(metrics.d_lambda_k(e, x, scene.gains, 4.0), abs=1e-4)
+
+
+def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=6)
+    figures = []
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        for fuser in (fuse.Upsampling(scene, torch.device("cpu")), injected(scene)):
+            fused, valid = fuse.fuse_array(scene, fuser)
+            figures.append(assess.full_resolution(scene, assess.array_reader(fused, valid, (0, 0))))
+    assert figures[0]["pan_detail_correlation"] < 0.6 < 0.85 < figures[1]["pan_detail_correlation"]
+
+
+def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
+    made = simulate.simulate(simulate.Simulation(rows=64, cols=64))
+    made.pan[:] = 0
+    made.pan_valid[:] = False
+    simulate.write_scene(made, tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], nodata=0) as scene, pytest.raises(InputError, match="nodata"):
+        fuse.sample(scene, None, 0, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        fuse.choose_device(name)

@@ -1,0 +1,146 @@
+"""ERFT: zero start, improvement, reproducibility, judgement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pansharpen_cli import fuse, losses, models, simulate, tailor
+from pansharpen_cli.models.base import Backbone
+from pansharpen_cli.physics import gaussian_matrix
+from pansharpen_cli.scene import Scene
+from pansharpen_cli.tailor import FeatureTailor, Settings
+
+CPU = torch.device("cpu")
+QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder: Path = tmp_path_factory.mktemp("scene")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=320, cols=320, bands=4, seed=2)), folder)
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=["glpnet", "fusionnet"])
+def backbone(request) -> Backbone:
+    torch.manual_seed(0)
+    network = models.create(request.param, {} if request.param == "glpnet" else {"bands": 4})
+    if request.param == "glpnet":
+        torch.nn.init.normal_(network.tail.weight, std=0.02)
+    return network.eval().requires_grad_(False)
+
+
+def adapted(scene: Scene, backbone: Backbone, settings: Settings = QUICK, seed: int = 0):
+    drawn = fuse.sample(scene, settings, seed, CPU)
+    assert drawn.training is not None and drawn.held_out is not None
+    return drawn, *tailor.adapt(backbone, drawn.stats, drawn.training, drawn.held_out, settings, seed=seed)
+
+
+def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Backbone) -> None:
+    stats = fuse.sample(scene, None, 0, CPU).stats
+    fresh = FeatureTailor(backbone.features)
+    results = []
+    for tailored in (None, fresh):
+        fuser = fuse.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
+        results.append(fuse.fuse_array(scene, fuser, 128)[0])
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_adaptation_lowers_the_loss_on_tiles_it_did_not_see(scene: Scene, backbone: Backbone) -> None:
+    drawn, tailored, outcome = adapted(scene, backbone)
+    assert tailored is not None and outcome.kept
+    assert outcome.after["total"] < outcome.before["total"]
+    assert outcome.before["consistency"] == 0 if "consistency" in outcome.before else True
+    assert len(drawn.training.ms) == outcome.tiles == 6
+
+
+def test_same_seed_same_tailor_other_seed_another(scene: Scene, backbone: Backbone) -> None:
+    states = [adapted(scene, backbone, seed=seed)[1].state_dict() for seed in (5, 5, 6)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    assert any(not torch.equal(states[0][k], states[2][k]) for k in states[0])
+
+
+def test_training_and_held_out_tiles_differ(scene: Scene) -> None:
+    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    for train in drawn.training.inputs.pan:
+        assert all(not torch.equal(train, held) for held in drawn.held_out.inputs.pan)
+
+
+def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone) -> None:
+    settings = replace(QUICK, spectral=0.0, spatial=0.0, reduced=0.0, excess=0.0, consistency=1.0)
+    _, tailored, outcome = adapted(scene, backbone, settings)
+    assert tailored is None and not outcome.kept
+    assert outcome.after == outcome.before
+    assert "no better" in outcome.reason
+
+
+def test_the_time_budget_stops_the_training(scene: Scene, backbone: Backbone) -> None:
+    _, _, outcome = adapted(scene, backbone, replace(QUICK, epochs=500, seconds=0.5, patience=500))
+    assert outcome.epochs < 500
+
+
+def test_the_backbone_stays_frozen(scene: Scene, backbone: Backbone) -> None:
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    adapted(scene, backbone)
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_the_reduced_pair_is_the_scene_one_level_down(scene: Scene) -> None:
+    """The target of a reduced tile is MS itself, and up-sampling the reduced MS comes near it."""
+    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    target, inputs = drawn.training.target, drawn.training.reduced
+    ms, valid = scene.read_ms((0, scene.ms_grid.height, 0, scene.ms_grid.width))
+    assert valid.all() and float(target.amax()) <= ms.max() and float(target.amin()) >= ms.min()
+    assert set(target.flatten().tolist()) <= set(ms.astype(float).flatten().tolist())
+    close = (inputs.expanded - target).square().mean().sqrt()
+    assert close < 0.8 * (target - target.mean((-2, -1), keepdim=True)).square().mean().sqrt()
+
+
+def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
+    made = simulate.simulate(simulate.Simulation(rows=512, cols=512, bands=4, seed=2, border=120.0))
+    simulate.write_scene(made, tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
+        drawn = fuse.sample(opened, QUICK, 0, CPU)
+        pan = made.pan[made.pan_valid]
+        assert drawn.stats.pan_mean == pytest.approx(pan.mean(), rel=0.05)
+        for tiles in (drawn.training, drawn.held_out):
+            assert float(tiles.inputs.pan.min()) > 0 and float(tiles.ms.min()) > 0 and float(tiles.target.min()) > 0
+
+
+def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path) -> None:
+    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=40, cols=48, bands=4, seed=2)), tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
+        fit = fuse.fit(opened, fuse.Options())
+        assert fit.outcome is not None and not fit.outcome.kept and "too few" in fit.outcome.reason
+        fused, valid = fuse.fuse_array(opened, fit.fuser)
+        assert valid.all() and fused.shape == (4, 40, 48)
+
+
+def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
+    """Two PAN pixels of shift in any direction more than double the loss of the classical injection."""
+    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    tiles, stats = drawn.training, drawn.stats
+    injected = tiles.inputs.expanded + stats.gain[:, None, None] * (tiles.inputs.pan - tiles.inputs.pan_low)
+    right = losses.spectral(injected, tiles.ms, tiles.down, stats.std)
+    for moved in (injected.roll(2, -1), injected.roll(-2, -1), injected.roll(2, -2), injected.roll(-2, -2)):
+        assert float(right) < 0.5 * float(losses.spectral(moved, tiles.ms, tiles.down, stats.std))
+
+
+def test_flat_area_activity_of_tiles_is_one_for_pan_itself_and_sees_ringing() -> None:
+    torch.manual_seed(0)
+    pan = torch.randn(2, 1, 64, 64)
+    pan[..., :32] *= 0.1
+    flat = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    flat[..., :32] = True
+    low = torch.from_numpy(gaussian_matrix(64)).float()
+    bands = pan.repeat(1, 3, 1, 1)
+    assert float(losses.activity(bands, pan, flat, low)) == pytest.approx(1, abs=1e-5)
+    ringing = bands + 0.3 * torch.randn_like(bands)
+    assert float(losses.activity(ringing, pan, flat, low)) > 1.5
+    assert float(losses.excess(torch.tensor(1.2), 1.0)) == pytest.approx(0.2)
+    assert float(losses.excess(torch.tensor(0.8), 1.0)) == 0
