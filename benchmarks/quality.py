@@ -68,7 +68,7 @@ def score(folder: Path, case: str, options: fuse.Options) -> dict:
         row["flat"] = metrics.flat_area_activity(torch.from_numpy(fused).double(), pan, inside)
         row["seconds"] = seconds
         if outcome is not None:
-            row["kept"], row["step"] = outcome.kept, outcome.step
+            row["kept"] = outcome.kept
     pair = folder / "rr" if (folder / "rr").is_dir() else folder
     if (pair / "gt.tif").is_file():
         scene, fused, valid, _, _ = run(case, options, pair / "pan.tif", pair / "ms.tif")

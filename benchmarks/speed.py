@@ -55,7 +55,9 @@ def small(args: argparse.Namespace) -> None:
             print(f"{method:10} plain float32 forward, 512 x 512 x {args.bands}: {plain:.3f} s")
             print(f"{method:10} adapted and fused / plain forward: {results['auto', 'fast'][0] / plain:.2f}")
             difference = (arrays["auto", "off"] - arrays["float32", "off"])[:, valid]
-            print(f"{method:10} {results['auto', 'off'][1]} against float32: RMS {np.sqrt((difference**2).mean()):.3f} DN")
+            print(
+                f"{method:10} {results['auto', 'off'][1]} against float32: RMS {np.sqrt((difference**2).mean()):.3f} DN"
+            )
 
 
 def plain_forward(backbone, bands: int, repeat: int) -> float:
@@ -132,7 +134,9 @@ def main() -> None:
         else:
             command.add_argument("--side", type=int, default=4096)
             command.add_argument("--folder", help="where the scene is made; default: the system's temporary folder")
-            command.add_argument("--option", action="append", default=[], help="passed to fuse, e.g. --option=--adapt=off")
+            command.add_argument(
+                "--option", action="append", default=[], help="passed to fuse, e.g. --option=--adapt=off"
+            )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -94,20 +94,33 @@ class FusedRaster:
         phase = scene.pan_grid.phase_of(grid) if grid.crs == scene.pan_grid.crs else None
         label = os.fspath(path)
         if phase is None:
-            raise InputError(f"{label} is not on the PAN grid: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}")
+            raise InputError(
+                f"{label} is not on the PAN grid: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}"
+            )
         rows, cols = round(phase.offset[0]), round(phase.offset[1])
-        if max(abs(r - 1) for r in phase.ratio) > 1e-5 or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2:
+        if (
+            max(abs(r - 1) for r in phase.ratio) > 1e-5
+            or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
+        ):
             raise InputError(
                 f"{label} is not on the PAN grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN pixels, "
                 f"its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} PAN pixels off"
             )
-        bands = [b for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c.name != "alpha" or dataset.count == scene.bands]
+        bands = [
+            b
+            for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True)
+            if c.name != "alpha" or dataset.count == scene.bands
+        ]
         if len(bands) != scene.bands:
-            raise InputError(f"{label} has {len(bands)} bands, the MS has {scene.bands}; choose the MS bands with --bidx")
+            raise InputError(
+                f"{label} has {len(bands)} bands, the MS has {scene.bands}; choose the MS bands with --bidx"
+            )
         alpha = next((b for b in dataset.indexes if b not in bands), None)
         covered = intersect((rows, rows + grid.height, cols, cols + grid.width), scene.full)
         if is_empty(covered):
-            raise InputError(f"{label} does not overlap the scene: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}")
+            raise InputError(
+                f"{label} does not overlap the scene: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}"
+            )
         return cls(Source(dataset, bands, label, None, alpha), (rows, cols), covered)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,9 @@ def _version(shown: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -62,25 +64,37 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 @app.command()
 def fuse(
     pan: Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")],
-    ms: Annotated[list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")],
+    ms: Annotated[
+        list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")],
-    method: Annotated[str, typer.Option(help="glpnet (any bands), fusionnet (4 or 8 bands) or none (up-sampling).")] = "glpnet",
-    weights: Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")] = None,
+    method: Annotated[
+        str, typer.Option(help="glpnet (any bands), fusionnet (4 or 8 bands) or none (up-sampling).")
+    ] = "glpnet",
+    weights: Annotated[
+        str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")
+    ] = None,
     sensor: Sensor = "auto",
     adapt: Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")] = Adapt.fast,
     adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    tile_size: Annotated[int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)] = 512,
+    tile_size: Annotated[
+        int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
+    ] = 512,
     seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0)] = 0,
     bidx: Bidx = None,
     window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None,
     bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None,
-    extent: Annotated[Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")] = Extent.intersection,
+    extent: Annotated[
+        Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")
+    ] = Extent.intersection,
     nodata: Nodata = None,
     dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None,
     driver: Annotated[str, typer.Option(help="GTiff or COG.")] = "GTiff",
-    co: Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")] = None,
+    co: Annotated[
+        list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
+    ] = None,
     overviews: Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     score: Annotated[bool, typer.Option(help="Measure the quality of what was written.")] = True,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import physics, tailor, weights
-from .errors import InputError, PansharpenError
-from .grid import Window, intersect
+from .errors import InputError
+from .grid import Window, intersect, is_empty
 from .models import Backbone
-from .models.base import Inputs, Moments, SceneStats, TileOperators, concatenate
+from .models.base import Inputs, Moments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
 from .scene import Scene, TileData
 from .tailor import FeatureTailor, Outcome, Settings, Tiles
@@ -39,7 +38,7 @@ ADAPT = {
 }
 """Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
 
-LOSSES: dict[str, dict[str, float]] = {
+LOSSES: dict[str, dict[str, Any]] = {
     "glpnet": {"spectral": 2.0, "spatial": 0.0, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
     "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
 }
@@ -94,7 +93,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
     if any(capabilities.get(k) for k in ("amx_bf16", "amx_tile", "avx512_bf16")):
         return True
     try:
@@ -228,7 +227,6 @@ class Sample:
     stats: SceneStats
     training: Tiles | None
     held_out: Tiles | None
-    blocks: int
 
 
 def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
@@ -239,7 +237,9 @@ def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
     return blocks
 
 
-def sample(scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = _quiet) -> Sample:
+def sample(
+    scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = _quiet
+) -> Sample:
     """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and tiles to judge it with.
 
     Raises InputError if the scene has no valid pixel.
@@ -270,9 +270,9 @@ def sample(scene: Scene, settings: Settings | None, seed: int, device: torch.dev
     if moments.count == 0:
         raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
     if settings is None:
-        return Sample(moments.stats(), None, None, used)
+        return Sample(moments.stats(), None, None)
     training, held_out = _split(picked, settings, rng, device)
-    return Sample(moments.stats(), training, held_out, used)
+    return Sample(moments.stats(), training, held_out)
 
 
 @dataclass
@@ -293,15 +293,19 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
     """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them."""
     window, gains = data.window, scene.gains
     tile_energy = _local_energy(inputs.pan)
-    corners = _draw(data.valid, data.pan[_part(data.pan_window, window)], TILE, -(-settings.tiles * 3 // (2 * blocks)), rng)
+    corners = _draw(
+        data.valid, data.pan[_part(data.pan_window, window)], TILE, -(-settings.tiles * 4 // (3 * blocks)), rng
+    )
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
     parts, ms_parts, rows, cols, energy = [], [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
-        parts.append(inputs.map(lambda t, at=_part(window, tile): t[(..., *at)]))
-        energy.append(tile_energy[(..., *_part(window, tile))])
+        at = _part(window, tile)
+        parts.append(Inputs(inputs.pan[(..., *at)], inputs.expanded[(..., *at)], inputs.pan_low[(..., *at)]))
+        energy.append(tile_energy[(..., *at)])
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, _spans(tile), strict=True)]
-        ms_parts.append(torch.from_numpy(data.ms[(slice(None), *_part(data.ms_window, _window(tuple(spans))))]))
+        ms_at = _part(data.ms_window, (*spans[0], *spans[1]))
+        ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
         down = physics.degrader(axes, (spans[0], spans[1]), _spans(tile), gains).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
@@ -366,8 +370,8 @@ def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> lis
 def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
     gains = scene.gains
-    ms_core = _window(tuple(a.ms_span(s) for a, s in zip(axes, _spans(data.window), strict=True)))  # type: ignore[arg-type]
-    ms_core = intersect(ms_core, data.ms_window)
+    rows, cols = (a.ms_span(s) for a, s in zip(axes, _spans(data.window), strict=True))
+    ms_core = intersect((*rows, *cols), data.ms_window)
     ms_spans = _spans(data.ms_window)
     down_pan = physics.degrader(axes, ms_spans, _spans(data.pan_window), [scene.sensor.pan_gain])
     pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
@@ -382,7 +386,7 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     size = REDUCED_TILE
     if blocks == 1:
         size = min(size, max(16, min(inside.shape) // 2))
-    count = -(-settings.reduced_tiles * 3 // (2 * blocks))
+    count = -(-settings.reduced_tiles * 4 // (3 * blocks))
     corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
     cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
     if not cuts:
@@ -406,7 +410,7 @@ def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
 
 
 def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles | None, Tiles | None]:
-    """Two thirds of the drawn tiles for training and one third to judge with; None if there are too few."""
+    """Three quarters of the drawn tiles for training and one quarter to judge with; None if there are too few."""
     usable = [p for p in picked if len(p.ms)]
     reduced = [p for p in picked if len(p.target)]
     if sum(len(p.ms) for p in usable) < 3 or sum(len(p.target) for p in reduced) < 3:
@@ -423,7 +427,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     energies = torch.cat([p.energies for p in picked])
     flat = energy <= energies.kthvalue(max(1, len(energies) // 5)).values
     order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
-    cut, reduced_cut = max(1, len(ms) // 3), max(1, len(target) // 3)
+    cut, reduced_cut = max(1, len(ms) // 4), max(1, len(target) // 4)
 
     def take(part: Tensor, reduced_part: Tensor) -> Tiles:
         return Tiles(
@@ -474,7 +478,7 @@ def settings_of(options: Options, network: str) -> Settings | None:
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
     settings = replace(ADAPT[options.adapt], **LOSSES.get(network, {}))
-    return replace(settings, seconds=options.adapt_seconds) if options.adapt_seconds else settings
+    return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
 def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
@@ -485,7 +489,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
     if options.method == "none":
         return Fit(Upsampling(scene, device), "float32", "cpu", seconds={"reading": 0.0, "adapting": 0.0})
     card = weights.find(options.method, scene.bands, options.weights)
-    backbone = weights.load(card, scene.bands).to(device, memory_format=torch.channels_last)
+    backbone = channels_last(weights.load(card, scene.bands).to(device))
     settings = settings_of(options, card.network)
     clock = time.perf_counter()
     drawn = sample(scene, settings, options.seed, device, progress)
@@ -495,7 +499,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
     if settings is not None:
         if drawn.training is None or drawn.held_out is None:
             reason = "too few valid tiles to train and judge a tailor on"
-            outcome = Outcome(False, 0.0, 0, 0, 0, 0.0, {}, {}, reason)
+            outcome = Outcome(False, 0, 0, 0, 0.0, {}, {}, reason)
         else:
             tailored, outcome = tailor.adapt(
                 backbone, stats, drawn.training, drawn.held_out, settings, seed=options.seed, precision=precision,
@@ -533,20 +537,15 @@ def fused_tiles(
                 fused, valid = fuser(data)[(slice(None), *inner)], data.valid[inner]
             masks[tile.core] = valid[_part(tile.outer, tile.core)]
             for window, pixels in stitcher.add(tile, fused):
-                ready = [core for core in masks if intersect(core, window) == core or _touches(core, window)]
                 mask = np.zeros(pixels.shape[1:], bool)
-                for core in ready:
+                for core in list(masks):
                     common = intersect(core, window)
-                    mask[_part(window, common)] = masks[core][_part(core, common)]
-                    if core[1] <= window[1]:
+                    if not is_empty(common):
+                        mask[_part(window, common)] = masks[core][_part(core, common)]
+                    if core[1] <= window[1] and core[3] <= window[3]:
                         del masks[core]
                 yield window, pixels, mask
             progress("fusing", i + 1, len(tiles))
-
-
-def _touches(a: Window, b: Window) -> bool:
-    common = intersect(a, b)
-    return common[0] < common[1] and common[2] < common[3]
 
 
 def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:

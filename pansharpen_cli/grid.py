@@ -61,7 +61,7 @@ class Grid:
 
     def phase_of(self, ms: Grid) -> Phase | None:
         """Exact phase of an MS grid on this PAN grid; None if it is rotated or mirrored against it."""
-        relative = ~self.transform @ ms.transform
+        relative = ~self.transform * ms.transform
         span = max(ms.height, ms.width)
         if relative.a <= 0 or relative.e <= 0 or max(abs(relative.b), abs(relative.d)) * span > 1e-3:
             return None

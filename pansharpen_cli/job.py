@@ -48,41 +48,46 @@ class Output:
 def no_progress(stage: str, done: int, total: int) -> None: ...
 
 
-def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = no_progress) -> dict:
+def fuse_scene(
+    pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = no_progress
+) -> dict:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
     Raises InputError for bad input or options before anything is written, PansharpenError for failures while running.
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    sources = [pair.pan, *pair.ms]
     targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
     if len({os.path.abspath(p) for p in targets}) < len(targets):
         raise InputError("the output, the report and the quicklook need different paths")
-    for target in targets:
-        check_target(target, sources, output.overwrite)
-    with pair.open() as scene:
-        with SceneWriter(
-            output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
-        ) as writer:
-            fit = fuse.fit(scene, options, progress)
+    with ExitStack() as stack:
+        said = stack.enter_context(gdal_messages())
+        scene = stack.enter_context(pair.open())
+        for target in targets:
+            check_target(target, scene.files, output.overwrite)
+        writer = stack.enter_context(
+            SceneWriter(
+                output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
+            )
+        )
+        fit = fuse.fit(scene, options, progress)
+        clock = time.perf_counter()
+        valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+        written = writer.finish()
+        fused_seconds = time.perf_counter() - clock
+        quality, score_seconds = None, 0.0
+        if score:
             clock = time.perf_counter()
-            valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
-            written = writer.finish()
-            fused_seconds = time.perf_counter() - clock
-            quality, score_seconds = None, 0.0
-            if score:
-                clock = time.perf_counter()
-                raster = assess.FusedRaster.open(written, scene)
-                try:
-                    quality = _scored(scene, raster, progress)
-                finally:
-                    raster.close()
-                score_seconds = time.perf_counter() - clock
-            picture = report.quicklook(written, scene.band_names) if output.quicklook else None
-            seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
-            facts = _report(scene, output, options, fit, valid, quality, seconds, started)
-            writer.commit(_provenance(facts))
+            raster = assess.FusedRaster.open(written, scene)
+            try:
+                quality = _scored(scene, raster, progress)
+            finally:
+                raster.close()
+            score_seconds = time.perf_counter() - clock
+        picture = report.quicklook(written, scene.band_names) if output.quicklook else None
+        seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
+        facts = _report(scene, output, options, fit, valid, quality, seconds, started)
+        writer.commit(_provenance(facts))
     facts["seconds"]["total"] = time.perf_counter() - started
     if output.quicklook and picture is not None:
         report.write_picture(output.quicklook, picture)

@@ -6,7 +6,6 @@ are (tiles, bands, rows, cols) in DN and `std` is (bands,).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .physics import Separable

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -31,6 +31,10 @@ MIN_MS_PIXELS = 8
 
 FILL_REACH = 24
 """Pixels around a window that are read to fill its invalid pixels, so that the filling is the same in every tile."""
+
+
+CACHE_BYTES = 192 << 20
+"""GDAL's block cache, shared by reading and writing."""
 
 
 def open_raster(path: str):
@@ -65,7 +69,7 @@ def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | 
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid."""
 
-    dataset: object
+    dataset: Any
     bands: list[int]
     label: str
     nodata: float | None = None
@@ -98,9 +102,7 @@ class Source:
             mask &= ds.read(self.alpha, window=at) > 0
         for i, band in enumerate(self.bands):
             flags = ds.mask_flag_enums[band - 1]
-            if MaskFlags.nodata in flags or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags):
-                mask &= ds.read_masks(band, window=at) > 0
-            elif MaskFlags.per_dataset not in flags and MaskFlags.all_valid not in flags:
+            if MaskFlags.nodata in flags or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags) or MaskFlags.per_dataset not in flags and MaskFlags.all_valid not in flags:
                 mask &= ds.read_masks(band, window=at) > 0
             if self.nodata is not None:
                 mask &= ~_equals(values[i], self.nodata)
@@ -193,6 +195,8 @@ class Scene:
         """
         with ExitStack() as stack:
             notes: list[str] = []
+            if "GDAL_CACHEMAX" not in os.environ:  # GDAL's own default is a share of all memory
+                stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
             pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
             pan_source, ms_sources = _sources(pan_ds, ms_ds, os.fspath(pan), [os.fspath(p) for p in ms], nodata, notes)

@@ -66,9 +66,7 @@ SENSORS: dict[str, Sensor] = {
         Sensor("quickbird", _BGRN, (0.34, 0.32, 0.30, 0.22), 0.15, 4, (r"quick ?bird", r"^qb0?2?$"), _FOUR),
         Sensor("ikonos", _BGRN, (0.26, 0.28, 0.29, 0.28), 0.17, 4, (r"ikonos",), _FOUR),
         Sensor("geoeye-1", _BGRN, (0.23,) * 4, 0.16, 4, (r"geo ?eye", r"^ge0?1$"), _FOUR),
-        Sensor(
-            "worldview-2", _WV8, (0.35,) * 7 + (0.27,), 0.11, 4, (r"world ?view 0?2", r"^wv0?2$"), (_BGRN, *_FOUR)
-        ),
+        Sensor("worldview-2", _WV8, (0.35,) * 7 + (0.27,), 0.11, 4, (r"world ?view 0?2", r"^wv0?2$"), (_BGRN, *_FOUR)),
         Sensor(
             "worldview-3",
             _WV8,
@@ -169,9 +167,7 @@ _SENSOR_KEYS = (
 )  # fmt: skip
 
 
-def recognise(
-    domains: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str | None]
-) -> tuple[Sensor, str]:
+def recognise(domains: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str | None]) -> tuple[Sensor, str]:
     """The sensor that metadata or band names give away, and where: (sensor, 'where it was recognised').
 
     `domains`: pairs of a place ('IMAGERY of ms.tif') and its tags, most trusted first. Band names alone identify

@@ -16,31 +16,26 @@ from torch import Tensor, nn
 
 from . import losses
 from .models import Backbone
-from .models.base import Inputs, SceneStats
+from .models.base import Inputs, SceneStats, channels_last
 from .physics import Separable, gaussian_matrix
 
 
 class FeatureTailor(nn.Module):
     """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network."""
 
+    halo = 2
+    """PAN pixels on each side that one output value depends on."""
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
         self.second = nn.Conv2d(features, features, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
-
-    halo = 2
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(torch.relu(self.first(features)))
-
-    def scaled(self, step: float) -> FeatureTailor:
-        """The tailor with its correction multiplied by `step`."""
-        with torch.no_grad():
-            self.second.weight.mul_(step)
-            self.second.bias.mul_(step)
-        return self
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,9 @@ class Settings:
     ceiling: float = 0.95
     tiles: int = 24
     reduced_tiles: int = 8
-    epochs: int = 10
+    epochs: int = 8
     batch: int = 6
-    rate: float = 2e-3
+    rate: float = 2.5e-3
     seconds: float = 20.0
     patience: int = 4
 
@@ -88,7 +83,6 @@ class Outcome:
     """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`)."""
 
     kept: bool
-    step: float
     tiles: int
     reduced_tiles: int
     epochs: int
@@ -171,7 +165,9 @@ class _Problem:
             terms["consistency"] = losses.consistency(fused, c.frozen[part], std)
         if s.reduced and len(reduced_part):
             reduced = c.tiles.reduced.map(lambda t: t[reduced_part])
-            fused = self.fuse(tailor, _pick(c.reduced_features, reduced_part, per), c.reduced_base[reduced_part], reduced)
+            fused = self.fuse(
+                tailor, _pick(c.reduced_features, reduced_part, per), c.reduced_base[reduced_part], reduced
+            )
             terms["reduced"] = losses.reduced(fused, c.tiles.target[reduced_part], std)
         return terms
 
@@ -221,7 +217,7 @@ def adapt(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tailor = FeatureTailor(backbone.features)
-    tailor = tailor.to(device, memory_format=torch.channels_last)
+    tailor = channels_last(tailor.to(device))
     optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
     cache, judge = problem.cache(training), problem.cache(held_out)
     before = problem.judge(None, judge)
@@ -257,7 +253,7 @@ def adapt(
         after = problem.judge(tailor, judge)
         kept, reason = True, "better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
-    outcome = Outcome(kept, 1.0, n, m, epochs, seconds, before, after, reason)
+    outcome = Outcome(kept, n, m, epochs, seconds, before, after, reason)
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
 
 

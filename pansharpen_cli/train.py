@@ -10,7 +10,10 @@ band's standard deviation). The learning rate falls along a cosine of the time b
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import math
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -18,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from . import models, simulate
-from .models.base import Backbone, Inputs, SceneStats, TileOperators
+from .models.base import Backbone, Inputs, SceneStats, TileOperators, channels_last
 from .physics import Axis, Span, degrade_matrix, gaussian_matrix
 from .scene import read_stack
 from .sensors import WAVELENGTHS, band_name
@@ -71,7 +75,10 @@ class Sampler:
         rng = self.rng
         while True:
             synthetic = self.synthetic and rng.random() < self.share
-            stack = rng.choice(self.synthetic) if synthetic else self.stacks[rng.choice(len(self.stacks), p=self.chance)]
+            if synthetic:
+                stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
+            else:
+                stack = self.stacks[int(rng.choice(len(self.stacks), p=self.chance))]
             factor = int(rng.choice([1, 2] if synthetic else [1, 2, 3], p=[0.8, 0.2] if synthetic else [0.4, 0.4, 0.2]))
             side = size * factor
             rows, cols = stack.valid.shape
@@ -85,7 +92,7 @@ class Sampler:
             crop = crop.reshape(len(crop), size, factor, size, factor).mean((2, 4))
             if (crop.reshape(len(crop), -1).std(1) < 1e-3 * crop.max()).any():
                 continue
-            crop = np.rot90(crop, rng.integers(4), (1, 2))
+            crop = np.rot90(crop, int(rng.integers(4)), (1, 2))
             return np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop, dtype=np.float64)
 
     def choose_bands(self, crop: np.ndarray) -> np.ndarray:
@@ -146,7 +153,7 @@ FLAT_WEIGHT = 0.5
 
 
 def loss_of(network: Backbone, pairs: list[tuple[Inputs, SceneStats, Tensor]]) -> Tensor:
-    """Mean L1 over the pairs in units of each band's standard deviation, and that of the detail in PAN's flat places."""
+    """Mean L1 over the pairs, and that of the detail where PAN is flat, in units of each band's standard deviation."""
     encoded = torch.cat([network.encode(i, s) for i, s, _ in pairs])
     encoded = encoded.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,11 +174,17 @@ def loss_of(network: Backbone, pairs: list[tuple[Inputs, SceneStats, Tensor]]) -
 
 
 def train(
-    network: Backbone, sampler: Sampler, checkpoint: Path, minutes: float, rate: float, threads: int, validation: Sampler
+    network: Backbone,
+    sampler: Sampler,
+    checkpoint: Path,
+    minutes: float,
+    rate: float,
+    threads: int,
+    validation: Sampler,
 ) -> None:
     """Train within the time budget; writes a checkpoint every two minutes and resumes from it where it exists."""
     torch.set_num_threads(threads)
-    network.to(memory_format=torch.channels_last)
+    network = channels_last(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     spent, step = 0.0, 0
@@ -219,6 +232,30 @@ def train(
     network.load_state_dict(average)
 
 
+LICENCE = "Apache-2.0"
+DATA = (
+    "30 Sentinel-2, Landsat-5/7/8/9 and NAIP stacks (Copernicus free and open; USGS and USDA public domain) "
+    "and simulated landscapes (pansharpen_cli/simulate.py)"
+)
+
+
+def publish(
+    network: Backbone, path: Path, name: str, config: dict[str, int], licence: str, data: str, command: str
+) -> None:
+    """Write weights as safetensors and their entry in the manifest.toml beside them."""
+    metadata = {"network": name, "config": json.dumps(config), "licence": licence}
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata=metadata)
+    manifest = path.with_name("manifest.toml")
+    text = manifest.read_text() if manifest.exists() else ""
+    entries = [e for e in re.split(r"(?m)^(?=\[)", text) if e.strip() and not e.startswith(f"[{path.stem}]")]
+    fields = {"file": path.name, "network": name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    fields |= {"licence": licence, "data": data, "command": command}
+    lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
+    lines.append("config = { " + ", ".join(f"{k} = {v}" for k, v in config.items()) + " }")
+    entries.append("\n".join(lines) + "\n")
+    manifest.write_text("\n".join(e.rstrip() + "\n" for e in sorted(entries)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -238,9 +275,11 @@ def main() -> None:
     sampler = Sampler(load_stacks(args.folder), synthetic, args.synthetic, network.bands, args.seed)
     validation = Sampler(load_stacks(args.validation or args.folder.parent / "val"), [], 0.0, network.bands, 12345)
     train(network, sampler, args.output.with_suffix(".ckpt"), args.minutes, args.rate, args.threads, validation)
-    from safetensors.torch import save_file
-
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, args.output)
+    config = {"bands": args.bands} if args.bands else {}
+    command = f"python -m pansharpen_cli.train FOLDER --network {args.network}"
+    command += f" --bands {args.bands}" if args.bands else ""
+    command += f" --minutes {args.minutes:g} --threads {args.threads} --synthetic {args.synthetic:g} --seed {args.seed}"
+    publish(network, args.output, args.network, config, LICENCE, DATA, command)
     print(args.output)
 
 

@@ -7,15 +7,19 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio._err import CPLE_BaseError
+from rasterio.env import env_ctx_if_needed
+from rasterio.enums import ColorInterp, Interleaving, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
@@ -29,41 +33,104 @@ BLOCK = 512
 PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
+_PARTIAL = ".pansharpen-"
+
 _GEOMETRY_TAGS = re.compile(r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*)$")
 _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NADIR|CATALOG|CLOUD)", re.IGNORECASE)
-_CREATION = {"compress": "deflate", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "bigtiff": "IF_SAFER"}
+_CREATION = {
+    "COMPRESS": "DEFLATE",
+    "TILED": "YES",
+    "BLOCKXSIZE": str(BLOCK),
+    "BLOCKYSIZE": str(BLOCK),
+    "BIGTIFF": "IF_SAFER",
+    "PHOTOMETRIC": "MINISBLACK",
+    "NUM_THREADS": "ALL_CPUS",
+}
+_COG_CREATION = {
+    "COMPRESS": "DEFLATE",
+    "PREDICTOR": "YES",
+    "BIGTIFF": "IF_SAFER",
+    "OVERVIEW_RESAMPLING": "AVERAGE",
+    "NUM_THREADS": "ALL_CPUS",
+}
+_PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 _DRIVERS = ("GTiff", "COG")
+_Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
+
+
+class _Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.thread = threading.get_ident()
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self.thread:
+            return
+        text = record.getMessage()
+        if "signalled an error" in text:
+            self.errors.append(text.partition("msg='")[2].rstrip("'"))
+        elif record.levelno >= logging.WARNING:
+            self.warnings.append(text)
+
+
+@contextmanager
+def gdal_messages() -> Iterator[_Messages]:
+    """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr.
+
+    A full disk met by a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class.
+    """
+    messages, log = _Messages(), logging.getLogger("rasterio")
+    level, propagate = log.level, log.propagate
+    log.addHandler(messages)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        with env_ctx_if_needed():
+            yield messages
+    finally:
+        log.removeHandler(messages)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what GDAL said: rasterio's own message may just point at the cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` pairs as of --co. Raises InputError for anything else."""
+    """`KEY=VALUE` pairs as of --co, keys in capitals. Raises InputError for anything else."""
     parsed = {}
     for option in options:
         key, sign, value = option.partition("=")
         if not sign or not key.strip():
             raise InputError(f"--co takes KEY=VALUE, not '{option}'")
-        parsed[key.strip().lower()] = value.strip()
+        parsed[key.strip().upper()] = value.strip()
     return parsed
 
 
 def check_target(path: Path, inputs: Sequence[str], overwrite: bool) -> None:
-    """Raises InputError if nothing may or can be written at the path."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name an output file")
-    for source in inputs:
-        if os.path.exists(source) and path.exists() and os.path.samefile(source, path):
-            raise InputError(f"the output {path} is one of the inputs")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; use --overwrite to replace it")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"the folder {folder} does not exist")
+    """Raises InputError if nothing may or can be written at the path. `inputs`: all files that the scene reads."""
     try:
-        handle, probe = tempfile.mkstemp(prefix=".pansharpen-", dir=folder)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name an output file")
+        if any(path.exists() and os.path.exists(source) and os.path.samefile(source, path) for source in inputs):
+            raise InputError(f"the output {path} is one of the inputs")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a device or a pipe; name an output file")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; use --overwrite to replace it")
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: the folder {folder} does not exist")
+        with tempfile.TemporaryFile(prefix=_PARTIAL, dir=folder):
+            pass
     except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}") from error
-    os.close(handle)
-    os.unlink(probe)
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 class SceneWriter:
@@ -87,7 +154,8 @@ class SceneWriter:
         self.options = dict(creation_options or {})
         self.nodata, self.dtype = scene.nodata, np.dtype(scene.dtype)
         self._origin = scene.window[0], scene.window[2]
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        self._target = path.resolve()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._target.parent))
         self._file = self._folder / "fused.tif"
         try:
             self._dataset = self._create(scene)
@@ -96,96 +164,113 @@ class SceneWriter:
             raise
 
     def _create(self, scene: Scene):
+        profile = self._profile()
+        kind = {"count": scene.bands, "dtype": self.dtype, "nodata": self.nodata}
+        self._check_creation_options(profile, kind)
         grid = scene.grid
-        predictor = {"f": 3}.get(self.dtype.kind, 2)
-        given = {} if self.driver == "COG" else self.options
-        compress = given.get("compress", "deflate").lower()
-        profile: dict[str, object] = {**_CREATION, "photometric": "MINISBLACK", "num_threads": "ALL_CPUS"}
-        if compress in ("deflate", "lzw", "zstd"):
-            profile["predictor"] = predictor
-        if self.driver == "COG":
-            profile["zlevel"] = 1
-        profile.update({k: v for k, v in given.items() if k != "photometric" or self.driver == "GTiff"})
-        if str(profile.get("tiled", "")).lower() in ("false", "no", "off"):
-            profile = {k: v for k, v in profile.items() if k not in ("tiled", "blockxsize", "blockysize") or k in given}
-        _check_creation_options(self.driver, self.options, self.dtype, self._folder)
-        with rasterio.Env(GDAL_CACHEMAX=256):
+        with gdal_messages():
             try:
                 dataset = rasterio.open(
-                    self._file, "w", driver="GTiff", width=grid.width, height=grid.height, count=scene.bands,
-                    dtype=self.dtype, crs=grid.crs, transform=grid.transform, nodata=self.nodata, **profile,
+                    self._file, "w", driver="GTiff", width=grid.width, height=grid.height, crs=grid.crs,
+                    transform=grid.transform, **kind, **profile,
                 )  # fmt: skip
-            except (RasterioError, ValueError) as error:
-                raise InputError(f"cannot create {self.path}: {str(error).splitlines()[0]}") from error
-        _carry(dataset, scene)
+            except _Failed as error:
+                raise PansharpenError(self._failure(_reason(error))) from error
+            _carry(dataset, scene)
         return dataset
+
+    def _profile(self) -> dict[str, str]:
+        """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
+        given = self.options if self.driver == "GTiff" else {"ZLEVEL": "1"}
+        profile = _CREATION | given
+        if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
+            profile = {"PREDICTOR": "3" if self.dtype.kind == "f" else "2"} | profile
+        if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
+            profile = {k: v for k, v in profile.items() if k in given or k not in ("BLOCKXSIZE", "BLOCKYSIZE")}
+        return profile
+
+    def _check_creation_options(self, profile: Mapping[str, str], kind: Mapping[str, object]) -> None:
+        """Try the options on a tiny file: GDAL only warns of those that it does not know or take, and goes on."""
+        if not self.options:
+            return
+        tiny, copy = self._folder / "options.tif", self._folder / "options-copy.tif"
+        with gdal_messages() as said:
+            try:
+                with rasterio.open(
+                    tiny, "w", driver="GTiff", width=64, height=64, crs="EPSG:3857",
+                    transform=Affine(2, 0, 0, 0, -2, 0), **kind, **profile,
+                ) as dataset:  # fmt: skip
+                    dataset.write(np.ones((dataset.count, 64, 64), self.dtype))
+                if self.driver == "COG":
+                    rasterio.shutil.copy(tiny, copy, driver="COG", **_COG_CREATION | self.options)
+            except _Failed as error:
+                raise InputError(f"--co: {_reason(error)}") from error
+            finally:
+                tiny.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
+        wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
+        for message in wrong + said.errors:
+            raise InputError(f"--co: {message}")
 
     def write(self, window: Window, fused: np.ndarray, valid: np.ndarray) -> None:
         """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped to the dtype, nodata where not valid."""
+        if not np.isfinite(fused).all() and not np.isfinite(fused[:, valid]).all():
+            raise PansharpenError("the fused values are not finite; try --precision float32 or another --method")
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         r, c = window[0] - self._origin[0], window[2] - self._origin[1]
-        try:
+        with self._writing():
             self._dataset.write(data, window=RasterWindow(c, r, data.shape[2], data.shape[1]))
-        except (RasterioError, OSError) as error:
-            raise PansharpenError(self._failure(error)) from error
 
     def finish(self) -> Path:
         """Flush everything to the temporary file and return it, for scoring before `commit`."""
-        try:
+        with self._writing():
             if self.overviews and self.driver == "GTiff":
                 factors = [2**k for k in range(1, 12) if min(self._dataset.shape) >> k >= 128]
                 if factors:
                     self._dataset.build_overviews(factors, Resampling.average)
             self._dataset.close()
-            self._verify()
-        except (RasterioError, OSError) as error:
-            raise PansharpenError(self._failure(error)) from error
+            _verify(self._file)
         return self._file
-
-    def _verify(self) -> None:
-        """GDAL reports a full disk late or never: the last block has to be there."""
-        with rasterio.open(self._file) as written:
-            rows, cols = written.shape
-            for r, c in ((0, 0), (rows - 1, cols - 1)):
-                written.read(1, window=RasterWindow(c, r, 1, 1))
-            size = os.path.getsize(self._file)
-        if size == 0:
-            raise OSError("nothing was written")
 
     def commit(self, provenance: Mapping[str, str]) -> None:
         """Add the provenance tags and move the file to its place."""
         final = self._file
-        try:
+        with self._writing():
             with rasterio.open(self._file, "r+") as dataset:
                 dataset.update_tags(ns=PROVENANCE, **provenance)
             if self.driver == "COG":
                 final = self._folder / "cog.tif"
-                options = {"compress": "deflate", "predictor": "YES", "bigtiff": "IF_SAFER", "num_threads": "ALL_CPUS"}
-                options |= {"overview_resampling": "average", **self.options}
-                rasterio.shutil.copy(self._file, final, driver="COG", **options)
+                rasterio.shutil.copy(self._file, final, driver="COG", **_COG_CREATION | self.options)
+            _verify(final)
             with open(final, "rb") as handle:
                 os.fsync(handle.fileno())
             os.chmod(final, 0o666 & ~_umask())
-            os.replace(final, self.path)
-        except (RasterioError, OSError) as error:
-            raise PansharpenError(self._failure(error)) from error
+        with self._writing():
+            os.replace(final, self._target)
         self.discard()
 
     def discard(self) -> None:
         """Remove what is left of the temporary files."""
         dataset = getattr(self, "_dataset", None)
         if dataset is not None and not dataset.closed:
-            try:
+            with gdal_messages(), suppress(*_Failed):
                 dataset.close()
-            except (RasterioError, OSError):
-                pass
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _failure(self, error: Exception) -> str:
-        free = shutil.disk_usage(self.path.parent).free
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = " (the disk is full)" if free < 1 << 20 else ""
-        return f"cannot write {self.path}: {reason}{hint}"
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever goes wrong meanwhile, raised or not, into a PansharpenError."""
+        with gdal_messages() as said:
+            try:
+                yield
+            except _Failed as error:
+                raise PansharpenError(self._failure(_reason(error))) from error
+        if said.errors:
+            raise PansharpenError(self._failure(said.errors[0]))
+
+    def _failure(self, reason: str) -> str:
+        full = shutil.disk_usage(self._target.parent).free < 1 << 20
+        return f"cannot write {self.path}: {'no space left on the disk' if full else reason}"
 
     def __enter__(self) -> SceneWriter:
         return self
@@ -201,7 +286,8 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
         beside = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1)) if np.isfinite(nodata) else None
     else:
         limits = np.iinfo(dtype)
-        data = np.clip(np.rint(fused), limits.min, limits.max).astype(dtype)
+        exact = fused if dtype.itemsize < 4 else fused.astype(np.float64)
+        data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
         beside = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
     if beside is not None:
         data[data == dtype.type(nodata)] = beside
@@ -209,45 +295,16 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
     return data
 
 
-class _Complaints(logging.Handler):
-    """Collects what GDAL says about creation options; it warns about the wrong ones and goes on."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if "CPLE_NotSupported" in message or "CPLE_IllegalArg" in message:
-            self.lines.append(message.partition(" in ")[2])
-
-
-def _check_creation_options(driver: str, options: Mapping[str, str], dtype: np.dtype, folder: Path) -> None:
-    """Try the options on a tiny file: InputError for one that the driver does not know or take."""
-    if not options:
-        return
-    complaints, log = _Complaints(), logging.getLogger("rasterio._env")
-    tiny, copy = folder / "options.tif", folder / "options-copy.tif"
-    given = dict(options) if driver == "GTiff" else {}
-    log.addHandler(complaints)
-    propagate, log.propagate = log.propagate, False
-    try:
-        with rasterio.open(
-            tiny, "w", driver="GTiff", width=64, height=64, count=1, dtype=dtype, crs="EPSG:3857",
-            transform=Affine(2, 0, 0, 0, -2, 0), **given,
-        ) as dataset:  # fmt: skip
-            dataset.write(np.ones((1, 64, 64), dtype))
-        if driver == "COG":
-            rasterio.shutil.copy(tiny, copy, driver="COG", **options)
-    except (RasterioError, ValueError) as error:
-        complaints.lines.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
-    finally:
-        log.removeHandler(complaints)
-        log.propagate = propagate
-        tiny.unlink(missing_ok=True)
-        copy.unlink(missing_ok=True)
-    if complaints.lines:
-        raise InputError(f"--co: {complaints.lines[0]}")
+def _verify(path: Path) -> None:
+    """Raises OSError unless every block lies within the file: GDAL reports a full disk late or never."""
+    size = os.path.getsize(path)
+    with rasterio.open(path) as written:
+        rows, cols = (-(-n // b) for n, b in zip(written.shape, written.block_shapes[0], strict=True))
+        for band in written.indexes if written.interleaving == Interleaving.band else (1,):
+            for at in (f"{c}_{r}" for r in range(rows) for c in range(cols)):
+                first, length = (written.get_tag_item(f"BLOCK_{k}_{at}", "TIFF", bidx=band) for k in ("OFFSET", "SIZE"))
+                if first is not None and int(first) + int(length) > size:
+                    raise OSError("the file is incomplete")
 
 
 def _carry(target, scene: Scene) -> None:
@@ -266,6 +323,8 @@ def _carry(target, scene: Scene) -> None:
             tags = {k: v for k, v in ds.tags(band).items() if not _GEOMETRY_TAGS.match(k)}
             if tags:
                 target.update_tags(index, **tags)
+            if ds.tags(band, ns="IMAGERY"):
+                target.update_tags(index, ns="IMAGERY", **ds.tags(band, ns="IMAGERY"))
     target.scales = [s.dataset.scales[b - 1] for s in scene.ms for b in s.bands]
     target.offsets = [s.dataset.offsets[b - 1] for s in scene.ms for b in s.bands]
     target.colorinterp = interpretation

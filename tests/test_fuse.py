@@ -47,7 +47,8 @@ def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "offset"), [(4.0, (0.0, 0.0)), (4.0, (1.37, 2.61)), (2.0, (-0.5, -0.5)), (2.76, (0.83, 1.9)), (6.5, (3.3, 0.4))]
+    ("ratio", "offset"),
+    [(4.0, (0.0, 0.0)), (4.0, (1.37, 2.61)), (2.0, (-0.5, -0.5)), (2.76, (0.83, 1.9)), (6.5, (3.3, 0.4))],
 )
 @pytest.mark.parametrize("method", ["none", "injection"])
 def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, offset, method: str) -> None:
@@ -134,7 +135,10 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
     made.pan[:] = 0
     made.pan_valid[:] = False
     simulate.write_scene(made, tmp_path)
-    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], nodata=0) as scene, pytest.raises(InputError, match="nodata"):
+    with (
+        Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], nodata=0) as scene,
+        pytest.raises(InputError, match="nodata"),
+    ):
         fuse.sample(scene, None, 0, torch.device("cpu"))
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..physics import Axis, Separable, Span, degrader, upsampler
 
-PAN_LOW_REACH = 32
-"""MS pixels read around a tile, enough for the low-passed PAN (up-sampler, then the MTF kernel at any ratio >= 1.5)."""
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of tiles on the PAN grid, in DN: `pan` (n, 1, rows, cols), `expanded` and `pan_low` (n, bands, rows, cols).
+    """A batch of tiles on the PAN grid, in DN: `pan` (n, 1, rows, cols), `expanded`, `pan_low` (n, bands, rows, cols).
 
     `expanded` is the MS up-sampled at the exact phase; `pan_low` is PAN degraded to the MS grid with each band's MTF
     and up-sampled again: what PAN looks like with the resolution of that band.
@@ -90,8 +89,8 @@ class SceneStats:
     scale: float
 
     def to(self, device: torch.device | str) -> SceneStats:
-        moved = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
-        return SceneStats(*moved, self.pan_mean, self.pan_std, self.scale)
+        mean, std, gain, intensity = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
+        return replace(self, mean=mean, std=std, gain=gain, intensity=intensity)
 
     @classmethod
     def fit(cls, inputs: Inputs) -> SceneStats:
@@ -197,6 +196,11 @@ class Backbone(nn.Module):
         """The frozen network's fused tiles in DN."""
         residual = self.map(self.extract(self.encode(inputs, stats)))
         return self.base(inputs, stats) + self.spread(residual, inputs, stats)
+
+
+def channels_last(module: Module) -> Module:
+    """The module with its weights in the memory format that convolutions are fastest in."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class ResidualBlock(nn.Module):

@@ -26,6 +26,7 @@ class GLPNet(Backbone):
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
         self.tail = nn.Conv2d(features, 1, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
+        assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
