@@ -245,6 +245,7 @@ def publish(
     """Write weights as safetensors and their entry in the manifest.toml beside them."""
     metadata = {"network": name, "config": json.dumps(config), "licence": licence}
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata=metadata)
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
     manifest = path.with_name("manifest.toml")
     text = manifest.read_text() if manifest.exists() else ""
     entries = [e for e in re.split(r"(?m)^(?=\[)", text) if e.strip() and not e.startswith(f"[{path.stem}]")]
