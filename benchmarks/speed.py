@@ -90,9 +90,10 @@ def large(args: argparse.Namespace) -> None:
             wall = time.perf_counter() - clock
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
             note = "" if peak * 1e6 > before else " (at most: an earlier child reached it)"
+            rate = args.side**2 / 1e6 / wall
             print(
-                f"{method:10} {args.side} x {args.side} x {args.bands}: {wall:.1f} s wall, {args.side**2 / 1e6 / wall:.2f} "
-                f"Mpx/s, peak memory {peak:.2f} GB{note}, file {target.stat().st_size / 1e6:.0f} MB; "
+                f"{method:10} {args.side} x {args.side} x {args.bands}: {wall:.1f} s wall, {rate:.2f} Mpx/s,"
+                f" peak memory {peak:.2f} GB{note}, file {target.stat().st_size / 1e6:.0f} MB; "
                 + ", ".join(f"{k} {v:.1f}" for k, v in facts["seconds"].items()),
                 flush=True,
             )
@@ -108,7 +109,7 @@ def repeated_scene(folder: Path, side: int, bands: int) -> tuple[str, str]:
         path = folder / f"{name}.tif"
         with rasterio.open(
             path, "w", driver="GTiff", width=total, height=total, count=len(image), dtype="uint16", crs=made.crs,
-            transform=Affine(*transform[:6]), tiled=True, blockxsize=256, blockysize=256, compress="deflate", predictor=2,
+            transform=Affine(*transform[:6]), tiled=True, blockxsize=256, blockysize=256, compress="deflate",
         ) as target:  # fmt: skip
             for i in range(0, total, unit):
                 for j in range(0, total, unit):

@@ -11,7 +11,7 @@ import torch
 
 from . import metrics, physics
 from .errors import InputError
-from .fuse import Progress, Reach, _part, _quiet, _spans, axes_of
+from .fuse import Progress, Reach, axes_of, part_of, quiet, spans_of
 from .grid import Grid, Window, intersect, is_empty
 from .scene import Scene, Source, filled, open_raster
 from .tiles import plan_tiles
@@ -22,7 +22,7 @@ Reader = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 """Reads a window in PAN pixels: values (bands, rows, cols) and valid (rows, cols); outside is invalid."""
 
 
-def full_resolution(scene: Scene, read: Reader, window: Window | None = None, progress: Progress = _quiet) -> dict:
+def full_resolution(scene: Scene, read: Reader, window: Window | None = None, progress: Progress = quiet) -> dict:
     """HQNR, D_lambda_K, D_s and PAN detail correlation of a fused image over a window of the scene.
 
     The indices are the reference toolbox's with its 32 x 32 blocks, the MS expanded at the scene's true phase; blocks
@@ -32,7 +32,7 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     axes = axes_of(scene)
     reach = Reach(axes)
     ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-    accumulator = metrics.FullResolution(scale=_index_scale(scene, window))
+    accumulator = metrics.FullResolution(scale=_index_scale(scene))
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
@@ -44,19 +44,19 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
         margin = physics.MTF_REACH
         around = (core[0] - margin, core[1] + margin, core[2] - margin, core[3] + margin)
         wide, wide_valid = filled(read, around)
-        inner = _part(around, core)
+        inner = part_of(around, core)
         valid = data.valid & wide_valid[inner]
         if not valid.any():
             continue
-        up = physics.upsampler(axes, _spans(core), _spans(ms_window))
-        reduce = physics.cubic_reducer(axes, _spans(ms_window), _spans(pan_window))
+        up = physics.upsampler(axes, spans_of(core), spans_of(ms_window))
+        reduce = physics.cubic_reducer(axes, spans_of(ms_window), spans_of(pan_window))
         pan = torch.from_numpy(data.pan).double()[None]
         fused = torch.from_numpy(wide)
         accumulator.update(
             fused[(slice(None), *inner)].double(),
             metrics.mtf_filter(fused, scene.gains, ratio, "valid").double(),
             up(torch.from_numpy(data.ms).double()),
-            pan[(slice(None), *_part(pan_window, core))],
+            pan[(slice(None), *part_of(pan_window, core))],
             up(reduce(pan)),
             torch.from_numpy(valid),
         )
@@ -64,8 +64,8 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     return accumulator.compute()
 
 
-def _index_scale(scene: Scene, window: Window) -> float:
-    """Q2n rounds to integers: small-valued (float) data is brought to an 11-bit range first, integers are left alone."""
+def _index_scale(scene: Scene) -> float:
+    """Q2n rounds to integers: small-valued float data is brought to an 11-bit range first."""
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
         return 1.0
     grid = scene.ms_grid
@@ -103,8 +103,8 @@ class FusedRaster:
             or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
         ):
             raise InputError(
-                f"{label} is not on the PAN grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN pixels, "
-                f"its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} PAN pixels off"
+                f"{label} is not on the PAN grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN "
+                f"pixels, its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} PAN pixels off"
             )
         bands = [
             b
@@ -140,7 +140,7 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
         data, mask = np.zeros((len(fused), rows, cols), np.float32), np.zeros((rows, cols), bool)
         inner = intersect(at, (0, fused.shape[1], 0, fused.shape[2]))
         if not is_empty(inner):
-            here, there = _part(at, inner), (slice(inner[0], inner[1]), slice(inner[2], inner[3]))
+            here, there = part_of(at, inner), (slice(inner[0], inner[1]), slice(inner[2], inner[3]))
             data[(slice(None), *here)], mask[here] = fused[(slice(None), *there)], valid[there]
         return data, mask
 

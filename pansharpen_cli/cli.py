@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import io
+import math
 import os
 import signal
 import sys
-from enum import Enum
+import warnings
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,13 +28,13 @@ app = typer.Typer(
 )
 
 
-class Adapt(str, Enum):
+class Adapt(StrEnum):
     off = "off"
     fast = "fast"
     best = "best"
 
 
-class Extent(str, Enum):
+class Extent(StrEnum):
     intersection = "intersection"
     pan = "pan"
 
@@ -82,7 +84,7 @@ def fuse(
     tile_size: Annotated[
         int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
     ] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)] = 0,
     bidx: Bidx = None,
     window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None,
     bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None,
@@ -115,7 +117,7 @@ def fuse(
         "nodata": nodata,
         "extent": extent.value,
         "window": _pixel_window(window),
-        "bbox": _numbers("--bbox", bbox, 4),
+        "bbox": _bounds(bbox),
         "dtype": _dtype(dtype),
     }
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report)
@@ -148,13 +150,13 @@ def evaluate(
 
 
 def _finish(facts: dict, as_json: bool, quiet: bool) -> None:
-    from .report import table
+    from .report import table, to_json
 
     if not quiet:
         for warning in facts["warnings"]:
             typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2, allow_nan=False))
+        typer.echo(to_json(facts))
     elif not quiet:
         typer.echo(table(facts))
 
@@ -163,7 +165,9 @@ class _Progress:
     """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
-        self.bar, self.task, self.stage = None, None, ""
+        self.bar: Any = None
+        self.task: Any = None
+        self.stage = ""
         self.verbose = verbose and not quiet
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
@@ -206,31 +210,34 @@ def _integers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
-        return [int(t) for t in _split(text)]
+        values = [int(t) for t in _split(text)]
     except ValueError:
-        raise InputError(f"{option} takes whole numbers separated by commas, not '{text}'") from None
-
-
-def _numbers(option: str, text: str | None, count: int) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(t) for t in _split(text))
-    except ValueError:
-        values = ()
-    if len(values) != count:
-        raise InputError(f"{option} takes {count} numbers separated by commas, not '{text}'")
+        values = []
+    if not values:
+        raise InputError(f"{option} takes whole numbers separated by commas, not '{text}'")
     return values
 
 
 def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
-    values = _numbers("--window", text, 4)
+    values = _integers("--window", text)
     if values is None:
         return None
-    col, row, width, height = (int(v) for v in values)
-    if width <= 0 or height <= 0 or any(v != int(v) for v in values):
+    if len(values) != 4 or min(values[2:]) < 1:
         raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
+    col, row, width, height = values
     return row, row + height, col, col + width
+
+
+def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        left, bottom, right, top = (float(t) for t in _split(text))
+        if not all(math.isfinite(v) for v in (left, bottom, right, top)):
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'") from None
+    return left, bottom, right, top
 
 
 _DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -242,16 +249,29 @@ def _dtype(name: str | None) -> str | None:
     return name
 
 
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError: Any = typer.BadParameter.__mro__[2]
 """Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
+
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _terminated)
     debug = "--debug" in sys.argv
+    if not debug:
+        warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
+    # closed by the caller (`>&-`)
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
+        if code == _INTERRUPTED:  # Typers differ in what they make of it
+            raise KeyboardInterrupt
     except _UsageError as error:
         # asked for nothing: its message is the help
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -260,14 +280,16 @@ def main() -> None:
         else:
             code = _complain(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted; nothing was written", 130, debug)
+        code = _complain("interrupted", _INTERRUPTED, debug)
     except PansharpenError as error:
         code = _complain(str(error), error.exit_code, debug)
-    except MemoryError:
-        code = _complain("out of memory; try a smaller --tile-size", 1, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
+    except MemoryError:
+        code = _complain("out of memory; try a smaller --tile-size", 1, debug)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else ""
         code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)

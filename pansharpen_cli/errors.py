@@ -15,3 +15,10 @@ class InputError(PansharpenError):
 
 class WeightsError(InputError):
     """Weights that are missing, damaged, untrusted or made for something else."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what was behind an error: rasterio's own message may only point at GDAL's."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

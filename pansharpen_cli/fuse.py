@@ -25,7 +25,7 @@ from .weights import Card
 from .writer import SceneWriter
 
 BLOCK = 512
-"""PAN pixels of a side of the blocks that statistics and tiles are sampled from."""
+"""PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
 TILE = 64
 REDUCED_TILE = 40
@@ -39,7 +39,7 @@ ADAPT = {
 """Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "glpnet": {"spectral": 2.0, "spatial": 0.0, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
+    "glpnet": {"spectral": 1.5, "spatial": 0.0, "consistency": 0.2, "reduced": 3.0, "ceiling": 0.97},
     "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
 }
 
@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and what there is to do."""
 
 
-def _quiet(stage: str, done: int, total: int) -> None: ...
+def quiet(stage: str, done: int, total: int) -> None: ...
 
 
 class Fuser(Protocol):
@@ -109,7 +109,7 @@ def axes_of(scene: Scene) -> tuple[Axis, Axis]:
     return Axis(scene.phase.ratio[0], scene.phase.offset[0]), Axis(scene.phase.ratio[1], scene.phase.offset[1])
 
 
-def _spans(window: Window) -> tuple[Span, Span]:
+def spans_of(window: Window) -> tuple[Span, Span]:
     return (window[0], window[1]), (window[2], window[3])
 
 
@@ -117,7 +117,7 @@ def _window(spans: tuple[Span, Span]) -> Window:
     return (*spans[0], *spans[1])
 
 
-def _part(outer: Window, inner: Window) -> tuple[slice, slice]:
+def part_of(outer: Window, inner: Window) -> tuple[slice, slice]:
     """Index of `inner` in an array that covers `outer`."""
     return slice(inner[0] - outer[0], inner[1] - outer[0]), slice(inner[2] - outer[2], inner[3] - outer[2])
 
@@ -131,7 +131,7 @@ class Reach:
 
     def windows(self, window: Window) -> tuple[Window, Window]:
         """(PAN window, MS window) around a window of PAN pixels."""
-        spans = _spans(window)
+        spans = spans_of(window)
         ms = tuple(a.ms_span(s, self.ms_reach) for a, s in zip(self.axes, spans, strict=True))
         pan = tuple(a.pan_span(m, physics.MTF_REACH + 1) for a, m in zip(self.axes, ms, strict=True))
         pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
@@ -152,7 +152,7 @@ class Upsampling:
         return window, window, ms
 
     def __call__(self, tile: TileData) -> np.ndarray:
-        up = physics.upsampler(self.axes, _spans(tile.window), _spans(tile.ms_window))
+        up = physics.upsampler(self.axes, spans_of(tile.window), spans_of(tile.ms_window))
         return up(torch.from_numpy(tile.ms).double()).float().numpy()
 
 
@@ -180,7 +180,7 @@ class NetworkFuser:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
         m = self.multiple_of
         spans = []
-        for first, last in _spans(window):
+        for first, last in spans_of(window):
             size = last - first + 2 * self.halo
             spans.append((first - self.halo, last + self.halo + (-size) % m))
         out = _window((spans[0], spans[1]))
@@ -212,11 +212,11 @@ def tile_inputs(
     """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
     where = device if device.type == "cuda" else torch.device("cpu")
     operators = TileOperators.build(
-        axes, _spans(window), _spans(tile.pan_window), _spans(tile.ms_window), gains, device=where
+        axes, spans_of(window), spans_of(tile.pan_window), spans_of(tile.ms_window), gains, device=where
     )
     pan = torch.from_numpy(tile.pan).to(where)[None, None]
     ms = torch.from_numpy(tile.ms).to(where)[None]
-    inputs = operators.inputs(pan, pan[(..., *_part(tile.pan_window, window))], ms)
+    inputs = operators.inputs(pan, pan[(..., *part_of(tile.pan_window, window))], ms)
     return inputs.map(lambda t: t.to(device))
 
 
@@ -238,7 +238,7 @@ def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
 
 
 def sample(
-    scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = _quiet
+    scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = quiet
 ) -> Sample:
     """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and tiles to judge it with.
 
@@ -294,19 +294,19 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
     window, gains = data.window, scene.gains
     tile_energy = _local_energy(inputs.pan)
     corners = _draw(
-        data.valid, data.pan[_part(data.pan_window, window)], TILE, -(-settings.tiles * 4 // (3 * blocks)), rng
+        data.valid, data.pan[part_of(data.pan_window, window)], TILE, -(-settings.tiles * 4 // (3 * blocks)), rng
     )
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
     parts, ms_parts, rows, cols, energy = [], [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
-        at = _part(window, tile)
+        at = part_of(window, tile)
         parts.append(Inputs(inputs.pan[(..., *at)], inputs.expanded[(..., *at)], inputs.pan_low[(..., *at)]))
         energy.append(tile_energy[(..., *at)])
-        spans = [_inner_ms(a, s, margin) for a, s in zip(axes, _spans(tile), strict=True)]
-        ms_at = _part(data.ms_window, (*spans[0], *spans[1]))
+        spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
+        ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
         ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
-        down = physics.degrader(axes, (spans[0], spans[1]), _spans(tile), gains).to("cpu")
+        down = physics.degrader(axes, (spans[0], spans[1]), spans_of(tile), gains).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
     tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
@@ -370,18 +370,18 @@ def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> lis
 def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
     gains = scene.gains
-    rows, cols = (a.ms_span(s) for a, s in zip(axes, _spans(data.window), strict=True))
+    rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
     ms_core = intersect((*rows, *cols), data.ms_window)
-    ms_spans = _spans(data.ms_window)
-    down_pan = physics.degrader(axes, ms_spans, _spans(data.pan_window), [scene.sensor.pan_gain])
+    ms_spans = spans_of(data.ms_window)
+    down_pan = physics.degrader(axes, ms_spans, spans_of(data.pan_window), [scene.sensor.pan_gain])
     pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
     ms = torch.from_numpy(data.ms).double()[None]
     coarse = [(a.ms_span(s)) for a, s in zip(axes, ms_spans, strict=True)]
     coarse_spans: tuple[Span, Span] = ((coarse[0][0], coarse[0][1]), (coarse[1][0], coarse[1][1]))
     down_ms = physics.degrader(axes, coarse_spans, ms_spans, gains)
-    operators = TileOperators.build(axes, _spans(ms_core), ms_spans, coarse_spans, gains)
-    inputs = operators.inputs(pan, pan[(..., *_part(data.ms_window, ms_core))], down_ms(ms))
-    target = ms[(..., *_part(data.ms_window, ms_core))].float()
+    operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
+    inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
+    target = ms[(..., *part_of(data.ms_window, ms_core))].float()
     inside = _ms_valid(axes, data, ms_core)
     size = REDUCED_TILE
     if blocks == 1:
@@ -399,7 +399,7 @@ def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
     invalid = ~data.valid
     integral = np.pad(invalid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     bounds = []
-    for axis, span, (first, last) in zip(axes, _spans(ms_core), _spans(data.window), strict=True):
+    for axis, span, (first, last) in zip(axes, spans_of(ms_core), spans_of(data.window), strict=True):
         lower = np.floor(axis.offset + axis.ratio * np.arange(*span)).astype(int) - first
         upper = np.ceil(axis.offset + axis.ratio * (np.arange(*span) + 1)).astype(int) - first
         outside = (lower < -1) | (upper > last - first + 1)
@@ -481,7 +481,7 @@ def settings_of(options: Options, network: str) -> Settings | None:
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
-def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
+def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     """Make the fuser of a scene: load the network, take the scene's statistics, adapt."""
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
@@ -499,7 +499,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
     if settings is not None:
         if drawn.training is None or drawn.held_out is None:
             reason = "too few valid tiles to train and judge a tailor on"
-            outcome = Outcome(False, 0, 0, 0, 0.0, {}, {}, reason)
+            outcome = Outcome(False, 0.0, 0, 0, 0, 0.0, {}, {}, reason)
         else:
             tailored, outcome = tailor.adapt(
                 backbone, stats, drawn.training, drawn.held_out, settings, seed=options.seed, precision=precision,
@@ -511,7 +511,7 @@ def fit(scene: Scene, options: Options, progress: Progress = _quiet) -> Fit:
 
 
 def fused_tiles(
-    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = _quiet
+    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = quiet
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading one tile ahead."""
     size = max(tile_size, 2 * fuser.overlap)
@@ -530,18 +530,18 @@ def fused_tiles(
             if i + 1 < len(tiles):
                 ahead = reader.submit(load, tiles[i + 1])
             shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
-            inner = _part(out, tile.outer)
+            inner = part_of(out, tile.outer)
             if data is None:
                 fused, valid = np.zeros((scene.bands, *shape), np.float32), np.zeros(shape, bool)
             else:
                 fused, valid = fuser(data)[(slice(None), *inner)], data.valid[inner]
-            masks[tile.core] = valid[_part(tile.outer, tile.core)]
+            masks[tile.core] = valid[part_of(tile.outer, tile.core)]
             for window, pixels in stitcher.add(tile, fused):
                 mask = np.zeros(pixels.shape[1:], bool)
                 for core in list(masks):
                     common = intersect(core, window)
                     if not is_empty(common):
-                        mask[_part(window, common)] = masks[core][_part(core, common)]
+                        mask[part_of(window, common)] = masks[core][part_of(core, common)]
                     if core[1] <= window[1] and core[3] <= window[3]:
                         del masks[core]
                 yield window, pixels, mask
@@ -554,14 +554,18 @@ def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.nda
     fused = np.zeros((scene.bands, grid.height, grid.width), np.float32)
     valid = np.zeros((grid.height, grid.width), bool)
     for window, pixels, mask in fused_tiles(scene, fuser, tile_size):
-        at = _part(scene.window, window)
+        at = part_of(scene.window, window)
         fused[(slice(None), *at)], valid[at] = pixels, mask
     return fused, valid
 
 
-def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = _quiet) -> int:
-    """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels."""
+def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = quiet) -> int:
+    """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels.
+
+    The tile size is rounded to a part or a multiple of the output block, so that no block is written twice.
+    """
     count = 0
+    tile_size = -(-tile_size // BLOCK) * BLOCK if tile_size > BLOCK else 1 << (tile_size.bit_length() - 1)
     with ThreadPoolExecutor(1) as pool:
         pending: Future | None = None
         for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):

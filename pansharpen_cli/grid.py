@@ -65,7 +65,9 @@ class Grid:
         span = max(ms.height, ms.width)
         if relative.a <= 0 or relative.e <= 0 or max(abs(relative.b), abs(relative.d)) * span > 1e-3:
             return None
-        return Phase((_snap(relative.e, ms.height), _snap(relative.a, ms.width)), (_snap(relative.f), _snap(relative.c)))
+        return Phase(
+            (_snap(relative.e, ms.height), _snap(relative.a, ms.width)), (_snap(relative.f), _snap(relative.c))
+        )
 
     def overlap(self, phase: Phase, ms: Grid) -> Window:
         """The pixels whose centres lie in the MS footprint; empty (stop <= start) without an overlap."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from . import __version__, assess, fuse, report
 from .errors import InputError
 from .fuse import Fit, Options, Progress
 from .scene import Scene
-from .writer import SceneWriter, check_target, parse_creation_options
+from .writer import SceneWriter, check_target, gdal_messages, parse_creation_options
 
 SCHEMA = "pansharpen-report/1"
 STAGES = ("reading", "adapting", "fusing", "scoring")
@@ -60,34 +61,31 @@ def fuse_scene(
     targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
     if len({os.path.abspath(p) for p in targets}) < len(targets):
         raise InputError("the output, the report and the quicklook need different paths")
-    with ExitStack() as stack:
-        said = stack.enter_context(gdal_messages())
-        scene = stack.enter_context(pair.open())
+    with gdal_messages() as said, pair.open() as scene:
         for target in targets:
-            check_target(target, scene.files, output.overwrite)
-        writer = stack.enter_context(
-            SceneWriter(
-                output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
-            )
-        )
-        fit = fuse.fit(scene, options, progress)
-        clock = time.perf_counter()
-        valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
-        written = writer.finish()
-        fused_seconds = time.perf_counter() - clock
-        quality, score_seconds = None, 0.0
-        if score:
+            check_target(target, _input_files(scene), output.overwrite)
+        with SceneWriter(
+            output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
+        ) as writer:
+            fit = fuse.fit(scene, options, progress)
             clock = time.perf_counter()
-            raster = assess.FusedRaster.open(written, scene)
-            try:
-                quality = _scored(scene, raster, progress)
-            finally:
-                raster.close()
-            score_seconds = time.perf_counter() - clock
-        picture = report.quicklook(written, scene.band_names) if output.quicklook else None
-        seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
-        facts = _report(scene, output, options, fit, valid, quality, seconds, started)
-        writer.commit(_provenance(facts))
+            valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+            written = writer.finish()
+            fused_seconds = time.perf_counter() - clock
+            quality, score_seconds = None, 0.0
+            if score:
+                clock = time.perf_counter()
+                raster = assess.FusedRaster.open(written, scene)
+                try:
+                    quality = _scored(scene, raster, progress)
+                finally:
+                    raster.close()
+                score_seconds = time.perf_counter() - clock
+            picture = report.quicklook(written, scene.band_names) if output.quicklook else None
+            seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
+            facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
+            writer.commit(_provenance(facts))
+    facts["warnings"] += said.notes()
     facts["seconds"]["total"] = time.perf_counter() - started
     if output.quicklook and picture is not None:
         report.write_picture(output.quicklook, picture)
@@ -98,7 +96,7 @@ def fuse_scene(
 
 def evaluate_file(fused: str, pair: Pair, progress: Progress = no_progress) -> dict:
     """Full-resolution figures of any file on the PAN grid. Raises InputError if it does not fit the scene."""
-    with pair.open() as scene:
+    with gdal_messages() as said, pair.open() as scene:
         raster = assess.FusedRaster.open(fused, scene)
         try:
             figures = assess.full_resolution(scene, raster.read, raster.window, progress)
@@ -110,8 +108,14 @@ def evaluate_file(fused: str, pair: Pair, progress: Progress = no_progress) -> d
             "fused": fused,
             "scene": _scene_facts(scene),
             "quality": _quality(figures, scene),
-            "warnings": scene.warnings,
+            "warnings": scene.warnings + said.notes(),
         }
+
+
+def _input_files(scene: Scene) -> set[str]:
+    """Every file that is read: also the sources of a VRT and side files."""
+    datasets = (scene.pan.dataset, *(s.dataset for s in scene.ms))
+    return {*scene.paths, *(f for d in datasets for f in getattr(d, "src_dataset", d).files)}
 
 
 def _scored(scene: Scene, raster: assess.FusedRaster, progress: Progress) -> dict | None:
@@ -119,7 +123,7 @@ def _scored(scene: Scene, raster: assess.FusedRaster, progress: Progress) -> dic
     try:
         return _quality(assess.full_resolution(scene, raster.read, scene.window, progress), scene)
     except InputError as error:
-        scene.warnings.append(f"no quality figures: {error}")
+        scene.warnings.append(str(error))
         return None
 
 
@@ -153,7 +157,9 @@ def _scene_facts(scene: Scene) -> dict:
     }
 
 
-def _report(scene, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float) -> dict:
+def _report(
+    scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
+) -> dict:
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
     adaptation = {"mode": options.adapt if options.method != "none" else "off"}
     if fit.outcome is not None:
@@ -177,6 +183,7 @@ def _report(scene, output, options: Options, fit: Fit, valid: int, quality, seco
             "tile_size": options.tile_size,
             "seed": options.seed,
         },
+        "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
         "adaptation": adaptation,
         "quality": quality,
         "seconds": seconds | {"total": total},
@@ -203,6 +210,7 @@ def _provenance(facts: dict) -> dict[str, str]:
         "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),
         "MS_WARPED": "YES" if scene["warped"] else "NO",
         "ADAPT": adaptation["mode"],
+        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
     }
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"

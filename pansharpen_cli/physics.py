@@ -205,7 +205,7 @@ class Separable:
 
 def separable(rows: np.ndarray | Sequence[np.ndarray], cols: np.ndarray | Sequence[np.ndarray]) -> Separable:
     """Make an operator of numpy matrices; a sequence holds one matrix per band."""
-    return Separable(torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(cols)))
+    return Separable(torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(cols)))
 
 
 def upsampler(axes: tuple[Axis, Axis], pan: tuple[Span, Span], ms: tuple[Span, Span]) -> Separable:
@@ -225,9 +225,7 @@ def degrader(
     axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span], gains: Sequence[float]
 ) -> Separable:
     """THE degradation: MTF blur of each band and sampling on the MS grid at the exact phase."""
-    return _per_band(
-        lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains
-    )
+    return _per_band(lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains)
 
 
 def blurrer(

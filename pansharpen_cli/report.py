@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from .errors import PansharpenError
 from .sensors import band_name
-from .writer import read_reduced, write_png
+from .writer import PARTIAL, read_reduced, write_png
 
 QUICKLOOK_SIDE = 1024
 
@@ -63,13 +65,26 @@ def _adaptation(adaptation: dict) -> str:
     return f"{text}, {verdict}"
 
 
+def to_json(facts: dict) -> str:
+    """The report as JSON; what could not be measured (NaN) is null."""
+    return json.dumps(_finite(facts), indent=2, allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, facts: dict) -> None:
     """Write the report beside its target and rename it."""
-    _replace(path, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
+    _replace(path, to_json(facts).encode() + b"\n")
 
 
 def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarray:
-    """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, stretched between percentiles 1 and 99."""
+    """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
     values, valid = read_reduced(fused, _display_bands(names), QUICKLOOK_SIDE)
     picture = np.zeros(values.shape, np.uint8)
     for band, out in zip(values, picture, strict=True):
@@ -93,10 +108,11 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = path.resolve()
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target.parent) as folder:
+            partial = Path(folder, "part")
+            partial.write_bytes(content)
+            os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise PansharpenError(f"cannot write {path}: {error.strerror}") from error

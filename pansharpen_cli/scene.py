@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
@@ -21,7 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from scipy import ndimage
 
 from . import sensors
-from .errors import InputError, PansharpenError
+from .errors import InputError
 from .grid import Grid, Phase, Window, intersect, is_empty
 from .sensors import Sensor
 
@@ -30,7 +31,7 @@ MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
 
 FILL_REACH = 24
-"""Pixels around a window that are read to fill its invalid pixels, so that the filling is the same in every tile."""
+"""Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
 
 
 CACHE_BYTES = 192 << 20
@@ -90,22 +91,25 @@ class Source:
             values = ds.read(self.bands, window=at)
             mask = self._mask(values, at)
         except RasterioIOError as error:
-            raise PansharpenError(f"cannot read {self.label}: {str(error).splitlines()[0]}") from error
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise InputError(f"cannot read {self.label}: {reason}") from error
         data[(slice(None), *place)] = values
         valid[place] = mask
         return data, valid
 
     def _mask(self, values: np.ndarray, at: RasterWindow) -> np.ndarray:
+        """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own value."""
         ds = self.dataset
         mask = np.ones(values.shape[1:], bool)
         if self.alpha is not None:
             mask &= ds.read(self.alpha, window=at) > 0
         for i, band in enumerate(self.bands):
             flags = ds.mask_flag_enums[band - 1]
-            if MaskFlags.nodata in flags or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags) or MaskFlags.per_dataset not in flags and MaskFlags.all_valid not in flags:
+            nodata = ds.nodatavals[band - 1] if self.nodata is None else self.nodata
+            if nodata is not None:
+                mask &= ~_equals(values[i], nodata)
+            if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
                 mask &= ds.read_masks(band, window=at) > 0
-            if self.nodata is not None:
-                mask &= ~_equals(values[i], self.nodata)
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
         return mask
@@ -259,13 +263,17 @@ class Scene:
 
     def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
-        ms, ms_valid = filled(self.read_ms, ms_window)
-        pan, pan_valid = filled(self.pan.read, pan_window)
         rows = np.arange(window[0], window[1])
         cols = np.arange(window[2], window[3])
         nearest_row = self._nearest(rows, 0) - ms_window[0]
         nearest_col = self._nearest(cols, 1) - ms_window[2]
-        valid = pan_valid[np.ix_(rows - pan_window[0], cols - pan_window[2])] & ms_valid[np.ix_(nearest_row, nearest_col)]
+        inner = (int(nearest_row[0]), int(nearest_row[-1]) + 1, int(nearest_col[0]), int(nearest_col[-1]) + 1)
+        own = (0, ms_window[1] - ms_window[0], 0, ms_window[3] - ms_window[2])
+        ms, ms_valid = filled(self.read_ms, ms_window, _fill_reach(own, inner))
+        pan, pan_valid = filled(self.pan.read, pan_window, _fill_reach(pan_window, window))
+        valid = (
+            pan_valid[np.ix_(rows - pan_window[0], cols - pan_window[2])] & ms_valid[np.ix_(nearest_row, nearest_col)]
+        )
         if not valid.any():
             return None
         return TileData(window, pan[0], pan_window, ms, ms_window, valid)
@@ -276,15 +284,25 @@ class Scene:
         return np.floor(position + 1e-9).astype(int)
 
 
-def filled(read, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask."""
+def _fill_reach(around: Window, window: Window) -> int:
+    """How far to look for what fills a pixel, so that all that a valid pixel of `window` depends on is filled alike in
+    every tile: as far as from there to the corner of its surroundings, and a network's halo."""
+    return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
+
+
+def filled(read, window: Window, reach: int = FILL_REACH) -> tuple[np.ndarray, np.ndarray]:
+    """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask.
+
+    A pixel with a valid one within `reach` pixels is filled the same in every window; zeros if nothing is valid.
+    """
     data, valid = read(window)
     if valid.all():
         return data.astype(np.float32), valid
-    reach = FILL_REACH
     data, wide = read((window[0] - reach, window[1] + reach, window[2] - reach, window[3] + reach))
     data = data.astype(np.float32)
-    if wide.any() and not wide.all():
+    if not wide.any():
+        data[:] = 0
+    elif not wide.all():
         rows, cols = np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0))
         box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
         if wide[box].all():
@@ -353,7 +371,7 @@ def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
 
 def _check_types(sources: list[Source]) -> str:
     """The MS dtype; InputError for complex data or MS files of different dtypes."""
-    kinds = {}
+    kinds: dict[str, str] = {}
     for source in sources:
         for band in source.bands:
             kind = source.dataset.dtypes[band - 1]
@@ -398,20 +416,23 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
     notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
     target = _warp_target(pan, ms, ms_sources[0].dataset)
-    vrts: dict[str, object] = {}
+    vrts: dict[str, Any] = {}
     for source in ms_sources:
         if source.label not in vrts:
+            own = source.nodata if source.nodata is not None else source.dataset.nodata
+            dataset = source.dataset if source.alpha is not None else _without_alpha(source.dataset, stack)
             vrts[source.label] = stack.enter_context(
                 WarpedVRT(
-                    source.dataset,
+                    dataset,
                     crs=pan.crs,
                     transform=target.transform,
                     height=target.height,
                     width=target.width,
                     resampling=Resampling.cubic,
                     tolerance=1e-6,
-                    nodata=source.nodata if source.nodata is not None else source.dataset.nodata,
-                    add_alpha=source.nodata is None and source.dataset.nodata is None and source.alpha is None,
+                    src_nodata=own,
+                    nodata=own,
+                    add_alpha=own is None and source.alpha is None,
                 )
             )
         vrt = vrts[source.label]
@@ -421,6 +442,16 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
     phase = pan.phase_of(target)
     assert phase is not None
     return pan, target, phase, True
+
+
+def _without_alpha(dataset, stack: ExitStack):
+    """The dataset, or a view of it in which no band is called alpha: GDAL's warper would take it for a mask."""
+    if ColorInterp.alpha not in dataset.colorinterp:
+        return dataset
+    with rasterio.MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        view = memory.read().decode().replace("<ColorInterp>Alpha</ColorInterp>", "")
+    return stack.enter_context(rasterio.open(view))
 
 
 def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
@@ -479,7 +510,7 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
     candidates = [nodata, *(s.dataset.nodata for s in ms), pan.dataset.nodata]
     for value in candidates:
         if value is not None:
-            if kind.kind == "f" or (np.isfinite(value) and kind.type(value) == value and _fits(kind, value)):
+            if _fits(kind, value):
                 return float(value)
             if value is nodata:
                 raise InputError(f"--nodata {nodata:g} does not fit the output type {dtype}")
@@ -490,8 +521,10 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
 
 
 def _fits(kind: np.dtype, value: float) -> bool:
+    if kind.kind == "f":
+        return True
     limits = np.iinfo(kind)
-    return limits.min <= value <= limits.max
+    return bool(limits.min <= value <= limits.max and float(value).is_integer())
 
 
 _SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)

@@ -7,9 +7,9 @@ that the tailor was not trained on, and a step length chosen there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,13 @@ class FeatureTailor(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(torch.relu(self.first(features)))
+
+
+GUARD = 2.0
+"""Weight of a relative loss at reduced resolution when tailors are judged."""
+
+STEPS = (1.0, 0.7, 0.4)
+"""Parts of the trained correction that are tried in the end; the one that does best on held-out tiles is kept."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +87,13 @@ class Tiles:
 
 @dataclass
 class Outcome:
-    """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`)."""
+    """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`).
+
+    `step` is the part of the trained correction that was kept.
+    """
 
     kept: bool
+    step: float
     tiles: int
     reduced_tiles: int
     epochs: int
@@ -174,6 +185,20 @@ class _Problem:
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.settings, name) * value for name, value in terms.items()]).sum()
 
+    def score(self, after: dict[str, float], before: dict[str, float]) -> float:
+        """The weighted sum, and a penalty where the one term with a known answer got worse than the frozen network."""
+        worse = after["reduced"] / max(before["reduced"], 1e-9) - 1 if "reduced" in after else 0.0
+        return after["total"] + GUARD * max(worse, 0.0)
+
+    def excess(self, tailor: FeatureTailor | None, caches: Sequence[_Cache]) -> float:
+        """The weighted excess of flat-area activity over all tiles: a few held-out ones hold too few flat places."""
+        with torch.no_grad():
+            fused = [self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches]
+            pan, flat = (torch.cat(t) for t in zip(*((c.tiles.inputs.pan, c.tiles.flat) for c in caches), strict=True))
+            activity = losses.activity(torch.cat(fused), pan, flat, caches[0].low)
+            ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
+            return self.settings.excess * float(losses.excess(activity, ceiling))
+
     def judge(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, float]:
         """The terms and their weighted sum on all tiles of a cache."""
         with torch.no_grad():
@@ -219,12 +244,15 @@ def adapt(
         tailor = FeatureTailor(backbone.features)
     tailor = channels_last(tailor.to(device))
     optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
+    n, m = len(training), len(training.target)
+    # the fewer places where the answer is known, the closer the tailor stays to the frozen network
+    problem.settings = replace(
+        settings, consistency=settings.consistency * max(1.0, settings.reduced_tiles / max(m, 1))
+    )
     cache, judge = problem.cache(training), problem.cache(held_out)
     before = problem.judge(None, judge)
-
-    n, m = len(training), len(training.target)
     steps = max(1, n // settings.batch)
-    best, best_state, waited, epochs = before["total"], None, 0, 0
+    best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0
     for epoch in range(settings.epochs):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * (1 - epoch / settings.epochs) ** 0.5
@@ -238,7 +266,7 @@ def adapt(
         if progress:
             progress(epochs, settings.epochs)
         if epochs % 2 == 0 or epochs == settings.epochs:
-            score = problem.judge(tailor, judge)["total"]
+            score = problem.score(problem.judge(tailor, judge), before)
             if score < best:
                 best, waited = score, 0
                 best_state = {k: v.clone() for k, v in tailor.state_dict().items()}
@@ -247,14 +275,25 @@ def adapt(
         if waited >= settings.patience or time.perf_counter() - started > settings.seconds:
             break
 
-    after, kept, reason = before, False, "no better than the frozen network on held-out tiles"
-    if best_state is not None:
-        tailor.load_state_dict(best_state)
-        after = problem.judge(tailor, judge)
-        kept, reason = True, "better than the frozen network on held-out tiles"
+    judged = []
+    for step in (0.0, *STEPS):
+        tailor.load_state_dict(_shortened(best_state, step))
+        terms = problem.judge(tailor, judge)
+        if settings.excess:
+            terms["total"] += problem.excess(tailor, (cache, judge)) - settings.excess * terms["excess"]
+        judged.append((problem.score(terms, before), step, terms))
+    _, step, after = min(judged, key=lambda j: j[:2])
+    tailor.load_state_dict(_shortened(best_state, step))
+    before, kept = judged[0][2], step > 0
+    reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
-    outcome = Outcome(kept, n, m, epochs, seconds, before, after, reason)
+    outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason)
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
+
+
+def _shortened(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:
+    """The tailor's weights with its correction multiplied by `step`."""
+    return {k: v * step if k.startswith("second.") else v for k, v in state.items()}
 
 
 def _chunks(order: Tensor, count: int) -> list[Tensor]:

@@ -12,10 +12,14 @@ from .grid import Window
 
 @dataclass(frozen=True)
 class Tile:
-    """`core` windows partition the scene; `outer` adds the overlap that is blended (equal to `core` without one)."""
+    """`core` windows partition the scene; `outer` adds the overlap that is blended (equal to `core` without one).
+
+    `overlap`: half the width of the ramp across a seam; `outer` has less of it where the scene ends.
+    """
 
     core: Window
     outer: Window
+    overlap: int = 0
 
 
 def plan_tiles(window: Window, size: int, overlap: int = 0) -> list[Tile]:
@@ -37,25 +41,25 @@ def plan_tiles(window: Window, size: int, overlap: int = 0) -> list[Tile]:
                 max(core[2] - overlap, c0),
                 min(core[3] + overlap, c1),
             )
-            tiles.append(Tile(core, outer))
+            tiles.append(Tile(core, outer, overlap))
     return tiles
 
 
 def blend_weights(tile: Tile) -> np.ndarray:
     """Weights (rows, cols) of a tile's outer window; over all tiles of a plan they sum to one at every pixel."""
-    rows = _ramp(tile.core[0], tile.core[1], tile.outer[0], tile.outer[1])
-    cols = _ramp(tile.core[2], tile.core[3], tile.outer[2], tile.outer[3])
+    rows = _ramp(tile.core[:2], tile.outer[:2], tile.overlap)
+    cols = _ramp(tile.core[2:], tile.outer[2:], tile.overlap)
     return np.outer(rows, cols)
 
 
-def _ramp(core0: int, core1: int, outer0: int, outer1: int) -> np.ndarray:
-    """Linear ramps across the seam on each side that has an overlap."""
-    position = np.arange(outer0, outer1) + 0.5
-    weight = np.ones(outer1 - outer0)
-    if (before := core0 - outer0) > 0:
-        weight = np.minimum(weight, (position - outer0) / (2 * before))
-    if (after := outer1 - core1) > 0:
-        weight = np.minimum(weight, (outer1 - position) / (2 * after))
+def _ramp(core: tuple[int, int], outer: tuple[int, int], overlap: int) -> np.ndarray:
+    """Linear ramps, one half on the seam, on each side that has an overlap."""
+    position = np.arange(*outer) + 0.5
+    weight = np.ones(len(position))
+    if outer[0] < core[0]:
+        weight = np.minimum(weight, 0.5 + (position - core[0]) / (2 * overlap))
+    if outer[1] > core[1]:
+        weight = np.minimum(weight, 0.5 + (core[1] - position) / (2 * overlap))
     return weight
 
 

@@ -61,7 +61,7 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
             )
             for name, e in entries.items()
         }  # fmt: skip
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} is not a valid weights manifest: {error}") from error
 
 
@@ -73,7 +73,10 @@ def find(method: str, bands: int, file: str | None = None) -> Card:
     if method not in models.REGISTRY:
         raise InputError(f"unknown method '{method}'; there is none, {', '.join(models.REGISTRY)}")
     if file is not None:
-        return _card_of(Path(file), method)
+        card = _card_of(Path(file), method)
+        if card.network != method:
+            raise WeightsError(f"{file} holds weights of '{card.network}'; use --method {card.network}")
+        return card
     cards = [c for c in manifest().values() if c.network == method]
     if not cards:
         raise WeightsError(f"no weights are installed for '{method}' in {folder()}; reinstall or use --weights")
@@ -99,9 +102,11 @@ def _card_of(path: Path, method: str) -> Card:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a safetensors file: {error}") from error
     try:
-        config = json.loads(metadata.get("config", "{}"))
-    except json.JSONDecodeError as error:
+        config = dict(json.loads(metadata.get("config", "{}")))
+    except (ValueError, TypeError) as error:
         raise WeightsError(f"{path} has an unreadable config in its metadata: {error}") from error
+    if not all(isinstance(value, int) for value in config.values()):
+        raise WeightsError(f"{path} has a config in its metadata that does not consist of whole numbers: {config}")
     return Card(path.stem, path, metadata.get("network", method), config, _digest(path), metadata.get("licence", ""))
 
 
@@ -112,8 +117,13 @@ def load(card: Card, bands: int) -> Backbone:
     if _digest(card.path) != card.sha256:
         raise WeightsError(f"{card.path} is not the file that its manifest describes (sha256 differs): fetch it again")
     if card.bands not in (None, bands):
-        raise WeightsError(f"{card.path} is for {card.bands} bands, the MS has {bands}; choose {card.bands} with --bidx")
-    network = models.create(card.network, card.config)
+        raise WeightsError(
+            f"{card.path} is for {card.bands} bands, the MS has {bands}; choose {card.bands} with --bidx"
+        )
+    try:
+        network = models.create(card.network, card.config)
+    except InputError as error:
+        raise WeightsError(f"{card.path}: {error}") from error
     try:
         state = load_file(card.path)
         network.load_state_dict(state)

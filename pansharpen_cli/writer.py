@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,14 +19,14 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
-from rasterio.env import env_ctx_if_needed
 from rasterio.enums import ColorInterp, Interleaving, Resampling
+from rasterio.env import env_ctx_if_needed
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
 from . import sensors
-from .errors import InputError, PansharpenError
+from .errors import InputError, PansharpenError, reason_of
 from .grid import Window
 from .scene import Scene
 
@@ -33,9 +34,15 @@ BLOCK = 512
 PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
-_PARTIAL = ".pansharpen-"
+_STAND_IN = "PANSHARPEN_BAND"
+"""Domain in which the bands' own tags get into a COG: GDAL 3.8 to 3.10 drops them where it copies all domains."""
 
-_GEOMETRY_TAGS = re.compile(r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*)$")
+PARTIAL = ".pansharpen-"
+"""Temporary files and folders beside the outputs begin so."""
+
+_GEOMETRY_TAGS = re.compile(
+    r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*)$"
+)
 _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NADIR|CATALOG|CLOUD)", re.IGNORECASE)
 _CREATION = {
     "COMPRESS": "DEFLATE",
@@ -51,6 +58,7 @@ _COG_CREATION = {
     "PREDICTOR": "YES",
     "BIGTIFF": "IF_SAFER",
     "OVERVIEW_RESAMPLING": "AVERAGE",
+    "COPY_SRC_MDD": "YES",  # all tag domains
     "NUM_THREADS": "ALL_CPUS",
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
@@ -74,6 +82,10 @@ class _Messages(logging.Handler):
         elif record.levelno >= logging.WARNING:
             self.warnings.append(text)
 
+    def notes(self) -> list[str]:
+        """The warnings for a report, each once."""
+        return [f"GDAL: {text.partition(' in ')[2] or text}" for text in dict.fromkeys(self.warnings)]
+
 
 @contextmanager
 def gdal_messages() -> Iterator[_Messages]:
@@ -95,13 +107,6 @@ def gdal_messages() -> Iterator[_Messages]:
         log.propagate = propagate
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what GDAL said: rasterio's own message may just point at the cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
     """`KEY=VALUE` pairs as of --co, keys in capitals. Raises InputError for anything else."""
     parsed = {}
@@ -113,7 +118,7 @@ def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def check_target(path: Path, inputs: Sequence[str], overwrite: bool) -> None:
+def check_target(path: Path, inputs: Collection[str], overwrite: bool) -> None:
     """Raises InputError if nothing may or can be written at the path. `inputs`: all files that the scene reads."""
     try:
         if path.is_dir():
@@ -127,7 +132,7 @@ def check_target(path: Path, inputs: Sequence[str], overwrite: bool) -> None:
         folder = path.resolve().parent
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: the folder {folder} does not exist")
-        with tempfile.TemporaryFile(prefix=_PARTIAL, dir=folder):
+        with tempfile.TemporaryFile(prefix=PARTIAL, dir=folder):
             pass
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
@@ -155,7 +160,7 @@ class SceneWriter:
         self.nodata, self.dtype = scene.nodata, np.dtype(scene.dtype)
         self._origin = scene.window[0], scene.window[2]
         self._target = path.resolve()
-        self._folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._target.parent))
+        self._folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self._target.parent))
         self._file = self._folder / "fused.tif"
         try:
             self._dataset = self._create(scene)
@@ -175,7 +180,7 @@ class SceneWriter:
                     transform=grid.transform, **kind, **profile,
                 )  # fmt: skip
             except _Failed as error:
-                raise PansharpenError(self._failure(_reason(error))) from error
+                raise PansharpenError(self._failure(reason_of(error))) from error
             _carry(dataset, scene)
         return dataset
 
@@ -189,33 +194,30 @@ class SceneWriter:
             profile = {k: v for k, v in profile.items() if k in given or k not in ("BLOCKXSIZE", "BLOCKYSIZE")}
         return profile
 
-    def _check_creation_options(self, profile: Mapping[str, str], kind: Mapping[str, object]) -> None:
+    def _check_creation_options(self, profile: dict[str, str], kind: dict[str, object]) -> None:
         """Try the options on a tiny file: GDAL only warns of those that it does not know or take, and goes on."""
         if not self.options:
             return
-        tiny, copy = self._folder / "options.tif", self._folder / "options-copy.tif"
-        with gdal_messages() as said:
+        threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
+        grid = {"width": 64, "height": 64, "crs": "EPSG:3857", "transform": Affine(2, 0, 0, 0, -2, 0)}
+        with gdal_messages() as said, MemoryFile(ext=".tif") as tiny, MemoryFile(ext=".tif") as copy:
             try:
-                with rasterio.open(
-                    tiny, "w", driver="GTiff", width=64, height=64, crs="EPSG:3857",
-                    transform=Affine(2, 0, 0, 0, -2, 0), **kind, **profile,
-                ) as dataset:  # fmt: skip
+                with tiny.open(driver="GTiff", **grid, **kind, **profile | threads) as dataset:
                     dataset.write(np.ones((dataset.count, 64, 64), self.dtype))
                 if self.driver == "COG":
-                    rasterio.shutil.copy(tiny, copy, driver="COG", **_COG_CREATION | self.options)
+                    rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **_COG_CREATION | self.options | threads)
             except _Failed as error:
-                raise InputError(f"--co: {_reason(error)}") from error
-            finally:
-                tiny.unlink(missing_ok=True)
-                copy.unlink(missing_ok=True)
+                said.errors.insert(0, reason_of(error))
         wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
         for message in wrong + said.errors:
-            raise InputError(f"--co: {message}")
+            raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
 
     def write(self, window: Window, fused: np.ndarray, valid: np.ndarray) -> None:
-        """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped to the dtype, nodata where not valid."""
+        """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped, nodata where not valid."""
         if not np.isfinite(fused).all() and not np.isfinite(fused[:, valid]).all():
-            raise PansharpenError("the fused values are not finite; try --precision float32 or another --method")
+            raise PansharpenError(
+                "the fused values are not finite: is an untagged nodata value among the inputs (--nodata)?"
+            )
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         r, c = window[0] - self._origin[0], window[2] - self._origin[1]
         with self._writing():
@@ -238,14 +240,16 @@ class SceneWriter:
         with self._writing():
             with rasterio.open(self._file, "r+") as dataset:
                 dataset.update_tags(ns=PROVENANCE, **provenance)
+                for band in dataset.indexes if self.driver == "COG" else ():
+                    dataset.update_tags(band, ns=_STAND_IN, **dataset.tags(band))
             if self.driver == "COG":
                 final = self._folder / "cog.tif"
                 rasterio.shutil.copy(self._file, final, driver="COG", **_COG_CREATION | self.options)
+                _blank_stand_in(final)
             _verify(final)
             with open(final, "rb") as handle:
                 os.fsync(handle.fileno())
-            os.chmod(final, 0o666 & ~_umask())
-        with self._writing():
+        with self._writing():  # of its own: what GDAL did not raise has stopped us by now
             os.replace(final, self._target)
         self.discard()
 
@@ -264,13 +268,17 @@ class SceneWriter:
             try:
                 yield
             except _Failed as error:
-                raise PansharpenError(self._failure(_reason(error))) from error
+                raise PansharpenError(self._failure(reason_of(error))) from error
         if said.errors:
             raise PansharpenError(self._failure(said.errors[0]))
 
     def _failure(self, reason: str) -> str:
-        full = shutil.disk_usage(self._target.parent).free < 1 << 20
-        return f"cannot write {self.path}: {'no space left on the disk' if full else reason}"
+        free = shutil.disk_usage(self._target.parent).free
+        if free < 1 << 20:
+            reason = "no space left on the disk"
+        elif free < 1 << 27:
+            reason += f" ({free >> 20} MB left on the disk)"
+        return f"cannot write {self.path}: {reason}"
 
     def __enter__(self) -> SceneWriter:
         return self
@@ -287,12 +295,22 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
     else:
         limits = np.iinfo(dtype)
         exact = fused if dtype.itemsize < 4 else fused.astype(np.float64)
-        data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
+        with np.errstate(invalid="ignore"):
+            data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
         beside = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
     if beside is not None:
         data[data == dtype.type(nodata)] = beside
     data[:, ~valid] = nodata
     return data
+
+
+def _blank_stand_in(path: Path) -> None:
+    """Make the tags of the domain `_STAND_IN` the bands' own, in the XML at the head of a COG."""
+    name = f' domain="{_STAND_IN}"'.encode()
+    with open(path, "r+b") as handle, mmap.mmap(handle.fileno(), 0) as content:
+        at = -1
+        while (at := content.find(name, at + 1, 1 << 24)) >= 0:
+            content[at : at + len(name)] = b" " * len(name)
 
 
 def _verify(path: Path) -> None:
@@ -353,19 +371,13 @@ def _interpretation(ds, band: int) -> ColorInterp:
     return interpretation
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def read_reduced(path: str | os.PathLike, bands: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
     """Bands of a raster averaged down to at most `side` pixels, as float (bands, rows, cols), and the valid mask."""
     with rasterio.open(path) as dataset:
         factor = max(1.0, max(dataset.shape) / side)
         shape = tuple(max(1, round(n / factor)) for n in dataset.shape)
         values = dataset.read(list(bands), out_shape=(len(bands), *shape), resampling=Resampling.average, masked=True)
-        return values.filled(0).astype(float), ~np.ma.getmaskarray(values).any(0)
+        return values.filled(0).astype(float), np.logical_not(np.ma.getmaskarray(values).any(0))
 
 
 def write_png(picture: np.ndarray) -> bytes:

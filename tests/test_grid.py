@@ -61,7 +61,9 @@ def test_rounding_noise_in_a_geotransform_is_snapped(noise):
     assert pan.phase_of(Grid(pan.crs, noisy, 1000, 1000)) == Phase((4.0, 4.0), (0.5, -1.5))
 
 
-@pytest.mark.parametrize(("ratio", "offset"), [(4.0001, 0.0), (3.9999, 0.25), (2.7601, 0.0), (4.0, 0.0101), (4.0, 0.252)])
+@pytest.mark.parametrize(
+    ("ratio", "offset"), [(4.0001, 0.0), (3.9999, 0.25), (2.7601, 0.0), (4.0, 0.0101), (4.0, 0.252)]
+)
 def test_what_shifts_pixels_is_not_snapped(ratio, offset):
     """Over 1000 pixels a ratio of 4.0001 is a tenth of a PAN pixel."""
     phase = PAN.phase_of(ms_grid(ratio, (offset, offset), 1000, 1000))

@@ -155,14 +155,13 @@ def test_adjoint_is_the_transpose(ratio, offset, seed):
         (physics.degrader(axes, ms, pan, (0.3, 0.3, 0.3)), ms, pan),
         (physics.cubic_reducer(axes, ms, pan), ms, pan),
     ):
-        x, y = (
-            torch.from_numpy(rng.standard_normal((2, 3, *(b - a for a, b in spans)))) for spans in (source, out)
-        )
+        x, y = (torch.from_numpy(rng.standard_normal((2, 3, *(b - a for a, b in spans)))) for spans in (source, out))
         assert float((operator(x) * y).sum()) == pytest.approx(float((x * operator.adjoint(y)).sum()), abs=1e-9)
 
 
 phases = pytest.mark.parametrize(
-    "axis", [Axis(4, 0.5), Axis(4, 1.37), Axis(2.76, -0.4), Axis(2, -1.0), Axis(3, 0.21), Axis(7.9, 2.2), Axis(1.5, 0.1)]
+    "axis",
+    [Axis(4, 0.5), Axis(4, 1.37), Axis(2.76, -0.4), Axis(2, -1.0), Axis(3, 0.21), Axis(7.9, 2.2), Axis(1.5, 0.1)],
 )
 
 
@@ -185,7 +184,9 @@ def test_upsampling_reproduces_a_band_limited_function(axis, frequency):
     turn = 2 * np.pi * frequency / axis.ratio
     wave = np.sin(turn * axis.ms_centres(ms) + 0.3)
     ours = physics.upsample_matrix(axis, pan, ms) @ wave
-    np.testing.assert_allclose(ours, np.sin(turn * np.arange(*pan) + 0.3), rtol=0, atol=1e-2 if frequency > 0.15 else 5e-4)
+    np.testing.assert_allclose(
+        ours, np.sin(turn * np.arange(*pan) + 0.3), rtol=0, atol=1e-2 if frequency > 0.15 else 5e-4
+    )
 
 
 @pytest.mark.parametrize(("ratio", "offset"), [(4, 0.5), (4, -3.5), (2, 0.5), (3, 0.0), (3, 5.0), (5, -2.0), (8, 1.5)])
@@ -255,6 +256,32 @@ def test_windows_hold_all_that_the_operators_ask_for(ratio, offset, first, size,
         rtol=0,
         atol=1e-9,
     )
+
+
+@settings(max_examples=50, deadline=None)
+@given(ratio=ratios, offset=offsets, first=st.integers(-40, 40), size=st.integers(1, 30), reach=st.floats(0, 12))
+def test_spans_are_the_pixels_that_touch(ratio, offset, first, size, reach):
+    axis, pan = Axis(ratio, offset), (first, first + size)
+    ms = axis.ms_span(pan, reach)
+    for edge in (pan[0] - reach * ratio, pan[1] + reach * ratio):  # the least span whose edges enclose the range
+        assert min(abs((edge - offset) / ratio - m) for m in ms) < 1 + 1e-5
+    assert offset + ratio * ms[0] <= pan[0] - reach * ratio + 1e-4 * ratio
+    assert offset + ratio * ms[1] >= pan[1] + reach * ratio - 1e-4 * ratio
+    back = axis.pan_span(ms, reach)
+    assert back[0] == pytest.approx(offset + ratio * ms[0] - reach - 0.5, abs=0.5 + 1e-5)
+    assert back[1] == pytest.approx(offset + ratio * ms[1] + reach + 0.5, abs=0.5 + 1e-5)
+
+
+def test_the_interpolator_is_the_limit_of_the_doublings():
+    """At any phase it is the sum of itself at twice the scale, weighted by the 23 taps."""
+    half_band = [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
+    x = np.random.default_rng(4).uniform(-11.5, 11.5, 500)
+    doubled = physics.upsample_kernel(2 * x)
+    for k, weight in enumerate(half_band):
+        for side in (-1, 1):
+            doubled = doubled + 2 * weight * physics.upsample_kernel(2 * x + side * (2 * k + 1))
+    np.testing.assert_allclose(physics.upsample_kernel(x), doubled, rtol=0, atol=1e-5)
+    assert (physics.upsample_kernel(np.array([-11.01, 11.01, 40.0])) == 0).all()
 
 
 @settings(max_examples=50, deadline=None)

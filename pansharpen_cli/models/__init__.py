@@ -21,5 +21,6 @@ def create(name: str, config: dict[str, int]) -> Backbone:
         raise InputError(f"no network named '{name}'; there is {', '.join(REGISTRY)}")
     try:
         return REGISTRY[name](**config)
-    except TypeError as error:
-        raise InputError(f"network '{name}' does not take the options {config}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"network '{name}' does not take the options {config}: {reason}") from error

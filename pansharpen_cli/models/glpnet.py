@@ -17,11 +17,10 @@ class GLPNet(Backbone):
     """
 
     bands = None
-    halo = 10
 
     def __init__(self, features: int = 24, blocks: int = 4) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.halo = features, 2 * blocks + 2
         self.head = nn.Conv2d(4, features, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(blocks)))
         self.tail = nn.Conv2d(features, 1, 3, padding=1)

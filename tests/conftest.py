@@ -1,0 +1,45 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from pansharpen_cli import cli
+
+
+def pytest_configure(config) -> None:
+    # rasterio itself still multiplies transforms with *
+    config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run of the command line ended: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on stderr that are no warnings."""
+        return [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+
+
+@pytest.fixture
+def run(monkeypatch, capfd) -> Callable[..., Finished]:
+    """Runs `pansharpen` with arguments inside this process; what GDAL itself writes to stderr is caught, too."""
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["pansharpen", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert isinstance(stop.value.code, int)
+        return Finished(stop.value.code, *capfd.readouterr())
+
+    return run

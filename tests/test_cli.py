@@ -1,0 +1,725 @@
+"""The commands as a user meets them: bad input, repeatability, interruption, inputs of every kind, evaluate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasterio.shutil import copy as raster_copy
+from safetensors.torch import save_file
+
+from pansharpen_cli import models, simulate
+
+ROOT = Path(__file__).parent.parent
+PLAIN = ("--method", "none")
+UTM = Affine(1, 0, 431200, 0, -1, 4583600)
+
+
+def edited(source: Path, target: Path, change=lambda pixels: pixels, **profile) -> Path:
+    """A copy of a raster with other pixels or another profile, tags left behind."""
+    with rasterio.open(source) as dataset:
+        pixels = change(dataset.read())
+        kept = {k: v for k, v in dataset.profile.items() if k in ("driver", "crs", "transform", "nodata")}
+    kept |= {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
+    with rasterio.open(target, "w", **kept | profile) as dataset:
+        dataset.write(pixels)
+    return target
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def random_weights(path: Path, seed: int = 0, config: dict[str, int] | None = None, network: str = "glpnet") -> Path:
+    """Weights of a small network whose correction is not zero, so that every stage matters."""
+    config = {"features": 8, "blocks": 1} if config is None else config
+    model = models.create(network, config)
+    generator = torch.Generator().manual_seed(seed)
+    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
+    save_file(state, path, {"network": network, "config": json.dumps(config)})
+    return path
+
+
+def inventory(folder: Path) -> dict[str, bytes | None]:
+    """All that lies in a folder, with the content of the files."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch) -> Path:
+    """The working folder with a small scene: pan.tif and ms.tif (4 bands)."""
+    simulate.write_scene(simulate.simulate(simulate.Simulation(192, 192, 4, offset=(1.3, 2.6), border=16.0)), tmp_path)
+    (tmp_path / "truth.tif").unlink()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# Bad input ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Arguments that are refused, words of the error line, the exit code and what has to be prepared in the folder."""
+
+    arguments: str
+    words: tuple[str, ...]
+    prepare: Callable[[Path], object] = lambda folder: None
+    code: int = 2
+
+
+def fuse(arguments: str) -> str:
+    return f"fuse {arguments} -o out.tif --method none"
+
+
+def cut(name: str, length: Callable[[int], int]) -> Callable[[Path], object]:
+    def prepare(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / "bad.tif").write_bytes(content[: length(len(content))])
+
+    return prepare
+
+
+def spoilt(name: str) -> Callable[[Path], object]:
+    """A compressed block that does not decompress, as after a broken transfer."""
+
+    def prepare(folder: Path) -> None:
+        with rasterio.open(folder / name) as dataset:
+            at = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+        content = bytearray((folder / name).read_bytes())
+        content[at : at + 100] = b"x" * 100
+        (folder / "bad.tif").write_bytes(content)
+
+    return prepare
+
+
+def bad(name: str, change=lambda pixels: pixels, **profile) -> Callable[[Path], object]:
+    return lambda folder: edited(folder / name, folder / "bad.tif", change, **profile)
+
+
+def bare(folder: Path) -> None:
+    """A pair without georeferencing whose shapes do not fit each other."""
+    edited(folder / "pan.tif", folder / "bare_pan.tif", crs=None, transform=None)
+    edited(folder / "ms.tif", folder / "bare_ms.tif", lambda p: p[:, :, :40], crs=None, transform=None)
+
+
+def bad_weights(spoil: Callable[[Path], object], **options) -> Callable[[Path], object]:
+    return lambda folder: spoil(random_weights(folder / "w.safetensors", **options))
+
+
+def with_manifest(path: Path) -> None:
+    digest = sha256(b"another file").hexdigest()
+    entry = f'[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nconfig = {{}}\nsha256 = "{digest}"\n'
+    path.with_name("manifest.toml").write_text(entry)
+
+
+def not_finite(path: Path) -> None:
+    state = {k: torch.full(v.shape, torch.nan) for k, v in models.create("glpnet", {}).state_dict().items()}
+    save_file(state, path, {"network": "glpnet"})
+
+
+def weighted(arguments: str = "--method glpnet") -> str:
+    return f"fuse pan.tif ms.tif -o out.tif --weights w.safetensors {arguments}"
+
+
+def other_bands(folder: Path) -> None:
+    edited(folder / "ms.tif", folder / "three.tif", lambda p: p[:3])
+
+
+def written(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text("precious")
+
+
+BAD = {
+    "PAN and MS swapped": Bad(fuse("ms.tif pan.tif"), ("ms.tif", "4 bands", "swapped")),
+    "single-band MS as PAN": Bad(
+        fuse("bad.tif pan.tif"), ("bad.tif", "pan.tif", "swapped"), bad("ms.tif", lambda p: p[:1])
+    ),
+    "PAN as its own MS": Bad(fuse("pan.tif pan.tif"), ("pan.tif", "1 x 1", "1.5")),
+    "PAN with several bands": Bad(
+        fuse("bad.tif ms.tif"), ("bad.tif", "2 bands"), bad("pan.tif", lambda p: np.concatenate([p, p]))
+    ),
+    "no overlap": Bad(
+        fuse("pan.tif bad.tif"),
+        ("no overlap", "pan.tif covers 431200 4583408 431392 4583600", "bad.tif covers 441200 4583408"),
+        bad("ms.tif", transform=UTM @ Affine.translation(10000, 0) @ Affine.scale(4)),
+    ),
+    "CRS missing on the MS": Bad(fuse("pan.tif bad.tif"), ("bad.tif has no CRS",), bad("ms.tif", crs=None)),
+    "CRS missing on the PAN": Bad(fuse("bad.tif ms.tif"), ("bad.tif has no CRS",), bad("pan.tif", crs=None)),
+    "no georeferencing, odd shapes": Bad(fuse("bare_pan.tif bare_ms.tif"), ("bare_ms.tif", "integral ratio"), bare),
+    "ratio below 1.5": Bad(
+        fuse("pan.tif bad.tif"), ("bad.tif", "1.3 x 1.3", "1.5"), bad("ms.tif", transform=UTM @ Affine.scale(1.3))
+    ),
+    "ratio above 8": Bad(
+        fuse("pan.tif bad.tif"), ("bad.tif", "9 x 9", "8"), bad("ms.tif", transform=UTM @ Affine.scale(9))
+    ),
+    "no such file": Bad(fuse("pan.tif nope.tif"), ("nope.tif", "no such file")),
+    "a folder": Bad(fuse(". ms.tif"), ("cannot open .",)),
+    "a text file": Bad(fuse("pan.tif bad.tif"), ("cannot open bad.tif",), written("bad.tif")),
+    "zero bytes": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "empty"), cut("ms.tif", lambda n: 0)),
+    "header only": Bad(fuse("bad.tif ms.tif"), ("cannot open bad.tif",), cut("pan.tif", lambda n: 8)),
+    "truncated": Bad(fuse("pan.tif bad.tif"), ("cannot open bad.tif",), cut("ms.tif", lambda n: n // 2)),
+    "broken PAN pixels": Bad(fuse("bad.tif ms.tif"), ("cannot read bad.tif",), spoilt("pan.tif")),
+    "broken MS pixels": Bad(fuse("pan.tif bad.tif"), ("cannot read bad.tif",), spoilt("ms.tif")),
+    "complex MS": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "complex"), bad("ms.tif", lambda p: p.astype("complex64"))),
+    "complex PAN": Bad(fuse("bad.tif ms.tif"), ("bad.tif", "complex"), bad("pan.tif", lambda p: p.astype("complex64"))),
+    "MS all nodata": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "nodata"), bad("ms.tif", lambda p: p * 0)),
+    "PAN all nodata": Bad(fuse("bad.tif ms.tif"), ("bad.tif", "nodata"), bad("pan.tif", lambda p: p * 0)),
+    "network, MS all nodata": Bad(
+        "fuse pan.tif bad.tif -o out.tif --weights w.safetensors",
+        ("bad.tif", "nodata"),
+        lambda folder: (bad("ms.tif", lambda p: p * 0)(folder), random_weights(folder / "w.safetensors")),
+    ),
+    "tiny": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "at least 8"), bad("ms.tif", lambda p: p[:, :4, :4])),
+    "MS files on other grids": Bad(
+        fuse("pan.tif ms.tif bad.tif"), ("bad.tif", "another grid"), bad("ms.tif", lambda p: p[:, :40])
+    ),
+    "MS files of other types": Bad(
+        fuse("pan.tif ms.tif bad.tif"), ("bad.tif is float32",), bad("ms.tif", lambda p: p.astype("float32"))
+    ),
+    "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
+    "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
+    "bidx words": Bad(fuse("pan.tif ms.tif --bidx red"), ("--bidx", "'red'")),
+    "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
+    "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
+    "sensor of other bands": Bad(fuse("pan.tif three.tif --sensor worldview-2 --bidx 1,2"), ("--bidx",), other_bands),
+    "unknown method": Bad("fuse pan.tif ms.tif -o out.tif --method magic", ("magic", "glpnet")),
+    "unknown device": Bad(fuse("pan.tif ms.tif --device tpu"), ("tpu", "cuda")),
+    "missing device": Bad(fuse("pan.tif ms.tif --device cuda:99"), ("cuda:99",)),
+    "unknown precision": Bad(fuse("pan.tif ms.tif --precision float8"), ("float8", "bfloat16")),
+    "unknown driver": Bad(fuse("pan.tif ms.tif --driver ENVI"), ("ENVI", "COG")),
+    "unknown dtype": Bad(fuse("pan.tif ms.tif --dtype complex64"), ("--dtype", "complex64", "uint16")),
+    "unknown adaptation": Bad(fuse("pan.tif ms.tif --adapt more"), ("--adapt", "more")),
+    "unknown option": Bad(fuse("pan.tif ms.tif --sharpness 11"), ("--sharpness",)),
+    "creation option without value": Bad(fuse("pan.tif ms.tif --co COMPRESS"), ("--co", "'COMPRESS'")),
+    "unknown creation option": Bad(fuse("pan.tif ms.tif --co COMPRES=LZW"), ("--co", "COMPRES")),
+    "creation option of rasterio's": Bad(fuse("pan.tif ms.tif --co dtype=uint8"), ("--co", "DTYPE")),
+    "bad value of a creation option": Bad(fuse("pan.tif ms.tif --co COMPRESS=RAR"), ("--co", "RAR")),
+    "bad block size": Bad(fuse("pan.tif ms.tif --co BLOCKXSIZE=100"), ("--co", "multiples of 16")),
+    "compression of other types": Bad(fuse("pan.tif ms.tif --co COMPRESS=JPEG"), ("--co", "JPEG")),
+    "unknown creation option of COG": Bad(fuse("pan.tif ms.tif --driver COG --co TILED=YES"), ("--co", "TILED")),
+    "bad creation option value of COG": Bad(fuse("pan.tif ms.tif --driver COG --co COMPRESS=RAR"), ("--co", "RAR")),
+    "nodata that does not fit": Bad(fuse("pan.tif ms.tif --nodata -1"), ("--nodata -1", "uint16")),
+    "nodata nan for integers": Bad(fuse("pan.tif ms.tif --nodata nan"), ("--nodata nan", "uint16")),
+    "window outside": Bad(fuse("pan.tif ms.tif --window 5000,0,10,10"), ("--window", "columns 3-192")),
+    "window empty": Bad(fuse("pan.tif ms.tif --window 5,5,0,10"), ("--window", "'5,5,0,10'")),
+    "window not numbers": Bad(fuse("pan.tif ms.tif --window 0,0,inf,nan"), ("--window", "'0,0,inf,nan'")),
+    "bbox outside": Bad(fuse("pan.tif ms.tif --bbox 0,0,1,1"), ("--bbox", "EPSG:32631")),
+    "bbox not numbers": Bad(fuse("pan.tif ms.tif --bbox 0,0,inf,1"), ("--bbox", "LEFT")),
+    "tile size": Bad(fuse("pan.tif ms.tif --tile-size 0"), ("--tile-size",)),
+    "seed": Bad(fuse("pan.tif ms.tif --seed -1"), ("--seed",)),
+    "adaptation time": Bad(fuse("pan.tif ms.tif --adapt-seconds nan"), ("--adapt-seconds",)),
+    "no output named": Bad("fuse pan.tif ms.tif", ("--output",)),
+    "no MS": Bad("fuse pan.tif -o out.tif", ("MS",)),
+    "unknown command": Bad("melt pan.tif", ("melt",)),
+    "weights missing": Bad(weighted(), ("w.safetensors",)),
+    "weights for another band count": Bad(
+        weighted("--method fusionnet --bidx 1,2,3"),
+        ("w.safetensors", "4 bands", "has 3"),
+        bad_weights(lambda path: None, network="fusionnet", config={"bands": 4}),
+    ),
+    "weights no safetensors": Bad(weighted(), ("w.safetensors",), written("w.safetensors")),
+    "weights truncated": Bad(
+        weighted(), ("w.safetensors",), bad_weights(lambda path: path.write_bytes(path.read_bytes()[:-100]))
+    ),
+    "weights with a wrong hash": Bad(weighted(), ("w.safetensors", "sha256"), bad_weights(with_manifest)),
+    "weights not finite": Bad(weighted(), ("w.safetensors", "not finite"), bad_weights(not_finite)),
+    "weights of other layers": Bad(
+        weighted(),
+        ("w.safetensors", "does not fit"),
+        lambda folder: save_file({"a": torch.zeros(2)}, folder / "w.safetensors", {"network": "glpnet"}),
+    ),
+    "weights of an unknown network": Bad(
+        weighted(),
+        ("w.safetensors", "'magic'", "--method"),
+        lambda folder: save_file({"a": torch.zeros(2)}, folder / "w.safetensors", {"network": "magic"}),
+    ),
+    "weights with a config of another kind": Bad(
+        weighted(),
+        ("w.safetensors", "config"),
+        lambda folder: save_file({"a": torch.zeros(2)}, folder / "w.safetensors", {"config": "[3]"}),
+    ),
+    "weights with an impossible config": Bad(
+        weighted(),
+        ("w.safetensors", "features"),
+        lambda folder: save_file({"a": torch.zeros(2)}, folder / "w.safetensors", {"config": '{"features": "x"}'}),
+    ),
+    "a folder as weights": Bad(
+        weighted(), ("w.safetensors",), lambda folder: (folder / "w.safetensors").mkdir()
+    ),
+    "output exists": Bad(fuse("pan.tif ms.tif"), ("out.tif exists", "--overwrite"), written("out.tif")),
+    "output is a folder": Bad(fuse("pan.tif ms.tif"), ("out.tif is a folder",), lambda f: (f / "out.tif").mkdir()),
+    "output is a pipe": Bad(
+        fuse("pan.tif ms.tif --overwrite"), ("out.tif", "pipe"), lambda folder: os.mkfifo(folder / "out.tif")
+    ),
+    "output folder missing": Bad("fuse pan.tif ms.tif -o no/out.tif --method none", ("no/out.tif", "does not exist")),
+    "output under a file": Bad("fuse pan.tif ms.tif -o ms.tif/out.tif --method none", ("ms.tif/out.tif",)),
+    "output folder not writable": Bad("fuse pan.tif ms.tif -o /proc/out.tif --method none", ("/proc/out.tif",)),
+    "output name too long": Bad(f"fuse pan.tif ms.tif -o {'a' * 300}.tif --method none", ("too long",)),
+    "output equal to PAN": Bad("fuse pan.tif ms.tif -o ./pan.tif --method none --overwrite", ("pan.tif", "inputs")),
+    "output equal to MS": Bad("fuse pan.tif ms.tif -o ms.tif --method none --overwrite", ("ms.tif", "inputs")),
+    "output linked to an input": Bad(
+        fuse("pan.tif ms.tif --overwrite"), ("out.tif", "inputs"), lambda f: (f / "out.tif").symlink_to("ms.tif")
+    ),
+    "output equal to a source of a VRT": Bad(
+        "fuse pan.tif ms.vrt -o ms.tif --method none --overwrite",
+        ("ms.tif", "inputs"),
+        lambda folder: raster_copy(folder / "ms.tif", folder / "ms.vrt", driver="VRT"),
+    ),
+    "output equal to an input by another name": Bad(
+        "fuse pan.tif GTIFF_DIR:1:ms.tif -o ms.tif --method none --overwrite", ("ms.tif", "inputs")
+    ),
+    "report equal to the output": Bad(fuse("pan.tif ms.tif --report ./out.tif"), ("output", "report")),
+    "report equal to an input": Bad(fuse("pan.tif ms.tif --report ms.tif --overwrite"), ("ms.tif", "inputs")),
+    "report exists": Bad(fuse("pan.tif ms.tif --report r.json"), ("r.json exists",), written("r.json")),
+    "report folder missing": Bad(fuse("pan.tif ms.tif --report no/r.json"), ("no/r.json", "does not exist")),
+    "quicklook equal to the report": Bad(fuse("pan.tif ms.tif --report a --quicklook a"), ("quicklook", "report")),
+    "evaluate a missing file": Bad("evaluate nope.tif --pan pan.tif --ms ms.tif", ("nope.tif", "no such file")),
+    "evaluate on another grid": Bad("evaluate ms.tif --pan pan.tif --ms ms.tif", ("ms.tif", "not on the PAN grid")),
+    "evaluate between the pixels": Bad(
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        ("bad.tif", "not on the PAN grid"),
+        bad("pan.tif", transform=UTM @ Affine.translation(0.5, 0)),
+    ),
+    "evaluate in another CRS": Bad(
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        ("bad.tif", "not on the PAN grid", "EPSG:32632"),
+        bad("pan.tif", crs="EPSG:32632"),
+    ),
+    "evaluate other bands": Bad("evaluate pan.tif --pan pan.tif --ms ms.tif", ("pan.tif has 1 bands", "has 4")),
+    "evaluate elsewhere": Bad(
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        ("bad.tif does not overlap",),
+        bad("pan.tif", transform=UTM @ Affine.translation(1000, 0)),
+    ),
+    "evaluate without MS": Bad("evaluate pan.tif --pan pan.tif", ("--ms",)),
+    "evaluate nothing valid": Bad(
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1", ("block",), bad("pan.tif", lambda p: p * 0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
+def test_bad_input_gives_one_clear_line_and_leaves_nothing(case: Bad, scene: Path, run) -> None:
+    case.prepare(scene)
+    before = inventory(scene)
+    result = run(*case.arguments.split(" "))
+    assert result.code == case.code, result.err
+    assert len(result.errors) == 1, result.err
+    assert result.errors[0].startswith("error: ")
+    for word in case.words:
+        assert word in result.errors[0]
+    assert result.out == ""
+    assert inventory(scene) == before
+
+
+def test_debug_shows_the_traceback_and_still_one_error_line(scene: Path, run) -> None:
+    result = run("fuse", "pan.tif", "nope.tif", "-o", "out.tif", "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1] == "error: cannot open nope.tif: no such file"
+
+
+def test_no_command_prints_the_help(run) -> None:
+    result = run()
+    assert (result.code, result.err) == (2, "")
+    assert "fuse" in result.out
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory) -> Path:
+    """A scene of several blocks."""
+    folder = tmp_path_factory.mktemp("larger")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(640, 640, 4)), folder)
+    return folder
+
+
+@pytest.fixture
+def little_room():
+    """Limits the size of files, as a full disk does."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--driver", "COG"), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--co", "TILED=NO")], ids=str
+)
+def test_a_full_disk_is_noticed_and_leaves_nothing(larger, tmp_path, monkeypatch, run, little_room, options) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = (larger / "pan.tif", larger / "ms.tif")
+    everything = ("fuse", *inputs, "-o", "out.tif", *PLAIN, "--no-score", *options)
+    assert run(*everything).code == 0
+    size = (tmp_path / "out.tif").stat().st_size
+    (tmp_path / "out.tif").unlink()
+    before = inventory(tmp_path)
+    for room in (100_000, size // 4, size // 2, size - 2000):
+        little_room(room)
+        result = run(*everything)
+        assert result.code == 1
+        assert [line for line in result.errors if line.startswith("error: ")] == [result.errors[-1]]
+        assert "cannot write out.tif" in result.errors[-1]
+        assert inventory(tmp_path) == before
+
+
+# Inputs -------------------------------------------------------------------------------------------------------------
+
+
+def reference(run, folder: Path) -> np.ndarray:
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "reference.tif", *PLAIN, "-q").code == 0
+    return pixels_of(folder / "reference.tif")
+
+
+def test_several_ms_files_are_bands_in_order(scene: Path, run) -> None:
+    expected = reference(run, scene)
+    parts = [edited(scene / "ms.tif", scene / f"b{i}.tif", lambda p, i=i: p[i : i + 1]) for i in range(4)]
+    assert run("fuse", "pan.tif", *parts, "-o", "out.tif", *PLAIN).code == 0
+    np.testing.assert_array_equal(pixels_of(scene / "out.tif"), expected)
+    assert run("fuse", "pan.tif", *parts, "-o", "two.tif", *PLAIN, "--bidx", "3,1").code == 0
+    np.testing.assert_array_equal(pixels_of(scene / "two.tif"), expected[[2, 0]])
+
+
+def test_vrt_zip_and_names_with_spaces_work(scene: Path, run) -> None:
+    expected = reference(run, scene)
+    raster_copy(scene / "ms.tif", scene / "ms.vrt", driver="VRT")
+    with zipfile.ZipFile(scene / "both.zip", "w") as archive:
+        archive.write("pan.tif")
+        archive.write("ms.tif")
+    odd = scene / "a folder, é 漢"
+    odd.mkdir()
+    for name in ("pan.tif", "ms.tif"):
+        (odd / name).write_bytes((scene / name).read_bytes())
+    for i, (pan, ms) in enumerate(
+        [
+            ("pan.tif", "ms.vrt"),
+            ("/vsizip/both.zip/pan.tif", "/vsizip/both.zip/ms.tif"),
+            (odd / "pan.tif", odd / "ms.tif"),
+        ]
+    ):
+        result = run("fuse", pan, ms, "-o", odd / f"out {i}", *PLAIN)
+        assert (result.code, result.err) == (0, "")
+        np.testing.assert_array_equal(pixels_of(odd / f"out {i}"), expected)
+
+
+def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, run) -> None:
+    edited(scene / "pan.tif", scene / "p.tif", crs=None, transform=None)
+    edited(scene / "ms.tif", scene / "m.tif", crs=None, transform=None)
+    result = run("fuse", "p.tif", "m.tif", "-o", "out.tif", *PLAIN)
+    assert result.code == 0
+    assert result.err == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes\n"
+
+
+def test_damaged_metadata_is_a_warning(scene: Path, run) -> None:
+    content = (scene / "ms.tif").read_bytes()
+    assert b"<GDALMetadata>" in content[-2000:]
+    (scene / "cut.tif").write_bytes(content[:-300])
+    result = run("fuse", "pan.tif", "cut.tif", "-o", "out.tif", *PLAIN, "--json")
+    assert result.code == 0
+    assert any("cut.tif" in warning and "GDALMetadata" in warning for warning in json.loads(result.out)["warnings"])
+
+
+def test_inputs_are_only_read(scene: Path, run) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        (scene / name).chmod(0o444)
+    before = inventory(scene)
+    assert (
+        run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--quicklook", "q.png", "--report", "r.json").code
+        == 0
+    )
+    after = inventory(scene)
+    assert set(after) - set(before) == {"out.tif", "q.png", "r.json"}
+    assert {name: after[name] for name in before} == before
+
+
+# Outputs ------------------------------------------------------------------------------------------------------------
+
+
+def test_overwrite_replaces_the_file_behind_a_link(scene: Path, run) -> None:
+    (scene / "real.tif").write_text("old")
+    (scene / "out.tif").symlink_to("real.tif")
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--overwrite").code == 0
+    assert (scene / "out.tif").is_symlink()
+    np.testing.assert_array_equal(pixels_of(scene / "real.tif"), reference(run, scene))
+
+
+def test_a_failed_run_keeps_the_file_that_it_was_to_replace(scene: Path, run) -> None:
+    (scene / "out.tif").write_text("old")
+    spoilt("pan.tif")(scene)
+    assert run("fuse", "bad.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--overwrite").code != 0
+    assert (scene / "out.tif").read_text() == "old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
+    (scene / "plain").touch()
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--report", "r.json").code == 0
+    assert {(scene / name).stat().st_mode for name in ("out.tif", "r.json")} == {(scene / "plain").stat().st_mode}
+
+
+SCENE_KEYS = {
+    "pan", "ms", "bands", "band_names", "dtype", "nodata", "crs", "ratio", "offset", "sensor", "sensor_recognised_in",
+    "warped", "window",
+}  # fmt: skip
+QUALITY_KEYS = {
+    "hqnr", "d_lambda_k", "d_s", "pan_detail_correlation", "blocks", "measured_on", "mtf_gains",
+}  # fmt: skip
+
+
+def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -> None:
+    random_weights(scene / "w.safetensors")
+    result = run(
+        "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--json", "--report", "r.json"
+    )
+    assert (result.code, result.err) == (0, "")
+    facts = json.loads(result.out)
+    assert facts == json.loads((scene / "r.json").read_text())
+    assert facts["schema"] == "pansharpen-report/1"
+    assert set(facts) == {
+        "schema", "version", "command", "output", "scene", "method", "options", "adaptation", "quality", "seconds",
+        "megapixels_per_second", "warnings",
+    }  # fmt: skip
+    assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels"}
+    assert set(facts["scene"]) == SCENE_KEYS
+    assert set(facts["quality"]) == QUALITY_KEYS
+    assert set(facts["method"]) == {
+        "name", "weights", "weights_sha256", "scale", "device", "precision", "tile_size", "seed",
+    }  # fmt: skip
+    assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
+        facts["adaptation"]
+    )
+    assert {"reading", "adapting", "fusing", "scoring", "total"} == set(facts["seconds"])
+    assert facts["scene"]["ratio"] == [4, 4]
+    assert facts["scene"]["offset"] == pytest.approx([1.3, 2.6])
+    assert facts["method"]["weights_sha256"] == sha256((scene / "w.safetensors").read_bytes()).hexdigest()
+    with rasterio.open(scene / "out.tif") as dataset:
+        assert facts["output"]["valid_pixels"] == np.count_nonzero(dataset.dataset_mask())
+        assert (facts["output"]["rows"], facts["output"]["cols"]) == dataset.shape
+
+
+def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None:
+    edited(scene / "pan.tif", scene / "flat.tif", lambda p: p * 0 + 300)
+    result = run("fuse", "flat.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--json", "--nodata", "0", "--dtype", "float32")
+    assert result.code == 0
+    assert "warning: " in result.err
+    assert json.loads(result.out)["quality"] is None
+    options = ("--json", "--nodata", "nan", "--dtype", "float32", "--overwrite")
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, *options)
+    assert json.loads(result.out)["options"]["nodata"] is json.loads(result.out)["scene"]["nodata"] is None
+
+
+def test_the_table_says_what_was_done(adapted: Path, run) -> None:
+    result = run(*adapting(adapted, "table.tif", "-v", seen=()))
+    assert result.code == 0
+    assert result.err.splitlines() == ["reading ...", "adapting ...", "fusing ...", "scoring ..."]
+    lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
+    assert list(lines) == [
+        "ratio", "offset", "sensor", "scale", "method", "adaptation", "quality", "time", "throughput", "output",
+    ]  # fmt: skip
+    assert lines["ratio"] == "4"
+    assert lines["offset"].startswith("0.7, 1.6 PAN pixels")
+    assert re.match(
+        r"fast, \d+ \+ \d+ tiles, \d+ epochs, [\d.]+ s, held-out loss [\d.]+ -> [\d.]+, kept", lines["adaptation"]
+    )
+    for figure in ("HQNR", "D_lambda_K", "D_s"):
+        assert figure in lines["quality"]
+
+
+def test_quiet_prints_nothing(scene: Path, run) -> None:
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "-q")
+    assert (result.code, result.out, result.err) == (0, "", "")
+
+
+# The same pixels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory) -> Path:
+    """A folder with a scene large enough to adapt to, and weights."""
+    folder = tmp_path_factory.mktemp("adapted")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(400, 400, 3, offset=(0.7, 1.6), border=20.0)), folder)
+    random_weights(folder / "w.safetensors", seed=3)
+    return folder
+
+
+def adapting(folder: Path, name: str, *options: object, seen: tuple = ("--no-score", "--json")) -> tuple[object, ...]:
+    weights = ("--weights", folder / "w.safetensors", "--precision", "float32", "--overwrite")
+    return "fuse", folder / "pan.tif", folder / "ms.tif", "-o", folder / name, *weights, *options, *seen
+
+
+@pytest.fixture(scope="module")
+def whole(adapted: Path) -> list[np.ndarray]:
+    """Holds the pixels of the first full run in the folder."""
+    return []
+
+
+def full_run(adapted: Path, whole: list[np.ndarray], run) -> np.ndarray:
+    if not whole:
+        result = run(*adapting(adapted, "whole.tif"))
+        assert result.code == 0
+        assert json.loads(result.out)["adaptation"]["kept"] is True
+        whole.append(pixels_of(adapted / "whole.tif"))
+    return whole[0]
+
+
+def test_same_seed_same_bytes(adapted: Path, whole, run) -> None:
+    full_run(adapted, whole, run)
+    assert run(*adapting(adapted, "again.tif")).code == 0
+    assert (adapted / "again.tif").read_bytes() == (adapted / "whole.tif").read_bytes()
+    assert run(*adapting(adapted, "other.tif", "--seed", 1)).code == 0
+    assert (pixels_of(adapted / "other.tif") != whole[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "part"),
+    [
+        ("--window", "100,70,90,110", np.s_[70:180, 100:190]),
+        ("--window", "250,-20,500,60", np.s_[0:40, 250:400]),
+        ("--bbox", "431230,4583400,431330.4,4583459.6", np.s_[140:200, 30:130]),
+    ],
+)
+def test_previews_have_the_pixels_of_the_full_run(adapted: Path, whole, run, option, value, part) -> None:
+    full = full_run(adapted, whole, run)
+    assert run(*adapting(adapted, "part.tif", option, value)).code == 0
+    with rasterio.open(adapted / "part.tif") as preview, rasterio.open(adapted / "whole.tif") as dataset:
+        row, col = (round(v) for v in (~dataset.transform @ preview.transform.column_vectors[2])[::-1])
+        assert dataset.transform @ Affine.translation(col, row) == preview.transform
+        first = (round(431200 - dataset.transform.c), round(dataset.transform.f - 4583600))
+        np.testing.assert_array_equal(
+            preview.read(), full[:, max(0, part[0].start + first[1]) : part[0].stop + first[1],
+                                 part[1].start + first[0] : part[1].stop + first[0]]
+        )  # fmt: skip
+        assert preview.read().any()
+
+
+def test_tile_size_changes_no_pixel(adapted: Path, whole, run) -> None:
+    full = full_run(adapted, whole, run)
+    assert run(*adapting(adapted, "tiles.tif", "--tile-size", 100)).code == 0
+    np.testing.assert_array_equal(pixels_of(adapted / "tiles.tif"), full)
+
+
+# evaluate -----------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
+    random_weights(scene / "w.safetensors")
+    fused = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--json")
+    again = run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--json")
+    assert (again.code, again.err) == (0, "")
+    facts = json.loads(again.out)
+    assert set(facts) == {"schema", "version", "fused", "scene", "quality", "warnings"}
+    assert set(facts["scene"]) == SCENE_KEYS
+    assert facts["quality"] == json.loads(fused.out)["quality"]
+    assert 0 < facts["quality"]["hqnr"] < 1
+    table = run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif")
+    assert f"HQNR {facts['quality']['hqnr']:.4f}" in table.out
+
+
+def test_evaluate_scores_the_part_that_a_file_covers(scene: Path, run) -> None:
+    window = ("--window", "40,20,128,96", "--json")
+    part = run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, *window)
+    whole = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--json")
+    scored = json.loads(run("evaluate", "part.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--json").out)["quality"]
+    assert scored == json.loads(part.out)["quality"]
+    assert scored["blocks"] == 12 < json.loads(whole.out)["quality"]["blocks"]
+
+
+def test_evaluate_takes_a_larger_file_of_another_type(scene: Path, run) -> None:
+    fused = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--extent", "pan", "--json")
+    edited(
+        scene / "out.tif",
+        scene / "big.tif",
+        lambda p: np.pad(p, ((0, 0), (9, 30), (7, 2))).astype("float32"),
+        transform=UTM @ Affine.translation(-7, -9),
+    )
+    result = run("evaluate", "big.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--json")
+    assert json.loads(result.out)["quality"] == json.loads(fused.out)["quality"]
+
+
+# Signals ------------------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pansharpen_cli.cli", "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "-v"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--weights", "w.safetensors", "--precision", "float32", *options], cwd=folder, env=environment,
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a background shell hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize(
+    ("number", "stage", "options"),
+    [
+        (signal.SIGINT, "adapting ...", ("--adapt", "best")),
+        (signal.SIGTERM, "fusing ...", ("--adapt", "off", "--tile-size", "64")),
+    ],
+    ids=["SIGINT while adapting", "SIGTERM while fusing"],
+)
+def test_an_interrupted_run_leaves_nothing(larger: Path, tmp_path: Path, number, stage, options) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        (tmp_path / name).symlink_to(larger / name)
+    random_weights(tmp_path / "w.safetensors", config={"features": 16, "blocks": 2})
+    before = inventory(tmp_path)
+    process = start(tmp_path, *options)
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line.strip())
+        if lines[-1] == stage:
+            assert len(inventory(tmp_path)) > len(before)  # the temporary folder
+            time.sleep(0.1)
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (lines, err)
+    assert (out, err) == ("", "error: interrupted\n")
+    assert inventory(tmp_path) == before
+
+
+# Start-up -----------------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pansharpen_cli import cli\n"
+        "for arguments in (['--help'], ['fuse', '--help'], ['evaluate', '-h'], ['--version']):\n"
+        "    sys.argv = ['pansharpen', *arguments]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'rasterio', 'numpy', 'scipy', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "pansharpen 0" in result.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+def test_closed_streams_do_not_crash() -> None:
+    for arguments, code in (("--version >&-", 0), ("melt 2>&-", 2), ("--version > /dev/full", 1)):
+        command = f"{sys.executable} -m pansharpen_cli.cli {arguments}"
+        result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False)

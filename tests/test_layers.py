@@ -1,0 +1,111 @@
+"""Imports run one way, and rasterio, torch and typer stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pansharpen_cli
+
+PACKAGE = Path(pansharpen_cli.__file__).parent
+NAME = PACKAGE.name
+
+# A module imports from rows above its own only. A new module needs a place here.
+LAYERS = (
+    ("__init__", "errors"),
+    ("sensors",),
+    ("grid", "physics"),
+    ("tiles", "losses", "metrics", "models", "simulate"),
+    ("scene", "classical", "weights"),
+    ("writer", "tailor"),
+    ("fuse", "train"),
+    ("assess", "report"),
+    ("job",),
+    ("batch",),
+    ("cli", "__main__"),
+)
+LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
+
+RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer"}
+"""Know files and arrays, and no torch."""
+TENSORS = {"errors", "sensors", "physics", "losses", "metrics", "classical", "models", "weights", "tailor"}
+"""Know tensors, and no files of pixels."""
+ALLOWED = {
+    "rasterio": {"grid", "scene", "writer", "simulate"},
+    "affine": {"grid", "scene", "writer", "simulate"},
+    "typer": {"cli"},
+}
+
+
+def module_of(path: Path) -> str:
+    """`models/glpnet.py` belongs to `models`."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(tree: ast.AST, path: Path) -> list[str]:
+    """Full dotted names of all that is imported anywhere below a node, in functions as well."""
+    package = [NAME, *path.relative_to(PACKAGE).parts[:-1]]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            origin = [*base, *(node.module or "").split(".")] if node.module else base
+            found += [".".join([*origin, alias.name]) for alias in node.names]
+    return found
+
+
+def own(names: list[str]) -> set[str]:
+    """Modules of this package among dotted names; what the package itself defines counts as `__init__`."""
+    parts = [n.split(".")[1] for n in names if n.split(".")[0] == NAME and "." in n]
+    return {p if p in LEVEL or (PACKAGE / f"{p}.py").exists() else "__init__" for p in parts}
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+sources = pytest.mark.parametrize("path", SOURCES, ids=[str(p.relative_to(PACKAGE)) for p in SOURCES])
+
+
+def test_all_sources_are_seen():
+    assert {"physics", "scene", "fuse", "models", "cli"} <= {module_of(p) for p in SOURCES}
+
+
+@sources
+def test_imports_run_one_way(path):
+    module = module_of(path)
+    assert module in LEVEL, f"give {module} a place in LAYERS"
+    for other in own(imports_of(ast.parse(path.read_text()), path)) - {module}:
+        assert LEVEL[other] < LEVEL[module], f"{module} imports {other}"
+
+
+@sources
+def test_networks_import_nothing_but_their_base(path):
+    if module_of(path) == "models" and path.stem != "__init__":
+        inside = {
+            n.split(".")[2] for n in imports_of(ast.parse(path.read_text()), path) if n.startswith(f"{NAME}.models.")
+        }
+        assert inside <= ({"base"} if path.stem != "base" else set())
+
+
+@sources
+def test_libraries_stay_where_they_belong(path):
+    module = module_of(path)
+    names = imports_of(ast.parse(path.read_text()), path)
+    roots = {n.split(".")[0] for n in names}
+    for library, homes in ALLOWED.items():
+        assert library not in roots or module in homes, f"{module} imports {library}"
+    if module in RASTERS:
+        assert not roots & {"torch", "safetensors"}, f"{module} imports torch"
+        assert own(names) <= RASTERS | {"__init__"}
+    if module in TENSORS:
+        assert own(names) <= TENSORS | {"__init__"}
+
+
+def test_the_command_line_starts_without_the_heavy_libraries():
+    code = f"import sys, {NAME}.cli; print(sorted({{'torch', 'rasterio', 'numpy', 'scipy'}} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent).stdout.strip() == b"[]"

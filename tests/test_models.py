@@ -1,0 +1,276 @@
+"""The networks: size, declared halo, statistics, and weights on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pansharpen_cli import models, weights
+from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.models.base import Backbone, Inputs, Moments, SceneStats, concatenate
+
+
+def randomised(name: str, config: dict[str, int], seed: int = 0) -> Backbone:
+    """A network with random weights everywhere, also where a fresh one has zeros."""
+    network = models.create(name, config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 100
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (1.5 / fan_in) ** 0.5)
+    return network.eval().requires_grad_(False)
+
+
+def random_inputs(bands: int, rows: int, cols: int, seed: int = 0) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    draw = [torch.rand(1, n, rows, cols, generator=generator) * 1000 + 200 for n in (1, bands, bands)]
+    common = draw[0]
+    return Inputs(common, 0.5 * draw[1] + 0.5 * common, 0.3 * draw[2] + 0.7 * common)
+
+
+NETWORKS = [
+    ("glpnet", {}, 1),
+    ("glpnet", {}, 5),
+    ("glpnet", {"blocks": 2, "features": 8}, 3),
+    ("glpnet", {"blocks": 6, "features": 8}, 3),
+    ("fusionnet", {"bands": 4}, 4),
+    ("fusionnet", {"bands": 8}, 8),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "count"),
+    [("fusionnet", {"bands": 8}, 78_632), ("glpnet", {}, 42_769), ("fusionnet", {"bands": 4}, 76_324)],
+)
+def test_parameter_counts(name, config, count):
+    assert sum(p.numel() for p in models.create(name, config).parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+@pytest.mark.parametrize(("rows", "cols"), [(40, 47), (31, 64)])
+def test_the_declared_halo_is_exact(name, config, bands, rows, cols):
+    """A crop with the halo gives the whole's pixels; with one pixel less it does not (float64, to tell them apart)."""
+    network = randomised(name, config).double()
+    inputs = random_inputs(bands, rows + 2 * network.halo, cols + 2 * network.halo).map(torch.Tensor.double)
+    fitted = SceneStats.fit(inputs)
+    stats = replace(fitted, **{k: v.double() for k, v in vars(fitted).items() if isinstance(v, torch.Tensor)})
+    whole = network(inputs, stats)
+    error = {}
+    core = np.s_[..., 13 + network.halo : 24 + network.halo, 5 + network.halo : 33 + network.halo]
+    for halo in (network.halo, network.halo - 1):
+        grown = np.s_[..., core[1].start - halo : core[1].stop + halo, core[2].start - halo : core[2].stop + halo]
+        part = network(inputs.map(lambda t, at=grown: t[at]), stats)
+        error[halo] = (part[..., halo:-halo, halo:-halo] - whole[core]).abs().max() / stats.scale
+    assert error[network.halo] < 1e-12
+    assert error[network.halo - 1] > 1e-5
+
+
+@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+def test_a_network_gives_every_band_at_every_size(name, config, bands):
+    network = randomised(name, config)
+    for rows, cols in ((1, 1), (7, 64), (33, 12)):
+        inputs = random_inputs(bands, rows, cols)
+        stats = SceneStats.fit(random_inputs(bands, 40, 40))
+        assert network(inputs, stats).shape == (1, bands, rows, cols)
+
+
+@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+def test_the_halves_of_a_network_make_the_whole(name, config, bands):
+    """What ERFT relies on: features have the declared channels, and one batch entry does not see another."""
+    network = randomised(name, config)
+    one, other = random_inputs(bands, 20, 24, 1), random_inputs(bands, 20, 24, 2)
+    stats = SceneStats.fit(one)
+    both = concatenate([one, other])
+    features = network.extract(network.encode(both, stats))
+    assert features.shape[1:] == (network.features, 20, 24)
+    fused = network.base(both, stats) + network.spread(network.map(features), both, stats)
+    torch.testing.assert_close(fused, torch.cat([network(one, stats), network(other, stats)]), rtol=1e-4, atol=0.02)
+
+
+def test_glpnet_treats_every_band_alike():
+    """Bands in another order come out in that order: no band is built in."""
+    network, inputs, order = randomised("glpnet", {}), random_inputs(4, 24, 24), [2, 0, 3, 1]
+    swapped = Inputs(inputs.pan, inputs.expanded[:, order], inputs.pan_low[:, order])
+    fused = network(inputs, SceneStats.fit(inputs))
+    torch.testing.assert_close(network(swapped, SceneStats.fit(swapped)), fused[:, order], rtol=1e-4, atol=0.05)
+
+
+def test_glpnet_has_no_unit_built_in():
+    """Reflectances in [0, 1] and digital numbers give the same picture."""
+    network, inputs = randomised("glpnet", {}), random_inputs(3, 24, 24)
+    small = inputs.map(lambda t: t / 2000)
+    fused = network(inputs, SceneStats.fit(inputs))
+    torch.testing.assert_close(network(small, SceneStats.fit(small)) * 2000, fused, rtol=1e-4, atol=0.1)
+
+
+def test_streamed_moments_are_those_of_all_pixels():
+    parts = [random_inputs(3, 20 + k, 24, k) for k in range(4)]
+    moments = Moments(3)
+    masks = [torch.rand(1, 20 + k, 24, generator=torch.Generator().manual_seed(k)) < 0.7 for k in range(4)]
+    for part, mask in zip(parts, masks, strict=True):
+        damaged = part.map(lambda t, m=mask: torch.where(m[:, None], t, torch.nan))
+        moments.update(damaged, mask)
+    pixels = torch.cat(
+        [torch.cat([p.pan, p.expanded, p.pan_low], 1).movedim(1, -1)[m] for p, m in zip(parts, masks, strict=True)]
+    ).double()
+    cov = torch.from_numpy(np.cov(pixels.numpy().T))
+    stats = moments.stats()
+    torch.testing.assert_close(stats.mean.double(), pixels[:, 1:4].mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(stats.std.double(), cov.diagonal()[1:4].sqrt(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(stats.gain.double(), cov[1:4, 0] / cov[4:, 0], rtol=1e-5, atol=0)
+    assert stats.pan_mean == pytest.approx(float(pixels[:, 0].mean()))
+    assert stats.pan_std == pytest.approx(float(cov[0, 0].sqrt()))
+    peak = pixels[:, :4].abs().amax(1)
+    assert stats.scale == pytest.approx(float(peak.quantile(0.995)))
+
+
+def test_statistics_of_constant_images_are_finite():
+    flat = Inputs(torch.full((1, 1, 9, 9), 7.0), torch.zeros(1, 3, 9, 9), torch.full((1, 3, 9, 9), 7.0))
+    stats = SceneStats.fit(flat)
+    assert (stats.gain == 0).all()
+    for name, config in (("glpnet", {}), ("fusionnet", {"bands": 3})):
+        assert randomised(name, config)(flat, stats).isfinite().all()
+    with pytest.raises(ValueError, match="no valid pixel"):
+        Moments(3).stats()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "text"),
+    [
+        ("resnet", {}, "no network named 'resnet'; there is glpnet, fusionnet"),
+        ("glpnet", {"bands": 4}, "does not take the options {'bands': 4}"),
+        ("fusionnet", {}, "does not take the options {}"),
+        ("fusionnet", {"bands": -1}, "does not take the options {'bands': -1}"),
+        ("fusionnet", {"bands": "four"}, "does not take the options"),
+    ],
+)
+def test_networks_that_cannot_be_made(name, config, text):
+    with pytest.raises(InputError) as caught:
+        models.create(name, config)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Weights -------------------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, network: Backbone, name: str, config: dict, metadata: bool = True, listed: bool = False) -> Path:
+    """Write a network's weights, with its name in the file's metadata or in a manifest beside it."""
+    path = folder / f"{name}.safetensors"
+    facts = {"network": name, "config": json.dumps(config), "licence": "CC0"} if metadata else None
+    save_file(dict(network.state_dict()), path, metadata=facts)
+    if listed:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        options = ", ".join(f"{k} = {v}" for k, v in config.items())
+        (folder / "manifest.toml").write_text(
+            f'[mine]\nfile = "{path.name}"\nnetwork = "{name}"\nsha256 = "{digest}"\nlicence = "CC0"\n'
+            f"config = {{ {options} }}\n"
+        )
+    return path
+
+
+def refused(path: Path, bands: int, method: str = "fusionnet") -> str:
+    """The one line with which a weights file is refused."""
+    with pytest.raises(WeightsError) as caught:
+        weights.load(weights.find(method, bands, str(path)), bands)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("metadata", "listed"), [(True, False), (False, True)], ids=["metadata", "manifest"])
+@pytest.mark.parametrize(("name", "config", "bands"), [("fusionnet", {"bands": 5}, 5), ("glpnet", {"features": 8}, 6)])
+def test_weights_round_trip(tmp_path, name, config, bands, metadata, listed):
+    network = randomised(name, config)
+    card = weights.find(name, bands, str(save(tmp_path, network, name, config, metadata, listed)))
+    assert (card.network, card.config, card.licence) == (name, config, "CC0")
+    loaded = weights.load(card, bands)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    inputs = random_inputs(bands, 20, 20)
+    stats = SceneStats.fit(inputs)
+    torch.testing.assert_close(loaded(inputs, stats), network(inputs, stats), rtol=0, atol=0)
+
+
+def test_changed_weights_are_refused(tmp_path):
+    path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4}, listed=True)
+    state = load_file(path)
+    state["conv1.bias"][0] += 1
+    save_file(state, path)
+    assert "sha256 differs" in refused(path, 4)
+
+
+def test_weights_for_another_band_count_are_refused(tmp_path):
+    path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4})
+    assert "is for 4 bands, the MS has 8" in refused(path, 8)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = save(tmp_path, randomised("glpnet", {}), "fusionnet", {"bands": 4})
+    assert "does not fit network 'fusionnet'" in refused(path, 4)
+    path = save(tmp_path, randomised("fusionnet", {"bands": 8}), "fusionnet", {"bands": 4})
+    assert "does not fit network 'fusionnet'" in refused(path, 4)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
+def test_truncated_weights_are_refused(tmp_path, kept):
+    path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4})
+    path.write_bytes(path.read_bytes()[:kept])
+    assert "is not a safetensors file" in refused(path, 4)
+
+
+def test_truncated_weights_in_a_manifest_are_refused(tmp_path):
+    path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4}, listed=True)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "sha256 differs" in refused(path, 4)
+    manifest = tmp_path / "manifest.toml"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.write_text(re.sub(r'sha256 = ".*"', f'sha256 = "{digest}"', manifest.read_text()))
+    assert "is damaged" in refused(path, 4)
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(3)}, path)
+    assert "is not a safetensors file" in refused(path, 4)
+    assert "no weights file" in refused(tmp_path / "missing.safetensors", 4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    network = randomised("fusionnet", {"bands": 4})
+    network.conv3.bias[2] = value
+    path = save(tmp_path, network, "fusionnet", {"bands": 4})
+    assert "holds values that are not finite" in refused(path, 4)
+
+
+def test_a_damaged_manifest_is_refused(tmp_path):
+    path = save(tmp_path, randomised("glpnet", {}), "glpnet", {})
+    for text in ("[mine", "[mine]\nfile = 'x'\n", "mine = 3\n"):
+        (tmp_path / "manifest.toml").write_text(text)
+        with pytest.raises(WeightsError, match="is not a valid weights manifest") as caught:
+            weights.find("glpnet", 4, str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_find_chooses_by_band_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    with pytest.raises(WeightsError, match="no weights are installed for 'fusionnet'"):
+        weights.find("fusionnet", 4)
+    entry = '[f{0}]\nfile = "f{0}.safetensors"\nnetwork = "fusionnet"\nsha256 = ""\nconfig = {{ bands = {0} }}\n'
+    any_count = '[g]\nfile = "g.safetensors"\nnetwork = "glpnet"\nsha256 = ""\n'
+    (tmp_path / "manifest.toml").write_text(entry.format(4) + entry.format(8) + any_count)
+    assert [weights.find("fusionnet", n).name for n in (4, 8)] == ["f4", "f8"]
+    assert weights.find("glpnet", 13).name == "g"
+    with pytest.raises(WeightsError, match="are for 4 or 8 bands, the MS has 5"):
+        weights.find("fusionnet", 5)
+    with pytest.raises(WeightsError, match=r"g\.safetensors is missing"):
+        weights.load(weights.find("glpnet", 5), 5)
