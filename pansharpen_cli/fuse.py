@@ -36,11 +36,19 @@ ADAPT = {
     "fast": Settings(),
     "best": Settings(tiles=64, reduced_tiles=24, epochs=40, seconds=120.0, patience=8),
 }
-"""Schedules of --adapt; the loss weights are the network's (`LOSSES`)."""
+"""Schedules of --adapt; what a network wants otherwise is in `LOSSES`."""
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "glpnet": {"spectral": 1.5, "spatial": 0.0, "consistency": 0.2, "reduced": 3.0, "ceiling": 0.97},
-    "fusionnet": {"spectral": 1.0, "spatial": 0.1, "consistency": 0.0, "reduced": 2.0, "ceiling": 0.98},
+    "glpnet": {"spectral": 2.0, "spatial": 0.0, "consistency": 0.2, "reduced": 3.0, "ceiling": 0.97},
+    "fusionnet": {
+        "spectral": 1.0,
+        "spatial": 0.1,
+        "consistency": 0.0,
+        "reduced": 2.0,
+        "ceiling": 0.98,
+        "tiles": 20,
+        "batch": 5,
+    },
 }
 
 Progress = Callable[[str, int, int], None]
@@ -306,7 +314,10 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
         ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
         ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
-        down = physics.degrader(axes, (spans[0], spans[1]), spans_of(tile), gains).to("cpu")
+        # seen from the tile's own corner, so that tiles of equal phase share their matrices
+        local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
+        here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
+        down = physics.degrader((local[0], local[1]), here, ((0, TILE), (0, TILE)), gains).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
     tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
@@ -477,7 +488,12 @@ def settings_of(options: Options, network: str) -> Settings | None:
         return None
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
-    settings = replace(ADAPT[options.adapt], **LOSSES.get(network, {}))
+    own = {
+        k: v
+        for k, v in LOSSES.get(network, {}).items()
+        if options.adapt == "fast" or k not in ("tiles", "batch", "epochs")
+    }
+    settings = replace(ADAPT[options.adapt], **own)
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 

@@ -159,8 +159,9 @@ def upsample_matrix(axis: Axis, pan: Span, ms: Span) -> np.ndarray:
     return _gather(upsample_kernel, axis.pan_centres(pan), ms, UPSAMPLE_REACH)
 
 
+@lru_cache(maxsize=64)
 def degrade_matrix(axis: Axis, ms: Span, pan: Span, gain: float) -> np.ndarray:
-    """MTF blur of PAN pixels `pan` sampled at the centres of MS pixels `ms`: (MS pixels, PAN pixels)."""
+    """MTF blur of PAN pixels `pan` sampled at the centres of MS pixels `ms`: (MS pixels, PAN pixels), shared."""
     return _gather(lambda d: _mtf_profile(d, gain, axis.ratio), axis.ms_centres(ms), pan, MTF_REACH)
 
 

@@ -41,7 +41,7 @@ class FeatureTailor(nn.Module):
 GUARD = 2.0
 """Weight of a relative loss at reduced resolution when tailors are judged."""
 
-STEPS = (1.0, 0.7, 0.4)
+STEPS = (1.0, 0.6)
 """Parts of the trained correction that are tried in the end; the one that does best on held-out tiles is kept."""
 
 
@@ -193,7 +193,9 @@ class _Problem:
     def excess(self, tailor: FeatureTailor | None, caches: Sequence[_Cache]) -> float:
         """The weighted excess of flat-area activity over all tiles: a few held-out ones hold too few flat places."""
         with torch.no_grad():
-            fused = [self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches]
+            fused = [
+                c.frozen if tailor is None else self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches
+            ]
             pan, flat = (torch.cat(t) for t in zip(*((c.tiles.inputs.pan, c.tiles.flat) for c in caches), strict=True))
             activity = losses.activity(torch.cat(fused), pan, flat, caches[0].low)
             ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
@@ -277,10 +279,11 @@ def adapt(
 
     judged = []
     for step in (0.0, *STEPS):
+        tailored = tailor if step else None
         tailor.load_state_dict(_shortened(best_state, step))
-        terms = problem.judge(tailor, judge)
+        terms = problem.judge(tailor, judge) if step else dict(before)
         if settings.excess:
-            terms["total"] += problem.excess(tailor, (cache, judge)) - settings.excess * terms["excess"]
+            terms["total"] += problem.excess(tailored, (cache, judge)) - settings.excess * terms["excess"]
         judged.append((problem.score(terms, before), step, terms))
     _, step, after = min(judged, key=lambda j: j[:2])
     tailor.load_state_dict(_shortened(best_state, step))
