@@ -34,7 +34,7 @@ FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
 
 
-CACHE_BYTES = 192 << 20
+CACHE_BYTES = 64 << 20
 """GDAL's block cache, shared by reading and writing."""
 
 

@@ -64,7 +64,7 @@ class Settings:
     epochs: int = 8
     batch: int = 6
     rate: float = 2.5e-3
-    seconds: float = 20.0
+    seconds: float = 60.0
     patience: int = 4
 
 
