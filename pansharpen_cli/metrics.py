@@ -1,19 +1,23 @@
-"""Quality indices as short functions, and the streaming accumulator that scores a scene at full resolution.
+"""Quality indices: short functions of whole images, and accumulators that score a scene piece by piece.
 
-Images are tensors `(bands, rows, cols)` in DN, PAN is `(1, rows, cols)` or `(rows, cols)`. Statistics are taken in
-float64 whatever the dtype of the images. The definitions are those of the DLPan-Toolbox (Vivone et al., "A New
-Benchmark Based on Recent Advances in Multispectral Pansharpening", 2021), which the golden tests check; the expanded MS
-is an argument, so its phase and its borders are the caller's. Nothing here returns NaN for a score: what cannot be
-measured raises `InputError`.
+Images are tensors `(bands, rows, cols)` in DN, PAN is `(1, rows, cols)` or `(rows, cols)`, masks are bool
+`(rows, cols)`; they may lie on any device. Statistics are taken in float64 whatever the dtype of the images. The
+definitions are those of the DLPan-Toolbox (Vivone et al., "A New Benchmark Based on Recent Advances in Multispectral
+Pansharpening", 2021), which the golden tests check; the expanded MS is an argument, so its phase and its borders are
+the caller's. Nothing here returns NaN for a score: what cannot be measured raises `InputError`.
+
+A function is its accumulator, fed with one piece. Sums are kept in float64, so the tiling does not change the result,
+provided that the pieces carry their margins: an accumulator takes the edge of an array for the edge of the image unless
+at least `reach` pixels lie between it and the piece's own pixels, its `core`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,7 +42,24 @@ ENERGY_SIZE = 9
 FLAT_SHARE = 0.2
 """Share of the valid pixels that counts as flat."""
 
+SSIM_SIGMA = 1.5
+"""Standard deviation, in pixels, of the Gaussian window of SSIM."""
+
+SSIM_REACH = 5
+"""Pixels on each side of the centre of a window of SSIM."""
+
+Core = tuple[slice, slice]
+"""Rows and columns of a piece's own pixels inside its arrays; the rest of the arrays is margin."""
+
+_FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
+
 _SEGMENT = 64
+
+_ENERGY_BITS = 13
+"""Low bits of a float32 that a bin of the local energy does not tell apart: it keeps 10 bits of the mantissa."""
+
+_ENERGY_RANGE = (-64, 40)
+"""Exponents of two of the bins: finer than the detail of reflectances, beyond that of 16-bit DN."""
 
 
 # Filters
@@ -114,70 +135,66 @@ def _gaussian(sigma: float, reach: int) -> np.ndarray:
     return (taps / taps.sum())[None]
 
 
-def _high_pass(x: Tensor, valid: Tensor | None) -> Tensor:
-    """x - gauss(x, sigma 2), edges repeated, of one band (rows, cols) in float64; wrong near invalid pixels."""
-    x = x.double()
-    if valid is not None:
-        x = torch.where(valid, x, x[valid][0])
-    x = x - x[0, 0]  # so that a constant image has a high pass of zero, not of rounding noise
-    taps = _gaussian(DETAIL_SIGMA, DETAIL_REACH)
-    return x - _correlate(_replicate(x[None], DETAIL_REACH)[0], taps, taps)
-
-
 def _eroded(valid: Tensor, reach: int) -> Tensor:
     """Pixels of (rows, cols) with no invalid pixel within `reach` rows and columns; outside the image is valid."""
+    if valid.all():
+        return valid
     invalid = (~valid).float()[None]
     size = 2 * reach + 1
     invalid = F.max_pool2d(invalid, (1, size), stride=1, padding=(0, reach))
     return F.max_pool2d(invalid, (size, 1), stride=1, padding=(reach, 0))[0] == 0
 
 
-# Block statistics
+# Pieces of an image
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Statistics of two images per block: `mean_*` and `var_*` (..., bands), `cov` (..., bands a, bands b)."""
-
-    mean_a: Tensor
-    mean_b: Tensor
-    var_a: Tensor
-    var_b: Tensor
-    cov: Tensor
+def _own(core: Core | None, x: Tensor) -> Core:
+    """`core` with plain limits in (..., rows, cols); None stands for all pixels."""
+    rows, cols = (slice(*part.indices(n)[:2]) for part, n in zip(core or (slice(None),) * 2, x.shape[-2:], strict=True))
+    return rows, cols
 
 
-def _moments(a: Tensor, b: Tensor) -> _Moments:
-    """Means, variances and covariances (n - 1) of blocks (..., bands, pixels)."""
-    pixels = a.shape[-1]
-    # Differences from the first pixel: exactly zero in a constant block, and no cancellation elsewhere.
-    da, db = a - a[..., :1], b - b[..., :1]
-    sum_a, sum_b = da.sum(-1), db.sum(-1)
-    squares_a, squares_b = da.square().sum(-1), db.square().sum(-1)
-    return _Moments(
-        mean_a=a[..., 0] + sum_a / pixels,
-        mean_b=b[..., 0] + sum_b / pixels,
-        var_a=((squares_a - sum_a**2 / pixels) / (pixels - 1)).clamp(min=0),
-        var_b=((squares_b - sum_b**2 / pixels) / (pixels - 1)).clamp(min=0),
-        cov=(da @ db.mT - sum_a[..., :, None] * sum_b[..., None, :] / pixels) / (pixels - 1),
+def _trimmed(own: Core, shape: Sequence[int], reach: int) -> tuple[Core, Core]:
+    """The own pixels with at most `reach` pixels of margin, and where the own pixels lie in that."""
+    rows, cols = (slice(max(0, o.start - reach), min(n, o.stop + reach)) for o, n in zip(own, shape, strict=True))
+    return (rows, cols), (_shifted(own[0], -rows.start), _shifted(own[1], -cols.start))
+
+
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def _inner(own: Core, shape: Sequence[int], border: int) -> Core:
+    """Own pixels that are not within `border` pixels of the array's edge, as indices of the array without it."""
+    rows, cols = (
+        slice(max(o.start - border, 0), max(min(o.stop, n - border) - border, 0))
+        for o, n in zip(own, shape, strict=True)
     )
+    return rows, cols
 
 
-def _image(x: Tensor) -> Tensor:
-    """(rows, cols) or (bands, rows, cols) as (bands, rows, cols)."""
-    return x[None] if x.ndim == 2 else x
+def _pair(
+    reference: Tensor, fused: Tensor, valid: Tensor | None, core: Core | None, reach: int
+) -> tuple[Tensor, Tensor, Tensor, Core]:
+    """Both images in float64 with at most `reach` pixels of margin, 0 where invalid; their mask; the own pixels."""
+    _same_shape(reference, fused)
+    _same_size(reference, valid)
+    area, own = _trimmed(_own(core, reference), reference.shape[-2:], reach)
+    g, f = reference[:, *area].double(), fused[:, *area].double()
+    mask = torch.ones_like(g[0], dtype=torch.bool) if valid is None else valid[area]
+    if not mask.all():
+        g, f = (torch.where(mask, x, 0.0) for x in (g, f))
+    return g, f, mask, own
 
 
-def _blocks(x: Tensor, block: int) -> Tensor:
-    """The whole blocks of (bands, rows, cols) in float64: (block rows, block cols, bands, pixels)."""
-    rows, cols = x.shape[1] // block, x.shape[2] // block
-    x = x[:, : rows * block, : cols * block].reshape(len(x), rows, block, cols, block)
-    out = torch.empty((rows, cols, len(x), block, block), dtype=torch.float64, device=x.device)
-    return out.copy_(x.permute(1, 3, 0, 2, 4)).flatten(-2)
-
-
-def _whole_blocks(valid: Tensor, block: int) -> Tensor:
-    """Blocks without an invalid pixel: (block rows, block cols), bool."""
-    return _blocks(valid[None], block)[:, :, 0].amin(-1) > 0
+def _block_area(own: Core, at: tuple[int, int], shape: tuple[int, int]) -> Core:
+    """Blocks of the image that a piece covers; ValueError unless it keeps to the image and its lattice of blocks."""
+    sizes = [part.stop - part.start for part in own]
+    for first, n, size in zip(at, sizes, shape, strict=True):
+        if first < 0 or first + n > size or first % BLOCK or (n % BLOCK and first + n != size):
+            raise ValueError(f"a piece of {n} pixels at {first} of {size} is not on the lattice of {BLOCK} x {BLOCK}")
+    rows, cols = (slice(first // BLOCK, -(-(first + n) // BLOCK)) for first, n in zip(at, sizes, strict=True))
+    return rows, cols
 
 
 def _same_shape(*images: Tensor) -> None:
@@ -198,58 +215,148 @@ def _defined(value: float | Tensor, what: str) -> float:
     return value
 
 
+def _ratio(sums: Tensor, what: str, of: str) -> float:
+    """A sum divided by a number (2,); `InputError` when nothing was summed."""
+    if not sums[1]:
+        raise InputError(f"{what} is undefined: there is no {of}")
+    return _defined(sums[0] / sums[1], what)
+
+
+def _added(total: Tensor, sums: Iterable[Tensor]) -> Tensor:
+    """The running total, on the device of the new sums."""
+    new = torch.stack([x.double() for x in sums])
+    return total.to(new.device) + new
+
+
+def _noted(measure: Callable[[], Any], notes: list[str]) -> Any:
+    """What `measure` returns, or None with its reason in `notes`."""
+    try:
+        return measure()
+    except InputError as error:
+        notes.append(str(error))
+        return None
+
+
+# Block statistics
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Statistics of two images per block: `mean_*` and `var_*` (..., bands), `cov` (..., bands a, bands b)."""
+
+    mean_a: Tensor
+    mean_b: Tensor
+    var_a: Tensor
+    var_b: Tensor
+    cov: Tensor
+
+
+def _moments(a: Tensor, b: Tensor) -> _Moments:
+    """Means, variances and covariances (n - 1) of blocks (..., bands, pixels)."""
+    pixels = a.shape[-1]
+    # Differences from the first pixel: exactly zero in a constant block, and no cancellation elsewhere.
+    da = a - a[..., :1]
+    db = da if b is a else b - b[..., :1]
+    sum_a, sum_b = da.sum(-1), db.sum(-1)
+    squares_a, squares_b = torch.linalg.vecdot(da, da), torch.linalg.vecdot(db, db)
+    return _Moments(
+        mean_a=a[..., 0] + sum_a / pixels,
+        mean_b=b[..., 0] + sum_b / pixels,
+        var_a=((squares_a - sum_a**2 / pixels) / (pixels - 1)).clamp(min=0),
+        var_b=((squares_b - sum_b**2 / pixels) / (pixels - 1)).clamp(min=0),
+        cov=(da @ db.mT - sum_a[..., :, None] * sum_b[..., None, :] / pixels) / (pixels - 1),
+    )
+
+
+def _image(x: Tensor) -> Tensor:
+    """(rows, cols) or (bands, rows, cols) as (bands, rows, cols)."""
+    return x[None] if x.ndim == 2 else x
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """The whole blocks of (bands, rows, cols) in float64: (block rows, block cols, bands, pixels)."""
+    rows, cols = x.shape[1] // BLOCK, x.shape[2] // BLOCK
+    x = x[:, : rows * BLOCK, : cols * BLOCK].reshape(len(x), rows, BLOCK, cols, BLOCK)
+    out = torch.empty((rows, cols, len(x), BLOCK, BLOCK), dtype=torch.float64, device=x.device)
+    return out.copy_(x.permute(1, 3, 0, 2, 4)).flatten(-2)
+
+
+def _whole_blocks(valid: Tensor) -> Tensor:
+    """Blocks of (rows, cols) without an invalid pixel: (block rows, block cols), bool."""
+    return _blocks(valid[None])[:, :, 0].amin(-1) > 0
+
+
+def _mirrored(x: Tensor, own: Core) -> Tensor:
+    """The own pixels of (..., rows, cols), continued by mirroring (edge pixel included) up to whole blocks.
+
+    Only the image ends inside a block: ValueError when an incomplete block has a margin beyond it.
+    """
+    for axis, part in zip((-2, -1), own, strict=True):
+        size, missing = x.shape[axis], -(part.stop - part.start) % BLOCK
+        if missing and part.stop != size:
+            raise ValueError(f"own pixels {part.start} to {part.stop} of {size} end inside a {BLOCK} x {BLOCK} block")
+        index = torch.arange(part.start, part.stop + missing, device=x.device) % (2 * size)
+        index = torch.minimum(index, 2 * size - 1 - index)
+        x = x.index_select(axis, index) if missing else x.narrow(axis, part.start, part.stop - part.start)
+    return x
+
+
 # Q2n
 
 
-def q2n_blocks(
-    reference: Tensor,
-    fused: Tensor,
-    block: int = BLOCK,
-    *,
-    pad: bool = False,
-    scale: float = 1.0,
-) -> Tensor:
-    """Q2n of each block: (block rows, block cols), float64; a block with a pixel that is not a number is NaN.
+@dataclass(eq=False)
+class Q2n:
+    """Q2n (Q4, Q8) against a reference: the mean over the 32 x 32 blocks of an image, mirrored up to whole blocks.
 
     Garzelli and Nencini, "Hypercomplex Quality Assessment of Multi/Hyperspectral Images", 2009, as the toolbox codes
     it: both images, (bands, rows, cols) in DN, are rounded half up to integers and negative values become 0 (values
     above 65535 stay, where the toolbox saturates). The index is not symmetric. `scale` multiplies both images before
-    the rounding, for data in units that integers do not resolve (reflectances). Only whole blocks are returned, unless
-    `pad` mirrors the right and lower edges up to the next whole block. Raises ValueError for different shapes.
+    the rounding, for data in units that integers do not resolve (reflectances). Blocks with an invalid pixel are left
+    out.
+    """
+
+    scale: float = 1.0
+    reach: ClassVar[int] = BLOCK - 1
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
+        """Add a piece whose own pixels begin on the image's lattice of blocks and end on it or with the image.
+
+        Returns the index of each of its blocks (block rows, block cols), NaN for those left out.
+        """
+        _same_shape(reference, fused)
+        _same_size(reference, valid)
+        own = _own(core, reference)
+        values = _q2n(_blocks(_mirrored(reference, own)), _blocks(_mirrored(fused, own)), self.scale)
+        whole = torch.ones_like(values, dtype=torch.bool) if valid is None else _whole_blocks(_mirrored(valid, own))
+        self._sums = _added(self._sums, [values[whole].sum(), whole.sum()])
+        return values.masked_fill(~whole, math.nan)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks measured."""
+        return int(self._sums[1])
+
+    def compute(self) -> float:
+        """Q2n of all pieces so far, 1 is best; `InputError` when there is no block of valid pixels."""
+        return _ratio(self._sums, "Q2n", f"{BLOCK} x {BLOCK} block of valid pixels")
+
+
+def q2n(reference: Tensor, fused: Tensor, valid: Tensor | None = None, *, scale: float = 1.0) -> float:
+    """Q2n of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `Q2n`."""
+    index = Q2n(scale)
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def q2n_blocks(reference: Tensor, fused: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Q2n of each whole block: (block rows, block cols), float64; a block with a pixel that is not a number is NaN.
+
+    Definition and `scale` as in `Q2n`, but trailing partial blocks are left out. Raises ValueError for different
+    shapes.
     """
     _same_shape(reference, fused)
-    if pad:
-        reference, fused = _mirrored(reference, block), _mirrored(fused, block)
-    return _q2n(_blocks(reference, block), _blocks(fused, block), scale)
-
-
-def q2n(
-    reference: Tensor, fused: Tensor, block: int = BLOCK, *, scale: float = 1.0, valid: Tensor | None = None
-) -> float:
-    """Q2n (Q4, Q8) of two images (bands, rows, cols) in DN: the mean of `q2n_blocks`, padded to whole blocks.
-
-    Blocks with an invalid pixel in `valid` (rows, cols) are left out; `InputError` when none is left.
-    """
-    values = q2n_blocks(reference, fused, block, pad=True, scale=scale)
-    if valid is not None:
-        _same_size(reference, valid)
-        values = values[_whole_blocks(_mirrored(valid[None], block)[0], block)]
-    return _mean_q2n(values, block)
-
-
-def _mean_q2n(values: Tensor, block: int) -> float:
-    if not values.numel():
-        raise InputError(f"Q2n is undefined: there is no {block} x {block} block of valid pixels")
-    return _defined(values.mean(), "Q2n")
-
-
-def _mirrored(x: Tensor, block: int) -> Tensor:
-    """Mirror the last rows and columns (edge pixel included) up to whole blocks."""
-    for axis in (-2, -1):
-        size = x.shape[axis]
-        index = torch.arange(-(-size // block) * block, device=x.device) % (2 * size)
-        x = x.index_select(axis, torch.minimum(index, 2 * size - 1 - index))
-    return x
+    return _q2n(_blocks(reference), _blocks(fused), scale)
 
 
 def _q2n(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
@@ -307,17 +414,18 @@ def _conjugate(size: int) -> np.ndarray:
 # Universal index
 
 
-def universal_blocks(a: Tensor, b: Tensor, block: int = BLOCK) -> Tensor:
-    """Universal image quality index of each distinct block: (bands, block rows, block cols), float64.
+def universal_blocks(a: Tensor, b: Tensor) -> Tensor:
+    """Universal image quality index of each distinct 32 x 32 block: (bands, block rows, block cols), float64.
 
     Wang and Bovik, "A Universal Image Quality Index", 2002, with variances of n - 1 and without guards:
     4 cov mean_a mean_b / ((var_a + var_b) (mean_a^2 + mean_b^2)). `a`: (bands, rows, cols); `b`: the same, or one band
     (PAN) for all of them. Whole blocks only. A block that is constant in both images (or where both means are zero)
-    has no index and is NaN: leave it out. Raises ValueError for shapes that do not match.
+    has no index and is NaN, as in the toolbox. Raises ValueError for shapes that do not match.
     """
     a, b = _image(a), _image(b)
     _same_size(a, b)
-    quality = _universal(_blocks(a, block), _blocks(b, block))
+    quality = _universal(_blocks(a), _blocks(b))
+    quality = quality.masked_fill(quality.isinf(), math.nan)
     if len(b) == 1:
         return quality[..., 0].permute(2, 0, 1)
     _same_shape(a, b)
@@ -325,86 +433,470 @@ def universal_blocks(a: Tensor, b: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def _universal(a: Tensor, b: Tensor) -> Tensor:
-    """Universal index of every band of `a` with every band of `b`: (..., bands a, bands b)."""
+    """Universal index of every band of `a` with every band of `b`: (..., bands a, bands b).
+
+    Infinite where there is none, so that NaN stands for pixels that are not numbers alone.
+    """
     m = _moments(a, b)
     mean_a, mean_b = m.mean_a[..., :, None], m.mean_b[..., None, :]
-    variance = m.var_a[..., :, None] + m.var_b[..., None, :]
-    return 4 * m.cov * mean_a * mean_b / (variance * (mean_a**2 + mean_b**2))
+    below = (m.var_a[..., :, None] + m.var_b[..., None, :]) * (mean_a**2 + mean_b**2)
+    return torch.where(below == 0, math.inf, 4 * m.cov * mean_a * mean_b / below)
 
 
-def universal_sliding(reference: Tensor, fused: Tensor, block: int = BLOCK, *, valid: Tensor | None = None) -> float:
-    """Q average: the universal index over all sliding windows inside the image, mean over windows and bands.
+@dataclass(eq=False)
+class QAverage:
+    """Q average: the universal index over all sliding 32 x 32 windows inside the image, mean over windows and bands.
 
-    Images (bands, rows, cols) in DN. A window that is constant in both images counts 2 ma mb / (ma^2 + mb^2), and 1
-    when both means are zero, as in the toolbox's `img_qi`. Windows with an invalid pixel in `valid` (rows, cols) are
-    left out; `InputError` when no window is left.
+    Wang and Bovik 2002. Images (bands, rows, cols) in DN. A window that is constant in both images counts
+    2 ma mb / (ma^2 + mb^2), and 1 when both means are zero, as in the toolbox's `img_qi`. Windows with an invalid pixel
+    are left out. A window belongs to the piece that has its upper left pixel.
     """
-    _same_shape(reference, fused)
-    _same_size(reference, valid)
-    kept = None if valid is None else _box((~valid).double(), block) == 0
-    if min(reference.shape[-2:]) < block or (kept is not None and not kept.any()):
-        raise InputError(f"Q is undefined: there is no {block} x {block} window of valid pixels")
-    means = []
-    for a, b in zip(reference, fused, strict=True):
-        quality = _sliding(a.double(), b.double(), block)
-        means.append((quality if kept is None else quality[kept]).mean())
-    return _defined(torch.stack(means).mean(), "Q")
+
+    reach: ClassVar[int] = BLOCK - 1
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece, which needs its margin at the lower and right side only."""
+        g, f, mask, (rows, cols) = _pair(reference, fused, valid, core, self.reach)
+        g, f, mask = (x[..., rows.start :, cols.start :] for x in (g, f, mask))
+        if min(mask.shape) < BLOCK:
+            return
+        kept = _box((~mask).double()) == 0
+        for a, b in zip(g, f, strict=True):
+            self._sums = _added(self._sums, [_sliding(a, b)[kept].sum(), kept.sum()])
+
+    def compute(self) -> float:
+        """Q of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
+        return _ratio(self._sums, "Q", f"{BLOCK} x {BLOCK} window of valid pixels")
 
 
-def _sliding(a: Tensor, b: Tensor, size: int) -> Tensor:
+def q_average(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """Q average of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `QAverage`."""
+    index = QAverage()
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def _sliding(a: Tensor, b: Tensor) -> Tensor:
     """Universal index of all windows of two bands (rows, cols)."""
-    pixels = size * size
-    sum_a, sum_b = _box(a, size), _box(b, size)
+    pixels = BLOCK * BLOCK
+    sum_a, sum_b = _box(a), _box(b)
     squared_means = sum_a**2 + sum_b**2
     means = sum_a * sum_b
-    variance = pixels * _box(a * a + b * b, size) - squared_means
-    covariance = pixels * _box(a * b, size) - means
+    variance = pixels * _box(a * a + b * b) - squared_means
+    covariance = pixels * _box(a * b) - means
     constant = torch.where(squared_means == 0, 1.0, 2 * means / squared_means)
     full = 4 * covariance * means / (variance * squared_means)
     return torch.where((variance == 0) | (squared_means == 0), constant, full)
 
 
-def _box(x: Tensor, size: int) -> Tensor:
-    """Sums of all size x size windows of (rows, cols), by doubling: exact for integers and constant windows."""
-    for axis in (-2, -1):
-        x = _window_sums(x, size, axis)
+def _box(x: Tensor) -> Tensor:
+    """Sums of all 32 x 32 windows of (rows, cols), by doubling: exact for integers and constant windows."""
+    for axis in (0, 1):
+        step = 1
+        while step < BLOCK:
+            length = x.shape[axis] - step
+            x = x.narrow(axis, 0, length) + x.narrow(axis, step, length)
+            step *= 2
     return x
 
 
-def _window_sums(x: Tensor, size: int, axis: int) -> Tensor:
-    """Sums of `size` neighbours along an axis."""
-    if size == 1:
-        return x
-    first = size // 2 if size % 2 == 0 else 1
-    rest = _window_sums(x, size - first, axis)
-    start = rest if first == size - first else x
-    length = x.shape[axis] - size + 1
-    return start.narrow(axis, 0, length) + rest.narrow(axis, first, length)
+# Errors per band
+
+
+@dataclass(eq=False)
+class Errors:
+    """Sums per band over the valid pixels, for the indices that compare pixel with pixel; reach 0."""
+
+    bands: int
+    pixels: int = field(default=0, init=False)
+    reach: ClassVar[int] = 0
+    _origin: Tensor | None = field(default=None, init=False, repr=False)
+    _sums: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._sums = torch.zeros(7, self.bands, dtype=torch.float64)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: images (bands, rows, cols) in DN."""
+        g, f, mask, _ = _pair(reference, fused, valid, core, self.reach)
+        g, f = g[:, mask], f[:, mask]
+        if not g.shape[1]:
+            return
+        if self._origin is None:
+            # Values from one pixel of the image: exactly zero for a constant band, and hardly any cancellation.
+            self._origin = torch.stack([g[:, :1], f[:, :1]])
+        error, g, f = f - g, g - self._origin[0], f - self._origin[1]
+        products = [torch.linalg.vecdot(x, y) for x, y in ((error, error), (g, g), (f, f), (g, f))]
+        self._sums = _added(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
+        self.pixels += g.shape[1]
+
+    def _means(self) -> Tensor:
+        """Means per band of the error, g, f, error^2, g^2, f^2 and g f, g and f from `_origin`: (7, bands)."""
+        if not self.pixels:
+            raise InputError("there is no valid pixel to compare the images at")
+        _defined(self._sums.sum(), "the error of a band")
+        return self._sums / self.pixels
+
+    def bias(self) -> Tensor:
+        """Mean of fused - reference per band (bands,), DN; like all figures, `InputError` without a valid pixel."""
+        return self._means()[0]
+
+    def rmse(self) -> Tensor:
+        """Root mean square error per band (bands,), DN."""
+        return self._means()[3].sqrt()
+
+    def reference_mean(self) -> Tensor:
+        """Mean of the reference per band (bands,), DN."""
+        means = self._means()[1]
+        return means if self._origin is None else self._origin[0, :, 0] + means
+
+    def ergas(self, ratio: float) -> float:
+        """100 / ratio * sqrt(mean over bands of MSE / mean(reference band)^2); `ratio`: MS pixel size in PAN pixels.
+
+        Wald, "Quality of high resolution synthesised images", 2000. `InputError` when a reference band has mean 0.
+        """
+        mean = self.reference_mean()
+        if (mean == 0).any():
+            raise InputError("ERGAS is undefined: a reference band has a mean of zero")
+        return _defined(100 / ratio * (self.rmse() / mean).square().mean().sqrt(), "ERGAS")
+
+    def psnr(self, peak: float) -> float:
+        """Mean over bands of 10 log10(peak^2 / MSE), dB; infinite when a band has no error at all. `peak` in DN."""
+        return float((20 * torch.log10(peak / self.rmse())).mean())
+
+    def cross_correlation(self) -> float:
+        """Mean over bands of Pearson's correlation; a fused band that is constant counts 0.
+
+        `InputError` when a reference band is constant.
+        """
+        _, g, f, _, gg, ff, gf = self._means()
+        return _mean_correlation(ff - f * f, gg - g * g, gf - g * f, "the cross-correlation", "a reference band")
+
+
+def _errors(reference: Tensor, fused: Tensor, valid: Tensor | None) -> Errors:
+    errors = Errors(len(reference))
+    errors.update(reference, fused, valid)
+    return errors
+
+
+def rmse(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Root mean square error of each band (bands,), in DN; images (bands, rows, cols), `valid`: bool (rows, cols).
+
+    `InputError` when no pixel is left or one is not a number.
+    """
+    return _errors(reference, fused, valid).rmse()
+
+
+def bias(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of fused - reference of each band (bands,), in DN; arguments and errors as in `rmse`."""
+    return _errors(reference, fused, valid).bias()
+
+
+def ergas(reference: Tensor, fused: Tensor, ratio: float, valid: Tensor | None = None) -> float:
+    """ERGAS, 0 is best: `Errors.ergas`. Images (bands, rows, cols) in DN; `valid`: bool (rows, cols)."""
+    return _errors(reference, fused, valid).ergas(ratio)
+
+
+def psnr(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
+    """PSNR in dB: `Errors.psnr`. Images (bands, rows, cols) and `peak` in DN; `valid`: bool (rows, cols)."""
+    return _errors(reference, fused, valid).psnr(peak)
+
+
+def cross_correlation(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """Cross-correlation, 1 is best: `Errors.cross_correlation`. Images (bands, rows, cols); `valid`: (rows, cols)."""
+    return _errors(reference, fused, valid).cross_correlation()
+
+
+def _mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: str) -> float:
+    """Mean over bands of Pearson's correlation; a band of x that does not vary counts 0, one of y is an error."""
+    if (var_y <= 0).any():
+        raise InputError(f"{what} is undefined: {of} is constant")
+    return _defined(torch.where(var_x <= 0, 0.0, cov / (var_x * var_y).sqrt()).mean(), what)
+
+
+@dataclass(eq=False)
+class Reprojection:
+    """How far the fused image, degraded to the MS grid with the MTF and at the exact phase, is from the MS itself."""
+
+    bands: int
+    reach: ClassVar[int] = 0
+    _errors: Errors = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._errors = Errors(self.bands)
+
+    def update(self, degraded: Tensor, ms: Tensor, valid: Tensor | None = None) -> None:
+        """Add pixels of the MS grid: images (bands, rows, cols) in DN, `valid` bool (rows, cols)."""
+        self._errors.update(ms, degraded, valid)
+
+    def compute(self) -> dict[str, Any]:
+        """Per band `rmse` and `bias` (degraded - MS) in DN and `relative` (rmse / |mean of the MS|), and `pixels`.
+
+        `relative` is None for a band of mean zero. `InputError` when there was no valid pixel.
+        """
+        errors, means = self._errors.rmse().tolist(), self._errors.reference_mean().tolist()
+        return {
+            "rmse": errors,
+            "bias": self._errors.bias().tolist(),
+            "relative": [error / abs(mean) if mean else None for error, mean in zip(errors, means, strict=True)],
+            "pixels": self._errors.pixels,
+        }
+
+
+# Spectral angle
+
+
+@dataclass(eq=False)
+class Angles:
+    """SAM, the spectral angle mapper in degrees: mean over pixels of acos(<g, f> / (|g| |f|)), 0 is best.
+
+    Yuhas et al. 1992. Pixels with a norm of zero have no angle and are left out, like the invalid ones.
+    """
+
+    reach: ClassVar[int] = 0
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
+        """Add a piece, images (bands, rows, cols). Returns the angles of its own pixels, NaN where there is none."""
+        g, f, mask, _ = _pair(reference, fused, valid, core, self.reach)
+        angles, exists = _angles(g, f)
+        mask = mask & exists
+        self._sums = _added(self._sums, [torch.where(mask, angles, 0.0).sum(), mask.sum()])
+        return angles.masked_fill(~mask, math.nan)
+
+    def compute(self) -> float:
+        """SAM of all pieces so far, in degrees; `InputError` when no pixel is left."""
+        return _ratio(self._sums, "SAM", "valid pixel that is not zero in one of the images")
+
+
+def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """SAM of two images (bands, rows, cols) in degrees, 0 is best; definition and errors as in `Angles`."""
+    index = Angles()
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def _angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+    """Angles in degrees between the spectra of (bands, ...), and where they exist: both (...)."""
+    norm = (g.square().sum(0) * f.square().sum(0)).sqrt()
+    return ((g * f).sum(0) / norm).clamp(-1, 1).acos().rad2deg(), norm != 0
+
+
+# Spatial correlation
+
+
+@dataclass(eq=False)
+class SpatialCorrelation:
+    """SCC: sum(g f) / sqrt(sum g^2 sum f^2) of Sobel gradient magnitudes g and f, over pixels and bands.
+
+    Zhou et al. 1998, as the toolbox codes it: one pixel is dropped all around the image, zeros surround the rest, means
+    are not removed. Pixels whose 3 x 3 window touches an invalid one are left out.
+    """
+
+    reach: ClassVar[int] = 2
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: images (bands, rows, cols) in DN."""
+        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        inner = _inner(own, mask.shape, 1)
+        kept = _eroded(mask[1:-1, 1:-1], 1)[inner]
+        for a, b in zip(g, f, strict=True):
+            x, y = (_gradient(band[1:-1, 1:-1])[inner][kept] for band in (a, b))
+            self._sums = _added(self._sums, [x @ y, x @ x, y @ y])
+
+    def compute(self) -> float:
+        """SCC of all pieces so far, 1 is best; `InputError` when no pixel is left or an image has no gradient."""
+        both, g, f = self._sums
+        if g == 0 or f == 0:
+            raise InputError("SCC is undefined: no valid pixel, or an image without any gradient")
+        return _defined(both / (g * f).sqrt(), "SCC")
+
+
+def scc(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """SCC of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `SpatialCorrelation`."""
+    index = SpatialCorrelation()
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def _gradient(x: Tensor) -> Tensor:
+    """Sobel gradient magnitude of (rows, cols), surrounded by zeros."""
+    x = F.pad(x, (1, 1, 1, 1))
+    across, down = x[:, 2:] - x[:, :-2], x[2:] - x[:-2]
+    across = across[:-2] + 2 * across[1:-1] + across[2:]
+    down = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
+    return (across.square() + down.square()).sqrt()
+
+
+# Structural similarity
+
+
+@dataclass(eq=False)
+class StructuralSimilarity:
+    """SSIM: mean over bands and over the 11 x 11 Gaussian windows (sigma 1.5) inside the image.
+
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with K1 = 0.01 and
+    K2 = 0.03, as their `ssim.m`; `peak` is their L, in DN. Windows with an invalid pixel are left out.
+    """
+
+    peak: float
+    reach: ClassVar[int] = SSIM_REACH
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: images (bands, rows, cols) in DN."""
+        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        if min(mask.shape) <= 2 * self.reach:
+            return
+        inside = slice(self.reach, -self.reach)
+        inner = _inner(own, mask.shape, self.reach)
+        kept = _eroded(mask, self.reach)[inside, inside][inner]
+        for a, b in zip(g, f, strict=True):
+            self._sums = _added(self._sums, [_similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
+
+    def compute(self) -> float:
+        """SSIM of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
+        size = 2 * self.reach + 1
+        return _ratio(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
+
+
+def ssim(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
+    """SSIM of two images (bands, rows, cols), 1 is best; definition and errors as in `StructuralSimilarity`."""
+    index = StructuralSimilarity(peak)
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
+    """SSIM of all windows inside two bands (rows, cols)."""
+    taps = _gaussian(SSIM_SIGMA, SSIM_REACH)
+    mean_a, mean_b, squares, product = (_correlate(x, taps, taps) for x in (a, b, a * a + b * b, a * b))
+    squared_means, means = mean_a**2 + mean_b**2, mean_a * mean_b
+    first, second = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    above = (2 * means + first) * (2 * (product - means) + second)
+    return above / ((squared_means + first) * (squares - squared_means + second))
+
+
+# Reduced resolution: against a reference
+
+
+@dataclass(eq=False)
+class ReducedResolution:
+    """All indices against a reference, piece by piece.
+
+    `shape`: rows and columns of the image; `ratio`: MS pixel size in PAN pixels (ERGAS); `peak` in DN (PSNR, SSIM);
+    `scale` as in `Q2n`. `notes` tells after `compute` why a figure is None.
+    """
+
+    shape: tuple[int, int]
+    ratio: float
+    peak: float
+    scale: float = 1.0
+    notes: list[str] = field(default_factory=list, init=False)
+    reach: ClassVar[int] = BLOCK - 1
+
+    def __post_init__(self) -> None:
+        self._q2n, self._q, self._angles = Q2n(self.scale), QAverage(), Angles()
+        self._scc, self._ssim = SpatialCorrelation(), StructuralSimilarity(self.peak)
+        self._errors: Errors | None = None
+        self._maps = np.full((2, -(-self.shape[0] // BLOCK), -(-self.shape[1] // BLOCK)), np.nan)
+
+    def update(
+        self,
+        reference: Tensor,
+        fused: Tensor,
+        valid: Tensor | None = None,
+        core: Core | None = None,
+        at: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
+
+        Images (bands, rows, cols) in DN. Raises ValueError for shapes that do not match or a piece off the lattice.
+        """
+        area = _block_area(_own(core, reference), at, self.shape)
+        self._errors = self._errors or Errors(len(reference))
+        self._errors.update(reference, fused, valid, core)
+        for index in (self._q, self._scc, self._ssim):
+            index.update(reference, fused, valid, core)
+        q2n = self._q2n.update(reference, fused, valid, core)
+        angles = self._angles.update(reference, fused, valid, core)
+        rows, cols = angles.shape
+        angles = F.pad(angles, (0, -cols % BLOCK, 0, -rows % BLOCK), value=math.nan)
+        means = _blocks(angles[None])[:, :, 0].nanmean(-1)
+        self._maps[:, *area] = torch.stack([q2n, means]).cpu().numpy()
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """`q2n` and `sam` (degrees, mean of the valid pixels) of each block of the image, NaN where not measured."""
+        return dict(zip(("q2n", "sam"), self._maps, strict=True))
+
+    def compute(self) -> dict[str, Any]:
+        """`q2n`, `q`, `sam`, `ergas`, `scc`, `psnr`, `ssim`, `cc`; per band `rmse` and `bias`; `pixels`, `blocks`.
+
+        A figure that this image does not define is None and its reason is in `notes`. `InputError` when there was no
+        valid pixel at all.
+        """
+        errors = self._errors
+        if errors is None or not errors.pixels:
+            raise InputError("no quality figure: there is no valid pixel to compare the images at")
+        measures: dict[str, Callable[[], Any]] = {
+            "q2n": self._q2n.compute,
+            "q": self._q.compute,
+            "sam": self._angles.compute,
+            "ergas": lambda: errors.ergas(self.ratio),
+            "scc": self._scc.compute,
+            "psnr": lambda: errors.psnr(self.peak),
+            "ssim": self._ssim.compute,
+            "cc": errors.cross_correlation,
+            "rmse": lambda: errors.rmse().tolist(),
+            "bias": lambda: errors.bias().tolist(),
+        }
+        self.notes.clear()
+        figures = {name: _noted(measure, self.notes) for name, measure in measures.items()}
+        return {**figures, "pixels": errors.pixels, "blocks": self._q2n.blocks}
 
 
 # Full resolution
 
 
-def d_lambda_k(expanded: Tensor, fused: Tensor, gains: Sequence[float], ratio: float, *, scale: float = 1.0) -> float:
+def d_lambda_k(
+    expanded: Tensor,
+    fused: Tensor,
+    gains: Sequence[float],
+    ratio: float,
+    valid: Tensor | None = None,
+    *,
+    scale: float = 1.0,
+) -> float:
     """Spectral distortion of Khan: 1 - Q2n(expanded MS, fused blurred with the MS MTF), at PAN scale.
 
     Khan et al., "Pansharpening Quality Assessment Using the Modulation Transfer Functions of Instruments", 2009, as in
     the toolbox: not decimated. Images (bands, rows, cols) in DN; `gains` and `ratio` as in `mtf_filter`, `scale` as in
-    `q2n_blocks`. Trailing partial blocks are left out (the toolbox refuses them); `InputError` when no block is left.
+    `Q2n`. Trailing partial blocks (the toolbox refuses them) and blocks with an invalid pixel in `valid` (rows, cols)
+    are left out; invalid pixels of `fused` must hold numbers, which the blur spreads. `InputError` when no block is
+    left.
     """
-    return 1 - _mean_q2n(q2n_blocks(expanded, mtf_filter(fused, gains, ratio), scale=scale), BLOCK)
+    values = q2n_blocks(expanded, mtf_filter(fused, gains, ratio), scale=scale)
+    if valid is not None:
+        values = values[_whole_blocks(valid)]
+    return _mean_distortion(values.sum(), values.numel())
 
 
-def d_s(fused: Tensor, expanded: Tensor, pan: Tensor, pan_low: Tensor) -> float:
+def d_s(fused: Tensor, expanded: Tensor, pan: Tensor, pan_low: Tensor, valid: Tensor | None = None) -> float:
     """Spatial distortion: mean over bands of |q(fused band, PAN) - q(expanded band, low-passed PAN)|, exponent 1.
 
     Alparone et al., "Multispectral and Panchromatic Data Fusion Assessment Without Reference", 2008; q is the mean of
     `universal_blocks`. `fused`, `expanded`: (bands, rows, cols); `pan` and `pan_low` (PAN reduced to the MS grid and
-    expanded again) one band; all in DN on the PAN grid. Blocks without an index in one of the two terms, where the
-    toolbox returns NaN, are left out of both; `InputError` when a band has no block left.
+    expanded again) one band; all in DN on the PAN grid. Blocks with an invalid pixel in `valid` (rows, cols) and blocks
+    without an index in one of the two terms, where the toolbox returns NaN, are left out of both; `InputError` when a
+    band has no block left.
     """
     _same_shape(fused, expanded)
-    return _gap(_gap_sums(universal_blocks(fused, pan), universal_blocks(expanded, pan_low)), "D_s")
+    pairs = ((fused, pan), (expanded, pan_low))
+    q, p = (_qualities(torch.cat([x, _image(y)]), valid)[:, :-1, -1] for x, y in pairs)
+    return _gap(_gap_sums(q, p), "D_s")
 
 
 def hqnr(d_lambda_k: float, d_s: float) -> float:
@@ -412,19 +904,14 @@ def hqnr(d_lambda_k: float, d_s: float) -> float:
     return (1 - d_lambda_k) * (1 - d_s)
 
 
-def d_lambda(fused: Tensor, expanded: Tensor) -> float:
+def d_lambda(fused: Tensor, expanded: Tensor, valid: Tensor | None = None) -> float:
     """Spectral distortion of QNR: mean over band pairs of |q(F_i, F_j) - q(E_i, E_j)|, exponent 1.
 
     Alparone et al. 2008. Images (bands, rows, cols) in DN on the PAN grid; q and the blocks left out as in `d_s`.
     `InputError` when there is one band only, or a pair without a block.
     """
     _same_shape(fused, expanded)
-    if len(fused) < 2:
-        raise InputError("D_lambda compares pairs of bands: it needs two bands or more")
-    first, second = torch.triu_indices(len(fused), len(fused), 1)
-    q, p = (
-        _universal(x, x)[..., first, second].permute(2, 0, 1) for x in (_blocks(fused, BLOCK), _blocks(expanded, BLOCK))
-    )
+    q, p = (_band_pairs(_qualities(x, valid)) for x in (fused, expanded))
     return _gap(_gap_sums(q, p), "D_lambda")
 
 
@@ -433,123 +920,315 @@ def qnr(d_lambda: float, d_s: float) -> float:
     return (1 - d_lambda) * (1 - d_s)
 
 
+def _mean_distortion(total: Tensor, blocks: int) -> float:
+    """D_lambda_K from the sum of Q2n over blocks."""
+    if not blocks:
+        raise InputError(f"D_lambda_K is undefined: there is no {BLOCK} x {BLOCK} block of valid pixels")
+    return 1 - _defined(total / blocks, "D_lambda_K")
+
+
+def _qualities(x: Tensor, valid: Tensor | None) -> Tensor:
+    """Universal index of all pairs of bands of (bands, rows, cols) in each valid block: (blocks, bands, bands)."""
+    _same_size(x, valid)
+    blocks = _blocks(x)
+    blocks = blocks.flatten(0, 1) if valid is None else blocks[_whole_blocks(valid)]
+    return _universal(blocks, blocks)
+
+
+def _band_pairs(quality: Tensor) -> Tensor:
+    """The pairs of different bands of (blocks, bands, bands): (blocks, pairs)."""
+    bands = quality.shape[-1]
+    first, second = torch.triu_indices(bands, bands, 1, device=quality.device)
+    return quality[:, first, second]
+
+
 def _gap_sums(q: Tensor, p: Tensor) -> Tensor:
-    """Sums over blocks of two indices (bands, ...) where both exist, and their number: (3, bands)."""
-    q, p = q.flatten(1), p.flatten(1)
-    both = q.isfinite() & p.isfinite()
-    return torch.stack([torch.where(both, q, 0.0).sum(1), torch.where(both, p, 0.0).sum(1), both.double().sum(1)])
+    """Sums over blocks of two indices (blocks, bands) where both exist, and their number: (3, bands)."""
+    both = ~(q.isinf() | p.isinf())
+    return torch.stack([torch.where(both, x, 0.0).sum(0) for x in (q, p, torch.ones_like(q))])
 
 
 def _gap(sums: Tensor, what: str) -> float:
     """Mean over bands of the absolute difference of the two means."""
+    if not sums.shape[1]:
+        raise InputError(f"{what} compares pairs of bands: it needs two bands or more")
     if not sums[2].all():
         raise InputError(f"{what} is undefined: a band has no {BLOCK} x {BLOCK} block of valid pixels that vary")
-    return float((sums[0] - sums[1]).div(sums[2]).abs().mean())
+    return _defined((sums[0] - sums[1]).div(sums[2]).abs().mean(), what)
 
 
 @dataclass(eq=False)
 class FullResolution:
-    """HQNR, its two distortions and the PAN detail correlation of a scene, tile by tile.
+    """All figures without a reference, piece by piece: HQNR, QNR, their distortions, and the detail against PAN.
 
-    `scale` as in `q2n_blocks`. Blocks with an invalid pixel never enter a figure. Sums are kept in float64, so the
-    tiling does not change the result. For that reason the detail correlation takes the middle 16 x 16 pixels of each
-    block, whose high pass needs no pixel of another block; `pan_detail_correlation` takes them all.
+    `shape`: rows and columns of the image; `scale` as in `Q2n`. Blocks with an invalid pixel never enter an index,
+    trailing partial blocks neither; the detail figures take all pixels. `notes` tells after `compute` why a figure is
+    None.
     """
 
+    shape: tuple[int, int]
     scale: float = 1.0
     blocks: int = field(default=0, init=False)
-    _q2n: float = field(default=0.0, init=False, repr=False)
-    _quality: Tensor | float = field(default=0.0, init=False, repr=False)
-    _detail: Tensor | float = field(default=0.0, init=False, repr=False)
+    notes: list[str] = field(default_factory=list, init=False)
+    reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
+
+    def __post_init__(self) -> None:
+        self._correlation: DetailCorrelation | None = None
+        self._flat: FlatArea | None = None
+        self._q2n = torch.zeros(1, dtype=torch.float64)
+        self._with_pan, self._between_bands = (torch.zeros(3, 1, dtype=torch.float64) for _ in range(2))
+        self._maps = np.full((len(_FULL_MAPS), self.shape[0] // BLOCK, self.shape[1] // BLOCK), np.nan)
 
     def update(
-        self, fused: Tensor, blurred: Tensor, expanded: Tensor, pan: Tensor, pan_low: Tensor, valid: Tensor
+        self,
+        fused: Tensor,
+        blurred: Tensor,
+        expanded: Tensor,
+        pan: Tensor,
+        pan_low: Tensor,
+        valid: Tensor | None = None,
+        core: Core | None = None,
+        at: tuple[int, int] = (0, 0),
     ) -> None:
-        """Add a tile that starts on the scene's lattice of 32 x 32 blocks; trailing partial blocks are left out.
+        """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
 
-        `fused`, `blurred` (fused through `mtf_filter`), `expanded`: (bands, rows, cols) in DN; `pan` and `pan_low`
-        (PAN reduced to the MS grid and expanded again): one band; `valid`: bool (rows, cols), false wherever one of the
-        images is nodata or was filtered from nodata. Raises ValueError for shapes that do not match.
+        `fused` (bands, rows, cols) in DN, `pan` (one band) and `valid` come with their margin; `valid` is false
+        wherever one of the images is nodata or was filtered from nodata. `blurred` (fused through `mtf_filter`),
+        `expanded`: (bands, own rows, own cols), and `pan_low` (PAN reduced to the MS grid and expanded again; one band)
+        are of the own pixels alone. Raises ValueError for shapes that do not match or a piece off the lattice.
         """
         pan, pan_low = _image(pan), _image(pan_low)
-        _same_shape(fused, blurred, expanded)
-        _same_shape(pan, pan_low)
         _same_size(fused, pan, valid)
-        whole = _whole_blocks(valid, BLOCK)
+        own = _own(core, fused)
+        area = _block_area(own, at, self.shape)
+        _same_shape(fused[:, *own], blurred, expanded)
+        _same_shape(pan[:, *own], pan_low)
+        piece = _details(fused, pan, valid, own, self.reach)
+        self._correlation = self._correlation or DetailCorrelation(len(fused))
+        self._correlation.add(*piece)
+        self._flat = self._flat or FlatArea(len(fused))
+        self._flat.add(*piece)
+        details, mask, inside = piece
+        whole = _whole_blocks(mask[inside])
         if not whole.any():
             return
-        f, m, e, p, low = (_blocks(x, BLOCK)[whole] for x in (fused, blurred, expanded, pan, pan_low))
-        self.blocks += len(f)
-        self._q2n += float(_q2n(e, m, self.scale).sum())
-        self._quality += _gap_sums(_universal(f, p)[..., 0].mT, _universal(e, low)[..., 0].mT).cpu()
-        self._detail += _correlation_sums(_core_detail(f), _core_detail(p)).cpu()
+        f, m, e = (
+            _selected(x, whole)
+            for x in (torch.cat([fused[:, *own], pan[:, *own]]), blurred, torch.cat([expanded, pan_low]))
+        )
+        energy = details[-1:].square().masked_fill(~_eroded(mask, DETAIL_REACH), math.nan)
+        figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside], whole).nanmean((1, 2))]
+        # Whole blocks only: a trailing partial one has no place in the maps.
+        rows, cols = (slice(part.start, part.start + n) for part, n in zip(area, whole.shape, strict=True))
+        self._maps[:, rows, cols][:, whole.cpu().numpy()] = torch.stack(figures).cpu().numpy()
 
-    def compute(self) -> dict[str, float | int]:
-        """`hqnr`, `d_lambda_k`, `d_s`, `blocks` (number used) and `pan_detail_correlation` of all tiles so far.
+    def _add_blocks(self, f: Tensor, m: Tensor, e: Tensor) -> list[Tensor]:
+        """Add the indices of fused with PAN, blurred, and expanded with low-passed PAN: (blocks, bands, pixels).
 
-        Raises `InputError` when there was no whole valid block, or none that varies.
+        Returns the first four maps of these blocks.
         """
-        if not isinstance(self._quality, Tensor) or not isinstance(self._detail, Tensor):
+        bands = m.shape[1]
+        q2n = _q2n(e[:, :bands], m, self.scale)
+        of_fused, of_expanded = _universal(f, f), _universal(e, e)
+        q, p = of_fused[:, :bands, bands], of_expanded[:, :bands, bands]
+        pairs = (_band_pairs(x[:, :bands, :bands]) for x in (of_fused, of_expanded))
+        self.blocks += len(m)
+        self._q2n = _added(self._q2n, [q2n.sum()])
+        self._with_pan = _added(self._with_pan, _gap_sums(q, p))
+        self._between_bands = _added(self._between_bands, _gap_sums(*pairs))
+        spatial = (q - p).abs()
+        spatial = spatial.masked_fill(~spatial.isfinite(), math.nan).nanmean(1)
+        angles, exist = _angles(e[:, :bands].transpose(0, 1), m.transpose(0, 1))
+        angles = angles.masked_fill(~exist, math.nan).nanmean(1)
+        return [q2n * (1 - spatial), 1 - q2n, spatial, angles]
+
+    def _spatial_distortion(self) -> float:
+        if self._correlation is None or not self._correlation.pan_varies:  # it would be 0, as if nothing were lost
+            raise InputError("D_s is undefined: PAN is constant")
+        return _gap(self._with_pan, "D_s")
+
+    @property
+    def maps(self) -> dict[str, np.ndarray]:
+        """Figures of each whole block (rows // 32, cols // 32), NaN unless all its pixels are valid.
+
+        `hqnr`, `d_lambda_k` and `d_s` as in the indices, but of this block alone; `sam`: mean spectral angle between
+        the expanded MS and the blurred result, in degrees; `detail`: mean square of PAN's high pass, DN^2, over the
+        pixels whose kernel touches valid ones only.
+        """
+        return dict(zip(_FULL_MAPS, self._maps, strict=True))
+
+    def compute(self) -> dict[str, Any]:
+        """`hqnr`, `d_lambda_k`, `d_s`, `qnr`, `d_lambda`, `pan_detail_correlation`, `flat_area_activity`, `blocks`.
+
+        `blocks`: number of blocks used. A figure that this image does not define (QNR and D_lambda of a single band,
+        say) is None and its reason is in `notes`. `InputError` when there was no whole valid block.
+        """
+        if not self.blocks or self._correlation is None or self._flat is None:
             raise InputError(f"no quality figure: the scene has no {BLOCK} x {BLOCK} block of valid pixels")
-        spectral = 1 - _defined(self._q2n / self.blocks, "D_lambda_K")
-        spatial = _gap(self._quality, "D_s")
+        measures: dict[str, Callable[[], float]] = {
+            "d_lambda_k": lambda: _mean_distortion(self._q2n[0], self.blocks),
+            "d_s": self._spatial_distortion,
+            "d_lambda": lambda: _gap(self._between_bands, "D_lambda"),
+            "pan_detail_correlation": self._correlation.compute,
+            "flat_area_activity": self._flat.compute,
+        }
+        self.notes.clear()
+        figures = {name: _noted(measure, self.notes) for name, measure in measures.items()}
+        spectral, spatial, between = figures["d_lambda_k"], figures["d_s"], figures["d_lambda"]
         return {
-            "hqnr": hqnr(spectral, spatial),
-            "d_lambda_k": spectral,
-            "d_s": spatial,
+            "hqnr": None if spectral is None or spatial is None else hqnr(spectral, spatial),
+            "qnr": None if between is None or spatial is None else qnr(between, spatial),
+            **figures,
             "blocks": self.blocks,
-            "pan_detail_correlation": _mean_correlation(self._detail),
         }
 
 
-# PAN detail
+def _selected(x: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen blocks of (bands, rows, cols), float64: (blocks, bands, pixels)."""
+    blocks = _blocks(x)
+    return blocks.flatten(0, 1) if chosen.all() else blocks[chosen]
+
+
+# Detail against PAN
+
+
+@dataclass(eq=False)
+class DetailCorrelation:
+    """PAN detail correlation: mean over bands of the Pearson correlation of the high passes of each band and of PAN.
+
+    High pass: x - gauss(x, sigma 2 pixels), cut at 4 sigma, edges of the image repeated. Pixels whose kernel touches an
+    invalid one are left out. The true bands of a scene reach 0.81 to 0.94, so the largest figure is not the best.
+    """
+
+    bands: int
+    reach: ClassVar[int] = DETAIL_REACH
+
+    def __post_init__(self) -> None:
+        self._pixels = 0
+        self._sums = torch.zeros(3, self.bands + 1, dtype=torch.float64)
+
+    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
+        self.add(*_details(fused, pan, valid, core, self.reach))
+
+    def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
+        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
+        x = _kept(details, _eroded(mask, DETAIL_REACH), own)
+        self._pixels += x.shape[1]
+        self._sums = _added(self._sums, [x.sum(1), torch.linalg.vecdot(x, x), x @ x[-1]])
+
+    @property
+    def pan_varies(self) -> bool:
+        """Whether PAN has shown any detail so far."""
+        return bool(self._sums[1, -1] > 0)
+
+    def compute(self) -> float:
+        """The figure of all pieces so far. A band without any detail counts 0.
+
+        `InputError` when PAN has none or no pixel is left.
+        """
+        if not self._pixels:
+            raise _no_detail(self.reach)
+        mean, square, product = self._sums / self._pixels
+        variance, cov = square - mean**2, product - mean * mean[-1]
+        what = "the PAN detail correlation"
+        return _mean_correlation(variance[:-1], variance[-1:], cov[:-1], what, "PAN")
+
+
+@dataclass(eq=False)
+class FlatArea:
+    """Flat-area activity: detail where PAN is flat, against PAN itself. 1: as calm as PAN; more: ringing or noise.
+
+    High pass as in `DetailCorrelation`; flat are the 20 % of the valid pixels with the lowest 9 x 9 mean of PAN's
+    squared high pass. Mean over bands of rms(flat) / rms(elsewhere), divided by the same of PAN. Pixels whose kernels
+    touch an invalid one are left out.
+
+    The quantile comes from a histogram whose bins are 0.1 % of the local energy wide; of the bin on the border, a
+    share counts as flat.
+    """
+
+    bands: int
+    reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
+
+    def __post_init__(self) -> None:
+        low, high = _ENERGY_RANGE
+        self._bins = (high - low) << (23 - _ENERGY_BITS)
+        self._first = (127 + low) << (23 - _ENERGY_BITS)
+        self._counts = torch.zeros(self._bins, dtype=torch.float64)
+        self._squares = torch.zeros(self.bands + 1, self._bins, dtype=torch.float64)
+
+    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
+        self.add(*_details(fused, pan, valid, core, self.reach))
+
+    def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
+        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
+        energy = _local_energy(details[-1])[None]
+        kept = _eroded(mask, self.reach)
+        bins = self._bin(_kept(energy, kept, own)[0])
+        self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
+        self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        for total, square in zip(self._squares, _kept(details, kept, own).square(), strict=True):
+            total.index_add_(0, bins, square)
+
+    def _bin(self, energy: Tensor) -> Tensor:
+        """Bins of energies: the upper bits of a positive float32 grow with its value."""
+        bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
+        return (bits - self._first).clamp(0, self._bins - 1)
+
+    def compute(self) -> float:
+        """The figure of all pieces so far.
+
+        `InputError` when no pixel is left, when PAN is constant over the flat pixels, or a band over the others.
+        """
+        pixels = float(self._counts.sum())
+        if not pixels:
+            raise _no_detail(self.reach)
+        wanted = math.ceil(FLAT_SHARE * pixels)
+        missing = wanted - (self._counts.cumsum(0) - self._counts)
+        share = (missing / self._counts.clamp(min=1)).clamp(0, 1)
+        flat, elsewhere = self._squares @ share, self._squares @ (1 - share)
+        _defined(flat.sum() + elsewhere.sum(), "flat-area activity")
+        if wanted == pixels or (elsewhere == 0).any():
+            raise InputError("flat-area activity is undefined: an image is constant outside the flat pixels")
+        ratios = (flat / wanted / (elsewhere / (pixels - wanted))).sqrt()
+        if ratios[-1] < 1e-6:  # below that it is rounding noise
+            raise InputError("flat-area activity is undefined: PAN is constant over its flattest fifth")
+        return float(ratios[:-1].mean() / ratios[-1])
 
 
 def pan_detail_correlation(fused: Tensor, pan: Tensor, valid: Tensor | None = None) -> float:
-    """Mean over bands of the Pearson correlation of the high passes of each band and of PAN.
-
-    High pass: x - gauss(x, sigma 2 pixels), cut at 4 sigma, edges repeated. `fused`: (bands, rows, cols), `pan`: one
-    band, DN; `valid`: bool (rows, cols), and pixels whose kernel touches an invalid one are left out. The true bands of
-    a scene reach 0.81 to 0.94, so the largest figure is not the best. A band without any detail counts 0; `InputError`
-    when PAN has none or no pixel is left.
-    """
-    pan = _image(pan)[0]
-    _same_size(fused, pan, valid)
-    inside = _inside(pan, valid, DETAIL_REACH)
-    pan_detail = _high_pass(pan, valid)[inside][None]
-    sums = [_correlation_sums(_high_pass(band, valid)[inside][None], pan_detail) for band in fused]
-    return _mean_correlation(torch.cat(sums, dim=1))
+    """`DetailCorrelation` of a whole image: `fused` (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
+    figure = DetailCorrelation(len(fused))
+    figure.update(fused, pan, valid)
+    return figure.compute()
 
 
 def flat_area_activity(fused: Tensor, pan: Tensor, valid: Tensor | None = None) -> float:
-    """Detail of the fused image where PAN is flat, against PAN itself: 1 is as calm as PAN, more is ringing or noise.
+    """`FlatArea` of a whole image: `fused` (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
+    figure = FlatArea(len(fused))
+    figure.update(fused, pan, valid)
+    return figure.compute()
 
-    High pass as in `pan_detail_correlation`; flat are the 20 % of the valid pixels with the lowest 9 x 9 mean of PAN's
-    squared high pass. Mean over bands of rms(flat) / rms(elsewhere), divided by the same of PAN. `fused`: (bands, rows,
-    cols), `pan`: one band, DN; `valid`: bool (rows, cols), and pixels whose kernels touch an invalid one are left out.
-    Raises `InputError` when no pixel is left, when PAN is constant over the flat pixels, or a band over the others.
-    """
-    pan = _image(pan)[0]
+
+def _details(
+    fused: Tensor, pan: Tensor, valid: Tensor | None, core: Core | None, reach: int
+) -> tuple[Tensor, Tensor, Core]:
+    """High passes of the bands and of PAN, last, with at most `reach` pixels of margin; their mask; the own pixels."""
+    pan = _image(pan)
     _same_size(fused, pan, valid)
-    inside = _inside(pan, valid, DETAIL_REACH + ENERGY_SIZE // 2)
-    pan_detail = _high_pass(pan, valid)
-    energy = _local_energy(pan_detail)[inside]
-    flat = energy <= energy.kthvalue(math.ceil(FLAT_SHARE * len(energy))).values
-    pan_ratio = _rms_ratio(pan_detail[inside], flat)
-    if pan_ratio < 1e-6:  # below that it is rounding noise
-        raise InputError("flat-area activity is undefined: PAN is constant over its flattest fifth")
-    ratios = [_rms_ratio(_high_pass(band, valid)[inside], flat) for band in fused]
-    return sum(ratios) / len(ratios) / pan_ratio
+    area, own = _trimmed(_own(core, fused), fused.shape[-2:], reach)
+    mask = torch.ones_like(pan[0, *area], dtype=torch.bool) if valid is None else valid[area]
+    return _high_pass(torch.cat([fused[:, *area].double(), pan[:, *area].double()]), mask), mask, own
 
 
-def _inside(pan: Tensor, valid: Tensor | None, reach: int) -> Tensor:
-    """Pixels whose kernel touches valid pixels only; `InputError` when there is none."""
-    if valid is None:
-        return torch.ones_like(pan, dtype=torch.bool)
-    inside = _eroded(valid, reach)
-    if not inside.any():
-        raise InputError(f"no detail figure: no pixel is {reach} pixels or more away from invalid ones")
-    return inside
+def _high_pass(x: Tensor, valid: Tensor) -> Tensor:
+    """x - gauss(x, sigma 2) of (bands, rows, cols) in float64, edges repeated; wrong near invalid pixels."""
+    # Differences from one pixel: a constant image has a high pass of zero, not of rounding noise.
+    x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
+    x = torch.where(valid, x, 0.0)
+    taps = _gaussian(DETAIL_SIGMA, DETAIL_REACH)
+    return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, DETAIL_REACH)])
 
 
 def _local_energy(detail: Tensor) -> Tensor:
@@ -558,129 +1237,11 @@ def _local_energy(detail: Tensor) -> Tensor:
     return _correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
 
 
-def _rms_ratio(detail: Tensor, flat: Tensor) -> float:
-    """rms(flat) / rms(elsewhere) of a high pass (pixels,)."""
-    elsewhere = float(detail[~flat].square().mean().sqrt()) if not flat.all() else 0.0
-    if elsewhere == 0:
-        raise InputError("flat-area activity is undefined: an image is constant outside the flat pixels")
-    return _defined(detail[flat].square().mean().sqrt() / elsewhere, "flat-area activity")
+def _kept(x: Tensor, kept: Tensor, own: Core) -> Tensor:
+    """The own pixels of (bands, rows, cols) where `kept` (rows, cols) holds: (bands, pixels)."""
+    x, kept = x[:, *own], kept[own]
+    return x.flatten(1) if kept.all() else x[:, kept]
 
 
-def _core_detail(blocks: Tensor) -> Tensor:
-    """High pass of the pixels of blocks (n, bands, 1024) whose kernel stays inside: (bands, pixels)."""
-    x = (blocks - blocks[..., :1]).unflatten(-1, (BLOCK, BLOCK))
-    core = BLOCK - 2 * DETAIL_REACH
-    low = _banded(_gaussian(DETAIL_SIGMA, DETAIL_REACH)[0], x)[:BLOCK, :core]
-    inner = slice(DETAIL_REACH, BLOCK - DETAIL_REACH)
-    return (x[..., inner, inner] - low.mT @ x @ low).flatten(-2).transpose(0, 1).flatten(1)
-
-
-def _correlation_sums(x: Tensor, y: Tensor) -> Tensor:
-    """Sums for the correlation of (bands, pixels) with one band (1, pixels): n, x, y, xx, yy, xy; (6, bands)."""
-    n = torch.full_like(x[:, 0], x.shape[1])
-    y_sums = [torch.ones_like(n) * total for total in (y.sum(), y.square().sum())]
-    return torch.stack([n, x.sum(1), y_sums[0], x.square().sum(1), y_sums[1], x @ y[0]])
-
-
-def _mean_correlation(sums: Tensor) -> float:
-    """Mean over bands of the Pearson correlation; a band that does not vary counts 0."""
-    n, x, y, xx, yy, xy = sums
-    var_x, var_y, cov = xx - x * x / n, yy - y * y / n, xy - x * y / n
-    if (var_y <= 0).any():
-        raise InputError("the PAN detail correlation is undefined: PAN is constant")
-    correlation = torch.where(var_x == 0, 0.0, cov / (var_x * var_y).sqrt())
-    return _defined(correlation.mean(), "the PAN detail correlation")
-
-
-# Reduced resolution: against a reference
-
-
-def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """Spectral angle mapper in degrees: mean over pixels of acos(<g, f> / (|g| |f|)), 0 is best.
-
-    Yuhas et al. 1992. Images (bands, rows, cols); `valid`: bool (rows, cols). Pixels with a norm of zero have no angle
-    and are left out; `InputError` when no pixel is left.
-    """
-    g, f = _pixels(reference, fused, valid)
-    norm = (g.square().sum(0) * f.square().sum(0)).sqrt()
-    kept = norm != 0
-    if not kept.any():
-        raise InputError("SAM is undefined: every pixel is zero in one of the images")
-    angle = ((g * f).sum(0)[kept] / norm[kept]).clamp(-1, 1).acos()
-    return math.degrees(_defined(angle.mean(), "SAM"))
-
-
-def ergas(reference: Tensor, fused: Tensor, ratio: float, valid: Tensor | None = None) -> float:
-    """ERGAS: 100 / ratio * sqrt(mean over bands of MSE / mean(reference band)^2), 0 is best.
-
-    Wald, "Quality of high resolution synthesised images", 2000. Images (bands, rows, cols) in DN; `ratio`: MS pixel
-    size in PAN pixels; `valid`: bool (rows, cols). `InputError` when no pixel is left or a reference band has mean 0.
-    """
-    g, f = _pixels(reference, fused, valid)
-    mean = g.mean(1)
-    if (mean == 0).any():
-        raise InputError("ERGAS is undefined: a reference band has a mean of zero")
-    return _defined(100 / ratio * ((g - f).square().mean(1) / mean**2).mean().sqrt(), "ERGAS")
-
-
-def rmse(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Root mean square error of each band (bands,), in DN; images (bands, rows, cols), `valid`: bool (rows, cols).
-
-    `InputError` when no pixel is left or one is not a number.
-    """
-    g, f = _pixels(reference, fused, valid)
-    errors = (g - f).square().mean(1).sqrt()
-    _defined(errors.sum(), "RMSE")
-    return errors
-
-
-def psnr(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
-    """Mean over bands of 10 log10(peak^2 / MSE), in dB; infinite when a band has no error at all.
-
-    Images (bands, rows, cols) and `peak` in DN; `valid`: bool (rows, cols). `InputError` when no pixel is left.
-    """
-    return float((20 * torch.log10(peak / rmse(reference, fused, valid))).mean())
-
-
-def scc(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """Spatial correlation of Sobel gradient magnitudes g and f: sum(g f) / sqrt(sum g^2 sum f^2) over pixels and bands.
-
-    Zhou et al. 1998, as the toolbox codes it: one pixel is dropped all around, zeros surround the rest, means
-    are not removed. Images (bands, rows, cols) in DN; pixels whose 3 x 3 window touches an invalid one in `valid`
-    (rows, cols) are left out. `InputError` when no pixel is left or an image has no gradient.
-    """
-    _same_shape(reference, fused)
-    _same_size(reference, valid)
-    inner = slice(1, -1)
-    kept = None if valid is None else _eroded(valid[inner, inner], 1)
-    sums = torch.zeros(3, dtype=torch.float64, device=reference.device)
-    for pair in zip(reference, fused, strict=True):
-        g, f = (_gradient(band[inner, inner].double(), valid) for band in pair)
-        if kept is not None:
-            g, f = g[kept], f[kept]
-        sums += torch.stack([(g * f).sum(), g.square().sum(), f.square().sum()])
-    if (sums[1:] == 0).any():
-        raise InputError("SCC is undefined: no valid pixel, or an image without any gradient")
-    return _defined(sums[0] / (sums[1] * sums[2]).sqrt(), "SCC")
-
-
-def _gradient(x: Tensor, valid: Tensor | None) -> Tensor:
-    """Sobel gradient magnitude of (rows, cols), surrounded by zeros."""
-    if valid is not None:
-        x = torch.where(valid[1:-1, 1:-1], x, 0.0)
-    x = F.pad(x, (1, 1, 1, 1))
-    across, down = x[:, 2:] - x[:, :-2], x[2:] - x[:-2]
-    across = across[:-2] + 2 * across[1:-1] + across[2:]
-    down = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
-    return torch.hypot(across, down)
-
-
-def _pixels(reference: Tensor, fused: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The valid pixels of two images in float64: (bands, pixels) each."""
-    _same_shape(reference, fused)
-    _same_size(reference, valid)
-    if valid is None:
-        return reference.double().flatten(1), fused.double().flatten(1)
-    if not valid.any():
-        raise InputError("no valid pixel to compare the images at")
-    return reference[:, valid].double(), fused[:, valid].double()
+def _no_detail(reach: int) -> InputError:
+    return InputError(f"no detail figure: no pixel is {reach} pixels or more away from invalid ones")
