@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import physics, tailor, weights
+from . import classical, models, physics, sensors, tailor, weights
 from .errors import InputError
 from .grid import Window, intersect, is_empty
 from .models import Backbone
@@ -146,22 +147,113 @@ class Reach:
         return _window(pan), _window(ms)  # type: ignore[arg-type]
 
 
-class Upsampling:
-    """`--method none`: the MS on the PAN grid at the exact phase and nothing else."""
+class ClassicalFuser:
+    """A classical method, fitted, on tiles of a scene."""
 
     halo, multiple_of, overlap = 0, 1, 0
 
-    def __init__(self, scene: Scene, device: torch.device) -> None:
-        self.axes, self.device = axes_of(scene), device
-        self._reach = Reach(self.axes)
+    def __init__(self, setup: classical.Setup, method: classical.Method) -> None:
+        self.setup, self.method = setup, method
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        ms = self._reach.windows(window)[1]
-        return window, window, ms
+        pan, ms = classical.windows(self.setup.axes, spans_of(window), self.method.applies)
+        return window, _window(pan), _window(ms)
 
+    @torch.no_grad()
     def __call__(self, tile: TileData) -> np.ndarray:
-        up = physics.upsampler(self.axes, spans_of(tile.window), spans_of(tile.ms_window))
-        return up(torch.from_numpy(tile.ms).double()).float().numpy()
+        """Fused (bands, rows, cols) of the tile's window, in DN: float64 rounded to float32 at the very end, so that
+        a pixel is the same to the last bit whatever the window around it."""
+        return self.method.apply(_layers(self.setup, tile, tile.window)).float().numpy()
+
+
+class Upsampling(ClassicalFuser):
+    """`--method exp`: the MS on the PAN grid at the exact phase and nothing else."""
+
+    def __init__(self, scene: Scene, device: torch.device | None = None) -> None:
+        setup = setup_of(scene)
+        super().__init__(setup, classical.create("exp", setup))
+
+
+def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
+    """What a classical method is told about a scene."""
+    rows, cols = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
+    names = _standard_names(scene)
+    return classical.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
+
+
+def _standard_names(scene: Scene) -> tuple[str | None, ...]:
+    """Standard names of the bands: by their descriptions, else by the order in which the sensor's products come."""
+    named = tuple(sensors.band_name(n) for n in scene.band_names)
+    if any(named):
+        return named
+    orders = (scene.sensor.bands, *scene.sensor.subsets)
+    return next((order for order in orders if len(order) == scene.bands), named)
+
+
+def _layers(
+    setup: classical.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
+) -> classical.Layers:
+    """The layers of a window, a part of what was read for a tile."""
+    return classical.Layers(
+        setup,
+        spans_of(window),
+        torch.from_numpy(tile.pan)[None],
+        spans_of(tile.pan_window),
+        torch.from_numpy(tile.ms),
+        spans_of(tile.ms_window),
+        torch.from_numpy(tile.valid[part_of(tile.window, window)]),
+        None if ms_valid is None else torch.from_numpy(ms_valid),
+    )
+
+
+@contextmanager
+def _half_of_the_cores() -> Iterator[None]:
+    """Leave the other half to GDAL's threads: a thread of torch that waits for its peers keeps its core busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = quiet) -> ClassicalFuser:
+    """Fit a classical method on all valid pixels of a scene, also of those beyond the window that is to be written.
+
+    Raises InputError if there are too few.
+    """
+    setup = setup_of(scene, seed)
+    method = classical.create(name, setup)
+    blocks = [t.core for t in plan_tiles(scene.full, BLOCK)] if method.passes else []
+    total = method.passes * len(blocks)
+    margin = int(np.ceil(max(a.ratio for a in setup.axes))) + 1
+
+    def load(block: Window) -> TileData | None:
+        wide = (block[0] - margin, block[1] + margin, block[2] - margin, block[3] + margin)
+        pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
+        return scene.read(wide, _window(pan), _window(ms))
+
+    with ThreadPoolExecutor(1) as reader, _half_of_the_cores():
+        for number in range(method.passes):
+            for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
+                progress("fitting", number * len(blocks) + i, total)
+                if data is not None:
+                    own = _window(classical.own_ms(setup.axes, spans_of(block)))
+                    method.observe(_layers(setup, data, block, _ms_valid(setup.axes, data, own)))
+            method.settle()
+    progress("fitting", total, total)
+    return ClassicalFuser(setup, method)
+
+
+def _ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
+    """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
+    pending = reader.submit(load, items[0]) if items else None
+    for i, item in enumerate(items):
+        assert pending is not None
+        loaded = pending.result()
+        pending = reader.submit(load, items[i + 1]) if i + 1 < len(items) else None
+        yield item, loaded
 
 
 class NetworkFuser:
@@ -407,6 +499,8 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
 
 def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
     """MS pixels of which every PAN pixel is valid and inside the block."""
+    if data.valid.all() and _covers(axes, data.window, ms_core):
+        return np.ones((ms_core[1] - ms_core[0], ms_core[3] - ms_core[2]), bool)
     invalid = ~data.valid
     integral = np.pad(invalid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     bounds = []
@@ -418,6 +512,12 @@ def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
     (r0, r1, r_out), (c0, c1, c_out) = bounds
     bad = integral[np.ix_(r1, c1)] - integral[np.ix_(r0, c1)] - integral[np.ix_(r1, c0)] + integral[np.ix_(r0, c0)]
     return (bad == 0) & ~r_out[:, None] & ~c_out[None, :]
+
+
+def _covers(axes, window: Window, ms: Window) -> bool:
+    """Whether a window of PAN pixels holds those of an MS window whole."""
+    spans = [a.pan_span(m) for a, m in zip(axes, spans_of(ms), strict=True)]
+    return all(w[0] <= s[0] and s[1] <= w[1] for w, s in zip(spans_of(window), spans, strict=True))
 
 
 def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles | None, Tiles | None]:
@@ -498,12 +598,20 @@ def settings_of(options: Options, network: str) -> Settings | None:
 
 
 def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
-    """Make the fuser of a scene: load the network, take the scene's statistics, adapt."""
+    """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
+
+    Raises InputError for an unknown method, or a scene that it cannot be fitted on.
+    """
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     named = str(precision).removeprefix("torch.")
-    if options.method == "none":
-        return Fit(Upsampling(scene, device), "float32", "cpu", seconds={"reading": 0.0, "adapting": 0.0})
+    if options.method in classical.NAMES:
+        clock = time.perf_counter()
+        fitted = fit_classical(scene, options.method, options.seed, progress)
+        return Fit(fitted, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
+    if options.method not in models.REGISTRY:
+        listed = ", ".join((*models.REGISTRY, *classical.NAMES))
+        raise InputError(f"unknown method '{options.method}'; there is {listed}")
     card = weights.find(options.method, scene.bands, options.weights)
     backbone = channels_last(weights.load(card, scene.bands).to(device))
     settings = settings_of(options, card.network)
@@ -582,7 +690,8 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
     """
     count = 0
     tile_size = -(-tile_size // BLOCK) * BLOCK if tile_size > BLOCK else 1 << (tile_size.bit_length() - 1)
-    with ThreadPoolExecutor(1) as pool:
+    sharing = _half_of_the_cores() if isinstance(fuser, ClassicalFuser) else nullcontext()
+    with ThreadPoolExecutor(1) as pool, sharing:
         pending: Future | None = None
         for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):
             if pending is not None:

@@ -185,6 +185,34 @@ def bicubic_matrix(axis: Axis, ms: Span, pan: Span) -> np.ndarray:
     return _gather(lambda d: _bicubic(d / ratio), axis.ms_centres(ms), pan, 2 * ratio)
 
 
+def binomial_matrix(centres: np.ndarray, source: Span, levels: int) -> np.ndarray:
+    """The low-pass of an "a trous" decomposition at any real `centres`: (centres, source pixels).
+
+    Each level convolves with [1 4 6 4 1] / 16 once in analysis and once in synthesis, as the reference toolbox codes
+    it (not dilated), which makes a binomial kernel of 8 * levels + 1 taps; between pixels its factorials become gamma
+    functions.
+    """
+    half = 4 * levels
+
+    def weights(distance: np.ndarray) -> np.ndarray:
+        d = torch.from_numpy(np.clip(np.abs(distance), 0, half + 1 - 1e-12))
+        log = -torch.lgamma(half + d + 1) - torch.lgamma(half - d + 1)
+        peak = -2 * torch.lgamma(torch.tensor(half + 1.0, dtype=torch.float64))
+        return np.where(np.abs(distance) < half + 1, torch.exp(log - peak).numpy(), 0.0)
+
+    return _gather(weights, centres, source, half + 1)
+
+
+def box_matrix(out: Span, source: Span, size: int) -> np.ndarray:
+    """Mean of `size` pixels, an odd number, around each: (out pixels, source pixels)."""
+    return _gather(lambda d: (np.abs(d) <= size // 2) * 1.0, np.arange(*out).astype(float), source, size // 2)
+
+
+def linear_matrix(positions: np.ndarray, samples: int) -> np.ndarray:
+    """Linear interpolation between `samples` samples at 0, 1, 2, ...: (positions, samples), edges repeated."""
+    return _gather(lambda d: np.clip(1 - np.abs(d), 0, None), positions, (0, samples), 1)
+
+
 @dataclass(frozen=True)
 class Separable:
     """A separable operator: `rows` (out rows, rows) and `cols` (out cols, cols), or one of each per band."""

@@ -57,7 +57,7 @@ def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
         (6.5, (3.3, 0.4), (1, 2, 4)),
     ],
 )
-@pytest.mark.parametrize("method", ["none", "injection"])
+@pytest.mark.parametrize("method", ["none", "injection", "hpf", "awlp", "mf", "mtf-glp-fs"])
 def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, offset, seeds, method: str) -> None:
     shifts = []
     for seed in seeds:
@@ -65,7 +65,7 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
             assert scene.phase.ratio == pytest.approx((ratio, ratio), abs=1e-6)
             assert scene.phase.offset == pytest.approx(offset, abs=1e-6)
-            fuser = fuse.Upsampling(scene, torch.device("cpu")) if method == "none" else injected(scene)
+            fuser = injected(scene) if method == "injection" else fuse.fit(scene, fuse.Options(method=method)).fuser
             fused, valid = fuse.fuse_array(scene, fuser)
             r0, r1, c0, c1 = scene.window
         truth = made.truth[:, r0:r1, c0:c1].astype(float)
@@ -118,9 +118,9 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
         scene.window = (32, 224, 32, 224)
         fused, valid = fuse.fuse_array(scene, injected(scene))
         reader = assess.array_reader(fused, valid, (32, 32))
-        whole = assess.full_resolution(scene, reader)
+        whole = assess.full_resolution(scene, reader).figures
         monkeypatch.setattr(assess, "TILE", 64)
-        tiled = assess.full_resolution(scene, reader)
+        tiled = assess.full_resolution(scene, reader).figures
         assert tiled["blocks"] == whole["blocks"] == 36
         for key in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation"):
             assert tiled[key] == pytest.approx(whole[key], abs=1e-6)
@@ -135,7 +135,8 @@ def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         for fuser in (fuse.Upsampling(scene, torch.device("cpu")), injected(scene)):
             fused, valid = fuse.fuse_array(scene, fuser)
-            figures.append(assess.full_resolution(scene, assess.array_reader(fused, valid, (0, 0))))
+            reader = assess.array_reader(fused, valid, (0, 0))
+            figures.append(assess.full_resolution(scene, reader).figures)
     assert figures[0]["pan_detail_correlation"] < 0.6 < 0.85 < figures[1]["pan_detail_correlation"]
 
 
@@ -155,3 +156,23 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(InputError):
         fuse.choose_device(name)
+
+
+def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path, rows=96, cols=96, bands=3, seed=3)
+    seen = []
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        fit = fuse.fit(scene, fuse.Options(method="pracs"), lambda *step: seen.append(step))
+        assert isinstance(fit.fuser, fuse.ClassicalFuser)
+        assert fit.seconds is not None and set(fit.seconds) == {"fitting"}
+        assert seen[-1] == ("fitting", 2, 2)
+        with pytest.raises(InputError, match="unknown method 'magic'; there is glpnet, fusionnet, exp, brovey, .*none"):
+            fuse.fit(scene, fuse.Options(method="magic"))
+
+
+def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
+    folder, _ = write(tmp_path, rows=96, cols=96, bands=3, seed=3)
+    before = torch.get_num_threads()
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        fuse.fit(scene, fuse.Options(method="gsa"))
+    assert torch.get_num_threads() == before

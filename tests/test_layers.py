@@ -18,11 +18,11 @@ NAME = PACKAGE.name
 LAYERS = (
     ("__init__", "errors"),
     ("sensors",),
-    ("grid", "physics"),
+    ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
     ("scene", "classical", "weights"),
-    ("writer", "tailor"),
-    ("fuse", "train"),
+    ("writer", "tailor", "gallery"),
+    ("fuse", "train", "charts"),
     ("assess", "report"),
     ("job",),
     ("batch",),
@@ -30,9 +30,9 @@ LAYERS = (
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer"}
+RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery"}
 """Know files and arrays, and no torch."""
-TENSORS = {"errors", "sensors", "physics", "losses", "metrics", "classical", "models", "weights", "tailor"}
+TENSORS = {"errors", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights", "tailor"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {
     "rasterio": {"grid", "scene", "writer", "simulate"},

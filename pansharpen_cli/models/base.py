@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .. import moments
 from ..physics import Axis, Separable, Span, degrader, upsampler
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -95,61 +96,60 @@ class SceneStats:
     @classmethod
     def fit(cls, inputs: Inputs) -> SceneStats:
         """Statistics of one batch of tiles that is wholly valid."""
-        moments = Moments(inputs.expanded.shape[1])
-        moments.update(inputs)
-        return moments.stats()
+        taken = Moments(inputs.expanded.shape[1])
+        taken.update(inputs)
+        return taken.stats()
 
 
 class Moments:
-    """Streaming mean and covariance of PAN, the expanded bands and the low-passed PANs (Chan et al. 1979)."""
+    """Streaming statistics of PAN, the expanded bands and the low-passed PANs."""
 
     def __init__(self, bands: int) -> None:
         self.bands = bands
-        self.count = 0
-        self.mean = torch.zeros(2 * bands + 1, dtype=torch.float64)
-        self.scatter = torch.zeros(2 * bands + 1, 2 * bands + 1, dtype=torch.float64)
+        self.sums = moments.Moments(pan=1, expanded=bands, pan_low=bands)
         self.peaks: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        return self.sums.count
 
     def update(self, inputs: Inputs, valid: Tensor | None = None, step: int = 1) -> None:
         """Take in every `step`-th row and column; `valid` (n, rows, cols) leaves pixels out."""
         every = (..., slice(None, None, step), slice(None, None, step))
-        parts = [t[every] for t in (inputs.pan, inputs.expanded, inputs.pan_low)]
-        stacked = torch.cat(parts, 1).movedim(1, -1)
-        x = (stacked.flatten(0, -2) if valid is None else stacked[valid[every]]).double().cpu()
-        if len(x) == 0:
+        parts = [t[every].movedim(1, 0).cpu() for t in (inputs.pan, inputs.expanded, inputs.pan_low)]
+        pixels = [p.flatten(1) if valid is None else p[:, valid[every].cpu()] for p in parts]
+        pan, expanded, pan_low = pixels
+        count = pan.shape[1]
+        if count == 0:
             return
-        mean = x.mean(0)
-        centred = x - mean
-        total = self.count + len(x)
-        shift = mean - self.mean
-        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * len(x) / total)
-        self.mean += shift * (len(x) / total)
-        self.count = total
-        self.peaks.append(x[:: max(1, len(x) // 20_000), : self.bands + 1].abs().amax(1))
+        self.sums.update(pan=pan, expanded=expanded, pan_low=pan_low)
+        thin = slice(None, None, max(1, count // 20_000))
+        self.peaks.append(torch.cat([pan[:, thin], expanded[:, thin]]).double().abs().amax(0))
 
     def stats(self) -> SceneStats:
         """Raises ValueError if no pixel was taken in."""
         if self.count == 0:
             raise ValueError("no valid pixel to fit statistics on")
-        bands, mean = self.bands, self.mean
-        cov = self.scatter / max(self.count - 1, 1)
-        band, low = slice(1, bands + 1), slice(bands + 1, None)
+        mean, low_mean = self.sums.mean("expanded"), self.sums.mean("pan_low")
+        pan_var = self.sums.cov("pan")[0, 0]
+        band_cov, low_cov = self.sums.cov("expanded"), self.sums.cov("pan_low", "pan")[:, 0]
         scale = float(torch.quantile(torch.cat(self.peaks), 0.995).clamp(min=1e-6))
         tiny = 1e-6 * scale
-        usable = cov[low, 0].abs() > 1e-6 * cov[0, 0] + tiny**2
-        gain = torch.where(usable, cov[band, 0] / torch.where(usable, cov[low, 0], 1.0), 0.0)
-        ridge = 1e-4 * cov[band, band].diagonal().mean() + tiny**2
+        usable = low_cov.abs() > 1e-6 * pan_var + tiny**2
+        gain = torch.where(usable, self.sums.cov("expanded", "pan")[:, 0] / torch.where(usable, low_cov, 1.0), 0.0)
+        ridge = 1e-4 * band_cov.diagonal().mean() + tiny**2
         weights = torch.linalg.solve(
-            cov[band, band] + ridge * torch.eye(bands, dtype=torch.float64), cov[band, low].mean(1)
+            band_cov + ridge * torch.eye(self.bands, dtype=torch.float64),
+            self.sums.cov("expanded", "pan_low").mean(1),
         )
-        constant = mean[low].mean() - weights @ mean[band]
+        constant = low_mean.mean() - weights @ mean
         return SceneStats(
-            mean[band].float(),
-            cov.diagonal()[band].clamp(min=0).sqrt().clamp(min=tiny).float(),
+            mean.float(),
+            self.sums.std("expanded").clamp(min=tiny).float(),
             gain.float(),
             torch.cat([weights, constant[None]]).float(),
-            float(mean[0]),
-            max(float(cov[0, 0].clamp(min=0).sqrt()), tiny),
+            float(self.sums.mean("pan")),
+            max(float(pan_var.clamp(min=0).sqrt()), tiny),
             scale,
         )
 
