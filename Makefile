@@ -6,12 +6,11 @@ READY := .venv/.ready
 
 demo: $(READY)
 	@mkdir -p out
-	$(BIN)/pansharpen fuse sample_data/pan.tif sample_data/ms.tif -o out/fused.tif --overwrite --report out/report.json --quicklook out/fused.png
+	$(BIN)/pansharpen fuse sample_data/pan.tif sample_data/ms.tif -o out/fused.tif --overwrite --report out/report.html
 	$(BIN)/pansharpen evaluate out/fused.tif --pan sample_data/pan.tif --ms sample_data/ms.tif
 	@echo
 	@echo "fused GeoTIFF: out/fused.tif"
-	@echo "picture:       out/fused.png"
-	@echo "report:        out/report.json"
+	@echo "report:        out/report.html"
 
 test: $(READY)
 	$(BIN)/pytest

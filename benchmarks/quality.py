@@ -1,139 +1,251 @@
-"""Quality of every network over a folder of real scenes, at full and at reduced resolution.
+"""Quality of every method and network, and of other tools, over a folder of real scenes, at both resolutions.
 
-    python benchmarks/quality.py ../shared/data/dev [-o docs/quality.json] [--scene NAME] [--case NAME]
+    python benchmarks/quality.py ../shared/data/dev -o docs/quality.md
 
 Each scene folder holds `pan.tif`, `ms.tif` and, for reduced resolution, `rr/pan.tif`, `rr/ms.tif`, `rr/gt.tif` (or
-`gt.tif` beside the pair). Cases: up-sampling, mtf-glp-fs (the default network with its correction at zero), and every
-network frozen and adapted. Prints one line per scene and case, then means, as Markdown.
+`gt.tif` beside the pair). All results are written as files and scored by the same code, `pansharpen evaluate`'s. Other
+tools run where they are installed: `gdal_pansharpen.py`, `otbcli_BundleToPerfectSensor` and Orthority's `oty` (on the
+PATH or named with --oty). Rows are kept in `runs/quality.jsonl` and not measured again; delete it to start afresh.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pansharpen_cli import assess, fuse, metrics, weights
+from pansharpen_cli import classical, job
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.scene import Scene, read_stack
+from pansharpen_cli.fuse import Options
+from pansharpen_cli.scene import read_stack
 
-CASES = {
-    "up-sampling": fuse.Options(method="none"),
-    "mtf-glp-fs": fuse.Options(method="glpnet", adapt="off"),
-    "glpnet off": fuse.Options(method="glpnet", adapt="off"),
-    "glpnet fast": fuse.Options(method="glpnet", adapt="fast"),
-    "fusionnet off": fuse.Options(method="fusionnet", adapt="off"),
-    "fusionnet fast": fuse.Options(method="fusionnet", adapt="fast"),
+NETWORKS = ("glpnet", "fusionnet")
+FULL = {
+    "HQNR": "hqnr",
+    "D_lambda_K": "d_lambda_k",
+    "D_s": "d_s",
+    "QNR": "qnr",
+    "D_lambda": "d_lambda",
+    "PAN detail": "pan_detail_correlation",
+    "flat": "flat_area_activity",
+    "reprojection %": "reprojection",
 }
-FULL = ("HQNR", "D_lambda_K", "D_s", "PAN detail", "flat")
-REDUCED = ("Q2n", "ERGAS", "SAM", "RR detail", "GT detail")
+REDUCED = {
+    "Q2n": "q2n",
+    "Q": "q",
+    "SAM": "sam",
+    "ERGAS": "ergas",
+    "SCC": "scc",
+    "PSNR": "psnr",
+    "SSIM": "ssim",
+    "CC": "cc",
+    "RR detail": "rr_detail",
+}
+
+Maker = Callable[[Path, Path, Path], None]
+"""Fuses a PAN and an MS into a file; raises PansharpenError or CalledProcessError."""
 
 
-def run(case: str, options: fuse.Options, pan: Path, ms: Path):
-    """(scene, fused, valid, adaptation outcome, seconds)"""
-    scene = Scene.open(pan, [ms])
-    started = time.perf_counter()
-    fit = fuse.fit(scene, options)
-    if case == "mtf-glp-fs":
-        fit.fuser.backbone.tail.weight.zero_()
-        fit.fuser.backbone.tail.bias.zero_()
-    fused, valid = fuse.fuse_array(scene, fit.fuser)
-    return scene, fused, valid, fit.outcome, time.perf_counter() - started
+def ours(method: str, adapt: str = "off") -> Maker:
+    def make(pan: Path, ms: Path, out: Path) -> None:
+        job.fuse_scene(job.Pair(str(pan), [str(ms)]), job.Output(out), Options(method=method, adapt=adapt), score=False)
+
+    return make
 
 
-def as_written(fused: np.ndarray, dtype: str) -> np.ndarray:
-    """Rounded and clipped as a file of that type would hold it."""
-    if np.dtype(dtype).kind == "f":
-        return fused
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(fused), limits.min, limits.max).astype(np.float32)
+def tool(template: str, environment: dict[str, str] | None = None) -> Maker:
+    """Another program; its command line with {pan}, {ms}, {out} and {dtype} to fill in."""
+
+    def make(pan: Path, ms: Path, out: Path) -> None:
+        dtype = {"uint8": "uint8", "uint16": "uint16"}.get(str(read_dtype(ms)), "float")
+        command = [t.format(pan=pan, ms=ms, out=out, dtype=dtype) for t in shlex.split(template)]
+        subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | (environment or {}))
+
+    return make
 
 
-def score(folder: Path, case: str, options: fuse.Options) -> dict:
-    row: dict = {}
-    scene, fused, valid, outcome, seconds = run(case, options, folder / "pan.tif", folder / "ms.tif")
-    with scene:
-        fused = as_written(fused, scene.dtype)
-        figures = assess.full_resolution(scene, assess.array_reader(fused, valid, (scene.window[0], scene.window[2])))
-        pan = torch.from_numpy(scene.pan.read(scene.window)[0][0].astype(np.float64))
-        inside = torch.from_numpy(valid)
-        row |= {"HQNR": figures["hqnr"], "D_lambda_K": figures["d_lambda_k"], "D_s": figures["d_s"]}
-        row["PAN detail"] = metrics.pan_detail_correlation(torch.from_numpy(fused).double(), pan, inside)
-        row["flat"] = metrics.flat_area_activity(torch.from_numpy(fused).double(), pan, inside)
-        row["seconds"] = seconds
-        if outcome is not None:
-            row["kept"] = outcome.kept
-    pair = folder / "rr" if (folder / "rr").is_dir() else folder
-    if (pair / "gt.tif").is_file():
-        scene, fused, valid, _, _ = run(case, options, pair / "pan.tif", pair / "ms.tif")
-        with scene:
-            truth = torch.from_numpy(read_stack(pair / "gt.tif")[0])
-            w = scene.window
-            truth = truth[:, w[0] : w[1], w[2] : w[3]].double()
-            x, inside = torch.from_numpy(as_written(fused, scene.dtype)).double(), torch.from_numpy(valid)
-            pan = torch.from_numpy(scene.pan.read(scene.window)[0][0].astype(np.float64))
-            row["Q2n"] = metrics.q2n(truth, x, valid=inside)
-            row["ERGAS"] = metrics.ergas(truth, x, scene.phase.ratio[0], inside)
-            row["SAM"] = metrics.sam(truth, x, inside)
-            row["RR detail"] = metrics.pan_detail_correlation(x, pan, inside)
-            row["GT detail"] = metrics.pan_detail_correlation(truth, pan, inside)
-    return row
+def read_dtype(path: Path) -> np.dtype:
+    import rasterio
+
+    with rasterio.open(path) as dataset:
+        return np.dtype(dataset.dtypes[0])
 
 
-def markdown(results: dict[str, dict[str, dict]]) -> str:
-    """Means per case over the scenes that every case of its kind ran on, then every scene."""
-    keys = (*FULL, *REDUCED)
-    lines = ["| case | scenes | " + " | ".join(keys) + " |", "|---|---|" + "---|" * len(keys)]
-    for case in CASES:
-        rows = [r[case] for r in results.values() if case in r]
-        if rows:
-            cells = [np.mean([r[k] for r in rows if k in r]) if any(k in r for r in rows) else np.nan for k in keys]
-            lines.append(f"| {case} | {len(rows)} | " + " | ".join(f"{c:.4f}" for c in cells) + " |")
-    lines += ["", "| scene | case | " + " | ".join(keys) + " |", "|---|---|" + "---|" * len(keys)]
-    for scene, cases in results.items():
-        for case, row in cases.items():
-            cells = " | ".join(f"{row[k]:.4f}" if k in row else "" for k in keys)
-            lines.append(f"| {scene} | {case} | {cells} |")
-    return "\n".join(lines)
+def cases(oty: str | None) -> dict[str, Maker]:
+    made = {name: ours(name) for name in classical.METHODS}
+    for network in NETWORKS:
+        for adapt in ("off", "fast", "best"):
+            made[f"{network} {adapt}"] = ours(network, adapt)
+    if shutil.which("gdal_pansharpen.py"):
+        made["GDAL weighted Brovey"] = tool("gdal_pansharpen.py -q -r cubic {pan} {ms} {out} -co COMPRESS=DEFLATE")
+    if shutil.which("otbcli_BundleToPerfectSensor"):
+        quiet = {"OTB_LOGGER_LEVEL": "FATAL"}
+        for method in ("rcs", "lmvm", "bayes"):
+            command = "otbcli_BundleToPerfectSensor -inp {pan} -inxs {ms} -method " + method + " -out {out} {dtype}"
+            made[f"OTB {method}"] = tool(command, quiet)
+    if oty:
+        options = "-q sharpen -p {pan} -ms {ms} -of {out} -cm deflate -nbo"
+        made["Orthority Gram-Schmidt"] = tool(f"{shlex.quote(oty)} {options}")
+    return made
+
+
+def measure(folder: Path, level: str, make: Maker) -> dict:
+    """One row: figures of a fused file, or the reason why there is none."""
+    pair = folder / "rr" if level == "reduced" and (folder / "rr").is_dir() else folder
+    pan, ms, truth = pair / "pan.tif", pair / "ms.tif", pair / "gt.tif"
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary, "fused.tif")
+        started = time.perf_counter()
+        try:
+            make(pan, ms, out)
+            seconds = time.perf_counter() - started
+            against_pan = job.evaluate([str(out)], job.Pair(str(pan), [str(ms)], {"extent": "pan"}))
+            quality = against_pan["results"][0]["quality"]
+            row = {"seconds": seconds}
+            if level == "full":
+                expected = quality["pan_detail_expected"]
+                row |= {k: quality[k] for k in FULL.values() if k != "reprojection"} | {"expected": expected}
+                reprojection = quality["reprojection"]
+                row["reprojection"] = 100 * float(np.mean(reprojection["relative"])) if reprojection else None
+            else:
+                ratio = math.prod(against_pan["scene"]["ratio"]) ** 0.5
+                facts = job.evaluate_against(str(truth), [str(out)], ratio)
+                row |= {k: facts["results"][0]["quality"][k] for k in REDUCED.values() if k != "rr_detail"}
+                row["rr_detail"] = quality["pan_detail_correlation"]
+            return row
+        except PansharpenError as error:
+            return {"error": str(error)}
+        except subprocess.CalledProcessError as error:
+            lines = (error.stderr or error.stdout or str(error)).strip().splitlines()
+            return {"error": lines[-1] if lines else f"exit code {error.returncode}"}
+
+
+def cell(row: dict, key: str) -> str:
+    value = row.get(key)
+    return "" if value is None else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def mean(rows: list[dict], key: str) -> float | None:
+    values = [r[key] for r in rows if r.get(key) is not None and math.isfinite(r[key])]
+    return float(np.mean(values)) if values else None
+
+
+def means(rows: dict, names: list[str], scenes: list[str], level: str, keys: dict[str, str], order: str) -> list[str]:
+    """A table of means over the scenes on which all but the tools that fail somewhere gave a result."""
+    lines = [f"| method | scenes | {' | '.join(keys)} | seconds |", "|---|---|" + "---|" * (len(keys) + 1)]
+    table = []
+    for name in names:
+        own = [rows[s, level, name] for s in scenes if (s, level, name) in rows and "error" not in rows[s, level, name]]
+        if own:
+            table.append((name, len(own), {k: mean(own, k) for k in (*keys.values(), "seconds")}))
+    full = max((count for _, count, _ in table), default=0)
+    table.sort(key=lambda t: (t[1] < full, -(t[2][order] or 0.0)))
+    for name, count, values in table:
+        cells = " | ".join(cell(values, k) for k in keys.values())
+        lines.append(f"| {name} | {count} | {cells} | {values['seconds']:.2f} |")
+    return lines
+
+
+def document(rows: dict, names: list[str], scenes: list[str], command: str) -> str:
+    reduced = [s for s in scenes if any((s, "reduced", n) in rows for n in names)]
+    expected = [r["expected"] for (s, level, _), r in rows.items() if level == "full" and r.get("expected") is not None]
+    lines = [
+        "# Quality on real scenes",
+        "",
+        f"`{command}`, {torch.get_num_threads()} threads; every result was written to a file in the type of the MS and "
+        "scored by `pansharpen evaluate`, other tools' results too. `glpnet` and `fusionnet` were trained on none of "
+        "these scenes, but the weights of their adaptation's loss terms were chosen on them. Means over fewer scenes "
+        "(a network for other band counts, a tool that failed) stand below and are not comparable with the others.",
+        "",
+        "## Full resolution, mean over scenes",
+        "",
+        *means(rows, names, scenes, "full", FULL, "hqnr"),
+        "",
+        "Ordered by HQNR, which up-sampling has for nothing: read it with the PAN detail correlation (expected for "
+        f"these scenes, from their MS at reduced resolution: {np.mean(expected):.3f} on the mean), the flat-area "
+        "activity (1 is as calm as PAN) and the reduced resolution. `reprojection %`: RMSE of the result, degraded to "
+        "the MS, over the band's mean.",
+        "",
+        "## Reduced resolution, mean over scenes",
+        "",
+        "Against the true MS; SAM in degrees, PSNR in dB.",
+        "",
+        *means(rows, names, reduced, "reduced", REDUCED, "q2n"),
+        "",
+        "## Per scene",
+    ]
+    for scene in scenes:
+        for level, keys, order in (("full", FULL, "hqnr"), ("reduced", REDUCED, "q2n")):
+            own = {n: rows[scene, level, n] for n in names if (scene, level, n) in rows}
+            good = sorted((n for n in own if "error" not in own[n]), key=lambda n, o=own, k=order: -(o[n][k] or 0.0))
+            if not good:
+                continue
+            detail = next((own[n]["expected"] for n in good if own[n].get("expected") is not None), None)
+            title = f"### {scene}, {level} resolution"
+            lines += ["", title, ""]
+            if detail is not None:
+                lines += [f"Expected PAN detail correlation {detail:.3f}.", ""]
+            lines += [f"| method | {' | '.join(keys)} |", "|---|" + "---|" * len(keys)]
+            lines += [f"| {n} | {' | '.join(cell(own[n], k) for k in keys.values())} |" for n in good]
+            failed = [n for n in own if "error" in own[n]]
+            lines += [""] * bool(failed) + [f"- {n}: no result: {own[n]['error'][:200]}" for n in failed]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scene", action="append")
-    parser.add_argument("--case", action="append", choices=list(CASES))
-    parser.add_argument("--weights", help="weights file instead of the installed ones")
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path, help="figures as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="write the tables here instead of to stdout")
+    parser.add_argument("--rows", type=Path, default=Path("runs/quality.jsonl"), help="where the rows are kept")
+    parser.add_argument("--scene", action="append", help="only this scene; again for more")
+    parser.add_argument("--method", action="append", help="only this row of the table; again for more")
+    parser.add_argument("--minutes", type=float, default=60, help="stop then, to be resumed")
+    parser.add_argument("--oty", default=shutil.which("oty"), help="Orthority's command")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    results: dict[str, dict[str, dict]] = {}
-    for folder in sorted(p for p in args.folder.iterdir() if (p / "pan.tif").is_file()):
-        if args.scene and folder.name not in args.scene:
-            continue
-        results[folder.name] = {}
-        bands = len(read_stack(folder / "ms.tif")[0])
-        for case in args.case or CASES:
-            options = CASES[case]
-            if args.weights:
-                options = replace(options, weights=args.weights)
-            elif options.method != "none":
-                try:
-                    weights.find(options.method, bands)
-                except PansharpenError:
+    makers = cases(args.oty)
+    names = [n for n in makers if not args.method or n in args.method]
+    folders = sorted(p for p in args.folder.iterdir() if (p / "pan.tif").is_file())
+    folders = [f for f in folders if not args.scene or f.name in args.scene]
+    rows: dict[tuple[str, str, str], dict] = {}
+    if args.rows.is_file():
+        for line in args.rows.read_text().splitlines():
+            kept = json.loads(line)
+            rows[kept["scene"], kept["level"], kept["method"]] = kept["row"]
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with open(args.rows, "a") as log:
+        for folder in folders:
+            bands = len(read_stack(folder / "ms.tif")[0])
+            for level in ("full", "reduced"):
+                if level == "reduced" and not ((folder / "rr").is_dir() or (folder / "gt.tif").is_file()):
                     continue
-            results[folder.name][case] = score(folder, case, options)
-            print(folder.name, case, {k: round(v, 4) for k, v in results[folder.name][case].items()}, file=sys.stderr)
+                for name in names:
+                    if (folder.name, level, name) in rows or (name.startswith("fusionnet") and bands not in (4, 8)):
+                        continue
+                    if time.monotonic() - started > 60 * args.minutes:
+                        sys.exit("out of time; run it again to go on")
+                    row = measure(folder, level, makers[name])
+                    rows[folder.name, level, name] = row
+                    log.write(json.dumps({"scene": folder.name, "level": level, "method": name, "row": row}) + "\n")
+                    log.flush()
+                    print(folder.name, level, name, row, file=sys.stderr)
+    text = document(rows, names, [f.name for f in folders], shlex.join(["python", *sys.argv]))
     if args.output:
-        args.output.write_text(json.dumps(results, indent=1))
-    print(markdown(results))
+        args.output.write_text(text)
+    else:
+        print(text)
 
 
 if __name__ == "__main__":

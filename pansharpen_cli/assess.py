@@ -1,67 +1,218 @@
-"""Scores a fused raster on the PAN grid at full resolution, tile by tile, whoever made it."""
+"""Scores rasters tile by tile, whoever made them: at full resolution, against a reference, and by Wald's protocol."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import metrics, physics
 from .errors import InputError
 from .fuse import Progress, Reach, axes_of, part_of, quiet, spans_of
 from .grid import Grid, Window, intersect, is_empty
-from .scene import Scene, Source, filled, open_raster
+from .physics import Axis, Span
+from .scene import MIN_MS_PIXELS, Scene, Source, data_bands, default_nodata, filled, open_raster
+from .sensors import band_name
 from .tiles import plan_tiles
+from .writer import raster_writer, to_dtype
 
 TILE = 512
+"""Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
+
+MARGIN = physics.MTF_REACH + 1
+"""PAN pixels around a tile that are read for the MTF filter."""
+
+SWAPPED = 0.25
+"""Bands count as swapped if another order leaves less than this share of the squared reprojection error."""
 
 Reader = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 """Reads a window in PAN pixels: values (bands, rows, cols) and valid (rows, cols); outside is invalid."""
 
 
-def full_resolution(scene: Scene, read: Reader, window: Window | None = None, progress: Progress = quiet) -> dict:
-    """HQNR, D_lambda_K, D_s and PAN detail correlation of a fused image over a window of the scene.
+@dataclass(frozen=True)
+class Score:
+    """Figures by name, None where one is undefined; `notes` say why.
 
-    The indices are the reference toolbox's with its 32 x 32 blocks, the MS expanded at the scene's true phase; blocks
-    with an invalid pixel are left out. Raises InputError if no block is valid.
+    `maps`: figures per 32 x 32 block of `window`, NaN where not measured.
+    """
+
+    figures: dict
+    maps: dict[str, np.ndarray]
+    window: Window
+    notes: list[str]
+
+
+# Full resolution
+
+
+def full_resolution(scene: Scene, read: Reader, window: Window | None = None, progress: Progress = quiet) -> Score:
+    """All full-resolution figures of a fused image over a window of the scene.
+
+    The indices are the reference toolbox's with its 32 x 32 blocks from the window's corner, the MS expanded at the
+    scene's true phase; blocks with an invalid pixel are left out. `reprojection` compares the image, blurred with the
+    MS's MTF and sampled at the exact phase, with the MS, where the whole kernel lies on valid pixels, in DN per band.
+    Raises InputError if no block is valid.
     """
     window = window or scene.window
-    axes = axes_of(scene)
-    reach = Reach(axes)
+    axes, reach = axes_of(scene), Reach(axes_of(scene))
     ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-    accumulator = metrics.FullResolution(scale=_index_scale(scene))
+    indices = metrics.FullResolution((window[1] - window[0], window[3] - window[2]), scale=_index_scale(scene))
+    reprojection = metrics.Reprojection(scene.bands)
+    crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
-        pan_window, ms_window = reach.windows(core)
-        data = scene.read(core, pan_window, ms_window)
+        around = intersect(_widened(core, MARGIN), window)
+        pan_window, ms_window = reach.windows(around)
+        data = scene.read(around, pan_window, ms_window)
         if data is None:
             continue
-        margin = physics.MTF_REACH
-        around = (core[0] - margin, core[1] + margin, core[2] - margin, core[3] + margin)
-        wide, wide_valid = filled(read, around)
-        inner = part_of(around, core)
-        valid = data.valid & wide_valid[inner]
+        wide = _widened(core, MARGIN)
+        values, seen = filled(read, wide)
+        valid = data.valid & seen[part_of(wide, around)]
         if not valid.any():
             continue
+        fused, ms = torch.from_numpy(values), torch.from_numpy(data.ms)
         up = physics.upsampler(axes, spans_of(core), spans_of(ms_window))
         reduce = physics.cubic_reducer(axes, spans_of(ms_window), spans_of(pan_window))
         pan = torch.from_numpy(data.pan).double()[None]
-        fused = torch.from_numpy(wide)
-        accumulator.update(
-            fused[(slice(None), *inner)].double(),
-            metrics.mtf_filter(fused, scene.gains, ratio, "valid").double(),
-            up(torch.from_numpy(data.ms).double()),
-            pan[(slice(None), *part_of(pan_window, core))],
+        kernel_rim = MARGIN - physics.MTF_REACH
+        blurred = metrics.mtf_filter(
+            fused[:, kernel_rim : fused.shape[1] - kernel_rim, kernel_rim : fused.shape[2] - kernel_rim],
+            scene.gains,
+            ratio,
+            "valid",
+        )
+        indices.update(
+            fused[(slice(None), *part_of(wide, around))].double(),
+            blurred.double(),
+            up(ms.double()),
+            pan[(slice(None), *part_of(pan_window, around))],
             up(reduce(pan)),
             torch.from_numpy(valid),
+            core=part_of(around, core),
+            at=(core[0] - window[0], core[2] - window[2]),
         )
+        own = (*_centred(axes[0], core[:2]), *_centred(axes[1], core[2:]))
+        if not is_empty(own):
+            degraded = _degraded(axes, own, wide, fused, scene.gains)
+            target = ms[(slice(None), *part_of(ms_window, own))].double()
+            whole = np.zeros(seen.shape, bool)
+            whole[part_of(wide, around)] = valid
+            inside = torch.from_numpy(_covered(axes, own, wide, whole, physics.MTF_REACH))
+            reprojection.update(degraded, target, inside)
+            crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
-    return accumulator.compute()
+    figures: dict = dict(indices.compute())
+    notes = list(indices.notes)
+    try:
+        figures["reprojection"] = reprojection.compute()
+    except InputError as error:
+        figures["reprojection"] = None
+        notes.append(str(error))
+    _check_order(crossed)
+    return Score(figures, indices.maps, window, notes)
+
+
+def expected_detail(scene: Scene, window: Window | None = None, progress: Progress = quiet) -> float | None:
+    """The PAN detail correlation that this scene's bands ought to have: that of the MS with PAN degraded to its grid.
+
+    Both on the MS grid, PAN through its own MTF at the exact phase. None where the scene is too small or too flat.
+    """
+    window = window or scene.window
+    axes = axes_of(scene)
+    grid = (*_footprints(axes[0], window[:2]), *_footprints(axes[1], window[2:]))
+    if is_empty(grid):
+        return None
+    correlation = metrics.DetailCorrelation(scene.bands)
+    tiles = plan_tiles(grid, TILE // 2)
+    for i, tile in enumerate(tiles):
+        progress("scoring", i, len(tiles))
+        around = intersect(_widened(tile.core, correlation.reach), grid)
+        pan, ms, valid = _reduced(scene, axes, around)
+        if valid.any():
+            correlation.update(torch.from_numpy(ms).double(), pan, torch.from_numpy(valid), part_of(around, tile.core))
+    try:
+        return correlation.compute()
+    except InputError:
+        return None
+
+
+def _reduced(scene: Scene, axes: tuple[Axis, Axis], around: Window) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """PAN degraded to a window of the MS grid (1, rows, cols), the MS there, and where both are wholly valid."""
+    spans = spans_of(around)
+    pan_window = _joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans, strict=True)])
+    values, pan_valid = filled(scene.pan.read, pan_window)
+    ms, ms_valid = filled(scene.read_ms, around)
+    # in float32 a constant PAN stays constant
+    pan = _degraded(axes, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
+    return pan, ms, ms_valid & _covered(axes, around, pan_window, pan_valid)
+
+
+def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
+    """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
+    return physics.degrader(axes, spans_of(ms), spans_of(pan), gains)(image.double())
+
+
+def _covered(axes: tuple[Axis, Axis], ms: Window, pan: Window, valid: np.ndarray, reach: int = 0) -> np.ndarray:
+    """MS pixels with none but valid PAN pixels under them, or within `reach` of their centres."""
+    counts = np.pad((~valid).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    bounds = []
+    for axis, span, (first, last) in zip(axes, spans_of(ms), spans_of(pan), strict=True):
+        centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
+        lower = np.ceil(centre - half).astype(int) - first
+        upper = np.floor(centre + half).astype(int) + 1 - first
+        inside = (lower >= 0) & (upper <= last - first)
+        bounds.append((lower.clip(0, last - first), upper.clip(0, last - first), inside))
+    (r0, r1, rows), (c0, c1, cols) = bounds
+    invalid = counts[np.ix_(r1, c1)] - counts[np.ix_(r0, c1)] - counts[np.ix_(r1, c0)] + counts[np.ix_(r0, c0)]
+    return (invalid == 0) & rows[:, None] & cols[None, :]
+
+
+def _centred(axis: Axis, pan: Span) -> Span:
+    """MS pixels whose centres lie in a span of PAN pixels: each belongs to one tile."""
+    first, last = (int(np.ceil((p - axis.offset) / axis.ratio - 0.5 - 1e-9)) for p in pan)
+    return first, last
+
+
+def _footprints(axis: Axis, pan: Span) -> Span:
+    """MS pixels that lie in a span of PAN pixels with all of their area, to a PAN pixel."""
+    first = int(np.ceil((pan[0] - axis.offset - 0.5) / axis.ratio - 1e-6))
+    return first, int(np.floor((pan[1] - axis.offset + 0.5) / axis.ratio + 1e-6))
+
+
+def _widened(window: Window, margin: int) -> Window:
+    return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
+
+
+def _joined(spans: Sequence[Span]) -> Window:
+    return (*spans[0], *spans[1])
+
+
+def _squared_errors(x: Tensor, y: Tensor) -> Tensor:
+    """Sums over pixels of (x_i - y_j)^2 of all pairs of bands of (bands, pixels)."""
+    return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+
+
+def _check_order(errors: Tensor) -> None:
+    """Raises InputError if the bands, degraded, fit those of the MS far better in another order."""
+    given, best = float(errors.diagonal().sum()), float(errors.amin(1).sum())
+    if best >= SWAPPED * given:  # an assignment cannot be better than the best of each band
+        return
+    from scipy.optimize import linear_sum_assignment  # takes a third of a second to import
+
+    rows, order = linear_sum_assignment(errors.numpy())
+    if errors[rows, order].sum() < SWAPPED * given:
+        raise InputError(
+            f"the bands are in another order than the MS's: they fit its bands {','.join(str(b + 1) for b in order)}; "
+            "give the MS bands in that order with --bidx"
+        )
 
 
 def _index_scale(scene: Scene) -> float:
@@ -75,53 +226,89 @@ def _index_scale(scene: Scene) -> float:
         values, valid = scene.read_ms((row, min(row + 1, grid.height), 0, grid.width))
         seen = np.abs(values[:, valid][:, ::step_cols])
         peak = max(peak, float(seen.max()) if seen.size else 0.0)
+    return _scale_of(peak)
+
+
+def _scale_of(peak: float) -> float:
     return 2047.0 / peak if 0 < peak < 2047 else 1.0
 
 
+# Files
+
+
 @dataclass(frozen=True)
-class FusedRaster:
-    """A fused file seen from the PAN grid: `window` is what it covers there."""
+class Raster:
+    """A file seen from a grid: `origin` is its first pixel there, `window` what of it is scored."""
 
     source: Source
+    names: tuple[str | None, ...]
+    grid: Grid
     origin: tuple[int, int]
     window: Window
 
     @classmethod
-    def open(cls, path: str | os.PathLike, scene: Scene) -> FusedRaster:
-        """Raises InputError if the file is not on the PAN grid or has other bands than the MS."""
-        dataset = open_raster(os.fspath(path))
+    def open(cls, path: str | os.PathLike) -> Raster:
+        """A file on its own grid. Raises InputError if GDAL cannot open it."""
+        dataset, label = open_raster(os.fspath(path)), os.fspath(path)
+        bands, alpha = data_bands(dataset, label, [])
+        names = tuple(dataset.descriptions[b - 1] for b in bands)
         grid = Grid.of(dataset)
-        phase = scene.pan_grid.phase_of(grid) if grid.crs == scene.pan_grid.crs else None
-        label = os.fspath(path)
-        if phase is None:
-            raise InputError(
-                f"{label} is not on the PAN grid: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}"
-            )
-        rows, cols = round(phase.offset[0]), round(phase.offset[1])
-        if (
-            max(abs(r - 1) for r in phase.ratio) > 1e-5
-            or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
-        ):
-            raise InputError(
-                f"{label} is not on the PAN grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN "
-                f"pixels, its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} PAN pixels off"
-            )
-        bands = [
-            b
-            for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if c.name != "alpha" or dataset.count == scene.bands
-        ]
-        if len(bands) != scene.bands:
-            raise InputError(
-                f"{label} has {len(bands)} bands, the MS has {scene.bands}; choose the MS bands with --bidx"
-            )
-        alpha = next((b for b in dataset.indexes if b not in bands), None)
-        covered = intersect((rows, rows + grid.height, cols, cols + grid.width), scene.full)
-        if is_empty(covered):
-            raise InputError(
-                f"{label} does not overlap the scene: it covers {grid.describe()}, the PAN {scene.pan_grid.describe()}"
-            )
-        return cls(Source(dataset, bands, label, None, alpha), (rows, cols), covered)
+        return cls(Source(dataset, bands, label, None, alpha), names, grid, (0, 0), (0, grid.height, 0, grid.width))
+
+    @classmethod
+    def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
+        """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
+        return cls._on(
+            path, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", "choose the MS bands with --bidx"
+        )
+
+    @classmethod
+    def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+        """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
+        return cls._on(path, reference.grid, reference.window, reference.names, "reference", "reference", "")
+
+    @classmethod
+    def _on(
+        cls, path, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
+    ) -> Raster:
+        raster = cls.open(path)
+        label, own = raster.source.label, raster.grid
+        try:
+            if own.crs != grid.crs:
+                raise InputError(
+                    f"{label} is not on the {place} grid: its CRS is {own.crs or 'missing'}, the {place}'s "
+                    f"{grid.crs or 'missing'}"
+                )
+            phase = grid.phase_of(own)
+            if phase is None:
+                raise InputError(
+                    f"{label} is not on the {place} grid: it is rotated or mirrored against it; it covers "
+                    f"{own.describe()}, the {place} {grid.describe()}"
+                )
+            rows, cols = round(phase.offset[0]), round(phase.offset[1])
+            if (
+                max(abs(r - 1) for r in phase.ratio) > 1e-5
+                or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
+            ):
+                raise InputError(
+                    f"{label} is not on the {place} grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} "
+                    f"{place} pixels, its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} {place} pixels off"
+                )
+            count = len(raster.source.bands)
+            if count != len(names):
+                raise InputError(
+                    f"{label} has {count} bands, the {bands_of} has {len(names)}" + (f"; {hint}" if hint else "")
+                )
+            _check_names(label, raster.names, names, bands_of, hint)
+            covered = intersect((rows, rows + own.height, cols, cols + own.width), within)
+            if is_empty(covered):
+                raise InputError(
+                    f"{label} does not overlap the scene: it covers {own.describe()}, the {place} {grid.describe()}"
+                )
+        except InputError:
+            raster.close()
+            raise
+        return cls(raster.source, raster.names, grid, (rows, cols), covered)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         r, c = self.origin
@@ -129,6 +316,25 @@ class FusedRaster:
 
     def close(self) -> None:
         self.source.dataset.close()
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _check_names(
+    label: str, given: Sequence[str | None], wanted: Sequence[str | None], bands_of: str, hint: str
+) -> None:
+    """Raises InputError if both files name their bands and the names say that the order differs."""
+    ours, theirs = [band_name(n) for n in given], [band_name(n) for n in wanted]
+    if None in ours or None in theirs or ours == theirs:
+        return
+    raise InputError(
+        f"the bands of {label} are {', '.join(map(str, ours))}, those of the {bands_of} {', '.join(map(str, theirs))}"
+        + (f"; {hint}" if hint else "")
+    )
 
 
 def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) -> Reader:
@@ -145,3 +351,113 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
         return data, mask
 
     return read
+
+
+# Against a reference
+
+
+def peak_of(reference: Raster) -> float:
+    """The DN value that PSNR and SSIM count as full: the end of the reference's bit depth, or its largest float."""
+    peak = 0.0
+    for tile in plan_tiles(reference.window, 2 * TILE):
+        values, valid = reference.read(tile.core)
+        if valid.any():
+            peak = max(peak, float(values[:, valid].max()))
+    if peak <= 0:
+        raise InputError(f"{reference.source.label} has no positive value to measure against")
+    if np.dtype(reference.source.dataset.dtypes[0]).kind == "f":
+        return peak
+    return float((1 << int(peak).bit_length()) - 1)
+
+
+def against_reference(reference: Raster, fused: Raster, ratio: float, peak: float, progress: Progress = quiet) -> Score:
+    """All reduced-resolution figures of a fused image against the true bands, over what both cover.
+
+    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM. Raises InputError if no pixel is
+    valid in both.
+    """
+    window = fused.window
+    real = np.dtype(reference.source.dataset.dtypes[0]).kind == "f"
+    indices = metrics.ReducedResolution(
+        (window[1] - window[0], window[3] - window[2]), ratio, peak, scale=_scale_of(peak) if real else 1.0
+    )
+    expected = scored = 0
+    tiles = plan_tiles(window, TILE)
+    for i, tile in enumerate(tiles):
+        progress("scoring", i, len(tiles))
+        core = tile.core
+        around = intersect(_widened(core, indices.reach), window)
+        truth, known = filled(reference.read, around)
+        values, seen = filled(fused.read, around)
+        valid = known & seen
+        own = part_of(around, core)
+        expected, scored = expected + int(known[own].sum()), scored + int(valid[own].sum())
+        indices.update(
+            torch.from_numpy(truth).double(),
+            torch.from_numpy(values).double(),
+            torch.from_numpy(valid),
+            core=own,
+            at=(core[0] - window[0], core[2] - window[2]),
+        )
+    progress("scoring", len(tiles), len(tiles))
+    figures: dict = dict(indices.compute())
+    notes = list(indices.notes)
+    if scored < 0.95 * expected:
+        notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
+    return Score(figures, indices.maps, window, notes)
+
+
+# Wald's protocol
+
+
+@dataclass(frozen=True)
+class ReducedPair:
+    """A pair degraded by its own ratio, and the MS that a fusion of it ought to give: paths of GeoTIFFs."""
+
+    pan: Path
+    ms: Path
+    reference: Path
+
+
+def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPair:
+    """Wald's protocol at the exact phase: PAN on the MS grid, MS on a grid coarser by the same ratio and offset.
+
+    Wald et al., "Fusion of satellite images of different spatial resolutions", 1997; each band and PAN through its
+    MTF (gains at Nyquist), rounded to the files' types. Raises InputError if the scene is too small for it.
+    """
+    axes = axes_of(scene)
+    fine = (*_footprints(axes[0], scene.window[:2]), *_footprints(axes[1], scene.window[2:]))
+    coarse = (*_footprints(axes[0], fine[:2]), *_footprints(axes[1], fine[2:]))
+    if min(coarse[1] - coarse[0], coarse[3] - coarse[2]) < MIN_MS_PIXELS:
+        raise InputError(
+            f"{scene.ms[0].label} is too small for Wald's protocol: {fine[1] - fine[0]} x {fine[3] - fine[2]} MS "
+            f"pixels make less than {MIN_MS_PIXELS} when degraded once more"
+        )
+    pair = ReducedPair(folder / "pan.tif", folder / "ms.tif", folder / "reference.tif")
+    fine_grid = scene.ms_grid.window(fine)
+    coarse_grid = scene.ms_grid.coarser(scene.phase, coarse)
+    pan_type = np.dtype(scene.pan.dataset.dtypes[scene.pan.bands[0] - 1])
+    ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
+    with (
+        raster_writer(pair.pan, fine_grid, 1, pan_type, ("PAN",)) as write_pan,
+        raster_writer(pair.reference, fine_grid, scene.bands, ms_type, scene.band_names) as write_reference,
+    ):
+        tiles = plan_tiles(fine, TILE // 2)
+        for i, tile in enumerate(tiles):
+            progress("degrading", i, len(tiles))
+            pan, ms, valid = _reduced(scene, axes, tile.core)
+            at = _relative(tile.core, fine)
+            write_pan(at, to_dtype(pan.numpy(), valid, pan_type, default_nodata(pan_type)))
+            write_reference(at, to_dtype(ms, valid, ms_type, default_nodata(ms_type)))
+    with raster_writer(pair.ms, coarse_grid, scene.bands, ms_type, scene.band_names) as write_ms:
+        for tile in plan_tiles(coarse, TILE // 4):
+            around = _joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
+            ms, ms_valid = filled(scene.read_ms, around)
+            low = _degraded(axes, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
+            valid = _covered(axes, tile.core, around, ms_valid)
+            write_ms(_relative(tile.core, coarse), to_dtype(low, valid, ms_type, default_nodata(ms_type)))
+    return pair
+
+
+def _relative(window: Window, origin: Window) -> Window:
+    return window[0] - origin[0], window[1] - origin[0], window[2] - origin[2], window[3] - origin[2]

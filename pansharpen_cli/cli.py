@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +58,8 @@ def _main(
 Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
 Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
@@ -71,7 +74,7 @@ def fuse(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")],
     method: Annotated[
-        str, typer.Option(help="glpnet (any bands), fusionnet (4 or 8 bands) or none (up-sampling).")
+        str, typer.Option(help="glpnet, fusionnet or a classical method: exp, gsa, bt-h, mtf-glp-fs ... (see docs).")
     ] = "glpnet",
     weights: Annotated[
         str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")
@@ -79,7 +82,7 @@ def fuse(
     sensor: Sensor = "auto",
     adapt: Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")] = Adapt.fast,
     adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     tile_size: Annotated[
         int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
@@ -98,9 +101,9 @@ def fuse(
         list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
     ] = None,
     overviews: Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    overwrite: Overwrite = False,
     score: Annotated[bool, typer.Option(help="Measure the quality of what was written.")] = True,
-    report: Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
     quicklook: Annotated[Path | None, typer.Option(help="Write a PNG to look at.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -124,41 +127,130 @@ def fuse(
     options = Options(method, weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
     with _Progress(quiet, verbose) as progress:
         facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
-    _finish(facts, as_json, quiet)
+    _print(facts, as_json, quiet)
 
 
 @app.command()
 def evaluate(
-    fused: Annotated[str, typer.Argument(help="Fused raster on the PAN grid, whoever made it.", metavar="FUSED")],
-    pan: Annotated[str, typer.Option(help="Panchromatic raster.")],
-    ms: Annotated[list[str], typer.Option(help="Multispectral raster; again for more files.")],
+    fused: Annotated[
+        list[str] | None, typer.Argument(help="Fused rasters, whoever made them.", metavar="FUSED...")
+    ] = None,
+    pan: Annotated[str | None, typer.Option(help="Panchromatic raster.")] = None,
+    ms: Annotated[list[str] | None, typer.Option(help="Multispectral raster; again for more files.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="True bands at the fused resolution to compare with.", metavar="GT")
+    ] = None,
+    wald: Annotated[
+        bool, typer.Option("--wald", help="Degrade PAN and MS by their ratio, fuse them, compare with the MS.")
+    ] = False,
+    methods: Annotated[
+        str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
+    ] = None,
+    adapt: Annotated[Adapt, typer.Option(help="With --wald: adaptation of the networks.")] = Adapt.fast,
+    device: Device = "auto",
+    ratio: Annotated[
+        float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels, for ERGAS; default 4.", min=1.0)
+    ] = None,
+    peak: Annotated[
+        float | None, typer.Option(help="Full value in DN, for PSNR and SSIM; default: that of the bit depth.")
+    ] = None,
     sensor: Sensor = "auto",
     bidx: Bidx = None,
     nodata: Nodata = None,
+    maps: Annotated[
+        Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
+    overwrite: Overwrite = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. HQNR=0.9.", metavar="FIGURE=VALUE"),
+    ] = None,
     as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a fused raster at full resolution: HQNR, D_lambda_K, D_s, PAN detail correlation."""
+    """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     from . import job
+    from .fuse import Options
 
-    open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata, "extent": "pan"}
+    _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
+    kind = "wald" if wald else "full" if reference is None else "reference"
+    if ratio is not None and kind != "reference":
+        raise InputError("--ratio belongs to --reference; otherwise the files tell it")
+    if peak is not None and (kind == "full" or not peak > 0):
+        raise InputError("--peak takes a positive value and belongs to --reference and --wald")
+    limits = _limits(fail_under or ())
+    job.check_limits(kind, limits)
+    output = job.EvaluationOutput(report, maps, overwrite)
+    open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata}
     with _Progress(quiet, verbose) as progress:
-        facts = job.evaluate_file(fused, job.Pair(pan, ms, open_options), progress)
-    _finish(facts, as_json, quiet)
+        if reference is not None:
+            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress)
+        elif wald:
+            options = Options(adapt=adapt.value, device=device)
+            names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
+            pair = job.Pair(pan or "", ms or (), open_options)
+            facts = job.evaluate_wald(pair, names, options, peak, output, progress)
+        else:
+            pair = job.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
+            facts = job.evaluate(fused or (), pair, output, progress)
+    below = job.shortfalls(facts, limits)
+    _print(facts, as_json, quiet, as_csv)
+    for line in below:
+        typer.echo(f"error: {line}", err=True)
+    if below:
+        raise typer.Exit(3)
 
 
-def _finish(facts: dict, as_json: bool, quiet: bool) -> None:
-    from .report import table, to_json
+def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: bool, as_csv: bool) -> None:
+    """Raises InputError for options that do not go together."""
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other")
+    if wald:
+        if fused or reference is not None:
+            raise InputError("--wald fuses by itself: it takes --pan, --ms and --methods, no fused file or reference")
+        if not methods:
+            raise InputError("--wald needs --methods, e.g. --methods exp,gsa,glpnet or --methods all")
+    else:
+        if methods:
+            raise InputError("--methods belongs to --wald")
+        if not fused:
+            raise InputError("name one or more fused files, or use --wald")
+    if reference is not None:
+        if pan is not None or ms:
+            raise InputError("--reference takes no --pan and --ms: the fused files are compared with it alone")
+    elif pan is None or not ms:
+        raise InputError("evaluate needs --pan and --ms, or --reference")
+
+
+def _limits(texts: Sequence[str]) -> dict[str, float]:
+    limits = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        try:
+            limits[name.strip().lower()] = float(value)
+            if not sign or not math.isfinite(limits[name.strip().lower()]):
+                raise ValueError
+        except ValueError:
+            raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. HQNR=0.9, not '{text}'") from None
+    return limits
+
+
+def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> None:
+    from .report import ranking, ranking_csv, table, to_json
 
     if not quiet:
         for warning in facts["warnings"]:
             typer.echo(f"warning: {warning}", err=True)
     if as_json:
         typer.echo(to_json(facts))
+    elif as_csv:
+        typer.echo(ranking_csv(facts), nl=False)
     elif not quiet:
-        typer.echo(table(facts))
+        typer.echo(ranking(facts) if "results" in facts else table(facts))
 
 
 class _Progress:

@@ -52,6 +52,16 @@ class Grid:
         r0, r1, c0, c1 = window
         return Grid(self.crs, self.transform * Affine.translation(c0, r0), r1 - r0, c1 - c0)
 
+    def coarser(self, phase: Phase, window: Window) -> Grid:
+        """A window of the grid that lies on this one as an MS grid of that phase lies on its PAN grid."""
+        ratio, offset = phase.ratio, phase.offset
+        transform = self.transform * Affine.translation(offset[1], offset[0]) * Affine.scale(ratio[1], ratio[0])
+        return Grid(self.crs, transform, window[1], window[3]).window(window)
+
+    def blocks(self, size: int, shape: tuple[int, int]) -> Grid:
+        """The grid whose pixels are blocks of size x size pixels from this one's corner."""
+        return Grid(self.crs, self.transform * Affine.scale(size), *shape)
+
     def pixels_of(self, bounds: tuple[float, float, float, float]) -> Window:
         """The pixels whose centres lie inside CRS bounds (left, bottom, right, top), not clipped."""
         left, bottom, right, top = bounds

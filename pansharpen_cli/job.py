@@ -1,24 +1,63 @@
-"""The whole job of `pansharpen fuse` and `pansharpen evaluate`: from paths to a finished file and its report."""
+"""The whole job of `pansharpen fuse` and `pansharpen evaluate`: from paths to finished files and their report."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from . import __version__, assess, fuse, report
+import numpy as np
+import torch
+
+from . import __version__, assess, classical, fuse, gallery, report
+from .assess import Raster, Score, array_reader
 from .errors import InputError
-from .fuse import Fit, Options, Progress
+from .fuse import Fit, Options, Progress, quiet
+from .gallery import Pictures
+from .grid import Grid, Window
+from .models import REGISTRY
 from .scene import Scene
-from .writer import SceneWriter, check_target, gdal_messages, parse_creation_options
+from .writer import (
+    SceneWriter,
+    check_target,
+    gdal_messages,
+    parse_creation_options,
+    raster_versions,
+    raster_writer,
+    to_dtype,
+)
 
 SCHEMA = "pansharpen-report/1"
-STAGES = ("reading", "adapting", "fusing", "scoring")
+EVALUATION_SCHEMA = "pansharpen-evaluation/1"
+STAGES = ("reading", "fitting", "adapting", "fusing", "scoring")
+
+COMPARED = ("exp", "mtf-glp-fs")
+"""Methods that an HTML report puts beside the result."""
+
+COMPARED_SIDE = 1024
+"""Side of the part of a larger scene on which they are compared, in PAN pixels: whole blocks of the indices."""
+
+SHOWN = 4
+"""Results of an evaluation whose pictures are in its HTML report, best first."""
+
+FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
+REFERENCE_MAPS = ("q2n", "sam")
+"""Figures of which `evaluate --map` writes maps."""
+
+_AGAINST_REFERENCE = ("q2n", "q", "scc", "psnr", "ssim", "cc")
+HIGHER_IS_BETTER = {"full": ("hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
+"""Figures by kind of evaluation of which a least value can be asked for."""
+
+BLOCK = 32
+"""Side of the blocks of the maps, in PAN pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +85,7 @@ class Output:
     report: Path | None = None
 
 
-def no_progress(stage: str, done: int, total: int) -> None: ...
-
-
-def fuse_scene(
-    pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = no_progress
-) -> dict:
+def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
     Raises InputError for bad input or options before anything is written, PansharpenError for failures while running.
@@ -61,6 +95,7 @@ def fuse_scene(
     targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
     if len({os.path.abspath(p) for p in targets}) < len(targets):
         raise InputError("the output, the report and the quicklook need different paths")
+    illustrated = _is_html(output.report)
     with gdal_messages() as said, pair.open() as scene:
         for target in targets:
             check_target(target, _input_files(scene), output.overwrite)
@@ -72,44 +107,308 @@ def fuse_scene(
             valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
             fused_seconds = time.perf_counter() - clock
-            quality, score_seconds = None, 0.0
-            if score:
-                clock = time.perf_counter()
-                raster = assess.FusedRaster.open(written, scene)
-                try:
-                    quality = _scored(scene, raster, progress)
-                finally:
-                    raster.close()
+            quality, comparison, pictures = None, None, None
+            clock = time.perf_counter()
+            with Raster.on_scene(written, scene) as raster:
+                measured = _scored(scene, raster, progress) if score else None
                 score_seconds = time.perf_counter() - clock
+                if measured is not None:
+                    quality = _quality(measured, scene, assess.expected_detail(scene, scene.window, progress))
+                    score_seconds = time.perf_counter() - clock
+                if illustrated:
+                    pictures = _pictures(scene, raster, measured, progress)
+                    if measured is not None:
+                        comparison = _comparison(scene, raster, measured, progress)
             picture = report.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
+            facts["comparison"] = comparison
             writer.commit(_provenance(facts))
     facts["warnings"] += said.notes()
     facts["seconds"]["total"] = time.perf_counter() - started
     if output.quicklook and picture is not None:
         report.write_picture(output.quicklook, picture)
-    if output.report:
+    if output.report and pictures is not None:
+        report.write_html(output.report, facts, [(output.path.name, pictures)])
+    elif output.report:
         report.write_json(output.report, facts)
     return facts
 
 
-def evaluate_file(fused: str, pair: Pair, progress: Progress = no_progress) -> dict:
-    """Full-resolution figures of any file on the PAN grid. Raises InputError if it does not fit the scene."""
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """Where an evaluation writes: a report (.html or .json) and a folder of maps; nothing by default."""
+
+    report: Path | None = None
+    maps: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass
+class _Result:
+    """One scored image of an evaluation; `show` reads its pictures."""
+
+    name: str
+    path: str | None
+    quality: dict
+    score: Score
+    grid: Grid
+    show: Callable[[], Pictures]
+
+
+def evaluate(
+    files: Sequence[str], pair: Pair, output: EvaluationOutput = EvaluationOutput(), progress: Progress = quiet
+) -> dict:
+    """Full-resolution figures of any files on the PAN grid, ranked by HQNR: the facts of an evaluation.
+
+    Each is scored on the part of the scene that it covers. Raises InputError if one does not fit the scene.
+    """
     with gdal_messages() as said, pair.open() as scene:
-        raster = assess.FusedRaster.open(fused, scene)
+        _check_outputs(output, {*_input_files(scene), *files}, files, FULL_MAPS)
+
+        def result(path: str) -> _Result:
+            with Raster.on_scene(path, scene) as raster:
+                score = assess.full_resolution(scene, raster.read, raster.window, progress)
+            expected = assess.expected_detail(scene, raster.window, progress)
+
+            def show() -> Pictures:
+                with Raster.on_scene(path, scene) as raster:
+                    return _pictures(scene, raster, score, progress)
+
+            return _Result(path, path, _quality(score, scene, expected), score, scene.pan_grid, show)
+
+        results = [result(path) for path in dict.fromkeys(files)]
+        return _finish("full", results, output, scene, [*scene.warnings, *said.notes()], FULL_MAPS)
+
+
+def evaluate_against(
+    reference: str,
+    files: Sequence[str],
+    ratio: float,
+    peak: float | None = None,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+) -> dict:
+    """Reduced-resolution figures of files against the true bands on the same grid, ranked by Q2n.
+
+    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default the end of the
+    reference's bit depth. Raises InputError if a file does not fit the reference.
+    """
+    with gdal_messages() as said, Raster.open(reference) as truth:
+        _check_outputs(output, {reference, *files}, files, REFERENCE_MAPS)
+        peak = peak or assess.peak_of(truth)
+        results = [_compared_with(truth, path, path, path, ratio, peak, progress) for path in dict.fromkeys(files)]
+        return _finish("reference", results, output, None, said.notes(), REFERENCE_MAPS)
+
+
+def evaluate_wald(
+    pair: Pair,
+    methods: Sequence[str],
+    options: Options,
+    peak: float | None = None,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+) -> dict:
+    """Wald's protocol: the pair degraded at its exact phase, fused by each method, compared with the MS itself.
+
+    `methods`: names, or "all". Raises InputError for a method that does not take this scene; of "all" it is left out
+    with a warning.
+    """
+    every = list(methods) == ["all"]
+    names = list(dict.fromkeys(available() if every else methods))
+    with gdal_messages() as said, pair.open() as scene, tempfile.TemporaryDirectory(prefix="pansharpen-") as temporary:
+        _check_outputs(output, _input_files(scene), names, REFERENCE_MAPS)
+        folder = Path(temporary)
+        reduced = assess.degrade(scene, folder, progress)
+        ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
+        low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name})
+        results, notes = [], list(scene.warnings)
+        with Raster.open(reduced.reference) as truth:
+            peak = peak or assess.peak_of(truth)
+            for name in names:
+                path = folder / f"{name}.tif"
+                try:
+                    _fuse_plainly(low, path, replace(options, method=name), progress)
+                except InputError as error:
+                    if not every:
+                        raise
+                    notes.append(f"{name} is left out: {error}")
+                    continue
+                results.append(_compared_with(truth, str(path), name, None, ratio, peak, progress))
+            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS)
+
+
+def available() -> list[str]:
+    """Names of all methods and networks."""
+    return [*classical.METHODS, *REGISTRY]
+
+
+def check_limits(kind: str, limits: Mapping[str, float]) -> None:
+    """Raises InputError for a limit on what is no figure of that kind of evaluation, or is the better the lower."""
+    for figure in limits:
+        if figure not in HIGHER_IS_BETTER[kind]:
+            known = ", ".join(f.upper() for f in HIGHER_IS_BETTER[kind])
+            raise InputError(f"--fail-under knows {known} here, not '{figure.upper()}'")
+
+
+def shortfalls(facts: Mapping, limits: Mapping[str, float]) -> list[str]:
+    """What of an evaluation is below the given limits, one line each; a figure that is undefined is below any."""
+    lines = []
+    for figure, limit in limits.items():
+        for result in facts["results"]:
+            value = result["quality"][figure]
+            if value is None or value < limit:
+                shown = "undefined" if value is None else f"{value:.4f}"
+                lines.append(f"{result['name']}: {figure.upper()} is {shown}, under {limit:g}")
+    return lines
+
+
+def _compared_with(
+    truth: Raster, path: str, name: str, shown_path: str | None, ratio: float, peak: float, progress: Progress
+) -> _Result:
+    with Raster.on_reference(path, truth) as raster:
+        score = assess.against_reference(truth, raster, ratio, peak, progress)
+
+    def show() -> Pictures:
+        with Raster.on_reference(path, truth) as raster:
+            return replace(
+                gallery.collect_reference(
+                    truth.read, raster.read, raster.window, truth.names, progress=partial(progress, "drawing")
+                ),
+                maps=score.maps,
+            )
+
+    quality = dict(score.figures) | {
+        "ratio": ratio,
+        "peak": peak,
+        "measured_on": "against the reference, its valid pixels that the image covers",
+    }
+    return _Result(name, shown_path, quality, score, truth.grid, show)
+
+
+def _fuse_plainly(pair: Pair, path: Path, options: Options, progress: Progress) -> None:
+    with pair.open() as scene, SceneWriter(path, scene) as writer:
+        fit = fuse.fit(scene, options, progress)
+        fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+        writer.finish()
+        writer.commit({"METHOD": options.method})
+
+
+def _finish(
+    kind: str,
+    results: list[_Result],
+    output: EvaluationOutput,
+    scene: Scene | None,
+    warnings: Sequence[str],
+    maps: Sequence[str],
+) -> dict:
+    """Rank, write what is asked for and return the facts."""
+    key = "hqnr" if kind == "full" else "q2n"
+    results.sort(key=lambda r: -1.0 if r.quality[key] is None else r.quality[key], reverse=True)
+    facts = {
+        "schema": EVALUATION_SCHEMA,
+        "version": __version__,
+        "command": _command(),
+        "software": _software(),
+        "kind": kind,
+        "scene": _scene_facts(scene) if scene is not None else None,
+        "results": [
+            {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality} for rank, r in enumerate(results, 1)
+        ],
+        "warnings": [*warnings, *dict.fromkeys(n for r in results for n in r.score.notes)],
+    }
+    if output.maps is not None:
+        for result in results:
+            _write_maps(output.maps, result, maps)
+    if _is_html(output.report):
+        assert output.report is not None
+        shown = [(r.name, r.show()) for r in results[:SHOWN]]
+        report.write_html(output.report, facts, shown)
+    elif output.report is not None:
+        report.write_json(output.report, facts)
+    return facts
+
+
+def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
+    """Raises InputError before anything is measured if something could not be written in the end."""
+    _is_html(output.report)
+    if output.report is not None:
+        check_target(output.report, inputs, output.overwrite)
+    if output.maps is None:
+        return
+    stems = [Path(n).stem for n in dict.fromkeys(names)]
+    if len(set(stems)) < len(stems):
+        raise InputError("--map names its files after the fused ones: these need different names")
+    try:
+        output.maps.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {output.maps}: {error.strerror}") from error
+    for stem in stems:
+        for figure in maps:
+            check_target(output.maps / f"{stem}_{figure}.tif", inputs, output.overwrite)
+
+
+def _write_maps(folder: Path, result: _Result, maps: Sequence[str]) -> None:
+    for figure in maps:
+        values = result.score.maps[figure]
+        grid = result.grid.window(result.score.window).blocks(BLOCK, values.shape)
+        with raster_writer(
+            folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,)
+        ) as write:
+            write((0, grid.height, 0, grid.width), values[None].astype(np.float32))
+
+
+def _is_html(path: Path | None) -> bool:
+    """Which kind of report a path asks for. Raises InputError if its ending says neither."""
+    if path is None or path.suffix.lower() == ".json":
+        return False
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report takes a .html or a .json file, not {path}")
+    return True
+
+
+def _pictures(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
+    detail = score.maps["detail"] if score is not None else None
+    pictures = gallery.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
+    shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
+    return replace(pictures, maps=shown)
+
+
+def _comparison(scene: Scene, raster: Raster, score: Score, progress: Progress) -> dict:
+    """The result beside other methods: on the whole of a small scene, on the part richest in detail of a large one."""
+    window = _richest_part(scene.window, score.maps["detail"])
+    part = replace(scene, full=window, window=window)
+    expected = assess.expected_detail(part)
+    own = score if window == scene.window else assess.full_resolution(scene, raster.read, window)
+    rows = [{"name": "this result", **_quality(own, part, expected)}]
+    for name in COMPARED:
         try:
-            figures = assess.full_resolution(scene, raster.read, raster.window, progress)
-        finally:
-            raster.close()
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "fused": fused,
-            "scene": _scene_facts(scene),
-            "quality": _quality(figures, scene),
-            "warnings": scene.warnings + said.notes(),
-        }
+            fused, valid = fuse.fuse_array(part, fuse.fit(part, Options(method=name), progress).fuser)
+            values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
+            measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
+        except InputError:  # too little of it is valid
+            continue
+        rows.append({"name": name, **_quality(measured, part, expected)})
+    place = (
+        "the whole scene"
+        if window == scene.window
+        else (
+            f"rows {window[0]}-{window[1]}, columns {window[2]}-{window[3]} of the PAN, to which the others were fitted"
+        )
+    )
+    return {"measured_on": place, "rows": rows}
+
+
+def _richest_part(window: Window, detail: np.ndarray) -> Window:
+    """The whole of a small window; else the square with the most detail, on the lattice of blocks."""
+    blocks = COMPARED_SIDE // BLOCK
+    if min(detail.shape) <= blocks and max(detail.shape) <= 2 * blocks:
+        return window
+    rows, cols = (min(n, blocks) for n in detail.shape)
+    sums = np.pad(np.nan_to_num(detail), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
+    r, c = (int(i) * BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
+    return window[0] + r, window[0] + r + rows * BLOCK, window[2] + c, window[2] + c + cols * BLOCK
 
 
 def _input_files(scene: Scene) -> set[str]:
@@ -118,25 +417,32 @@ def _input_files(scene: Scene) -> set[str]:
     return {*scene.paths, *(f for d in datasets for f in getattr(d, "src_dataset", d).files)}
 
 
-def _scored(scene: Scene, raster: assess.FusedRaster, progress: Progress) -> dict | None:
+def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
     """The figures, or None with a warning where the scene has no whole valid block to measure."""
     try:
-        return _quality(assess.full_resolution(scene, raster.read, scene.window, progress), scene)
+        score = assess.full_resolution(scene, raster.read, scene.window, progress)
     except InputError as error:
         scene.warnings.append(str(error))
         return None
+    scene.warnings.extend(score.notes)
+    return score
 
 
-def _quality(figures: Mapping, scene: Scene) -> dict:
+def _quality(score: Score, scene: Scene, expected: float | None) -> dict:
     return {
-        "hqnr": figures["hqnr"],
-        "d_lambda_k": figures["d_lambda_k"],
-        "d_s": figures["d_s"],
-        "pan_detail_correlation": figures["pan_detail_correlation"],
-        "blocks": figures["blocks"],
+        **score.figures,
+        "pan_detail_expected": expected,
         "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }
+
+
+def _command() -> str:
+    return shlex.join(["pansharpen", *sys.argv[1:]])
+
+
+def _software() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
 
 
 def _scene_facts(scene: Scene) -> dict:
@@ -161,14 +467,15 @@ def _report(
     scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
-    adaptation = {"mode": options.adapt if options.method != "none" else "off"}
+    adaptation = {"mode": options.adapt if fit.card is not None else "off"}
     if fit.outcome is not None:
         adaptation |= fit.outcome.as_dict()
     total = time.perf_counter() - started
     return {
         "schema": SCHEMA,
         "version": __version__,
-        "command": shlex.join(["pansharpen", *sys.argv[1:]]),
+        "command": _command(),
+        "software": _software(),
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
@@ -219,6 +526,6 @@ def _provenance(facts: dict) -> dict[str, str]:
             if "total" in adaptation[name]:
                 tags[f"ADAPT_LOSS_{name.upper()}"] = f"{adaptation[name]['total']:.6g}"
     for key in ("hqnr", "d_lambda_k", "d_s"):
-        if quality:
+        if quality and quality[key] is not None:
             tags[key.upper()] = f"{quality[key]:.6f}"
     return {k: str(v) for k, v in tags.items() if v is not None}

@@ -320,18 +320,18 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
 
 
 def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Source, list[Source]]:
-    pan_bands, pan_alpha = _split_alpha(pan_ds, pan, notes)
+    pan_bands, pan_alpha = data_bands(pan_ds, pan, notes)
     if len(pan_bands) != 1:
         hint = "; are PAN and MS swapped?" if all(d.count == 1 for d in ms_ds) or len(ms_ds) == 1 else ""
         raise InputError(f"{pan} has {len(pan_bands)} bands, a PAN has one{hint}")
     sources = []
     for ds, path in zip(ms_ds, ms, strict=True):
-        bands, alpha = _split_alpha(ds, path, notes)
+        bands, alpha = data_bands(ds, path, notes)
         sources.append(Source(ds, bands, path, nodata, alpha))
     return Source(pan_ds, pan_bands, pan, nodata, pan_alpha), sources
 
 
-def _split_alpha(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
+def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
     """Data bands and the alpha band. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
     alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'."""
     bands = list(ds.indexes)
@@ -515,9 +515,14 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
             if value is nodata:
                 raise InputError(f"--nodata {nodata:g} does not fit the output type {dtype}")
             notes.append(f"the nodata value {value:g} does not fit {dtype}; another one is used in the output")
-    if kind.kind == "f":
+    return default_nodata(kind)
+
+
+def default_nodata(dtype: np.dtype) -> float:
+    """What stands for nodata where no file says: 0, the minimum of signed types, NaN."""
+    if dtype.kind == "f":
         return float("nan")
-    return 0.0 if kind.kind == "u" else float(np.iinfo(kind).min)
+    return 0.0 if dtype.kind == "u" else float(np.iinfo(dtype).min)
 
 
 def _fits(kind: np.dtype, value: float) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,9 @@ class Tiles:
 class Outcome:
     """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`).
 
-    `step` is the part of the trained correction that was kept.
+    `step` is the part of the trained correction that was kept. `history` has one entry per epoch: `epoch`, the mean of
+    each loss term and their weighted `total` over the training tiles, and `held_out`, the total on held-out tiles, in
+    epochs after which it was judged.
     """
 
     kept: bool
@@ -101,6 +103,7 @@ class Outcome:
     before: dict[str, float]
     after: dict[str, float]
     reason: str
+    history: list[dict[str, float]] = field(default_factory=list)
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -255,20 +258,27 @@ def adapt(
     before = problem.judge(None, judge)
     steps = max(1, n // settings.batch)
     best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0
+    history: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * (1 - epoch / settings.epochs) ** 0.5
         order, reduced_order = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
+        seen = []
         for part, reduced_part in zip(order.chunk(steps), _chunks(reduced_order, steps), strict=False):
-            loss = problem.total(problem.terms(tailor, cache, part, reduced_part))
+            terms = problem.terms(tailor, cache, part, reduced_part)
+            loss = problem.total(terms)
+            seen.append({k: v.detach() for k, v in (terms | {"total": loss}).items()})
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
         epochs = epoch + 1
+        history.append({"epoch": epochs} | {k: float(torch.stack([s[k] for s in seen]).mean()) for k in seen[0]})
         if progress:
             progress(epochs, settings.epochs)
         if epochs % 2 == 0 or epochs == settings.epochs:
-            score = problem.score(problem.judge(tailor, judge), before)
+            held = problem.judge(tailor, judge)
+            history[-1]["held_out"] = held["total"]
+            score = problem.score(held, before)
             if score < best:
                 best, waited = score, 0
                 best_state = {k: v.clone() for k, v in tailor.state_dict().items()}
@@ -281,16 +291,16 @@ def adapt(
     for step in (0.0, *STEPS):
         tailored = tailor if step else None
         tailor.load_state_dict(_shortened(best_state, step))
-        terms = problem.judge(tailor, judge) if step else dict(before)
+        figures = problem.judge(tailor, judge) if step else dict(before)
         if settings.excess:
-            terms["total"] += problem.excess(tailored, (cache, judge)) - settings.excess * terms["excess"]
-        judged.append((problem.score(terms, before), step, terms))
+            figures["total"] += problem.excess(tailored, (cache, judge)) - settings.excess * figures["excess"]
+        judged.append((problem.score(figures, before), step, figures))
     _, step, after = min(judged, key=lambda j: j[:2])
     tailor.load_state_dict(_shortened(best_state, step))
     before, kept = judged[0][2], step > 0
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
-    outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason)
+    outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason, history)
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from rasterio.windows import Window as RasterWindow
 
 from . import sensors
 from .errors import InputError, PansharpenError, reason_of
-from .grid import Window
-from .scene import Scene
+from .grid import Grid, Window
+from .scene import Scene, default_nodata
 
 BLOCK = 512
 PROVENANCE = "PANSHARPEN"
@@ -302,6 +302,41 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
         data[data == dtype.type(nodata)] = beside
     data[:, ~valid] = nodata
     return data
+
+
+def raster_versions() -> dict[str, str]:
+    """Versions of the libraries that read and write."""
+    return {"rasterio": rasterio.__version__, "gdal": rasterio.__gdal_version__}
+
+
+@contextmanager
+def raster_writer(
+    path: Path, grid: Grid, count: int, dtype: np.dtype, names: Sequence[str | None] = ()
+) -> Iterator[Callable[[Window, np.ndarray], None]]:
+    """A plain GeoTIFF, complete at its path when the block ends: yields `write(window, (bands, rows, cols))`.
+
+    Raises PansharpenError if it cannot be written; after any error nothing is left.
+    """
+    try:
+        with gdal_messages() as said, tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
+            partial = Path(folder, path.name)
+            with rasterio.open(
+                partial, "w", driver="GTiff", count=count, dtype=dtype, nodata=default_nodata(dtype), crs=grid.crs,
+                width=grid.width, height=grid.height, transform=grid.transform, compress="deflate", tiled=True,
+            ) as dataset:  # fmt: skip
+                for i, name in enumerate(names, 1):
+                    if name:
+                        dataset.set_band_description(i, name)
+
+                def write(window: Window, data: np.ndarray) -> None:
+                    dataset.write(data, window=RasterWindow(window[2], window[0], data.shape[2], data.shape[1]))
+
+                yield write
+            if said.errors:
+                raise OSError(said.errors[0])
+            os.replace(partial, path)
+    except _Failed as error:
+        raise PansharpenError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _blank_stand_in(path: Path) -> None:

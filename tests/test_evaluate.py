@@ -1,0 +1,433 @@
+"""`pansharpen evaluate` and what scores a scene: one and many files, references, Wald's protocol, maps, limits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+
+from pansharpen_cli import assess, fuse, metrics, physics, simulate
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.scene import Scene
+
+UTM = Affine(1, 0, 431200, 0, -1, 4583600)
+PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
+PLAIN = ("--method", "none")
+
+
+def edited(source: Path, target: Path, change=lambda pixels: pixels, names=(), **profile) -> Path:
+    """A copy of a raster with other pixels, band names or profile."""
+    with rasterio.open(source) as dataset:
+        pixels = change(dataset.read())
+        kept = {k: v for k, v in dataset.profile.items() if k in ("driver", "crs", "transform", "nodata")}
+    kept |= {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
+    with rasterio.open(target, "w", **kept | profile) as dataset:
+        dataset.write(pixels)
+        for i, name in enumerate(names, 1):
+            dataset.set_band_description(i, name)
+    return target
+
+
+def make(folder: Path, rows: int = 192, cols: int = 192, offset=(1.3, 2.6), border: float = 16.0, **other) -> None:
+    simulate.write_scene(
+        simulate.simulate(simulate.Simulation(rows, cols, 4, offset=offset, border=border, **other)), folder
+    )
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch) -> Path:
+    """The working folder with pan.tif, ms.tif (4 bands, a nodata border) and truth.tif."""
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(finished) -> list[dict]:
+    assert finished.code == 0, finished.err
+    facts = json.loads(finished.out)
+    assert facts["schema"] == "pansharpen-evaluation/1"
+    return facts["results"]
+
+
+def quality_of(run, *arguments) -> dict:
+    (result,) = results(run("evaluate", *arguments, "--json"))
+    return result["quality"]
+
+
+# Full resolution
+
+
+def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
+    fused = json.loads(run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--json").out)
+    assert fused["quality"] == quality_of(run, "out.tif", *PAIR)
+    assert 0 < fused["quality"]["hqnr"] < 1
+    assert f"{fused['quality']['hqnr']:.4f}" in run("evaluate", "out.tif", *PAIR).out
+
+
+def test_a_part_of_the_scene_is_scored_on_that_part(scene: Path, run) -> None:
+    part = run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--window", "40,20,128,96", "--json")
+    whole = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--json")
+    scored = quality_of(run, "part.tif", *PAIR)
+    assert scored == json.loads(part.out)["quality"]
+    assert scored["blocks"] == 12 < json.loads(whole.out)["quality"]["blocks"]
+
+
+def test_a_larger_file_of_another_type_is_scored_like_the_scene(scene: Path, run) -> None:
+    fused = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--extent", "pan", "--json")
+    edited(
+        scene / "out.tif",
+        scene / "big.tif",
+        lambda p: np.pad(p, ((0, 0), (9, 30), (7, 2))).astype("float32"),
+        transform=UTM @ Affine.translation(-7, -9),
+    )
+    assert quality_of(run, "big.tif", *PAIR) == json.loads(fused.out)["quality"]
+
+
+def test_many_files_are_ranked_the_same_in_json_csv_and_table(scene: Path, run) -> None:
+    for method in ("exp", "mtf-glp-fs"):
+        assert run("fuse", "pan.tif", "ms.tif", "-o", f"{method}.tif", "--method", method, "--no-score").code == 0
+    edited(scene / "exp.tif", scene / "noise.tif", noisy)
+    files = ("noise.tif", "exp.tif", "mtf-glp-fs.tif")
+    found = results(run("evaluate", *files, *PAIR, "--json"))
+    assert [r["rank"] for r in found] == [1, 2, 3]
+    assert found[-1]["name"] == "noise.tif"
+    scores = [r["quality"]["hqnr"] for r in found]
+    assert scores == sorted(scores, reverse=True)
+    rows = list(csv.DictReader(io.StringIO(run("evaluate", *files, *PAIR, "--csv").out)))
+    assert [r["name"] for r in rows] == [r["name"] for r in found]
+    assert [float(r["hqnr"]) for r in rows] == pytest.approx(scores)
+    table = run("evaluate", *files, *PAIR).out
+    assert sorted(files, key=table.index) == [r["name"] for r in found]
+
+
+def noisy(pixels: np.ndarray) -> np.ndarray:
+    spread = np.random.default_rng(0).normal(0, 60, pixels.shape)
+    return np.where(pixels > 0, np.clip(pixels + spread, 1, 65535), 0).astype(pixels.dtype)
+
+
+def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
+    make(tmp_path, 230, 260, border=40.0)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        fused, valid = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method="gsa")).fuser)
+        read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
+        whole, expected = assess.full_resolution(scene, read), assess.expected_detail(scene)
+        monkeypatch.setattr(assess, "TILE", 64)
+        tiled, again = assess.full_resolution(scene, read), assess.expected_detail(scene)
+    reprojection = whole.figures.pop("reprojection"), tiled.figures.pop("reprojection")
+    assert tiled.figures == pytest.approx(whole.figures, rel=1e-6)
+    for key, values in reprojection[0].items():
+        assert reprojection[1][key] == pytest.approx(values, rel=1e-6), key
+    assert again == pytest.approx(expected, rel=1e-6)
+    for name, values in whole.maps.items():
+        np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) -> None:
+    make(tmp_path, 128, 160, offset=(0.5, 0.25), border=0.0)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        axes = fuse.axes_of(scene)
+        fused = np.random.default_rng(1).uniform(200, 900, (4, 128, 160)).astype(np.float32)
+        read = assess.array_reader(fused, np.ones((128, 160), bool), (0, 0))
+        found = assess.full_resolution(scene, read, (0, 128, 0, 160)).figures["reprojection"]
+        # the MS pixels whose kernels stay inside the image
+        spans = [
+            (int(np.ceil((20 - a.offset + 0.5) / 4 - 0.5)), int(np.floor((n - 20.5 - a.offset) / 4 - 0.5)) + 1)
+            for a, n in zip(axes, (128, 160), strict=True)
+        ]
+        down = physics.degrader(axes, (spans[0], spans[1]), ((0, 128), (0, 160)), scene.gains)
+        ms, _ = scene.read_ms((*spans[0], *spans[1]))
+        error = down(torch.from_numpy(fused).double()).numpy() - ms
+    assert found["pixels"] == error[0].size
+    assert found["bias"] == pytest.approx(error.mean((1, 2)), rel=1e-9)
+    assert found["rmse"] == pytest.approx(np.sqrt((error**2).mean((1, 2))), rel=1e-9)
+
+
+def test_the_expected_detail_lies_between_up_sampling_and_injection(tmp_path: Path) -> None:
+    make(tmp_path, 256, 256, border=0.0)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        expected = assess.expected_detail(scene)
+        figures = {}
+        for method in ("exp", "gsa"):
+            fused, valid = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)
+            origin = scene.window[0], scene.window[2]
+            score = assess.full_resolution(scene, assess.array_reader(fused, valid, origin))
+            figures[method] = score.figures["pan_detail_correlation"]
+    assert expected is not None
+    assert figures["exp"] < expected < figures["gsa"] + 0.05
+
+
+# Files that do not fit
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"crs": "EPSG:3857"}, ("EPSG:3857", "EPSG:32631")),
+        ({"transform": UTM @ Affine.translation(0.5, 0)}, ("not on the PAN grid", "0.5")),
+        ({"transform": UTM @ Affine.scale(2)}, ("not on the PAN grid", "2 x 2")),
+        ({"transform": UTM @ Affine.rotation(30)}, ("not on the PAN grid", "rotated")),
+        ({"transform": UTM @ Affine.translation(5000, 0)}, ("does not overlap",)),
+        ({"change": lambda p: p[:3]}, ("has 3 bands", "has 4")),
+        ({"names": ("red", "green", "blue", "nir")}, ("red, green, blue, nir", "blue, green, red, nir", "--bidx")),
+        ({"change": lambda p: p[[3, 1, 2, 0]]}, ("another order", "4,2,3,1")),
+    ],
+)
+def test_files_that_do_not_fit_the_scene_are_refused(scene: Path, run, change: dict, words) -> None:
+    with rasterio.open(scene / "pan.tif") as dataset:
+        assert dataset.crs.to_string() == "EPSG:32631"
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--extent", "pan", *PLAIN, "--no-score").code == 0
+    edited(scene / "out.tif", scene / "bad.tif", **change)
+    finished = run("evaluate", "out.tif", "bad.tif", *PAIR)
+    assert (finished.code, finished.out) == (2, "")
+    assert len(finished.errors) == 1
+    for word in ("bad.tif", *words) if "--bidx" in words or "change" not in change else words:
+        assert word in finished.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", ("fused", "--wald")),
+        ("out.tif", ("--pan", "--reference")),
+        ("out.tif --pan pan.tif", ("--ms",)),
+        ("out.tif --reference truth.tif --pan pan.tif --ms ms.tif", ("--reference",)),
+        ("--wald --pan pan.tif --ms ms.tif", ("--methods",)),
+        ("out.tif --wald --pan pan.tif --ms ms.tif --methods exp", ("--wald",)),
+        ("out.tif --pan pan.tif --ms ms.tif --methods exp", ("--methods", "--wald")),
+        ("out.tif --pan pan.tif --ms ms.tif --json --csv", ("--json", "--csv")),
+        ("out.tif --pan pan.tif --ms ms.tif --ratio 4", ("--ratio",)),
+        ("out.tif --pan pan.tif --ms ms.tif --peak 4", ("--peak",)),
+        ("out.tif --reference truth.tif --peak -1", ("--peak",)),
+        ("out.tif --pan pan.tif --ms ms.tif --fail-under Q2N=0.9", ("--fail-under", "HQNR", "Q2N")),
+        ("out.tif --pan pan.tif --ms ms.tif --fail-under D_S=0.9", ("--fail-under", "D_S")),
+        ("out.tif --pan pan.tif --ms ms.tif --fail-under HQNR", ("--fail-under", "FIGURE=VALUE")),
+        ("out.tif --pan pan.tif --ms ms.tif --fail-under HQNR=nan", ("--fail-under", "HQNR=nan")),
+        ("out.tif --pan pan.tif --ms ms.tif --report out.pdf", ("--report", ".html")),
+        ("out.tif --pan pan.tif --ms ms.tif --report nowhere/out.html", ("nowhere",)),
+        ("out.tif --pan pan.tif --ms ms.tif --map ms.tif", ("ms.tif",)),
+        ("--wald --pan pan.tif --ms ms.tif --methods magic", ("magic", "gsa")),
+        ("out.tif --reference nope.tif", ("nope.tif", "no such file")),
+    ],
+)
+def test_what_does_not_go_together_is_refused(scene: Path, run, arguments: str, words) -> None:
+    (scene / "out.tif").write_bytes((scene / "truth.tif").read_bytes())
+    before = sorted(scene.iterdir())
+    finished = run("evaluate", *arguments.split())
+    assert (finished.code, finished.out) == (2, "")
+    assert len(finished.errors) == 1
+    for word in words:
+        assert word in finished.errors[0]
+    assert sorted(scene.iterdir()) == before
+
+
+# Against a reference
+
+
+def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+    found = quality_of(run, "out.tif", "--reference", "truth.tif")
+    with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
+        assert truth.shape == out.shape
+        valid = torch.from_numpy((truth.dataset_mask() > 0) & (out.dataset_mask() > 0))
+        g, f = (torch.from_numpy(d.read().astype(float)) for d in (truth, out))
+        peak = float((1 << int(g[:, torch.from_numpy(truth.dataset_mask() > 0)].max()).bit_length()) - 1)
+    assert (found["peak"], found["ratio"], found["pixels"]) == (peak, 4.0, int(valid.sum()))
+    assert found["sam"] == pytest.approx(metrics.sam(g, f, valid), rel=1e-9)
+    assert found["ergas"] == pytest.approx(metrics.ergas(g, f, 4.0, valid), rel=1e-9)
+    assert found["psnr"] == pytest.approx(metrics.psnr(g, f, peak, valid), rel=1e-9)
+    assert found["q"] == pytest.approx(metrics.q_average(g, f, valid), rel=1e-9)
+    assert found["q2n"] == pytest.approx(metrics.q2n(g, f, valid), rel=1e-9)
+    assert found["scc"] == pytest.approx(metrics.scc(g, f, valid), rel=1e-9)
+    assert found["rmse"] == pytest.approx(metrics.rmse(g, f, valid).tolist(), rel=1e-9)
+
+
+def test_the_truth_against_itself_is_perfect_and_ranks_first(scene: Path, run) -> None:
+    (scene / "same.tif").write_bytes((scene / "truth.tif").read_bytes())
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    first, second = results(run("evaluate", "out.tif", "same.tif", "--reference", "truth.tif", "--json"))
+    assert (first["name"], second["name"]) == ("same.tif", "out.tif")
+    assert first["quality"]["q2n"] == pytest.approx(1)
+    assert (first["quality"]["sam"], first["quality"]["ergas"], first["quality"]["psnr"]) == (0, 0, None)
+    assert second["quality"]["q2n"] < 0.95
+
+
+def test_a_result_with_holes_says_on_how_much_it_was_measured(scene: Path, run) -> None:
+    def half(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, :, 96:] = 0
+        return pixels
+
+    edited(scene / "truth.tif", scene / "half.tif", half, nodata=0)
+    finished = run("evaluate", "half.tif", "--reference", "truth.tif")
+    assert finished.code == 0
+    assert "half.tif" in finished.err and "% of the reference" in finished.err
+
+
+def test_ergas_takes_the_ratio(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    four, two = (quality_of(run, "out.tif", "--reference", "truth.tif", "--ratio", r) for r in (4, 2))
+    assert two["ergas"] == pytest.approx(2 * four["ergas"])
+
+
+# Wald's protocol
+
+
+def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operators(tmp_path: Path, monkeypatch) -> None:
+    make(tmp_path, 250, 210, offset=(1.25, 2.75), border=0.0)
+    monkeypatch.setattr(assess, "TILE", 64)
+    (tmp_path / "low").mkdir()
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
+        pair = assess.degrade(scene, tmp_path / "low")
+        axes, phase = fuse.axes_of(scene), scene.phase
+        with Scene.open(pair.pan, [pair.ms], sensor="quickbird") as low:
+            assert low.phase.ratio == phase.ratio
+            with rasterio.open(pair.reference) as reference:
+                truth, place = reference.read(), ~scene.ms_grid.transform @ reference.transform
+            col, row = round(place.c), round(place.f)
+            # the offset as far as whole pixels, since both windows begin with whole pixels
+            for own, given, first in zip(low.phase.offset, phase.offset, (row, col), strict=True):
+                assert (own + first - given) % 4 == pytest.approx(0, abs=1e-6)
+            rows, cols = low.pan_grid.height, low.pan_grid.width
+            window = (row, row + rows, col, col + cols)
+            np.testing.assert_array_equal(truth, scene.read_ms(window)[0])
+            down = physics.degrader(axes, fuse.spans_of(window), ((0, 250), (0, 210)), [scene.sensor.pan_gain])
+            pan = scene.pan.read((0, 250, 0, 210))[0]
+            expected = down(torch.from_numpy(pan.astype(float))).numpy()
+            assert np.abs(low.pan.read((0, rows, 0, cols))[0] - expected).max() <= 0.5 + 1e-6
+            coarse, _ = low.read_ms((0, low.ms_grid.height, 0, low.ms_grid.width))
+            shifted = [a.shifted(f, 0) for a, f in zip(fuse.axes_of(low), (-row, -col), strict=True)]
+            height, width = scene.ms_grid.height, scene.ms_grid.width
+            down = physics.degrader(
+                (shifted[0], shifted[1]), ((0, coarse.shape[1]), (0, coarse.shape[2])), ((0, height), (0, width)),
+                scene.gains,
+            )  # fmt: skip
+            ms, _ = scene.read_ms((0, height, 0, width))
+            assert np.abs(coarse - down(torch.from_numpy(ms.astype(float))).numpy()).max() <= 0.5 + 1e-6
+
+
+def test_wald_ranks_injection_above_up_sampling_and_leaves_nothing_behind(scene: Path, run) -> None:
+    before = sorted(scene.iterdir())
+    finished = run("evaluate", "--wald", *PAIR, "--methods", "exp,gsa,mtf-glp-fs", "--json")
+    found = results(finished)
+    assert {r["name"] for r in found} == {"exp", "gsa", "mtf-glp-fs"}
+    assert found[-1]["name"] == "exp"
+    assert found[0]["quality"]["ergas"] < found[-1]["quality"]["ergas"]
+    assert sorted(scene.iterdir()) == before
+
+
+def test_wald_with_all_methods_names_what_it_leaves_out(scene: Path, run) -> None:
+    make(scene, 256, 256)
+    finished = run("evaluate", "--wald", *PAIR, "--methods", "all", "--adapt", "off", "--bidx", "1,2,3", "--json")
+    names = {r["name"] for r in results(finished)}
+    assert {"exp", "brovey", "gsa", "bt-h", "pracs", "mtf-glp-hpm", "bdsd-pc", "glpnet"} <= names
+    assert "fusionnet" not in names
+    assert "warning: fusionnet is left out" in finished.err
+
+
+def test_a_scene_too_small_to_degrade_is_refused(tmp_path: Path, run, monkeypatch) -> None:
+    make(tmp_path, 64, 64, border=0.0)
+    monkeypatch.chdir(tmp_path)
+    finished = run("evaluate", "--wald", *PAIR, "--methods", "exp")
+    assert finished.code == 2
+    assert "too small for Wald's protocol" in finished.errors[0]
+
+
+# Outputs
+
+
+def test_maps_lie_on_the_scene_and_average_to_the_figures(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--no-score")
+    found = quality_of(run, "out.tif", *PAIR, "--map", "maps")
+    assert {p.name for p in (scene / "maps").iterdir()} == {
+        f"out_{name}.tif" for name in ("hqnr", "d_lambda_k", "d_s", "sam")
+    }
+    with rasterio.open("out.tif") as out, rasterio.open("maps/out_d_lambda_k.tif") as quality_map:
+        assert quality_map.crs == out.crs
+        assert quality_map.transform == out.transform @ Affine.scale(32)
+        values = quality_map.read(1, masked=True)
+        assert values.count() == found["blocks"]
+        assert values.mean() == pytest.approx(found["d_lambda_k"], abs=1e-6)
+    again = run("evaluate", "out.tif", *PAIR, "--map", "maps")
+    assert again.code == 2 and "--overwrite" in again.errors[0]
+    assert run("evaluate", "out.tif", *PAIR, "--map", "maps", "--overwrite").code == 0
+
+
+def test_maps_against_a_reference(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--no-score")
+    quality_of(run, "out.tif", "--reference", "truth.tif", "--map", "maps")
+    with rasterio.open("maps/out_sam.tif") as angles:
+        assert 0 < np.nanmean(angles.read(1)) < 20
+
+
+def test_fail_under_gives_3_and_the_table(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    run("fuse", "pan.tif", "ms.tif", "-o", "gsa.tif", "--method", "gsa", "--no-score")
+    good = run("evaluate", "out.tif", *PAIR, "--fail-under", "HQNR=0.01", "--fail-under", "qnr=0.01")
+    assert (good.code, good.err) == (0, "")
+    low = run("evaluate", "out.tif", "gsa.tif", *PAIR, "--fail-under", "HQNR=0.999")
+    assert low.code == 3 and "out.tif" in low.out
+    assert len(low.errors) == 2 and all("HQNR is 0." in line and "under 0.999" in line for line in low.errors)
+    against = run("evaluate", "out.tif", "--reference", "truth.tif", "--fail-under", "Q2n=0.999")
+    assert against.code == 3 and "Q2N is 0." in against.err
+
+
+@pytest.mark.parametrize("what", [("out.tif", *PAIR), ("out.tif", "--reference", "truth.tif")])
+def test_reports_are_written_and_not_overwritten(scene: Path, run, what) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    page = run("evaluate", *what, "--report", "page.html")
+    assert (page.code, page.err) == (0, "")
+    text = (scene / "page.html").read_text()
+    assert "<html" in text and "out.tif" in text and "data:image" in text
+    facts = run("evaluate", *what, "--report", "page.json", "--json")
+    assert json.loads((scene / "page.json").read_text())["results"] == json.loads(facts.out)["results"]
+    again = run("evaluate", *what, "--report", "page.html")
+    assert again.code == 2 and "--overwrite" in again.errors[0]
+
+
+def test_peak_of_a_reference_is_the_end_of_its_bit_depth(tmp_path: Path) -> None:
+    for value, peak in ((255, 255), (256, 511), (1500, 2047), (2047, 2047)):
+        with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
+            d.write(np.full((1, 4, 4), value, "uint16"))
+        with assess.Raster.open(tmp_path / "x.tif") as raster:
+            assert assess.peak_of(raster) == peak
+
+
+def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None:
+    with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
+        d.write(np.zeros((1, 4, 4), "uint16"))
+    with assess.Raster.open(tmp_path / "x.tif") as raster, pytest.raises(InputError, match="positive"):
+        assess.peak_of(raster)
+
+
+# The documented schema
+
+
+def keys_of(value, inside: str = "") -> set[str]:
+    """All keys of a report; the insides of `options`, `before`, `after` and `history` are named by others."""
+    if isinstance(value, list):
+        return set().union(*(keys_of(v, inside) for v in value))
+    if not isinstance(value, dict) or inside in ("options", "before", "after", "history"):
+        return set()
+    if inside == "seconds":
+        return {"total"}
+    return set(value).union(*(keys_of(v, k) for k, v in value.items()))
+
+
+def test_every_key_of_a_report_is_documented(scene: Path, run) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "report.md").read_text()
+    first, second = page.split("## `pansharpen-evaluation/1`")
+    fused = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--adapt-seconds", "0.5", "--report", "r.html", "--json")
+    full = run("evaluate", "out.tif", *PAIR, "--json")
+    against = run("evaluate", "out.tif", "--reference", "truth.tif", "--json")
+    for finished, text in ((fused, first), (full, page), (against, page)):
+        assert finished.code == 0
+        facts = json.loads(finished.out)
+        assert facts["schema"] in text
+        missing = {key for key in keys_of(facts) if f"`{key}`" not in text}
+        assert not missing
