@@ -101,6 +101,16 @@ def cases(oty: str | None) -> dict[str, Maker]:
     return made
 
 
+def versions(oty: str | None) -> str:
+    """What the other tools say of themselves."""
+    found = []
+    for command in (["gdalinfo", "--version"], [oty or "", "--version"], ["dpkg-query", "-W", "otb-bin"]):
+        if shutil.which(command[0]):
+            said = subprocess.run(command, capture_output=True, text=True).stdout.strip().replace("\t", " ")
+            found += [f"Orthority {said}" if command[0] == oty else said] * bool(said)
+    return "; ".join(found)
+
+
 def measure(folder: Path, level: str, make: Maker) -> dict:
     """One row: figures of a fused file, or the reason why there is none."""
     pair = folder / "rr" if level == "reduced" and (folder / "rr").is_dir() else folder
@@ -126,10 +136,10 @@ def measure(folder: Path, level: str, make: Maker) -> dict:
                 row["rr_detail"] = quality["pan_detail_correlation"]
             return row
         except PansharpenError as error:
-            return {"error": str(error)}
+            return {"error": str(error).replace(f"{temporary}/", "")}
         except subprocess.CalledProcessError as error:
             lines = (error.stderr or error.stdout or str(error)).strip().splitlines()
-            return {"error": lines[-1] if lines else f"exit code {error.returncode}"}
+            return {"error": (lines[-1] if lines else f"exit code {error.returncode}").replace(f"{temporary}/", "")}
 
 
 def cell(row: dict, key: str) -> str:
@@ -158,16 +168,17 @@ def means(rows: dict, names: list[str], scenes: list[str], level: str, keys: dic
     return lines
 
 
-def document(rows: dict, names: list[str], scenes: list[str], command: str) -> str:
+def document(rows: dict, names: list[str], scenes: list[str], command: str, others: str) -> str:
     reduced = [s for s in scenes if any((s, "reduced", n) in rows for n in names)]
     expected = [r["expected"] for (s, level, _), r in rows.items() if level == "full" and r.get("expected") is not None]
     lines = [
         "# Quality on real scenes",
         "",
         f"`{command}`, {torch.get_num_threads()} threads; every result was written to a file in the type of the MS and "
-        "scored by `pansharpen evaluate`, other tools' results too. `glpnet` and `fusionnet` were trained on none of "
+        f"scored by `pansharpen evaluate`, other tools' results too ({others or 'none here'}). `glpnet` and `fusionnet` were trained on none of "
         "these scenes, but the weights of their adaptation's loss terms were chosen on them. Means over fewer scenes "
-        "(a network for other band counts, a tool that failed) stand below and are not comparable with the others.",
+        "(a network for other band counts, a tool that failed) stand below and are not comparable with the others. "
+        "Seconds are those of fusing and writing, with the start of the program for other tools: a hint, no benchmark.",
         "",
         "## Full resolution, mean over scenes",
         "",
@@ -241,7 +252,8 @@ def main() -> None:
                     log.write(json.dumps({"scene": folder.name, "level": level, "method": name, "row": row}) + "\n")
                     log.flush()
                     print(folder.name, level, name, row, file=sys.stderr)
-    text = document(rows, names, [f.name for f in folders], shlex.join(["python", *sys.argv]))
+    command = f"python benchmarks/quality.py {args.folder}" + (f" -o {args.output}" if args.output else "")
+    text = document(rows, names, [f.name for f in folders], command, versions(args.oty))
     if args.output:
         args.output.write_text(text)
     else:
