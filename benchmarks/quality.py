@@ -175,7 +175,8 @@ def document(rows: dict, names: list[str], scenes: list[str], command: str, othe
         "# Quality on real scenes",
         "",
         f"`{command}`, {torch.get_num_threads()} threads; every result was written to a file in the type of the MS and "
-        f"scored by `pansharpen evaluate`, other tools' results too ({others or 'none here'}). `glpnet` and `fusionnet` were trained on none of "
+        f"scored by `pansharpen evaluate`, other tools' results too ({others or 'none here'}). "
+        "`glpnet` and `fusionnet` were trained on none of "
         "these scenes, but the weights of their adaptation's loss terms were chosen on them. Means over fewer scenes "
         "(a network for other band counts, a tool that failed) stand below and are not comparable with the others. "
         "Seconds are those of fusing and writing, with the start of the program for other tools: a hint, no benchmark.",
