@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import metrics, physics
 from .errors import InputError
-from .fuse import Progress, Reach, axes_of, part_of, quiet, spans_of
-from .grid import Grid, Window, intersect, is_empty
+from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
+from .grid import Grid, Window, intersect, is_empty, widened
 from .physics import Axis, Span
 from .scene import MIN_MS_PIXELS, Scene, Source, data_bands, default_nodata, filled, open_raster
 from .sensors import band_name
@@ -68,12 +68,12 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
-        around = intersect(_widened(core, MARGIN), window)
+        around = intersect(widened(core, MARGIN), window)
         pan_window, ms_window = reach.windows(around)
         data = scene.read(around, pan_window, ms_window)
         if data is None:
             continue
-        wide = _widened(core, MARGIN)
+        wide = widened(core, MARGIN)
         values, seen = filled(read, wide)
         valid = data.valid & seen[part_of(wide, around)]
         if not valid.any():
@@ -99,13 +99,13 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             core=part_of(around, core),
             at=(core[0] - window[0], core[2] - window[2]),
         )
-        own = (*_centred(axes[0], core[:2]), *_centred(axes[1], core[2:]))
+        own = joined([a.centred(s) for a, s in zip(axes, spans_of(core), strict=True)])
         if not is_empty(own):
             degraded = _degraded(axes, own, wide, fused, scene.gains)
             target = ms[(slice(None), *part_of(ms_window, own))].double()
             whole = np.zeros(seen.shape, bool)
             whole[part_of(wide, around)] = valid
-            inside = torch.from_numpy(_covered(axes, own, wide, whole, physics.MTF_REACH))
+            inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
             reprojection.update(degraded, target, inside)
             crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
@@ -134,7 +134,7 @@ def expected_detail(scene: Scene, window: Window | None = None, progress: Progre
     tiles = plan_tiles(grid, TILE // 2)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
-        around = intersect(_widened(tile.core, correlation.reach), grid)
+        around = intersect(widened(tile.core, correlation.reach), grid)
         pan, ms, valid = _reduced(scene, axes, around)
         if valid.any():
             correlation.update(torch.from_numpy(ms).double(), pan, torch.from_numpy(valid), part_of(around, tile.core))
@@ -147,12 +147,12 @@ def expected_detail(scene: Scene, window: Window | None = None, progress: Progre
 def _reduced(scene: Scene, axes: tuple[Axis, Axis], around: Window) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """PAN degraded to a window of the MS grid (1, rows, cols), the MS there, and where both are wholly valid."""
     spans = spans_of(around)
-    pan_window = _joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans, strict=True)])
+    pan_window = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans, strict=True)])
     values, pan_valid = filled(scene.pan.read, pan_window)
     ms, ms_valid = filled(scene.read_ms, around)
     # in float32 a constant PAN stays constant
     pan = _degraded(axes, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
-    return pan, ms, ms_valid & _covered(axes, around, pan_window, pan_valid)
+    return pan, ms, ms_valid & covered(axes, around, pan_window, pan_valid)
 
 
 def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
@@ -160,39 +160,10 @@ def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, g
     return physics.degrader(axes, spans_of(ms), spans_of(pan), gains)(image.double())
 
 
-def _covered(axes: tuple[Axis, Axis], ms: Window, pan: Window, valid: np.ndarray, reach: int = 0) -> np.ndarray:
-    """MS pixels with none but valid PAN pixels under them, or within `reach` of their centres."""
-    counts = np.pad((~valid).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    bounds = []
-    for axis, span, (first, last) in zip(axes, spans_of(ms), spans_of(pan), strict=True):
-        centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
-        lower = np.ceil(centre - half).astype(int) - first
-        upper = np.floor(centre + half).astype(int) + 1 - first
-        inside = (lower >= 0) & (upper <= last - first)
-        bounds.append((lower.clip(0, last - first), upper.clip(0, last - first), inside))
-    (r0, r1, rows), (c0, c1, cols) = bounds
-    invalid = counts[np.ix_(r1, c1)] - counts[np.ix_(r0, c1)] - counts[np.ix_(r1, c0)] + counts[np.ix_(r0, c0)]
-    return (invalid == 0) & rows[:, None] & cols[None, :]
-
-
-def _centred(axis: Axis, pan: Span) -> Span:
-    """MS pixels whose centres lie in a span of PAN pixels: each belongs to one tile."""
-    first, last = (int(np.ceil((p - axis.offset) / axis.ratio - 0.5 - 1e-9)) for p in pan)
-    return first, last
-
-
 def _footprints(axis: Axis, pan: Span) -> Span:
     """MS pixels that lie in a span of PAN pixels with all of their area, to a PAN pixel."""
     first = int(np.ceil((pan[0] - axis.offset - 0.5) / axis.ratio - 1e-6))
     return first, int(np.floor((pan[1] - axis.offset + 0.5) / axis.ratio + 1e-6))
-
-
-def _widened(window: Window, margin: int) -> Window:
-    return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
-
-
-def _joined(spans: Sequence[Span]) -> Window:
-    return (*spans[0], *spans[1])
 
 
 def _squared_errors(x: Tensor, y: Tensor) -> Tensor:
@@ -247,31 +218,35 @@ class Raster:
     window: Window
 
     @classmethod
-    def open(cls, path: str | os.PathLike) -> Raster:
-        """A file on its own grid. Raises InputError if GDAL cannot open it."""
+    def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
+        """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
         dataset, label = open_raster(os.fspath(path)), os.fspath(path)
-        bands, alpha = data_bands(dataset, label, [])
+        try:
+            bands, alpha = data_bands(dataset, label, [])
+        except InputError:
+            dataset.close()
+            raise
         names = tuple(dataset.descriptions[b - 1] for b in bands)
         grid = Grid.of(dataset)
-        return cls(Source(dataset, bands, label, None, alpha), names, grid, (0, 0), (0, grid.height, 0, grid.width))
+        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), (0, grid.height, 0, grid.width))
 
     @classmethod
     def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
         """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
-        return cls._on(
-            path, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", "choose the MS bands with --bidx"
-        )
+        nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
+        return cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint)
 
     @classmethod
     def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
         """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
-        return cls._on(path, reference.grid, reference.window, reference.names, "reference", "reference", "")
+        nodata, grid = reference.source.nodata, reference.grid
+        return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
 
     @classmethod
     def _on(
-        cls, path, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
+        cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
     ) -> Raster:
-        raster = cls.open(path)
+        raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid
         try:
             if own.crs != grid.crs:
@@ -305,7 +280,7 @@ class Raster:
                 raise InputError(
                     f"{label} does not overlap the scene: it covers {own.describe()}, the {place} {grid.describe()}"
                 )
-        except InputError:
+        except BaseException:
             raster.close()
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
@@ -357,7 +332,7 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
 
 
 def peak_of(reference: Raster) -> float:
-    """The DN value that PSNR and SSIM count as full: the end of the reference's bit depth, or its largest float."""
+    """The DN value that PSNR and SSIM count as full: the least 2^n - 1 that no value exceeds, or the largest float."""
     peak = 0.0
     for tile in plan_tiles(reference.window, 2 * TILE):
         values, valid = reference.read(tile.core)
@@ -386,7 +361,7 @@ def against_reference(reference: Raster, fused: Raster, ratio: float, peak: floa
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
-        around = intersect(_widened(core, indices.reach), window)
+        around = intersect(widened(core, indices.reach), window)
         truth, known = filled(reference.read, around)
         values, seen = filled(fused.read, around)
         valid = known & seen
@@ -451,10 +426,10 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
             write_reference(at, to_dtype(ms, valid, ms_type, default_nodata(ms_type)))
     with raster_writer(pair.ms, coarse_grid, scene.bands, ms_type, scene.band_names) as write_ms:
         for tile in plan_tiles(coarse, TILE // 4):
-            around = _joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
+            around = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
             ms, ms_valid = filled(scene.read_ms, around)
             low = _degraded(axes, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
-            valid = _covered(axes, tile.core, around, ms_valid)
+            valid = covered(axes, tile.core, around, ms_valid)
             write_ms(_relative(tile.core, coarse), to_dtype(low, valid, ms_type, default_nodata(ms_type)))
     return pair
 

@@ -93,11 +93,8 @@ def windows(axes: tuple[Axis, Axis], window: Spans, reach: int) -> tuple[Spans, 
 
 def own_ms(axes: tuple[Axis, Axis], window: Spans) -> Spans:
     """The MS pixels whose centres lie in a window, so that windows that tile a scene share no MS pixel."""
-    rows, cols = (
-        tuple(int(np.ceil((end - a.offset) / a.ratio - 0.5 - 1e-9)) for end in span)
-        for a, span in zip(axes, window, strict=True)
-    )
-    return (rows[0], rows[1]), (cols[0], cols[1])
+    rows, cols = (a.centred(span) for a, span in zip(axes, window, strict=True))
+    return rows, cols
 
 
 Strips = list[tuple[slice, slice, Tensor]]
@@ -106,6 +103,8 @@ Strips = list[tuple[slice, slice, Tensor]]
 
 def _cut(matrix: np.ndarray) -> Strips:
     whole, strips = torch.from_numpy(matrix), []
+    if not len(whole):
+        return [(slice(0, 0), slice(0, 0), whole[:, :0])]
     for first in range(0, len(whole), STRIP):
         part = whole[first : first + STRIP]
         used = part.any(0).nonzero()
@@ -643,7 +642,7 @@ class Lowest:
     Of a scene of more than `LIMIT` pixels every second, third, ... is taken.
     """
 
-    LIMIT: ClassVar[int] = 1 << 27
+    LIMIT: ClassVar[int] = 1 << 25
 
     def __init__(self, bands: int, pixels: int, quantile: float) -> None:
         self.step = -(-max(pixels, 1) // self.LIMIT)

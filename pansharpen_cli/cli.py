@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -123,7 +124,7 @@ def fuse(
         "bbox": _bounds(bbox),
         "dtype": _dtype(dtype),
     }
-    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report)
+    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
     options = Options(method, weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
     with _Progress(quiet, verbose) as progress:
         facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
@@ -177,6 +178,10 @@ def evaluate(
     from .fuse import Options
 
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
+    if reference is not None and (sensor != "auto" or bidx):
+        raise InputError("--sensor and --bidx belong to --pan and --ms; a reference is compared band by band")
+    if not wald and (adapt != Adapt.fast or device != "auto"):
+        raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
     kind = "wald" if wald else "full" if reference is None else "reference"
     if ratio is not None and kind != "reference":
         raise InputError("--ratio belongs to --reference; otherwise the files tell it")
@@ -184,11 +189,11 @@ def evaluate(
         raise InputError("--peak takes a positive value and belongs to --reference and --wald")
     limits = _limits(fail_under or ())
     job.check_limits(kind, limits)
-    output = job.EvaluationOutput(report, maps, overwrite)
+    output = job.EvaluationOutput(report, maps, overwrite, _command())
     open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata}
     with _Progress(quiet, verbose) as progress:
         if reference is not None:
-            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress)
+            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata)
         elif wald:
             options = Options(adapt=adapt.value, device=device)
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
@@ -292,6 +297,10 @@ class _Progress:
     def __exit__(self, *_) -> None:
         if self.bar:
             self.bar.stop()
+
+
+def _command() -> str:
+    return shlex.join(["pansharpen", *sys.argv[1:]])
 
 
 def _split(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from . import classical, models, physics, sensors, tailor, weights
 from .errors import InputError
-from .grid import Window, intersect, is_empty
+from .grid import Window, intersect, is_empty, widened
 from .models import Backbone
-from .models.base import Inputs, Moments, SceneStats, TileOperators, channels_last, concatenate
+from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
 from .scene import Scene, TileData
 from .tailor import FeatureTailor, Outcome, Settings, Tiles
@@ -122,7 +122,7 @@ def spans_of(window: Window) -> tuple[Span, Span]:
     return (window[0], window[1]), (window[2], window[3])
 
 
-def _window(spans: tuple[Span, Span]) -> Window:
+def joined(spans: Sequence[Span]) -> Window:
     return (*spans[0], *spans[1])
 
 
@@ -144,7 +144,7 @@ class Reach:
         ms = tuple(a.ms_span(s, self.ms_reach) for a, s in zip(self.axes, spans, strict=True))
         pan = tuple(a.pan_span(m, physics.MTF_REACH + 1) for a, m in zip(self.axes, ms, strict=True))
         pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
-        return _window(pan), _window(ms)  # type: ignore[arg-type]
+        return joined(pan), joined(ms)
 
 
 class ClassicalFuser:
@@ -157,21 +157,13 @@ class ClassicalFuser:
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         pan, ms = classical.windows(self.setup.axes, spans_of(window), self.method.applies)
-        return window, _window(pan), _window(ms)
+        return window, joined(pan), joined(ms)
 
     @torch.no_grad()
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN: float64 rounded to float32 at the very end, so that
         a pixel is the same to the last bit whatever the window around it."""
         return self.method.apply(_layers(self.setup, tile, tile.window)).float().numpy()
-
-
-class Upsampling(ClassicalFuser):
-    """`--method exp`: the MS on the PAN grid at the exact phase and nothing else."""
-
-    def __init__(self, scene: Scene, device: torch.device | None = None) -> None:
-        setup = setup_of(scene)
-        super().__init__(setup, classical.create("exp", setup))
 
 
 def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
@@ -230,17 +222,18 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     margin = int(np.ceil(max(a.ratio for a in setup.axes))) + 1
 
     def load(block: Window) -> TileData | None:
-        wide = (block[0] - margin, block[1] + margin, block[2] - margin, block[3] + margin)
+        wide = widened(block, margin)
         pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
-        return scene.read(wide, _window(pan), _window(ms))
+        return scene.read(wide, joined(pan), joined(ms))
 
     with ThreadPoolExecutor(1) as reader, _half_of_the_cores():
         for number in range(method.passes):
             for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
                 if data is not None:
-                    own = _window(classical.own_ms(setup.axes, spans_of(block)))
-                    method.observe(_layers(setup, data, block, _ms_valid(setup.axes, data, own)))
+                    own = joined(classical.own_ms(setup.axes, spans_of(block)))
+                    whole = covered(setup.axes, own, data.window, data.valid)
+                    method.observe(_layers(setup, data, block, whole))
             method.settle()
     progress("fitting", total, total)
     return ClassicalFuser(setup, method)
@@ -283,7 +276,7 @@ class NetworkFuser:
         for first, last in spans_of(window):
             size = last - first + 2 * self.halo
             spans.append((first - self.halo, last + self.halo + (-size) % m))
-        out = _window((spans[0], spans[1]))
+        out = joined((spans[0], spans[1]))
         return (out, *self._reach.windows(out))
 
     def inputs(self, tile: TileData) -> Inputs:
@@ -345,7 +338,7 @@ def sample(
     Raises InputError if the scene has no valid pixel.
     """
     axes, rng = axes_of(scene), np.random.default_rng(seed)
-    moments = Moments(scene.bands)
+    moments = SceneMoments(scene.bands)
     reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
     blocks = _sample_blocks(scene, seed)
     wanted = min(len(blocks), MAX_BLOCKS)
@@ -485,7 +478,7 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
     inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
     target = ms[(..., *part_of(data.ms_window, ms_core))].float()
-    inside = _ms_valid(axes, data, ms_core)
+    inside = covered(axes, ms_core, data.window, data.valid, slack=1)
     size = REDUCED_TILE
     if blocks == 1:
         size = min(size, max(16, min(inside.shape) // 2))
@@ -497,27 +490,26 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
 
 
-def _ms_valid(axes, data: TileData, ms_core: Window) -> np.ndarray:
-    """MS pixels of which every PAN pixel is valid and inside the block."""
-    if data.valid.all() and _covers(axes, data.window, ms_core):
-        return np.ones((ms_core[1] - ms_core[0], ms_core[3] - ms_core[2]), bool)
-    invalid = ~data.valid
-    integral = np.pad(invalid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+def covered(
+    axes: tuple[Axis, Axis], ms: Window, pan: Window, valid: np.ndarray, *, reach: int = 0, slack: int = 0
+) -> np.ndarray:
+    """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres.
+
+    `valid` (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels.
+    """
+    counts = None if valid.all() else np.pad((~valid).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     bounds = []
-    for axis, span, (first, last) in zip(axes, spans_of(ms_core), spans_of(data.window), strict=True):
-        lower = np.floor(axis.offset + axis.ratio * np.arange(*span)).astype(int) - first
-        upper = np.ceil(axis.offset + axis.ratio * (np.arange(*span) + 1)).astype(int) - first
-        outside = (lower < -1) | (upper > last - first + 1)
-        bounds.append((np.clip(lower, 0, last - first), np.clip(upper, 0, last - first), outside))
-    (r0, r1, r_out), (c0, c1, c_out) = bounds
-    bad = integral[np.ix_(r1, c1)] - integral[np.ix_(r0, c1)] - integral[np.ix_(r1, c0)] + integral[np.ix_(r0, c0)]
-    return (bad == 0) & ~r_out[:, None] & ~c_out[None, :]
-
-
-def _covers(axes, window: Window, ms: Window) -> bool:
-    """Whether a window of PAN pixels holds those of an MS window whole."""
-    spans = [a.pan_span(m) for a, m in zip(axes, spans_of(ms), strict=True)]
-    return all(w[0] <= s[0] and s[1] <= w[1] for w, s in zip(spans_of(window), spans, strict=True))
+    for axis, span, (first, last) in zip(axes, spans_of(ms), spans_of(pan), strict=True):
+        centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
+        lower, upper = np.ceil(centre - half).astype(int) - first, np.floor(centre + half).astype(int) + 1 - first
+        inside = (lower >= -slack) & (upper <= last - first + slack)
+        bounds.append((lower.clip(0, last - first), upper.clip(0, last - first), inside))
+    (r0, r1, rows), (c0, c1, cols) = bounds
+    inside = rows[:, None] & cols[None, :]
+    if counts is None:
+        return inside
+    invalid = counts[np.ix_(r1, c1)] - counts[np.ix_(r0, c1)] - counts[np.ix_(r1, c0)] + counts[np.ix_(r0, c0)]
+    return (invalid == 0) & inside
 
 
 def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles | None, Tiles | None]:

@@ -91,6 +91,11 @@ def intersect(a: Window, b: Window) -> Window:
     return max(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), min(a[3], b[3])
 
 
+def widened(window: Window, margin: int) -> Window:
+    """A window with `margin` more pixels on every side."""
+    return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
+
+
 def is_empty(window: Window) -> bool:
     return window[1] <= window[0] or window[3] <= window[2]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,12 @@ import torch
 
 from . import __version__, assess, classical, fuse, gallery, report
 from .assess import Raster, Score, array_reader
-from .errors import InputError
+from .errors import InputError, PansharpenError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
 from .grid import Grid, Window
 from .models import REGISTRY
-from .scene import Scene
+from .scene import Scene, bounded_cache
 from .writer import (
     SceneWriter,
     check_target,
@@ -37,7 +36,6 @@ from .writer import (
 
 SCHEMA = "pansharpen-report/1"
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
-STAGES = ("reading", "fitting", "adapting", "fusing", "scoring")
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
@@ -74,7 +72,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Output:
-    """Where and how to write."""
+    """Where and how to write; `command` is what the report says was called."""
 
     path: Path
     driver: str = "GTiff"
@@ -83,6 +81,7 @@ class Output:
     overwrite: bool = False
     quicklook: Path | None = None
     report: Path | None = None
+    command: str | None = None
 
 
 def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
@@ -117,8 +116,8 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
                     score_seconds = time.perf_counter() - clock
                 if illustrated:
                     pictures = _pictures(scene, raster, measured, progress)
-                    if measured is not None:
-                        comparison = _comparison(scene, raster, measured, progress)
+                    if measured is not None and quality is not None:
+                        comparison = _comparison(scene, raster, options.method, measured, quality, progress)
             picture = report.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
@@ -137,11 +136,15 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
 
 @dataclass(frozen=True)
 class EvaluationOutput:
-    """Where an evaluation writes: a report (.html or .json) and a folder of maps; nothing by default."""
+    """Where an evaluation writes: a report (.html or .json) and a folder of maps; nothing by default.
+
+    `command` is what the report says was called.
+    """
 
     report: Path | None = None
     maps: Path | None = None
     overwrite: bool = False
+    command: str | None = None
 
 
 @dataclass
@@ -166,16 +169,19 @@ def evaluate(
     with gdal_messages() as said, pair.open() as scene:
         _check_outputs(output, {*_input_files(scene), *files}, files, FULL_MAPS)
 
+        expected: dict[Window, float | None] = {}
+
         def result(path: str) -> _Result:
             with Raster.on_scene(path, scene) as raster:
                 score = assess.full_resolution(scene, raster.read, raster.window, progress)
-            expected = assess.expected_detail(scene, raster.window, progress)
+            if raster.window not in expected:
+                expected[raster.window] = assess.expected_detail(scene, raster.window, progress)
 
             def show() -> Pictures:
                 with Raster.on_scene(path, scene) as raster:
                     return _pictures(scene, raster, score, progress)
 
-            return _Result(path, path, _quality(score, scene, expected), score, scene.pan_grid, show)
+            return _Result(path, path, _quality(score, scene, expected[raster.window]), score, scene.pan_grid, show)
 
         results = [result(path) for path in dict.fromkeys(files)]
         return _finish("full", results, output, scene, [*scene.warnings, *said.notes()], FULL_MAPS)
@@ -188,13 +194,14 @@ def evaluate_against(
     peak: float | None = None,
     output: EvaluationOutput = EvaluationOutput(),
     progress: Progress = quiet,
+    nodata: float | None = None,
 ) -> dict:
     """Reduced-resolution figures of files against the true bands on the same grid, ranked by Q2n.
 
-    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default the end of the
-    reference's bit depth. Raises InputError if a file does not fit the reference.
+    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default `assess.peak_of` the
+    reference; `nodata` replaces all files' own value. Raises InputError if a file does not fit the reference.
     """
-    with gdal_messages() as said, Raster.open(reference) as truth:
+    with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth:
         _check_outputs(output, {reference, *files}, files, REFERENCE_MAPS)
         peak = peak or assess.peak_of(truth)
         results = [_compared_with(truth, path, path, path, ratio, peak, progress) for path in dict.fromkeys(files)]
@@ -215,7 +222,11 @@ def evaluate_wald(
     with a warning.
     """
     every = list(methods) == ["all"]
-    names = list(dict.fromkeys(available() if every else methods))
+    names = list(dict.fromkeys(available() if every else (classical.ALIASES.get(m, m) for m in methods)))
+    unknown = [n for n in names if n not in available()]
+    if unknown or not names:
+        what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
+        raise InputError(f"{what}; there is all, {', '.join(available())}")
     with gdal_messages() as said, pair.open() as scene, tempfile.TemporaryDirectory(prefix="pansharpen-") as temporary:
         _check_outputs(output, _input_files(scene), names, REFERENCE_MAPS)
         folder = Path(temporary)
@@ -235,7 +246,22 @@ def evaluate_wald(
                     notes.append(f"{name} is left out: {error}")
                     continue
                 results.append(_compared_with(truth, str(path), name, None, ratio, peak, progress))
+                _keep_shown(results, output, folder)
+            if not results:
+                raise InputError(f"no method takes this scene: {notes[-1]}")
             return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS)
+
+
+def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
+    """Remove the fused files that no report will show."""
+    count = SHOWN if _is_html(output.report) else 0
+    for result in sorted(results, key=_rank_of("q2n"))[count:]:
+        (folder / f"{result.name}.tif").unlink(missing_ok=True)
+
+
+def _rank_of(figure: str) -> Callable[[_Result], float]:
+    """Sort key: the highest first, what is undefined last."""
+    return lambda r: math.inf if r.quality[figure] is None else -r.quality[figure]
 
 
 def available() -> list[str]:
@@ -304,20 +330,27 @@ def _finish(
 ) -> dict:
     """Rank, write what is asked for and return the facts."""
     key = "hqnr" if kind == "full" else "q2n"
-    results.sort(key=lambda r: -1.0 if r.quality[key] is None else r.quality[key], reverse=True)
+    results.sort(key=_rank_of(key))
+    notes = [*warnings, *dict.fromkeys(n for r in results for n in r.score.notes)]
+    if len({r.score.window for r in results}) > 1:
+        notes.append("the results cover different parts of the scene: their figures are of different pixels")
     facts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
-        "command": _command(),
+        "command": output.command,
         "software": _software(),
         "kind": kind,
         "scene": _scene_facts(scene) if scene is not None else None,
         "results": [
             {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality} for rank, r in enumerate(results, 1)
         ],
-        "warnings": [*warnings, *dict.fromkeys(n for r in results for n in r.score.notes)],
+        "warnings": notes,
     }
     if output.maps is not None:
+        try:
+            output.maps.mkdir(exist_ok=True)
+        except OSError as error:
+            raise PansharpenError(f"cannot make the folder {output.maps}: {error.strerror}") from error
         for result in results:
             _write_maps(output.maps, result, maps)
     if _is_html(output.report):
@@ -339,10 +372,10 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
     stems = [Path(n).stem for n in dict.fromkeys(names)]
     if len(set(stems)) < len(stems):
         raise InputError("--map names its files after the fused ones: these need different names")
-    try:
-        output.maps.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {output.maps}: {error.strerror}") from error
+    if not output.maps.is_dir():
+        if output.maps.exists() or not output.maps.resolve().parent.is_dir():
+            raise InputError(f"cannot make the folder {output.maps} of --map")
+        return
     for stem in stems:
         for figure in maps:
             check_target(output.maps / f"{stem}_{figure}.tif", inputs, output.overwrite)
@@ -374,28 +407,30 @@ def _pictures(scene: Scene, raster: Raster, score: Score | None, progress: Progr
     return replace(pictures, maps=shown)
 
 
-def _comparison(scene: Scene, raster: Raster, score: Score, progress: Progress) -> dict:
-    """The result beside other methods: on the whole of a small scene, on the part richest in detail of a large one."""
+def _comparison(
+    scene: Scene, raster: Raster, method: str, score: Score, quality: dict, progress: Progress
+) -> dict | None:
+    """The result beside other methods: on all of a small output, on the part richest in detail of a large one.
+
+    None where nothing can be measured on that part.
+    """
     window = _richest_part(scene.window, score.maps["detail"])
-    part = replace(scene, full=window, window=window)
-    expected = assess.expected_detail(part)
-    own = score if window == scene.window else assess.full_resolution(scene, raster.read, window)
-    rows = [{"name": "this result", **_quality(own, part, expected)}]
-    for name in COMPARED:
-        try:
+    part, expected = scene, quality["pan_detail_expected"]
+    place = "all that was fused"
+    try:
+        if window != scene.window:
+            part, expected = replace(scene, full=window, window=window), assess.expected_detail(scene, window)
+            quality = _quality(assess.full_resolution(scene, raster.read, window), scene, expected)
+            place = f"rows {window[0]}-{window[1]}, columns {window[2]}-{window[3]}, to which the others are fitted"
+        rows = [{"name": "this result", **quality}]
+        for name in (n for n in COMPARED if n != method):
             fused, valid = fuse.fuse_array(part, fuse.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
             measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
-        except InputError:  # too little of it is valid
-            continue
-        rows.append({"name": name, **_quality(measured, part, expected)})
-    place = (
-        "the whole scene"
-        if window == scene.window
-        else (
-            f"rows {window[0]}-{window[1]}, columns {window[2]}-{window[3]} of the PAN, to which the others were fitted"
-        )
-    )
+            rows.append({"name": name, **_quality(measured, part, expected)})
+    except InputError as error:
+        scene.warnings.append(f"no comparison with other methods: {error}")
+        return None
     return {"measured_on": place, "rows": rows}
 
 
@@ -405,7 +440,8 @@ def _richest_part(window: Window, detail: np.ndarray) -> Window:
     if min(detail.shape) <= blocks and max(detail.shape) <= 2 * blocks:
         return window
     rows, cols = (min(n, blocks) for n in detail.shape)
-    sums = np.pad(np.nan_to_num(detail), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    worth = np.isfinite(detail) + np.nan_to_num(detail) / max(np.nanmax(detail, initial=0.0), 1e-9)
+    sums = np.pad(worth, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
     r, c = (int(i) * BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
     return window[0] + r, window[0] + r + rows * BLOCK, window[2] + c, window[2] + c + cols * BLOCK
@@ -435,10 +471,6 @@ def _quality(score: Score, scene: Scene, expected: float | None) -> dict:
         "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }
-
-
-def _command() -> str:
-    return shlex.join(["pansharpen", *sys.argv[1:]])
 
 
 def _software() -> dict[str, str]:
@@ -474,7 +506,7 @@ def _report(
     return {
         "schema": SCHEMA,
         "version": __version__,
-        "command": _command(),
+        "command": output.command,
         "software": _software(),
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,

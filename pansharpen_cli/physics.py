@@ -68,6 +68,11 @@ class Axis:
         last = np.ceil(self.offset + self.ratio * ms[1] + reach - 1e-6)
         return int(first), int(last)
 
+    def centred(self, pan: Span) -> Span:
+        """MS pixels whose centres lie in a PAN span, so that spans that follow each other share none."""
+        first, last = (int(np.ceil((end - self.offset) / self.ratio - 0.5 - 1e-9)) for end in pan)
+        return first, last
+
     def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
         """The same phase seen from windows that start at the given pixels."""
         return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)

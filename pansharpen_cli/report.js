@@ -6,7 +6,7 @@ Promise.all([...document.images].filter(i => i.getAttribute("src")).map(i => i.d
 function setUp(tool) {
   const group = tool.closest(".group"), part = name => tool.querySelector("." + name);
   const view = part("view"), left = part("left"), right = part("right"), range = part("range"), blink = part("blink");
-  const stage = part("stage"), under = part("under"), over = part("over"), clip = part("clip");
+  const stage = part("stage"), under = part("under"), over = part("over");
   const names = { left: part("name-left"), right: part("name-right") };
   const places = [...group.querySelectorAll("[data-view]")];
   let timer = null, shown = "left";

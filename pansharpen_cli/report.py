@@ -182,20 +182,18 @@ def table(facts: dict) -> str:
         ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
     ]
-    if "method" in facts:
-        method, output = facts["method"], facts["output"]
-        if method["scale"]:
-            rows.append(("scale", f"{method['scale']:.6g} DN"))
-        weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
-        rows.append(("method", method["name"] + weights))
-        rows.append(("adaptation", _adaptation(facts["adaptation"])))
+    method, output = facts["method"], facts["output"]
+    if method["scale"]:
+        rows.append(("scale", f"{method['scale']:.6g} DN"))
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    rows.append(("method", method["name"] + weights))
+    rows.append(("adaptation", _adaptation(facts["adaptation"])))
     if facts.get("quality"):
         rows += _quality_rows(facts["quality"])
-    if "seconds" in facts:
-        rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
-        rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
-        size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
-        rows.append(("output", f"{output['path']} ({size})"))
+    rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
+    rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
+    size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
+    rows.append(("output", f"{output['path']} ({size})"))
     return _aligned(rows)
 
 
@@ -261,12 +259,17 @@ def ranking(facts: Mapping) -> str:
         cells = [f"{row[0]:>{widths[0]}}", f"{name:<{widths[1]}}"]
         cells += [f"{c:>{w}}" for c, w in zip(figures, widths[2:], strict=True)]
         lines.append("  ".join(cells).rstrip())
-    expected = [q["pan_detail_expected"] for q in qualities if _known(q.get("pan_detail_expected"))]
-    if expected:
-        lines.append(f"PAN detail of the scene's own bands: {expected[0]:.3f}; the nearest is best")
+    if expected := _expected(qualities):
+        lines.append(f"PAN detail of the scene's own bands: {expected}; the nearest is best")
     places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
     lines += [f"measured on: {p}" for p in places]
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
+
+
+def _expected(qualities: Sequence[Mapping]) -> str:
+    """The PAN detail correlation to expect; of results on different parts of a scene, one after the other."""
+    found = [q["pan_detail_expected"] for q in qualities if _known(q.get("pan_detail_expected"))]
+    return ", ".join(dict.fromkeys(f"{value:.3f}" for value in found))
 
 
 def ranking_csv(facts: Mapping) -> str:
@@ -513,13 +516,13 @@ def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
     keys = _shown(qualities)
     best = {k: best_of(k, qualities) for k in keys}
     arrows = {"high": "↑", "low": "↓", "expected": "≈"}
-    expected = next((q["pan_detail_expected"] for q in qualities if _known(q.get("pan_detail_expected"))), None)
+    expected = _expected(qualities)
     return {
         "heads": [
             {
                 "name": FIGURES[k].symbol,
                 "arrow": arrows[FIGURES[k].better],
-                "note": f"expected {expected:.3f}" if k == "pan_detail_correlation" and expected is not None else "",
+                "note": f"expected {expected}" if k == "pan_detail_correlation" and expected else "",
                 "title": FIGURES[k].meaning,
             }
             for k in keys

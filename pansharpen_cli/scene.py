@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from . import sensors
 from .errors import InputError
-from .grid import Grid, Phase, Window, intersect, is_empty
+from .grid import Grid, Phase, Window, intersect, is_empty, widened
 from .sensors import Sensor
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
@@ -36,6 +36,16 @@ FILL_REACH = 24
 
 CACHE_BYTES = 64 << 20
 """GDAL's block cache, shared by reading and writing."""
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Rasters read in this context share a block cache of `CACHE_BYTES`, unless the user has set GDAL_CACHEMAX."""
+    if "GDAL_CACHEMAX" in os.environ:
+        yield
+        return
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):  # GDAL's own default is a share of all memory
+        yield
 
 
 def open_raster(path: str):
@@ -199,8 +209,7 @@ class Scene:
         """
         with ExitStack() as stack:
             notes: list[str] = []
-            if "GDAL_CACHEMAX" not in os.environ:  # GDAL's own default is a share of all memory
-                stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+            stack.enter_context(bounded_cache())
             pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
             pan_source, ms_sources = _sources(pan_ds, ms_ds, os.fspath(pan), [os.fspath(p) for p in ms], nodata, notes)
@@ -298,7 +307,7 @@ def filled(read, window: Window, reach: int = FILL_REACH) -> tuple[np.ndarray, n
     data, valid = read(window)
     if valid.all():
         return data.astype(np.float32), valid
-    data, wide = read((window[0] - reach, window[1] + reach, window[2] - reach, window[3] + reach))
+    data, wide = read(widened(window, reach))
     data = data.astype(np.float32)
     if not wide.any():
         data[:] = 0

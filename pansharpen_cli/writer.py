@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -317,26 +317,42 @@ def raster_writer(
 
     Raises PansharpenError if it cannot be written; after any error nothing is left.
     """
-    try:
-        with gdal_messages() as said, tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
+
+    @contextmanager
+    def writing() -> Iterator[None]:
+        with gdal_messages() as said:
+            try:
+                yield
+            except _Failed as error:
+                raise PansharpenError(f"cannot write {path}: {reason_of(error)}") from error
+        if said.errors:
+            raise PansharpenError(f"cannot write {path}: {said.errors[0]}")
+
+    with ExitStack() as stack:
+        with writing():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent))
             partial = Path(folder, path.name)
-            with rasterio.open(
+            dataset = rasterio.open(
                 partial, "w", driver="GTiff", count=count, dtype=dtype, nodata=default_nodata(dtype), crs=grid.crs,
                 width=grid.width, height=grid.height, transform=grid.transform, compress="deflate", tiled=True,
-            ) as dataset:  # fmt: skip
-                for i, name in enumerate(names, 1):
-                    if name:
-                        dataset.set_band_description(i, name)
+            )  # fmt: skip
+            for i, name in enumerate(names, 1):
+                if name:
+                    dataset.set_band_description(i, name)
 
-                def write(window: Window, data: np.ndarray) -> None:
-                    dataset.write(data, window=RasterWindow(window[2], window[0], data.shape[2], data.shape[1]))
+        def write(window: Window, data: np.ndarray) -> None:
+            with writing():
+                dataset.write(data, window=RasterWindow(window[2], window[0], data.shape[2], data.shape[1]))
 
-                yield write
-            if said.errors:
-                raise OSError(said.errors[0])
+        try:
+            yield write
+        except BaseException:
+            with gdal_messages(), suppress(*_Failed):
+                dataset.close()
+            raise
+        with writing():
+            dataset.close()
             os.replace(partial, path)
-    except _Failed as error:
-        raise PansharpenError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _blank_stand_in(path: Path) -> None:

@@ -13,7 +13,7 @@ import rasterio
 import torch
 from affine import Affine
 
-from pansharpen_cli import assess, fuse, metrics, physics, simulate
+from pansharpen_cli import assess, fuse, job, metrics, physics, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.scene import Scene
 
@@ -213,6 +213,13 @@ def test_files_that_do_not_fit_the_scene_are_refused(scene: Path, run, change: d
         ("out.tif --pan pan.tif --ms ms.tif --report nowhere/out.html", ("nowhere",)),
         ("out.tif --pan pan.tif --ms ms.tif --map ms.tif", ("ms.tif",)),
         ("--wald --pan pan.tif --ms ms.tif --methods magic", ("magic", "gsa")),
+        ("--wald --pan pan.tif --ms ms.tif --methods exp,../x", ("../x", "gsa")),
+        ("--wald --pan pan.tif --ms ms.tif --methods ,", ("no method", "gsa")),
+        ("out.tif --reference truth.tif --bidx 1", ("--bidx",)),
+        ("out.tif --reference truth.tif --sensor generic", ("--sensor",)),
+        ("out.tif --pan pan.tif --ms ms.tif --adapt off", ("--adapt", "--wald")),
+        ("out.tif --reference truth.tif --device cpu", ("--device", "--wald")),
+        ("nope.tif --pan pan.tif --ms ms.tif --map maps", ("nope.tif",)),
         ("out.tif --reference nope.tif", ("nope.tif", "no such file")),
     ],
 )
@@ -267,6 +274,26 @@ def test_a_result_with_holes_says_on_how_much_it_was_measured(scene: Path, run) 
     finished = run("evaluate", "half.tif", "--reference", "truth.tif")
     assert finished.code == 0
     assert "half.tif" in finished.err and "% of the reference" in finished.err
+
+
+def test_the_nodata_option_holds_for_the_fused_file_too(scene: Path, run) -> None:
+    def half(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, :, 96:] = 0
+        return pixels
+
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+    edited(scene / "out.tif", scene / "half.tif", half, nodata=None)
+    for against in (PAIR, ("--reference", "truth.tif")):
+        whole, tagged = (quality_of(run, "half.tif", *against, *option) for option in ((), ("--nodata", "0")))
+        assert 0 < tagged["blocks"] < whole["blocks"]
+
+
+def test_results_on_different_pixels_are_pointed_out(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")
+    assert "different parts" in run("evaluate", "out.tif", "part.tif", *PAIR).err
+    (scene / "copy.tif").write_bytes((scene / "out.tif").read_bytes())
+    assert run("evaluate", "out.tif", "copy.tif", *PAIR).err == ""
 
 
 def test_ergas_takes_the_ratio(scene: Path, run) -> None:
@@ -403,6 +430,38 @@ def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None
         d.write(np.zeros((1, 4, 4), "uint16"))
     with assess.Raster.open(tmp_path / "x.tif") as raster, pytest.raises(InputError, match="positive"):
         assess.peak_of(raster)
+
+
+@pytest.mark.parametrize("options", [(), ("--window", "40,20,96,96")])
+def test_the_comparison_of_a_report_holds_each_method_once_and_as_it_is(scene: Path, run, options) -> None:
+    made = run(
+        "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "mtf-glp-fs", "--report", "r.html", "--json", *options
+    )
+    facts = json.loads(made.out)
+    assert [r["name"] for r in facts["comparison"]["rows"]] == ["this result", "exp"]
+    run("fuse", "pan.tif", "ms.tif", "-o", "exp.tif", "--method", "exp", "--no-score", *options)
+    assert facts["comparison"]["rows"][1]["hqnr"] == quality_of(run, "exp.tif", *PAIR)["hqnr"]
+
+
+def test_a_comparison_that_cannot_be_made_costs_no_result(scene: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr(job, "COMPARED_SIDE", 32)
+    monkeypatch.setattr(job, "_richest_part", lambda window, detail: (0, 32, 0, 32))
+    made = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--report", "r.html", "--json")
+    assert made.code == 0
+    assert json.loads(made.out)["comparison"] is None
+    assert "no comparison" in made.err
+    assert (scene / "out.tif").is_file() and (scene / "r.html").is_file()
+
+
+def test_the_part_that_is_compared_is_measured_and_rich(monkeypatch) -> None:
+    detail = np.ones((100, 100))
+    detail[:40] = np.nan
+    detail[60:70, 50:60] = 9
+    r0, r1, c0, c1 = job._richest_part((64, 64 + 3200, 32, 32 + 3200), detail)
+    assert (r1 - r0, c1 - c0) == (1024, 1024)
+    assert r0 - 64 >= 40 * 32 and r0 - 64 <= 60 * 32 and r1 - 64 >= 70 * 32
+    assert c0 - 32 <= 50 * 32 and c1 - 32 >= 60 * 32
+    assert job._richest_part((64, 664, 32, 932), detail[:18, :28]) == (64, 664, 32, 932)
 
 
 # The documented schema

@@ -81,7 +81,7 @@ def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) 
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         truth = torch.from_numpy(made.truth.astype(np.float64))
         errors = []
-        for fuser in (fuse.Upsampling(scene, torch.device("cpu")), injected(scene)):
+        for fuser in (fuse.fit_classical(scene, "exp"), injected(scene)):
             fused, _ = fuse.fuse_array(scene, fuser)
             errors.append(metrics.ergas(truth, torch.from_numpy(fused).double(), 4.0))
         assert errors[1] < 0.75 * errors[0]
@@ -124,7 +124,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
         assert tiled["blocks"] == whole["blocks"] == 36
         for key in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation"):
             assert tiled[key] == pytest.approx(whole[key], abs=1e-6)
-        expanded, _ = fuse.fuse_array(scene, fuse.Upsampling(scene, torch.device("cpu")))
+        expanded, _ = fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))
         x, e = torch.from_numpy(fused).double(), torch.from_numpy(expanded).double()
         assert whole["d_lambda_k"] == pytest.approx(metrics.d_lambda_k(e, x, scene.gains, 4.0), abs=1e-4)
 
@@ -133,7 +133,7 @@ def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path
     folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=6)
     figures = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        for fuser in (fuse.Upsampling(scene, torch.device("cpu")), injected(scene)):
+        for fuser in (fuse.fit_classical(scene, "exp"), injected(scene)):
             fused, valid = fuse.fuse_array(scene, fuser)
             reader = assess.array_reader(fused, valid, (0, 0))
             figures.append(assess.full_resolution(scene, reader).figures)
@@ -173,6 +173,25 @@ def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: 
 def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
     folder, _ = write(tmp_path, rows=96, cols=96, bands=3, seed=3)
     before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        seen = []
+        with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+            fuse.fit(scene, fuse.Options(method="gsa"), lambda *_: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 4 and 2 in seen
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(65, 66), (66, 64), (65, 129)])
+@pytest.mark.parametrize("method", ["gsa", "bdsd", "bt-h", "mf", "pracs", "c-bdsd"])
+def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkeypatch, rows, cols, method) -> None:
+    folder, _ = write(tmp_path, rows=132, cols=132, bands=3, offset=(0, 0), seed=3)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        fuse.fit(scene, fuse.Options(method="gsa"))
-    assert torch.get_num_threads() == before
+        scene.full = scene.window = (0, rows, 0, cols)
+        expected = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
+        monkeypatch.setattr(fuse, "BLOCK", 64)
+        found = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
+    assert np.isfinite(found).all()
+    if method != "c-bdsd":  # whose clusters are drawn block by block
+        np.testing.assert_allclose(found, expected, atol=1e-2)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pansharpen_cli import models, weights
 from pansharpen_cli.errors import InputError, WeightsError
-from pansharpen_cli.models.base import Backbone, Inputs, Moments, SceneStats, concatenate
+from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate
 
 
 def randomised(name: str, config: dict[str, int], seed: int = 0) -> Backbone:
@@ -113,7 +113,7 @@ def test_glpnet_has_no_unit_built_in():
 
 def test_streamed_moments_are_those_of_all_pixels():
     parts = [random_inputs(3, 20 + k, 24, k) for k in range(4)]
-    moments = Moments(3)
+    moments = SceneMoments(3)
     masks = [torch.rand(1, 20 + k, 24, generator=torch.Generator().manual_seed(k)) < 0.7 for k in range(4)]
     for part, mask in zip(parts, masks, strict=True):
         damaged = part.map(lambda t, m=mask: torch.where(m[:, None], t, torch.nan))
@@ -139,7 +139,7 @@ def test_statistics_of_constant_images_are_finite():
     for name, config in (("glpnet", {}), ("fusionnet", {"bands": 3})):
         assert randomised(name, config)(flat, stats).isfinite().all()
     with pytest.raises(ValueError, match="no valid pixel"):
-        Moments(3).stats()
+        SceneMoments(3).stats()
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def holed(request, tmp_path_factory) -> Holed:
 
 def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tuple[np.ndarray, np.ndarray, Scene]:
     with Scene.open(paths[0], [paths[1]]) as scene:
-        fuser: fuse.Fuser = fuse.Upsampling(scene, CPU)
+        fuser: fuse.Fuser = fuse.fit_classical(scene, "exp")
         if method == "injection":
             assert stats is not None
             fuser = fuse.NetworkFuser(scene, models.create("glpnet", {}), stats, None, CPU, torch.float32)

@@ -102,7 +102,7 @@ def pair(tmp_path) -> Pair:
 
 
 def upsampled(scene: Scene, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    return fuse.fuse_array(scene, fuse.Upsampling(scene, CPU), tile_size)
+    return fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"), tile_size)
 
 
 def expected_valid(scene: Scene, pan_valid: np.ndarray, ms_valid: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
 def test_the_same_up_sampling_for_any_tile_size(paths, size):
     pan, ms = paths
     with Scene.open(pan, [ms]) as scene:
-        fuser = fuse.Upsampling(scene, CPU)
+        fuser = fuse.fit_classical(scene, "exp")
         whole, valid = fuse.fuse_array(scene, fuser)
         tiled, tiled_valid = fuse.fuse_array(scene, fuser, size)
     np.testing.assert_array_equal(tiled_valid, valid)
@@ -161,7 +161,7 @@ def test_blended_tiles_have_the_right_nodata(tmp_path):
     spec = replace(SPEC, border=50.0)
     pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
-        expected = fuse.fuse_array(scene, fuse.Upsampling(scene, CPU))[1]
+        expected = fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))
         fuser = fuse.NetworkFuser(scene, network, fuse.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
         fused, valid = fuse.fuse_array(scene, fuser, 80)

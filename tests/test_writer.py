@@ -11,7 +11,6 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import rasterio
-import torch
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +34,7 @@ def make(folder: Path, **spec) -> simulate.SimulatedScene:
 def upsampled(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """What `--method none` computes, before rounding: float32 pixels and the valid mask."""
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        return fuse.fuse_array(scene, fuse.Upsampling(scene, torch.device("cpu")))
+        return fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))
 
 
 def fused(run, folder: Path, *options: object, name: str = "out.tif") -> Path:

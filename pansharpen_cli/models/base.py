@@ -96,12 +96,12 @@ class SceneStats:
     @classmethod
     def fit(cls, inputs: Inputs) -> SceneStats:
         """Statistics of one batch of tiles that is wholly valid."""
-        taken = Moments(inputs.expanded.shape[1])
+        taken = SceneMoments(inputs.expanded.shape[1])
         taken.update(inputs)
         return taken.stats()
 
 
-class Moments:
+class SceneMoments:
     """Streaming statistics of PAN, the expanded bands and the low-passed PANs."""
 
     def __init__(self, bands: int) -> None:
