@@ -16,10 +16,10 @@ from .errors import InputError
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Grid, Window, intersect, is_empty, widened
 from .physics import Axis, Span
-from .scene import MIN_MS_PIXELS, Scene, Source, data_bands, default_nodata, filled, open_raster
+from .scene import MIN_MS_PIXELS, Scene, Source, data_bands, filled, open_raster
 from .sensors import band_name
 from .tiles import plan_tiles
-from .writer import raster_writer, to_dtype
+from .writer import raster_writer
 
 TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
@@ -174,7 +174,7 @@ def _squared_errors(x: Tensor, y: Tensor) -> Tensor:
 def _check_order(errors: Tensor) -> None:
     """Raises InputError if the bands, degraded, fit those of the MS far better in another order."""
     given, best = float(errors.diagonal().sum()), float(errors.amin(1).sum())
-    if best >= SWAPPED * given:  # an assignment cannot be better than the best of each band
+    if not best < SWAPPED * given:  # an assignment cannot be better than the best of each band
         return
     from scipy.optimize import linear_sum_assignment  # takes a third of a second to import
 
@@ -191,17 +191,24 @@ def _index_scale(scene: Scene) -> float:
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
         return 1.0
     grid = scene.ms_grid
-    step_rows, step_cols = max(1, grid.height // 256), max(1, grid.width // 256)
-    peak = 0.0
-    for row in range(0, grid.height, 32 * step_rows):
-        values, valid = scene.read_ms((row, min(row + 1, grid.height), 0, grid.width))
-        seen = np.abs(values[:, valid][:, ::step_cols])
-        peak = max(peak, float(seen.max()) if seen.size else 0.0)
-    return _scale_of(peak)
+    return _scale_of(_sampled(scene.read_ms, (0, grid.height, 0, grid.width)))
 
 
-def _scale_of(peak: float) -> float:
-    return 2047.0 / peak if 0 < peak < 2047 else 1.0
+def _sampled(read: Reader, window: Window) -> np.ndarray:
+    """About a million of the valid values of a raster: every so many columns of every so many rows."""
+    r0, r1, c0, c1 = window
+    step_rows, step_cols = max(1, (r1 - r0) // 512), max(1, (c1 - c0) // 512)
+    found = [np.empty(0)]
+    for row in range(r0, r1, step_rows):
+        values, valid = read((row, row + 1, c0, c1))
+        found.append(values[:, valid][:, ::step_cols].ravel())
+    return np.concatenate(found)
+
+
+def _scale_of(values: np.ndarray) -> float:
+    """What brings 99 % of some values into 11 bits; one for values that fill them."""
+    bulk = float(np.quantile(np.abs(values), 0.99)) if values.size else 0.0
+    return 2047.0 / bulk if 0 < bulk < 2047 else 1.0
 
 
 # Files
@@ -223,6 +230,8 @@ class Raster:
         dataset, label = open_raster(os.fspath(path)), os.fspath(path)
         try:
             bands, alpha = data_bands(dataset, label, [])
+            if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
+                raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
         except InputError:
             dataset.close()
             raise
@@ -285,6 +294,10 @@ class Raster:
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
 
+    @property
+    def integral(self) -> bool:
+        return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
+
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         r, c = self.origin
         return self.source.read((window[0] - r, window[1] - r, window[2] - c, window[3] - c))
@@ -331,8 +344,12 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
 # Against a reference
 
 
-def peak_of(reference: Raster) -> float:
-    """The DN value that PSNR and SSIM count as full: the least 2^n - 1 that no value exceeds, or the largest float."""
+def peak_of(reference: Raster) -> tuple[float, list[str]]:
+    """The DN value that PSNR and SSIM count as full: the least 2^n - 1 that no value exceeds; of floats, the largest.
+
+    With a note if that lies far above nearly all values, so that the two flatter. Raises InputError without a positive
+    value.
+    """
     peak = 0.0
     for tile in plan_tiles(reference.window, 2 * TILE):
         values, valid = reference.read(tile.core)
@@ -340,9 +357,16 @@ def peak_of(reference: Raster) -> float:
             peak = max(peak, float(values[:, valid].max()))
     if peak <= 0:
         raise InputError(f"{reference.source.label} has no positive value to measure against")
-    if np.dtype(reference.source.dataset.dtypes[0]).kind == "f":
-        return peak
-    return float((1 << int(peak).bit_length()) - 1)
+    values = _sampled(reference.read, reference.window)
+    bulk = float(np.quantile(values, 0.999)) if values.size else peak
+    notes = []
+    if peak > 16 * bulk:
+        notes.append(
+            f"the largest value of {reference.source.label} is {peak:.6g}, far above nearly all others "
+            f"({bulk:.6g}): PSNR and SSIM flatter; give --peak, or --nodata if it is none"
+        )
+    integral = reference.integral or bool((values == np.rint(values)).all())
+    return (float((1 << int(peak).bit_length()) - 1) if integral else peak), notes
 
 
 def against_reference(reference: Raster, fused: Raster, ratio: float, peak: float, progress: Progress = quiet) -> Score:
@@ -352,10 +376,9 @@ def against_reference(reference: Raster, fused: Raster, ratio: float, peak: floa
     valid in both.
     """
     window = fused.window
-    real = np.dtype(reference.source.dataset.dtypes[0]).kind == "f"
-    indices = metrics.ReducedResolution(
-        (window[1] - window[0], window[3] - window[2]), ratio, peak, scale=_scale_of(peak) if real else 1.0
-    )
+    values = np.empty(0) if reference.integral else _sampled(reference.read, reference.window)
+    scale = 1.0 if (values == np.rint(values)).all() else _scale_of(values)
+    indices = metrics.ReducedResolution((window[1] - window[0], window[3] - window[2]), ratio, peak, scale)
     expected = scored = 0
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
@@ -379,7 +402,14 @@ def against_reference(reference: Raster, fused: Raster, ratio: float, peak: floa
     notes = list(indices.notes)
     if scored < 0.95 * expected:
         notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
+    share = _area(window) / _area(reference.window)
+    if share < 0.95:
+        notes.append(f"{fused.source.label} covers only {100 * share:.2g} % of the reference")
     return Score(figures, indices.maps, window, notes)
+
+
+def _area(window: Window) -> int:
+    return (window[1] - window[0]) * (window[3] - window[2])
 
 
 # Wald's protocol
@@ -398,7 +428,8 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     """Wald's protocol at the exact phase: PAN on the MS grid, MS on a grid coarser by the same ratio and offset.
 
     Wald et al., "Fusion of satellite images of different spatial resolutions", 1997; each band and PAN through its
-    MTF (gains at Nyquist), rounded to the files' types. Raises InputError if the scene is too small for it.
+    MTF (gains at Nyquist), rounded to integers if the files hold them, in float32 with NaN for nodata. Raises
+    InputError if the scene is too small for it.
     """
     axes = axes_of(scene)
     fine = (*_footprints(axes[0], scene.window[:2]), *_footprints(axes[1], scene.window[2:]))
@@ -414,24 +445,34 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     pan_type = np.dtype(scene.pan.dataset.dtypes[scene.pan.bands[0] - 1])
     ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
     with (
-        raster_writer(pair.pan, fine_grid, 1, pan_type, ("PAN",)) as write_pan,
-        raster_writer(pair.reference, fine_grid, scene.bands, ms_type, scene.band_names) as write_reference,
+        raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
+        raster_writer(pair.reference, fine_grid, scene.bands, _FLOAT, scene.band_names) as write_reference,
     ):
         tiles = plan_tiles(fine, TILE // 2)
         for i, tile in enumerate(tiles):
             progress("degrading", i, len(tiles))
             pan, ms, valid = _reduced(scene, axes, tile.core)
             at = _relative(tile.core, fine)
-            write_pan(at, to_dtype(pan.numpy(), valid, pan_type, default_nodata(pan_type)))
-            write_reference(at, to_dtype(ms, valid, ms_type, default_nodata(ms_type)))
-    with raster_writer(pair.ms, coarse_grid, scene.bands, ms_type, scene.band_names) as write_ms:
+            write_pan(at, _rounded(pan.numpy(), valid, pan_type))
+            write_reference(at, _rounded(ms, valid, ms_type))
+    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, scene.band_names) as write_ms:
         for tile in plan_tiles(coarse, TILE // 4):
             around = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
             ms, ms_valid = filled(scene.read_ms, around)
             low = _degraded(axes, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
             valid = covered(axes, tile.core, around, ms_valid)
-            write_ms(_relative(tile.core, coarse), to_dtype(low, valid, ms_type, default_nodata(ms_type)))
+            write_ms(_relative(tile.core, coarse), _rounded(low, valid, ms_type))
     return pair
+
+
+_FLOAT = np.dtype("float32")
+
+
+def _rounded(values: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values as a file of that type would hold them, but in float32, so that NaN and no value stands for nodata."""
+    if dtype.kind != "f":
+        values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return np.where(valid, values, np.nan).astype(_FLOAT)
 
 
 def _relative(window: Window, origin: Window) -> Window:

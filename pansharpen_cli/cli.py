@@ -125,7 +125,7 @@ def fuse(
         "dtype": _dtype(dtype),
     }
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
-    options = Options(method, weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
+    options = Options(method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
     with _Progress(quiet, verbose) as progress:
         facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
     _print(facts, as_json, quiet)
@@ -185,8 +185,10 @@ def evaluate(
     kind = "wald" if wald else "full" if reference is None else "reference"
     if ratio is not None and kind != "reference":
         raise InputError("--ratio belongs to --reference; otherwise the files tell it")
-    if peak is not None and (kind == "full" or not peak > 0):
-        raise InputError("--peak takes a positive value and belongs to --reference and --wald")
+    if ratio is not None and ratio > 100:
+        raise InputError(f"--ratio takes a value from 1 to 100, not {ratio:g}")
+    if peak is not None and (kind == "full" or not 0 < peak < 1e15):
+        raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
     limits = _limits(fail_under or ())
     job.check_limits(kind, limits)
     output = job.EvaluationOutput(report, maps, overwrite, _command())
@@ -204,9 +206,8 @@ def evaluate(
             facts = job.evaluate(fused or (), pair, output, progress)
     below = job.shortfalls(facts, limits)
     _print(facts, as_json, quiet, as_csv)
-    for line in below:
-        typer.echo(f"error: {line}", err=True)
     if below:
+        typer.echo(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
 
 
@@ -232,13 +233,14 @@ def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: b
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
-    limits = {}
+    limits: dict[str, float] = {}
     for text in texts:
         name, sign, value = text.partition("=")
         try:
-            limits[name.strip().lower()] = float(value)
-            if not sign or not math.isfinite(limits[name.strip().lower()]):
+            limit, name = float(value), name.strip().lower()
+            if not sign or not math.isfinite(limit):
                 raise ValueError
+            limits[name] = max(limit, limits.get(name, limit))
         except ValueError:
             raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. HQNR=0.9, not '{text}'") from None
     return limits

@@ -226,14 +226,22 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
         pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
         return scene.read(wide, joined(pan), joined(ms))
 
+    low, high = np.inf, -np.inf
     with ThreadPoolExecutor(1) as reader, _half_of_the_cores():
         for number in range(method.passes):
             for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
                 if data is not None:
+                    if not low < high:
+                        pan = data.pan[part_of(data.pan_window, data.window)][data.valid]
+                        low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
                     own = joined(classical.own_ms(setup.axes, spans_of(block)))
                     whole = covered(setup.axes, own, data.window, data.valid)
                     method.observe(_layers(setup, data, block, whole))
+            if low == high:
+                scene.warnings.append(f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only")
+                method = classical.create("exp", setup)
+                break
             method.settle()
     progress("fitting", total, total)
     return ClassicalFuser(setup, method)

@@ -8,7 +8,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -172,7 +173,7 @@ def evaluate(
         expected: dict[Window, float | None] = {}
 
         def result(path: str) -> _Result:
-            with Raster.on_scene(path, scene) as raster:
+            with Raster.on_scene(path, scene) as raster, _naming(path):
                 score = assess.full_resolution(scene, raster.read, raster.window, progress)
             if raster.window not in expected:
                 expected[raster.window] = assess.expected_detail(scene, raster.window, progress)
@@ -203,9 +204,9 @@ def evaluate_against(
     """
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth:
         _check_outputs(output, {reference, *files}, files, REFERENCE_MAPS)
-        peak = peak or assess.peak_of(truth)
+        peak, notes = (peak, []) if peak else assess.peak_of(truth)
         results = [_compared_with(truth, path, path, path, ratio, peak, progress) for path in dict.fromkeys(files)]
-        return _finish("reference", results, output, None, said.notes(), REFERENCE_MAPS)
+        return _finish("reference", results, output, None, notes + said.notes(), REFERENCE_MAPS)
 
 
 def evaluate_wald(
@@ -232,18 +233,21 @@ def evaluate_wald(
         folder = Path(temporary)
         reduced = assess.degrade(scene, folder, progress)
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-        low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name})
+        low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name, "dtype": scene.dtype})
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth:
-            peak = peak or assess.peak_of(truth)
+            truth.source.label = "the MS"
+            peak, flattering = (peak, []) if peak else assess.peak_of(truth)
+            notes += flattering
             for name in names:
                 path = folder / f"{name}.tif"
                 try:
                     _fuse_plainly(low, path, replace(options, method=name), progress)
                 except InputError as error:
+                    reason = str(error).replace(f"{folder}/", "the degraded ")
                     if not every:
-                        raise
-                    notes.append(f"{name} is left out: {error}")
+                        raise InputError(f"{name}: {reason}") from error
+                    notes.append(f"{name} is left out: {reason}")
                     continue
                 results.append(_compared_with(truth, str(path), name, None, ratio, peak, progress))
                 _keep_shown(results, output, folder)
@@ -255,13 +259,14 @@ def evaluate_wald(
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
     """Remove the fused files that no report will show."""
     count = SHOWN if _is_html(output.report) else 0
-    for result in sorted(results, key=_rank_of("q2n"))[count:]:
+    for result in sorted(results, key=_worth)[count:]:
         (folder / f"{result.name}.tif").unlink(missing_ok=True)
 
 
-def _rank_of(figure: str) -> Callable[[_Result], float]:
-    """Sort key: the highest first, what is undefined last."""
-    return lambda r: math.inf if r.quality[figure] is None else -r.quality[figure]
+def _worth(result: _Result) -> tuple[float, ...]:
+    """Sort key, the best first: HQNR or Q2n; where that is undefined QNR or ERGAS."""
+    keys = {"hqnr": -1, "qnr": -1} if "hqnr" in result.quality else {"q2n": -1, "ergas": 1}
+    return tuple(math.inf if result.quality[k] is None else sign * result.quality[k] for k, sign in keys.items())
 
 
 def available() -> list[str]:
@@ -289,10 +294,20 @@ def shortfalls(facts: Mapping, limits: Mapping[str, float]) -> list[str]:
     return lines
 
 
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the name of what is scored before an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def _compared_with(
     truth: Raster, path: str, name: str, shown_path: str | None, ratio: float, peak: float, progress: Progress
 ) -> _Result:
-    with Raster.on_reference(path, truth) as raster:
+    with Raster.on_reference(path, truth) as raster, _naming(name):
+        raster.source.label = name
         score = assess.against_reference(truth, raster, ratio, peak, progress)
 
     def show() -> Pictures:
@@ -329,11 +344,15 @@ def _finish(
     maps: Sequence[str],
 ) -> dict:
     """Rank, write what is asked for and return the facts."""
-    key = "hqnr" if kind == "full" else "q2n"
-    results.sort(key=_rank_of(key))
-    notes = [*warnings, *dict.fromkeys(n for r in results for n in r.score.notes)]
-    if len({r.score.window for r in results}) > 1:
-        notes.append("the results cover different parts of the scene: their figures are of different pixels")
+    results.sort(key=_worth)
+    notes = [
+        *warnings,
+        *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
+    ]
+    counts = [r.quality["blocks"] for r in results]
+    if len({r.score.window for r in results}) > 1 or min(counts) < 0.95 * max(counts):
+        blocks = ", ".join(f"{r.name} {r.quality['blocks']}" for r in results)
+        notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {blocks}")
     facts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
@@ -367,6 +386,8 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
     _is_html(output.report)
     if output.report is not None:
         check_target(output.report, inputs, output.overwrite)
+        if output.maps is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
+            raise InputError("--report and --map need different paths")
     if output.maps is None:
         return
     stems = [Path(n).stem for n in dict.fromkeys(names)]

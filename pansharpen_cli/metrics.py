@@ -58,8 +58,8 @@ _SEGMENT = 64
 _ENERGY_BITS = 13
 """Low bits of a float32 that a bin of the local energy does not tell apart: it keeps 10 bits of the mantissa."""
 
-_ENERGY_RANGE = (-64, 40)
-"""Exponents of two of the bins: finer than the detail of reflectances, beyond that of 16-bit DN."""
+_ENERGY_RANGE = (-64, 128)
+"""Exponents of two of the bins: finer than the detail of reflectances, as large as float32 has them."""
 
 
 # Filters
@@ -562,8 +562,18 @@ class Errors:
         return _defined(100 / ratio * (self.rmse() / mean).square().mean().sqrt(), "ERGAS")
 
     def psnr(self, peak: float) -> float:
-        """Mean over bands of 10 log10(peak^2 / MSE), dB; infinite when a band has no error at all. `peak` in DN."""
-        return float((20 * torch.log10(peak / self.rmse())).mean())
+        """Mean over bands of 10 log10(peak^2 / MSE), dB, `peak` in DN.
+
+        A band without any error would make it infinite, and is left out; it is infinite if no band has one.
+        """
+        decibels = 20 * torch.log10(peak / self.rmse())
+        finite = decibels[decibels.isfinite()]
+        return float(finite.mean()) if len(finite) else math.inf
+
+    def reference_varies(self) -> bool:
+        """Whether any band of the reference is not constant."""
+        means = self._means()
+        return bool((means[4] > means[1].square()).any())
 
     def cross_correlation(self) -> float:
         """Mean over bands of Pearson's correlation; a fused band that is constant counts 0.
@@ -842,13 +852,13 @@ class ReducedResolution:
         if errors is None or not errors.pixels:
             raise InputError("no quality figure: there is no valid pixel to compare the images at")
         measures: dict[str, Callable[[], Any]] = {
-            "q2n": self._q2n.compute,
-            "q": self._q.compute,
+            "q2n": lambda: self._of_varying(errors, self._q2n.compute, "Q2n"),
+            "q": lambda: self._of_varying(errors, self._q.compute, "Q"),
             "sam": self._angles.compute,
             "ergas": lambda: errors.ergas(self.ratio),
             "scc": self._scc.compute,
             "psnr": lambda: errors.psnr(self.peak),
-            "ssim": self._ssim.compute,
+            "ssim": lambda: self._of_varying(errors, self._ssim.compute, "SSIM"),
             "cc": errors.cross_correlation,
             "rmse": lambda: errors.rmse().tolist(),
             "bias": lambda: errors.bias().tolist(),
@@ -856,6 +866,12 @@ class ReducedResolution:
         self.notes.clear()
         figures = {name: _noted(measure, self.notes) for name, measure in measures.items()}
         return {**figures, "pixels": errors.pixels, "blocks": self._q2n.blocks}
+
+    @staticmethod
+    def _of_varying(errors: Errors, measure: Callable[[], float], what: str) -> float:
+        if not errors.reference_varies():  # there is nothing in it that could get lost
+            raise InputError(f"{what} is undefined: the reference is constant")
+        return measure()
 
 
 # Full resolution
@@ -975,7 +991,7 @@ class FullResolution:
     def __post_init__(self) -> None:
         self._correlation: DetailCorrelation | None = None
         self._flat: FlatArea | None = None
-        self._q2n = torch.zeros(1, dtype=torch.float64)
+        self._q2n, self._ms_varies = torch.zeros(1, dtype=torch.float64), False
         self._with_pan, self._between_bands = (torch.zeros(3, 1, dtype=torch.float64) for _ in range(2))
         self._maps = np.full((len(_FULL_MAPS), self.shape[0] // BLOCK, self.shape[1] // BLOCK), np.nan)
 
@@ -1028,7 +1044,10 @@ class FullResolution:
         Returns the first four maps of these blocks.
         """
         bands = m.shape[1]
-        q2n = _q2n(e[:, :bands], m, self.scale)
+        ms = e[:, :bands]
+        spread = ms.amax((0, 2)) - ms.amin((0, 2))
+        self._ms_varies = self._ms_varies or not bool((spread <= 1e-9 * ms.abs().amax()).all())
+        q2n = _q2n(ms, m, self.scale)
         of_fused, of_expanded = _universal(f, f), _universal(e, e)
         q, p = of_fused[:, :bands, bands], of_expanded[:, :bands, bands]
         pairs = (_band_pairs(x[:, :bands, :bands]) for x in (of_fused, of_expanded))
@@ -1041,6 +1060,11 @@ class FullResolution:
         angles, exist = _angles(e[:, :bands].transpose(0, 1), m.transpose(0, 1))
         angles = angles.masked_fill(~exist, math.nan).nanmean(1)
         return [q2n * (1 - spatial), 1 - q2n, spatial, angles]
+
+    def _spectral_distortion(self) -> float:
+        if not self._ms_varies:
+            raise InputError("D_lambda_K is undefined: the MS is constant")
+        return _mean_distortion(self._q2n[0], self.blocks)
 
     def _spatial_distortion(self) -> float:
         if self._correlation is None or not self._correlation.pan_varies:  # it would be 0, as if nothing were lost
@@ -1066,7 +1090,7 @@ class FullResolution:
         if not self.blocks or self._correlation is None or self._flat is None:
             raise InputError(f"no quality figure: the scene has no {BLOCK} x {BLOCK} block of valid pixels")
         measures: dict[str, Callable[[], float]] = {
-            "d_lambda_k": lambda: _mean_distortion(self._q2n[0], self.blocks),
+            "d_lambda_k": self._spectral_distortion,
             "d_s": self._spatial_distortion,
             "d_lambda": lambda: _gap(self._between_bands, "D_lambda"),
             "pan_detail_correlation": self._correlation.compute,

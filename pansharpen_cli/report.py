@@ -128,13 +128,10 @@ def value_of(key: str, quality: Mapping) -> float | None:
     """A figure as one number: that of a band list is the mean of the sizes; None if it was not measured."""
     value = quality.get(key)
     if key == "reprojection":
-        value = value and value.get("relative")
-        sizes = [abs(v) * 100 for v in value or () if _known(v)]
-        return sum(sizes) / len(sizes) if sizes else None
+        value = [None if v is None else 100 * v for v in (value or {}).get("relative") or ()]
     if isinstance(value, list | tuple):
-        sizes = [abs(v) for v in value if _known(v)]
-        return sum(sizes) / len(sizes) if sizes else None
-    return None if value is None or not _known(value) else float(value)
+        return sum(map(abs, value)) / len(value) if value and all(map(_known, value)) else None
+    return float(value) if value is not None and (_known(value) or value == math.inf) else None
 
 
 def _known(value: Any) -> bool:

@@ -122,6 +122,8 @@ class Source:
                 mask &= ds.read_masks(band, window=at) > 0
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
+        if values.dtype == np.float64 and (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
+            raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
         return mask
 
 

@@ -756,18 +756,18 @@ def test_undefined_figures_of_full_resolution_are_none_with_a_note() -> None:
     figures = metrics.FullResolution((64, 64))
     figures.update(constant, constant, constant, constant[:1], constant[:1])
     found = figures.compute()
-    assert found["d_lambda_k"] == 0  # two constant images of the same value
     assert {name for name, value in found.items() if value is None} == {
         "hqnr",
+        "d_lambda_k",
         "d_s",
         "qnr",
         "d_lambda",
         "pan_detail_correlation",
         "flat_area_activity",
     }
-    assert len(figures.notes) == 4
+    assert len(figures.notes) == 5
     assert figures.compute() == found
-    assert len(figures.notes) == 4
+    assert len(figures.notes) == 5
     broken = varying.clone()
     broken[0, 3, 3] = torch.nan
     figures = metrics.FullResolution((64, 64))
@@ -787,8 +787,10 @@ def test_undefined_figures_of_reduced_resolution_are_none_with_a_note() -> None:
     scores = metrics.ReducedResolution((20, 20), 4, 2047)
     scores.update(constant, varying)
     found = scores.compute()
-    assert [name for name, value in found.items() if value is None] == ["q", "sam", "ergas", "scc", "cc"]
-    assert len(scores.notes) == 5
+    assert [name for name, value in found.items() if value is None] == [
+        *("q2n", "q", "sam", "ergas", "scc", "ssim", "cc")
+    ]
+    assert len(scores.notes) == 7
     assert found["pixels"] == 400
     broken = varying.clone()
     broken[0, 3, 3] = torch.inf
@@ -796,6 +798,23 @@ def test_undefined_figures_of_reduced_resolution_are_none_with_a_note() -> None:
     scores.update(varying, broken)
     assert scores.compute()["q2n"] is None
     assert math.isnan(scores.maps["q2n"][0, 0])
+
+
+def test_one_exact_band_does_not_make_the_psnr_infinite() -> None:
+    reference, _ = random_scene(3, 40, 40)
+    fused = reference + torch.tensor([0.0, 10.0, 20.0])[:, None, None]
+    expected = (20 * math.log10(2047 / 10) + 20 * math.log10(2047 / 20)) / 2
+    assert metrics.psnr(reference, fused, 2047) == pytest.approx(expected)
+    assert metrics.psnr(reference, reference, 2047) == math.inf
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e3, 1e6, 1e9])
+def test_flat_area_activity_does_not_depend_on_the_units(factor: float) -> None:
+    fused, pan = random_scene(2)
+    fused, pan = fused.double(), pan.double()
+    expected = metrics.flat_area_activity(fused, pan)
+    assert abs(expected - 1) > 0.01
+    assert metrics.flat_area_activity(fused * factor, pan * factor) == pytest.approx(expected, rel=1e-3)
 
 
 def test_constant_bands_do_not_flatter_the_cross_correlation() -> None:
