@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .errors import InputError
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Grid, Window, intersect, is_empty, widened
 from .physics import Axis, Span
-from .scene import MIN_MS_PIXELS, Scene, Source, data_bands, filled, open_raster
+from .scene import MIN_MS_PIXELS, Reader, Scene, Source, data_bands, filled, open_raster
 from .sensors import band_name
 from .tiles import plan_tiles
 from .writer import raster_writer
@@ -29,9 +29,6 @@ MARGIN = physics.MTF_REACH + 1
 
 SWAPPED = 0.25
 """Bands count as swapped if another order leaves less than this share of the squared reprojection error."""
-
-Reader = Callable[[Window], tuple[np.ndarray, np.ndarray]]
-"""Reads a window in PAN pixels: values (bands, rows, cols) and valid (rows, cols); outside is invalid."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .grid import Window
-from .scene import Scene
+from .scene import Pixels, Reader, Scene
 from .sensors import band_name
 from .tiles import plan_tiles
 
@@ -37,12 +37,6 @@ STRETCH = (1, 99)
 GAMMA = 0.8
 ERROR_WHITE = 0.15
 """Error shown as the brightest colour, as a part of the reference's range between the percentiles of the stretch."""
-
-_Pixels = tuple[np.ndarray, np.ndarray]
-"""Values (bands, rows, cols) and valid (rows, cols)."""
-
-Reader = Callable[[Window], _Pixels]
-"""Reads a window in PAN pixels: values (bands, rows, cols) and valid (rows, cols); outside is invalid."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +140,11 @@ class _Stretch:
         return picture
 
 
+def quick_picture(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(rows, cols, 3) uint8 of three bands (3, rows, cols), each between its own percentiles; black where invalid."""
+    return _Stretch.of(values[:, valid]).picture(values, valid, (1, 2, 3))
+
+
 def display_bands(names: Sequence[str | None]) -> list[int]:
     """1-based red, green, blue by name; else in the usual order of 8 or 4 bands; else the first band as grey."""
     return list(true_colour(names).bands)
@@ -215,17 +214,11 @@ def collect_reference(
 def on_pan_grid(scene: Scene) -> Reader:
     """Reads the MS in windows of PAN pixels: each has the value of the MS pixel in which its centre lies."""
 
-    def read(window: Window) -> _Pixels:
-        index = [
-            np.floor((np.arange(first, last) + 0.5 - offset) / ratio + 1e-9).astype(int)
-            for first, last, offset, ratio in zip(
-                window[::2], window[1::2], scene.phase.offset, scene.phase.ratio, strict=True
-            )
-        ]
-        (top, bottom), (left, right) = ((int(i[0]), int(i[-1]) + 1) for i in index)
-        values, valid = scene.read_ms((top, bottom, left, right))
-        at = np.ix_(index[0] - top, index[1] - left)
-        return values[(slice(None), *at)], valid[at]
+    def read(window: Window) -> Pixels:
+        rows, cols = (scene.nearest_ms(np.arange(*window[k : k + 2]), k // 2) for k in (0, 2))
+        values, valid = scene.read_ms((rows[0], rows[-1] + 1, cols[0], cols[-1] + 1))
+        rows, cols = rows[:, None] - rows[0], cols - cols[0]
+        return values[:, rows, cols], valid[rows, cols]
 
     return read
 
@@ -245,7 +238,7 @@ def _collect(
     stretch = {layer.label: _Stretch.of(r.samples) for layer, r in zip(layers, reduced, strict=True)}
     white = ERROR_WHITE * float(np.mean(stretch[layers[0].label].high - stretch[layers[0].label].low))
 
-    def view(title: str, where: Window, scale: float, parts: Sequence[_Pixels]) -> View:
+    def view(title: str, where: Window, scale: float, parts: Sequence[Pixels]) -> View:
         panels = [
             _panel(layer.label, *part, stretch[layer.like], true, false)
             for layer, part in zip(layers, parts, strict=True)
@@ -282,7 +275,7 @@ def _panel(
     )
 
 
-def _error_panel(label: str, reference: _Pixels, fused: _Pixels, white: float) -> Panel:
+def _error_panel(label: str, reference: Pixels, fused: Pixels, white: float) -> Panel:
     from matplotlib import colormaps
 
     valid = reference[1] & fused[1]
@@ -291,7 +284,7 @@ def _error_panel(label: str, reference: _Pixels, fused: _Pixels, white: float) -
     return Panel(label, np.where(valid[..., None], picture, np.uint8(0)))
 
 
-def _cut(part: _Pixels, inner: Window) -> _Pixels:
+def _cut(part: Pixels, inner: Window) -> Pixels:
     at = np.s_[inner[0] : inner[1], inner[2] : inner[3]]
     return part[0][(slice(None), *at)], part[1][at]
 
@@ -323,7 +316,7 @@ def _reduce(
     return [_Reduced(v, m, np.concatenate(s, 1)) for v, m, s in zip(values, valid, samples, strict=True)]
 
 
-def _block_means(values: np.ndarray, valid: np.ndarray, factor: int) -> _Pixels:
+def _block_means(values: np.ndarray, valid: np.ndarray, factor: int) -> Pixels:
     """Means of the valid pixels of factor x factor blocks; a block is valid if half of its pixels are."""
     if factor == 1:
         return values, valid

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import PansharpenError
-from .gallery import FUSED, Panel, Pictures, View, display_bands
+from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
 from .writer import PARTIAL, read_reduced, write_png
 
 QUICKLOOK_SIDE = 1024
@@ -244,7 +244,7 @@ def ranking(facts: Mapping) -> str:
     """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
     results = facts["results"]
     qualities = [r["quality"] for r in results]
-    columns = [["", *(str(r["rank"]) for r in results)], ["name", *(r["name"] for r in results)]]
+    columns = [["", *(str(r["rank"]) for r in results)], ["name", *(" ".join(r["name"].splitlines()) for r in results)]]
     for key in _shown(qualities):
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
@@ -318,13 +318,7 @@ def write_json(path: Path, facts: Mapping) -> None:
 
 def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarray:
     """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
-    values, valid = read_reduced(fused, display_bands(names), QUICKLOOK_SIDE)
-    picture = np.zeros(values.shape, np.uint8)
-    for band, out in zip(values, picture, strict=True):
-        if valid.any():
-            low, high = np.percentile(band[valid], (1, 99))
-            out[:] = np.where(valid, np.clip((band - low) / max(high - low, 1e-9), 0, 1) ** 0.8 * 254 + 1, 0)
-    return picture
+    return quick_picture(*read_reduced(fused, display_bands(names), QUICKLOOK_SIDE)).transpose(2, 0, 1)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -540,8 +534,7 @@ def _meanings(qualities: Sequence[Mapping]) -> list[tuple[str, str]]:
 
 
 def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
-    names = list(names or [None] * count)
-    return [names[k] or f"band {k + 1}" if k < len(names) else f"band {k + 1}" for k in range(count)]
+    return [label_of(names or [None] * count, band) for band in range(1, count + 1)]
 
 
 def _reprojection(quality: Mapping, names: Sequence[str | None]) -> dict | None:

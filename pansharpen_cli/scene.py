@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,13 @@ FILL_REACH = 24
 
 CACHE_BYTES = 64 << 20
 """GDAL's block cache, shared by reading and writing."""
+
+
+Pixels = tuple[np.ndarray, np.ndarray]
+"""Values (bands, rows, cols) and where they are valid (rows, cols)."""
+
+Reader = Callable[[Window], Pixels]
+"""Reads a window; what lies outside of the raster is invalid."""
 
 
 @contextmanager
@@ -276,8 +283,8 @@ class Scene:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
         rows = np.arange(window[0], window[1])
         cols = np.arange(window[2], window[3])
-        nearest_row = self._nearest(rows, 0) - ms_window[0]
-        nearest_col = self._nearest(cols, 1) - ms_window[2]
+        nearest_row = self.nearest_ms(rows, 0) - ms_window[0]
+        nearest_col = self.nearest_ms(cols, 1) - ms_window[2]
         inner = (int(nearest_row[0]), int(nearest_row[-1]) + 1, int(nearest_col[0]), int(nearest_col[-1]) + 1)
         own = (0, ms_window[1] - ms_window[0], 0, ms_window[3] - ms_window[2])
         ms, ms_valid = filled(self.read_ms, ms_window, _fill_reach(own, inner))
@@ -289,7 +296,7 @@ class Scene:
             return None
         return TileData(window, pan[0], pan_window, ms, ms_window, valid)
 
-    def _nearest(self, index: np.ndarray, axis: int) -> np.ndarray:
+    def nearest_ms(self, index: np.ndarray, axis: int) -> np.ndarray:
         """The MS pixel in which the centre of a PAN pixel lies."""
         position = (index + 0.5 - self.phase.offset[axis]) / self.phase.ratio[axis]
         return np.floor(position + 1e-9).astype(int)
@@ -301,7 +308,7 @@ def _fill_reach(around: Window, window: Window) -> int:
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 
-def filled(read, window: Window, reach: int = FILL_REACH) -> tuple[np.ndarray, np.ndarray]:
+def filled(read: Reader, window: Window, reach: int = FILL_REACH) -> Pixels:
     """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask.
 
     A pixel with a valid one within `reach` pixels is filled the same in every window; zeros if nothing is valid.
