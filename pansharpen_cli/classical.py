@@ -464,15 +464,11 @@ class WithMoments(Method):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         sizes = {low: setup.bands if low == "pan_low" else 1 for low in self.lows}
-        self.sums = Moments(pan=1, expanded=setup.bands, **sizes)
+        self.sums = self.pan_sums = Moments(pan=1, expanded=setup.bands, **sizes)
 
     def observe(self, layers: Layers) -> None:
         lows = {low: getattr(layers, low) for low in self.lows}
         self.sums.update(layers.valid, pan=layers.pan, expanded=layers.expanded, **lows)
-
-    @property
-    def pan_sums(self) -> Moments:
-        return self.sums
 
     def settle(self) -> None:
         need(self.sums.count, 2, "PAN")
@@ -491,15 +487,11 @@ class Component(WithMoments):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.sums, self._pan_sums = Moments(expanded=setup.bands), Moments(pan=1)
-
-    @property
-    def pan_sums(self) -> Moments:
-        return self._pan_sums
+        self.sums, self.pan_sums = Moments(expanded=setup.bands), Moments(pan=1, **dict.fromkeys(self.lows, 1))
 
     def observe(self, layers: Layers) -> None:
         layers.add_expanded(self.sums)
-        self.pan_sums.update(layers.valid, pan=layers.pan)
+        self.pan_sums.update(layers.valid, pan=layers.pan, **{low: getattr(layers, low) for low in self.lows})
 
 
 class Brovey(Component):
@@ -915,7 +907,7 @@ def k_means(points: Tensor, clusters: int, seed: int, rounds: int = 50) -> Tenso
 # Multi-resolution analysis ------------------------------------------------------------------------------------------
 
 
-class MatchedDetail(WithMoments):
+class MatchedDetail(Component):
     """P_b = match(P, E_b; reference), and its detail against its own low-pass, injected in one of three ways.
 
     "add": F_b = E_b + P_b - low(P_b); "multiply": F_b = E_b P_b / low(P_b); "share": the added detail times
@@ -928,7 +920,7 @@ class MatchedDetail(WithMoments):
     applies = LOCAL
 
     def solve(self) -> None:
-        self.scale = over(self.sums.std("expanded"), self.sums.std(self.reference))
+        self.scale = over(self.sums.std("expanded"), self.pan_sums.std(self.reference))
         self.shift = self.mean - self.scale * self.pan_mean
 
     def apply(self, layers: Layers) -> Tensor:

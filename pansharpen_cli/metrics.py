@@ -7,8 +7,9 @@ Pansharpening", 2021), which the golden tests check; the expanded MS is an argum
 the caller's. Nothing here returns NaN for a score: what cannot be measured raises `InputError`.
 
 A function is its accumulator, fed with one piece; `FullResolution` adds up what the functions of HQNR and QNR measure
-block by block. Sums are kept in float64, so the tiling does not change the result, provided that the pieces carry their margins: an accumulator takes the edge of an array for the edge of the image unless
-at least `reach` pixels lie between it and the piece's own pixels, its `core`.
+block by block. Sums are kept in float64, so the tiling does not change the result, provided that the pieces carry their
+margins: an accumulator takes the edge of an array for the edge of the image unless at least `reach` pixels lie between
+it and the piece's own pixels, its `core`.
 """
 
 from __future__ import annotations
