@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage
 
 from .grid import Window
 from .scene import Pixels, Reader, Scene
@@ -390,6 +389,8 @@ def _box_means(cells: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _high_pass(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """What a 5 x 5 mean takes away; 0 near invalid pixels."""
+    from scipy import ndimage  # takes a fifth of a second to import
+
     inside = ndimage.binary_erosion(valid, np.ones((5, 5)), border_value=1)
     values = np.where(valid, values, 0).astype(np.float32)
     return np.where(inside, values - ndimage.uniform_filter(values, 5), 0)
@@ -397,6 +398,8 @@ def _high_pass(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def _richest(values: np.ndarray, valid: np.ndarray, side: int) -> Window:
     """The square of that side with the strongest high pass, as a window of the crop."""
+    from scipy import ndimage
+
     energy = np.abs(_high_pass(values, valid))
     boxes = ndimage.uniform_filter(energy, side, mode="constant")
     half = side // 2

@@ -19,7 +19,6 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
-from scipy import ndimage
 
 from . import sensors
 from .errors import InputError
@@ -327,6 +326,8 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH) -> Pixels:
             pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
             data = np.pad(data[(slice(None), *box)], ((0, 0), *pads), mode="edge")
         else:
+            from scipy import ndimage  # takes a fifth of a second to import
+
             nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
             data = data[(slice(None), *nearest)]
     inner = np.s_[reach : data.shape[1] - reach, reach : data.shape[2] - reach]
