@@ -504,6 +504,15 @@ def chromium(tmp_path: Path, page: Path, *arguments: str) -> subprocess.Complete
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
+def dumped(tmp_path: Path, page: Path, marker: str, *arguments: str) -> subprocess.CompletedProcess:
+    """The page's document when its script has left the marker; a busy machine decodes pictures late."""
+    for budget in (5_000, 20_000, 60_000, 60_000):
+        done = chromium(tmp_path, page, f"--virtual-time-budget={budget}", "--dump-dom", *arguments)
+        if marker in done.stdout:
+            break
+    return done
+
+
 @browser
 def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
@@ -535,7 +544,7 @@ def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
         "</body>", DRIVER + "</body>"
     )
     page.write_text(driven)
-    found = chromium(tmp_path, page, "--virtual-time-budget=5000", "--dump-dom").stdout
+    found = dumped(tmp_path, page, "data-told=").stdout
     told = References(found)
     text = re.search(r'data-told="([^"]*)"', found)
     assert text, re.search(r"<title>(.*)</title>", found)
@@ -564,9 +573,7 @@ def test_the_page_as_written_runs_its_script_without_a_word(tmp_path: Path) -> N
     """The policy lets the script run, all pictures decode, nothing is reported to the console."""
     page = tmp_path / "r.html"
     report.write_html(page, evaluation(), [("a", drawn()), ("b", drawn(200))])
-    done = chromium(
-        tmp_path, page, "--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom", "--window-size=400,800"
-    )
+    done = dumped(tmp_path, page, 'data-ready="yes"', "--enable-logging=stderr", "--window-size=400,800")
     assert 'data-ready="yes"' in done.stdout
     assert "CONSOLE" not in done.stderr
 
