@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import math
 import os
 import shlex
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .errors import InputError, PansharpenError
+from .errors import InputError, PansharpenError, WeightsError
 
 app = typer.Typer(
     name="pansharpen",
@@ -419,6 +420,81 @@ def _complain(message: str, code: int, debug: bool) -> int:
 
 def _terminated(*_) -> None:
     raise KeyboardInterrupt
+
+
+weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+JsonCards = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@weights_app.command("list")
+def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
+    """List the installed weights."""
+    from . import weights
+
+    cards = [weights.facts(card) for card in weights.manifest().values()]
+    typer.echo(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
+
+
+@weights_app.command("show")
+def show_weights(
+    name: Annotated[str, typer.Argument(help="Installed weights, or a .safetensors file.", metavar="NAME|FILE")],
+    as_json: JsonCards = False,
+    debug: Debug = False,
+) -> None:
+    """Show all that is known about weights: network, scale, licence, training, hashes."""
+    from . import weights
+
+    known = weights.facts(weights.get(name))
+    typer.echo(json.dumps(known, indent=2) if as_json else weights.description(known))
+
+
+@weights_app.command("verify")
+def verify_weights(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Installed weights or .safetensors files; default: all installed.", metavar="[NAME|FILE]..."
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Check hash, shapes and values of weights; exit with 1 if any is not as it should be."""
+    from . import weights
+
+    faults = []
+    names = names or list(weights.manifest())
+    if not names:
+        raise PansharpenError(f"no weights are installed in {weights.folder()}; reinstall")
+    for name in names:
+        try:
+            typer.echo(weights.check(name))
+        except WeightsError as error:
+            faults.append(str(error))
+    if faults:
+        raise PansharpenError("; ".join(faults))
+
+
+@weights_app.command("import")
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="Public checkpoint, as torch.save wrote it.", metavar="FILE.pth")],
+    network: Annotated[str, typer.Option(help="The network it is for: fusionnet.")],
+    bands: Annotated[int, typer.Option(help="Its band count: 4 or 8.")],
+    scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")],
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
+    from . import weights
+    from .writer import check_target
+
+    weights.check_import(network, bands, scale, output)
+    check_target(output, [str(checkpoint)], overwrite)
+    card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
+    parameters = weights.facts(card)["parameters"]
+    typer.echo(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
 
 
 if __name__ == "__main__":

@@ -617,6 +617,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     settings = settings_of(options, card.network)
     clock = time.perf_counter()
     drawn = sample(scene, settings, options.seed, device, progress)
+    if card.scale is not None:
+        drawn.stats = replace(drawn.stats, scale=card.scale)
     stats = drawn.stats.to(device)
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
+import os
+import re
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 from . import models
-from .errors import InputError, WeightsError
+from .errors import InputError, WeightsError, reason_of
 from .models import Backbone
+
+PUBLIC: dict[str, tuple[int, ...]] = {"fusionnet": (4, 8)}
+"""Networks that public checkpoints exist for (DLPan-Toolbox), and their band counts."""
+
+_NESTS, _DEPTH = ("state_dict", "model"), 3
+"""What a state dict may be nested in, and how often."""
+_PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
+_LISTED = 8
+"""How many of the tensors that do not fit an error names."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known about a weights file."""
+    """What is known about a weights file.
+
+    `scale` is the DN value that the network was trained to see as one; None takes the scene's own. `source` and
+    `source_sha256` tell the checkpoint of an imported file, `tensors_sha256` is the hash of its tensors.
+    """
 
     name: str
     path: Path
@@ -29,6 +50,11 @@ class Card:
     licence: str = ""
     data: str = ""
     command: str = ""
+    scale: float | None = None
+    source: str = ""
+    source_sha256: str = ""
+    tensors_sha256: str = ""
+    listed: bool = True
 
     @property
     def bands(self) -> int | None:
@@ -57,11 +83,12 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
         return {
             name: Card(
                 name, where / e["file"], e["network"], dict(e.get("config", {})), e["sha256"],
-                e.get("licence", ""), e.get("data", ""), e.get("command", ""),
+                e.get("licence", ""), e.get("data", ""), e.get("command", ""), _scale(e.get("scale")),
+                e.get("source", ""), e.get("source_sha256", ""),
             )
             for name, e in entries.items()
         }  # fmt: skip
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of TOML and UTF-8 as well
         raise WeightsError(f"{path} is not a valid weights manifest: {error}") from error
 
 
@@ -90,24 +117,71 @@ def find(method: str, bands: int, file: str | None = None) -> Card:
     )
 
 
-def _card_of(path: Path, method: str) -> Card:
+def get(name: str) -> Card:
+    """The card of installed weights or of a file; a name of installed weights comes first.
+
+    Raises InputError if it is neither, WeightsError for a file that is not safetensors or does not name its network.
+    """
+    installed = manifest()
+    if name in installed:
+        return installed[name]
+    if not Path(name).is_file():
+        raise InputError(f"no weights '{name}': neither a file nor installed ({', '.join(installed) or 'nothing is'})")
+    return _card_of(Path(name))
+
+
+def _card_of(path: Path, method: str | None = None) -> Card:
+    """The card of a file, `method` where it does not name its network."""
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
     listed = [c for c in manifest(path.parent).values() if c.path.name == path.name]
     if listed:
         return listed[0]
-    try:
-        with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+    metadata = _header(path)[0]
+    network = metadata.get("network", method)
+    if network is None:
+        raise WeightsError(f"{path} does not name its network, and no manifest.toml beside it lists it")
     try:
         config = dict(json.loads(metadata.get("config", "{}")))
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path} has an unreadable config in its metadata: {error}") from error
     if not all(isinstance(value, int) for value in config.values()):
         raise WeightsError(f"{path} has a config in its metadata that does not consist of whole numbers: {config}")
-    return Card(path.stem, path, metadata.get("network", method), config, _digest(path), metadata.get("licence", ""))
+    try:
+        scale = _scale(metadata.get("scale"))
+    except ValueError as error:
+        raise WeightsError(f"{path} has an unusable scale in its metadata: {error}") from error
+    known = {key: metadata.get(key, "") for key in ("licence", "source", "source_sha256", "tensors_sha256")}
+    return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
+
+
+def _scale(value: Any) -> float | None:
+    """A scale as a manifest or metadata tell it. Raises ValueError or TypeError if it is no positive number."""
+    if value is None:
+        return None
+    scale = float(value)
+    if not 0 < scale < math.inf:
+        raise ValueError(f"a scale is a positive number, not {value}")
+    return scale
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Metadata and number of parameters of a safetensors file. Raises WeightsError for anything else."""
+    try:
+        with safe_open(path, "pt") as handle:
+            shapes = [handle.get_slice(key).get_shape() for key in handle.keys()]  # noqa: SIM118 - not a mapping
+            return handle.metadata() or {}, sum(math.prod(shape) for shape in shapes)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names, shapes and values: the same for the same weights, whatever wrote the file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(card: Card, bands: int) -> Backbone:
@@ -132,6 +206,224 @@ def load(card: Card, bands: int) -> Backbone:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise WeightsError(f"{card.path} does not fit network '{card.network}': {' '.join(lines)}") from error
+    if card.tensors_sha256 and _tensors_digest(state) != card.tensors_sha256:
+        raise WeightsError(f"{card.path} is damaged: its values are not those that were imported (sha256 differs)")
     if not all(bool(t.isfinite().all()) for t in state.values()):
         raise WeightsError(f"{card.path} holds values that are not finite")
     return network.eval().requires_grad_(False)
+
+
+# What is installed --------------------------------------------------------------------------------------------------
+
+
+def facts(card: Card) -> dict[str, Any]:
+    """A card in full, ready for JSON; parameters and bytes are None where the file is missing or unreadable."""
+    try:
+        parameters, size = _header(card.path)[1], card.path.stat().st_size
+    except (WeightsError, OSError):
+        parameters, size = None, None
+    return {
+        "name": card.name,
+        "file": str(card.path),
+        "network": card.network,
+        "config": card.config,
+        "bands": card.bands,
+        "parameters": parameters,
+        "bytes": size,
+        "scale": card.scale,
+        "licence": card.licence,
+        "data": card.data,
+        "command": card.command,
+        "source": card.source,
+        "source_sha256": card.source_sha256,
+        "sha256": card.sha256,
+        "in_manifest": card.listed,
+    }
+
+
+def _cells(known: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of a card as text."""
+    parameters, size, scale = known["parameters"], known["bytes"], known["scale"]
+    texts = {key: str(value) if value else "-" for key, value in known.items()}
+    return texts | {
+        "bands": str(known["bands"] or "any"),
+        "parameters": "unreadable" if parameters is None else f"{parameters:,}".replace(",", " "),
+        "size": "-" if size is None else f"{size / 1024:.0f} KiB",
+        "scale": "the scene's own" if scale is None else f"values / {scale:g}",
+    }
+
+
+def listing(cards: list[dict[str, Any]]) -> str:
+    """A table of the facts of several cards, a line each."""
+    columns = ("name", "network", "bands", "parameters", "size", "licence", "trained on")
+    rows = [dict(zip(columns, columns, strict=True))]
+    rows += [(cells := _cells(known)) | {"trained on": cells["data"]} for known in cards]
+    widths = {column: max(len(row[column]) for row in rows) for column in columns}
+    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in columns).rstrip() for row in rows)
+
+
+def description(known: Mapping[str, Any]) -> str:
+    """The facts of one card, a line each."""
+    cells = _cells(known)
+    cells["trained on"], cells["trained with"] = cells["data"], cells["command"]
+    cells["imported from"] = " ".join(cells[key] for key in ("source", "source_sha256") if known[key]) or "-"
+    cells["sha256"] += "" if known["in_manifest"] else " (in no manifest)"
+    keys = ["name", "file", "network", "bands", "parameters", "size", "scale", "licence", "trained on", "trained with"]
+    keys += ["imported from", "sha256"]
+    return "\n".join(f"{key:<14}{cells[key]}" for key in keys)
+
+
+def check(name: str) -> str:
+    """Verify installed weights or a file: hash, tensors and values; returns a line that says what was checked.
+
+    Raises InputError if there is nothing of that name, WeightsError naming the file if it is not as it should be.
+    """
+    card = get(name)
+    load(card, card.bands or 4)
+    if card.listed:
+        how = "sha256 as in the manifest"
+    elif card.tensors_sha256:
+        how = "values as imported, in no manifest"
+    else:
+        how = "in no manifest, so no hash to compare with"
+    return f"{card.path.name}: fits {card.network}, {how}"
+
+
+# Public checkpoints -------------------------------------------------------------------------------------------------
+
+
+def check_import(network: str, bands: int, scale: float, output: Path) -> None:
+    """Raises InputError for what cannot be imported, or a path that imported weights must not be written to."""
+    if network not in PUBLIC:
+        raise InputError(f"no public checkpoint is known for --network '{network}'; there is {', '.join(PUBLIC)}")
+    if bands not in PUBLIC[network]:
+        counts = " or ".join(map(str, PUBLIC[network]))
+        raise InputError(f"public checkpoints of '{network}' are for {counts} bands, not --bands {bands}")
+    if not 0 < scale < math.inf:
+        raise InputError(f"--scale takes a positive DN value, e.g. 2047, not {scale:g}")
+    if output.suffix != ".safetensors":
+        raise InputError(f"--output takes a name that ends in .safetensors, not {output}")
+    if any(card.path.name == output.name for card in manifest(output.parent).values()):
+        raise InputError(f"{output} is one of the weights in the manifest.toml beside it; choose another name")
+
+
+def import_checkpoint(source: Path, network: str, bands: int, scale: float, output: Path) -> Card:
+    """Write a public checkpoint's weights as safetensors that `fuse --weights` takes, and return their card.
+
+    `scale` is what its training divided DN by. The output appears complete or not at all, and replaces a file that is
+    there. Raises InputError for options that do not fit, WeightsError for a file that is not a checkpoint, that would
+    need more than weights to be unpickled, or whose tensors do not fit the network.
+    """
+    check_import(network, bands, scale, output)
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {source}: {error.strerror}") from error
+    config = {"bands": bands}
+    model = models.create(network, config)
+    state = _fitted(source, _public_state(source, content), model)
+    metadata = {
+        "network": network,
+        "config": json.dumps(config),
+        "scale": repr(float(scale)),
+        "source": source.name,
+        "source_sha256": hashlib.sha256(content).hexdigest(),
+        "tensors_sha256": _tensors_digest(state),
+    }
+    _write(output, save(state, metadata))
+    return _card_of(output)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that appears at its path complete. Raises InputError if it cannot be written."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".pansharpen-", dir=path.parent) as folder:
+            partial = Path(folder, path.name)
+            partial.write_bytes(content)
+            os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _public_state(source: Path, content: bytes) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, without what it is nested in.
+
+    Nothing but tensors and plain containers is unpickled. Raises WeightsError for a file that holds anything else.
+    """
+    try:
+        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle runs into can be anything
+        raise _not_loaded(source, error) from error
+    for _ in range(_DEPTH):
+        if isinstance(held, Mapping):
+            nested = [held[name] for name in _NESTS if isinstance(held.get(name), Mapping)]
+            held = nested[0] if nested else held
+    if not isinstance(held, Mapping) or not any(isinstance(value, Tensor) for value in held.values()):
+        raise WeightsError(f"{source} holds no state dict: no tensors by name at its top or in 'state_dict' or 'model'")
+    return {str(key): value for key, value in held.items()}
+
+
+def _not_loaded(source: Path, error: Exception) -> WeightsError:
+    """What to say of a file that `torch.load` refuses to load as weights only."""
+    text = str(error)
+    if needed := re.search(r"GLOBAL ([\w.]+)", text):
+        return WeightsError(
+            f"{source} holds more than weights ({needed[1]}), and unpickling that could run its code: refused; "
+            "save the network's state_dict() alone"
+        )
+    if "TorchScript" in text:
+        return WeightsError(f"{source} is a TorchScript program, not weights; it is not run")
+    unpickler = re.search(r"WeightsUnpickler error:\s*(.+)", text)  # the rest advises to load it unsafely
+    reason = unpickler[1] if unpickler else "" if "weights_only" in text else reason_of(error).split(". ")[0]
+    said = f": {reason}" if reason else ""
+    return WeightsError(f"{source} is not a checkpoint of weights that torch.save wrote, or it is damaged{said}")
+
+
+def _own_name(name: str) -> str:
+    """Our name of a public checkpoint's tensor: no wrapper's prefix, and the blocks as `res1` ... `res4`.
+
+    DLPan-Toolbox registers the same blocks once more as `backbone.0` ... `backbone.3`.
+    """
+    bare = _PREFIX.sub("", name)
+    return re.sub(r"^backbone\.(\d)\.", lambda found: f"res{int(found[1]) + 1}.", bare)
+
+
+def _fitted(source: Path, public: Mapping[str, Any], model: Backbone) -> dict[str, Tensor]:
+    """A checkpoint's tensors under our names, float32. Raises WeightsError listing all that does not fit."""
+    wanted = model.state_dict()
+    faults: list[str] = []
+    state: dict[str, Tensor] = {}
+    for key, value in public.items():
+        name = _own_name(key)
+        fault = _fault(key, value, wanted.get(name))
+        if fault is None and name in state and not torch.equal(state[name], value.float()):
+            fault = f"{key!r} differs from its copy under another name"
+        if fault is None:
+            state[name] = value.float().contiguous().clone()
+        else:
+            faults.append(fault)
+    seen = {_own_name(key) for key in public}
+    faults = [f"missing {n!r} ({_shape(t)})" for n, t in wanted.items() if n not in seen] + faults
+    if faults:
+        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        listed = "; ".join(faults[:_LISTED])
+        raise WeightsError(f"{source} does not fit, see --network and --bands: {listed}{more}")
+    return state
+
+
+def _fault(key: str, value: Any, wanted: Tensor | None) -> str | None:
+    """What is wrong with one entry of a checkpoint, None if nothing is."""
+    if wanted is None:
+        return f"unexpected {key!r}"
+    usable = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    if not usable or not value.is_floating_point():
+        return f"{key!r} is no tensor of real numbers"
+    if value.shape != wanted.shape:
+        return f"{key!r} is {_shape(value)} instead of {_shape(wanted)}"
+    if not bool(value.float().isfinite().all()):
+        return f"{key!r} holds values that are not finite"
+    return None
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a single number"
