@@ -188,18 +188,18 @@ def _index_scale(scene: Scene) -> float:
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
         return 1.0
     grid = scene.ms_grid
-    return _scale_of(_sampled(scene.read_ms, (0, grid.height, 0, grid.width)))
+    return _scale_of(_surveyed(scene.read_ms, (0, grid.height, 0, grid.width))[0])
 
 
-def _sampled(read: Reader, window: Window) -> np.ndarray:
-    """About a million of the valid values of a raster: every so many columns of every so many rows."""
-    r0, r1, c0, c1 = window
-    step_rows, step_cols = max(1, (r1 - r0) // 512), max(1, (c1 - c0) // 512)
-    found = [np.empty(0)]
-    for row in range(r0, r1, step_rows):
-        values, valid = read((row, row + 1, c0, c1))
-        found.append(values[:, valid][:, ::step_cols].ravel())
-    return np.concatenate(found)
+def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
+    """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
+    step, largest, found = max(1, _area(window) >> 20), 0.0, [np.empty(0)]
+    for tile in plan_tiles(window, 2 * TILE):
+        values, valid = read(tile.core)
+        values = values[:, valid]
+        largest = max(largest, float(values.max(initial=0)))
+        found.append(values[:, ::step].ravel())
+    return np.concatenate(found), largest
 
 
 def _scale_of(values: np.ndarray) -> float:
@@ -341,52 +341,61 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
 # Against a reference
 
 
-def peak_of(reference: Raster) -> tuple[float, list[str]]:
-    """The DN value that PSNR and SSIM count as full: the least 2^n - 1 that no value exceeds; of floats, the largest.
+@dataclass(frozen=True)
+class Radiometry:
+    """What is known of a reference's values: `peak`, the DN value that PSNR and SSIM count as full, and the `scale` of
+    Q2n; `notes` tell if the peak lies so far above nearly all values that the two flatter."""
 
-    With a note if that lies far above nearly all values, so that the two flatter. Raises InputError without a positive
-    value.
+    peak: float
+    scale: float
+    notes: list[str]
+
+
+def radiometry(reference: Raster, peak: float | None = None) -> Radiometry:
+    """Survey a reference in one pass; without a given peak it is the least 2^n - 1 that no value exceeds, of floats
+    the largest value.
+
+    Raises InputError if a peak is wanted and no value is positive.
     """
-    peak = 0.0
-    for tile in plan_tiles(reference.window, 2 * TILE):
-        values, valid = reference.read(tile.core)
-        if valid.any():
-            peak = max(peak, float(values[:, valid].max()))
-    if peak <= 0:
-        raise InputError(f"{reference.source.label} has no positive value to measure against")
-    values = _sampled(reference.read, reference.window)
-    bulk = float(np.quantile(values, 0.999)) if values.size else peak
-    notes = []
-    if peak > 16 * bulk:
-        notes.append(
-            f"the largest value of {reference.source.label} is {peak:.6g}, far above nearly all others "
-            f"({bulk:.6g}): PSNR and SSIM flatter; give --peak, or --nodata if it is none"
-        )
+    values, largest = _surveyed(reference.read, reference.window)
     integral = reference.integral or bool((values == np.rint(values)).all())
-    return (float((1 << int(peak).bit_length()) - 1) if integral else peak), notes
+    scale = 1.0 if integral else _scale_of(values)
+    if peak is not None:
+        return Radiometry(peak, scale, [])
+    label = reference.source.label
+    if largest <= 0:
+        raise InputError(f"{label} has no positive value to measure against")
+    bulk, notes = float(np.quantile(values, 0.999)), []
+    if largest > 16 * bulk:
+        notes.append(
+            f"the largest value of {label} is {largest:.6g}, far above nearly all others ({bulk:.6g}): "
+            "PSNR and SSIM flatter; give --peak, or --nodata if it is none"
+        )
+    return Radiometry(float((1 << int(largest).bit_length()) - 1) if integral else largest, scale, notes)
 
 
-def against_reference(reference: Raster, fused: Raster, ratio: float, peak: float, progress: Progress = quiet) -> Score:
+def against_reference(
+    reference: Raster, fused: Raster, ratio: float, known: Radiometry, progress: Progress = quiet
+) -> Score:
     """All reduced-resolution figures of a fused image against the true bands, over what both cover.
 
-    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM. Raises InputError if no pixel is
-    valid in both.
+    `ratio`: MS pixel size in PAN pixels, for ERGAS; `known`: the reference's `radiometry`. Raises InputError if no
+    pixel is valid in both.
     """
     window = fused.window
-    values = np.empty(0) if reference.integral else _sampled(reference.read, reference.window)
-    scale = 1.0 if (values == np.rint(values)).all() else _scale_of(values)
-    indices = metrics.ReducedResolution((window[1] - window[0], window[3] - window[2]), ratio, peak, scale)
+    shape = window[1] - window[0], window[3] - window[2]
+    indices = metrics.ReducedResolution(shape, ratio, known.peak, known.scale)
     expected = scored = 0
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
         around = intersect(widened(core, indices.reach), window)
-        truth, known = filled(reference.read, around)
+        truth, there = filled(reference.read, around)
         values, seen = filled(fused.read, around)
-        valid = known & seen
+        valid = there & seen
         own = part_of(around, core)
-        expected, scored = expected + int(known[own].sum()), scored + int(valid[own].sum())
+        expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
         indices.update(
             torch.from_numpy(truth).double(),
             torch.from_numpy(values).double(),

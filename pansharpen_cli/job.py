@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from . import __version__, assess, classical, fuse, gallery, report
-from .assess import Raster, Score, array_reader
+from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
@@ -199,14 +199,14 @@ def evaluate_against(
 ) -> dict:
     """Reduced-resolution figures of files against the true bands on the same grid, ranked by Q2n.
 
-    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default `assess.peak_of` the
-    reference; `nodata` replaces all files' own value. Raises InputError if a file does not fit the reference.
+    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default that of
+    `assess.radiometry`; `nodata` replaces all files' own value. Raises InputError if a file does not fit the reference.
     """
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth:
         _check_outputs(output, {reference, *files}, files, REFERENCE_MAPS)
-        peak, notes = (peak, []) if peak else assess.peak_of(truth)
-        results = [_compared_with(truth, path, path, path, ratio, peak, progress) for path in dict.fromkeys(files)]
-        return _finish("reference", results, output, None, notes + said.notes(), REFERENCE_MAPS)
+        known = assess.radiometry(truth, peak)
+        results = [_compared_with(truth, path, path, path, ratio, known, progress) for path in dict.fromkeys(files)]
+        return _finish("reference", results, output, None, known.notes + said.notes(), REFERENCE_MAPS)
 
 
 def evaluate_wald(
@@ -237,8 +237,8 @@ def evaluate_wald(
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth:
             truth.source.label = "the MS"
-            peak, flattering = (peak, []) if peak else assess.peak_of(truth)
-            notes += flattering
+            known = assess.radiometry(truth, peak)
+            notes += known.notes
             for name in names:
                 path = folder / f"{name}.tif"
                 try:
@@ -249,7 +249,7 @@ def evaluate_wald(
                         raise InputError(f"{name}: {reason}") from error
                     notes.append(f"{name} is left out: {reason}")
                     continue
-                results.append(_compared_with(truth, str(path), name, None, ratio, peak, progress))
+                results.append(_compared_with(truth, str(path), name, None, ratio, known, progress))
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
@@ -304,11 +304,11 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _compared_with(
-    truth: Raster, path: str, name: str, shown_path: str | None, ratio: float, peak: float, progress: Progress
+    truth: Raster, path: str, name: str, shown_path: str | None, ratio: float, known: Radiometry, progress: Progress
 ) -> _Result:
     with Raster.on_reference(path, truth) as raster, _naming(name):
         raster.source.label = name
-        score = assess.against_reference(truth, raster, ratio, peak, progress)
+        score = assess.against_reference(truth, raster, ratio, known, progress)
 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:
@@ -321,7 +321,7 @@ def _compared_with(
 
     quality = dict(score.figures) | {
         "ratio": ratio,
-        "peak": peak,
+        "peak": known.peak,
         "measured_on": "against the reference, its valid pixels that the image covers",
     }
     return _Result(name, shown_path, quality, score, truth.grid, show)

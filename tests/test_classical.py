@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
 from pansharpen_cli import classical, fuse, metrics, simulate
@@ -19,7 +20,6 @@ from pansharpen_cli.moments import Moments
 from pansharpen_cli.physics import Axis
 from pansharpen_cli.scene import Scene
 
-GOLDEN = Path(__file__).parent / "golden"
 GAINS = {
     "rr4_qb": (0.34, 0.32, 0.30, 0.22),
     "rr8_wv3": (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315),
@@ -27,37 +27,9 @@ GAINS = {
 PAN_GAINS = {"rr4_qb": 0.15, "rr8_wv3": 0.14}
 TOOLBOX = (Axis(4, 0.5), Axis(4, 0.5))
 """The phase of the toolbox's decimation and interpolation: MS pixel i lies on PAN pixel 4 i + 2."""
-TAPS = np.zeros(23)
-TAPS[11] = 1
-TAPS[12::2] = 2 * np.array(
-    [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
-)
-TAPS[:11] = TAPS[:11:-1]
-
-
-@lru_cache
-def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return dict(file)
-
-
-def image(array: np.ndarray) -> Tensor:
-    """(rows, cols[, bands]) to (bands, rows, cols), float64."""
-    return torch.from_numpy(np.atleast_3d(array).astype(np.float64).transpose(2, 0, 1).copy())
 
 
 # The toolbox's operators, with its phase, its kernels and its borders
-
-
-def interp23tap(x: Tensor) -> Tensor:
-    """x4 interpolation: samples at odd positions first, then at even ones, circular borders."""
-    out = x.numpy()
-    for phase in (1, 0):
-        fine = np.zeros((len(out), 2 * out.shape[1], 2 * out.shape[2]))
-        fine[:, phase::2, phase::2] = out
-        fine = ndimage.correlate1d(fine, TAPS, axis=1, mode="wrap")
-        out = ndimage.correlate1d(fine, TAPS, axis=2, mode="wrap")
-    return torch.from_numpy(out)
 
 
 def resized(x: Tensor, factor: float) -> Tensor:

@@ -21,6 +21,7 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.shutil import copy as raster_copy
+from rasters import edited
 from safetensors.torch import save_file
 
 from pansharpen_cli import models, simulate
@@ -28,17 +29,6 @@ from pansharpen_cli import models, simulate
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
-
-
-def edited(source: Path, target: Path, change=lambda pixels: pixels, **profile) -> Path:
-    """A copy of a raster with other pixels or another profile, tags left behind."""
-    with rasterio.open(source) as dataset:
-        pixels = change(dataset.read())
-        kept = {k: v for k, v in dataset.profile.items() if k in ("driver", "crs", "transform", "nodata")}
-    kept |= {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
-    with rasterio.open(target, "w", **kept | profile) as dataset:
-        dataset.write(pixels)
-    return target
 
 
 def pixels_of(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from rasters import edited
 
 from pansharpen_cli import assess, fuse, job, metrics, physics, simulate
 from pansharpen_cli.errors import InputError
@@ -20,19 +21,6 @@ from pansharpen_cli.scene import Scene
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
 PLAIN = ("--method", "none")
-
-
-def edited(source: Path, target: Path, change=lambda pixels: pixels, names=(), **profile) -> Path:
-    """A copy of a raster with other pixels, band names or profile."""
-    with rasterio.open(source) as dataset:
-        pixels = change(dataset.read())
-        kept = {k: v for k, v in dataset.profile.items() if k in ("driver", "crs", "transform", "nodata")}
-    kept |= {"count": pixels.shape[0], "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
-    with rasterio.open(target, "w", **kept | profile) as dataset:
-        dataset.write(pixels)
-        for i, name in enumerate(names, 1):
-            dataset.set_band_description(i, name)
-    return target
 
 
 def make(folder: Path, rows: int = 192, cols: int = 192, offset=(1.3, 2.6), border: float = 16.0, **other) -> None:
@@ -499,14 +487,14 @@ def test_peak_of_a_reference_is_the_end_of_its_bit_depth(tmp_path: Path) -> None
         with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
             d.write(np.full((1, 4, 4), value, "uint16"))
         with assess.Raster.open(tmp_path / "x.tif") as raster:
-            assert assess.peak_of(raster) == (peak, [])
+            assert assess.radiometry(raster) == assess.Radiometry(peak, 1.0, [])
 
 
 def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
         d.write(np.zeros((1, 4, 4), "uint16"))
     with assess.Raster.open(tmp_path / "x.tif") as raster, pytest.raises(InputError, match="positive"):
-        assess.peak_of(raster)
+        assess.radiometry(raster)
 
 
 @pytest.mark.parametrize("options", [(), ("--window", "40,20,96,96")])

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from toolbox import GOLDEN, arrays, image, interp23tap
 from torch import Tensor
 from torchmetrics.functional import image as torchmetrics
 
 from pansharpen_cli import metrics
 from pansharpen_cli.errors import InputError
 
-GOLDEN = Path(__file__).parent / "golden"
 GAINS = {
     "QB": (0.34, 0.32, 0.30, 0.22),
     "IKONOS": (0.26, 0.28, 0.29, 0.28),
@@ -32,34 +31,6 @@ SCALARS = json.loads((GOLDEN / "scalars.json").read_text())
 UNITS = json.loads((GOLDEN / "units.json").read_text())
 CASES = [(case, image) for case, images in SCALARS.items() for image in images]
 DTYPES = (torch.float64, torch.float32)
-TAPS = np.zeros(23)
-TAPS[11] = 1
-TAPS[12::2] = 2 * np.array(
-    [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
-)
-TAPS[:11] = TAPS[:11:-1]
-
-
-@lru_cache
-def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return dict(file)
-
-
-def image(array: np.ndarray) -> Tensor:
-    """(rows, cols[, bands]) to (bands, rows, cols), float64."""
-    return torch.from_numpy(np.atleast_3d(array).astype(np.float64).transpose(2, 0, 1).copy())
-
-
-def interp23tap(x: Tensor) -> Tensor:
-    """The toolbox's x4 interpolation: samples at odd positions first, then at even ones, circular borders."""
-    out = x.numpy()
-    for phase in (1, 0):
-        fine = np.zeros((len(out), 2 * out.shape[1], 2 * out.shape[2]))
-        fine[:, phase::2, phase::2] = out
-        fine = ndimage.correlate1d(fine, TAPS, axis=1, mode="wrap")
-        out = ndimage.correlate1d(fine, TAPS, axis=2, mode="wrap")
-    return torch.from_numpy(out)
 
 
 def low_pass(pan: Tensor) -> Tensor:

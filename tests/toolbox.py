@@ -1,0 +1,41 @@
+"""The golden arrays, and the reference toolbox's interpolation that they were made with."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+TAPS = np.zeros(23)
+TAPS[11] = 1
+TAPS[12::2] = 2 * np.array(
+    [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
+)
+TAPS[:11] = TAPS[:11:-1]
+
+
+@lru_cache
+def arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def image(array: np.ndarray) -> Tensor:
+    """(rows, cols[, bands]) to (bands, rows, cols), float64."""
+    return torch.from_numpy(np.atleast_3d(array).astype(np.float64).transpose(2, 0, 1).copy())
+
+
+def interp23tap(x: Tensor) -> Tensor:
+    """The toolbox's x4 interpolation: samples at odd positions first, then at even ones, circular borders."""
+    out = x.numpy()
+    for phase in (1, 0):
+        fine = np.zeros((len(out), 2 * out.shape[1], 2 * out.shape[2]))
+        fine[:, phase::2, phase::2] = out
+        fine = ndimage.correlate1d(fine, TAPS, axis=1, mode="wrap")
+        out = ndimage.correlate1d(fine, TAPS, axis=2, mode="wrap")
+    return torch.from_numpy(out)
