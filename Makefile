@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint weights clean
 
 demo: $(READY)
 	@mkdir -p out
@@ -19,6 +19,30 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The shipped weights, trained anew: network, band count (- for any) and minutes on one thread. `make weights-pnn4` trains
+# one of them, `make -n weights` lists the commands, and an interrupted training goes on where it was (docs/training.md).
+DATA ?= ../shared/data/train
+VALIDATION ?= $(dir $(DATA:/=))val
+SHIPPED := \
+	glpnet/-/95 \
+	fusionnet/4/32 fusionnet/8/32 \
+	pnn/4/32 pnn/8/32 \
+	pannet/4/32 pannet/8/32 \
+	msdcnn/4/32 msdcnn/8/32 \
+	u2net/4/60 u2net/8/60 \
+	pantiny/-/32 pantiny-small/-/32 \
+	pancrafter/4/60 pancrafter/8/60
+
+define TRAINED
+.PHONY: weights-$(1)$(2)
+weights: weights-$(1)$(2)
+weights-$(1)$(2): $(READY)
+	$(BIN)/pansharpen train $(DATA) --validation $(VALIDATION) --config $(firstword $(wildcard weights/$(1).toml) weights/train.toml) --network $(1) \
+		$(if $(2),--bands $(2)) --minutes $(3) --threads 1 --overwrite -o weights/$(1)$(2).safetensors
+endef
+part = $(filter-out -,$(word $(1),$(subst /, ,$(2))))
+$(foreach row,$(SHIPPED),$(eval $(call TRAINED,$(call part,1,$(row)),$(call part,2,$(row)),$(call part,3,$(row)))))
 
 # Everything that can be made again in seconds; delete .venv by hand to install afresh.
 clean:

@@ -77,7 +77,8 @@ def fuse(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")],
     method: Annotated[
-        str, typer.Option(help="glpnet, fusionnet or a classical method: exp, gsa, bt-h, mtf-glp-fs ... (see docs).")
+        str,
+        typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs."),
     ] = "glpnet",
     weights: Annotated[
         str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")
@@ -207,6 +208,72 @@ def evaluate(
     if below:
         typer.echo(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
+
+
+@app.command()
+def train(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders, globs, CSVs or GeoTIFFs: MS, with the PAN beside it.", metavar="SOURCE..."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")] = None,
+    network: Annotated[str | None, typer.Option(help="Network to train; default: glpnet.")] = None,
+    bands: Annotated[int | None, typer.Option(help="Band count; default: any, or that of all scenes.", min=1)] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with all choices; options given here count more.")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all choices as TOML and train nothing.")
+    ] = False,
+    minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 60.", min=0.0)] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train for instead of a time.", min=1)] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Scenes held out, as SOURCE; again for more.", metavar="SOURCE")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint beside the output, if there is one.")] = True,
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, split and samples.", min=0, max=2**32 - 1)] = None,
+    overwrite: Overwrite = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
+    from . import recipe
+
+    if minutes is not None and steps is not None:
+        raise InputError("--minutes and --steps exclude each other")
+    chosen = recipe.read(config) if config is not None else recipe.Recipe()
+    chosen = chosen.changed(network=network, bands=bands, seed=seed, minutes=minutes, steps=steps)
+    if print_config:
+        typer.echo(recipe.to_toml(chosen), nl=False)
+        return
+    if not sources or output is None:
+        raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
+    _heavy()
+    from . import train as training
+
+    with _Progress(quiet, verbose=False) as progress:
+
+        def say(line: str) -> None:
+            if progress.bar:
+                progress.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            elif not quiet:
+                typer.echo(line, err=True)
+
+        target = training.Output(output, overwrite, resume, _command())
+        made = training.run(
+            sources, validation or (), target, chosen, device=device, threads=threads, say=say, progress=progress
+        )
+    for warning in () if quiet else made["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        from .report import to_json
+
+        typer.echo(to_json(made))
+    elif not quiet:
+        typer.echo(training.summary(made))
 
 
 def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: bool, as_csv: bool) -> None:
@@ -479,7 +546,7 @@ def verify_weights(
 @weights_app.command("import")
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="Public checkpoint, as torch.save wrote it.", metavar="FILE.pth")],
-    network: Annotated[str, typer.Option(help="The network it is for: fusionnet.")],
+    network: Annotated[str, typer.Option(help="The network it is for: fusionnet, pnn, pannet, msdcnn or u2net.")],
     bands: Annotated[int, typer.Option(help="Its band count: 4 or 8.")],
     scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")],

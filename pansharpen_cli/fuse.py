@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import classical, models, physics, sensors, tailor, weights
+from . import classical, losses, models, physics, sensors, tailor, weights
 from .errors import InputError
 from .grid import Window, intersect, is_empty, widened
 from .models import Backbone
@@ -35,20 +36,18 @@ _BATCH_PIXELS = 1 << 19
 
 ADAPT = {
     "fast": Settings(),
-    "best": Settings(tiles=64, reduced_tiles=24, epochs=40, seconds=120.0, patience=8),
+    "best": Settings(tiles=64, reduced_tiles=24, epochs=40, seconds=120.0, patience=5),
 }
 """Schedules of --adapt; what a network wants otherwise is in `LOSSES`."""
 
 LOSSES: dict[str, dict[str, Any]] = {
-    "glpnet": {"spectral": 2.0, "spatial": 0.0, "consistency": 0.2, "reduced": 3.0, "ceiling": 0.97},
-    "fusionnet": {
-        "spectral": 1.0,
-        "spatial": 0.1,
-        "consistency": 0.0,
-        "reduced": 2.0,
-        "ceiling": 0.98,
-        "tiles": 20,
-        "batch": 5,
+    "glpnet": {
+        "spectral": 2.0,
+        "spatial": 0.0,
+        "consistency": 0.4,
+        "reduced": 3.0,
+        "epochs": 24,
+        "rate": 5e-3,
     },
 }
 
@@ -65,6 +64,7 @@ class Fuser(Protocol):
     halo: int
     multiple_of: int
     overlap: int
+    on_cpu: bool
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
 
@@ -150,7 +150,7 @@ class Reach:
 class ClassicalFuser:
     """A classical method, fitted, on tiles of a scene."""
 
-    halo, multiple_of, overlap = 0, 1, 0
+    halo, multiple_of, overlap, on_cpu = 0, 1, 0, True
 
     def __init__(self, setup: classical.Setup, method: classical.Method) -> None:
         self.setup, self.method = setup, method
@@ -272,8 +272,8 @@ class NetworkFuser:
         self.axes, self.gains = axes_of(scene), scene.gains
         self.backbone, self.stats, self.tailored = backbone, stats, tailored
         self.device, self.precision = device, precision
-        self.multiple_of = backbone.multiple_of
-        self.halo = backbone.halo + FeatureTailor.halo
+        self.multiple_of, self.on_cpu = backbone.multiple_of, device.type == "cpu"
+        self.halo = backbone.halo + FeatureTailor.halo * backbone.stride
         self.overlap = 32 if backbone.stitch == "blend" else 0
         self._reach = Reach(self.axes)
 
@@ -282,8 +282,7 @@ class NetworkFuser:
         m = self.multiple_of
         spans = []
         for first, last in spans_of(window):
-            size = last - first + 2 * self.halo
-            spans.append((first - self.halo, last + self.halo + (-size) % m))
+            spans.append(((first - self.halo) // m * m, -(-(last + self.halo) // m) * m))
         out = joined((spans[0], spans[1]))
         return (out, *self._reach.windows(out))
 
@@ -296,13 +295,9 @@ class NetworkFuser:
         inputs = self.inputs(tile)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
-        residuals = []
-        for part in encoded.split(entries):
-            part = part.contiguous(memory_format=torch.channels_last)
-            with tailor.autocast(self.device, self.precision):
-                features = self.backbone.extract(part)
-                residuals.append(self.backbone.map(features if self.tailored is None else self.tailored(features)))
-        residual = torch.cat(residuals).float()
+        with tailor.autocast(self.device, self.precision):
+            features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
+            residual = self.backbone.map(features if self.tailored is None else self.tailored(features)).float()
         fused = self.backbone.base(inputs, self.stats) + self.backbone.spread(residual, inputs, self.stats)
         return fused[0].cpu().numpy()
 
@@ -386,6 +381,7 @@ class _Picked:
     blur: physics.Separable
     reduced: Inputs
     target: Tensor
+    expected: Tensor
     energy: Tensor
     energies: Tensor
 
@@ -398,12 +394,14 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
         data.valid, data.pan[part_of(data.pan_window, window)], TILE, -(-settings.tiles * 4 // (3 * blocks)), rng
     )
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    parts, ms_parts, rows, cols, energy = [], [], [], [], []
+    pan_low = _pan_seen_coarsely(axes, data)
+    parts, ms_parts, rows, cols, energy, expected = [], [], [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
         at = part_of(window, tile)
         parts.append(Inputs(inputs.pan[(..., *at)], inputs.expanded[(..., *at)], inputs.pan_low[(..., *at)]))
         energy.append(tile_energy[(..., *at)])
+        expected.append(losses.quality_index(parts[-1].expanded, pan_low[(..., *at)]))
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
         ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
         ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
@@ -431,9 +429,18 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
         blur,
         reduced,
         target,
+        torch.cat(expected) if expected else torch.empty(0),
         torch.cat(energy) if energy else torch.empty(0),
         tile_energy[0, 0][torch.from_numpy(data.valid)][::7],
     )
+
+
+def _pan_seen_coarsely(axes: tuple[Axis, Axis], data: TileData) -> Tensor:
+    """PAN reduced to the MS grid as D_s of HQNR does it (bicubic), up-sampled again (1, 1, rows, cols)."""
+    ms = spans_of(data.ms_window)
+    reduce = physics.cubic_reducer(axes, ms, spans_of(data.pan_window))
+    up = physics.upsampler(axes, spans_of(data.window), ms)
+    return up(reduce(torch.from_numpy(data.pan).double()[None, None])).float()
 
 
 def _local_energy(pan: Tensor) -> Tensor:
@@ -489,7 +496,7 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     inside = covered(axes, ms_core, data.window, data.valid, slack=1)
     size = REDUCED_TILE
     if blocks == 1:
-        size = min(size, max(16, min(inside.shape) // 2))
+        size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
     count = -(-settings.reduced_tiles * 4 // (3 * blocks))
     corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
     cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
@@ -534,7 +541,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
     red = concatenate([p.reduced for p in reduced])
     target = torch.cat([p.target for p in reduced])
-    energy = torch.cat([p.energy for p in usable])
+    energy, expected = torch.cat([p.energy for p in usable]), torch.cat([p.expected for p in usable])
     energies = torch.cat([p.energies for p in picked])
     flat = energy <= energies.kthvalue(max(1, len(energies) // 5)).values
     order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
@@ -549,6 +556,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
             red.map(lambda t: t[reduced_part].to(device)),
             target[reduced_part].to(device),
             flat[part].to(device),
+            expected[part].to(device),
         )
 
     training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
@@ -636,10 +644,38 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     return Fit(fuser, named, str(device), card, drawn.stats, outcome, seconds)
 
 
+@contextmanager
+def _shared_cores(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose workers share the cores of torch."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            workers, initializer=torch.set_num_threads, initargs=(max(1, before // workers),)
+        ) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+_TILES_AT_ONCE = 1 << 24
+"""Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
+
+
+def _workers(fuser: Fuser, bands: int, tiles: int, size: int) -> int:
+    """How many tiles to fuse at once."""
+    if not fuser.on_cpu:
+        return 1
+    fitting = _TILES_AT_ONCE // (bands * (size + 2 * fuser.halo) ** 2)
+    return max(1, min(torch.get_num_threads(), tiles, fitting))
+
+
 def fused_tiles(
     scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = quiet
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-    """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading one tile ahead."""
+    """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading and fusing ahead.
+
+    On a CPU several tiles are fused at once, each by one thread, which wastes less than many threads on one tile.
+    """
     size = max(tile_size, 2 * fuser.overlap)
     tiles = plan_tiles(scene.window, size, fuser.overlap)
     stitcher = Stitcher(tiles)
@@ -649,18 +685,23 @@ def fused_tiles(
         out, pan, ms = fuser.windows(tile.outer)
         return scene.read(out, pan, ms), out
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead: Future = reader.submit(load, tiles[0])
+    def fuse(loading: Future) -> tuple[np.ndarray | None, np.ndarray | None, Window]:
+        data, out = loading.result()
+        return (None, None, out) if data is None else (fuser(data), data.valid, out)
+
+    workers = _workers(fuser, scene.bands, len(tiles), size)
+    with ThreadPoolExecutor(1) as reader, _shared_cores(workers) as pool:
+        ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
-            data, out = ahead.result()
-            if i + 1 < len(tiles):
-                ahead = reader.submit(load, tiles[i + 1])
+            for later in tiles[i + len(ahead) : i + workers + 1]:
+                ahead.append(pool.submit(fuse, reader.submit(load, later)))
+            made, mask_of_all, out = ahead.popleft().result()
             shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
             inner = part_of(out, tile.outer)
-            if data is None:
+            if made is None or mask_of_all is None:
                 fused, valid = np.zeros((scene.bands, *shape), np.float32), np.zeros(shape, bool)
             else:
-                fused, valid = fuser(data)[(slice(None), *inner)], data.valid[inner]
+                fused, valid = made[(slice(None), *inner)], mask_of_all[inner]
             masks[tile.core] = valid[part_of(tile.outer, tile.core)]
             for window, pixels in stitcher.add(tile, fused):
                 mask = np.zeros(pixels.shape[1:], bool)
@@ -692,8 +733,7 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
     """
     count = 0
     tile_size = -(-tile_size // BLOCK) * BLOCK if tile_size > BLOCK else 1 << (tile_size.bit_length() - 1)
-    sharing = _half_of_the_cores() if isinstance(fuser, ClassicalFuser) else nullcontext()
-    with ThreadPoolExecutor(1) as pool, sharing:
+    with ThreadPoolExecutor(1) as pool:
         pending: Future | None = None
         for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):
             if pending is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, gallery, report
+from . import __version__, assess, classical, fuse, gallery, report, weights
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError
 from .fuse import Fit, Options, Progress, quiet
@@ -223,11 +223,14 @@ def evaluate_wald(
     with a warning.
     """
     every = list(methods) == ["all"]
-    names = list(dict.fromkeys(available() if every else (classical.ALIASES.get(m, m) for m in methods)))
-    unknown = [n for n in names if n not in available()]
+    known = [*classical.METHODS, *REGISTRY]
+    trained = {card.network for card in weights.manifest().values()}
+    asked = [n for n in known if n not in REGISTRY or n in trained] if every else methods
+    names = list(dict.fromkeys(classical.ALIASES.get(m, m) for m in asked))
+    unknown = [n for n in names if n not in known]
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
-        raise InputError(f"{what}; there is all, {', '.join(available())}")
+        raise InputError(f"{what}; there is all, {', '.join(known)}")
     with gdal_messages() as said, pair.open() as scene, tempfile.TemporaryDirectory(prefix="pansharpen-") as temporary:
         _check_outputs(output, _input_files(scene), names, REFERENCE_MAPS)
         folder = Path(temporary)
@@ -237,8 +240,8 @@ def evaluate_wald(
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth:
             truth.source.label = "the MS"
-            known = assess.radiometry(truth, peak)
-            notes += known.notes
+            values = assess.radiometry(truth, peak)
+            notes += values.notes
             for name in names:
                 path = folder / f"{name}.tif"
                 try:
@@ -249,7 +252,7 @@ def evaluate_wald(
                         raise InputError(f"{name}: {reason}") from error
                     notes.append(f"{name} is left out: {reason}")
                     continue
-                results.append(_compared_with(truth, str(path), name, None, ratio, known, progress))
+                results.append(_compared_with(truth, str(path), name, None, ratio, values, progress))
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
@@ -267,11 +270,6 @@ def _worth(result: _Result) -> tuple[float, ...]:
     """Sort key, the best first: HQNR or Q2n; where that is undefined QNR or ERGAS."""
     keys = {"hqnr": -1, "qnr": -1} if "hqnr" in result.quality else {"q2n": -1, "ergas": 1}
     return tuple(math.inf if result.quality[k] is None else sign * result.quality[k] for k, sign in keys.items())
-
-
-def available() -> list[str]:
-    """Names of all methods and networks."""
-    return [*classical.METHODS, *REGISTRY]
 
 
 def check_limits(kind: str, limits: Mapping[str, float]) -> None:

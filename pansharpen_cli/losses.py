@@ -7,8 +7,12 @@ are (tiles, bands, rows, cols) in DN and `std` is (bands,).
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from .physics import Separable
+
+TOLERANCE = 0.03
+"""Change of a band's quality index with PAN across scales that is not held against a result: true bands have it too."""
 
 
 def _l1(difference: Tensor, std: Tensor) -> Tensor:
@@ -44,6 +48,33 @@ def consistency(fused: Tensor, frozen: Tensor, std: Tensor) -> Tensor:
 def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
     """The pair degraded once more by the ratio: its fusion against the MS itself (Wald's protocol)."""
     return _l1(_inner(fused - ms), std)
+
+
+def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
+    """Mean universal quality index over windows: (tiles, bands), of images (tiles, bands, rows, cols) in DN.
+
+    Wang and Bovik, "A universal image quality index", SPL 2002; the index that D_s of HQNR compares across scales.
+    """
+    window = min(window, *a.shape[-2:])
+
+    def windows(product: Tensor) -> Tensor:
+        return avg_pool2d(product, window, max(1, window // 3))
+
+    centre_a, centre_b = (t.mean((-2, -1), keepdim=True) for t in (a, b))
+    a, b = a - centre_a, b - centre_b
+    mean_a, mean_b = windows(a), windows(b)
+    variances = windows(a.square()) - mean_a.square() + windows(b.square()) - mean_b.square()
+    contrast = (2 * (windows(a * b) - mean_a * mean_b) + 1e-6) / (variances.clamp(min=0) + 1e-6)
+    mean_a, mean_b = mean_a + centre_a, mean_b + centre_b
+    level = 2 * mean_a * mean_b / (mean_a.square() + mean_b.square() + 1e-6)
+    return (contrast * level).mean((-2, -1))
+
+
+def similarity(fused: Tensor, pan: Tensor, expected: Tensor) -> Tensor:
+    """How far each band's quality index with PAN is from `expected` (tiles, bands), that of the expanded band with the
+    low-passed PAN: the relation of band and PAN is kept across scales (D_s of QNR, Alparone et al., PE&RS 2008)."""
+    change = (quality_index(fused, pan.expand_as(fused)) - expected).mean(0).abs()
+    return (change - TOLERANCE).clamp(min=0).mean()
 
 
 def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:

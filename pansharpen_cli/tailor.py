@@ -7,7 +7,7 @@ that the tailor was not trained on, and a step length chosen there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
@@ -21,25 +21,38 @@ from .physics import Separable, gaussian_matrix
 
 
 class FeatureTailor(nn.Module):
-    """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network."""
+    """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network.
+
+    Where the features of every band are batch entries of their own, each band has its own gain and shift of the hidden
+    channels, so that the bands of a scene can be corrected apart.
+    """
 
     halo = 2
-    """PAN pixels on each side that one output value depends on."""
+    """Pixels of the feature maps on each side that one output value depends on."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, bands: int = 1) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
+        self.gain = nn.Parameter(torch.ones(bands, features, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(bands, features, 1, 1))
         self.second = nn.Conv2d(features, features, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.second(torch.relu(self.first(features)))
+        hidden = self.first(features)
+        if len(self.gain) > 1:
+            each = hidden.unflatten(0, (-1, len(self.gain)))
+            hidden = torch.addcmul(self.shift.to(hidden.dtype), each, self.gain.to(hidden.dtype)).flatten(0, 1)
+        return features + self.second(torch.relu(hidden))
 
 
 GUARD = 2.0
 """Weight of a relative loss at reduced resolution when tailors are judged."""
+
+JUDGED = 4
+"""Epochs between judgements."""
 
 STEPS = (1.0, 0.6)
 """Parts of the trained correction that are tried in the end; the one that does best on held-out tiles is kept."""
@@ -49,29 +62,32 @@ STEPS = (1.0, 0.6)
 class Settings:
     """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
 
-    `excess` weighs how far the flat-area activity lies above `ceiling` times that of MTF-GLP-FS on the same tiles:
+    `similarity` weighs how far the relation of each band with PAN (universal quality index) is from that at the scale
+    of the MS; `excess` how far the flat-area activity lies above `ceiling` times that of MTF-GLP-FS on the same tiles:
     the spectral term follows the ringing of the interpolated MS into places where PAN shows nothing.
     """
 
     spectral: float = 1.0
     spatial: float = 0.1
     consistency: float = 0.1
-    reduced: float = 1.0
+    reduced: float = 2.0
+    similarity: float = 2.0
     excess: float = 1.0
-    ceiling: float = 0.95
+    ceiling: float = 0.97
     tiles: int = 24
     reduced_tiles: int = 8
-    epochs: int = 8
+    epochs: int = 16
     batch: int = 6
     rate: float = 2.5e-3
     seconds: float = 60.0
-    patience: int = 4
+    patience: int = 3
 
 
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
-    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat. All valid."""
+    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat; `similar` (tiles,
+    bands) is the quality index of the expanded bands with PAN at their resolution. All valid."""
 
     inputs: Inputs
     ms: Tensor
@@ -80,6 +96,7 @@ class Tiles:
     reduced: Inputs
     target: Tensor
     flat: Tensor
+    similar: Tensor
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -136,7 +153,7 @@ class _Problem:
         self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        encoded = self.backbone.encode(inputs, self.stats).contiguous(memory_format=torch.channels_last)
+        encoded = self.backbone.encode(inputs, self.stats)
         with autocast(encoded.device, self.precision):
             features = self.backbone.extract(encoded)
         return features, self.backbone.base(inputs, self.stats)
@@ -172,6 +189,8 @@ class _Problem:
         terms["spectral"] = losses.spectral(fused, c.tiles.ms[part], down, std)
         if s.spatial:
             terms["spatial"] = losses.spatial(fused, inputs.pan, c.pan_low[part], c.tiles.blur, std)
+        if s.similarity:
+            terms["similarity"] = losses.similarity(fused, inputs.pan, c.tiles.similar[part])
         if s.excess:
             activity = losses.activity(fused, inputs.pan, c.tiles.flat[part], c.low)
             terms["excess"] = losses.excess(activity, c.ceiling)
@@ -193,22 +212,26 @@ class _Problem:
         worse = after["reduced"] / max(before["reduced"], 1e-9) - 1 if "reduced" in after else 0.0
         return after["total"] + GUARD * max(worse, 0.0)
 
-    def excess(self, tailor: FeatureTailor | None, caches: Sequence[_Cache]) -> float:
-        """The weighted excess of flat-area activity over all tiles: a few held-out ones hold too few flat places."""
-        with torch.no_grad():
-            fused = [
-                c.frozen if tailor is None else self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches
-            ]
-            pan, flat = (torch.cat(t) for t in zip(*((c.tiles.inputs.pan, c.tiles.flat) for c in caches), strict=True))
-            activity = losses.activity(torch.cat(fused), pan, flat, caches[0].low)
-            ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
-            return self.settings.excess * float(losses.excess(activity, ceiling))
+    def judge(self, tailor: FeatureTailor | None, training: _Cache, held_out: _Cache) -> dict[str, float]:
+        """The terms and their weighted sum on held-out tiles.
 
-    def judge(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, float]:
-        """The terms and their weighted sum on all tiles of a cache."""
+        Excess and similarity are of the scene, not of a tile: those are taken over all tiles.
+        """
         with torch.no_grad():
-            n, m = len(c.tiles), len(c.tiles.target)
-            terms = self.terms(tailor, c, torch.arange(n), torch.arange(m))
+            n, m = len(held_out.tiles), len(held_out.tiles.target)
+            terms = self.terms(tailor, held_out, torch.arange(n), torch.arange(m))
+            if "excess" in terms or "similarity" in terms:
+                caches = (training, held_out)
+                fused = torch.cat([self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches])
+                pan, flat, similar = (
+                    torch.cat([getter(c.tiles) for c in caches])
+                    for getter in (lambda t: t.inputs.pan, lambda t: t.flat, lambda t: t.similar)
+                )
+                if "similarity" in terms:
+                    terms["similarity"] = losses.similarity(fused, pan, similar)
+                if "excess" in terms:
+                    ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
+                    terms["excess"] = losses.excess(losses.activity(fused, pan, flat, training.low), ceiling)
             return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
 
 
@@ -246,7 +269,7 @@ def adapt(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tailor = FeatureTailor(backbone.features)
+        tailor = FeatureTailor(backbone.features, 1 if backbone.bands else len(stats.mean))
     tailor = channels_last(tailor.to(device))
     optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
     n, m = len(training), len(training.target)
@@ -254,8 +277,8 @@ def adapt(
     problem.settings = replace(
         settings, consistency=settings.consistency * max(1.0, settings.reduced_tiles / max(m, 1))
     )
-    cache, judge = problem.cache(training), problem.cache(held_out)
-    before = problem.judge(None, judge)
+    cache, apart = problem.cache(training), problem.cache(held_out)
+    before = problem.judge(None, cache, apart)
     steps = max(1, n // settings.batch)
     best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0
     history: list[dict[str, float]] = []
@@ -275,8 +298,8 @@ def adapt(
         history.append({"epoch": epochs} | {k: float(torch.stack([s[k] for s in seen]).mean()) for k in seen[0]})
         if progress:
             progress(epochs, settings.epochs)
-        if epochs % 2 == 0 or epochs == settings.epochs:
-            held = problem.judge(tailor, judge)
+        if epochs % JUDGED == 0 or epochs == settings.epochs:
+            held = problem.judge(tailor, cache, apart)
             history[-1]["held_out"] = held["total"]
             score = problem.score(held, before)
             if score < best:
@@ -287,17 +310,14 @@ def adapt(
         if waited >= settings.patience or time.perf_counter() - started > settings.seconds:
             break
 
-    judged = []
-    for step in (0.0, *STEPS):
-        tailored = tailor if step else None
+    judged = [(problem.score(before, before), 0.0, before)]
+    for step in STEPS:
         tailor.load_state_dict(_shortened(best_state, step))
-        figures = problem.judge(tailor, judge) if step else dict(before)
-        if settings.excess:
-            figures["total"] += problem.excess(tailored, (cache, judge)) - settings.excess * figures["excess"]
+        figures = problem.judge(tailor, cache, apart)
         judged.append((problem.score(figures, before), step, figures))
     _, step, after = min(judged, key=lambda j: j[:2])
     tailor.load_state_dict(_shortened(best_state, step))
-    before, kept = judged[0][2], step > 0
+    kept = step > 0
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
     outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason, history)

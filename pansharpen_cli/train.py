@@ -1,288 +1,457 @@
-"""All-in-one training of the networks on real multispectral stacks seen through many simulated sensors.
+"""All-in-one training of the networks on many sensors: the loop, and the weights file that it ends in.
 
-    python -m pansharpen_cli.train FOLDER --network glpnet --minutes 60 -o weights/glpnet.safetensors
-
-FOLDER holds `*_ms.tif` stacks. One step: a crop of a stack at a random scale is the truth; a random PAN response, MTF,
-ratio, phase, noise and a small misregistration make the pair; the network is asked for the truth (L1 in units of each
-band's standard deviation). The learning rate falls along a cosine of the time budget, so any budget ends annealed.
+The network is asked for the truth of samples (`samples.py`). The learning rate falls along a cosine of the budget, so
+any budget ends annealed. A moving average of the weights is validated, and the best of it is kept.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
 import hashlib
+import inspect
+import io
+import itertools
 import json
 import math
+import os
+import pickle
 import re
-import sys
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from . import models, simulate
-from .models.base import Backbone, Inputs, SceneStats, TileOperators, channels_last
-from .physics import Axis, Span, degrade_matrix, gaussian_matrix
-from .scene import read_stack
-from .sensors import WAVELENGTHS, band_name
+from . import models, stacks
+from .errors import InputError, PansharpenError, reason_of
+from .fuse import Progress, choose_device, choose_precision, quiet
+from .models.base import Backbone, channels_last
+from .objective import auxiliary, composite, fused_of, loss_terms, mean_of, validate
+from .recipe import Recipe
+from .samples import Sample, Sampler, drawn_for_validation, landscapes
+from .stacks import Stack
+from .writer import check_target, gdal_messages
 
-MARGIN = 12
-"""Pixels at the border of a training crop that the loss leaves out: the degradation saw repeated edges there."""
+SAVED_EVERY = 120.0
+"""Seconds between checkpoints."""
+_LONGEST = 0.1
+"""Share of the time that validation may take."""
+_VALIDATION_SEED = 12345
+"""One for all trainings, so that those with the same held-out scenes can be compared."""
+
+Say = Callable[[str], None]
+
+
+# The loop
 
 
 @dataclass
-class Stack:
-    """A truth image (bands, rows, cols), bands in order of wavelength, with the mask of its valid pixels."""
+class State:
+    """All that changes in a training; `best` are the weights of the best validation so far, `history` its checks."""
 
-    data: np.ndarray
-    valid: np.ndarray
+    network: Backbone
+    average: Backbone
+    optimiser: torch.optim.Optimizer
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    step: int = 0
+    seconds: float = 0.0
 
+    @classmethod
+    def start(cls, network: Backbone, recipe: Recipe) -> State:
+        network = channels_last(network)
+        o = recipe.optimiser
+        optimiser = torch.optim.AdamW(network.parameters(), lr=o.rate, weight_decay=o.decay)
+        return cls(network, copy.deepcopy(network).requires_grad_(False), optimiser)
 
-def load_stacks(folder: Path) -> list[Stack]:
-    """Every `*_ms.tif` below the folder; raises FileNotFoundError when there is none."""
-    stacks = []
-    for path in sorted(folder.glob("*_ms.tif")):
-        data, names, nodata = read_stack(path)
-        order = sorted(range(len(data)), key=lambda i: (WAVELENGTHS.get(band_name(names[i]) or "", 0.0), i))
-        valid = np.isfinite(data).all(0) & (data != (0 if nodata is None else nodata)).any(0)
-        stacks.append(Stack(np.nan_to_num(data[order]), valid))
-    if not stacks:
-        raise FileNotFoundError(f"no *_ms.tif in {folder}")
-    return stacks
+    @property
+    def best_check(self) -> dict[str, float]:
+        return min(self.history, key=lambda check: check["validation"])
 
+    def save(self, path: Path, identity: str) -> None:
+        """Write a checkpoint that appears complete or not at all."""
+        content = io.BytesIO()
+        held = {
+            "identity": identity,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
+            "history": json.dumps(self.history),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(held, content)
+        write_whole(path, content.getvalue())
 
-def synthetic_stacks(count: int, seed: int) -> list[Stack]:
-    """Simulated landscapes with sharp man-made edges, which 10 m imagery lacks."""
-    made = (simulate.truth(512, 512, 8, seed=seed + i)[0].astype(np.float32) for i in range(count))
-    return [Stack(t, np.ones(t.shape[1:], bool)) for t in made]
-
-
-class Sampler:
-    """Draws training pairs; the state of its generator is the whole state."""
-
-    def __init__(self, stacks: list[Stack], synthetic: list[Stack], share: float, bands: int | None, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.stacks, self.synthetic, self.share, self.bands = stacks, synthetic, share, bands
-        area = np.sqrt([s.valid.sum() for s in stacks])
-        self.chance = area / area.sum()
-
-    def truth(self, size: int) -> np.ndarray:
-        """A valid crop (all bands of its stack, size, size) at a random scale and orientation."""
-        rng = self.rng
-        while True:
-            synthetic = self.synthetic and rng.random() < self.share
-            if synthetic:
-                stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
-            else:
-                stack = self.stacks[int(rng.choice(len(self.stacks), p=self.chance))]
-            factor = int(rng.choice([1, 2] if synthetic else [1, 2, 3], p=[0.8, 0.2] if synthetic else [0.4, 0.4, 0.2]))
-            side = size * factor
-            rows, cols = stack.valid.shape
-            if min(rows, cols) < side:
-                continue
-            r, c = rng.integers(rows - side + 1), rng.integers(cols - side + 1)
-            window = np.s_[r : r + side, c : c + side]
-            if not stack.valid[window].all():
-                continue
-            crop = stack.data[(slice(None), *window)]
-            crop = crop.reshape(len(crop), size, factor, size, factor).mean((2, 4))
-            if (crop.reshape(len(crop), -1).std(1) < 1e-3 * crop.max()).any():
-                continue
-            crop = np.rot90(crop, int(rng.integers(4)), (1, 2))
-            return np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop, dtype=np.float64)
-
-    def choose_bands(self, crop: np.ndarray) -> np.ndarray:
-        """As many bands as the network takes, in order of wavelength; missing ones are mixed from their neighbours."""
-        rng, have, count = self.rng, len(crop), self.bands or 4
-        if have >= count:
-            picked = crop[np.sort(rng.choice(have, count, replace=False))]
-            return picked[[2, 1, 0, 3]] if count == 4 and self.bands and rng.random() < 0.2 else picked
-        position = np.clip(np.linspace(0, have - 1, count) + rng.normal(0, 0.2, count), 0, have - 1)
-        lower = np.clip(np.floor(position).astype(int), 0, have - 2)
-        part = (position - lower)[:, None, None]
-        return (1 - part) * crop[lower] + part * crop[lower + 1]
-
-    def pair(self, size: int) -> tuple[Inputs, SceneStats, Tensor]:
-        """Network inputs of one simulated scene, its statistics, and the truth (1, bands, size, size)."""
-        rng = self.rng
-        crop = self.truth(size)
-        seen = min(len(crop), 8)
-        weights = rng.dirichlet(np.full(seen, 0.7))
-        pan = np.tensordot(weights, crop[rng.choice(len(crop), seen, replace=False)], 1)
-        truth = self.choose_bands(crop)
-        level = pan.mean() + 1e-6
-        pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.9, 1.1)
-        pan = rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
-        span: tuple[Span, Span] = ((0, size), (0, size))
-        if rng.random() < 0.5:
-            blur = degrade_matrix(Axis(1.0), span[0], span[0], float(rng.uniform(0.1, 0.6)))
-            pan = blur @ pan @ blur.T
-        pan += rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
-
-        ratio = float(rng.choice([4.0, 2.0, 3.0], p=[0.7, 0.2, 0.1]))
-        count = int(size // ratio)
-        ms_span: tuple[Span, Span] = ((0, count), (0, count))
-        offsets = rng.uniform(0, size - count * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
-        shift = rng.normal(0, 0.15, 2)
-        axes = (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
-        # products sharpened on the ground have a far higher gain than their optics, and alias: hence the wide range
-        gains = np.clip(rng.uniform(0.2, 0.55) + rng.normal(0, 0.02, len(truth)), 0.15, 0.6)
-        ms = np.stack(
-            [
-                degrade_matrix(Axis(ratio, axes[0].offset + shift[0]), ms_span[0], span[0], g)
-                @ band
-                @ degrade_matrix(Axis(ratio, axes[1].offset + shift[1]), ms_span[1], span[1], g).T
-                for g, band in zip(gains, truth, strict=True)
-            ]
-        )
-        noise = rng.uniform(0, 0.015) * ms.reshape(len(ms), -1).std(1)[:, None, None]
-        ms += rng.normal(0, 1, ms.shape) * noise
-        assumed = [float(np.clip(0.3 + rng.normal(0, 0.04), 0.2, 0.4))]
-        ops = TileOperators.build(axes, span, span, ms_span, assumed)
-        pan_t = torch.from_numpy(pan).float()[None, None]
-        inputs = ops.inputs(pan_t, pan_t, torch.from_numpy(ms).float()[None])
-        return inputs, SceneStats.fit(inputs), torch.from_numpy(truth).float()[None]
+    def resume(self, path: Path, identity: str) -> None:
+        """Go on from a checkpoint. Raises InputError if it is damaged or of another training."""
+        advice = "use --no-resume to start afresh"
+        try:
+            held = torch.load(path, map_location=next(self.network.parameters()).device, weights_only=True)
+            if held["identity"] != identity:
+                known = json.loads(held["identity"])
+                told = next(k for k, v in json.loads(identity).items() if known.get(k) != v)
+                raise InputError(f"{path} is the checkpoint of a training with other {told}; {advice}")
+            self.network.load_state_dict(held["network"])
+            self.average.load_state_dict(held["average"])
+            self.optimiser.load_state_dict(held["optimiser"])
+            self.best, self.history = dict(held["best"]), json.loads(held["history"])
+            self.step, self.seconds = int(held["step"]), float(held["seconds"])
+        except InputError:
+            raise
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({reason_of(error)})") from error
 
 
-FLAT_WEIGHT = 0.5
-"""Weight of the detail error where PAN is flat: small errors there are what the eye sees as ringing and noise."""
+def fraction(recipe: Recipe, state: State) -> float:
+    """The part of the budget that is used."""
+    budget = recipe.budget
+    used = state.step / budget.steps if budget.steps else state.seconds / (60 * budget.minutes)
+    return min(used, 1.0)
 
 
-def loss_of(network: Backbone, pairs: list[tuple[Inputs, SceneStats, Tensor]]) -> Tensor:
-    """Mean L1 over the pairs, and that of the detail where PAN is flat, in units of each band's standard deviation."""
-    encoded = torch.cat([network.encode(i, s) for i, s, _ in pairs])
-    encoded = encoded.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
-        residual = network.map(network.extract(encoded))
-    total = encoded.new_zeros(())
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    low = torch.from_numpy(gaussian_matrix(encoded.shape[-1])).float()
-    for part, (inputs, stats, truth) in zip(residual.float().chunk(len(pairs)), pairs, strict=True):
-        fused = network.base(inputs, stats) + network.spread(part, inputs, stats)
-        error = (fused - truth) / stats.std[:, None, None]
-        detail = inputs.pan - low @ inputs.pan @ low.T
-        energy = torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)[inner]
-        flat = (energy <= torch.quantile(energy.flatten(), 0.3)).float()
-        error_detail = (error - low @ error @ low.T)[inner].abs().clamp(max=10)
-        total = total + error[inner].abs().clamp(max=10).mean()
-        total = total + FLAT_WEIGHT * (error_detail * flat).mean() / flat.mean()
-    return total / len(pairs)
+def rate_at(recipe: Recipe, step: int, used: float) -> float:
+    """Learning rate: a linear warm-up, and a cosine of the used part of the budget down to the floor."""
+    o = recipe.optimiser
+    cosine = o.floor + (1 - o.floor) * 0.5 * (1 + math.cos(math.pi * used))
+    return o.rate * min(1.0, (step + 1) / o.warmup) * cosine
 
 
 def train(
-    network: Backbone,
+    state: State,
     sampler: Sampler,
-    checkpoint: Path,
-    minutes: float,
-    rate: float,
-    threads: int,
-    validation: Sampler,
+    held_out: Sequence[Sample],
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    precision: torch.dtype = torch.float32,
+    workers: int = 0,
+    say: Say = lambda line: None,
+    progress: Progress = quiet,
 ) -> None:
-    """Train within the time budget; writes a checkpoint every two minutes and resumes from it where it exists."""
-    torch.set_num_threads(threads)
-    network = channels_last(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    spent, step = 0.0, 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(saved["network"])
-        optimiser.load_state_dict(saved["optimiser"])
-        average, spent, step = saved["average"], saved["spent"], saved["step"]
-        sampler.rng = np.random.default_rng(step)
-    held_out = [validation.pair(128) for _ in range(24)]
-    started, written, running = time.monotonic() - spent, time.monotonic(), []
-    while (spent := time.monotonic() - started) < 60 * minutes:
-        progress = spent / (60 * minutes)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        size, count = ((96, 3), (128, 2), (192, 1))[int(sampler.rng.integers(3))]
-        loss = loss_of(network, [sampler.pair(size) for _ in range(count)])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        decay = min(0.998, step / (step + 20))
-        with torch.no_grad():
-            for k, v in network.state_dict().items():
-                average[k].lerp_(v, 1 - decay)
-        running.append(loss.item())
-        if time.monotonic() - written > 120 or time.monotonic() - started >= 60 * minutes:
-            written = time.monotonic()
-            state = {"network": network.state_dict(), "average": average, "optimiser": optimiser.state_dict()}
-            partial = checkpoint.with_suffix(".part")
-            torch.save({**state, "spent": time.monotonic() - started, "step": step}, partial)
-            partial.replace(checkpoint)
-            current = {k: v.clone() for k, v in network.state_dict().items()}
-            network.load_state_dict(average)
-            with torch.no_grad():
-                score = float(np.mean([float(loss_of(network, [p])) for p in held_out]))
-            network.load_state_dict(current)
-            print(
-                f"{spent / 60:6.1f} min  step {step}  loss {np.mean(running):.4f}  validation {score:.4f}",
-                file=sys.stderr,
-                flush=True,
-            )
-            running = []
-    network.load_state_dict(average)
+    """Train until the budget is used, with a checkpoint every two minutes and after each validation.
+
+    Each step has a generator of its own, so a training that was interrupted goes on as if it had not been. On an
+    interrupt the step is finished and a checkpoint written before KeyboardInterrupt is raised. Raises PansharpenError
+    if the loss is not finite.
+    """
+    device = next(state.network.parameters()).device
+    held_out = [s.to(device) for s in held_out]
+    started, written, rest = time.monotonic() - state.seconds, time.monotonic(), 0.0
+    running: list[float] = []
+    checks, by_steps = recipe.budget.checks, recipe.budget.steps > 0
+    total = recipe.budget.steps or math.ceil(60 * recipe.budget.minutes)
+    used = fraction(recipe, state)
+    checked = int(used * checks + 1e-9)
+    batches = _batches(sampler, state.step, device, workers)
+    with closing(batches), _interruptible() as stop:
+        while used < 1 or not state.history:
+            if used < 1:
+                running.append(_step(state, next(batches), recipe, rate_at(recipe, state.step, used), precision))
+                state.seconds = time.monotonic() - started
+                used = fraction(recipe, state)
+            due = int(used * checks + 1e-9) > checked and (by_steps or state.seconds >= rest)
+            if due or used >= 1:
+                checked, began = int(used * checks + 1e-9), time.monotonic()
+                _check(state, held_out, recipe, precision, mean_of(running), say)
+                running = []
+                rest = time.monotonic() - started + (time.monotonic() - began) / _LONGEST
+            now = time.monotonic()
+            state.seconds = now - started
+            if checkpoint is not None and (due or stop or used >= 1 or now - written > SAVED_EVERY):
+                state.save(checkpoint, identity)
+                written = now
+            progress("training", int(used * total), total)
+            if stop and used < 1:
+                if checkpoint is not None:
+                    say(f"stopped at step {state.step}; the same command goes on from {checkpoint}")
+                raise KeyboardInterrupt
 
 
-LICENCE = "Apache-2.0"
-DATA = (
-    "30 Sentinel-2, Landsat-5/7/8/9 and NAIP stacks (Copernicus free and open; USGS and USDA public domain) "
-    "and simulated landscapes (pansharpen_cli/simulate.py)"
-)
+def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, precision: torch.dtype) -> float:
+    """One step of the optimiser and of the moving average; returns the loss."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    loss = composite(loss_terms(fused_of(state.network, samples, precision), samples), recipe.loss)
+    loss = loss + auxiliary(state.network, samples, precision)
+    value = float(loss)
+    if not math.isfinite(value):
+        raise PansharpenError(f"the loss is {value} at step {state.step + 1}: try a lower rate (see --config)")
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.clip)
+    state.optimiser.step()
+    state.step += 1
+    decay = min(recipe.optimiser.average, state.step / (state.step + 20))
+    now = state.network.state_dict()
+    with torch.no_grad():
+        for name, mean in state.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(now[name], 1 - decay)
+            else:
+                mean.copy_(now[name])
+    return value
 
 
-def publish(
-    network: Backbone, path: Path, name: str, config: dict[str, int], licence: str, data: str, command: str
-) -> None:
-    """Write weights as safetensors and their entry in the manifest.toml beside them."""
-    metadata = {"network": name, "config": json.dumps(config), "licence": licence}
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, metadata=metadata)
-    path.chmod(0o644)  # safetensors makes files that only their owner can read
+def _check(state: State, held_out, recipe: Recipe, precision: torch.dtype, loss: float, say: Say) -> None:
+    """Validate the average, keep it if it is the best so far, and say so."""
+    check = {"step": state.step, "minutes": state.seconds / 60, "loss": loss}
+    check |= validate(state.average, held_out, recipe.loss, precision)
+    state.history.append(check)
+    best = state.best_check is check
+    if best or not state.best:
+        state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
+    terms = "  ".join(f"{name} {check[name]:.4f}" for name in asdict(recipe.loss))
+    say(
+        f"{check['minutes']:6.1f} min  step {state.step}  loss {loss:.4f}  validation {check['validation']:.4f} "
+        f"({terms})  Q2n {check['q2n']:.4f}  ERGAS {check['ergas']:.3f}{'  best' if best else ''}"
+    )
+
+
+def _batches(sampler: Sampler, first: int, device: torch.device, workers: int) -> Generator[list[Sample], None, None]:
+    """The batch of each step from `first` on, drawn ahead by threads if there are any."""
+
+    def drawn(step: int) -> list[Sample]:
+        return [s.to(device) for s in sampler.at(step).batch()]
+
+    if not workers:
+        yield from map(drawn, itertools.count(first))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sampler")
+    try:
+        ahead: deque[Future[list[Sample]]] = deque(pool.submit(drawn, first + i) for i in range(2 * workers))
+        for step in itertools.count(first + 2 * workers):
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(drawn, step))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """The signals that ask for an end, caught; the second one ends at once."""
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def asked(number: int, _frame) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+
+    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    old = {getattr(signal, n): signal.getsignal(getattr(signal, n)) for n in names}
+    old = {number: handler for number, handler in old.items() if handler is not signal.SIG_IGN}  # nohup
+    for number in old:
+        signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+# The whole job
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the weights go, and the command that the file says it was made by."""
+
+    path: Path
+    overwrite: bool = False
+    resume: bool = True
+    command: str = ""
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path.with_suffix(".ckpt")
+
+
+def run(
+    sources: Sequence[str],
+    validation: Sequence[str],
+    output: Output,
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    say: Say = lambda line: None,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Train on the scenes of sources and write the best weights; returns a summary.
+
+    Raises InputError for what is wrong with sources, recipe or output before anything is trained.
+    """
+    warnings: list[str] = []
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where, held_out_share = choose_device(device), recipe.samples.held_out
+    precision = choose_precision(recipe.precision, where)
+    _check_recipe(recipe)
+    items = stacks.find(sources)
+    if validation:
+        named = stacks.find(validation)
+        inside = {os.path.realpath(i.ms) for i in named}
+        training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
+        held_out = [i for i in named if i.split != "train"]
+        if not held_out or not training:
+            raise InputError("no scene is left " + ("to train on" if held_out else "for validation"))
+    else:
+        training, held_out = stacks.split(items, held_out_share, recipe.seed)
+    resuming = output.resume and output.checkpoint.is_file()
+    if output.path.suffix != ".safetensors":
+        raise InputError(f"--output takes a name that ends in .safetensors, not {output.path}")
+    inputs = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
+    check_target(output.path, inputs, output.overwrite or resuming)
+    check_target(output.checkpoint, inputs, True)
+
+    progress("reading", 0, len(training) + len(held_out))
+    with gdal_messages():
+        real = recipe.samples.real > 0
+        seen = stacks.load(training, real, warnings.append)
+        judged = stacks.load(held_out, real, warnings.append)
+    recipe, config = _with_bands(recipe, seen)
+    torch.manual_seed(recipe.seed)
+    network = models.create(recipe.network, config).to(where)
+    bands = network.bands or recipe.bands or None
+    share = recipe.samples.synthetic
+    synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
+    sampler = Sampler(seen, synthetic, share, bands, recipe.seed, recipe.samples.real)
+    judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=recipe.samples.real)
+    samples = drawn_for_validation(judge, recipe.samples.validation)
+    names = [sorted(i.ms.name for i in part) for part in (training, held_out)]
+    identity = json.dumps({**json.loads(recipe.identity()), "scenes": names, "config": config})
+    state = State.start(network, recipe)
+    if resuming:
+        state.resume(output.checkpoint, identity)
+        say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
+    workers = 0 if where.type == "cpu" else min(8, os.cpu_count() or 1)
+    told = {"checkpoint": output.checkpoint, "identity": identity, "precision": precision, "workers": workers}
+    train(state, sampler, samples, recipe, **told, say=say, progress=progress)  # type: ignore[arg-type]
+
+    card = recipe.card
+    words = {"licence": card.licence, "data": card.data or describe(seen), "command": output.command}
+    digest = publish(state.best, output.path, recipe.network, config, **words)
+    output.checkpoint.unlink(missing_ok=True)
+    return {
+        "output": str(output.path),
+        "network": recipe.network,
+        "config": config,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "sha256": digest,
+        "device": str(where),
+        "precision": str(precision).removeprefix("torch."),
+        "steps": state.step,
+        "seconds": state.seconds,
+        "scenes": {"training": len(seen), "held_out": len(judged), "with_pan": len(sampler.pairs)},
+        "sensors": {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen},
+        "validation_samples": {"all": len(samples), "real": sum(s.real for s in samples)},
+        "best": state.best_check,
+        "history": state.history,
+        "warnings": warnings,
+    }
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Raises InputError for a network, options or budget that cannot be trained."""
+    if not recipe.budget.steps and not recipe.budget.minutes:
+        raise InputError("the budget is neither minutes nor steps")
+    if not any(asdict(recipe.loss).values()):
+        raise InputError("all weights of the loss are zero")
+    if recipe.network not in models.REGISTRY:
+        raise InputError(f"no network named '{recipe.network}'; there is {', '.join(models.REGISTRY)}")
+    if "bands" in recipe.options:
+        raise InputError("'options.bands' is not a key of its own: use --bands, or 'bands' in the config")
+    if recipe.bands or not _bound(recipe.network):
+        models.create(recipe.network, _config(recipe))
+
+
+def _bound(network: str) -> bool:
+    """Whether the network is made for one band count."""
+    taken = inspect.signature(models.REGISTRY[network]).parameters.get("bands")
+    return taken is not None and taken.default is inspect.Parameter.empty
+
+
+def _config(recipe: Recipe) -> dict[str, int]:
+    """The options that the network is made with."""
+    takes = "bands" in inspect.signature(models.REGISTRY[recipe.network]).parameters
+    return recipe.options | ({"bands": recipe.bands} if recipe.bands and takes else {})
+
+
+def _with_bands(recipe: Recipe, seen: Sequence[Stack]) -> tuple[Recipe, dict[str, int]]:
+    """The band count settled; raises InputError if a network for one count has none and the scenes differ."""
+    if _bound(recipe.network) and not recipe.bands:
+        counts = sorted({len(s.data) for s in seen})
+        if len(counts) > 1:
+            listed = ", ".join(map(str, counts))
+            raise InputError(f"{recipe.network} is for one band count and the scenes have {listed}: give --bands")
+        recipe = replace(recipe, bands=counts[0])
+    return recipe, _config(recipe)
+
+
+def summary(made: Mapping[str, Any]) -> str:
+    """The summary of `run` as one line."""
+    best, bands = made["best"], made["config"].get("bands", "any")
+    return (
+        f"{made['output']}: {made['network']}, {bands} bands, {made['parameters']} parameters, best of {made['steps']} "
+        f"steps in {made['seconds'] / 60:.1f} min: step {best['step']}, validation {best['validation']:.4f}, "
+        f"Q2n {best['q2n']:.4f}, ERGAS {best['ergas']:.3f}"
+    )
+
+
+def describe(seen: Sequence[Stack]) -> str:
+    """What was trained on, in words."""
+    sensors = {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen}
+    listed = [f"{n} {name}" for name, n in sorted(sensors.items(), key=lambda item: (-item[1], item[0]))]
+    more = [f"{len(listed) - 8} more sensors"] if len(listed) > 9 else []
+    paired = sum(s.pair is not None for s in seen)
+    text = f"{len(seen)} scenes ({', '.join(listed[: 8 if more else 9] + more)})"
+    return text + (f", {paired} with their PAN" if paired else "")
+
+
+# The file
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears at its path complete. Raises PansharpenError if it cannot be written."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise PansharpenError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mapping[str, int], **words: str) -> str:
+    """Write weights as safetensors whose metadata is their card, and return their sha256.
+
+    A folder of weights with a manifest.toml gets its entry in it. `words`: licence, data and command.
+    """
+    metadata = {"network": network, "config": json.dumps(dict(config))} | {k: v for k, v in words.items() if v}
+    content = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
+    write_whole(path, content)
+    digest = hashlib.sha256(content).hexdigest()
     manifest = path.with_name("manifest.toml")
-    text = manifest.read_text() if manifest.exists() else ""
-    entries = [e for e in re.split(r"(?m)^(?=\[)", text) if e.strip() and not e.startswith(f"[{path.stem}]")]
-    fields = {"file": path.name, "network": name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    fields |= {"licence": licence, "data": data, "command": command}
-    lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v)}" for k, v in fields.items())]
-    lines.append("config = { " + ", ".join(f"{k} = {v}" for k, v in config.items()) + " }")
-    entries.append("\n".join(lines) + "\n")
-    manifest.write_text("\n".join(e.rstrip() + "\n" for e in sorted(entries)))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--validation", type=Path, help="folder of held-out stacks; default: a sibling named val")
-    parser.add_argument("--network", choices=list(models.REGISTRY), default=models.DEFAULT)
-    parser.add_argument("--bands", type=int, help="band count of a network that is made for one")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--synthetic", type=float, default=0.2, help="share of simulated landscapes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="weights (.safetensors); checkpoint beside it")
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    network = models.create(args.network, {"bands": args.bands} if args.bands else {})
-    synthetic = synthetic_stacks(12, seed=1000 + args.seed) if args.synthetic > 0 else []
-    sampler = Sampler(load_stacks(args.folder), synthetic, args.synthetic, network.bands, args.seed)
-    validation = Sampler(load_stacks(args.validation or args.folder.parent / "val"), [], 0.0, network.bands, 12345)
-    train(network, sampler, args.output.with_suffix(".ckpt"), args.minutes, args.rate, args.threads, validation)
-    config = {"bands": args.bands} if args.bands else {}
-    command = f"python -m pansharpen_cli.train FOLDER --network {args.network}"
-    command += f" --bands {args.bands}" if args.bands else ""
-    command += f" --minutes {args.minutes:g} --threads {args.threads} --synthetic {args.synthetic:g} --seed {args.seed}"
-    publish(network, args.output, args.network, config, LICENCE, DATA, command)
-    print(args.output)
-
-
-if __name__ == "__main__":
-    main()
+    if manifest.is_file():
+        entries = [e for e in re.split(r"(?m)^(?=\[)", manifest.read_text()) if e.strip()]
+        entries = [e for e in entries if not e.startswith(f"[{path.stem}]")]
+        fields = {"file": path.name, "network": network, "sha256": digest} | words
+        lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())]
+        lines.append("config = { " + ", ".join(f"{k} = {v}" for k, v in config.items()) + " }")
+        entries.append("\n".join(lines) + "\n")
+        write_whole(manifest, "\n".join(e.rstrip() + "\n" for e in sorted(entries)).encode())
+    return digest

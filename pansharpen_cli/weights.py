@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,43 @@ from . import models
 from .errors import InputError, WeightsError, reason_of
 from .models import Backbone
 
-PUBLIC: dict[str, tuple[int, ...]] = {"fusionnet": (4, 8)}
-"""Networks that public checkpoints exist for (DLPan-Toolbox), and their band counts."""
 
-_NESTS, _DEPTH = ("state_dict", "model"), 3
+@dataclass(frozen=True)
+class Published:
+    """How public checkpoints of a network name its tensors, where not as we do.
+
+    `names` are pairs of a pattern and what it is replaced by; what matches `unused` takes no part in the network.
+    """
+
+    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
+    unused: str = r"(?!)"
+
+
+_BLOCKS = ((r"^backbone\.(\d)\.", lambda found: f"res{int(found[1]) + 1}."),)
+"""DLPan-Toolbox registers the residual blocks `res1` ... `res4` once more as `backbone.0` ... `backbone.3`."""
+
+PUBLIC = {
+    "fusionnet": Published(_BLOCKS),
+    "pnn": Published(),
+    "pannet": Published(_BLOCKS),
+    "msdcnn": Published(),
+    "u2net": Published(
+        (
+            (r"^upsample\.upsamle\.0\.", "upsample."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.norm\.", r"\1.norm."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.to_out\.0\.", r"\1.to_out."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.", r"\1."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.norm\.", r"\1.mlp_norm."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.0\.", r"\1.mlp.0."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.3\.", r"\1.mlp.2."),
+        ),
+        unused=r"^(down[01]\.maxpool_conv|up[01]\.up0)\.",
+    ),
+}
+"""Networks that public checkpoints exist for: those of DLPan-Toolbox, and the official U2Net."""
+PUBLIC_BANDS = (4, 8)
+
+_NESTS, _DEPTH = ("state_dict", "model", "params"), 3
 """What a state dict may be nested in, and how often."""
 _PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
 _LISTED = 8
@@ -58,7 +91,7 @@ class Card:
 
     @property
     def bands(self) -> int | None:
-        return self.config.get("bands")
+        return self.config.get("bands") or None
 
 
 def folder() -> Path:
@@ -151,7 +184,10 @@ def _card_of(path: Path, method: str | None = None) -> Card:
         scale = _scale(metadata.get("scale"))
     except ValueError as error:
         raise WeightsError(f"{path} has an unusable scale in its metadata: {error}") from error
-    known = {key: metadata.get(key, "") for key in ("licence", "source", "source_sha256", "tensors_sha256")}
+    known = {
+        key: metadata.get(key, "")
+        for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
+    }
     return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
 
 
@@ -296,8 +332,8 @@ def check_import(network: str, bands: int, scale: float, output: Path) -> None:
     """Raises InputError for what cannot be imported, or a path that imported weights must not be written to."""
     if network not in PUBLIC:
         raise InputError(f"no public checkpoint is known for --network '{network}'; there is {', '.join(PUBLIC)}")
-    if bands not in PUBLIC[network]:
-        counts = " or ".join(map(str, PUBLIC[network]))
+    if bands not in PUBLIC_BANDS:
+        counts = " or ".join(map(str, PUBLIC_BANDS))
         raise InputError(f"public checkpoints of '{network}' are for {counts} bands, not --bands {bands}")
     if not 0 < scale < math.inf:
         raise InputError(f"--scale takes a positive DN value, e.g. 2047, not {scale:g}")
@@ -321,7 +357,7 @@ def import_checkpoint(source: Path, network: str, bands: int, scale: float, outp
         raise WeightsError(f"cannot read {source}: {error.strerror}") from error
     config = {"bands": bands}
     model = models.create(network, config)
-    state = _fitted(source, _public_state(source, content), model)
+    state = _fitted(source, _public_state(source, content), network, model)
     metadata = {
         "network": network,
         "config": json.dumps(config),
@@ -359,7 +395,8 @@ def _public_state(source: Path, content: bytes) -> dict[str, Tensor]:
             nested = [held[name] for name in _NESTS if isinstance(held.get(name), Mapping)]
             held = nested[0] if nested else held
     if not isinstance(held, Mapping) or not any(isinstance(value, Tensor) for value in held.values()):
-        raise WeightsError(f"{source} holds no state dict: no tensors by name at its top or in 'state_dict' or 'model'")
+        nests = " or ".join(repr(name) for name in _NESTS)
+        raise WeightsError(f"{source} holds no state dict: no tensors by name at its top or in {nests}")
     return {str(key): value for key, value in held.items()}
 
 
@@ -379,22 +416,26 @@ def _not_loaded(source: Path, error: Exception) -> WeightsError:
     return WeightsError(f"{source} is not a checkpoint of weights that torch.save wrote, or it is damaged{said}")
 
 
-def _own_name(name: str) -> str:
-    """Our name of a public checkpoint's tensor: no wrapper's prefix, and the blocks as `res1` ... `res4`.
+def _own_names(network: str, public: Iterable[str]) -> dict[str, str]:
+    """Our names of a public checkpoint's tensors: no wrapper's prefix; those that take no part are left out."""
+    own = {}
+    for key in public:
+        name = _PREFIX.sub("", key)
+        if not re.match(PUBLIC[network].unused, name):
+            for pattern, ours in PUBLIC[network].names:
+                name = re.sub(pattern, ours, name)
+            own[key] = name
+    return own
 
-    DLPan-Toolbox registers the same blocks once more as `backbone.0` ... `backbone.3`.
-    """
-    bare = _PREFIX.sub("", name)
-    return re.sub(r"^backbone\.(\d)\.", lambda found: f"res{int(found[1]) + 1}.", bare)
 
-
-def _fitted(source: Path, public: Mapping[str, Any], model: Backbone) -> dict[str, Tensor]:
+def _fitted(source: Path, public: Mapping[str, Any], network: str, model: Backbone) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, float32. Raises WeightsError listing all that does not fit."""
     wanted = model.state_dict()
     faults: list[str] = []
     state: dict[str, Tensor] = {}
-    for key, value in public.items():
-        name = _own_name(key)
+    own = _own_names(network, public)
+    for key, name in own.items():
+        value = public[key]
         fault = _fault(key, value, wanted.get(name))
         if fault is None and name in state and not torch.equal(state[name], value.float()):
             fault = f"{key!r} differs from its copy under another name"
@@ -402,7 +443,7 @@ def _fitted(source: Path, public: Mapping[str, Any], model: Backbone) -> dict[st
             state[name] = value.float().contiguous().clone()
         else:
             faults.append(fault)
-    seen = {_own_name(key) for key in public}
+    seen = set(own.values())
     faults = [f"missing {n!r} ({_shape(t)})" for n, t in wanted.items() if n not in seen] + faults
     if faults:
         more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""

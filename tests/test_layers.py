@@ -17,15 +17,17 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors"),
-    ("sensors",),
+    ("sensors", "recipe"),
     ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
     ("scene", "classical", "weights"),
     ("writer", "tailor", "gallery"),
-    ("fuse", "train", "charts"),
+    ("fuse", "charts"),
     ("assess", "report"),
-    ("job",),
-    ("batch",),
+    ("job", "stacks"),
+    ("batch", "samples"),
+    ("objective",),
+    ("train",),
     ("cli", "__main__"),
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pansharpen_cli import fuse, losses, models, simulate, tailor
+from pansharpen_cli import fuse, losses, metrics, models, simulate, tailor
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.scene import Scene
@@ -43,7 +43,7 @@ def adapted(scene: Scene, backbone: Backbone, settings: Settings = QUICK, seed: 
 
 def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Backbone) -> None:
     stats = fuse.sample(scene, None, 0, CPU).stats
-    fresh = FeatureTailor(backbone.features)
+    fresh = FeatureTailor(backbone.features, 1 if backbone.bands else scene.bands)
     results = []
     for tailored in (None, fresh):
         fuser = fuse.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
@@ -72,7 +72,7 @@ def test_training_and_held_out_tiles_differ(scene: Scene) -> None:
 
 
 def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone) -> None:
-    settings = replace(QUICK, spectral=0.0, spatial=0.0, reduced=0.0, excess=0.0, consistency=1.0)
+    settings = replace(QUICK, spectral=0.0, spatial=0.0, reduced=0.0, similarity=0.0, excess=0.0, consistency=1.0)
     _, tailored, outcome = adapted(scene, backbone, settings)
     assert tailored is None and not outcome.kept
     assert outcome.after == outcome.before
@@ -129,6 +129,41 @@ def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
     right = losses.spectral(injected, tiles.ms, tiles.down, stats.std)
     for moved in (injected.roll(2, -1), injected.roll(-2, -1), injected.roll(2, -2), injected.roll(-2, -2)):
         assert float(right) < 0.5 * float(losses.spectral(moved, tiles.ms, tiles.down, stats.std))
+
+
+def test_bands_are_corrected_apart_where_they_are_entries_of_their_own() -> None:
+    torch.manual_seed(0)
+    tailor, features = FeatureTailor(8, bands=3), torch.randn(2 * 3, 8, 6, 6)
+    torch.nn.init.normal_(tailor.second.weight)
+    before = tailor(features)
+    with torch.no_grad():
+        tailor.gain[1], tailor.shift[1] = 2.0, 0.5
+    changed = (tailor(features) != before).flatten(1).any(1)
+    assert changed.tolist() == [False, True, False] * 2
+
+
+def test_the_quality_index_of_tiles_is_that_of_the_metrics() -> None:
+    torch.manual_seed(0)
+    pan = 300 + 50 * torch.randn(2, 1, 32, 32)
+    band = 0.4 * pan + 20 * torch.randn(2, 3, 32, 32) + 100
+    index = losses.quality_index(band, pan.expand_as(band))
+    for tile in range(2):
+        for b in range(3):
+            expected = metrics.q_average(band[tile, b : b + 1].double(), pan[tile].double())
+            assert float(index[tile, b]) == pytest.approx(float(expected), rel=2e-3)
+
+
+def test_similarity_forgives_what_true_bands_show_too() -> None:
+    torch.manual_seed(0)
+    pan = 300 + 50 * torch.randn(4, 1, 64, 64)
+    fused = 0.5 * pan.expand(4, 3, 64, 64) + 10 * torch.randn(4, 3, 64, 64)
+    here = losses.quality_index(fused, pan.expand_as(fused))
+    assert float(losses.similarity(fused, pan, here)) == 0
+    assert float(losses.similarity(fused, pan, here + 0.9 * losses.TOLERANCE)) == 0
+    assert float(losses.similarity(fused, pan, here + 0.1)) == pytest.approx(0.1 - losses.TOLERANCE, rel=1e-3)
+    # the scene counts, not the tile: what one tile has too much another may have too little
+    uneven = torch.tensor([0.1, -0.1, 0.1, -0.1])[:, None]
+    assert float(losses.similarity(fused, pan, here + uneven)) == 0
 
 
 def test_flat_area_activity_of_tiles_is_one_for_pan_itself_and_sees_ringing() -> None:

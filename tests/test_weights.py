@@ -135,6 +135,97 @@ def test_a_public_checkpoint_comes_through_whatever_it_is_wrapped_in(form, bands
     assert {p.name for p in here.iterdir()} == {"public.pth", "my.safetensors"}
 
 
+U2NET = {
+    "upsample.": "upsample.upsamle.0.",
+    "norm.": "layers.0.0.fn.norm.",
+    "sa1.": "layers.0.0.fn.fn.sa1.",
+    "sa2.": "layers.0.0.fn.fn.sa2.",
+    "se1.": "layers.0.0.fn.fn.se1.",
+    "se2.": "layers.0.0.fn.fn.se2.",
+    "to_out.": "layers.0.0.fn.fn.to_out.0.",
+    "mlp_norm.": "layers.0.1.fn.norm.",
+    "mlp.0.": "layers.0.1.fn.fn.net.0.",
+    "mlp.2.": "layers.0.1.fn.fn.net.3.",
+}
+"""How the official U2Net names what is named otherwise here; the later ones are below `s2block0` ... `s2block4`."""
+
+
+def published(name: str, state: State) -> State:
+    """A network's state dict as its authors save it."""
+    if name in ("fusionnet", "pannet"):
+        copies = {k: v for k, v in state.items() if k.startswith("res")}
+        return state | {f"backbone.{int(k[3]) - 1}.{k[5:]}": v for k, v in copies.items()}
+    if name == "u2net":
+        named = {}
+        for key, value in state.items():
+            block, _, rest = key.partition(".") if key.startswith("s2block") else ("", "", key)
+            ours = next((o for o in U2NET if rest.startswith(o)), "")
+            named[f"{block}." * bool(block) + U2NET.get(ours, "") + rest[len(ours) :]] = value
+        unused = ("down0.maxpool_conv.1.weight", "down1.maxpool_conv.2.bias", "up0.up0.0.weight", "up1.up0.3.bias")
+        return named | {key: torch.ones(3) for key in unused}
+    return state
+
+
+OTHERS = ("pnn", "pannet", "msdcnn", "u2net")
+
+
+def test_the_official_names_of_u2net() -> None:
+    names = published("u2net", models.create("u2net", {"bands": 8}).state_dict())
+    assert {
+        "upsample.upsamle.0.weight", "raise_ms_dim.0.bias", "raise_pan_dim.0.weight", "to_hrms.2.bias",
+        "s2block2.layers.0.0.fn.norm.bias", "s2block4.layers.0.0.fn.fn.sa2.weight", "down1.conv.3.weight",
+        "s2block1.layers.0.0.fn.fn.to_out.0.bias", "s2block0.layers.0.1.fn.norm.weight", "resblock3.conv1.bias",
+        "s2block3.layers.0.1.fn.fn.net.3.weight", "up0.up1.0.weight", "up1.conv.bias", "down0.conv.0.bias",
+    } <= names.keys()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda state: state, lambda state: {"params": prefixed(state)}], ids=["bare", "wrapped"]
+)
+@pytest.mark.parametrize("bands", [4, 8])
+@pytest.mark.parametrize("name", OTHERS)
+def test_public_checkpoints_of_other_networks(name: str, bands: int, wrap, here: Path, run) -> None:
+    torch.manual_seed(0)
+    state = models.create(name, {"bands": bands}).state_dict()
+    torch.save(wrap(published(name, state)), "public.pth")
+    arguments = ("--network", name, "--bands", bands, "--scale", 2047, "-o", "my.safetensors")
+    result = run("weights", "import", "public.pth", *arguments)
+    assert result.code == 0, result.err
+    card = weights.find(name, bands, "my.safetensors")
+    loaded = weights.load(card, bands)
+    assert (card.network, card.scale, loaded.bands) == (name, 2047, bands)
+    assert loaded.state_dict().keys() == state.keys()
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_does_not_fit_another_network_is_listed(name: str, here: Path, run) -> None:
+    state = published(name, models.create(name, {"bands": 8}).state_dict())
+    key = next(k for k in state if k.endswith("bias"))
+    del state[key]
+    torch.save(state | {"surplus.weight": torch.zeros(2)}, "public.pth")
+    arguments = ("--network", name, "--bands", 4, "--scale", 2047, "-o", "my.safetensors")
+    result = run("weights", "import", "public.pth", *arguments)
+    assert result.code == 2 and len(result.errors) == 1
+    for word in (f"missing '{key}'", " instead of ", "--bands"):
+        assert word in result.errors[0]
+    torch.save(
+        published(name, models.create(name, {"bands": 4}).state_dict()) | {"surplus": torch.zeros(2)}, "public.pth"
+    )
+    assert "unexpected 'surplus'" in run("weights", "import", "public.pth", *arguments).errors[0]
+    assert [p.name for p in here.iterdir()] == ["public.pth"]
+
+
+def test_weights_of_a_network_of_any_bands_say_so(here: Path) -> None:
+    for name, config in (("none", {}), ("zero", {"bands": 0})):
+        state = models.create("pantiny", config).state_dict()
+        save_file(state, f"{name}.safetensors", {"network": "pantiny", "config": json.dumps(config)})
+        card = weights.find("pantiny", 5, f"{name}.safetensors")
+        assert card.bands is None
+        assert weights.load(card, 5).bands is None
+        assert weights.facts(card)["bands"] is None
+
+
 def test_the_older_file_format_of_torch_is_read(here: Path, run) -> None:
     torch.save(public(random_network()), "public.pth", _use_new_zipfile_serialization=False)
     assert run("weights", "import", "public.pth", *IMPORT).code == 0
@@ -307,7 +398,7 @@ def test_a_failed_import_leaves_the_existing_output(here: Path, run) -> None:
     ("options", "words"),
     [
         ({"--network": "glpnet"}, ("glpnet", "fusionnet")),
-        ({"--network": "u2net"}, ("u2net", "fusionnet")),
+        ({"--network": "pantiny"}, ("pantiny", "fusionnet", "u2net")),
         ({"--bands": "5"}, ("--bands 5", "4 or 8")),
         ({"--scale": "0"}, ("--scale",)),
         ({"--scale": "nan"}, ("--scale",)),

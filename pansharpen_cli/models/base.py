@@ -167,17 +167,19 @@ class Backbone(nn.Module):
     """Channels of the feature maps between extract and map."""
     halo: int
     """PAN pixels on each side that one output pixel depends on."""
+    stride: int = 1
+    """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1
-    """Sides of a tile, halo included, must be a multiple of this."""
+    """Tiles, halo included, begin at a multiple of this on the scene's PAN grid and have sides that are one."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        """Normalised network input (m, channels, rows, cols); m may be tiles times bands."""
+        """Normalised network input (m, channels, rows, cols), as `extract` takes it; m may be tiles times bands."""
         raise NotImplementedError
 
     def extract(self, encoded: Tensor) -> Tensor:
-        """Features (m, features, rows, cols)."""
+        """Features (k, features, rows / stride, cols / stride); k may be tiles times bands."""
         raise NotImplementedError
 
     def map(self, features: Tensor) -> Tensor:
@@ -191,6 +193,10 @@ class Backbone(nn.Module):
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         """The residual in DN, (n, bands, rows, cols)."""
         raise NotImplementedError
+
+    def auxiliary(self, inputs: Inputs, stats: SceneStats) -> Tensor | None:
+        """A term of its own that a network adds to the loss in training, in units of bands' standard deviation."""
+        return None
 
     def forward(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """The frozen network's fused tiles in DN."""

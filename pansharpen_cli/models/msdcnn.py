@@ -1,0 +1,61 @@
+"""MSDCNN: Yuan et al., "A Multiscale and Multidepth CNN for Pansharpening of Remote Sensing Imagery", JSTARS 2018."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import Backbone, Inputs, SceneStats
+
+DEEP, SHALLOW = 30, 32
+"""Channels that the two branches end with."""
+
+
+def scales(channels: int) -> tuple[nn.Conv2d, ...]:
+    """Convolutions of 3, 5 and 7 pixels, each with a third of the channels."""
+    return tuple(nn.Conv2d(channels, channels // 3, side, padding=side // 2) for side in (3, 5, 7))
+
+
+class MSDCNN(Backbone):
+    """A deep branch with two multi-scale blocks and a shallow one (a PNN), added; 228 556 parameters at 8 bands.
+
+    It gives the result itself, not negative, no residual. Parameter names are those of DLPan-Toolbox. The features are
+    those of both branches. A fresh network starts at a positive constant, where the last ReLU has a gradient.
+    """
+
+    features = DEEP + SHALLOW
+    halo = 12
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        self.bands = bands
+        self.conv1 = nn.Conv2d(bands + 1, 60, 7, padding=3)
+        self.conv2_1, self.conv2_2, self.conv2_3 = scales(60)
+        self.conv3 = nn.Conv2d(60, DEEP, 3, padding=1)
+        self.conv4_1, self.conv4_2, self.conv4_3 = scales(DEEP)
+        self.conv5 = nn.Conv2d(DEEP, bands, 5, padding=2)
+        self.shallow1 = nn.Conv2d(bands + 1, 64, 9, padding=4)
+        self.shallow2 = nn.Conv2d(64, SHALLOW, 1)
+        self.shallow3 = nn.Conv2d(SHALLOW, bands, 5, padding=2)
+        assert self.conv5.bias is not None
+        nn.init.constant_(self.conv5.bias, 0.3)
+
+    def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
+
+    def extract(self, encoded: Tensor) -> Tensor:
+        x = torch.relu(self.conv1(encoded))
+        x = torch.relu(x + torch.cat([self.conv2_1(x), self.conv2_2(x), self.conv2_3(x)], 1))
+        x = torch.relu(self.conv3(x))
+        deep = torch.relu(x + torch.cat([self.conv4_1(x), self.conv4_2(x), self.conv4_3(x)], 1))
+        shallow = torch.relu(self.shallow2(torch.relu(self.shallow1(encoded))))
+        return torch.cat([deep, shallow], 1)
+
+    def map(self, features: Tensor) -> Tensor:
+        return torch.relu(self.conv5(features[:, :DEEP]) + self.shallow3(features[:, DEEP:]))
+
+    def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        return torch.zeros_like(inputs.expanded)
+
+    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
+        return residual.to(inputs.expanded.dtype) * stats.scale

@@ -1,0 +1,271 @@
+"""Samples that networks are trained on, drawn from stacks.
+
+A sample of a multispectral stack is simulated: a crop at a random scale is the truth; a random PAN response, MTF,
+ratio, phase, noise and a small misregistration make the pair. A scene with its PAN also gives real samples, by Wald's
+protocol at the exact phase: PAN and MS degraded by their own ratio through the sensor's MTFs, the MS itself the truth.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import simulate
+from .errors import InputError
+from .fuse import part_of, spans_of
+from .grid import Window, intersect, widened
+from .models.base import Inputs, SceneStats, TileOperators
+from .physics import Axis, Span, degrade_matrix
+from .stacks import SIZES, RealPair, Stack, room
+
+COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))
+"""Band counts that a network for any number of them is trained with, and how often."""
+CONTEXT = 24
+"""Pixels around the crop of a real pair that its operators see, where the scene has them."""
+VALIDATION_SIZE = 128
+TRIES = 2000
+
+
+def landscapes(count: int, seed: int) -> list[Stack]:
+    """Simulated landscapes with sharp man-made edges, which 10 m imagery lacks."""
+    made = (simulate.truth(512, 512, 8, seed=seed + i)[0].astype(np.float32) for i in range(count))
+    return [Stack(t, np.ones(t.shape[1:], bool)) for t in made]
+
+
+class Sample(NamedTuple):
+    """Network inputs of one scene (1, bands, size, size), its statistics, the truth, the ratio of the pair, and whether
+    it is a real one."""
+
+    inputs: Inputs
+    stats: SceneStats
+    truth: Tensor
+    ratio: float
+    real: bool = False
+
+    def to(self, device: torch.device) -> Sample:
+        def move(t: Tensor) -> Tensor:
+            return t.to(device)
+
+        return self._replace(inputs=self.inputs.map(move), stats=self.stats.to(device), truth=move(self.truth))
+
+
+def blurred(image: np.ndarray, gain: float) -> np.ndarray:
+    """Square bands seen through an MTF with the given gain at their own Nyquist frequency."""
+    side = (0, image.shape[-1])
+    matrix = degrade_matrix(Axis(1.0), side, side, gain)
+    return matrix @ image @ matrix.T
+
+
+def balanced(scenes: Sequence[Stack]) -> np.ndarray:
+    """Chance of each: sensors with many are drawn more often, but only by the root of how many."""
+    root = np.sqrt([s.valid.sum() for s in scenes])
+    total = {s.sensor: sum(r for r, t in zip(root, scenes, strict=True) if t.sensor == s.sensor) for s in scenes}
+    chance = np.array([r / total[s.sensor] ** 0.5 for r, s in zip(root, scenes, strict=True)])
+    return chance / chance.sum()
+
+
+class Sampler:
+    """Draws samples; the state of its generator is the whole state.
+
+    `share` of them are of `synthetic` stacks; of the others that would be of a scene with a pair, `real` are the pair
+    itself. `bands` is the count that the network takes, None for any.
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[Stack],
+        synthetic: Sequence[Stack] = (),
+        share: float = 0.0,
+        bands: int | None = None,
+        seed: int = 0,
+        real: float = 0.0,
+    ) -> None:
+        self.rng, self.seed = np.random.default_rng(seed), seed
+        self.stacks, self.synthetic, self.share, self.bands = stacks, synthetic, share, bands
+        self.chance = balanced(stacks)
+        rooms = [room(s.valid) for s in stacks]
+        self.sizes = [s for s in SIZES if s[0] <= max(rooms)] or list(SIZES[:1])
+        paired = [
+            (s.pair, c) for s, c in zip(stacks, self.chance, strict=True) if s.pair and s.pair.bands >= (bands or 0)
+        ]
+        self.pairs = [p for p, _ in paired]
+        self.rooms = np.array([room(p.valid) for p in self.pairs])
+        self.pair_chance = np.array([c for _, c in paired])
+        self.real = real * (1 - share) * float(self.pair_chance.sum())
+        self.pair_chance = self.pair_chance / (self.pair_chance.sum() or 1.0)
+
+    def at(self, step: int) -> Sampler:
+        """The same sampler as it stands before a step, whatever was drawn before."""
+        other = copy.copy(self)
+        other.rng = np.random.default_rng((self.seed, step))
+        return other
+
+    def batch(self) -> list[Sample]:
+        """Samples of one size and band count."""
+        size, number = self.sizes[int(self.rng.integers(len(self.sizes)))]
+        count = self.count()
+        return [self.sample(size, count) for _ in range(number)]
+
+    def count(self) -> int:
+        """A number of bands that the network takes; that of a pair as often as pairs are drawn."""
+        if not self.bands and self.real and self.rng.random() < self.real:
+            return self.pairs[int(self.rng.choice(len(self.pairs), p=self.pair_chance))].bands
+        return self.bands or int(self.rng.choice(COUNTS[0], p=COUNTS[1]))
+
+    def sample(self, size: int, count: int) -> Sample:
+        """A real or a simulated sample; a simulated one where no pair has the bands or the room."""
+        drawn = None
+        if self.real and self.rng.random() < self.real:
+            drawn = self.real_pair(size, count)
+        return drawn or self.pair(size, count)
+
+    def truth(self, size: int) -> tuple[np.ndarray, int]:
+        """A valid crop (all bands of its stack, size, size) at a random scale and orientation, and the number of its
+        bands that PAN can see. Raises InputError if none is found."""
+        rng = self.rng
+        for _ in range(TRIES):
+            synthetic = self.synthetic and rng.random() < self.share
+            if synthetic:
+                stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
+            else:
+                stack = self.stacks[int(rng.choice(len(self.stacks), p=self.chance))]
+            factor = int(rng.choice([1, 2] if synthetic else [1, 2, 3], p=[0.8, 0.2] if synthetic else [0.4, 0.4, 0.2]))
+            side = size * factor
+            rows, cols = stack.valid.shape
+            if min(rows, cols) < side:
+                continue
+            r, c = rng.integers(rows - side + 1), rng.integers(cols - side + 1)
+            window = np.s_[r : r + side, c : c + side]
+            if not stack.valid[window].all():
+                continue
+            crop = stack.data[(slice(None), *window)]
+            crop = crop.reshape(len(crop), size, factor, size, factor).mean((2, 4))
+            if (crop.reshape(len(crop), -1).std(1) < 1e-3 * crop.max()).any():
+                continue
+            crop = np.rot90(crop, int(rng.integers(4)), (1, 2))
+            crop = np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop, dtype=np.float64)
+            return crop, stack.visible
+        raise InputError(
+            f"no usable {size} x {size} crop in {TRIES} tries: the scenes are nearly all nodata or constant"
+        )
+
+    def choose_bands(self, crop: np.ndarray, count: int) -> np.ndarray:
+        """`count` bands in order of wavelength; missing ones are mixed from their neighbours."""
+        rng, have = self.rng, len(crop)
+        if have >= count:
+            picked = crop[np.sort(rng.choice(have, count, replace=False))]
+            return picked[[2, 1, 0, 3]] if count == 4 and self.bands and rng.random() < 0.2 else picked
+        position = np.clip(np.linspace(0, have - 1, count) + rng.normal(0, 0.2, count), 0, have - 1)
+        lower = np.clip(np.floor(position).astype(int), 0, have - 2)
+        part = (position - lower)[:, None, None]
+        return (1 - part) * crop[lower] + part * crop[lower + 1]
+
+    def pair(self, size: int, count: int) -> Sample:
+        """A simulated sample with `count` bands."""
+        rng = self.rng
+        crop, visible = self.truth(size)
+        if visible >= 3 and rng.random() < 0.6:
+            crop = crop[:visible]
+        seen = min(len(crop), 8)
+        weights = rng.dirichlet(np.full(seen, 0.9))
+        pan = np.tensordot(weights, crop[rng.choice(len(crop), seen, replace=False)], 1)
+        truth = self.choose_bands(crop, count)
+        level = pan.mean() + 1e-6
+        pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.9, 1.1)
+        pan = rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
+        span: tuple[Span, Span] = ((0, size), (0, size))
+        # products differ in how sharp their bands are beside their PAN, either way; nothing in a pair tells
+        if rng.random() < 0.5:
+            pan = blurred(pan[None], float(rng.uniform(0.15, 0.6)))[0]
+        if rng.random() < 0.5:
+            truth = blurred(truth, float(rng.uniform(0.15, 0.6)))
+        pan += rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
+
+        ratio = float(rng.choice([4.0, 2.0, 3.0], p=[0.7, 0.2, 0.1]))
+        side = int(size // ratio)
+        ms_span: tuple[Span, Span] = ((0, side), (0, side))
+        offsets = rng.uniform(0, size - side * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
+        shift = rng.normal(0, 0.2, 2)
+        axes = (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
+        # products sharpened on the ground have a far higher gain than their optics, and alias: hence the wide range
+        assumed = float(np.clip(rng.normal(0.3, 0.04), 0.2, 0.4))
+        middle = assumed if rng.random() < 0.5 else rng.uniform(0.2, 0.55)
+        gains = np.clip(middle + rng.normal(0, 0.02, len(truth)), 0.15, 0.6)
+        ms = np.stack(
+            [
+                degrade_matrix(Axis(ratio, axes[0].offset + shift[0]), ms_span[0], span[0], g)
+                @ band
+                @ degrade_matrix(Axis(ratio, axes[1].offset + shift[1]), ms_span[1], span[1], g).T
+                for g, band in zip(gains, truth, strict=True)
+            ]
+        )
+        noise = rng.uniform(0, 0.015) * ms.reshape(len(ms), -1).std(1)[:, None, None]
+        ms += rng.normal(0, 1, ms.shape) * noise
+        ops = TileOperators.build(axes, span, span, ms_span, [assumed])
+        pan_t = torch.from_numpy(pan).float()[None, None]
+        inputs = ops.inputs(pan_t, pan_t, torch.from_numpy(ms).float()[None])
+        return Sample(inputs, SceneStats.fit(inputs), torch.from_numpy(truth).float()[None], ratio)
+
+    def real_pair(self, size: int, count: int) -> Sample | None:
+        """A real sample with `count` bands in the files' order, wholly valid; None if no pair has one."""
+        rng = self.rng
+        chance = self.pair_chance * [p.bands >= count for p in self.pairs] * (self.rooms >= size)
+        if not chance.any():
+            return None
+        for _ in range(TRIES // 40):
+            pair = self.pairs[int(rng.choice(len(self.pairs), p=chance / chance.sum()))]
+            rows, cols = pair.valid.shape
+            r, c = int(rng.integers(rows - size + 1)), int(rng.integers(cols - size + 1))
+            sample = crop_pair(pair, (r, r + size, c, c + size), np.sort(rng.choice(pair.bands, count, replace=False)))
+            turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+            if sample is None:
+                continue
+
+            def turned(t: Tensor, turns: int = turns, flip: bool = flip) -> Tensor:
+                t = t.rot90(turns, (-2, -1))
+                return (t.flip(-1) if flip else t).contiguous()
+
+            return sample._replace(inputs=sample.inputs.map(turned), truth=turned(sample.truth))
+        return None
+
+
+def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> Sample | None:
+    """The sample of a window of the truth's grid; None if it, or what the operators see around it, is not valid."""
+    rows, cols = pair.valid.shape
+    wide = intersect(widened(window, CONTEXT), (0, rows, 0, cols))
+    spans = [a.ms_span(s) for a, s in zip(pair.axes, spans_of(wide), strict=True)]
+    coarse = intersect((*spans[0], *spans[1]), (0, pair.ms_valid.shape[0], 0, pair.ms_valid.shape[1]))
+    whole, low = (np.s_[w[0] : w[1], w[2] : w[3]] for w in (wide, coarse))
+    if not pair.valid[whole].all() or not pair.ms_valid[low].all():
+        return None
+    truth = pair.truth[(slice(None), *part_of((0, rows, 0, cols), window))][bands]
+    if (truth.reshape(len(truth), -1).std(1) < 1e-3 * truth.max()).any():
+        return None
+    pan = torch.from_numpy(pair.pan[(slice(None), *whole)])[None]
+    ms = torch.from_numpy(pair.ms[(slice(None), *low)][bands])[None]
+    gains = [pair.gains[b] for b in bands]
+    ops = TileOperators.build(pair.axes, spans_of(window), spans_of(wide), spans_of(coarse), gains)
+    inputs = ops.inputs(pan, pan[(..., *part_of(wide, window))], ms)
+    ratio = float(np.sqrt(pair.axes[0].ratio * pair.axes[1].ratio))
+    return Sample(inputs, SceneStats.fit(inputs), torch.from_numpy(truth).float()[None], ratio, True)
+
+
+def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:
+    """Samples to judge a network on: the same for the same scenes, real ones as often as in training."""
+    size = min(VALIDATION_SIZE, sampler.sizes[-1][0])
+    made = []
+    for _ in range(number):
+        count = sampler.bands or 4
+        if sampler.real and sampler.rng.random() < sampler.real:
+            pair = sampler.pairs[int(sampler.rng.choice(len(sampler.pairs), p=sampler.pair_chance))]
+            drawn = sampler.real_pair(size, sampler.bands or pair.bands)
+            if drawn is not None:
+                made.append(drawn)
+                continue
+        made.append(sampler.pair(size, count))
+    return made
