@@ -198,17 +198,6 @@ def _layers(
     )
 
 
-@contextmanager
-def _half_of_the_cores() -> Iterator[None]:
-    """Leave the other half to GDAL's threads: a thread of torch that waits for its peers keeps its core busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 @torch.no_grad()
 def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = quiet) -> ClassicalFuser:
     """Fit a classical method on all valid pixels of a scene, also of those beyond the window that is to be written.
@@ -227,7 +216,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
         return scene.read(wide, joined(pan), joined(ms))
 
     low, high = np.inf, -np.inf
-    with ThreadPoolExecutor(1) as reader, _half_of_the_cores():
+    with ThreadPoolExecutor(1) as reader, tailor.threads(torch.get_num_threads() // 2):
         for number in range(method.passes):
             for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
@@ -624,7 +613,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     backbone = channels_last(weights.load(card, scene.bands).to(device))
     settings = settings_of(options, card.network)
     clock = time.perf_counter()
-    drawn = sample(scene, settings, options.seed, device, progress)
+    with tailor.threads(1):
+        drawn = sample(scene, settings, options.seed, device, progress)
     if card.scale is not None:
         drawn.stats = replace(drawn.stats, scale=card.scale)
     stats = drawn.stats.to(device)
@@ -647,14 +637,9 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
 @contextmanager
 def _shared_cores(workers: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose workers share the cores of torch."""
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(
-            workers, initializer=torch.set_num_threads, initargs=(max(1, before // workers),)
-        ) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
+    each = max(1, torch.get_num_threads() // workers)
+    with tailor.threads(each), ThreadPoolExecutor(workers, "fuse", torch.set_num_threads, (each,)) as pool:
+        yield pool
 
 
 _TILES_AT_ONCE = 1 << 24

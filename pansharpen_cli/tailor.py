@@ -7,8 +7,8 @@ that the tailor was not trained on, and a step length chosen there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -146,6 +146,21 @@ def autocast(device: torch.device, precision: torch.dtype):
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads of the CPU.
+
+    One that waits for its peers keeps its core busy: many threads on small tensors are little faster than one on an
+    idle machine, and many times slower on a busy one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Problem:
     """The losses of a network on a scene's tiles as a function of the tailor."""
 
@@ -265,6 +280,21 @@ def adapt(
     """
     started = time.perf_counter()
     problem = _Problem(backbone, stats, settings, precision)
+    caches = problem.cache(training), problem.cache(held_out)
+    with threads(1):
+        return _adapt(problem, *caches, settings, started, seed, progress)
+
+
+def _adapt(
+    problem: _Problem,
+    cache: _Cache,
+    apart: _Cache,
+    settings: Settings,
+    started: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FeatureTailor | None, Outcome]:
+    backbone, stats = problem.backbone, problem.stats
     device = stats.mean.device
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -272,12 +302,11 @@ def adapt(
         tailor = FeatureTailor(backbone.features, 1 if backbone.bands else len(stats.mean))
     tailor = channels_last(tailor.to(device))
     optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
-    n, m = len(training), len(training.target)
+    n, m = len(cache.tiles), len(cache.tiles.target)
     # the fewer places where the answer is known, the closer the tailor stays to the frozen network
     problem.settings = replace(
         settings, consistency=settings.consistency * max(1.0, settings.reduced_tiles / max(m, 1))
     )
-    cache, apart = problem.cache(training), problem.cache(held_out)
     before = problem.judge(None, cache, apart)
     steps = max(1, n // settings.batch)
     best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0

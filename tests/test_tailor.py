@@ -131,6 +131,20 @@ def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
         assert float(right) < 0.5 * float(losses.spectral(moved, tiles.ms, tiles.down, stats.std))
 
 
+def test_the_training_takes_one_thread_and_gives_the_others_back(scene: Scene, backbone: Backbone) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        drawn = fuse.sample(scene, QUICK, 0, CPU)
+        tailor.adapt(
+            backbone, drawn.stats, drawn.training, drawn.held_out, QUICK,
+            progress=lambda *_: seen.append(torch.get_num_threads()),
+        )  # fmt: skip
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_bands_are_corrected_apart_where_they_are_entries_of_their_own() -> None:
     torch.manual_seed(0)
     tailor, features = FeatureTailor(8, bands=3), torch.randn(2 * 3, 8, 6, 6)
