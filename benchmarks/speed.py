@@ -26,6 +26,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from pansharpen_cli import fuse, simulate
+from pansharpen_cli.models.base import Inputs, SceneStats
 from pansharpen_cli.scene import Scene
 
 
@@ -63,9 +64,9 @@ def small(args: argparse.Namespace) -> None:
 def plain_forward(backbone, bands: int, repeat: int) -> float:
     """Median time of the network alone in float32, contiguous, on an input of its own size."""
     backbone = backbone.to(memory_format=torch.contiguous_format)
-    first = next(m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d))
-    entries = 1 if backbone.bands else bands
-    x = torch.randn(entries, first.in_channels, 512, 512, device=next(backbone.parameters()).device)
+    device = next(backbone.parameters()).device
+    made = Inputs(*(1000 * torch.rand(1, n, 512, 512, device=device) for n in (1, bands, bands)))
+    x = backbone.encode(made, SceneStats.fit(made).to(device))
     times = []
     with torch.no_grad():
         for _ in range(repeat + 1):

@@ -46,7 +46,6 @@ LOSSES: dict[str, dict[str, Any]] = {
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,
-        "epochs": 24,
         "rate": 5e-3,
     },
 }

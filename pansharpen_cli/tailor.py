@@ -74,10 +74,10 @@ class Settings:
     similarity: float = 2.0
     excess: float = 1.0
     ceiling: float = 0.97
-    tiles: int = 24
+    tiles: int = 16
     reduced_tiles: int = 8
     epochs: int = 16
-    batch: int = 6
+    batch: int = 4
     rate: float = 2.5e-3
     seconds: float = 60.0
     patience: int = 3
