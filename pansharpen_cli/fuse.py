@@ -634,10 +634,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
 
 
 @contextmanager
-def _shared_cores(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose workers share the cores of torch."""
-    each = max(1, torch.get_num_threads() // workers)
-    with tailor.threads(each), ThreadPoolExecutor(workers, "fuse", torch.set_num_threads, (each,)) as pool:
+def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    with tailor.threads(1), ThreadPoolExecutor(workers, "fuse", torch.set_num_threads, (1,)) as pool:
         yield pool
 
 
@@ -658,7 +656,8 @@ def fused_tiles(
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading and fusing ahead.
 
-    On a CPU several tiles are fused at once, each by one thread, which wastes less than many threads on one tile.
+    On a CPU several tiles are fused at once, each by one thread: that wastes less than many threads on one tile, and a
+    pixel is the same to the last bit on any number of cores.
     """
     size = max(tile_size, 2 * fuser.overlap)
     tiles = plan_tiles(scene.window, size, fuser.overlap)
@@ -674,7 +673,7 @@ def fused_tiles(
         return (None, None, out) if data is None else (fuser(data), data.valid, out)
 
     workers = _workers(fuser, scene.bands, len(tiles), size)
-    with ThreadPoolExecutor(1) as reader, _shared_cores(workers) as pool:
+    with ThreadPoolExecutor(1) as reader, _one_thread_each(workers) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
             for later in tiles[i + len(ahead) : i + workers + 1]:

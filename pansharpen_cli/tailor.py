@@ -280,9 +280,8 @@ def adapt(
     """
     started = time.perf_counter()
     problem = _Problem(backbone, stats, settings, precision)
-    caches = problem.cache(training), problem.cache(held_out)
     with threads(1):
-        return _adapt(problem, *caches, settings, started, seed, progress)
+        return _adapt(problem, problem.cache(training), problem.cache(held_out), settings, started, seed, progress)
 
 
 def _adapt(
