@@ -1,4 +1,4 @@
-"""The golden arrays, and the reference toolbox's interpolation that they were made with."""
+"""The golden arrays, the reference toolbox's interpolation that they were made with, and the reach of a network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+
+from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 
 GOLDEN = Path(__file__).parent / "golden"
 TAPS = np.zeros(23)
@@ -39,3 +41,16 @@ def interp23tap(x: Tensor) -> Tensor:
         fine = ndimage.correlate1d(fine, TAPS, axis=1, mode="wrap")
         out = ndimage.correlate1d(fine, TAPS, axis=2, mode="wrap")
     return torch.from_numpy(out)
+
+
+def reach_of(network: Backbone, inputs: Inputs, stats: SceneStats) -> int:
+    """How far away an input pixel is that the output depends on, at any phase of the 4 x 4 cells; all in float64."""
+    images = [t.requires_grad_() for t in (inputs.pan, inputs.expanded)]
+    fused = network(Inputs(images[0], images[1], inputs.pan_low), stats)
+    middle, reach = fused.shape[-1] // 2, 0
+    for at in range(middle - 2, middle + 2):
+        for gradient in torch.autograd.grad(fused[..., at, at].sum(), images, retain_graph=True):
+            for axis in (2, 3):
+                seen = gradient.abs().amax([d for d in range(4) if d != axis]).nonzero().flatten()
+                reach = max(reach, at - int(seen.min()), int(seen.max()) - at)
+    return reach
