@@ -219,6 +219,10 @@ def train(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")] = None,
     network: Annotated[str | None, typer.Option(help="Network to train; default: glpnet.")] = None,
     bands: Annotated[int | None, typer.Option(help="Band count; default: any, or that of all scenes.", min=1)] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to start from: a file, or the name of installed ones.", metavar="WEIGHTS"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with all choices; options given here count more.")
     ] = None,
@@ -245,7 +249,7 @@ def train(
     if minutes is not None and steps is not None:
         raise InputError("--minutes and --steps exclude each other")
     chosen = recipe.read(config) if config is not None else recipe.Recipe()
-    chosen = chosen.changed(network=network, bands=bands, seed=seed, minutes=minutes, steps=steps)
+    chosen = chosen.changed(network=network, bands=bands, start=start, seed=seed, minutes=minutes, steps=steps)
     if print_config:
         typer.echo(recipe.to_toml(chosen), nl=False)
         return

@@ -63,10 +63,12 @@ def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
     centre_a, centre_b = (t.mean((-2, -1), keepdim=True) for t in (a, b))
     a, b = a - centre_a, b - centre_b
     mean_a, mean_b = windows(a), windows(b)
+    # what float32 leaves of a window's variance is noise below this share of the whole image's
+    floor = 1e-5 * (a.square() + b.square()).mean((-2, -1), keepdim=True) + 1e-12
     variances = windows(a.square()) - mean_a.square() + windows(b.square()) - mean_b.square()
-    contrast = (2 * (windows(a * b) - mean_a * mean_b) + 1e-6) / (variances.clamp(min=0) + 1e-6)
+    contrast = (2 * (windows(a * b) - mean_a * mean_b) + floor) / (variances.clamp(min=0) + floor)
     mean_a, mean_b = mean_a + centre_a, mean_b + centre_b
-    level = 2 * mean_a * mean_b / (mean_a.square() + mean_b.square() + 1e-6)
+    level = 2 * mean_a * mean_b / (mean_a.square() + mean_b.square() + 1e-12)
     return (contrast * level).mean((-2, -1))
 
 

@@ -48,6 +48,7 @@ class LossWeights:
     squared: float = _key(1.0, "squared error", 0)
     flat: float = _key(0.5, "error of the detail where PAN is flat, which the eye sees as ringing and noise", 0)
     structure: float = _key(0.5, "one less the correlation and contrast of the universal quality index", 0)
+    likeness: float = _key(0.0, "difference to how alike PAN and the true band are, by the universal quality index", 0)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Words:
 class Recipe:
     network: str = _key("glpnet", "the network to train")
     bands: int = _key(0, "band count; 0: any that the network takes, or that which all scenes have", 0)
+    start: str = _key("", "weights to start from, a file or the name of installed ones; empty: none")
     seed: int = _key(0, "of the first weights, the split and the samples", 0, 2**32 - 1)
     precision: str = _key("auto", "auto, float32 or bfloat16; auto takes bfloat16 where the hardware multiplies it")
     options: dict[str, int] = field(

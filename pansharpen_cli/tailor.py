@@ -300,7 +300,7 @@ def _adapt(
         torch.manual_seed(seed)
         tailor = FeatureTailor(backbone.features, 1 if backbone.bands else len(stats.mean))
     tailor = channels_last(tailor.to(device))
-    optimiser = torch.optim.Adam(tailor.parameters(), lr=settings.rate)
+    optimiser = _Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
     # the fewer places where the answer is known, the closer the tailor stays to the frozen network
     problem.settings = replace(
@@ -311,17 +311,14 @@ def _adapt(
     best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0
     history: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * (1 - epoch / settings.epochs) ** 0.5
+        rate = settings.rate * (1 - epoch / settings.epochs) ** 0.5
         order, reduced_order = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
         seen = []
         for part, reduced_part in zip(order.chunk(steps), _chunks(reduced_order, steps), strict=False):
             terms = problem.terms(tailor, cache, part, reduced_part)
             loss = problem.total(terms)
             seen.append({k: v.detach() for k, v in (terms | {"total": loss}).items()})
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+            optimiser.step(loss, rate)
         epochs = epoch + 1
         history.append({"epoch": epochs} | {k: float(torch.stack([s[k] for s in seen]).mean()) for k in seen[0]})
         if progress:
@@ -350,6 +347,29 @@ def _adapt(
     seconds = time.perf_counter() - started
     outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason, history)
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
+
+
+class _Adam:
+    """Kingma and Ba, "Adam: A method for stochastic optimization", ICLR 2015, algorithm 1.
+
+    The first use of torch.optim imports torch's compiler, which takes longer than all steps of an adaptation.
+    """
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters, self.steps = parameters, 0
+        self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+
+    def step(self, loss: Tensor, rate: float, decays: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        self.steps += 1
+        one, two = (1 - decay**self.steps for decay in decays)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        with torch.no_grad():
+            for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
+                if g is None:  # gain and shift of a network whose bands are not entries of their own
+                    continue
+                m.lerp_(g, 1 - decays[0])
+                v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
+                p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)
 
 
 def _shortened(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from . import models, stacks
+from . import models, stacks, weights
 from .errors import InputError, PansharpenError, reason_of
 from .fuse import Progress, choose_device, choose_precision, quiet
 from .models.base import Backbone, channels_last
@@ -324,7 +324,7 @@ def run(
         judged = stacks.load(held_out, real, warnings.append)
     recipe, config = _with_bands(recipe, seen)
     torch.manual_seed(recipe.seed)
-    network = models.create(recipe.network, config).to(where)
+    network = _first(recipe, config).to(where)
     bands = network.bands or recipe.bands or None
     share = recipe.samples.synthetic
     synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
@@ -388,6 +388,21 @@ def _config(recipe: Recipe) -> dict[str, int]:
     """The options that the network is made with."""
     takes = "bands" in inspect.signature(models.REGISTRY[recipe.network]).parameters
     return recipe.options | ({"bands": recipe.bands} if recipe.bands and takes else {})
+
+
+def _first(recipe: Recipe, config: dict[str, int]) -> Backbone:
+    """The network as it starts. Raises InputError for weights to start from that are not of this network."""
+    network = models.create(recipe.network, config)
+    if recipe.start:
+        card = weights.get(recipe.start)
+        held = weights.load(card, card.bands or 1).state_dict()
+        try:
+            network.load_state_dict(held)
+        except RuntimeError as error:
+            raise InputError(
+                f"{card.path} holds weights of '{card.network}' {card.config}, which is not '{recipe.network}' {config}"
+            ) from error
+    return network
 
 
 def _with_bands(recipe: Recipe, seen: Sequence[Stack]) -> tuple[Recipe, dict[str, int]]:

@@ -44,13 +44,13 @@ def named(cases: list[tuple[str, Config]]):
 
 
 def made(name: str, config: Config, seed: int = 0) -> Backbone:
-    """A fresh network whose last layers and mode vectors are random, too."""
+    """A fresh network in which all is random, also what begins as zero or as the identity."""
     torch.manual_seed(seed)
     network = models.create(name, config)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.ndim < 3:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+            scale = 0.1 if parameter.ndim < 3 else 0.2 * parameter[0].numel() ** -0.5
+            parameter.add_(scale * torch.randn_like(parameter))
     return network.eval().requires_grad_(False)
 
 
@@ -239,10 +239,22 @@ def test_u2net_mixes_its_streams_within_windows():
         torch.testing.assert_close(mixed[at].flatten(1).T, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_u2net_starts_from_repeated_ms_pixels_and_learns_another_up_sampling():
+@pytest.mark.parametrize("name", ["pnn", "msdcnn"])
+def test_what_gives_the_bands_themselves_starts_with_the_expanded_ms(name):
+    torch.manual_seed(0)
+    _, inputs, stats = plain_inputs(64, 48)
+    network = models.create(name, {"bands": 4}).eval().requires_grad_(False)
+    residual = network.map(network.extract(network.encode(inputs, stats)))
+    torch.testing.assert_close(network.spread(residual, inputs, stats), inputs.expanded)
+
+
+def test_u2net_starts_from_the_ms_interpolated_and_learns_another_up_sampling():
     ms, inputs, stats = plain_inputs(64, 48)
     network = models.create("u2net", {"bands": 4, "width": 16}).eval().requires_grad_(False)
-    torch.testing.assert_close(network.base(inputs, stats), inputs.expanded)
+    bilinear = torch.nn.functional.interpolate(ms, scale_factor=4, mode="bilinear", align_corners=False)
+    inner = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(network.base(inputs, stats)[inner], 2047 * bilinear[inner])
+    assert not network.map(network.extract(network.encode(inputs, stats))).any()
     network.upsample.weight.copy_(torch.randn_like(network.upsample.weight))
     expected = torch.pixel_shuffle(conv2d(ms, network.upsample.weight, padding=1), 4)
     torch.testing.assert_close(network.base(inputs, stats), 2047 * expected, rtol=1e-4, atol=0.02)

@@ -79,6 +79,20 @@ def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone
     assert "no better" in outcome.reason
 
 
+def test_its_steps_are_those_of_adam() -> None:
+    start = torch.randn(7, generator=torch.Generator().manual_seed(1))
+    mine, theirs = (start.clone().requires_grad_() for _ in range(2))
+    known, own = torch.optim.Adam([theirs]), tailor._Adam([mine])
+    for rate in (1e-2, 1e-2, 3e-3, 1e-3):
+        known.param_groups[0]["lr"] = rate
+        known.zero_grad()
+        (theirs**4).sum().backward()
+        known.step()
+        own.step((mine**4).sum(), rate)
+    assert not torch.equal(mine, start)
+    torch.testing.assert_close(mine, theirs)
+
+
 def test_the_time_budget_stops_the_training(scene: Scene, backbone: Backbone) -> None:
     _, _, outcome = adapted(scene, backbone, replace(QUICK, epochs=500, seconds=0.5, patience=500))
     assert outcome.epochs < 500
@@ -165,6 +179,13 @@ def test_the_quality_index_of_tiles_is_that_of_the_metrics() -> None:
         for b in range(3):
             expected = metrics.q_average(band[tile, b : b + 1].double(), pan[tile].double())
             assert float(index[tile, b]) == pytest.approx(float(expected), rel=2e-3)
+
+
+def test_the_quality_index_survives_values_far_from_zero() -> None:
+    detail = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(3)) * 1e-2
+    for a in (detail, torch.cat([detail[..., :32] * 0, 1e4 * detail[..., 32:]], -1)):
+        index = losses.quality_index(a + 40000, detail.flip(-1) + 40000)
+        assert index.abs().max() <= 1 + 1e-6
 
 
 def test_similarity_forgives_what_true_bands_show_too() -> None:

@@ -101,6 +101,20 @@ class SceneStats:
         return taken.stats()
 
 
+def carry(channels: int, *layers: nn.Conv2d) -> None:
+    """Let fresh convolutions pass their first `channels` on as they are.
+
+    A network that gives the result itself, not a residual, would otherwise spend most of a training on learning that.
+    """
+    with torch.no_grad():
+        for layer in layers:
+            assert layer.bias is not None
+            layer.weight[:channels] = 0
+            layer.bias[:channels] = 0
+            for i in range(channels):
+                layer.weight[i, i, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1
+
+
 class SceneMoments:
     """Streaming statistics of PAN, the expanded bands and the low-passed PANs."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats
+from .base import Backbone, Inputs, SceneStats, carry
 
 DEEP, SHALLOW = 30, 32
 """Channels that the two branches end with."""
@@ -20,7 +20,7 @@ class MSDCNN(Backbone):
     """A deep branch with two multi-scale blocks and a shallow one (a PNN), added; 228 556 parameters at 8 bands.
 
     It gives the result itself, not negative, no residual. Parameter names are those of DLPan-Toolbox. The features are
-    those of both branches. A fresh network starts at a positive constant, where the last ReLU has a gradient.
+    those of both branches. A fresh network gives Up(MS).
     """
 
     features = DEEP + SHALLOW
@@ -37,8 +37,9 @@ class MSDCNN(Backbone):
         self.shallow1 = nn.Conv2d(bands + 1, 64, 9, padding=4)
         self.shallow2 = nn.Conv2d(64, SHALLOW, 1)
         self.shallow3 = nn.Conv2d(SHALLOW, bands, 5, padding=2)
-        assert self.conv5.bias is not None
-        nn.init.constant_(self.conv5.bias, 0.3)
+        carry(bands, self.shallow1, self.shallow2, self.shallow3)
+        for parameter in self.conv5.parameters():
+            nn.init.zeros_(parameter)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale

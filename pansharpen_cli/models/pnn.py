@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats
+from .base import Backbone, Inputs, SceneStats, carry
 
 
 class PNN(Backbone):
     """Three convolutions of Up(MS) and PAN that give the result itself, no residual; 104 360 parameters at 8 bands.
 
     Parameter names and widths (64, 32) are those of DLPan-Toolbox, which convolves without padding: here the halo
-    stands for it. The paper's spectral indices as further inputs are left out, as there.
+    stands for it. The paper's spectral indices as further inputs are left out, as there. A fresh network gives Up(MS).
     """
 
     features = 32
@@ -24,6 +24,7 @@ class PNN(Backbone):
         self.conv1 = nn.Conv2d(bands + 1, 64, 9, padding=4)
         self.conv2 = nn.Conv2d(64, self.features, 5, padding=2)
         self.conv3 = nn.Conv2d(self.features, bands, 5, padding=2)
+        carry(bands, self.conv1, self.conv2, self.conv3)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale

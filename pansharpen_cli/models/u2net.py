@@ -134,9 +134,15 @@ class U2Net(Backbone):
         self.to_hrms = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(width, bands, 3, padding=1)
         )
-        fine = torch.arange(bands * RATIO**2)
-        with torch.no_grad():  # a fresh network repeats MS pixels
-            self.upsample.weight.zero_()[fine, fine // RATIO**2, 1, 1] = 1
+        for parameter in self.to_hrms[-1].parameters():
+            nn.init.zeros_(parameter)
+        place = (torch.arange(RATIO) + 0.5) / RATIO - 0.5
+        taps = torch.stack([(-place).relu(), 1 - place.abs(), place.relu()], 1)
+        kernels = torch.einsum("ri,cj->rcij", taps, taps).flatten(0, 1)
+        with torch.no_grad():  # a fresh network interpolates the MS bilinearly
+            weight = self.upsample.weight.zero_().view(bands, RATIO**2, bands, 3, 3)
+            for band in range(bands):
+                weight[band, :, band] = kernels
 
     def expand(self, expanded: Tensor) -> Tensor:
         """The learned up-sampling of the MS that Up(MS) is sampled to."""
