@@ -100,8 +100,11 @@ def large(args: argparse.Namespace) -> None:
             )
 
 
-def repeated_scene(folder: Path, side: int, bands: int) -> tuple[str, str]:
-    """A scene of any size from mirrored copies of a simulated one of 1024 x 1024."""
+def repeated_scene(folder: Path, side: int, bands: int, swath: float = 1.0) -> tuple[str, str]:
+    """A scene of any size from mirrored copies of a simulated one of 1024 x 1024.
+
+    `swath`: share of the width that is valid, along the diagonal; the rest is nodata (0) and takes no place.
+    """
     made = simulate.simulate(simulate.Simulation(rows=1024, cols=1024, bands=bands, seed=11))
     paths = []
     for name, image, unit in (("pan", made.pan[None], 1024), ("ms", made.ms, 256)):
@@ -111,9 +114,12 @@ def repeated_scene(folder: Path, side: int, bands: int) -> tuple[str, str]:
         with rasterio.open(
             path, "w", driver="GTiff", width=total, height=total, count=len(image), dtype="uint16", crs=made.crs,
             transform=Affine(*transform[:6]), tiled=True, blockxsize=256, blockysize=256, compress="deflate",
+            nodata=None if swath >= 1 else 0, sparse_ok=True, bigtiff="if_safer",
         ) as target:  # fmt: skip
             for i in range(0, total, unit):
                 for j in range(0, total, unit):
+                    if swath < 1 and abs(i - j) > swath * total / 2:
+                        continue
                     block = image[:, :: -1 if (i // unit) % 2 else 1, :: -1 if (j // unit) % 2 else 1]
                     height, width = min(unit, total - i), min(unit, total - j)
                     target.write(block[:, :height, :width], window=Window(j, i, width, height))

@@ -6,8 +6,10 @@ are (tiles, bands, rows, cols) in DN and `std` is (bands,).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from .physics import Separable
 
@@ -50,15 +52,23 @@ def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
     return _l1(_inner(fused - ms), std)
 
 
+@lru_cache
+def _window_means(length: int, window: int) -> Tensor:
+    """The means (windows, length) over windows a third apart: as a product far faster than pooling."""
+    starts = torch.arange(0, length - window + 1, max(1, window // 3))[:, None]
+    at = torch.arange(length)
+    return ((at >= starts) & (at < starts + window)).double() / window
+
+
 def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
     """Mean universal quality index over windows: (tiles, bands), of images (tiles, bands, rows, cols) in DN.
 
     Wang and Bovik, "A universal image quality index", SPL 2002; the index that D_s of HQNR compares across scales.
     """
-    window = min(window, *a.shape[-2:])
+    rows, cols = (_window_means(n, min(window, *a.shape[-2:])).to(a) for n in a.shape[-2:])
 
     def windows(product: Tensor) -> Tensor:
-        return avg_pool2d(product, window, max(1, window // 3))
+        return rows @ product @ cols.T
 
     centre_a, centre_b = (t.mean((-2, -1), keepdim=True) for t in (a, b))
     a, b = a - centre_a, b - centre_b

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import losses, metrics
+from . import metrics
 from .errors import InputError
 from .models.base import Backbone
 from .physics import gaussian_matrix
@@ -43,7 +43,7 @@ def auxiliary(network: Backbone, samples: Sequence[Sample], precision: torch.dty
 
 def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Means over the samples of the terms of the loss, in units of each band's standard deviation."""
-    terms: dict[str, list[Tensor]] = {"l1": [], "squared": [], "flat": [], "structure": [], "likeness": []}
+    terms: dict[str, list[Tensor]] = {"l1": [], "squared": [], "flat": [], "structure": []}
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     low = torch.from_numpy(gaussian_matrix(fused[0].shape[-1])).to(fused[0])
     for image, sample in zip(fused, samples, strict=True):
@@ -59,8 +59,6 @@ def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample]) -> dict[str, 
         terms["flat"].append((error_detail * flat).mean() / flat.mean())
         # variances of values far from zero would drown in float32's rounding
         level = sample.truth[inner].mean((-2, -1), keepdim=True)
-        alike, expected = (losses.quality_index(t[inner], pan.expand_as(t)[inner]) for t in (image, sample.truth))
-        terms["likeness"].append((alike - expected).abs().mean())
         terms["structure"].append(1 - structure((image[inner] - level) / std, (sample.truth[inner] - level) / std))
     return {name: torch.stack(values).mean() for name, values in terms.items()}
 

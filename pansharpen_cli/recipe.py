@@ -48,7 +48,6 @@ class LossWeights:
     squared: float = _key(1.0, "squared error", 0)
     flat: float = _key(0.5, "error of the detail where PAN is flat, which the eye sees as ringing and noise", 0)
     structure: float = _key(0.5, "one less the correlation and contrast of the universal quality index", 0)
-    likeness: float = _key(0.0, "difference to how alike PAN and the true band are, by the universal quality index", 0)
 
 
 @dataclass(frozen=True)

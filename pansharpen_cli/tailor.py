@@ -7,7 +7,7 @@ that the tailor was not trained on, and a step length chosen there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
@@ -362,7 +362,7 @@ class _Adam:
     def step(self, loss: Tensor, rate: float, decays: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         self.steps += 1
         one, two = (1 - decay**self.steps for decay in decays)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         with torch.no_grad():
             for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
                 if g is None:  # gain and shift of a network whose bands are not entries of their own
