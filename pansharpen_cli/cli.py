@@ -446,6 +446,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
+        os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
+        sys.unraisablehook = _unheard  # rasterio's about text of GDAL that is no UTF-8
     _replace_closed_streams()
     try:
         code = app(standalone_mode=False)
@@ -501,6 +503,9 @@ def _complain(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+def _unheard(*_) -> None: ...
 
 
 def _signals() -> list[int]:
