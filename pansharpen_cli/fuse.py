@@ -38,6 +38,8 @@ _BATCH_PIXELS = 1 << 19
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
+SMALL_PART = 64
+"""Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
 
 ADAPT = {
     "fast": Settings(),
@@ -270,7 +272,7 @@ class NetworkFuser:
         self.overlap = 32 if backbone.stitch == "blend" else 0
         self._reach = Reach(self.axes)
         self._turn, self._warnings = threading.Lock(), scene.warnings
-        self._most, self._entries = sys.maxsize, 1
+        self._side = sys.maxsize
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
@@ -287,8 +289,8 @@ class NetworkFuser:
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN, float32.
 
-        An accelerator fuses one tile at a time; where its memory does not suffice, in smaller parts, and in the end
-        the CPU does the rest, with a warning.
+        An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
+        does the rest, with a warning.
         """
         if not self.on_cpu:
             with self._turn:
@@ -296,31 +298,45 @@ class NetworkFuser:
                     try:
                         return self._fuse(tile)
                     except OutOfMemory:
-                        pass  # what the traceback holds is free only outside of this block
-                    self._want_less()
+                        pass  # what its traceback holds is free only outside of this block
+                    self._want_less(tile.window)
         return self._fuse(tile)
 
-    def _want_less(self) -> None:
-        """Halve what is computed at once; below a single feature map, go over to the CPU."""
+    def _want_less(self, window: Window) -> None:
+        """Halve the sides of the parts; where they would be small, or leave a trace, go over to the CPU."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self._entries > 1:
-            self._most = self._entries // 2
+        half = min(self._side, max(window[1] - window[0], window[3] - window[2])) // 2
+        if half >= SMALL_PART and not self.overlap:
+            self._side = half // self.multiple_of * self.multiple_of
             note = f"{self.device} ran out of memory: it was given smaller parts"
         else:
             note = f"{self.device} ran out of memory: what was left was fused on the CPU"
-            self.device, self._most = torch.device("cpu"), sys.maxsize
+            self.device, self._side = torch.device("cpu"), sys.maxsize
             self.backbone, self.stats, self.on_cpu = self.backbone.to("cpu"), self.stats.to("cpu"), True
             self.tailored = None if self.tailored is None else self.tailored.to("cpu")
         if note not in self._warnings:
             self._warnings.append(note)
 
-    @torch.no_grad()
     def _fuse(self, tile: TileData) -> np.ndarray:
-        inputs = self.inputs(tile)
+        """The tile as a whole, or of parts with their halo, which give the same pixels."""
+        window = tile.window
+        if max(window[1] - window[0], window[3] - window[2]) <= self._side:
+            return self._fuse_part(tile, window)
+        fused = np.empty((len(self.gains), window[1] - window[0], window[3] - window[2]), np.float32)
+        margin = -(-self.halo // self.multiple_of) * self.multiple_of
+        for part in plan_tiles(window, self._side):
+            wide = intersect(widened(part.core, margin), window)
+            fused[(slice(None), *part_of(window, part.core))] = self._fuse_part(tile, wide)[
+                (slice(None), *part_of(wide, part.core))
+            ]
+        return fused
+
+    @torch.no_grad()
+    def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
+        inputs = tile_inputs(self.axes, self.gains, tile, window, self.device)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
-        entries = self._entries = min(entries, len(encoded), self._most)
         with tailor.autocast(self.device, self.precision):
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features)).float()

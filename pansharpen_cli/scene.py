@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
@@ -514,7 +515,16 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
     if pan.crs is None:
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
     notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
-    target = _warp_target(pan, ms, ms_sources[0].dataset)
+    try:
+        return pan, *_warped(pan, ms, ms_sources, stack), True
+    except (CPLE_BaseError, RasterioError, ValueError, OverflowError) as error:
+        text = reason_of(error)[:200]
+        raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
+
+
+def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> tuple[Grid, Phase]:
+    """Put one WarpedVRT per MS file in the place of the datasets; their grid and its phase."""
+    target = _warp_target(pan, ms)
     vrts: dict[str, Any] = {}
     for source in ms_sources:
         if source.label not in vrts:
@@ -540,7 +550,7 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
         source.dataset = vrt
     phase = pan.phase_of(target)
     assert phase is not None
-    return pan, target, phase, True
+    return target, phase
 
 
 def _without_alpha(dataset, stack: ExitStack):
@@ -553,7 +563,7 @@ def _without_alpha(dataset, stack: ExitStack):
     return stack.enter_context(rasterio.open(view))
 
 
-def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
+def _warp_target(pan: Grid, ms: Grid) -> Grid:
     """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
     from rasterio.warp import transform
 
@@ -575,6 +585,8 @@ def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
     border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
     border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
     cols, rows = np.array([in_pan(*p) for p in border]).T
+    if not np.isfinite([cols, rows]).all() or not 0 < ratio < np.inf:
+        raise ValueError("its footprint has no place in the PAN's CRS")
     first = np.floor([cols.min(), rows.min()])
     count = np.ceil((np.array([cols.max(), rows.max()]) - first) / ratio).astype(int)
     return Grid(pan.crs, pan.transform * Affine.translation(*first) * Affine.scale(ratio), int(count[1]), int(count[0]))

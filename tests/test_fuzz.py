@@ -134,11 +134,17 @@ def base_files(folder: Path) -> list[dict[str, bytes]]:
     weights = (folder / "w").read_bytes()
     digest = hashlib.sha256(weights).hexdigest()
     card = f'[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nconfig = {json.dumps(config).replace(":", " =")}\n'
-    manifest = (card.replace('"features"', "features").replace('"blocks"', "blocks") + f'sha256 = "{digest}"\n').encode()
+    manifest = (
+        card.replace('"features"', "features").replace('"blocks"', "blocks") + f'sha256 = "{digest}"\n'
+    ).encode()
     layouts = (
         ({"compress": "deflate", "tiled": True, "blockxsize": 32, "blockysize": 48, "predictor": 2}, "uint16", 0),
         ({"blockysize": 5}, "int16", None),
-        ({"compress": "lzw", "interleave": "pixel", "tiled": True, "blockxsize": 16, "blockysize": 16}, "float32", None),
+        (
+            {"compress": "lzw", "interleave": "pixel", "tiled": True, "blockxsize": 16, "blockysize": 16},
+            "float32",
+            None,
+        ),
         ({"compress": "packbits", "photometric": "rgb"}, "uint8", 0),
     )
     bases = []
@@ -235,7 +241,7 @@ class Harness:
         # rasterio itself says so where GDAL quotes bytes that are no UTF-8
         beside = ("warning: ", "UnicodeDecodeError: 'utf-8'")
         errors = [text for text in err.splitlines() if not text.startswith(beside)]
-        if "Traceback" in err or "unexpected " in err or len(errors) != (code != 0):
+        if "Traceback" in err or "error: unexpected" in err or len(errors) != (code != 0):
             found.append(f"stderr is {err!r}")
         if code == 0:
             if "out.tif" in left:
