@@ -440,16 +440,27 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
             continue
         if sensors.band_name(ds.descriptions[band - 1]) is not None:
             continue
-        step = max(1, ds.height // 512), max(1, ds.width // 512)
         try:
-            sample = ds.read(band, out_shape=(ds.height // step[0], ds.width // step[1]))
+            held = _some_values(ds, band)
         except RasterioIOError as error:
             raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
-        if len(np.unique(sample)) <= 2:
+        if len(held) <= 2:
             bands.remove(band)
             return bands, band
         notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
     return bands, None
+
+
+def _some_values(ds, band: int) -> set[float]:
+    """Different values of a band, of 16 places of a large one."""
+    held: set[float] = set()
+    for row in range(0, ds.height, max(512, -(-ds.height // 4))):
+        for col in range(0, ds.width, max(512, -(-ds.width // 4))):
+            part = RasterWindow(col, row, min(512, ds.width - col), min(512, ds.height - row))
+            held.update(np.unique(ds.read(band, window=part)).tolist())
+            if len(held) > 2:
+                return held
+    return held
 
 
 def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:

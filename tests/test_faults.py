@@ -304,7 +304,7 @@ def test_a_result_that_cannot_be_printed_is_none(scene: Path, run, arguments: st
 
 
 class Scarce:
-    """A network's `extract` that fails a number of times for what is larger than `room`, and notes what it was given."""
+    """A network's `extract` that fails a number of times on what is larger than `room`, and notes all it is given."""
 
     def __init__(self, extract, failures: int, room: int) -> None:
         self.extract, self.failures, self.room, self.seen = extract, failures, room, list[int]()
