@@ -61,6 +61,7 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     indices = metrics.FullResolution((window[1] - window[0], window[3] - window[2]), scale=_index_scale(scene))
     reprojection = metrics.Reprojection(scene.bands)
     crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
+    low, high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
@@ -75,6 +76,7 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
         valid = data.valid & seen[part_of(wide, around)]
         if not valid.any():
             continue
+        low, high = np.minimum(low, data.ms.min((1, 2))), np.maximum(high, data.ms.max((1, 2)))
         fused, ms = torch.from_numpy(values), torch.from_numpy(data.ms)
         up = physics.upsampler(axes, spans_of(core), spans_of(ms_window))
         reduce = physics.cubic_reducer(axes, spans_of(ms_window), spans_of(pan_window))
@@ -107,7 +109,10 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())
-    notes = list(indices.notes)
+    notes = [
+        f"band {i + 1} of the MS is constant ({low[i]:g}): the indices suffer" for i in np.flatnonzero(low == high)
+    ]
+    notes += indices.notes
     try:
         figures["reprojection"] = reprojection.compute()
     except InputError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -442,15 +444,15 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+    for number in _signals():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP
             signal.signal(number, _terminated)
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
-    # closed by the caller (`>&-`)
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
+        os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
+        sys.unraisablehook = _unheard  # rasterio's about text of GDAL that is no UTF-8
+    _replace_closed_streams()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -472,12 +474,30 @@ def main() -> None:
         code = 1
     except OSError as error:
         code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
-    except MemoryError:
-        code = _complain("out of memory; try a smaller --tile-size", 1, debug)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else ""
-        code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
+        if isinstance(error, MemoryError) or re.search("allocate memory|not enough memory|out of memory", text):
+            code = _complain("out of memory; try a smaller --tile-size", 1, debug)
+        else:
+            code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
     sys.exit(code or 0)
+
+
+class _Closed(io.StringIO):
+    """In the place of a closed stdout: a result that cannot be printed is none."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "cannot print the result, it is closed", "stdout")
+
+
+def _replace_closed_streams() -> None:
+    """Streams that the caller has closed (`>&-`): nothing that is opened later must take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
 
 
 def _complain(message: str, code: int, debug: bool) -> int:
@@ -489,7 +509,17 @@ def _complain(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _unheard(*_) -> None: ...
+
+
+def _signals() -> list[int]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 def _terminated(*_) -> None:
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the clearing up
     raise KeyboardInterrupt
 
 

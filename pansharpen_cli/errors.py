@@ -13,6 +13,12 @@ class InputError(PansharpenError):
     exit_code = 2
 
 
+class ReadError(InputError):
+    """A file that opened and could not be read to its end, or changed meanwhile (exit code 1: it may pass)."""
+
+    exit_code = 1
+
+
 class WeightsError(InputError):
     """Weights that are missing, damaged, untrusted or made for something else."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,11 @@ TILE = 64
 REDUCED_TILE = 40
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
 _BATCH_PIXELS = 1 << 19
+
+OutOfMemory = torch.cuda.OutOfMemoryError
+"""An accelerator's memory does not suffice."""
+SMALL_PART = 64
+"""Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
 
 ADAPT = {
     "fast": Settings(),
@@ -264,6 +271,8 @@ class NetworkFuser:
         self.halo = backbone.halo + FeatureTailor.halo * backbone.stride
         self.overlap = 32 if backbone.stitch == "blend" else 0
         self._reach = Reach(self.axes)
+        self._turn, self._warnings = threading.Lock(), scene.warnings
+        self._side = sys.maxsize
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
@@ -277,10 +286,55 @@ class NetworkFuser:
     def inputs(self, tile: TileData) -> Inputs:
         return tile_inputs(self.axes, self.gains, tile, tile.window, self.device)
 
-    @torch.no_grad()
     def __call__(self, tile: TileData) -> np.ndarray:
-        """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
-        inputs = self.inputs(tile)
+        """Fused (bands, rows, cols) of the tile's window, in DN, float32.
+
+        An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
+        does the rest, with a warning.
+        """
+        if not self.on_cpu:
+            with self._turn:
+                while not self.on_cpu:
+                    try:
+                        return self._fuse(tile)
+                    except OutOfMemory:
+                        pass  # what its traceback holds is free only outside of this block
+                    self._want_less(tile.window)
+        return self._fuse(tile)
+
+    def _want_less(self, window: Window) -> None:
+        """Halve the sides of the parts; where they would be small, or leave a trace, go over to the CPU."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = min(self._side, max(window[1] - window[0], window[3] - window[2])) // 2
+        if half >= SMALL_PART and not self.overlap:
+            self._side = half // self.multiple_of * self.multiple_of
+            note = f"{self.device} ran out of memory: it was given smaller parts"
+        else:
+            note = f"{self.device} ran out of memory: what was left was fused on the CPU"
+            self.device, self._side = torch.device("cpu"), sys.maxsize
+            self.backbone, self.stats, self.on_cpu = self.backbone.to("cpu"), self.stats.to("cpu"), True
+            self.tailored = None if self.tailored is None else self.tailored.to("cpu")
+        if note not in self._warnings:
+            self._warnings.append(note)
+
+    def _fuse(self, tile: TileData) -> np.ndarray:
+        """The tile as a whole, or of parts with their halo, which give the same pixels."""
+        window = tile.window
+        if max(window[1] - window[0], window[3] - window[2]) <= self._side:
+            return self._fuse_part(tile, window)
+        fused = np.empty((len(self.gains), window[1] - window[0], window[3] - window[2]), np.float32)
+        margin = -(-self.halo // self.multiple_of) * self.multiple_of
+        for part in plan_tiles(window, self._side):
+            wide = intersect(widened(part.core, margin), window)
+            fused[(slice(None), *part_of(window, part.core))] = self._fuse_part(tile, wide)[
+                (slice(None), *part_of(wide, part.core))
+            ]
+        return fused
+
+    @torch.no_grad()
+    def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
+        inputs = tile_inputs(self.axes, self.gains, tile, window, self.device)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
         with tailor.autocast(self.device, self.precision):
@@ -596,11 +650,11 @@ def settings_of(options: Options, network: str) -> Settings | None:
 def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
+    Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on.
     """
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
-    named = str(precision).removeprefix("torch.")
     if options.method in classical.NAMES:
         clock = time.perf_counter()
         fitted = fit_classical(scene, options.method, options.seed, progress)
@@ -609,6 +663,16 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
         raise InputError(f"unknown method '{options.method}'; there is {listed}")
     card = weights.find(options.method, scene.bands, options.weights)
+    try:
+        return _fit_network(scene, card, options, device, precision, progress)
+    except OutOfMemory:
+        scene.warnings.append(f"{device} ran out of memory while adapting: the CPU did all")
+    return _fit_network(scene, card, options, torch.device("cpu"), precision, progress)
+
+
+def _fit_network(
+    scene: Scene, card: Card, options: Options, device: torch.device, precision: torch.dtype, progress: Progress
+) -> Fit:
     backbone = channels_last(weights.load(card, scene.bands).to(device))
     settings = settings_of(options, card.network)
     clock = time.perf_counter()
@@ -630,7 +694,7 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
             )  # fmt: skip
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
-    return Fit(fuser, named, str(device), card, drawn.stats, outcome, seconds)
+    return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, drawn.stats, outcome, seconds)
 
 
 @contextmanager
@@ -643,12 +707,12 @@ _TILES_AT_ONCE = 1 << 24
 """Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
 
 
-def _workers(fuser: Fuser, bands: int, tiles: int, size: int) -> int:
-    """How many tiles to fuse at once."""
+def _workers(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -> int:
+    """How many tiles to fuse at once; a fuser may come over to the CPU in the middle of a scene."""
     if not fuser.on_cpu:
         return 1
     fitting = _TILES_AT_ONCE // (bands * (size + 2 * fuser.halo) ** 2)
-    return max(1, min(torch.get_num_threads(), tiles, fitting))
+    return max(1, min(cores, tiles, fitting))
 
 
 def fused_tiles(
@@ -672,10 +736,11 @@ def fused_tiles(
         data, out = loading.result()
         return (None, None, out) if data is None else (fuser(data), data.valid, out)
 
-    workers = _workers(fuser, scene.bands, len(tiles), size)
-    with ThreadPoolExecutor(1) as reader, _one_thread_each(workers) as pool:
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as reader, _one_thread_each(cores) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
+            workers = _workers(fuser, scene.bands, len(tiles), size, cores)
             for later in tiles[i + len(ahead) : i + workers + 1]:
                 ahead.append(pool.submit(fuse, reader.submit(load, later)))
             made, mask_of_all, out = ahead.popleft().result()

@@ -19,7 +19,7 @@ import torch
 
 from . import __version__, assess, classical, fuse, gallery, report, weights
 from .assess import Radiometry, Raster, Score, array_reader
-from .errors import InputError, PansharpenError
+from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
 from .grid import Grid, Window
@@ -98,7 +98,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     illustrated = _is_html(output.report)
     with gdal_messages() as said, pair.open() as scene:
         for target in targets:
-            check_target(target, _input_files(scene), output.overwrite)
+            check_target(target, scene.files(), output.overwrite)
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -119,6 +119,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
                     pictures = _pictures(scene, raster, measured, progress)
                     if measured is not None and quality is not None:
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
+            scene.check_unchanged()
             picture = report.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
@@ -168,7 +169,7 @@ def evaluate(
     Each is scored on the part of the scene that it covers. Raises InputError if one does not fit the scene.
     """
     with gdal_messages() as said, pair.open() as scene:
-        _check_outputs(output, {*_input_files(scene), *files}, files, FULL_MAPS)
+        _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)
 
         expected: dict[Window, float | None] = {}
 
@@ -232,7 +233,7 @@ def evaluate_wald(
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
     with gdal_messages() as said, pair.open() as scene, tempfile.TemporaryDirectory(prefix="pansharpen-") as temporary:
-        _check_outputs(output, _input_files(scene), names, REFERENCE_MAPS)
+        _check_outputs(output, scene.files(), names, REFERENCE_MAPS)
         folder = Path(temporary)
         reduced = assess.degrade(scene, folder, progress)
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
@@ -298,7 +299,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _compared_with(
@@ -341,7 +342,9 @@ def _finish(
     warnings: Sequence[str],
     maps: Sequence[str],
 ) -> dict:
-    """Rank, write what is asked for and return the facts."""
+    """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
+    if scene is not None:
+        scene.check_unchanged()
     results.sort(key=_worth)
     notes = [
         *warnings,
@@ -466,16 +469,12 @@ def _richest_part(window: Window, detail: np.ndarray) -> Window:
     return window[0] + r, window[0] + r + rows * BLOCK, window[2] + c, window[2] + c + cols * BLOCK
 
 
-def _input_files(scene: Scene) -> set[str]:
-    """Every file that is read: also the sources of a VRT and side files."""
-    datasets = (scene.pan.dataset, *(s.dataset for s in scene.ms))
-    return {*scene.paths, *(f for d in datasets for f in getattr(d, "src_dataset", d).files)}
-
-
 def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
     """The figures, or None with a warning where the scene has no whole valid block to measure."""
     try:
         score = assess.full_resolution(scene, raster.read, scene.window, progress)
+    except ReadError:
+        raise
     except InputError as error:
         scene.warnings.append(str(error))
         return None

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,19 +15,23 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from . import sensors
-from .errors import InputError
+from .errors import InputError, ReadError, reason_of
 from .grid import Grid, Phase, Window, intersect, is_empty, widened
 from .sensors import Sensor
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
 MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
+
+MAX_PIXELS = 1 << 36
+"""PAN pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -73,6 +77,12 @@ def open_raster(path: str):
     if dataset.gcps[0] and dataset.transform.is_identity:
         dataset.close()
         raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
+    if dataset.transform.is_identity and dataset.rpcs is not None:
+        dataset.close()
+        raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
+    if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
+        dataset.close()
+        raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
     return dataset
 
 
@@ -84,13 +94,17 @@ def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | 
 
 @dataclass
 class Source:
-    """Some bands of one raster, read with their mask; pixels outside the raster are invalid."""
+    """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
+
+    `notes` receives what reading finds suspicious.
+    """
 
     dataset: Any
     bands: list[int]
     label: str
     nodata: float | None = None
     alpha: int | None = None
+    notes: list[str] = field(default_factory=list)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
@@ -107,8 +121,9 @@ class Source:
             values = ds.read(self.bands, window=at)
             mask = self._mask(values, at)
         except RasterioIOError as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise InputError(f"cannot read {self.label}: {reason}") from error
+            raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
+        if values.dtype.kind == "f":
+            self._suspect(values, mask)
         data[(slice(None), *place)] = values
         valid[place] = mask
         return data, valid
@@ -131,6 +146,45 @@ class Source:
         if values.dtype == np.float64 and (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
             raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
         return mask
+
+    def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
+        """Note, once, a value of floats that looks like a nodata value that no tag names."""
+        text = f"{self.label} holds values that look like nodata and are not tagged as such"
+        if any(note.startswith(text) for note in self.notes):
+            return
+        for band, pixels in zip(self.bands, values, strict=True):
+            odd = untagged_nodata(pixels[mask])
+            if odd is not None:
+                self.notes.append(f"{text} ({odd:g} in band {band}): name them with --nodata")
+                return
+
+
+_CUSTOMARY = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
+_SHARED = 3
+
+
+def untagged_nodata(pixels: np.ndarray) -> float | None:
+    """The least or largest of some values if it looks like nodata, else None.
+
+    Several pixels share it, and it is a customary nodata value and the only one below zero, or lies farther from the
+    others than three times (positive: a thousand times, so that no saturated cloud does) the range that those have.
+    """
+    if pixels.size == 0:
+        return None
+    low, high = float(pixels.min()), float(pixels.max())
+    thin = pixels[:: max(1, pixels.size // 1000)]
+    for odd in (low, high):
+        known, reach = odd in _CUSTOMARY, 3.0 if odd < 0 else 1000.0
+        if not known and ((thin != odd) & (np.abs(thin - thin.dtype.type(odd)) < 0.7 * (high - low))).any():
+            continue  # spares the look at every value
+        rest = pixels[pixels != odd]
+        if rest.size == 0 or pixels.size - rest.size < _SHARED:
+            continue
+        nearest, farthest = float(rest.min()), float(rest.max())
+        gap = min(abs(nearest - odd), abs(farthest - odd))
+        if (known and nearest >= 0) or gap > reach * (farthest - nearest) > 0:
+            return odd
+    return None
 
 
 def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
@@ -173,6 +227,7 @@ class Scene:
     warnings: list[str]
     warped: bool = False
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
+    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Scene:
         return self
@@ -195,6 +250,17 @@ class Scene:
     @property
     def paths(self) -> list[str]:
         return [self.pan.label, *dict.fromkeys(s.label for s in self.ms)]
+
+    def files(self) -> set[str]:
+        """Every file that is read: also the sources of a VRT and side files."""
+        datasets = (self.pan.dataset, *(s.dataset for s in self.ms))
+        return {*self.paths, *(f for d in datasets for f in getattr(d, "src_dataset", d).files)}
+
+    def check_unchanged(self) -> None:
+        """Raises ReadError if a file is no longer the one that was opened."""
+        for path, stamp in self._stamps.items():
+            if _stamp(path) != stamp:
+                raise ReadError(f"{path} changed while it was read; run again when it is complete")
 
     @classmethod
     def open(
@@ -246,6 +312,11 @@ class Scene:
                     )
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
+            if (full[1] - full[0]) * (full[3] - full[2]) > MAX_PIXELS:
+                raise InputError(
+                    f"{pan_source.label} claims {full[1] - full[0]} x {full[3] - full[2]} pixels; "
+                    f"at most {MAX_PIXELS:.2g} can be fused: is it damaged? Else cut it with gdal_translate -srcwin"
+                )
             names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             if sensor == "auto":
                 domains = [d for s in (*_unique(ms_sources), pan_source) for d in _metadata(s)]
@@ -270,6 +341,7 @@ class Scene:
                 warnings=notes,
                 warped=warped,
             )
+            scene._stamps = {path: stamp for path in scene.files() if (stamp := _stamp(path)) is not None}
             scene._stack = stack.pop_all()
             return scene
 
@@ -299,6 +371,15 @@ class Scene:
         """The MS pixel in which the centre of a PAN pixel lies."""
         position = (index + 0.5 - self.phase.offset[axis]) / self.phase.ratio[axis]
         return np.floor(position + 1e-9).astype(int)
+
+
+def _stamp(path: str) -> tuple[int, ...] | None:
+    """What tells whether a file has changed; None for what is no file of the system, such as /vsi paths."""
+    try:
+        known = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return known.st_size, known.st_mtime_ns, known.st_ino
 
 
 def _fill_reach(around: Window, window: Window) -> int:
@@ -346,8 +427,8 @@ def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Sou
     sources = []
     for ds, path in zip(ms_ds, ms, strict=True):
         bands, alpha = data_bands(ds, path, notes)
-        sources.append(Source(ds, bands, path, nodata, alpha))
-    return Source(pan_ds, pan_bands, pan, nodata, pan_alpha), sources
+        sources.append(Source(ds, bands, path, nodata, alpha, notes))
+    return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
@@ -359,16 +440,27 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
             continue
         if sensors.band_name(ds.descriptions[band - 1]) is not None:
             continue
-        step = max(1, ds.height // 512), max(1, ds.width // 512)
         try:
-            sample = ds.read(band, out_shape=(ds.height // step[0], ds.width // step[1]))
+            held = _some_values(ds, band)
         except RasterioIOError as error:
-            raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        if len(np.unique(sample)) <= 2:
+            raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
+        if len(held) <= 2:
             bands.remove(band)
             return bands, band
         notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
     return bands, None
+
+
+def _some_values(ds, band: int) -> set[float]:
+    """Different values of a band, of 16 places of a large one."""
+    held: set[float] = set()
+    for row in range(0, ds.height, max(512, -(-ds.height // 4))):
+        for col in range(0, ds.width, max(512, -(-ds.width // 4))):
+            part = RasterWindow(col, row, min(512, ds.width - col), min(512, ds.height - row))
+            held.update(np.unique(ds.read(band, window=part)).tolist())
+            if len(held) > 2:
+                return held
+    return held
 
 
 def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
@@ -384,7 +476,7 @@ def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
         if chosen and chosen[-1].dataset is source.dataset:
             chosen[-1].bands.append(band)
         else:
-            chosen.append(Source(source.dataset, [band], source.label, source.nodata, source.alpha))
+            chosen.append(replace(source, bands=[band]))
     return chosen
 
 
@@ -434,7 +526,16 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
     if pan.crs is None:
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
     notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
-    target = _warp_target(pan, ms, ms_sources[0].dataset)
+    try:
+        return pan, *_warped(pan, ms, ms_sources, stack), True
+    except (CPLE_BaseError, RasterioError, ValueError, OverflowError) as error:
+        text = reason_of(error)[:200]
+        raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
+
+
+def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> tuple[Grid, Phase]:
+    """Put one WarpedVRT per MS file in the place of the datasets; their grid and its phase."""
+    target = _warp_target(pan, ms)
     vrts: dict[str, Any] = {}
     for source in ms_sources:
         if source.label not in vrts:
@@ -460,7 +561,7 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
         source.dataset = vrt
     phase = pan.phase_of(target)
     assert phase is not None
-    return pan, target, phase, True
+    return target, phase
 
 
 def _without_alpha(dataset, stack: ExitStack):
@@ -473,7 +574,7 @@ def _without_alpha(dataset, stack: ExitStack):
     return stack.enter_context(rasterio.open(view))
 
 
-def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
+def _warp_target(pan: Grid, ms: Grid) -> Grid:
     """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
     from rasterio.warp import transform
 
@@ -495,6 +596,8 @@ def _warp_target(pan: Grid, ms: Grid, ms_ds) -> Grid:
     border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
     border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
     cols, rows = np.array([in_pan(*p) for p in border]).T
+    if not np.isfinite([cols, rows]).all() or not 0 < ratio < np.inf:
+        raise ValueError("its footprint has no place in the PAN's CRS")
     first = np.floor([cols.min(), rows.min()])
     count = np.ceil((np.array([cols.max(), rows.max()]) - first) / ratio).astype(int)
     return Grid(pan.crs, pan.transform * Affine.translation(*first) * Affine.scale(ratio), int(count[1]), int(count[0]))

@@ -63,6 +63,9 @@ PUBLIC_BANDS = (4, 8)
 _NESTS, _DEPTH = ("state_dict", "model", "params"), 3
 """What a state dict may be nested in, and how often."""
 _PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST = 4096
+"""Of the numbers in a network's options."""
 _LISTED = 8
 """How many of the tensors that do not fit an error names."""
 
@@ -115,7 +118,7 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
         entries: Mapping[str, Mapping] = tomllib.loads(path.read_text())
         return {
             name: Card(
-                name, where / e["file"], e["network"], dict(e.get("config", {})), e["sha256"],
+                name, where / _text(e["file"]), _text(e["network"]), _config(e.get("config", {})), _text(e["sha256"]),
                 e.get("licence", ""), e.get("data", ""), e.get("command", ""), _scale(e.get("scale")),
                 e.get("source", ""), e.get("source_sha256", ""),
             )
@@ -175,11 +178,9 @@ def _card_of(path: Path, method: str | None = None) -> Card:
     if network is None:
         raise WeightsError(f"{path} does not name its network, and no manifest.toml beside it lists it")
     try:
-        config = dict(json.loads(metadata.get("config", "{}")))
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path} has an unreadable config in its metadata: {error}") from error
-    if not all(isinstance(value, int) for value in config.values()):
-        raise WeightsError(f"{path} has a config in its metadata that does not consist of whole numbers: {config}")
+        config = _config(json.loads(metadata.get("config", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} has an unusable config in its metadata: {error}") from error
     try:
         scale = _scale(metadata.get("scale"))
     except ValueError as error:
@@ -189,6 +190,24 @@ def _card_of(path: Path, method: str | None = None) -> Card:
         for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
     }
     return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _config(value: Any) -> dict[str, int]:
+    """A network's options as a manifest or metadata tell them: anyone may have written them.
+
+    Raises ValueError or TypeError for what is no whole number, or larger than that of any network.
+    """
+    config = dict(value)
+    for name, number in config.items():
+        if type(number) is not int or not 0 <= number <= LARGEST:
+            raise ValueError(f"{name} is no whole number from 0 to {LARGEST}")
+    return config
 
 
 def _scale(value: Any) -> float | None:
@@ -231,11 +250,23 @@ def load(card: Card, bands: int) -> Backbone:
             f"{card.path} is for {card.bands} bands, the MS has {bands}; choose {card.bands} with --bidx"
         )
     try:
+        with torch.device("meta"):
+            count = sum(t.numel() for t in models.create(card.network, card.config).state_dict().values())
+        if count > card.path.stat().st_size:  # before any memory is taken for it
+            raise WeightsError(
+                f"{card.path} does not fit network '{card.network}': {card.config} makes {count} parameters, "
+                "which are not in the file"
+            )
         network = models.create(card.network, card.config)
+    except WeightsError:
+        raise
     except InputError as error:
         raise WeightsError(f"{card.path}: {error}") from error
     try:
         state = load_file(card.path)
+        for name, tensor in state.items():
+            if tensor.dtype not in _REAL:
+                raise WeightsError(f"{card.path} holds '{name}' as {tensor.dtype}, which are no weights")
         network.load_state_dict(state)
     except SafetensorError as error:
         raise WeightsError(f"{card.path} is damaged: {error}") from error
@@ -244,7 +275,7 @@ def load(card: Card, bands: int) -> Backbone:
         raise WeightsError(f"{card.path} does not fit network '{card.network}': {' '.join(lines)}") from error
     if card.tensors_sha256 and _tensors_digest(state) != card.tensors_sha256:
         raise WeightsError(f"{card.path} is damaged: its values are not those that were imported (sha256 differs)")
-    if not all(bool(t.isfinite().all()) for t in state.values()):
+    if not all(bool(t.isfinite().all()) for t in network.state_dict().values()):
         raise WeightsError(f"{card.path} holds values that are not finite")
     return network.eval().requires_grad_(False)
 

@@ -164,8 +164,8 @@ BAD = {
     "zero bytes": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "empty"), cut("ms.tif", lambda n: 0)),
     "header only": Bad(fuse("bad.tif ms.tif"), ("cannot open bad.tif",), cut("pan.tif", lambda n: 8)),
     "truncated": Bad(fuse("pan.tif bad.tif"), ("cannot open bad.tif",), cut("ms.tif", lambda n: n // 2)),
-    "broken PAN pixels": Bad(fuse("bad.tif ms.tif"), ("cannot read bad.tif",), spoilt("pan.tif")),
-    "broken MS pixels": Bad(fuse("pan.tif bad.tif"), ("cannot read bad.tif",), spoilt("ms.tif")),
+    "broken PAN pixels": Bad(fuse("bad.tif ms.tif"), ("cannot read bad.tif",), spoilt("pan.tif"), code=1),
+    "broken MS pixels": Bad(fuse("pan.tif bad.tif"), ("cannot read bad.tif",), spoilt("ms.tif"), code=1),
     "complex MS": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "complex"), bad("ms.tif", lambda p: p.astype("complex64"))),
     "complex PAN": Bad(fuse("bad.tif ms.tif"), ("bad.tif", "complex"), bad("pan.tif", lambda p: p.astype("complex64"))),
     "MS all nodata": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "nodata"), bad("ms.tif", lambda p: p * 0)),
@@ -679,7 +679,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_closed_streams_do_not_crash() -> None:
-    for arguments, code in (("--version >&-", 0), ("melt 2>&-", 2), ("--version > /dev/full", 1)):
+    for arguments, code in (("--version >&-", 1), ("melt 2>&-", 2), ("--version > /dev/full", 1)):
         command = f"{sys.executable} -m pansharpen_cli.cli {arguments}"
         result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
         assert (result.returncode, "Traceback" in result.stderr) == (code, False)

@@ -54,3 +54,12 @@ def test_every_command_and_option_has_a_help_text() -> None:
         assert command.help
         for parameter in command.params:
             assert getattr(parameter, "help", None) or parameter.name == "help"
+
+
+def test_the_tests_that_the_table_of_faults_points_to_exist() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)(?:\[(.*?)\])?`", (ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 40
+    for file, test, case in named:
+        text = (ROOT / "tests" / file).read_text()
+        assert f"def {test}(" in text, f"{file}::{test}"
+        assert f'"{case}"' in text or not case, f"{file}::{test}[{case}]"

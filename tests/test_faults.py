@@ -1,0 +1,519 @@
+"""Faults while running: signals at many moments, files that change or fail, streams that are closed, no memory."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.shutil import copy as raster_copy
+from safetensors.torch import load_file, save_file
+
+import pansharpen_cli
+from pansharpen_cli import fuse, job, models, simulate, weights
+from pansharpen_cli.errors import ReadError
+from pansharpen_cli.scene import Scene
+from pansharpen_cli.writer import SceneWriter
+
+ROOT = Path(__file__).parent.parent
+NETWORK = {"features": 8, "blocks": 1}
+EXP = ("--method", "exp")
+
+
+def small_weights(path: Path, seed: int = 0, change: Callable[[dict], object] = lambda state: None) -> Path:
+    """Weights of a small network whose correction is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    state = models.create("glpnet", NETWORK).state_dict()
+    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
+    change(state)
+    save_file(state, path, {"network": "glpnet", "config": json.dumps(NETWORK)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(160, 160, 3, offset=(0.7, 1.6))), folder)
+    return folder
+
+
+@pytest.fixture
+def scene(made: Path, tmp_path: Path, monkeypatch) -> Path:
+    """The working folder with pan.tif, ms.tif and weights."""
+    for name in ("pan.tif", "ms.tif"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    small_weights(tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names_in(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+# Signals ------------------------------------------------------------------------------------------------------------
+
+MOMENTS = {
+    "before opening": "pansharpen_cli.job.Scene.open 1",
+    "making the output": "pansharpen_cli.writer.SceneWriter._create 1",
+    "fitting": "pansharpen_cli.fuse.fit 1",
+    "reading": "pansharpen_cli.scene.Scene.read 3",
+    "fusing": "pansharpen_cli.tiles.Stitcher.add 2",
+    "writing": "pansharpen_cli.writer.SceneWriter.write 2",
+    "finishing": "pansharpen_cli.writer.SceneWriter.finish 1",
+    "scoring": "pansharpen_cli.assess.full_resolution 1",
+    "committing": "pansharpen_cli.writer.os.fsync 1",
+    "after the file is in place": "pansharpen_cli.writer.SceneWriter.discard 1",
+    "writing the report": "pansharpen_cli.report.os.replace 2",
+    "printing": "pansharpen_cli.cli._print 1",
+}
+"""Before which call of which function, in whatever thread, the signal comes."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
+RUN = "fuse pan.tif ms.tif -o out.tif --method exp --tile-size 64 --report r.json -q --overwrite"
+
+
+def run_and_signal(where: str, name: str) -> None:
+    """Run the command line in this process, which gets the signal at a moment."""
+    from pansharpen_cli import cli
+
+    target, _, count = where.rpartition(" ")
+    module, _, function = target.rpartition(".")
+    left = int(count)
+    owner = pkg_resolve(module)
+    original = getattr(owner, function)
+
+    def watched(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), getattr(signal, name))
+        return original(*args, **kwargs)
+
+    sys.argv = ["pansharpen", *RUN.split()]
+    with mock.patch.object(owner, function, watched):
+        cli.main()
+
+
+def pkg_resolve(name: str):
+    import pkgutil
+
+    return pkgutil.resolve_name(name)
+
+
+def in_a_child(action: Callable[[], None]) -> tuple[int, str]:
+    """Exit code, negative for a signal, and stderr of an action in a forked process."""
+    with tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            code: object = 99
+            try:
+                os.dup2(err.fileno(), 2)
+                action()
+            except SystemExit as stop:
+                code = stop.code
+            finally:
+                sys.stderr.flush()
+                os._exit(code if isinstance(code, int) else 98)
+        status = os.waitpid(child, 0)[1]
+        err.seek(0)
+        return os.waitstatus_to_exitcode(status), err.read().decode()
+
+
+def signal_server(folder: str) -> None:
+    """One line of JSON per moment and signal: how the run ended and what it left."""
+    for name in ("SIGINT", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL if name == "SIGTERM" else signal.default_int_handler)
+    os.chdir(folder)
+
+    def plain() -> None:
+        from pansharpen_cli import cli
+
+        sys.argv = ["pansharpen", *RUN.split()]
+        cli.main()
+
+    before = names_in(Path())
+    assert in_a_child(plain)[0] == 0
+    whole = Path("out.tif").read_bytes()
+    for moment, where in MOMENTS.items():
+        for name in SIGNALS:
+            for left in names_in(Path()) - before:
+                subprocess.run(["rm", "-rf", left], check=True)
+            code, err = in_a_child(lambda where=where, name=name: run_and_signal(where, name))
+            left = names_in(Path()) - before
+            complete = not Path("out.tif").exists() or Path("out.tif").read_bytes() == whole
+            report = not Path("r.json").exists() or bool(json.loads(Path("r.json").read_text()))
+            again = in_a_child(plain)[0] == 0 and Path("out.tif").read_bytes() == whole if name == "SIGKILL" else None
+            known = {"moment": moment, "signal": name, "code": code, "err": err, "left": sorted(left)}
+            print(json.dumps(known | {"complete": complete, "report": report, "again": again}), flush=True)
+
+
+@pytest.fixture(scope="module")
+def endings(made: Path, tmp_path_factory) -> dict[tuple[str, str], dict]:
+    folder = tmp_path_factory.mktemp("signals")
+    for name in ("pan.tif", "ms.tif"):
+        (folder / name).write_bytes((made / name).read_bytes())
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    known = [json.loads(line) for line in done.stdout.splitlines()]
+    return {(k["moment"], k["signal"]): k for k in known}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals are POSIX")
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_leaves_nothing_or_a_complete_file(endings, moment: str, name: str) -> None:
+    known = endings[moment, name]
+    assert known["complete"] and known["report"]
+    if name == "SIGKILL":
+        assert known["code"] == -signal.SIGKILL
+        assert known["again"], "the next run did not work"
+    else:
+        assert (known["code"], known["err"]) == (130, "error: interrupted\n")
+        assert set(known["left"]) <= {"out.tif", "r.json"}
+    if list(MOMENTS).index(moment) <= list(MOMENTS).index("committing"):
+        assert not {"out.tif", "r.json"} & set(known["left"])
+    if moment == "printing":
+        assert {"out.tif", "r.json"} <= set(known["left"])
+
+
+# Files that change or fail ------------------------------------------------------------------------------------------
+
+
+def grown(path: Path) -> None:
+    with path.open("ab") as handle:
+        handle.write(b"more")
+
+
+def touched(path: Path) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+def replaced(path: Path) -> None:
+    path.with_name("new").write_bytes(path.read_bytes())
+    os.replace(path.with_name("new"), path)
+
+
+@pytest.mark.parametrize("change", [grown, touched, replaced, Path.unlink], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
+def test_an_input_that_changes_while_it_is_read_is_noticed(scene: Path, run, monkeypatch, name: str, change) -> None:
+    finish = SceneWriter.finish
+    monkeypatch.setattr(SceneWriter, "finish", lambda writer: (change(scene / name), finish(writer))[1])
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *EXP, "--report", "r.json")
+    assert (result.code, len(result.errors)) == (1, 1)
+    assert f"{name} changed while it was read" in result.err
+    assert names_in(scene) | {name} == {"pan.tif", "ms.tif", "w.safetensors"}
+
+
+def test_a_source_of_a_vrt_is_watched_and_evaluate_watches_as_well(scene: Path, run, monkeypatch) -> None:
+    raster_copy(scene / "ms.tif", scene / "ms.vrt", driver="VRT")
+    assert run("fuse", "pan.tif", "ms.vrt", "-o", "out.tif", *EXP).code == 0
+    scored = job.assess.full_resolution
+    monkeypatch.setattr(job.assess, "full_resolution", lambda *a: (touched(scene / "ms.tif"), scored(*a))[1])
+    result = run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.vrt", "--report", "r.json")
+    assert (result.code, result.out) == (1, "")
+    assert "ms.tif changed while it was read" in result.err
+    assert not (scene / "r.json").exists()
+
+
+@pytest.mark.parametrize("command", ["fuse pan.tif ms.tif -o out.tif --method exp",
+                                     "evaluate old.tif --pan pan.tif --ms ms.tif"])  # fmt: skip
+def test_a_file_cut_off_while_it_is_read_ends_the_run(scene: Path, run, monkeypatch, command: str) -> None:
+    with rasterio.open(scene / "pan.tif") as dataset:
+        pixels, profile = dataset.read(), dataset.profile | {"compress": None, "tiled": False, "blockysize": 8}
+    with rasterio.open(scene / "pan.tif", "w", **{k: v for k, v in profile.items() if k != "blockxsize"}) as dataset:
+        dataset.write(pixels)
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", *EXP).code == 0
+    read, calls = Scene.read, []
+
+    def read_and_cut(self, *args):
+        calls.append(args)
+        if len(calls) == 1:
+            os.truncate(scene / "pan.tif", 20_000)
+        return read(self, *args)
+
+    monkeypatch.setattr(Scene, "read", read_and_cut)
+    result = run(*command.split())
+    assert (result.code, result.out, len(result.errors)) == (1, "", 1)
+    assert "pan.tif" in result.err
+    assert names_in(scene) == {"pan.tif", "ms.tif", "w.safetensors", "old.tif"}
+
+
+def test_a_read_error_while_scoring_is_no_warning(scene: Path, run, monkeypatch) -> None:
+    def fail(*_):
+        raise ReadError("cannot read pan.tif: the cable is out")
+
+    monkeypatch.setattr(job.assess, "full_resolution", fail)
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *EXP)
+    assert (result.code, result.err) == (1, "error: cannot read pan.tif: the cable is out\n")
+    assert not (scene / "out.tif").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_only_be_read(scene: Path, run) -> None:
+    (scene / "closed").mkdir(mode=0o555)
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "closed/out.tif", *EXP)
+    assert (result.code, len(result.errors)) == (2, 1)
+    assert "cannot write closed/out.tif" in result.err
+
+
+# Streams ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [
+        ("fuse pan.tif ms.tif -o out.tif --method exp --no-score", ">&-", 1),
+        ("fuse pan.tif ms.tif -o out.tif --method exp --no-score -q", ">&- 2>&- <&-", 0),
+        ("evaluate old.tif --pan pan.tif --ms ms.tif", ">&-", 1),
+        ("evaluate old.tif --pan pan.tif --ms ms.tif --csv", "> /dev/full", 1),
+        ("weights list", ">&- 2>&-", 1),
+        ("train --print-config", "> /dev/full", 1),
+    ],
+)
+def test_a_result_that_cannot_be_printed_is_none(scene: Path, run, arguments: str, closed: str, code: int) -> None:
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", *EXP, "--no-score", "-q").code == 0
+    shell = f"exec {sys.executable} -m pansharpen_cli.cli {arguments} {closed}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", shell], env=environment, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    if "2>&-" not in closed:
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("error: ")
+    if arguments.startswith("fuse"):  # no file that was opened has taken the place of a stream
+        assert (scene / "out.tif").read_bytes() == (scene / "old.tif").read_bytes()
+
+
+# Memory of an accelerator -------------------------------------------------------------------------------------------
+
+
+class Scarce:
+    """A network's `extract` that fails a number of times on what is larger than `room`, and notes all it is given."""
+
+    def __init__(self, extract, failures: int, room: int) -> None:
+        self.extract, self.failures, self.room, self.seen = extract, failures, room, list[int]()
+
+    def __call__(self, encoded: torch.Tensor) -> torch.Tensor:
+        self.seen.append(max(encoded.shape[-2:]))
+        if self.failures > 0 and self.seen[-1] > self.room:
+            self.failures -= 1
+            raise fuse.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return self.extract(encoded)
+
+
+def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> tuple[np.ndarray, list[int], list[str]]:
+    """The pixels of a fuser that stands for one on an accelerator, the sizes it was given, and the warnings."""
+    options = fuse.Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        fuser = fuse.fit(scene, options).fuser
+        assert isinstance(fuser, fuse.NetworkFuser)
+        fuser.on_cpu = False
+        scarce = Scarce(fuser.backbone.extract, failures, room)
+        monkeypatch.setattr(fuser.backbone, "extract", scarce)
+        pixels = fuse.fuse_array(scene, fuser, 128)[0]
+        assert fuser.on_cpu == any("CPU" in note for note in scene.warnings)
+        return pixels, scarce.seen, list(scene.warnings)
+
+
+def test_too_little_memory_means_smaller_parts(scene: Path, monkeypatch) -> None:
+    expected, sizes, notes = fused_with(scene, monkeypatch)
+    assert (notes, min(sizes) > 60) == ([], True)
+    pixels, sizes, notes = fused_with(scene, monkeypatch, 1000, room=130)
+    np.testing.assert_array_equal(pixels, expected)
+    assert notes == ["cpu ran out of memory: it was given smaller parts"]
+    assert max(sizes[1:]) <= 130 < sizes[0]
+
+
+def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
+    expected, whole, _ = fused_with(scene, monkeypatch)
+    pixels, sizes, notes = fused_with(scene, monkeypatch, 2)
+    np.testing.assert_array_equal(pixels, expected)
+    assert (sizes[0], sizes[2]) == (whole[0], whole[0]) and sizes[1] < whole[0]
+    assert notes == [
+        "cpu ran out of memory: it was given smaller parts",
+        "cpu ran out of memory: what was left was fused on the CPU",
+    ]
+    with pytest.raises(fuse.OutOfMemory):
+        fused_with(scene, monkeypatch, 3)
+
+
+def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: Path, run, monkeypatch) -> None:
+    simulate.write_scene(simulate.simulate(simulate.Simulation(320, 320, 3)), scene)
+    arguments = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--precision", "float32")
+    assert run(*arguments, "--no-score", "--overwrite").code == 0
+    expected = (scene / "out.tif").read_bytes()
+    adapt, failures = fuse.tailor.adapt, [1]
+
+    def scarce(*args, **kwargs):
+        if failures:
+            failures.pop()
+            raise fuse.OutOfMemory("CUDA out of memory")
+        return adapt(*args, **kwargs)
+
+    monkeypatch.setattr(fuse.tailor, "adapt", scarce)
+    result = run(*arguments, "--no-score", "--overwrite", "--json")
+    assert result.code == 0
+    assert result.err == "warning: cpu ran out of memory while adapting: the CPU did all\n"
+    assert json.loads(result.out)["method"]["device"] == "cpu"
+    assert (scene / "out.tif").read_bytes() == expected
+    failures += [1, 1]
+    result = run(*arguments, "--no-score", "--overwrite")
+    assert (result.code, result.errors) == (1, ["error: out of memory; try a smaller --tile-size"])
+    assert (scene / "out.tif").read_bytes() == expected
+
+
+# Untrusted files ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_unpickled_but_weights() -> None:
+    """No pickle, no eval; every torch.load says weights_only=True."""
+    loads = 0
+    for path in Path(pansharpen_cli.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                roots = {n.split(".")[0] for n in names}
+                assert not roots & {"cPickle", "dill", "joblib", "shelve", "marshal", "yaml"}, path
+                assert isinstance(node, ast.Import) or "pickle" not in roots, path
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "__import__", "torch.jit.load", "torch.hub.load"}, path
+            assert not called.startswith(("pickle.load", "pickle.Unpickler", "np.load", "numpy.load")), path
+            if called == "torch.load":
+                loads += 1
+                only = {k.arg: ast.unparse(k.value) for k in node.keywords}.get("weights_only")
+                assert only == "True", f"{path}:{node.lineno}"
+    assert loads >= 2
+
+
+def with_header(path: Path, header: bytes, length: int | None = None, body: bytes = b"") -> None:
+    path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + body)
+
+
+def rewritten(path: Path, change: Callable[[dict], object], config: dict | None = None, network="glpnet") -> None:
+    state = load_file(path)
+    change(state)
+    save_file(state, path, {"network": network, "config": json.dumps(NETWORK if config is None else config)})
+
+
+def first(state: dict) -> str:
+    return sorted(state)[0]
+
+
+MALFORMED: dict[str, Callable[[Path], object]] = {
+    "a huge header": lambda p: with_header(p, b"{}", 1 << 62),
+    "a header beyond the file": lambda p: with_header(p, b"{}", 1 << 20),
+    "a header that is no JSON": lambda p: with_header(p, b"x" * 64),
+    "a deep header": lambda p: with_header(p, b'{"a":' * 40_000 + b"1" + b"}" * 40_000),
+    "tensors beyond the file": lambda p: with_header(
+        p, b'{"a":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,399999999996]}}'
+    ),
+    "shapes that overflow": lambda p: with_header(
+        p, b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'
+    ),
+    "overlapping tensors": lambda p: with_header(
+        p,
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        body=bytes(4),
+    ),
+    "metadata of another kind": lambda p: with_header(p, b'{"__metadata__":[1,2]}'),
+    "wrong shapes": lambda p: rewritten(p, lambda s: s.update({first(s): torch.zeros(2, 2)})),
+    "a tensor too many": lambda p: rewritten(p, lambda s: s.update(extra=torch.zeros(2))),
+    "a tensor too few": lambda p: rewritten(p, lambda s: s.pop(first(s))),
+    "integers": lambda p: rewritten(p, lambda s: s.update({first(s): s[first(s)].long()})),
+    "complex numbers": lambda p: rewritten(p, lambda s: s.update({first(s): s[first(s)].to(torch.complex64)})),
+    "eight-bit floats": lambda p: rewritten(p, lambda s: s.update({first(s): s[first(s)].to(torch.float8_e4m3fn)})),
+    "NaN": lambda p: rewritten(p, lambda s: s[first(s)].fill_(torch.nan)),
+    "values beyond float32": lambda p: rewritten(
+        p, lambda s: s.update({first(s): torch.full_like(s[first(s)], 1e300, dtype=torch.float64)})
+    ),
+    "a network of a billion features": lambda p: rewritten(p, lambda s: None, {"features": 10**9, "blocks": 1}),
+    "a network of many gigabytes": lambda p: rewritten(p, lambda s: None, {"features": 30_000, "blocks": 4}),
+    "a network of a billion blocks": lambda p: rewritten(p, lambda s: None, {"features": 8, "blocks": 10**9}),
+    "a negative size": lambda p: rewritten(p, lambda s: None, {"features": -8, "blocks": 1}),
+    "an option that is none": lambda p: rewritten(p, lambda s: None, {"__class__": 1}),
+    "a truth value": lambda p: rewritten(p, lambda s: None, {"features": True, "blocks": 1}),
+    "a size of 4000 digits": lambda p: rewritten(p, lambda s: None, {"features": 10**4000}),
+}
+
+
+@pytest.mark.parametrize("spoil", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_weights_are_refused_in_one_line(scene: Path, run, spoil: Callable[[Path], object]) -> None:
+    spoil(scene / "w.safetensors")
+    before = names_in(scene)
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--adapt", "off")
+    assert (result.code, result.out, len(result.errors)) == (2, "", 1), result.err
+    assert "w.safetensors" in result.errors[0]
+    assert len(result.errors[0]) < 600
+    assert names_in(scene) == before
+    assert run("weights", "verify", "w.safetensors").code == 1
+
+
+MANIFESTS = {
+    "no TOML": "[[[",
+    "a list": "w = [1]",
+    "no file": '[w]\nnetwork = "glpnet"\nsha256 = ""',
+    "a file that is no text": '[w]\nfile = 3\nnetwork = "glpnet"\nsha256 = ""',
+    "a config that is none": '[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nsha256 = "SHA"\nconfig = "x"',
+    "a config of words": '[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nsha256 = "SHA"\nconfig = {features = "8"}',
+    "a network that is no text": '[w]\nfile = "w.safetensors"\nnetwork = ["glpnet"]\nsha256 = "SHA"',
+    "a hash that is no text": '[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nsha256 = 3',
+    "a NUL in the name": '[w]\nfile = "w\\u0000.safetensors"\nnetwork = "glpnet"\nsha256 = ""',
+    "bands of a wrong kind": '[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nsha256 = "SHA"\nconfig = {bands = [4]}',
+    "a scale of a wrong kind": '[w]\nfile = "w.safetensors"\nnetwork = "glpnet"\nsha256 = "SHA"\nscale = "big"',
+}
+
+
+@pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS.keys())
+def test_malformed_manifests_are_refused_in_one_line(scene: Path, run, monkeypatch, text: str) -> None:
+    digest = weights._digest(scene / "w.safetensors")
+    (scene / "manifest.toml").write_text(text.replace("SHA", digest))
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--adapt", "off")
+    if result.code == 0:  # the entry is of another file
+        assert "NUL" in text or "\\u0000" in text
+        return
+    assert (result.code, result.out, len(result.errors)) == (2, "", 1), result.err
+    monkeypatch.setattr(weights, "folder", lambda: scene)
+    for command in ("weights list", "weights verify", "weights show w"):
+        listed = run(*command.split())
+        assert "Traceback" not in listed.err and "unexpected" not in listed.err, listed.err
+
+
+def test_a_checkpoint_that_is_no_plain_data_is_not_resumed(tmp_path: Path) -> None:
+    """The trap of tests/test_weights.py for the checkpoint of a training."""
+    from pansharpen_cli.errors import InputError
+    from pansharpen_cli.train import State
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    content = io.BytesIO()
+    torch.save({"identity": Trap()}, content)
+    (tmp_path / "c").write_bytes(content.getvalue())
+    network = models.create("glpnet", NETWORK)
+    state = mock.Mock(spec=State, network=network)
+    with pytest.raises(InputError, match="not a checkpoint"):
+        State.resume(state, tmp_path / "c", "{}")
+    assert not (tmp_path / "sprung").exists()
+
+
+if __name__ == "__main__":
+    signal_server(sys.argv[1])

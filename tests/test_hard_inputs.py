@@ -1,0 +1,465 @@
+"""Data that nobody cleaned: what comes of it is right, or refused in one line, or said aloud."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.drivers import raster_driver_extensions
+from rasterio.env import Env
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
+from rasters import edited
+from scipy import ndimage
+
+from pansharpen_cli import simulate
+from pansharpen_cli.scene import untagged_nodata
+
+EXP = ("--method", "exp", "--no-score")
+NETWORK = ("--adapt", "off", "--precision", "float32", "--no-score")
+RATIO = 4
+
+
+class Case:
+    """A folder with pan.tif and ms.tif that tests change and fuse."""
+
+    def __init__(self, folder: Path, run, made: simulate.SimulatedScene) -> None:
+        self.folder, self.run, self.made = folder, run, made
+        self.truth = made.truth.astype(float)
+
+    def change(self, name: str, change=lambda pixels: pixels, **profile) -> None:
+        """Rewrite one of the files with other pixels or another profile."""
+        edited(self.folder / name, self.folder / "new.tif", change, **profile)
+        (self.folder / "new.tif").replace(self.folder / name)
+
+    def fuse(self, *options: str, pan: str = "pan.tif", ms: tuple[str, ...] = ("ms.tif",)) -> np.ma.MaskedArray:
+        """The fused pixels, invalid ones masked."""
+        result = self.run("fuse", pan, *ms, "-o", "out.tif", *(options or EXP), "--overwrite", "--json")
+        assert (result.code, result.errors) == (0, [])
+        self.report = json.loads(result.out)
+        with rasterio.open(self.folder / "out.tif") as dataset:
+            assert dataset.nodata is not None
+            self.transform = dataset.transform
+            return dataset.read(masked=True)
+
+    def refused(self, *options: str, code: int = 2, **files) -> str:
+        """The one line with which fusing is refused; nothing is left."""
+        before = {p.name for p in self.folder.iterdir()}
+        names = (files.get("pan", "pan.tif"), *files.get("ms", ("ms.tif",)))
+        result = self.run("fuse", *names, "-o", "out.tif", *(options or EXP))
+        assert (result.code, result.out, len(result.errors)) == (code, "", 1), result.err
+        assert {p.name for p in self.folder.iterdir()} == before
+        return result.errors[0]
+
+    def error(self, fused: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        """RMSE of each band against the truth."""
+        difference = np.ma.filled((fused.astype(float) - self.truth) ** 2, np.nan)
+        return np.sqrt(np.nanmean(difference[:, np.ones(difference.shape[1:], bool) if where is None else where], 1))
+
+
+@pytest.fixture(scope="module")
+def simulated() -> simulate.SimulatedScene:
+    return simulate.simulate(simulate.Simulation(192, 192, 4, nodata=None))
+
+
+@pytest.fixture
+def case(tmp_path: Path, run, monkeypatch, simulated) -> Case:
+    simulate.write_scene(simulated, tmp_path)
+    (tmp_path / "truth.tif").unlink()
+    monkeypatch.chdir(tmp_path)
+    return Case(tmp_path, run, simulated)
+
+
+def expected_mask(pan: np.ndarray, ms: np.ndarray) -> np.ndarray:
+    """Where the output is valid, of valid masks of PAN and MS at ratio 4 without an offset."""
+    return pan & np.kron(ms, np.ones((RATIO, RATIO), bool))
+
+
+# Values -------------------------------------------------------------------------------------------------------------
+
+
+def disc(rows: int, cols: int, radius: float) -> np.ndarray:
+    r, c = np.mgrid[:rows, :cols] + 0.5
+    return np.hypot(r - 0.4 * rows, c - 0.6 * cols) < radius
+
+
+def test_beside_saturated_clouds_the_network_is_better_than_up_sampling(case: Case) -> None:
+    for name, scale in (("pan.tif", 1), ("ms.tif", RATIO)):
+        cloud = disc(192 // scale, 192 // scale, 45 / scale)
+        case.change(name, lambda p, cloud=cloud: np.where(cloud, 65535, p).astype("uint16"))
+    away, inside = ~disc(192, 192, 75), disc(192, 192, 36)
+    plain, fused = case.fuse(), case.fuse(*NETWORK)
+    assert (case.error(fused, away) < case.error(plain, away)).all()
+    assert (fused[:, inside] > 60_000).all()
+    masked = case.fuse("--nodata", "65535", *NETWORK)
+    assert masked.mask[:, inside].all() and not masked.mask[:, away].any()
+    assert (case.error(masked, away) < case.error(plain, away)).all()
+
+
+def test_dead_lines_of_the_pan_stay_lines(case: Case) -> None:
+    expected = case.fuse(*NETWORK).astype(float)
+    lines = np.zeros((192, 192), bool)
+    lines[40::53] = True
+    case.change("pan.tif", lambda p: np.where(lines, 1, p).astype(p.dtype))
+    fused = case.fuse(*NETWORK).astype(float)
+    away = ndimage.distance_transform_cdt(~lines, metric="chessboard") > 20
+    assert not fused.mask.any()
+    difference = np.abs(fused - expected)[:, away].mean(1)
+    assert (difference < 0.1 * expected[:, away].std(1)).all()
+
+
+@pytest.mark.parametrize("value", [0, 500])
+def test_a_dead_band_stays_dead_and_is_named(case: Case, value: int) -> None:
+    def dead(pixels: np.ndarray) -> np.ndarray:
+        pixels[1] = value
+        return pixels
+
+    case.change("ms.tif", dead)
+    for options in (("--method", "gsa"), (*NETWORK[:4],)):
+        fused = case.fuse(*options)
+        assert np.ptp(fused[1].data) <= 1 and abs(int(fused[1, 0, 0]) - max(value, 1)) <= 1
+        assert any(f"band 2 of the MS is constant ({value})" in w for w in case.report["warnings"])
+    plain = case.fuse()
+    assert (case.error(case.fuse(*NETWORK))[[0, 2, 3]] < case.error(plain)[[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_an_all_water_scene_stays_flat(case: Case, noise: float) -> None:
+    rng = np.random.default_rng(4)
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: (200.4 + noise * rng.normal(size=p.shape)).round().astype(p.dtype))
+    for options in (EXP, ("--method", "mtf-glp-fs"), ("--adapt", "fast", "--precision", "float32")):
+        fused = case.fuse(*options).astype(float)
+        assert abs(fused.mean() - 200) < 1 and fused.std() < 3 * noise + 0.1
+
+
+@pytest.mark.parametrize("of", ["pan", "ms", "both"])
+def test_checkerboard_nodata(case: Case, of: str) -> None:
+    masks = []
+    for name, size in (("pan", 192), ("ms", 192 // RATIO)):
+        board = (np.add.outer(np.arange(size), np.arange(size)) % 2 == 0) | (of not in (name, "both"))
+        if of in (name, "both"):
+            case.change(f"{name}.tif", lambda p, b=board: np.where(b, p, 7777).astype(p.dtype), nodata=7777)
+        masks.append(board)
+    expected = expected_mask(*masks)
+    for options in (EXP, (*NETWORK[:4],)):
+        fused = case.fuse(*options)
+        np.testing.assert_array_equal(~fused.mask[0], expected)
+        assert (fused.compressed() < 7000).all()  # nothing of the nodata value has leaked
+        assert (case.error(fused) < 2 * case.truth.std((1, 2))).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_values_that_are_no_numbers_are_nodata(case: Case, value: float) -> None:
+    def spoilt(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.astype("float32")
+        pixels[0, 20:24, 30:34] = value
+        return pixels
+
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, spoilt)
+    fused = case.fuse(*NETWORK)
+    mask = np.ones((192, 192), bool)
+    mask[20:24, 30:34] = mask[80:96, 120:136] = False
+    np.testing.assert_array_equal(~fused.mask[0], mask)
+    assert np.isfinite(fused.compressed()).all()
+
+
+def test_negative_values_of_int16(case: Case) -> None:
+    expected = case.fuse(*NETWORK).astype(float)
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: (p.astype(int) - 600).astype("int16"))
+    fused = case.fuse(*NETWORK).astype(float)
+    assert fused.min() < -100
+    assert case.report["scene"]["nodata"] == -32768
+    assert np.sqrt(((fused + 600 - expected) ** 2).mean()) < 0.25 * case.truth.std()
+
+
+# Nodata that is not said, or said twice -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pan_nodata", "ms_nodata"), [(0, 65535), (1, 2), (None, 0), (9, None)])
+def test_pan_and_ms_may_disagree_on_nodata(case: Case, pan_nodata, ms_nodata) -> None:
+    masks = []
+    for name, nodata, size in (("pan.tif", pan_nodata, 192), ("ms.tif", ms_nodata, 48)):
+        mask = np.ones((size, size), bool)
+        if nodata is not None:
+            mask[: size // 4, : size // 3] = False
+            case.change(name, lambda p, m=mask, n=nodata: np.where(m, p, n).astype(p.dtype), nodata=nodata)
+        masks.append(mask)
+    fused = case.fuse()
+    np.testing.assert_array_equal(~fused.mask[0], expected_mask(*masks))
+    assert case.report["scene"]["nodata"] == (pan_nodata if ms_nodata is None else ms_nodata)
+
+
+def test_ms_files_may_disagree_on_nodata(case: Case) -> None:
+    """Each file's own value counts in it; a valid pixel that holds the first one's stays valid."""
+    for i, nodata in enumerate((0, 9, None, 65535)):
+        edited(case.folder / "ms.tif", case.folder / f"b{i}.tif", lambda p, i=i: p[i : i + 1].copy(), nodata=nodata)
+    holes = {0: (0, 3), 1: (9, 6), 3: (65535, 9)}
+    for i, (value, row) in holes.items():
+        with rasterio.open(case.folder / f"b{i}.tif", "r+") as dataset:
+            pixels = dataset.read()
+            pixels[0, row, 5] = value
+            dataset.write(pixels)
+    with rasterio.open(case.folder / "b2.tif", "r+") as dataset:
+        pixels = dataset.read()
+        pixels[0, 20:30, 20:30] = 0  # dark and valid; the output's nodata is 0
+        dataset.write(pixels)
+    fused = case.fuse(ms=("b0.tif", "b1.tif", "b2.tif", "b3.tif"))
+    mask = np.ones((48, 48), bool)
+    mask[[row for _, row in holes.values()], 5] = False
+    np.testing.assert_array_equal(~fused.mask[2], expected_mask(np.ones((192, 192), bool), mask))
+    assert (fused.data[2, 92:108, 92:108] == 1).all()
+
+
+@pytest.mark.parametrize("value", [-1e20, -9999.0, 1e38, -3.4028235e38])
+@pytest.mark.parametrize("method", [EXP, ("--method", "gsa", "--no-score")], ids=["exp", "gsa"])
+def test_an_untagged_nodata_value_of_floats_is_said_aloud(case: Case, value: float, method) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: p.astype("float32"))
+    assert (case.fuse(*method).mask.sum(), case.report["warnings"]) == (0, [])
+
+    def collar(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, :12, :20] = value
+        return pixels
+
+    case.change("ms.tif", collar)
+    result = case.run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *method, "--overwrite")
+    said = [line for line in result.err.splitlines() if "look like nodata" in line]
+    if result.code:  # such values overflow in some methods
+        assert (result.code, len(result.errors)) == (1, 1) and "--nodata" in result.errors[0]
+    else:
+        assert len(said) == 1 and "ms.tif" in said[0] and f"({value:g} in band 1)" in said[0] and "--nodata" in said[0]
+    fused = case.fuse(*method, "--nodata", f"{value:.9g}")
+    assert fused.mask[:, :48, :80].all() and not fused.mask[:, 48:].any()
+    assert case.report["warnings"] == []
+
+
+def test_what_looks_like_nodata() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.uniform(100, 1800, 5000).astype("float32")
+    negative = rng.normal(0, 40, 5000).astype("float32")
+
+    def mixed(value: float, count: int, others: np.ndarray = values) -> float | None:
+        pixels = others.copy()
+        pixels[:count] = value
+        return untagged_nodata(pixels)
+
+    for odd in (-9999.0, -1e20, 1e38, -32768.0, 1e20):
+        assert mixed(odd, 50) == pytest.approx(odd)
+        assert mixed(odd, 4900) == pytest.approx(odd)
+        assert mixed(odd, 2) is None  # a spike or two
+    assert mixed(-999.0, 50) == -999 and mixed(-99.0, 50, negative + 99) is None
+    assert mixed(-9999.0, 50, negative) == -9999
+    for fine in (0.0, 65535.0, 2047.0, -50.0, 1800.0):  # dark, saturated, clipped
+        assert mixed(fine, 500) is None
+    assert untagged_nodata(values[:0]) is None and untagged_nodata(values[:1].repeat(50)) is None
+
+
+# Shapes and grids ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pan", "ms"), [((192, 1), (48, 1)), ((1, 192), (1, 48)), ((1, 1), (1, 1)), ((28, 28), (7, 7))]
+)
+def test_slivers_are_refused(case: Case, pan, ms) -> None:
+    case.change("pan.tif", lambda p: p[:, : pan[0], : pan[1]])
+    case.change("ms.tif", lambda p: p[:, : ms[0], : ms[1]])
+    assert "at least 8 are needed" in case.refused()
+
+
+@pytest.mark.parametrize("method", [EXP, ("--method", "bdsd", "--no-score"), ("--precision", "float32")],
+                         ids=["exp", "bdsd", "network"])  # fmt: skip
+def test_the_smallest_scene_is_fused(case: Case, method) -> None:
+    case.change("pan.tif", lambda p: p[:, :32, :32])
+    case.change("ms.tif", lambda p: p[:, :8, :8])
+    assert case.fuse(*method).shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize("method", [EXP, NETWORK], ids=["exp", "network"])
+def test_sides_that_do_not_fit_each_other(case: Case, method) -> None:
+    """4091 x 4094 against 1022 x 1023, an eighth of it in size: the last MS row and column lie under PAN only in part,
+    and PAN reaches beyond the MS."""
+    expected = case.fuse(*method)
+    for name, rows, cols in (("pan.tif", 187, 190), ("ms.tif", 46, 47)):
+        case.change(name, lambda p, r=rows, c=cols: p[:, :r, :c])
+    fused = case.fuse(*method)
+    assert fused.shape == (4, 184, 188) and not fused.mask.any()
+    assert case.report["scene"]["ratio"] == [4, 4]
+    inner = np.s_[:, :130, :130]
+    if method is EXP:
+        np.testing.assert_array_equal(fused[inner], expected[inner])
+    whole = case.fuse(*method, "--extent", "pan")
+    assert whole.shape == (4, 187, 190) and whole.mask[:, 184:].all() and whole.mask[:, :, 188:].all()
+    np.testing.assert_array_equal(whole[:, :184, :188], fused)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 12])
+def test_any_number_of_bands(case: Case, bands: int) -> None:
+    expected = case.fuse()
+    order = [i % 4 for i in range(bands)]
+    case.change("ms.tif", lambda p: p[order])
+    np.testing.assert_array_equal(case.fuse(), expected[order])
+    fused = case.fuse(*NETWORK)
+    assert fused.shape[0] == bands
+    if bands > 1:
+        assert case.error(np.ma.repeat(fused[:1], 4, 0))[0] < case.error(expected)[0]
+
+
+def test_ratio_six(tmp_path: Path, run, monkeypatch) -> None:
+    made = simulate.simulate(simulate.Simulation(216, 216, 3, ratio=6.0))
+    simulate.write_scene(made, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    case = Case(tmp_path, run, made)
+    plain = case.error(case.fuse())
+    assert case.report["scene"]["ratio"] == [6, 6]
+    assert (case.error(case.fuse(*NETWORK)) < plain).all()
+
+
+def turned(transform: Affine, how: str) -> Affine:
+    """The same pixels on a grid of another kind; both files of a pair in the same way."""
+    if how == "degrees":
+        return (
+            Affine.translation(2.1, 41.4) @ Affine.scale(9e-6, 9e-6) @ Affine.translation(-431200, -4583600) @ transform
+        )
+    if how == "south-up":
+        return Affine.translation(0, 2 * 4583600) @ Affine.scale(1, -1) @ transform
+    assert how == "rotated"
+    return Affine.rotation(17, (431200, 4583600)) @ transform
+
+
+@pytest.mark.parametrize("how", ["degrees", "south-up", "rotated"])
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_grids_of_other_kinds_are_fused_as_any_other(case: Case, how: str, driver: str) -> None:
+    expected = case.fuse(*NETWORK)
+    crs = "EPSG:4326" if how == "degrees" else simulate.CRS
+    for name in ("pan.tif", "ms.tif"):
+        with rasterio.open(case.folder / name) as dataset:
+            transform = turned(dataset.transform, how)
+        case.change(name, transform=transform, crs=crs)
+        if name == "pan.tif":
+            pan_transform = transform
+    fused = case.fuse(*NETWORK, "--driver", driver)
+    assert case.report["warnings"] == [] and not case.report["scene"]["warped"]
+    assert case.transform.almost_equals(pan_transform, 1e-9 if how == "degrees" else 1e-6)
+    np.testing.assert_allclose(fused.astype(float), expected.astype(float), atol=1)
+
+
+def test_a_south_up_ms_of_a_north_up_pan_is_warped(case: Case) -> None:
+    expected = case.fuse()
+    with rasterio.open(case.folder / "ms.tif") as dataset:
+        flipped = dataset.transform @ Affine.translation(0, dataset.height) @ Affine.scale(1, -1)
+    case.change("ms.tif", lambda p: p[:, ::-1], transform=flipped)
+    fused = case.fuse()
+    assert case.report["scene"]["warped"]
+    assert any("rotated or mirrored" in w for w in case.report["warnings"])
+    np.testing.assert_array_equal(fused, expected)
+
+
+def test_a_transform_that_places_no_pixels_is_refused(case: Case) -> None:
+    for transform in (Affine(0, 0, 1, 0, 0, 2), Affine(1, 1, 0, 1, 1, 0), Affine(1, 0, np.nan, 0, -1, 0)):
+        case.change("ms.tif", transform=transform)
+        assert "ms.tif has a geotransform that places no pixels" in case.refused()
+
+
+COEFFICIENTS = [1.0] + [0.0] * 19
+LOCATED = RPC(
+    height_off=0, height_scale=1, lat_off=41, lat_scale=1, line_den_coeff=COEFFICIENTS, line_num_coeff=COEFFICIENTS,
+    line_off=0, line_scale=1, long_off=2, long_scale=1, samp_den_coeff=COEFFICIENTS, samp_num_coeff=COEFFICIENTS,
+    samp_off=0, samp_scale=1,
+)  # fmt: skip
+
+
+def bare(path: Path, **located) -> None:
+    """Take the grid from a file and give it control points or RPCs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        edited(path, path.with_name("new.tif"), transform=None, crs=None)
+        path.with_name("new.tif").replace(path)
+        with rasterio.open(path, "r+") as dataset:
+            if "rpcs" in located:
+                dataset.rpcs = located["rpcs"]
+            else:
+                dataset.gcps = located["gcps"], rasterio.crs.CRS.from_string(simulate.CRS)
+
+
+@pytest.mark.parametrize("which", [("pan.tif",), ("ms.tif",), ("pan.tif", "ms.tif")])
+def test_files_located_by_points_or_rpcs_only_are_refused_with_advice(case: Case, which) -> None:
+    points = [GroundControlPoint(r, c, 4e5 + c, 4e6 - r) for r, c in ((0, 0), (0, 30), (30, 0))]
+    for name in which:
+        bare(case.folder / name, rpcs=LOCATED)
+    assert f"{which[0]} is located by RPCs only" in (line := case.refused()) and "gdalwarp -rpc" in line
+    for name in which:
+        bare(case.folder / name, gcps=points)
+        (case.folder / f"{name}.aux.xml").unlink(missing_ok=True)
+    assert f"{which[0]} is located by ground control points only" in (line := case.refused()) and "gdalwarp" in line
+
+
+def test_rpcs_beside_a_grid_do_no_harm(case: Case) -> None:
+    expected = case.fuse()
+    with rasterio.open(case.folder / "pan.tif", "r+") as dataset:
+        dataset.rpcs = LOCATED
+    np.testing.assert_array_equal(case.fuse(), expected)
+
+
+def test_a_declared_size_beyond_all_scenes_is_refused(case: Case) -> None:
+    """A sparse file may claim any size; nothing of that size is planned or allocated."""
+    for name, size in (("pan.tif", 1_000_000), ("ms.tif", 250_000)):
+        with rasterio.open(case.folder / name) as dataset:
+            profile = {"crs": dataset.crs, "transform": dataset.transform, "count": dataset.count, "dtype": "uint8"}
+        with rasterio.open(
+            case.folder / name, "w", driver="GTiff", width=size, height=size, tiled=True, sparse_ok=True,
+            blockxsize=4096, blockysize=4096, BIGTIFF="YES", **profile,
+        ):  # fmt: skip
+            pass
+    assert "pan.tif claims 1000000 x 1000000 pixels" in case.refused()
+    assert "pan.tif claims" in case.refused("--window", "0,0,64,64", *EXP)
+
+
+# Layouts of the file ------------------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "tiles of 16 x 48": {"tiled": True, "blockxsize": 48, "blockysize": 16},
+    "tiles larger than the image": {"tiled": True, "blockxsize": 1024, "blockysize": 512, "compress": "zstd"},
+    "strips of 7 rows": {"blockysize": 7, "compress": "lzw"},
+    "one strip": {"blockysize": 192},
+    "band after band": {"interleave": "band", "tiled": True, "blockxsize": 32, "blockysize": 32},
+    "BigTIFF, big-endian": {"BIGTIFF": "YES", "ENDIANNESS": "BIG"},
+    "12 of 16 bits": {"NBITS": 12},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_the_layout_of_the_files_changes_no_pixel(case: Case, layout) -> None:
+    expected = case.fuse("--tile-size", "80", *EXP)
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, **layout)
+    np.testing.assert_array_equal(case.fuse("--tile-size", "80", *EXP), expected)
+
+
+@pytest.mark.parametrize(("driver", "options"), [
+    ("GTiff", {"compress": "jpeg", "tiled": True, "blockxsize": 64, "blockysize": 64}),
+    ("JP2OpenJPEG", {"QUALITY": "40", "REVERSIBLE": "NO"}),
+    ("JP2OpenJPEG", {"QUALITY": "100", "REVERSIBLE": "YES"}),
+], ids=["JPEG", "JPEG 2000, lossy", "JPEG 2000, lossless"])  # fmt: skip
+def test_compressed_with_losses_means_the_pixels_that_are_decoded(case: Case, driver: str, options) -> None:
+    with Env() as env:
+        if driver not in env.drivers() or (options.get("compress") == "jpeg" and "JPEG" not in env.drivers()):
+            pytest.skip(f"this GDAL has no {driver}")
+    ending = next((e for e, d in raster_driver_extensions().items() if d == driver), "tif")
+    for name in ("pan", "ms"):
+        case.change(f"{name}.tif", lambda p: (p // 8).clip(1, 255).astype("uint8"))
+        packed = case.folder / f"{name}.packed.{ending}"
+        edited(case.folder / f"{name}.tif", packed, driver=driver, **options)
+        with rasterio.open(packed) as dataset:
+            decoded = dataset.read()
+        case.change(f"{name}.tif", lambda p, d=decoded: d)
+    fused = case.fuse(pan=f"pan.packed.{ending}", ms=(f"ms.packed.{ending}",))
+    np.testing.assert_array_equal(fused, case.fuse())
