@@ -313,7 +313,7 @@ class Sample:
     held_out: Tiles | None
 
 
-def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
+def sample_blocks(scene: Scene, seed: int) -> list[Window]:
     """All blocks of a small scene; of a large one a seeded order in which to try them."""
     blocks = [t.core for t in plan_tiles(scene.full, BLOCK)]
     if len(blocks) > MAX_BLOCKS:
@@ -331,7 +331,7 @@ def sample(
     axes, rng = axes_of(scene), np.random.default_rng(seed)
     moments = SceneMoments(scene.bands)
     reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
-    blocks = _sample_blocks(scene, seed)
+    blocks = sample_blocks(scene, seed)
     wanted = min(len(blocks), MAX_BLOCKS)
     picked: list[_Picked] = []
     used = 0
@@ -643,7 +643,7 @@ _TILES_AT_ONCE = 1 << 24
 """Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
 
 
-def _workers(fuser: Fuser, bands: int, tiles: int, size: int) -> int:
+def tiles_at_once(fuser: Fuser, bands: int, tiles: int, size: int) -> int:
     """How many tiles to fuse at once."""
     if not fuser.on_cpu:
         return 1
@@ -672,7 +672,7 @@ def fused_tiles(
         data, out = loading.result()
         return (None, None, out) if data is None else (fuser(data), data.valid, out)
 
-    workers = _workers(fuser, scene.bands, len(tiles), size)
+    workers = tiles_at_once(fuser, scene.bands, len(tiles), size)
     with ThreadPoolExecutor(1) as reader, _one_thread_each(workers) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from .fuse import Progress, quiet
+from .scene import Scene
 
 
 @dataclass(frozen=True)
@@ -21,5 +24,10 @@ class Shift:
     confident: bool
     tiles: int
     varies: float = 0.0
-    field: tuple[tuple[float, float, float, float], ...] = field(default=())
-    bands: tuple[tuple[float, float], ...] = field(default=())
+    field: tuple[tuple[float, float, float, float], ...] = ()
+    bands: tuple[tuple[float, float], ...] = ()
+
+
+def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
+    """Measure how far the MS lies from the PAN."""
+    raise NotImplementedError
