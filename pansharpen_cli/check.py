@@ -44,8 +44,24 @@ TRIAL_SECONDS = 0.8
 START_SECONDS = 1.5
 """Start of Python, torch and GDAL."""
 
-BASE_BYTES = 330 << 20
+BASE_BYTES = 390_000_000
 """Resident memory of a process with everything imported and GDAL's block cache filled."""
+
+NETWORK_BYTES = 40_000_000
+ADAPTATION_BYTES = 100_000_000
+SCORING_BYTES = 50_000_000
+"""What a network takes besides, adapting it, and scoring (once, and for each band)."""
+
+TILE_BYTES = {
+    "classical": (0, 25),
+    "glpnet": (50, 137),
+    "pantiny": (100, 210),
+    "pantiny-small": (100, 210),
+    "u2net": (2800, 45),
+    "pancrafter": (4000, 45),
+    "networks": (320, 45),
+}
+"""Bytes per PAN pixel of a tile in the making: of all bands together, and per band; by network."""
 
 _KNOWN_FILLS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0)
 """Values that stand for nodata by custom."""
@@ -331,10 +347,18 @@ class _Band:
     levels: np.ndarray = field(default_factory=lambda: np.zeros(0))
     counts: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
+    fills: dict[float, float] = field(default_factory=dict)
+
     def settle(self) -> None:
         if self.values:
             self.levels, self.counts = np.unique(np.concatenate(self.values), return_counts=True)
             self.values = []
+
+    def take_out(self, fills: dict[float, float]) -> None:
+        """Leave values that look like nodata out of all figures."""
+        self.fills = fills
+        keep = ~np.isin(self.levels, list(fills))
+        self.levels, self.counts = self.levels[keep], self.counts[keep]
 
     @property
     def count(self) -> int:
@@ -429,6 +453,11 @@ def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
     look.blocks.sort(key=lambda b: -b[0])
     for band in look.bands:
         band.settle()
+    for source in {id(b.source): b.source for b in look.bands}.values():
+        own = [b for b in look.bands if b.source is source]
+        fills = _fills(own)
+        for band in own:
+            band.take_out(fills)
     return look
 
 
@@ -559,20 +588,21 @@ def _pile(levels: np.ndarray, counts: np.ndarray, dtype: np.dtype, top: bool) ->
 
 
 def _missing_levels(levels: np.ndarray, counts: np.ndarray, step: int) -> float | None:
-    """Share of the levels between the 5th and 95th percentile that no pixel has; None where chance could do that."""
+    """Share of the levels between the 5th and 95th percentile that no pixel has though levels close by are full; None
+    where chance could do that."""
     sums = counts.cumsum()
     first, last = (int(np.searchsorted(sums, q * sums[-1])) for q in (0.05, 0.95))
-    between = (levels[last] - levels[first]) / step + 1
-    if between < 10 or counts[first : last + 1].sum() / between < 50:
+    gaps = np.diff(levels[first : last + 1]) / step - 1
+    gaps = gaps[gaps <= 3]  # wider ones lie between things of their own, such as water and land
+    if len(gaps) < 10 or counts[first : last + 1].mean() < 50:
         return None
-    return float(1 - (last - first + 1) / between)
+    return float(gaps.sum() / (len(gaps) + gaps.sum()))
 
 
 def _judge_pixels(scene: Scene, look: _Look, facts: dict, found: Findings) -> None:
     bands = [(band, f) for band, f in zip(look.bands, facts["bands"], strict=True)]
     for source in (scene.pan, *scene.ms):
-        own = [(b, f) for b, f in bands if b.source is source]
-        _judge_fills(source, [b for b, _ in own], found)
+        _judge_fills(source, next(b.fills for b, _ in bands if b.source is source), found)
     seen = [(b, f) for b, f in bands if b.count]
     for band, _ in ((b, f) for b, f in bands if not b.count):
         found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; leave it out with --bidx")
@@ -623,28 +653,29 @@ def _which(band: _Band) -> str:
     return "PAN" if band.label == "PAN" else f"MS {band.label}"
 
 
-def _judge_fills(source: Source, bands: Sequence[_Band], found: Findings) -> None:
-    """Values that look like nodata and are not tagged."""
-    absurd = sorted({float(v) for b in bands for v in b.levels[[0, -1]][np.abs(b.levels[[0, -1]]) >= _ABSURD]}
-                    if all(b.count for b in bands) and bands[0].dtype.kind == "f" else set())  # fmt: skip
-    name = _name(source.label)
-    for value in absurd:
-        found.error(
-            "untagged-nodata",
-            f"{name} holds {value:g} as if it were a measurement: the nodata value, not tagged? Give it with "
-            f"--nodata {value:g}",
-        )
-    for value in sorted(set().union(*(b.blank for b in bands))):
+def _fills(bands: Sequence[_Band]) -> dict[float, float]:
+    """Values that look like nodata, and their share where they fill areas in all bands of a source.
+
+    Absurd numbers and those that stand for nodata by custom count wherever they are.
+    """
+    found = {}
+    for value in set().union(*(b.blank for b in bands)):
         share = min(b.blank.get(value, 0) / max(b.pixels, 1) for b in bands)
-        custom = value in _KNOWN_FILLS and any(value in b.levels for b in bands)
-        if share > 0.002 or custom:
-            level = found.error if custom else found.warning
-            level(
-                "untagged-nodata",
-                f"{name}: areas of {value:g} in all bands"
-                + (f" ({share:.1%} of the pixels)" if share > 0.002 else "")
-                + f" look like nodata but are not tagged so; give it with --nodata {value:g}",
-            )
+        if share > 0.002 or (value in _KNOWN_FILLS and bands[0].dtype.kind == "f"):
+            found[value] = share
+    if bands[0].dtype.kind == "f":
+        found |= {float(v): 0.0 for b in bands for v in b.levels[np.abs(b.levels) >= _ABSURD][:3]}
+    return found
+
+
+def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
+    for value, share in sorted(fills.items()):
+        areas = f"areas of {value:g} in all bands ({share:.1%} of the pixels)" if share else f"values of {value:g}"
+        level = found.error if value in _KNOWN_FILLS or abs(value) >= _ABSURD else found.warning
+        level(
+            "untagged-nodata",
+            f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {value:g}",
+        )
 
 
 def _judge_flatness(scene: Scene, seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
@@ -765,7 +796,7 @@ def _predict(
     tile = max(options.tile_size, 2 * fit.fuser.overlap)
     tiles = len(plan_tiles(scene.window, tile, fit.fuser.overlap))
     at_once = fuse.tiles_at_once(fit.fuser, scene.bands, tiles, tile)
-    memory = _memory(scene, fit, min(tile, max(rows, cols)), at_once)
+    memory = _memory(scene, fit, min(tile, max(rows, cols)), at_once, score)
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
@@ -916,8 +947,17 @@ def _area(window: Window) -> int:
     return (window[1] - window[0]) * (window[3] - window[2])
 
 
-def _memory(scene: Scene, fit: Fit, side: int, at_once: int) -> int:
-    return 0
+def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
+    """Peak resident memory in bytes, by a model of what was measured (docs/check.md): a tile's intermediates, what
+    scoring adds to what of them the allocator keeps, and the rows of tiles that a blending network waits for."""
+    bands, network = scene.bands, fit.card.network if fit.card else ""
+    fixed, per_band = TILE_BYTES.get(network, TILE_BYTES["networks"]) if network else TILE_BYTES["classical"]
+    fusing = at_once * (side + 2 * fit.fuser.halo) ** 2 * (fixed + per_band * bands)
+    if fit.fuser.overlap:
+        fusing += 4 * bands * side * (scene.window[3] - scene.window[2])
+    adapting = ADAPTATION_BYTES if fit.outcome is not None and fit.outcome.tiles else 0
+    scoring = (1 + bands) * SCORING_BYTES + fusing * 4 // 5 if score else 0
+    return BASE_BYTES + (NETWORK_BYTES if network else 0) + max(fusing + adapting, scoring)
 
 
 def _judge_resources(stored: int, memory: int, output: Output | None, found: Findings) -> None:

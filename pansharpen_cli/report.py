@@ -264,7 +264,8 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
     ]
     if sample:
         some = "all" if sample["blocks"] == sample["blocks_in_all"] else f"of {sample['blocks_in_all']}"
-        looked = f"{sample['blocks']} block{'s' * (sample['blocks'] > 1)} ({some}) of {sample['side']} x {sample['side']} PAN pixels"
+        plural, side = "s" * (sample["blocks"] > 1), sample["side"]
+        looked = f"{sample['blocks']} block{plural} ({some}) of {side} x {side} PAN pixels"
         rows.append(("looked at", f"{looked}: {sample['valid_share']:.1%} valid in PAN and MS"))
     agreement = facts["agreement"]
     if agreement and agreement["r2"] is not None:
