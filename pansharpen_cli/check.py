@@ -44,8 +44,9 @@ TRIAL_SECONDS = 0.8
 START_SECONDS = 1.5
 """Start of Python, torch and GDAL."""
 
-BASE_BYTES = 390_000_000
-"""Resident memory of a process with everything imported and GDAL's block cache filled."""
+BASE_BYTES = 400_000_000
+BUFFER_BYTES = 100_000_000
+"""Resident memory of a process with everything imported, and of the caches and queues that a larger scene fills."""
 
 NETWORK_BYTES = 40_000_000
 ADAPTATION_BYTES = 100_000_000
@@ -275,7 +276,11 @@ def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> No
     names, assumed = facts["scene"]["band_names"], facts["scene"]["assumed_names"]
     if not any(names):
         order = ", ".join(a or "?" for a in assumed)
-        how = f"taken for {order}, the usual order of {scene.sensor.name}" if any(assumed) else "not known"
+        how = (
+            f"taken for {order}, the usual order of {scene.sensor.name}"
+            if any(assumed)
+            else "not known: bt-h, which asks for them, does without"
+        )
         found.note("band-names", f"the MS bands have no names; they are {how}")
     elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
         found.note("band-names", f"no standard name in: {', '.join(unknown)}")
@@ -449,7 +454,7 @@ def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
             break
     progress("looking", wanted, wanted)
     if not look.valid:
-        raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+        raise _nothing_valid(scene)
     look.blocks.sort(key=lambda b: -b[0])
     for band in look.bands:
         band.settle()
@@ -837,18 +842,28 @@ def _predict(
 
 
 def _trial_window(scene: Scene, look: _Look) -> Window:
-    """A part of the window with many valid pixels, of so many tiles that all threads have work."""
+    """A part of the window with valid pixels at its corner, of so many tiles that all threads have work.
+
+    Raises InputError if nothing in the window is valid.
+    """
+    whole, reach = scene.window, fuse.Reach(axes_of(scene))
     count = 2 * min(torch.get_num_threads(), 16) + 2
     shape = 2 * TRIAL_TILE, -(-count // 2) * TRIAL_TILE
-    whole = scene.window
-    places = [b for _, b in look.blocks if not is_empty(intersect(b, whole))]
-    middle = ((whole[0] + whole[1]) // 2, (whole[2] + whole[3]) // 2)
-    corner = (places[0][0], places[0][2]) if places else tuple(m - n // 2 for m, n in zip(middle, shape, strict=True))
-    window = []
-    for first, size, (low, high) in zip(corner, shape, spans_of(whole), strict=True):
-        first = max(low, min(first, high - size))
-        window += [first, min(first + size, high)]
-    return window[0], window[1], window[2], window[3]
+    for place in (*(b for _, b in look.blocks), *(t.core for t in plan_tiles(whole, TRIAL_TILE))):
+        at = intersect(place, whole)
+        if is_empty(at) or scene.read(at, *reach.windows(at)) is None:
+            continue
+        spans = []
+        for (first, _), size, (low, high) in zip(spans_of(at), shape, spans_of(whole), strict=True):
+            first = max(low, min(first, high - size))
+            spans.append((first, min(first + size, high)))
+        return joined(spans)
+    raise _nothing_valid(scene)
+
+
+def _nothing_valid(scene: Scene) -> InputError:
+    """What `fuse` says."""
+    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
 def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:
@@ -864,8 +879,9 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
             stamps.append(time.perf_counter())
 
     if options.method in classical.NAMES:
-        small = replace(part, full=part.window)
+        small, corner = replace(part, full=part.window), _corner(part.window, TRIAL_TILE)
         try:
+            fuse.fit(replace(part, full=corner, window=corner), options, timed)  # to warm up
             fit = fuse.fit(small, options, timed)
         except InputError:  # too few pixels, perhaps in this part only
             fit = fuse.fit(scene, options, timed)
@@ -928,7 +944,8 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
                     scoring = (time.perf_counter() - clock) / _area(window)
             clock = time.perf_counter()
             writer.commit({})
-            fused += time.perf_counter() - clock
+            if output.driver == "COG":  # a second file; else the time is no matter of size
+                fused += time.perf_counter() - clock
         stored = os.path.getsize(Path(folder, "part.tif"))
     # the first tiles wait for the reader and for each other: counted where there are later ones
     threads = fuse.tiles_at_once(fuser, part.bands, len(stamps), TRIAL_TILE)
@@ -957,7 +974,13 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
         fusing += 4 * bands * side * (scene.window[3] - scene.window[2])
     adapting = ADAPTATION_BYTES if fit.outcome is not None and fit.outcome.tiles else 0
     scoring = (1 + bands) * SCORING_BYTES + fusing * 4 // 5 if score else 0
-    return BASE_BYTES + (NETWORK_BYTES if network else 0) + max(fusing + adapting, scoring)
+    raw = bands * _area(scene.window) * np.dtype(scene.dtype).itemsize
+    return (
+        BASE_BYTES
+        + min(BUFFER_BYTES, raw * 3 // 4)
+        + (NETWORK_BYTES if network else 0)
+        + max(fusing + adapting, scoring)
+    )
 
 
 def _judge_resources(stored: int, memory: int, output: Output | None, found: Findings) -> None:

@@ -92,9 +92,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    illustrated = _is_html(output.report)
     with gdal_messages() as said, pair.open() as scene:
         check_targets(output, scene)
+        illustrated = _is_html(output.report)
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:

@@ -332,12 +332,14 @@ REFUSED = {
     "adapt": "pan.tif ms.tif --weights nosuch.safetensors",
     "nodata": "pan.tif ms.tif --nodata 0.5",
     "all nodata": "pan.tif blank.tif",
+    "window of nodata": "pan.tif part.tif --window 0,0,80,80",
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_as_fuse_refuses(scene, run, case: str) -> None:
     edited(scene / "ms.tif", scene / "blank.tif", np.zeros_like, NAMES, nodata=0)
+    edited(scene / "ms.tif", scene / "part.tif", with_block(0, 30), NAMES, nodata=0)
     arguments = REFUSED[case].split()
     if "--method" not in arguments and "--weights" not in arguments:
         arguments += ["--method", "none"]
@@ -348,6 +350,13 @@ def test_refused_as_fuse_refuses(scene, run, case: str) -> None:
     assert fused.errors == checked.errors == planned.errors
     facts = json.loads(run("check", *arguments, "--json").out)
     assert f"error: {facts['refused']}" == fused.errors[0]
+
+
+def test_a_window_with_few_valid_pixels_is_not_refused(scene, run) -> None:
+    edited(scene / "ms.tif", scene / "part.tif", with_block(0, 30), NAMES, nodata=0)
+    command = ["check", "pan.tif", "part.tif", "--method", "none", "--window", "0,0,130,130", "--json"]
+    result = run(*command)
+    assert result.code == 0 and json.loads(result.out)["output"]["rows"] < 130
 
 
 @pytest.mark.parametrize(("case", "code"), [("swapped", "swapped"), ("same resolution", "same-resolution")])
