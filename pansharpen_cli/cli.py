@@ -64,6 +64,26 @@ Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from 
 Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Method = Annotated[
+    str, typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs.")
+]
+Weights = Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")]
+Adaptation = Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")]
+AdaptSeconds = Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+TileSize = Annotated[
+    int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
+]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)]
+PixelWindow = Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")]
+Bounds = Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")]
+Footprint = Annotated[Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")]
+Dtype = Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")]
+Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
+PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
+MsFiles = Annotated[
+    list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -73,44 +93,34 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def fuse(
-    pan: Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")],
-    ms: Annotated[
-        list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
-    ],
+    pan: PanFile,
+    ms: MsFiles,
     output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")],
-    method: Annotated[
-        str,
-        typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs."),
-    ] = "glpnet",
-    weights: Annotated[
-        str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")
-    ] = None,
+    method: Method = "glpnet",
+    weights: Weights = None,
     sensor: Sensor = "auto",
-    adapt: Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")] = Adapt.fast,
-    adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None,
+    adapt: Adaptation = Adapt.fast,
+    adapt_seconds: AdaptSeconds = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    tile_size: Annotated[
-        int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
-    ] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)] = 0,
+    precision: Precision = "auto",
+    tile_size: TileSize = 512,
+    seed: Seed = 0,
     bidx: Bidx = None,
-    window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None,
-    bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None,
-    extent: Annotated[
-        Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")
-    ] = Extent.intersection,
+    window: PixelWindow = None,
+    bbox: Bounds = None,
+    extent: Footprint = Extent.intersection,
     nodata: Nodata = None,
-    dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None,
+    dtype: Dtype = None,
     driver: Annotated[str, typer.Option(help="GTiff or COG.")] = "GTiff",
     co: Annotated[
         list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
     ] = None,
     overviews: Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")] = False,
     overwrite: Overwrite = False,
-    score: Annotated[bool, typer.Option(help="Measure the quality of what was written.")] = True,
+    score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
     quicklook: Annotated[Path | None, typer.Option(help="Write a PNG to look at.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -130,8 +140,62 @@ def fuse(
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
     options = job.Options(method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
     with _Progress(quiet, verbose) as progress:
-        facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
-    _print(facts, as_json, quiet)
+        if dry_run:
+            from . import check as checking
+
+            facts = checking.plan(job.Pair(pan, ms, open_options), target, options, score, progress)
+        else:
+            facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
+    if dry_run:
+        _print_check(facts, as_json, quiet)
+    else:
+        _print(facts, as_json, quiet)
+
+
+@app.command()
+def check(
+    pan: PanFile,
+    ms: MsFiles,
+    method: Method = "glpnet",
+    weights: Weights = None,
+    sensor: Sensor = "auto",
+    adapt: Adaptation = Adapt.fast,
+    adapt_seconds: AdaptSeconds = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tile_size: TileSize = 512,
+    seed: Seed = 0,
+    bidx: Bidx = None,
+    window: PixelWindow = None,
+    bbox: Bounds = None,
+    extent: Footprint = Extent.intersection,
+    nodata: Nodata = None,
+    dtype: Dtype = None,
+    score: Score = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
+    job = _heavy()
+    from . import check as checking
+
+    open_options = {
+        "sensor": sensor,
+        "bidx": _integers("--bidx", bidx),
+        "nodata": nodata,
+        "extent": extent.value,
+        "window": _pixel_window(window),
+        "bbox": _bounds(bbox),
+        "dtype": _dtype(dtype),
+    }
+    options = job.Options(method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
+    with _Progress(quiet, verbose) as progress:
+        facts = checking.check(job.Pair(pan, ms, open_options), options, score, progress=progress)
+    _print_check(facts, as_json, quiet)
+    if facts["refused"]:
+        raise InputError(facts["refused"])
 
 
 @app.command()
@@ -329,6 +393,15 @@ def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> Non
         typer.echo(ranking_csv(facts), nl=False)
     elif not quiet:
         typer.echo(ranking(facts) if "results" in facts else table(facts))
+
+
+def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
+    from .report import check_table, to_json
+
+    if as_json:
+        typer.echo(to_json(facts))
+    elif not quiet:
+        typer.echo(check_table(facts))
 
 
 class _Progress:

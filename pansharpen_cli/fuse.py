@@ -367,7 +367,7 @@ class Sample:
     held_out: Tiles | None
 
 
-def _sample_blocks(scene: Scene, seed: int) -> list[Window]:
+def sample_blocks(scene: Scene, seed: int) -> list[Window]:
     """All blocks of a small scene; of a large one a seeded order in which to try them."""
     blocks = [t.core for t in plan_tiles(scene.full, BLOCK)]
     if len(blocks) > MAX_BLOCKS:
@@ -385,7 +385,7 @@ def sample(
     axes, rng = axes_of(scene), np.random.default_rng(seed)
     moments = SceneMoments(scene.bands)
     reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
-    blocks = _sample_blocks(scene, seed)
+    blocks = sample_blocks(scene, seed)
     wanted = min(len(blocks), MAX_BLOCKS)
     picked: list[_Picked] = []
     used = 0
@@ -707,7 +707,7 @@ _TILES_AT_ONCE = 1 << 24
 """Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
 
 
-def _workers(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -> int:
+def tiles_at_once(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -> int:
     """How many tiles to fuse at once; a fuser may come over to the CPU in the middle of a scene."""
     if not fuser.on_cpu:
         return 1
@@ -740,7 +740,7 @@ def fused_tiles(
     with ThreadPoolExecutor(1) as reader, _one_thread_each(cores) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
-            workers = _workers(fuser, scene.bands, len(tiles), size, cores)
+            workers = tiles_at_once(fuser, scene.bands, len(tiles), size, cores)
             for later in tiles[i + len(ahead) : i + workers + 1]:
                 ahead.append(pool.submit(fuse, reader.submit(load, later)))
             made, mask_of_all, out = ahead.popleft().result()

@@ -92,13 +92,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
-    if len({os.path.abspath(p) for p in targets}) < len(targets):
-        raise InputError("the output, the report and the quicklook need different paths")
-    illustrated = _is_html(output.report)
     with gdal_messages() as said, pair.open() as scene:
-        for target in targets:
-            check_target(target, scene.files(), output.overwrite)
+        check_targets(output, scene)
+        illustrated = _is_html(output.report)
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -134,6 +130,16 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     elif output.report:
         report.write_json(output.report, facts)
     return facts
+
+
+def check_targets(output: Output, scene: Scene) -> None:
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook."""
+    targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
+    if len({os.path.abspath(p) for p in targets}) < len(targets):
+        raise InputError("the output, the report and the quicklook need different paths")
+    _is_html(output.report)
+    for target in targets:
+        check_target(target, scene.files(), output.overwrite)
 
 
 @dataclass(frozen=True)
@@ -360,7 +366,7 @@ def _finish(
         "command": output.command,
         "software": _software(),
         "kind": kind,
-        "scene": _scene_facts(scene) if scene is not None else None,
+        "scene": scene_facts(scene) if scene is not None else None,
         "results": [
             {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality} for rank, r in enumerate(results, 1)
         ],
@@ -495,7 +501,7 @@ def _software() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
 
 
-def _scene_facts(scene: Scene) -> dict:
+def scene_facts(scene: Scene) -> dict:
     return {
         "pan": scene.pan.label,
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
@@ -529,7 +535,7 @@ def _report(
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": _scene_facts(scene),
+        "scene": scene_facts(scene),
         "method": {
             "name": options.method,
             "weights": fit.card.path.name if fit.card else None,

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,6 +193,157 @@ def table(facts: dict) -> str:
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
     rows.append(("output", f"{output['path']} ({size})"))
     return _aligned(rows)
+
+
+WIDTH = 100
+"""Columns of the report of `check`, where file names allow."""
+
+
+def check_table(facts: Mapping) -> str:
+    """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
+    rows = [(f["role"].upper(), _file_line(f)) for f in facts["files"]]
+    if facts["scene"]:
+        rows += _pair_rows(facts)
+    lines = [_wrapped(rows)] if rows else []
+    if facts["bands"]:
+        lines += ["", _bands_table(facts["bands"])]
+    if facts["prediction"]:
+        lines += ["", _wrapped(_plan_rows(facts))]
+    if facts["findings"]:
+        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts["findings"]])]
+    elif not facts["refused"]:
+        lines += ["", "nothing to complain of"]
+    return "\n".join(lines)
+
+
+def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
+    """Aligned rows, broken between words."""
+    width = max(len(name) for name, _ in rows) + 2
+    lines = []
+    for name, value in rows:
+        value = re.sub(r"(\d) (s|min|h|bytes|[kMG]B)\b", "\\1\u00a0\\2", value)  # a number stays with its unit
+        parts = textwrap.wrap(value, WIDTH - width, break_long_words=False, break_on_hyphens=False) or [""]
+        lines += [
+            f"{label:<{width}}{part}".rstrip()
+            for label, part in zip([name, *[""] * (len(parts) - 1)], parts, strict=True)
+        ]
+    return "\n".join(lines).replace("\u00a0", " ")
+
+
+def _file_line(file: Mapping) -> str:
+    bands = f" x {file['bands']}" if file["bands"] > 1 else ""
+    nodata = "NaN" if file["nodata_is_nan"] else _plain(file["nodata"])
+    storage = " ".join(filter(None, (file["driver"], (file["compression"] or "").lower())))
+    parts = [
+        f"{file['path']}: {file['cols']} x {file['rows']}{bands} {file['dtype']}",
+        f"nodata {nodata}",
+        file["crs"] or "no CRS",
+        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file["pixel_size"])) + " per pixel",
+        storage,
+        f"acquired {file['acquired']}" if file["acquired"] else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
+    scene, overlap, sample = facts["scene"], facts["overlap"], facts["sample"]
+    names = scene["band_names"]
+    assumed = [a or "?" for a in scene["assumed_names"]]
+    bands = (
+        ", ".join(names)
+        if all(names)
+        else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
+    )
+    shares = f"{overlap['pan_share']:.1%} of PAN, {overlap['ms_share']:.1%} of MS"
+    rows = [
+        ("bands", bands),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("overlap", f"{overlap['cols']} x {overlap['rows']} PAN pixels: {shares}"),
+    ]
+    if sample:
+        some = "all" if sample["blocks"] == sample["blocks_in_all"] else f"of {sample['blocks_in_all']}"
+        plural, side = "s" * (sample["blocks"] > 1), sample["side"]
+        looked = f"{sample['blocks']} block{plural} ({some}) of {side} x {side} PAN pixels"
+        rows.append(("looked at", f"{looked}: {sample['valid_share']:.1%} valid in PAN and MS"))
+    agreement = facts["agreement"]
+    if agreement and agreement["r2"] is not None:
+        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement["correlations"])
+        rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
+    shift = facts["shift"]
+    if shift:
+        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels), confidence "
+        text += f"{shift['confidence']:.2f} from {shift['tiles']} tiles, varies by {shift['varies']:.2f}"
+        if shift["bands"]:
+            text += "; bands off by " + " ".join(f"{math.hypot(*b):.2f}" for b in shift["bands"])
+        rows.append(("shift", f"{text}; fuse: {shift['action']}"))
+    return rows
+
+
+def _bands_table(bands: Sequence[Mapping]) -> str:
+    """One line per band: what its valid pixels are like."""
+    heads = ("", "bits", "min", "max", "mean", "std", "dark", "haze", "floor", "ceiling", "nodata")
+    rows = [heads]
+    for band in bands:
+        if not band["pixels"]:
+            rows.append((band["name"], *["-"] * 9, "100.0%"))
+            continue
+        depth = "-" if band["bits"] is None else f"{band['bits']} of {8 * np.dtype(band['dtype']).itemsize}"
+        values = [f"{band[k]:.5g}" for k in ("minimum", "maximum", "mean", "std", "dark")]
+        shares = ["-" if band[k] is None else f"{band[k]:.1%}"
+                  for k in ("haze", "floor_share", "ceiling_share", "nodata_share")]  # fmt: skip
+        rows.append((band["name"], depth, *values, *shares))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _plan_rows(facts: Mapping) -> list[tuple[str, str]]:
+    method, output, predicted = facts["method"], facts["output"], facts["prediction"]
+    adaptation, seconds = facts["adaptation"], predicted["seconds"]
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    how = "off"
+    if adaptation["mode"] != "off":
+        how = f"{adaptation['mode']}, {adaptation['tiles']} tiles, {adaptation['epochs']} epochs at most"
+        how = how if adaptation["possible"] else "none: too few valid tiles"
+    size = f"{output['cols']} x {output['rows']} x {output['bands']} {output['dtype']}, nodata "
+    size += "NaN" if output["nodata"] is None else f"{output['nodata']:g}"
+    raw, stored = byte_size(predicted["raw_bytes"]), byte_size(predicted["stored_bytes"])
+    at_once = f", {method['tiles_at_once']} at once" if method["tiles_at_once"] > 1 else ""
+    stages = ", ".join(f"{k} {_duration(v)}" for k, v in seconds.items() if k != "total" and v >= 0.05)
+    trial = predicted["trial"]
+    return [
+        ("output", (f"{output['path']}: " if output["path"] else "") + f"{size}, {output['driver']}"),
+        ("size", f"{raw} of pixels, about {stored} in the file"),
+        ("method", method["name"] + weights),
+        ("adaptation", how),
+        ("tiles", f"{method['tiles']} of {method['tile_size']} x {method['tile_size']}{at_once}"),
+        ("time", f"about {_duration(seconds['total'])} on this machine as busy as it is now ({stages}); measured on "
+                 f"{trial['cols']} x {trial['rows']} pixels"),
+        ("memory", f"about {byte_size(predicted['memory_bytes'])}"),
+    ]  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes to read, in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> str:

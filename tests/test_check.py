@@ -1,0 +1,408 @@
+"""`check` and `fuse --dry-run`: each finding where it belongs and nowhere else, refusals as `fuse` words them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasters import edited
+
+from pansharpen_cli import check, register, report, simulate
+from pansharpen_cli.fuse import Options
+from pansharpen_cli.job import Pair
+
+STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
+PLAIN = Options(method="none")
+NAMES = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(autouse=True)
+def still(monkeypatch) -> None:
+    """Nothing is measured of the registration: that is for its own tests."""
+    monkeypatch.setattr(register, "measure", lambda scene, seed=0, progress=None: STILL)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A clean pair of four named bands, 256 x 256 PAN pixels, without nodata."""
+    folder = tmp_path_factory.mktemp("pair")
+    spec = simulate.Simulation(256, 256, 4, offset=(1.3, 2.6), nodata=None, seed=2)
+    simulate.write_scene(simulate.simulate(spec), folder)
+    return folder
+
+
+@pytest.fixture
+def scene(made, tmp_path, monkeypatch) -> Path:
+    """The working folder with a copy of the pair, its clipped levels spread a little."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pan.tif", "ms.tif"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    return tmp_path
+
+
+def inspected(folder: Path, pan: str = "pan.tif", ms: str = "ms.tif", **options) -> dict:
+    return check.check(Pair(str(folder / pan), [str(folder / ms)], options), PLAIN, score=False)
+
+
+def codes(facts: dict) -> list[str]:
+    return [f["code"] for f in facts["findings"]]
+
+
+# Findings -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A change of one file and the finding that it has to bring about."""
+
+    code: str
+    level: str
+    words: str
+    file: str = "pan"
+    change: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels
+    profile: dict | None = None
+    names: tuple[str, ...] = NAMES
+
+
+def with_block(value: float, size: int = 60) -> Callable[[np.ndarray], np.ndarray]:
+    def change(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.copy()
+        pixels[:, :size, :size] = value
+        return pixels
+
+    return change
+
+
+def with_line(offset: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    """A row that is brighter throughout, or dead."""
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.copy()
+        pixels[:, 100] = 3 if offset is None else pixels[:, 99:102].max(1) + offset
+        return pixels
+
+    return change
+
+
+def dead(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.copy()
+    pixels[1] = 77
+    return pixels
+
+
+def clipped(pixels: np.ndarray) -> np.ndarray:
+    return np.minimum(pixels, np.percentile(pixels, 90).astype(pixels.dtype))
+
+
+def raised(pixels: np.ndarray) -> np.ndarray:
+    return np.maximum(pixels, np.percentile(pixels, 10).astype(pixels.dtype))
+
+
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    """Eight bits whose levels a contrast table has spread."""
+    low, high = np.percentile(pixels, (1, 99))
+    narrow = ((pixels.clip(low, high) - low) / (high - low) * 150).astype(np.uint8)
+    return (narrow * (250 / 150)).astype(np.uint8)
+
+
+def lone(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.copy()
+    pixels[:, ::5, ::5] = 0
+    return pixels
+
+
+def as_float(value: float, size: int = 60) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: with_block(value, size)(pixels.astype(np.float32))
+
+
+def mirrored(pixels: np.ndarray) -> np.ndarray:
+    return pixels[:, ::-1, ::-1]
+
+
+CASES = {
+    "absurd value in floats": Case("untagged-nodata", "error", "--nodata -1e+20", change=as_float(-1e20)),
+    "-9999 in floats": Case("untagged-nodata", "error", "--nodata -9999", "ms", as_float(-9999, 3)),
+    "zero border": Case("untagged-nodata", "warning", "--nodata 0", change=with_block(0)),
+    "dead band": Case("dead-band", "error", "MS green", "ms", dead),
+    "constant PAN": Case("flat-pan", "error", "constant", change=lambda p: np.full_like(p, 500)),
+    "saturation": Case("ceiling", "warning", "PAN 1", change=clipped),
+    "cut off below": Case("floor", "warning", "PAN 1", change=raised),
+    "8 bits in 16": Case("step", "note", "multiples of 8 in PAN", change=lambda p: p // 8 * 8),
+    "stretched": Case("stretched", "warning", "PAN 4", change=stretched),
+    "stripe": Case("stripes", "warning", "PAN 1", change=with_line(30)),
+    "dead line": Case("dead-lines", "warning", "PAN 1", change=with_line(None)),
+    "haze": Case("haze", "note", "green", "ms", lambda p: p + 4000),
+    "lone nodata": Case("lone-nodata", "warning", "PAN", change=lone, profile={"nodata": 0}),
+    "nodata in one file": Case("nodata-tags", "note", "ms.tif none", profile={"nodata": 0}),
+    "mostly nodata": Case("nodata-share", "note", "valid", change=with_block(0, 220), profile={"nodata": 0}),
+    "other place": Case("agreement", "error", "R2", change=mirrored),
+    "no names": Case("band-names", "note", "no names", "ms", names=()),
+    "other type": Case("dtype", "note", "PAN is float32", change=lambda p: p.astype(np.float32)),
+    "fewer bits": Case("depth", "note", "PAN uses 8 bits", change=lambda p: (p // 8).astype(np.uint8)),
+}  # fmt: skip
+
+ALSO = {
+    "constant PAN": {"agreement"},  # nothing of it is explained
+    "saturation": {"agreement"},
+    "zero border": {"agreement"},
+    "-9999 in floats": {"agreement", "dtype"},
+    "absurd value in floats": {"agreement", "dtype"},
+    "stretched": {"dtype", "ceiling", "floor", "depth"},
+    "8 bits in 16": set(),
+    "fewer bits": {"dtype"},
+    "lone nodata": {"nodata-tags", "untagged-nodata"},
+    "mostly nodata": {"nodata-tags"},
+    "other type": set(),
+    "haze": {"depth"},
+    "dead line": {"floor"},
+}  # fmt: skip
+"""What the change entails besides."""
+
+
+def test_a_clean_pair_has_nothing_wrong(scene) -> None:
+    facts = inspected(scene)
+    assert codes(facts) == ["sensor"]
+    assert facts["refused"] is None
+    assert facts["agreement"]["r2"] > 0.9
+    assert facts["sample"]["valid_share"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_fault_is_found_and_nothing_else(scene, case) -> None:
+    fault = CASES[case]
+    source, target = scene / f"{fault.file}.tif", scene / "faulty.tif"
+    names = fault.names if fault.file == "ms" else ()
+    edited(source, target, fault.change, names, **fault.profile or {})
+    facts = inspected(scene, **{fault.file: "faulty.tif"})
+    found = [f for f in facts["findings"] if f["code"] == fault.code]
+    assert [f["level"] for f in found[:1]] == [fault.level], facts["findings"]
+    assert fault.words in found[0]["text"]
+    assert set(codes(facts)) <= {"sensor", fault.code} | ALSO.get(case, set())
+
+
+def tagged(path: Path, when: str, **domains) -> None:
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=when, **domains)
+
+
+@pytest.mark.parametrize(
+    ("when", "level"),
+    [("2024-06-21 10:52:10", None), ("2024-06-21 11:10:00", "warning"), ("2024-07-01 10:52:07", "error")],
+)
+def test_another_time_of_acquisition(scene, when: str, level: str | None) -> None:
+    tagged(scene / "ms.tif", when)
+    found = [f["level"] for f in inspected(scene)["findings"] if f["code"] == "times"]
+    assert found == [level] * (level is not None)
+
+
+def test_a_ratio_that_the_sensor_does_not_have(scene) -> None:
+    assert "sensor-ratio" not in codes(inspected(scene, sensor="geoeye-1"))
+    assert "sensor-ratio" in codes(inspected(scene, sensor="landsat-8"))
+
+
+def test_a_mask_band_is_told(scene) -> None:
+    mask = np.full((1, 64, 64), 255, np.uint8)
+    edited(
+        scene / "ms.tif",
+        scene / "m.tif",
+        lambda p: np.concatenate([(p // 8).clip(1, 250).astype(np.uint8)[:, :64, :64], mask]),
+        NAMES,
+    )
+    with rasterio.open(scene / "m.tif", "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:4], rasterio.enums.ColorInterp.alpha]
+    facts = inspected(scene, ms="m.tif")
+    assert "alpha" in codes(facts)
+    assert facts["scene"]["bands"] == 4
+
+
+def test_lossy_compression_is_told(scene) -> None:
+    edited(scene / "pan.tif", scene / "jpeg.tif", lambda p: (p // 8).clip(0, 255).astype(np.uint8), compress="jpeg")
+    facts = inspected(scene, pan="jpeg.tif")
+    assert "lossy" in codes(facts) and facts["files"][0]["lossy"]
+    assert not facts["files"][1]["lossy"]
+
+
+@pytest.mark.parametrize(
+    ("shift", "align", "expected"),
+    [
+        (STILL, "auto", None),
+        (replace(STILL, rows=0.5), "auto", ("note", "shift")),
+        (replace(STILL, rows=2.5), "auto", ("warning", "shift")),
+        (replace(STILL, rows=0.5), "off", ("warning", "shift")),
+        (replace(STILL, rows=2.5, confident=False, confidence=0.2), "auto", ("note", "shift-unknown")),
+        (replace(STILL, varies=1.2), "auto", ("warning", "shift-varies")),
+        (replace(STILL, bands=(*STILL.bands[:3], (0.0, 0.9))), "auto", ("warning", "band-offsets")),
+    ],
+)
+def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, expected) -> None:
+    monkeypatch.setattr(register, "measure", lambda scene, seed=0, progress=None: shift)
+    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), PLAIN, score=False, align=align)
+    found = [(f["level"], f["code"]) for f in facts["findings"] if f["code"].startswith(("shift", "band-"))]
+    assert found == ([] if expected is None else [expected])
+    assert facts["shift"]["rows"] == shift.rows
+    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and shift.confident)
+
+
+def test_the_most_serious_comes_first(scene) -> None:
+    edited(scene / "ms.tif", scene / "faulty.tif", dead, NAMES, nodata=5)
+    levels = [f["level"] for f in inspected(scene, ms="faulty.tif")["findings"]]
+    assert levels == sorted(levels, key=check.LEVELS.index) and {"error", "note"} <= set(levels)
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_the_bands_are_those_of_their_pixels(scene) -> None:
+    facts = inspected(scene)
+    with rasterio.open(scene / "pan.tif") as dataset:
+        pan = dataset.read(1)[2:, 3:]  # the overlap
+    band = facts["bands"][0]
+    assert (band["minimum"], band["maximum"]) == (pan.min(), pan.max())
+    assert (band["mean"], band["std"]) == pytest.approx((pan.mean(), pan.std()), rel=0.01)
+    assert band["bits"] == int(pan.max()).bit_length()
+    assert band["dark"] == pytest.approx(np.percentile(pan, 0.1), abs=2)
+
+
+def test_overlap_of_both_footprints(scene) -> None:
+    overlap = inspected(scene)["overlap"]
+    assert (overlap["rows"], overlap["cols"]) == (255, 253)
+    assert overlap["pan_share"] == pytest.approx(255 * 253 / 256**2)
+    assert 0.95 < overlap["ms_share"] <= 1
+
+
+def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(check, "LOOKED_AT", 3)
+    monkeypatch.setattr("pansharpen_cli.fuse.BLOCK", 32)
+    monkeypatch.setattr("pansharpen_cli.fuse.MAX_BLOCKS", 3)
+    spec = simulate.Simulation(256, 256, 3, border=60.0)
+    simulate.write_scene(simulate.simulate(spec), tmp_path)
+    sample = inspected(tmp_path)["sample"]
+    assert 3 <= sample["blocks"] < sample["blocks_in_all"] == 64
+    assert sample["pixels"] <= sample["blocks"] * 32**2
+
+
+# Prediction ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [PLAIN, Options(method="gsa"), Options(adapt="off"), Options(adapt="fast")])
+def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
+    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), options)
+    predicted = facts["prediction"]
+    assert predicted["seconds"]["total"] == pytest.approx(
+        sum(v for k, v in predicted["seconds"].items() if k != "total")
+    )
+    stages = {"start", "fusing", "scoring"} | ({"fitting"} if options.method != "glpnet" else {"reading", "adapting"})
+    assert set(predicted["seconds"]) == stages | {"total"}
+    assert predicted["seconds"]["total"] > check.START_SECONDS
+    assert predicted["memory_bytes"] > 3e8
+    assert predicted["raw_bytes"] == 255 * 253 * 4 * 2
+    assert 0.2 * predicted["raw_bytes"] < predicted["stored_bytes"] < 1.2 * predicted["raw_bytes"]
+
+
+def test_more_tiles_at_once_take_more_memory(scene) -> None:
+    small, large = (
+        check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), replace(PLAIN, tile_size=side), score=False)
+        for side in (64, 256)
+    )
+    assert small["prediction"]["memory_bytes"] < large["prediction"]["memory_bytes"]
+    assert (small["method"]["tiles"], large["method"]["tiles"]) == (16, 1)
+
+
+# The command line ---------------------------------------------------------------------------------------------------
+
+
+def inventory(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+REFUSED = {
+    "swapped": "ms.tif pan.tif",
+    "missing": "none.tif ms.tif",
+    "same resolution": "pan.tif pan.tif",
+    "bidx": "pan.tif ms.tif --bidx 9",
+    "window": "pan.tif ms.tif --window 9000,0,5,5",
+    "method": "pan.tif ms.tif --method nosuch",
+    "device": "pan.tif ms.tif --device cuda:77",
+    "sensor": "pan.tif ms.tif --sensor nosuch",
+    "adapt": "pan.tif ms.tif --weights nosuch.safetensors",
+    "nodata": "pan.tif ms.tif --nodata 0.5",
+    "all nodata": "pan.tif blank.tif",
+    "window of nodata": "pan.tif part.tif --window 0,0,80,80",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_as_fuse_refuses(scene, run, case: str) -> None:
+    edited(scene / "ms.tif", scene / "blank.tif", np.zeros_like, NAMES, nodata=0)
+    edited(scene / "ms.tif", scene / "part.tif", with_block(0, 30), NAMES, nodata=0)
+    arguments = REFUSED[case].split()
+    if "--method" not in arguments and "--weights" not in arguments:
+        arguments += ["--method", "none"]
+    fused = run("fuse", *arguments, "-o", "out.tif")
+    checked = run("check", *arguments)
+    planned = run("fuse", *arguments, "-o", "out.tif", "--dry-run")
+    assert fused.code == checked.code == planned.code == 2
+    assert fused.errors == checked.errors == planned.errors
+    facts = json.loads(run("check", *arguments, "--json").out)
+    assert f"error: {facts['refused']}" == fused.errors[0]
+
+
+def test_a_window_with_few_valid_pixels_is_not_refused(scene, run) -> None:
+    edited(scene / "ms.tif", scene / "part.tif", with_block(0, 30), NAMES, nodata=0)
+    command = ["check", "pan.tif", "part.tif", "--method", "none", "--window", "0,0,130,130", "--json"]
+    result = run(*command)
+    assert result.code == 0 and json.loads(result.out)["output"]["rows"] < 130
+
+
+@pytest.mark.parametrize(("case", "code"), [("swapped", "swapped"), ("same resolution", "same-resolution")])
+def test_a_refusal_is_explained(scene, run, case: str, code: str) -> None:
+    result = run("check", *REFUSED[case].split(), "--json")
+    assert code in codes(json.loads(result.out))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-o pan.tif", "-o there.tif", "-o no/such.tif", "-o out.tif --co NO=SENSE", "-o out.tif --driver PNG",
+     "-o out.tif --report out.doc", "-o out.tif --quicklook out.tif"],
+)  # fmt: skip
+def test_a_dry_run_refuses_what_could_not_be_written(scene, run, arguments: str) -> None:
+    (scene / "there.tif").touch()
+    before = inventory(scene)
+    command = ["fuse", "pan.tif", "ms.tif", "--method", "none", *arguments.split()]
+    planned = run(*command, "--dry-run")
+    assert inventory(scene) == before
+    fused = run(*command)
+    assert planned.code == fused.code == 2
+    assert planned.errors == fused.errors
+
+
+@pytest.mark.parametrize("extra", ["", "--driver COG --overwrite --report r.html --quicklook q.png"])
+def test_a_dry_run_prints_the_plan_and_writes_nothing(scene, run, extra: str) -> None:
+    before = inventory(scene)
+    command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "none", "--dry-run", *extra.split()]
+    text, machine = run(*command), run(*command, "--json")
+    assert text.code == machine.code == 0
+    assert "out.tif" in text.out and "about" in text.out
+    facts = json.loads(machine.out)
+    assert (facts["schema"], facts["kind"]) == (check.SCHEMA, "plan")
+    assert facts["output"]["path"] == "out.tif" and facts["bands"] is None
+    assert inventory(scene) == before
+
+
+def test_the_report_fits_the_terminal_and_says_what_json_says(scene, run) -> None:
+    command = ["check", "pan.tif", "ms.tif", "--method", "none"]
+    text, machine = run(*command), run(*command, "--json")
+    assert text.code == machine.code == 0 and not text.err
+    assert max(map(len, text.out.splitlines())) <= report.WIDTH
+    facts = json.loads(machine.out)
+    assert facts["schema"] == check.SCHEMA and facts["refused"] is None
+    keys = {"schema", "version", "kind", "refused", "files", "scene", "overlap", "sample", "bands", "agreement",
+            "shift", "method", "adaptation", "output", "prediction", "findings"}  # fmt: skip
+    assert set(facts) == keys
+    for words in ("ratio", "offset", "overlap", "agreement", "shift", "memory", "time", "ceiling", "note"):
+        assert words in text.out
