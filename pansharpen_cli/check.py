@@ -23,7 +23,7 @@ from .grid import Window, intersect, is_empty
 from .job import Output, Pair, check_targets, scene_facts
 from .moments import Moments
 from .report import byte_size
-from .scene import Scene, Source, bounded_cache, metadata, open_raster
+from .scene import CUSTOMARY_NODATA, Scene, Source, bounded_cache, metadata, open_raster
 from .tiles import plan_tiles
 from .writer import SceneWriter, gdal_messages, parse_creation_options
 
@@ -63,9 +63,6 @@ TILE_BYTES = {
     "networks": (320, 45),
 }
 """Bytes per PAN pixel of a tile in the making: of all bands together, and per band; by network."""
-
-_KNOWN_FILLS = (-9999.0, -99999.0, -32768.0, -32767.0, -999.0)
-"""Values that stand for nodata by custom."""
 
 _ABSURD = 1e15
 """No radiance is that large."""
@@ -547,7 +544,7 @@ def _fill_candidates(scene: Scene) -> dict[str, list[float]]:
     made = {}
     for source in (scene.pan, *scene.ms):
         dtype = _dtype(source, 0)
-        values = {0.0, *_KNOWN_FILLS, *(t for t in tagged if t == t)}
+        values = {0.0, *CUSTOMARY_NODATA, *(t for t in tagged if t == t)}
         if dtype.kind in "iu":
             info = np.iinfo(dtype)
             values |= {float(info.max)} if dtype.itemsize == 2 and dtype.kind == "u" else set()
@@ -666,7 +663,7 @@ def _fills(bands: Sequence[_Band]) -> dict[float, float]:
     found = {}
     for value in set().union(*(b.blank for b in bands)):
         share = min(b.blank.get(value, 0) / max(b.pixels, 1) for b in bands)
-        if share > 0.002 or (value in _KNOWN_FILLS and bands[0].dtype.kind == "f"):
+        if share > 0.002 or (value in CUSTOMARY_NODATA and bands[0].dtype.kind == "f"):
             found[value] = share
     if bands[0].dtype.kind == "f":
         found |= {float(v): 0.0 for b in bands for v in b.levels[np.abs(b.levels) >= _ABSURD][:3]}
@@ -676,7 +673,7 @@ def _fills(bands: Sequence[_Band]) -> dict[float, float]:
 def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
     for value, share in sorted(fills.items()):
         areas = f"areas of {value:g} in all bands ({share:.1%} of the pixels)" if share else f"values of {value:g}"
-        level = found.error if value in _KNOWN_FILLS or abs(value) >= _ABSURD else found.warning
+        level = found.error if value in CUSTOMARY_NODATA or abs(value) >= _ABSURD else found.warning
         level(
             "untagged-nodata",
             f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {value:g}",

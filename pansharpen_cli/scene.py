@@ -159,7 +159,8 @@ class Source:
                 return
 
 
-_CUSTOMARY = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
+CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
+"""Values that stand for nodata by custom."""
 _SHARED = 3
 
 
@@ -174,7 +175,7 @@ def untagged_nodata(pixels: np.ndarray) -> float | None:
     low, high = float(pixels.min()), float(pixels.max())
     thin = pixels[:: max(1, pixels.size // 1000)]
     for odd in (low, high):
-        known, reach = odd in _CUSTOMARY, 3.0 if odd < 0 else 1000.0
+        known, reach = odd in CUSTOMARY_NODATA, 3.0 if odd < 0 else 1000.0
         if not known and ((thin != odd) & (np.abs(thin - thin.dtype.type(odd)) < 0.7 * (high - low))).any():
             continue  # spares the look at every value
         rest = pixels[pixels != odd]
