@@ -8,7 +8,8 @@ intensity. PAN is then sampled again at the shift found, so that in the end the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from . import physics, tailor
 from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, part_of, quiet, spans_of
-from .grid import Window, is_empty, widened
+from .grid import Window, widened
 from .physics import Axis
 from .scene import Scene
 from .tiles import plan_tiles
@@ -31,7 +32,11 @@ TILE = 64
 _TRIED = 48
 """Blocks of a large scene that are looked into for valid pixels."""
 
-_ROUNDS = 6
+LEAST = 0.25
+"""PAN pixels from which on a shift counts: what is less may be noise."""
+
+_ROUNDS, _SWEEPS = 6, 6
+"""At most so many rounds for the shift, and so many over the bands for their offsets."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,32 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
         if not blocks:
             return Shift(0.0, 0.0, 0.0, False, 0)
         return _measured(scene, axes, blocks, _Frequencies(size))
+
+
+def is_off(found: Shift) -> bool:
+    """Whether a shift is to be relied on and large enough to be corrected."""
+    return found.confident and math.hypot(found.rows, found.cols) >= LEAST
+
+
+def described(shift: Point) -> str:
+    return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
+
+
+def remarks(found: Shift, corrected: bool) -> list[str]:
+    """What a user ought to know of a measured shift, a line each."""
+    notes, size = [], math.hypot(found.rows, found.cols)
+    off = f"{described((found.rows, found.cols))} off its georeferencing"
+    if is_off(found):
+        done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
+        notes.append(f"the MS lies {off}: {done}")
+    elif size >= 1:
+        notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
+    if found.confident and found.varies >= 1:
+        notes.append(f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; one for all is used")
+    for band, offset in enumerate(found.bands, 1):
+        if found.confident and math.hypot(*offset) >= 1:
+            notes.append(f"MS band {band} lies {described(offset)} off the other bands")
+    return notes
 
 
 @dataclass
@@ -170,6 +201,11 @@ class _Frequencies:
         weights[:, 1 : (size + 1) // 2] *= 2  # these stand for their mirror images as well
         self.weights = weights.float()
 
+    def moved(self, displacements: Tensor) -> Tensor:
+        """What spectra are multiplied with to move their images back by displacements (n, 2) in MS pixels."""
+        turns = displacements[:, 0, None, None] * self.rows[:, None] + displacements[:, 1, None, None] * self.cols
+        return torch.exp(2j * np.pi * turns)
+
     def at(self, cross: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Correlation (..., rows, cols) at displacements in MS pixels, of weighted cross-spectra."""
         e_rows = torch.exp(2j * np.pi * torch.outer(rows, self.rows)).to(cross.dtype)
@@ -246,6 +282,7 @@ class _Found:
     tiles: Tensor
     trust: Tensor
     stats: _Statistics
+    pan: Tensor
 
 
 def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies) -> Shift:
@@ -256,7 +293,7 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
         pan = torch.cat([_pan_spectra(b, axes, gain, at) for b in blocks])
-        found = _round(_Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
+        found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
         if found.step.abs().max() < 0.005:
             break
     assert found is not None
@@ -275,7 +312,8 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         float(found.shift.abs().max() <= SEARCH + 0.5),
     )
     confidence = min(1.0, max(0.0, min(signs)))
-    rows, cols = (round(float(v), 2) + 0.0 for v in found.shift)
+    named = confidence >= 0.1
+    rows, cols = (round(float(v), 2) + 0.0 if named else 0.0 for v in found.shift)
     kept = (trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
     shown = torch.cat([places, found.tiles], 1)[kept]
     return Shift(
@@ -290,7 +328,7 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
     )
 
 
-def _round(stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before: _Found | None) -> _Found:
+def _round(pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before: _Found | None) -> _Found:
     """One round: the scene's displacement, and that of each tile by the intensity that fits the scene best."""
     first = before is None
     shift = torch.zeros(2, dtype=torch.float64) if before is None else before.shift
@@ -300,7 +338,9 @@ def _round(stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before:
     energy, products, cross = stats.sums(agreement / (stats.energy + stats.energy.median()).clamp(min=1e-12))
     start, distinct = torch.zeros(2, dtype=torch.float64), 1.0 if before is None else before.distinct
     if first:
-        grids = [torch.arange(-int(-(-4 * SEARCH // r)), int(-(-4 * SEARCH // r)) + 1).double() / 4 for r in ratio.tolist()]
+        grids = [
+            torch.arange(-int(-(-4 * SEARCH // r)), int(-(-4 * SEARCH // r)) + 1).double() / 4 for r in ratio.tolist()
+        ]
         surface = _explained(energy, products, frequencies.at(cross, *grids))
         (start,), (top,) = _peaks(surface[None], *grids)
         far = torch.hypot(grids[0][:, None] - start[0], grids[1] - start[1]) > 1
@@ -316,7 +356,7 @@ def _round(stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before:
     likeness = torch.where(possible > 0, tops / possible.clamp(min=1e-12), 0.0).clamp(0, 0.99)
     trust = (likeness.square() / (1 - likeness.square())).clamp(max=4)
     step = -moved * ratio
-    return _Found(shift + step, step, float(r2), distinct, shift - each * ratio, trust, stats)
+    return _Found(shift + step, step, float(r2), distinct, shift - each * ratio, trust, stats, pan)
 
 
 def _place(axes: tuple[Axis, Axis], block: _Block, corner: tuple[int, int], size: int) -> Point:
@@ -344,19 +384,29 @@ def _variation(places: Tensor, shifts: Tensor, weights: Tensor) -> float:
 
 
 def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Point, ...]:
-    """Offset of each band from the best weighted sum of the others, in PAN pixels; NaN where these explain little."""
+    """Offset of each band from the middle of all, in PAN pixels; NaN where the others and PAN explain little of it.
+
+    Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again.
+    """
     bands = ms.shape[1]
-    if bands < 2:
-        return ((0.0, 0.0),)
-    weights = found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)
-    products = (found.stats.products * weights[:, None, None]).sum(0)
-    offsets = []
-    for band in range(bands):
-        others = [b for b in range(bands) if b != band]
-        cross = torch.einsum("t,trc,tbrc->brc", weights.to(ms.dtype), ms[:, band].conj(), ms[:, others])
-        at = frequencies.at(cross * frequencies.weights, _NEAR, _NEAR)
-        surface = _explained(products[band, band], products[others][:, others], at)
-        (moved,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
-        known = r2 > 0.1 and moved.abs().max() < _NEAR[-1]
-        offsets.append(tuple(round(float(v), 2) + 0.0 if known else float("nan") for v in moved * ratio))
-    return tuple(offsets)
+    weights = (found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)).to(ms.dtype)
+    images = torch.cat([ms, found.pan[:, None]], 1)
+    products = torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
+    moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
+    for _ in range(_SWEEPS):
+        for band in range(bands):
+            others = [b for b in range(len(products)) if b != band and (b == bands or known[b])]
+            if not others:
+                continue
+            turned = frequencies.moved(moved[others]).to(products.dtype)
+            normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
+            energy = products[band, band].sum().real.double()
+            surface = _explained(energy, normal, frequencies.at(products[band, others] * turned, _NEAR, _NEAR))
+            (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
+            known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
+            moved[band] = -at
+    offsets = -(moved[:bands] - moved[:bands][known].median(0).values) * ratio if any(known) else moved
+    return tuple(
+        (round(float(r), 2) + 0.0, round(float(c), 2) + 0.0) if k else (float("nan"),) * 2
+        for (r, c), k in zip(offsets, known, strict=True)
+    )

@@ -23,7 +23,7 @@ LAYERS = (
     ("scene", "classical", "weights"),
     ("writer", "tailor", "gallery"),
     ("fuse", "charts"),
-    ("assess", "report"),
+    ("assess", "report", "register"),
     ("job", "stacks"),
     ("batch", "samples"),
     ("objective",),
