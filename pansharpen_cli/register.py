@@ -120,7 +120,7 @@ def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progre
     sides = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
     side = -(-max(sides) // -(-max(sides) // BLOCK))
     least = min(min(side, n) / a.ratio for n, a in zip(sides, axes, strict=True))
-    size = next((n for n in (TILE, TILE // 2, TILE // 4) if least >= 1.5 * n), 0)
+    size = next((n for n in (TILE, TILE // 2) if least >= 1.5 * n), TILE // 4 if least >= TILE // 3 - 1 else 0)
     windows = [t.core for t in plan_tiles(scene.full, side)] if size else []
     if len(windows) > MAX_BLOCKS:
         windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]
@@ -297,35 +297,43 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         if found.step.abs().max() < 0.005:
             break
     assert found is not None
-    places = torch.tensor([_place(axes, b, corner, len(b.tapers[0])) for b in blocks for corner in b.corners])
-    trust, off = found.trust, found.tiles - found.shift
-    total = trust.sum().clamp(min=1e-9)
-    agreeing = float((trust * ((off / ratio).abs().amax(1) < _AGREES)).sum() / total)
-    count = float(total**2 / trust.square().sum().clamp(min=1e-9))
-    error = float(((trust[:, None] * off.square()).sum(0) / total).sqrt().max()) / (max(count, 1.0) / 2) ** 0.5
-    signs = (
-        (agreeing - 0.4) / 0.4,
-        (found.r2 - 0.05) / 0.45,
-        found.distinct / 0.15,
-        (0.3 - error) / 0.2,
-        count / 4,
-        float(found.shift.abs().max() <= SEARCH + 0.5),
-    )
-    confidence = min(1.0, max(0.0, min(signs)))
-    named = confidence >= 0.1
-    rows, cols = (round(float(v), 2) + 0.0 if named else 0.0 for v in found.shift)
-    kept = (trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
-    shown = torch.cat([places, found.tiles], 1)[kept]
+    size = blocks[0].tapers.shape[-1]
+    places = torch.tensor([_place(axes, b, corner, size) for b in blocks for corner in b.corners]).double()
+    off = found.tiles - found.shift
+    weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
+    smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
+    confidence = _confidence(found, found.tiles - smooth, ratio)
+    rows, cols = (round(float(v), 2) + 0.0 if confidence >= 0.1 else 0.0 for v in found.shift)
+    kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
+    shown = torch.cat([places, found.tiles], 1)[kept].tolist()
     return Shift(
         rows,
         cols,
         round(confidence, 2),
         confidence >= 0.5,
-        int(kept.sum()),
-        round(_variation(shown[:, :2], shown[:, 2:], trust[kept]), 2),
-        tuple((round(r, 1), round(c, 1), round(y, 2), round(x, 2)) for r, c, y, x in shown.tolist()),
+        len(shown),
+        round(varies, 2) if confidence >= 0.1 else 0.0,
+        tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
     )
+
+
+def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:
+    """The weakest of what speaks for a shift; `off` are those of the tiles from it, in PAN pixels (tiles, 2)."""
+    total = found.trust.sum().clamp(min=1e-9)
+    count = float(total.square() / found.trust.square().sum().clamp(min=1e-9))
+    agreeing = float((found.trust * ((off / ratio).abs().amax(1) < _AGREES)).sum() / total)
+    scatter = float(((found.trust[:, None] * off.square()).sum(0) / total).sqrt().max())
+    error = scatter / (max(count, 1.0) / 2) ** 0.5  # tiles overlap
+    signs = (
+        (agreeing - 0.4) / 0.4,
+        (found.r2 - 0.05) / 0.45,
+        found.distinct / 0.15,
+        (0.15 - error) / 0.1,
+        count / 4,
+        float(found.shift.abs().max() <= SEARCH + 0.5),
+    )
+    return min(1.0, max(0.0, min(signs)))
 
 
 def _round(pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before: _Found | None) -> _Found:
@@ -368,19 +376,17 @@ def _place(axes: tuple[Axis, Axis], block: _Block, corner: tuple[int, int], size
     return rows, cols
 
 
-def _variation(places: Tensor, shifts: Tensor, weights: Tensor) -> float:
-    """How far apart a plane through the tiles' shifts puts two of them, less what their scatter makes of it."""
-    if len(places) < 6:
-        return 0.0
-    design = torch.cat([torch.ones(len(places), 1, dtype=torch.float64), places - places.mean(0)], 1)
-    design[:, 1:] /= design[:, 1:].abs().amax().clamp(min=1e-9)
+def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+    """A plane through the tiles' shifts, at the tiles (tiles, 2), and by how much it puts two of them apart, less what
+    their scatter makes of it."""
+    around = places - places.mean(0)
+    design = torch.cat([torch.ones(len(places), 1, dtype=torch.float64), around / around.abs().amax().clamp(min=1)], 1)
     root = weights.sqrt()[:, None]
-    plane = torch.linalg.lstsq(design * root, shifts * root, driver="gelsd").solution
-    smooth = design @ plane
+    smooth = design @ torch.linalg.lstsq(design * root, shifts * root, driver="gelsd").solution
     spread = (smooth.amax(0) - smooth.amin(0)).square().sum()
-    rest = (weights[:, None] * (shifts - smooth).square()).sum() / weights.sum()
-    count = weights.sum() ** 2 / weights.square().sum()
-    return float((spread - 24 * rest / count).clamp(min=0).sqrt())
+    scatter = (weights[:, None] * (shifts - smooth).square()).sum() / weights.sum().clamp(min=1e-9)
+    count = weights.sum().square() / weights.square().sum().clamp(min=1e-9)
+    return smooth, float((spread - 24 * scatter / count.clamp(min=1)).clamp(min=0).sqrt())
 
 
 def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Point, ...]:
@@ -405,7 +411,8 @@ def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: T
             (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
             known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
             moved[band] = -at
-    offsets = -(moved[:bands] - moved[:bands][known].median(0).values) * ratio if any(known) else moved
+    offsets = -moved[:bands] * ratio
+    offsets -= offsets[known].quantile(0.5, dim=0) if any(known) else 0.0
     return tuple(
         (round(float(r), 2) + 0.0, round(float(c), 2) + 0.0) if k else (float("nan"),) * 2
         for (r, c), k in zip(offsets, known, strict=True)
