@@ -181,8 +181,12 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
         with open_raster(path) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
         if "ALIGN" in tags and tags.get("MS") == _names(s.label for s in scene.ms):
-            rows, cols = tags.get("ALIGN_SHIFT", "0 0").split()
-            shifts.setdefault((float(rows), float(cols)), path)
+            try:
+                rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
+            except ValueError:
+                continue  # not ours
+            if max(abs(rows), abs(cols)) <= 2 * register.SEARCH:
+                shifts.setdefault((rows, cols), path)
     return next(iter(shifts.items())) if len(shifts) == 1 else None
 
 

@@ -96,7 +96,9 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
     elif size >= 1:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
     if found.confident and found.varies >= 1:
-        notes.append(f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; one for all is used")
+        notes.append(
+            f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
+        )
     for band, offset in enumerate(found.bands, 1):
         if found.confident and math.hypot(*offset) >= 1:
             notes.append(f"MS band {band} lies {described(offset)} off the other bands")
