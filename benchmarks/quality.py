@@ -59,7 +59,8 @@ Maker = Callable[[Path, Path, Path], None]
 
 def ours(method: str, adapt: str = "off") -> Maker:
     def make(pan: Path, ms: Path, out: Path) -> None:
-        job.fuse_scene(job.Pair(str(pan), [str(ms)]), job.Output(out), Options(method=method, adapt=adapt), score=False)
+        options = Options(method=method, adapt=adapt, align="off")  # as the other tools see the pair
+        job.fuse_scene(job.Pair(str(pan), [str(ms)]), job.Output(out), options, score=False)
 
     return make
 
@@ -128,7 +129,7 @@ def measure(folder: Path, level: str, make: Maker) -> dict:
         try:
             make(pan, ms, out)
             seconds = time.perf_counter() - started
-            against_pan = job.evaluate([str(out)], job.Pair(str(pan), [str(ms)], {"extent": "pan"}))
+            against_pan = job.evaluate([str(out)], job.Pair(str(pan), [str(ms)], {"extent": "pan"}), align="off")
             quality = against_pan["results"][0]["quality"]
             row = {"seconds": seconds}
             if level == "full":

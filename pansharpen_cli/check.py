@@ -95,11 +95,10 @@ class Findings(list[Finding]):
 # The two reports
 
 
-def check(pair: Pair, options: Options, score: bool = True, align: str = "auto", progress: Progress = quiet) -> dict:
+def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
-    What `fuse` would refuse is in `refused`, with its words; then only what the files' headers say is known. `align`:
-    what `fuse --align` is going to be.
+    What `fuse` would refuse is in `refused`, with its words; then only what the files' headers say is known.
     """
     found = Findings()
     facts = _frame("check")
@@ -112,8 +111,7 @@ def check(pair: Pair, options: Options, score: bool = True, align: str = "auto",
             facts["bands"] = [_band_facts(band) for band in look.bands]
             facts["agreement"] = look.agreement()
             _judge_pixels(scene, look, facts, found)
-            facts["shift"] = _shift(scene, options.seed, align, progress, found)
-            facts |= _predict(scene, look, options, score, None, progress, found)
+            facts |= _fused(scene, look, options, score, None, progress, found)
             _judge_scene(scene, found)
         for message in said.notes():
             found.warning("gdal", message)
@@ -138,7 +136,7 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
         _describe(facts, scene, pair, options, found)
         look = _look(scene, options.seed, progress, survey=False)
         facts["sample"] = look.facts()
-        facts |= _predict(scene, look, options, score, output, progress, found)
+        facts |= _fused(scene, look, options, score, output, progress, found)
         _judge_scene(scene, found)
     for message in said.notes():
         found.warning("gdal", message)
@@ -732,16 +730,14 @@ def _judge_depth(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
 # Registration
 
 
-def _shift(scene: Scene, seed: int, align: str, progress: Progress, found: Findings) -> dict | None:
+def _shift(scene: Scene, options: Options, progress: Progress, found: Findings) -> dict:
     """The measured shift as facts, with what `fuse --align` does about it."""
-    try:
-        shift = register.measure(scene, seed=seed, progress=progress)
-    except InputError as error:
-        found.note("shift-unknown", f"the shift of the MS against PAN could not be measured: {error}")
-        return None
+    shift, align = register.measure(scene, seed=options.seed, progress=progress), options.align
     size = math.hypot(shift.rows, shift.cols)
     if not shift.confident:
         action = "nothing: it is not certain enough"
+    elif not register.is_off(shift):
+        action = "nothing: it is within what may be noise"
     elif align == "auto":
         action = "moves the MS by it"
     else:
@@ -752,7 +748,7 @@ def _shift(scene: Scene, seed: int, align: str, progress: Progress, found: Findi
             f"no certain measure of the shift of the MS against PAN (confidence {shift.confidence:.2f}, "
             f"{shift.tiles} tiles): too little detail, or the two show different things",
         )
-    elif size >= 0.25:
+    elif register.is_off(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
             level = found.warning if size >= 1 else found.note
@@ -776,12 +772,29 @@ def _shift(scene: Scene, seed: int, align: str, progress: Progress, found: Findi
 # What the run will take
 
 
-def _predict(
+def _fused(
     scene: Scene, look: _Look, options: Options, score: bool, output: Output | None, progress: Progress, found: Findings
+) -> dict:
+    """How fusing begins, with the shift of the MS, and what the rest will take."""
+    clock = time.perf_counter()
+    shift = _shift(scene, options, progress, found)
+    aligning = {"aligning": time.perf_counter() - clock} if options.align != "off" else {}
+    return {"shift": shift} | _predict(scene, look, options, score, output, aligning, progress, found)
+
+
+def _predict(
+    scene: Scene,
+    look: _Look,
+    options: Options,
+    score: bool,
+    output: Output | None,
+    known: dict[str, float],
+    progress: Progress,
+    found: Findings,
 ) -> dict:
     """Method, output and prediction: a part of the scene is adapted to, fused, written and scored for a trial.
 
-    Raises InputError where `fuse` would refuse.
+    `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
     """
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
     pixels = rows * cols
@@ -792,7 +805,7 @@ def _predict(
     seconds |= {"fusing": trial.fusing * busy}
     if score:
         seconds["scoring"] = trial.scoring * busy
-    seconds = {"start": START_SECONDS} | seconds
+    seconds = {"start": START_SECONDS} | known | seconds
     raw = pixels * scene.bands * np.dtype(scene.dtype).itemsize
     stored = int(trial.stored * pixels * look.valid_share)
     tile = max(options.tile_size, 2 * fit.fuser.overlap)

@@ -40,6 +40,12 @@ class Adapt(StrEnum):
     best = "best"
 
 
+class Align(StrEnum):
+    auto = "auto"
+    off = "off"
+    measure = "measure"
+
+
 class Extent(StrEnum):
     intersection = "intersection"
     pan = "pan"
@@ -63,6 +69,9 @@ def _main(
 Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
 Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
+Alignment = Annotated[
+    Align, typer.Option(help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Method = Annotated[
     str, typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs.")
@@ -109,6 +118,7 @@ def fuse(
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
+    align: Alignment = Align.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
     driver: Annotated[str, typer.Option(help="GTiff or COG.")] = "GTiff",
@@ -138,7 +148,9 @@ def fuse(
         "dtype": _dtype(dtype),
     }
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
-    options = job.Options(method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
+    options = job.Options(
+        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
+    )
     with _Progress(quiet, verbose) as progress:
         if dry_run:
             from . import check as checking
@@ -169,6 +181,7 @@ def check(
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
+    align: Alignment = Align.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
     score: Score = True,
@@ -190,7 +203,9 @@ def check(
         "bbox": _bounds(bbox),
         "dtype": _dtype(dtype),
     }
-    options = job.Options(method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed)
+    options = job.Options(
+        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
+    )
     with _Progress(quiet, verbose) as progress:
         facts = checking.check(job.Pair(pan, ms, open_options), options, score, progress=progress)
     _print_check(facts, as_json, quiet)
@@ -224,6 +239,7 @@ def evaluate(
     ] = None,
     sensor: Sensor = "auto",
     bidx: Bidx = None,
+    align: Alignment = Align.auto,
     nodata: Nodata = None,
     maps: Annotated[
         Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
@@ -243,8 +259,8 @@ def evaluate(
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     job = _heavy()
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
-    if reference is not None and (sensor != "auto" or bidx):
-        raise InputError("--sensor and --bidx belong to --pan and --ms; a reference is compared band by band")
+    if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
+        raise InputError("--sensor, --bidx and --align belong to --pan and --ms; a reference is compared band by band")
     if not wald and (adapt != Adapt.fast or device != "auto"):
         raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
     kind = "wald" if wald else "full" if reference is None else "reference"
@@ -262,13 +278,13 @@ def evaluate(
         if reference is not None:
             facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata)
         elif wald:
-            options = job.Options(adapt=adapt.value, device=device)
+            options = job.Options(adapt=adapt.value, device=device, align=align.value)
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
             pair = job.Pair(pan or "", ms or (), open_options)
             facts = job.evaluate_wald(pair, names, options, peak, output, progress)
         else:
             pair = job.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
-            facts = job.evaluate(fused or (), pair, output, progress)
+            facts = job.evaluate(fused or (), pair, output, progress, align.value)
     below = job.shortfalls(facts, limits)
     _print(facts, as_json, quiet, as_csv)
     if below:

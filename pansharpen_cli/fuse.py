@@ -617,6 +617,7 @@ class Options:
     precision: str = "auto"
     tile_size: int = 512
     seed: int = 0
+    align: str = "auto"
 
 
 @dataclass

@@ -8,8 +8,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, gallery, report, weights
+from . import __version__, assess, classical, fuse, gallery, register, report, weights
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
 from .grid import Grid, Window
 from .models import REGISTRY
-from .scene import Scene, bounded_cache
+from .scene import Scene, bounded_cache, open_raster
 from .writer import (
+    PROVENANCE,
     SceneWriter,
     check_target,
     gdal_messages,
@@ -92,9 +93,13 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    with gdal_messages() as said, pair.open() as scene:
+    with gdal_messages() as said, ExitStack() as stack:
+        scene = stack.enter_context(pair.open())
         check_targets(output, scene)
         illustrated = _is_html(output.report)
+        clock = time.perf_counter()
+        scene, registration = _registered(scene, pair, options, stack, progress=progress)
+        aligning = time.perf_counter() - clock
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -117,9 +122,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
             scene.check_unchanged()
             picture = report.quicklook(written, scene.band_names) if output.quicklook else None
-            seconds = dict(fit.seconds or {}) | {"fusing": fused_seconds, "scoring": score_seconds}
+            seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
-            facts["comparison"] = comparison
+            facts |= {"comparison": comparison, "registration": registration}
             writer.commit(_provenance(facts))
     facts["warnings"] += said.notes()
     facts["seconds"]["total"] = time.perf_counter() - started
@@ -140,6 +145,60 @@ def check_targets(output: Output, scene: Scene) -> None:
     _is_html(output.report)
     for target in targets:
         check_target(target, scene.files(), output.overwrite)
+
+
+ALIGN = ("auto", "off", "measure")
+
+
+def _registered(
+    scene: Scene, pair: Pair, options: Options, stack: ExitStack, files: Sequence[str] = (), progress: Progress = quiet
+) -> tuple[Scene, dict | None]:
+    """The scene, opened again with its MS moved where `align` corrects it, and what the report says of it.
+
+    Of fused `files` to be measured, the shift that they were aligned by counts more than what is measured.
+    """
+    if options.align not in ALIGN:
+        raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
+    if options.align == "off":
+        return scene, None
+    recorded = _recorded_shift(files, scene) if options.align == "auto" else None
+    if recorded is not None:
+        shift, source = recorded
+        applied = shift
+        facts: dict = {}
+        notes = [f"the MS is moved by {register.described(shift)}, as for {source}"] if any(shift) else []
+    else:
+        found, source = register.measure(scene, options.seed, progress), "measured"
+        shift = (found.rows, found.cols)
+        applied = shift if options.align == "auto" and register.is_off(found) else (0.0, 0.0)
+        facts = {k: v for k, v in asdict(found).items() if k not in ("rows", "cols")}
+        notes = register.remarks(found, any(applied))
+    facts = {"mode": options.align, "source": source, "shift": list(shift), "applied": list(applied)} | facts
+    if any(applied):
+        moved = replace(pair, open_options={**pair.open_options, "shift": applied})
+        scene = stack.enter_context(moved.open())
+    scene.warnings.extend(notes)
+    return scene, facts
+
+
+def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:
+    """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ."""
+    shifts: dict[tuple[float, float], str] = {}
+    for path in files:
+        with open_raster(path) as dataset:
+            tags = dataset.tags(ns=PROVENANCE)
+        if "ALIGN" in tags and tags.get("MS") == _names(s.label for s in scene.ms):
+            try:
+                rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
+            except ValueError:
+                continue  # not ours
+            if max(abs(rows), abs(cols)) <= 2 * register.SEARCH:
+                shifts.setdefault((rows, cols), path)
+    return next(iter(shifts.items())) if len(shifts) == 1 else None
+
+
+def _names(paths: Iterable[str]) -> str:
+    return " ".join(os.path.basename(p) for p in dict.fromkeys(paths))
 
 
 @dataclass(frozen=True)
@@ -168,14 +227,21 @@ class _Result:
 
 
 def evaluate(
-    files: Sequence[str], pair: Pair, output: EvaluationOutput = EvaluationOutput(), progress: Progress = quiet
+    files: Sequence[str],
+    pair: Pair,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+    align: str = "auto",
 ) -> dict:
     """Full-resolution figures of any files on the PAN grid, ranked by HQNR: the facts of an evaluation.
 
-    Each is scored on the part of the scene that it covers. Raises InputError if one does not fit the scene.
+    Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
+    that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
-    with gdal_messages() as said, pair.open() as scene:
+    with gdal_messages() as said, ExitStack() as stack:
+        scene = stack.enter_context(pair.open())
         _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)
+        scene, registration = _registered(scene, pair, Options(align=align), stack, files, progress)
 
         expected: dict[Window, float | None] = {}
 
@@ -192,7 +258,8 @@ def evaluate(
             return _Result(path, path, _quality(score, scene, expected[raster.window]), score, scene.pan_grid, show)
 
         results = [result(path) for path in dict.fromkeys(files)]
-        return _finish("full", results, output, scene, [*scene.warnings, *said.notes()], FULL_MAPS)
+        notes = [*scene.warnings, *said.notes()]
+        return _finish("full", results, output, scene, notes, FULL_MAPS, registration)
 
 
 def evaluate_against(
@@ -238,9 +305,11 @@ def evaluate_wald(
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
-    with gdal_messages() as said, pair.open() as scene, tempfile.TemporaryDirectory(prefix="pansharpen-") as temporary:
+    with gdal_messages() as said, ExitStack() as stack:
+        scene = stack.enter_context(pair.open())
         _check_outputs(output, scene.files(), names, REFERENCE_MAPS)
-        folder = Path(temporary)
+        scene, registration = _registered(scene, pair, options, stack, progress=progress)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
         low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name, "dtype": scene.dtype})
@@ -263,7 +332,7 @@ def evaluate_wald(
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
-            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS)
+            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration)
 
 
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
@@ -347,6 +416,7 @@ def _finish(
     scene: Scene | None,
     warnings: Sequence[str],
     maps: Sequence[str],
+    registration: dict | None = None,
 ) -> dict:
     """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
     if scene is not None:
@@ -367,6 +437,7 @@ def _finish(
         "software": _software(),
         "kind": kind,
         "scene": scene_facts(scene) if scene is not None else None,
+        "registration": registration,
         "results": [
             {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality} for rank, r in enumerate(results, 1)
         ],
@@ -567,14 +638,19 @@ def _provenance(facts: dict) -> dict[str, str]:
         "PRECISION": method["precision"],
         "SEED": method["seed"],
         "PAN": os.path.basename(scene["pan"]),
-        "MS": " ".join(os.path.basename(p) for p in scene["ms"]),
+        "MS": _names(scene["ms"]),
         "SENSOR": f"{scene['sensor']} ({scene['sensor_recognised_in']})",
         "RATIO": " ".join(f"{v:.9g}" for v in scene["ratio"]),
         "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),
         "MS_WARPED": "YES" if scene["warped"] else "NO",
+        "ALIGN": facts["options"]["align"],
         "ADAPT": adaptation["mode"],
         "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
     }
+    aligned = facts["registration"]
+    if aligned and any(aligned["applied"]):
+        tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
+        tags["ALIGN_CONFIDENCE"] = aligned["confidence"]
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]

@@ -1,11 +1,42 @@
-"""Registration: how far the MS lies from where its georeferencing puts it, measured against the PAN."""
+"""Registration: how far the MS lies from where its georeferencing puts it, measured against the PAN.
+
+PAN is seen through the MTF of the MS on the MS grid at a tried phase, both are high-passed, and the share of PAN's
+variance that the best weighted sum of the bands explains (R2) is a function of the shift between the two: their
+cross-spectra over all tiles, weighted by frequency, give it at every shift at once, each with its own least-squares
+intensity. PAN is then sampled again at the shift found, so that in the end the two are aliased alike.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .fuse import Progress, quiet
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import physics, tailor
+from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, part_of, quiet, spans_of
+from .grid import Window, widened
+from .physics import Axis
 from .scene import Scene
+from .tiles import plan_tiles
+
+SEARCH = 8.0
+"""Largest shift that is looked for on each axis, in PAN pixels."""
+
+TILE = 64
+"""Largest side of the tiles whose shifts are compared, in MS pixels."""
+
+_TRIED = 48
+"""Blocks of a large scene that are looked into for valid pixels."""
+
+LEAST = 0.25
+"""PAN pixels from which on a shift counts: what is less may be noise."""
+
+_ROUNDS, _SWEEPS = 6, 6
+"""At most so many rounds for the shift, and so many over the bands for their offsets."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +59,363 @@ class Shift:
     bands: tuple[tuple[float, float], ...] = ()
 
 
+Point = tuple[float, float]
+
+
+@torch.no_grad()
 def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
-    """Measure how far the MS lies from the PAN."""
-    raise NotImplementedError
+    """The shift of a scene's MS against its PAN, from up to `MAX_BLOCKS` blocks drawn with `seed`.
+
+    Not confident, with a shift of 0 where there is none to name, if too few tiles are valid or they disagree. The same
+    on any number of cores, to a hundredth of a PAN pixel.
+    """
+    with tailor.threads(1):
+        axes = axes_of(scene)
+        size, blocks = _load_all(scene, axes, seed, progress)
+        if not blocks:
+            return Shift(0.0, 0.0, 0.0, False, 0)
+        return _measured(scene, axes, blocks, _Frequencies(size))
+
+
+def is_off(found: Shift) -> bool:
+    """Whether a shift is to be relied on and large enough to be corrected."""
+    return found.confident and math.hypot(found.rows, found.cols) >= LEAST
+
+
+def described(shift: Point) -> str:
+    return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
+
+
+def remarks(found: Shift, corrected: bool) -> list[str]:
+    """What a user ought to know of a measured shift, a line each."""
+    notes, size = [], math.hypot(found.rows, found.cols)
+    off = f"{described((found.rows, found.cols))} off its georeferencing"
+    if is_off(found):
+        done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
+        notes.append(f"the MS lies {off}: {done}")
+    elif size >= 1:
+        notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
+    if found.confident and found.varies >= 1:
+        notes.append(
+            f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
+        )
+    for band, offset in enumerate(found.bands, 1):
+        if found.confident and math.hypot(*offset) >= 1:
+            notes.append(f"MS band {band} lies {described(offset)} off the other bands")
+    return notes
+
+
+@dataclass
+class _Block:
+    """Tiles of one block of the scene: PAN around them, the MS's spectra (tiles, bands, size, size // 2 + 1)."""
+
+    pan: Tensor
+    pan_window: Window
+    ms_window: Window
+    corners: list[tuple[int, int]]
+    tapers: Tensor
+    ms: Tensor
+
+
+def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progress) -> tuple[int, list[_Block]]:
+    """Side of the tiles in MS pixels, and the blocks: all of a small scene, of a large one some drawn with `seed`."""
+    sides = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
+    side = -(-max(sides) // -(-max(sides) // BLOCK))
+    least = min(min(side, n) / a.ratio for n, a in zip(sides, axes, strict=True))
+    size = next((n for n in (TILE, TILE // 2) if least >= 1.5 * n), TILE // 4 if least >= TILE // 3 - 1 else 0)
+    windows = [t.core for t in plan_tiles(scene.full, side)] if size else []
+    if len(windows) > MAX_BLOCKS:
+        windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]
+    blocks: list[_Block] = []
+    wanted = min(len(windows), MAX_BLOCKS)
+    for window in windows:
+        progress("aligning", len(blocks), wanted)
+        block = _load(scene, axes, window, size)
+        if block is not None:
+            blocks.append(block)
+        if len(blocks) == wanted:
+            break
+    progress("aligning", wanted, wanted)
+    return size, blocks
+
+
+def _load(scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int) -> _Block | None:
+    """The tiles of a block of PAN pixels; None if none is valid."""
+    reach = int(np.ceil(SEARCH + max(a.ratio for a in axes)))
+    wide = widened(window, reach)
+    own = joined([a.centred(s) for a, s in zip(axes, spans_of(window), strict=True)])
+    if min(own[1] - own[0], own[3] - own[2]) < size:
+        return None
+    margin = physics.MTF_REACH + 2 + SEARCH + reach
+    pan_window = joined([a.pan_span(s, margin) for a, s in zip(axes, spans_of(own), strict=True)])
+    ms_window = joined([a.ms_span(s, 1) for a, s in zip(axes, spans_of(wide), strict=True)])
+    data = scene.read(wide, pan_window, ms_window)
+    if data is None:
+        return None
+    usable = torch.from_numpy(covered(axes, own, data.window, data.valid, reach=reach)).double()
+    hann = torch.hann_window(size + 2, periodic=False, dtype=torch.float64)[1:-1]
+    whole = torch.outer(hann, hann)
+    corners, tapers = [], []
+    for r in _starts(own[1] - own[0], size):
+        for c in _starts(own[3] - own[2], size):
+            taper = whole * usable[r : r + size, c : c + size]
+            if taper.square().sum() > 0.5 * whole.square().sum():
+                corners.append((r, c))
+                tapers.append(taper)
+    if not corners:
+        return None
+    ms = torch.from_numpy(data.ms[(slice(None), *part_of(data.ms_window, own))])
+    stacked = torch.stack(tapers)
+    spectra = _spectra(ms.double(), corners, stacked)
+    return _Block(torch.from_numpy(data.pan), data.pan_window, own, corners, stacked, spectra)
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """First pixels of up to five tiles that overlap by half or less and reach both ends."""
+    return [round(i) for i in np.linspace(0, length - size, min(5, -(-2 * (length - size) // size) + 1))]
+
+
+def _spectra(image: Tensor, corners: Sequence[tuple[int, int]], tapers: Tensor) -> Tensor:
+    """Spectra (tiles, bands, size, size // 2 + 1) of an image (bands, rows, cols), high-passed before it is tapered."""
+    low_rows, low_cols = (torch.from_numpy(physics.gaussian_matrix(n, 3.0)) for n in image.shape[-2:])
+    image = image - low_rows @ image @ low_cols.mT
+    size, weights = tapers.shape[-1], tapers[:, None]
+    tiles = torch.stack([image[..., r : r + size, c : c + size] for r, c in corners])
+    means = (tiles * weights).sum((-2, -1), keepdim=True) / weights.sum((-2, -1), keepdim=True)
+    return torch.fft.rfft2((tiles - means) * weights).to(torch.complex64)
+
+
+def _pan_spectra(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> Tensor:
+    """PAN as an MS that lies `shift` PAN pixels off sees it: (tiles, size, size // 2 + 1)."""
+    rows, cols = (Axis(a.ratio, a.offset + s) for a, s in zip(axes, shift, strict=True))
+    low = physics.degrader((rows, cols), spans_of(block.ms_window), spans_of(block.pan_window), [gain])
+    return _spectra(low(block.pan.double()[None]), block.corners, block.tapers)[:, 0]
+
+
+class _Frequencies:
+    """Weights of the frequencies of a tile (size, size // 2 + 1), and cycles per MS pixel along rows and columns."""
+
+    def __init__(self, size: int) -> None:
+        self.rows, self.cols = torch.fft.fftfreq(size).double(), torch.fft.rfftfreq(size).double()
+        radius = torch.hypot(self.rows[:, None], self.cols)
+        # the spectra of scenes fall with the frequency: this whitens what is left of them, up to the aliased part
+        weights = radius.square() * torch.cos(np.pi / 2 * (radius / 0.6).clamp(max=1)).square()
+        weights[:, 1 : (size + 1) // 2] *= 2  # these stand for their mirror images as well
+        self.weights = weights.float()
+
+    def moved(self, displacements: Tensor) -> Tensor:
+        """What spectra are multiplied with to move their images back by displacements (n, 2) in MS pixels."""
+        turns = displacements[:, 0, None, None] * self.rows[:, None] + displacements[:, 1, None, None] * self.cols
+        return torch.exp(2j * np.pi * turns)
+
+    def at(self, cross: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """Correlation (..., rows, cols) at displacements in MS pixels, of weighted cross-spectra."""
+        e_rows = torch.exp(2j * np.pi * torch.outer(rows, self.rows)).to(cross.dtype)
+        e_cols = torch.exp(2j * np.pi * torch.outer(cols, self.cols)).to(cross.dtype)
+        return (e_rows @ cross @ e_cols.mT).real.double()
+
+
+@dataclass
+class _Statistics:
+    """Per tile: PAN's energy (tiles,), the bands' products (tiles, bands, bands) and their cross-spectra with PAN."""
+
+    energy: Tensor
+    products: Tensor
+    cross: Tensor
+
+    @classmethod
+    def of(cls, pan: Tensor, ms: Tensor, frequencies: _Frequencies) -> _Statistics:
+        flat = (ms * frequencies.weights.sqrt()).flatten(2)
+        energy = (frequencies.weights * pan.abs().square()).sum((-2, -1))
+        products = (flat @ flat.mH).real
+        return cls(energy.double(), products.double(), frequencies.weights * ms * pan.conj()[:, None])
+
+    def sums(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted sums over the tiles."""
+        energy, products = (self.energy * weights).sum(), (self.products * weights[:, None, None]).sum(0)
+        return energy, products, torch.einsum("t,tbrc->brc", weights.to(self.cross.dtype), self.cross)
+
+
+def _regressed(products: Tensor, correlation: Tensor) -> Tensor:
+    """Least-squares weights of the bands (bands, rows, cols), at each displacement on its own."""
+    scale = products.diagonal().clamp(min=0).sqrt()
+    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.inf)  # a dead band weighs nothing
+    normal = products / torch.outer(scale, scale) + 1e-4 * torch.eye(len(scale), dtype=torch.float64)
+    flat = correlation.flatten(1) / scale[:, None]
+    return (torch.linalg.solve(normal, flat) / scale[:, None]).reshape(correlation.shape)
+
+
+def _explained(energy: Tensor, products: Tensor, correlation: Tensor) -> Tensor:
+    """R2 (rows, cols) at each displacement: the part of the energy that the best weighted sum of the bands explains."""
+    return (_regressed(products, correlation) * correlation).sum(0) / energy.clamp(min=1e-12)
+
+
+def _peaks(surfaces: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+    """Displacements (n, 2) of the largest values of surfaces (n, rows, cols) by parabolas, and these values (n,)."""
+    values, index = surfaces.flatten(1).max(1)
+    i, j, n = index // len(cols), index % len(cols), torch.arange(len(surfaces))
+
+    def moved(at: Tensor, grid: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        bend = before + after - 2 * values
+        inner = (at > 0) & (at < len(grid) - 1) & (bend < 0)
+        step = torch.where(inner, (before - after) / (2 * torch.where(inner, bend, -1.0)), 0.0)
+        return grid[at] + step * (grid[1] - grid[0])
+
+    up, down = (surfaces[n, (i + k).clamp(0, len(rows) - 1), j] for k in (-1, 1))
+    left, right = (surfaces[n, i, (j + k).clamp(0, len(cols) - 1)] for k in (-1, 1))
+    return torch.stack([moved(i, rows, up, down), moved(j, cols, left, right)], 1), values
+
+
+_NEAR = torch.arange(-12, 13).double() / 16
+"""Displacements in MS pixels at which a peak is measured."""
+
+_AGREES = 0.25
+"""MS pixels by which the shift of a tile may differ from the scene's: by chance one of twenty does not."""
+
+
+@dataclass
+class _Found:
+    """Where the rounds of the measurement have come to; shifts in PAN pixels, of tiles (tiles, 2)."""
+
+    shift: Tensor
+    step: Tensor
+    r2: float
+    distinct: float
+    tiles: Tensor
+    trust: Tensor
+    stats: _Statistics
+    pan: Tensor
+
+
+def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies) -> Shift:
+    ratio = torch.tensor([a.ratio for a in axes], dtype=torch.float64)
+    gain = float(np.mean(scene.gains))
+    ms = torch.cat([b.ms for b in blocks])
+    found = None
+    for _ in range(_ROUNDS):
+        at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
+        pan = torch.cat([_pan_spectra(b, axes, gain, at) for b in blocks])
+        found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
+        if found.step.abs().max() < 0.005:
+            break
+    assert found is not None
+    size = blocks[0].tapers.shape[-1]
+    places = torch.tensor([_place(axes, b, corner, size) for b in blocks for corner in b.corners]).double()
+    off = found.tiles - found.shift
+    weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
+    smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
+    confidence = _confidence(found, found.tiles - smooth, ratio)
+    rows, cols = (round(float(v), 2) + 0.0 if confidence >= 0.1 else 0.0 for v in found.shift)
+    kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
+    shown = torch.cat([places, found.tiles], 1)[kept].tolist()
+    return Shift(
+        rows,
+        cols,
+        round(confidence, 2),
+        confidence >= 0.5,
+        len(shown),
+        round(varies, 2) if confidence >= 0.1 else 0.0,
+        tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
+        _band_offsets(ms, found, frequencies, ratio),
+    )
+
+
+def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:
+    """The weakest of what speaks for a shift; `off` are those of the tiles from it, in PAN pixels (tiles, 2)."""
+    total = found.trust.sum().clamp(min=1e-9)
+    count = float(total.square() / found.trust.square().sum().clamp(min=1e-9))
+    agreeing = float((found.trust * ((off / ratio).abs().amax(1) < _AGREES)).sum() / total)
+    scatter = float(((found.trust[:, None] * off.square()).sum(0) / total).sqrt().max())
+    error = scatter / (max(count, 1.0) / 2) ** 0.5  # tiles overlap
+    signs = (
+        (agreeing - 0.4) / 0.4,
+        (found.r2 - 0.05) / 0.45,
+        found.distinct / 0.15,
+        (0.15 - error) / 0.1,
+        count / 4,
+        float(found.shift.abs().max() <= SEARCH + 0.5),
+    )
+    return min(1.0, max(0.0, min(signs)))
+
+
+def _round(pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before: _Found | None) -> _Found:
+    """One round: the scene's displacement, and that of each tile by the intensity that fits the scene best."""
+    first = before is None
+    shift = torch.zeros(2, dtype=torch.float64) if before is None else before.shift
+    agreement = torch.ones(len(stats.energy), dtype=torch.float64)
+    if before is not None:
+        agreement = before.trust / (1 + ((before.tiles - shift) / ratio / _AGREES).square().sum(1)) + 1e-9
+    energy, products, cross = stats.sums(agreement / (stats.energy + stats.energy.median()).clamp(min=1e-12))
+    start, distinct = torch.zeros(2, dtype=torch.float64), 1.0 if before is None else before.distinct
+    if first:
+        grids = [
+            torch.arange(-int(-(-4 * SEARCH // r)), int(-(-4 * SEARCH // r)) + 1).double() / 4 for r in ratio.tolist()
+        ]
+        surface = _explained(energy, products, frequencies.at(cross, *grids))
+        (start,), (top,) = _peaks(surface[None], *grids)
+        far = torch.hypot(grids[0][:, None] - start[0], grids[1] - start[1]) > 1
+        distinct = 1 - float(surface[far].amax() / top.clamp(min=1e-12))
+    near = [_NEAR + c for c in start]
+    (moved,), (r2,) = _peaks(_explained(energy, products, frequencies.at(cross, *near))[None], *near)
+    intensity = _regressed(products, frequencies.at(cross, *moved[:, None]))[:, 0, 0]
+    near = [_NEAR + c for c in moved]
+    surfaces = frequencies.at(torch.einsum("b,tbrc->trc", intensity.to(cross.dtype), stats.cross), *near)
+    each, tops = _peaks(surfaces, *near)
+    own = torch.einsum("b,tbc,c->t", intensity, stats.products, intensity)
+    possible = (stats.energy * own).clamp(min=0).sqrt()
+    likeness = torch.where(possible > 0, tops / possible.clamp(min=1e-12), 0.0).clamp(0, 0.99)
+    trust = (likeness.square() / (1 - likeness.square())).clamp(max=4)
+    step = -moved * ratio
+    return _Found(shift + step, step, float(r2), distinct, shift - each * ratio, trust, stats, pan)
+
+
+def _place(axes: tuple[Axis, Axis], block: _Block, corner: tuple[int, int], size: int) -> Point:
+    """Centre of a tile in PAN pixels."""
+    rows, cols = (
+        a.offset + a.ratio * (first + c + size / 2)
+        for a, (first, _), c in zip(axes, spans_of(block.ms_window), corner, strict=True)
+    )
+    return rows, cols
+
+
+def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+    """A plane through the tiles' shifts, at the tiles (tiles, 2), and by how much it puts two of them apart, less what
+    their scatter makes of it."""
+    around = places - places.mean(0)
+    design = torch.cat([torch.ones(len(places), 1, dtype=torch.float64), around / around.abs().amax().clamp(min=1)], 1)
+    root = weights.sqrt()[:, None]
+    smooth = design @ torch.linalg.lstsq(design * root, shifts * root, driver="gelsd").solution
+    spread = (smooth.amax(0) - smooth.amin(0)).square().sum()
+    scatter = (weights[:, None] * (shifts - smooth).square()).sum() / weights.sum().clamp(min=1e-9)
+    count = weights.sum().square() / weights.square().sum().clamp(min=1e-9)
+    return smooth, float((spread - 24 * scatter / count.clamp(min=1)).clamp(min=0).sqrt())
+
+
+def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Point, ...]:
+    """Offset of each band from the middle of all, in PAN pixels; NaN where the others and PAN explain little of it.
+
+    Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again.
+    """
+    bands = ms.shape[1]
+    weights = (found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)).to(ms.dtype)
+    images = torch.cat([ms, found.pan[:, None]], 1)
+    products = torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
+    moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
+    for _ in range(_SWEEPS):
+        for band in range(bands):
+            others = [b for b in range(len(products)) if b != band and (b == bands or known[b])]
+            if not others:
+                continue
+            turned = frequencies.moved(moved[others]).to(products.dtype)
+            normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
+            energy = products[band, band].sum().real.double()
+            surface = _explained(energy, normal, frequencies.at(products[band, others] * turned, _NEAR, _NEAR))
+            (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
+            known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
+            moved[band] = -at
+    offsets = -moved[:bands] * ratio
+    offsets -= offsets[known].quantile(0.5, dim=0) if any(known) else 0.0
+    return tuple(
+        (round(float(r), 2) + 0.0, round(float(c), 2) + 0.0) if k else (float("nan"),) * 2
+        for (r, c), k in zip(offsets, known, strict=True)
+    )

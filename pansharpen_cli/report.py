@@ -180,6 +180,8 @@ def table(facts: dict) -> str:
         ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
     ]
+    if "registration" in facts:
+        rows.append(("registration", _registration(facts["registration"])))
     method, output = facts["method"], facts["output"]
     if method["scale"]:
         rows.append(("scale", f"{method['scale']:.6g} DN"))
@@ -370,6 +372,17 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
         each = " ".join(_number(v) for v in reprojection["rmse"])
         rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
     return [row for row in rows if row[1]]
+
+
+def _registration(found: Mapping | None) -> str:
+    """By how much the MS is off, how sure that is, and what was done."""
+    if found is None:
+        return "not measured"
+    text = "MS {:+.2f}, {:+.2f} PAN pixels off (rows, columns)".format(*found["shift"])
+    if found["source"] != "measured":
+        return f"{text}, as recorded in {found['source']}"
+    verdict = "corrected" if any(found["applied"]) else "not corrected"
+    return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
 
 
 def _number(value: object, digits: int = 3) -> str:
@@ -790,6 +803,8 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     scene = facts.get("scene")
     if scene:
         groups.append(("Scene", _scene_rows(scene)))
+    if facts.get("registration"):
+        groups.append(("Registration", _registration_rows(facts["registration"])))
     if "method" in facts:
         method, output = facts["method"], facts["output"]
         rows = [(k.replace("_", " "), _plain(v)) for k, v in method.items() if v is not None]
@@ -802,6 +817,14 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     software = {"pansharpen": facts["version"]} | dict(facts.get("software") or {})
     groups.append(("Software", [(k, _plain(v)) for k, v in software.items()]))
     return groups
+
+
+def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
+    rows = [("mode", found["mode"]), ("shift", _registration(found))]
+    if "bands" in found:
+        bands = "; ".join(f"{_signed(r)}, {_signed(c)}" for r, c in found["bands"])
+        rows += [("tiles", str(found["tiles"])), ("varies by", f"{found['varies']:.2f} PAN pixels"), ("bands", bands)]
+    return rows
 
 
 def _scene_rows(scene: Mapping) -> list[tuple[str, str]]:

@@ -276,11 +276,14 @@ class Scene:
         window: Window | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
+        shift: tuple[float, float] = (0.0, 0.0),
     ) -> Scene:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
         `bidx`: 1-based bands over all MS files in order. `window`: rows and columns of the PAN file. `bbox`: left,
         bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
+        `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
+        resampled.
         """
         with ExitStack() as stack:
             notes: list[str] = []
@@ -298,6 +301,9 @@ class Scene:
                         "size, CRS and origin"
                     )
             pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
+            if any(shift):
+                phase = Phase(phase.ratio, (phase.offset[0] + shift[0], phase.offset[1] + shift[1]))
+                ms_grid = pan_grid.coarser(phase, (0, ms_grid.height, 0, ms_grid.width))
             _check_ratio(phase, pan_source.label, ms_sources[0].label)
             full = pan_grid.overlap(phase, ms_grid)
             if is_empty(full):

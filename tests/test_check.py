@@ -241,11 +241,11 @@ def test_lossy_compression_is_told(scene) -> None:
 )
 def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, expected) -> None:
     monkeypatch.setattr(register, "measure", lambda scene, seed=0, progress=None: shift)
-    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), PLAIN, score=False, align=align)
+    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), replace(PLAIN, align=align), score=False)
     found = [(f["level"], f["code"]) for f in facts["findings"] if f["code"].startswith(("shift", "band-"))]
     assert found == ([] if expected is None else [expected])
     assert facts["shift"]["rows"] == shift.rows
-    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and shift.confident)
+    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and register.is_off(shift))
 
 
 def test_the_most_serious_comes_first(scene) -> None:

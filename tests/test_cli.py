@@ -420,7 +420,9 @@ def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, r
     edited(scene / "ms.tif", scene / "m.tif", crs=None, transform=None)
     result = run("fuse", "p.tif", "m.tif", "-o", "out.tif", *PLAIN)
     assert result.code == 0
-    assert result.err == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes\n"
+    corners, moved = result.err.splitlines()
+    assert corners == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes"
+    assert moved.startswith("warning: the MS lies +1.3") and moved.endswith("corrected (--align off leaves it)")
 
 
 def test_damaged_metadata_is_a_warning(scene: Path, run) -> None:
@@ -491,7 +493,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert facts["schema"] == "pansharpen-report/1"
     assert set(facts) == {
         "schema", "version", "command", "software", "output", "scene", "method", "options", "adaptation", "quality",
-        "comparison", "seconds", "megapixels_per_second", "warnings",
+        "comparison", "registration", "seconds", "megapixels_per_second", "warnings",
     }  # fmt: skip
     assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels"}
     assert set(facts["scene"]) == SCENE_KEYS
@@ -527,7 +529,7 @@ def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None
 def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     result = run(*adapting(adapted, "table.tif", "-v", seen=()))
     assert result.code == 0
-    assert result.err.splitlines() == ["reading ...", "adapting ...", "fusing ...", "scoring ..."]
+    assert result.err.splitlines() == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
     assert list(lines) == [
         "ratio", "offset", "sensor", "scale", "method", "adaptation", "quality", "detail", "reprojection", "time",

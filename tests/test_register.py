@@ -1,0 +1,338 @@
+"""Registration: shifts of the MS against the PAN are found, corrected and told; none is invented."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from rasters import edited
+
+from pansharpen_cli import job, physics, register
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.scene import Scene
+from pansharpen_cli.simulate import Simulation, simulate, write_scene
+
+MS_AT = (1.37, -2.2)
+
+
+def written(folder: Path, **spec) -> tuple[Path, Path, Path]:
+    """PAN, MS and truth of a simulated scene, aligned at a fractional phase."""
+    settings = {"rows": 256, "cols": 256, "offset": MS_AT, "seed": 1} | spec
+    return write_scene(simulate(Simulation(**settings)), folder)
+
+
+def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> register.Shift:
+    """What is measured where the MS is said to lie `shift` PAN pixels further than it does."""
+    with Scene.open(pan, [ms], shift=shift) as scene:
+        return register.measure(scene, **options)
+
+
+def error(found: register.Shift, shift) -> float:
+    return max(abs(found.rows + shift[0]), abs(found.cols + shift[1]))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Path, Path]:
+    return written(tmp_path_factory.mktemp("pair"))[:2]
+
+
+@pytest.mark.parametrize(
+    ("shift", "spec"),
+    [
+        ((2.5, -1.3), {}),
+        ((-0.4, 0.7), {"seed": 2}),
+        ((-5.0, 3.3), {"ratio": 2.0}),
+        ((0.6, 5.0), {"ratio": 3.0}),
+        ((-3.5, -5.0), {"ratio": 2.76}),
+        ((4.4, 1.9), {"ratio": 6.0}),
+        ((-5.0, 2.0), {"bands": 1}),
+        ((3.0, -4.5), {"bands": 8}),
+        ((1.2, 4.1), {"border": 60.0, "rows": 320, "cols": 320}),
+        ((-2.2, 1.1), {"dtype": "uint8"}),
+        ((1.6, -2.4), {"rows": 96, "cols": 800}),
+    ],
+)
+def test_an_injected_shift_is_recovered(tmp_path, shift, spec):
+    found = measured(*written(tmp_path, **spec)[:2], shift)
+    assert found.confident
+    assert error(found, shift) < 0.15
+
+
+@pytest.mark.parametrize("spec", [{}, {"seed": 2, "ratio": 2.0}, {"seed": 4, "bands": 8}, {"seed": 6, "bands": 1}])
+def test_no_shift_is_invented_on_an_aligned_scene(tmp_path, spec):
+    found = measured(*written(tmp_path, **spec)[:2])
+    assert found.confident and error(found, (0, 0)) < 0.1
+    assert not register.is_off(found) and register.remarks(found, False) == []
+    assert found.varies < 0.3
+
+
+def test_a_band_too_unlike_pan_is_not_corrected(tmp_path):
+    """Green alone over fields: brightness runs along other edges than PAN's, tile by tile another way."""
+    found = measured(*written(tmp_path, seed=3, bands=1)[:2])
+    assert not found.confident and not register.is_off(found)
+
+
+def test_it_is_the_same_again_and_on_any_number_of_cores(pair):
+    first = measured(*pair, (2.0, -1.0))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert measured(*pair, (2.0, -1.0)) == first
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_band_that_darkens_where_pan_brightens_does_not_mislead(pair, tmp_path):
+    ms = edited(pair[1], tmp_path / "ms.tif", lambda x: np.concatenate([x[:3], 3000 - x[3:]]))
+    found = measured(pair[0], ms, (2.5, -1.3))
+    assert found.confident and error(found, (2.5, -1.3)) < 0.15
+
+
+def test_clouds_and_a_dead_band_do_not_mislead(pair, tmp_path):
+    def spoiled(x):
+        x = x.copy()
+        x[0] = 7
+        x[:, 10:26, 30:50] = 2047
+        return x
+
+    found = measured(pair[0], edited(pair[1], tmp_path / "ms.tif", spoiled), (2.5, -1.3))
+    assert found.confident and error(found, (2.5, -1.3)) < 0.15
+
+
+def noise(seed):
+    return lambda x: np.random.default_rng(seed).integers(400, 600, x.shape).astype(x.dtype)
+
+
+def stripes(step, first):
+    """Brightness that changes along the columns alone."""
+
+    def change(x):
+        wave = 500 + 200 * np.sin((step * np.arange(x.shape[2]) + first) / 7)
+        return (wave + np.random.default_rng(step).normal(0, 2, x.shape)).astype(x.dtype)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("pan", "ms"),
+    [
+        (noise(1), noise(2)),
+        (lambda x: np.full_like(x, 500), lambda x: np.full_like(x, 500)),
+        (lambda x: x, lambda x: np.full_like(x, 500)),
+        (lambda x: x, lambda x: x[:, ::-1, ::-1].copy()),
+        (
+            lambda x: np.clip(500 + x // 400 + noise(3)(x) // 100, 1, None),
+            lambda x: 500 + x // 400 + noise(4)(x) // 100,
+        ),
+        (stripes(1, 0), stripes(4, 3.7)),
+    ],
+    ids=["noise", "constant", "constant MS", "another place", "low texture", "stripes"],
+)
+def test_what_cannot_be_measured_is_not_confident(pair, tmp_path, pan, ms):
+    found = measured(edited(pair[0], tmp_path / "p.tif", pan), edited(pair[1], tmp_path / "m.tif", ms))
+    assert not found.confident and found.confidence < 0.5
+    assert not register.is_off(found)
+
+
+def test_a_scene_too_small_to_compare_tiles_is_not_confident(tmp_path):
+    found = measured(*written(tmp_path, rows=64, cols=64)[:2])
+    assert found == register.Shift(0.0, 0.0, 0.0, False, 0)
+
+
+def test_a_shift_beyond_the_search_is_not_confident(pair):
+    assert not measured(*pair, (14.0, 0.0)).confident
+
+
+def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
+    with rasterio.open(pair[1]) as dataset:
+        wide = dataset.transform @ Affine.scale(1.01)  # 2.6 PAN pixels over the scene
+    found = measured(pair[0], edited(pair[1], tmp_path / "ms.tif", transform=wide))
+    assert 1.2 < found.varies < 4
+    rows, _, shifts, _ = np.array(found.field).T
+    assert np.polyfit(rows, shifts, 1)[0] == pytest.approx(-0.01, abs=0.004)
+    assert any("varies" in line for line in register.remarks(found, True))
+
+
+@pytest.mark.parametrize(("band", "offset"), [(1, (1.2, -0.9)), (3, (0.8, 1.4))])
+def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offset):
+    made = simulate(Simulation(offset=MS_AT, seed=4))
+    pan, ms, _ = write_scene(made, tmp_path)
+    axes = [physics.Axis(4.0, a + o) for a, o in zip(MS_AT, offset, strict=True)]
+    rows, cols = made.ms.shape[1:]
+    low = physics.degrader((axes[0], axes[1]), ((0, rows), (0, cols)), ((0, 256), (0, 256)), [0.3])
+    pixels = made.ms.copy()
+    pixels[band] = low(torch.from_numpy(made.truth[band : band + 1].astype(float))).round().numpy()
+    found = measured(pan, edited(ms, tmp_path / "moved.tif", lambda _: pixels))
+    np.testing.assert_allclose(found.bands[band], offset, atol=0.3)
+    assert np.abs(np.delete(found.bands, band, 0)).max() < 0.3
+    assert any(f"band {band + 1} " in line for line in register.remarks(found, False))
+
+
+def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
+    with Scene.open(pair[0], [pair[1]]) as scene, Scene.open(pair[0], [pair[1]], shift=(6.0, -3.5)) as moved:
+        assert moved.phase.offset == (scene.phase.offset[0] + 6.0, scene.phase.offset[1] - 3.5)
+        assert moved.pan_grid == scene.pan_grid
+        phase = moved.pan_grid.phase_of(moved.ms_grid)
+        assert phase.offset == pytest.approx(moved.phase.offset, abs=1e-6)
+        assert moved.full == moved.pan_grid.overlap(moved.phase, moved.ms_grid)
+        assert moved.full[0] == 7 and scene.full[0] == 1
+
+
+# From the command line
+
+PLAIN = ("--method", "mtf-glp-fs", "--json")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """A scene `pan.tif`, `ms.tif`, `truth.tif`, and its MS with a geotransform 2.5 PAN pixels off, `off.tif`."""
+    folder = tmp_path_factory.mktemp("scenes")
+    _, ms, _ = written(folder, rows=384, cols=384, seed=4)
+    with rasterio.open(ms) as dataset:
+        moved = Affine.translation(-1.5, 2.0) @ dataset.transform  # metres: 2 rows up, 1.5 columns left
+        names = dataset.descriptions
+    edited(ms, folder / "off.tif", names=names, transform=moved)
+    return folder
+
+
+@pytest.fixture
+def fuse(scenes, run, tmp_path):
+    """Fuses and gives the file's path, the facts and the lines on stderr."""
+
+    def fuse(ms: str, align: str, *options: object) -> tuple[Path, dict, list[str]]:
+        made = tmp_path / f"{Path(ms).stem}-{align}.tif"
+        result = run("fuse", scenes / "pan.tif", scenes / ms, "-o", made, "--align", align, *PLAIN, *options)
+        assert result.code == 0, result.err
+        return made, json.loads(result.out), result.err.splitlines()
+
+    return fuse
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def tags_of(path: Path) -> dict[str, str]:
+    with rasterio.open(path) as dataset:
+        return dataset.tags(ns="PANSHARPEN")
+
+
+def test_an_aligned_scene_is_fused_as_without_it(fuse):
+    (auto, facts, said), (off, plain, _) = fuse("ms.tif", "auto"), fuse("ms.tif", "off")
+    np.testing.assert_array_equal(pixels_of(auto), pixels_of(off))
+    assert said == [] and facts["quality"] == plain["quality"] and facts["scene"] == plain["scene"]
+    assert facts["registration"]["confident"] and facts["registration"]["applied"] == [0, 0]
+    assert plain["registration"] is None
+    assert tags_of(auto)["ALIGN"] == "auto" and "ALIGN_SHIFT" not in tags_of(auto)
+    assert tags_of(off)["ALIGN"] == "off"
+
+
+def test_a_shifted_scene_is_corrected_and_says_so(fuse, scenes, run):
+    (straight, expected, _), (auto, facts, said) = fuse("ms.tif", "auto"), fuse("off.tif", "auto")
+    assert len(said) == 1 and "corrected" in said[0] and "the MS lies +2.0" in said[0]
+    found = facts["registration"]
+    assert found["mode"] == "auto" and found["source"] == "measured"
+    np.testing.assert_allclose(found["applied"], (2.0, 1.5), atol=0.1)
+    np.testing.assert_allclose(facts["scene"]["offset"], MS_AT, atol=0.1)
+    assert [float(v) for v in tags_of(auto)["ALIGN_SHIFT"].split()] == found["applied"]
+    assert facts["quality"]["hqnr"] == pytest.approx(expected["quality"]["hqnr"], rel=0.01)
+    # against the truth as well: as good as the scene that never was off, and far better than uncorrected
+    off = fuse("off.tif", "off")[0]
+    result = run("evaluate", straight, auto, off, "--reference", scenes / "truth.tif", "--json")
+    quality = {Path(r["path"]).stem: r["quality"] for r in json.loads(result.out)["results"]}
+    for figure in ("q2n", "ergas"):
+        assert quality["off-auto"][figure] == pytest.approx(quality["ms-auto"][figure], rel=0.01)
+    assert quality["off-off"]["ergas"] > 1.2 * quality["ms-auto"]["ergas"]
+
+
+def test_measuring_changes_no_pixel(fuse):
+    (only, facts, said), (off, _, nothing) = fuse("off.tif", "measure"), fuse("off.tif", "off")
+    np.testing.assert_array_equal(pixels_of(only), pixels_of(off))
+    assert len(said) == 1 and "not corrected" in said[0] and nothing == []
+    np.testing.assert_allclose(facts["registration"]["shift"], (2.0, 1.5), atol=0.1)
+    assert facts["registration"]["applied"] == [0, 0]
+
+
+def test_a_window_is_a_part_of_the_whole(fuse):
+    small = pixels_of(fuse("off.tif", "auto", "--window", "100,120,90,80")[0])
+    whole = fuse("off.tif", "auto", "--overwrite")[0]
+    with rasterio.open(whole) as dataset:
+        left, top = (round(v) for v in ~dataset.transform @ (431200.0 + 100, 4583600.0 - 120))
+        np.testing.assert_array_equal(dataset.read()[:, top : top + 80, left : left + 90], small)
+
+
+def test_the_report_shows_it(fuse, tmp_path, scenes, run):
+    page = tmp_path / "report.html"
+    fuse("off.tif", "auto", "--report", page)
+    assert "Registration" in page.read_text() and "corrected" in page.read_text()
+    result = run("fuse", scenes / "pan.tif", scenes / "off.tif", "-o", tmp_path / "t.tif", "--method", "exp")
+    assert "registration  MS +2.0" in result.out and "confidence 1.00, corrected" in result.out
+
+
+def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
+    made, facts, _ = fuse("off.tif", "auto")
+    pair = ("--pan", scenes / "pan.tif", "--ms", scenes / "off.tif", "--json")
+
+    def evaluated(path: Path, *options: object) -> dict:
+        result = run("evaluate", path, *pair, *options)
+        assert result.code == 0, result.err
+        return json.loads(result.out)
+
+    found = evaluated(made)
+    assert found["registration"]["source"] == str(made)
+    assert found["registration"]["applied"] == facts["registration"]["applied"]
+    assert found["results"][0]["quality"]["hqnr"] == pytest.approx(facts["quality"]["hqnr"], abs=1e-9)
+    unmoved = evaluated(made, "--align", "off")
+    assert unmoved["registration"] is None
+    assert unmoved["results"][0]["quality"]["reprojection"]["rmse"][1] > 2 * facts["quality"]["reprojection"]["rmse"][1]
+    off, plain, _ = fuse("off.tif", "off")
+    assert evaluated(off)["results"][0]["quality"]["hqnr"] == pytest.approx(plain["quality"]["hqnr"], abs=1e-9)
+    other = edited(made, made.with_name("other.tif"))  # another tool's: no tags
+    found = evaluated(other)
+    assert found["registration"]["source"] == "measured" and any(found["registration"]["applied"])
+    assert not any(evaluated(other, "--align", "measure")["registration"]["applied"])
+
+
+def test_walds_protocol_starts_from_the_corrected_pair(scenes, run):
+    def ergas(ms: str, *options: object) -> float:
+        pair = ("--pan", scenes / "pan.tif", "--ms", scenes / ms)
+        result = run("evaluate", "--wald", *pair, "--methods", "mtf-glp-fs", "--json", *options)
+        assert result.code == 0, result.err
+        return json.loads(result.out)["results"][0]["quality"]["ergas"]
+
+    assert ergas("off.tif") == pytest.approx(ergas("ms.tif"), rel=0.02)
+    assert ergas("off.tif", "--align", "off") > 1.1 * ergas("ms.tif")
+
+
+def test_bad_choices_are_refused(scenes, run, tmp_path):
+    result = run("fuse", scenes / "pan.tif", scenes / "ms.tif", "-o", tmp_path / "x.tif", "--align", "maybe")
+    assert result.code == 2 and not (tmp_path / "x.tif").exists()
+    result = run("evaluate", scenes / "truth.tif", "--reference", scenes / "truth.tif", "--align", "off")
+    assert result.code == 2 and "--align" in result.err
+    pair = job.Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
+    with pytest.raises(InputError, match="unknown --align 'maybe'"):
+        job.fuse_scene(pair, job.Output(tmp_path / "x.tif"), job.Options("exp", align="maybe"))
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (register.Shift(0.1, 0.2, 1.0, True, 9), []),
+        (register.Shift(2.0, 1.0, 0.3, False, 9), ["too uncertain to correct"]),
+        (register.Shift(0.3, 0.2, 0.3, False, 9), []),
+        (register.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), ["MS band 2 lies"]),
+    ],
+)
+def test_remarks_tell_what_matters(shift, said):
+    lines = register.remarks(shift, False)
+    assert len(lines) == len(said)
+    assert all(part in line for part, line in zip(said, lines, strict=True))
