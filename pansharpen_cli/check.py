@@ -23,7 +23,7 @@ from .grid import Window, intersect, is_empty
 from .job import Output, Pair, check_targets, scene_facts
 from .moments import Moments
 from .report import byte_size
-from .scene import CUSTOMARY_NODATA, Scene, Source, bounded_cache, metadata, open_raster
+from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, metadata, open_raster
 from .tiles import plan_tiles
 from .writer import SceneWriter, gdal_messages, parse_creation_options
 
@@ -250,8 +250,10 @@ def _judge_file(file: dict, found: Findings) -> None:
 
 
 def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
+    known = any(f.code == "untagged-nodata" for f in found)
     for warning in scene.warnings:
-        found.warning("scene", warning)
+        if not (known and UNTAGGED in warning):
+            found.warning("scene", warning)
     files, overlap = facts["files"], facts["overlap"]
     for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
         if share < 0.5:
@@ -1018,5 +1020,7 @@ def _available_memory() -> int | None:
 
 
 def _judge_scene(scene: Scene, found: Findings) -> None:
+    known = any(f.code == "untagged-nodata" for f in found)
     for warning in scene.warnings:
-        found.warning("scene", warning)
+        if not (known and UNTAGGED in warning):
+            found.warning("scene", warning)

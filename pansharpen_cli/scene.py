@@ -149,7 +149,7 @@ class Source:
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Note, once, a value of floats that looks like a nodata value that no tag names."""
-        text = f"{self.label} holds values that look like nodata and are not tagged as such"
+        text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
         for band, pixels in zip(self.bands, values, strict=True):
@@ -161,6 +161,7 @@ class Source:
 
 CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 """Values that stand for nodata by custom."""
+UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
 
 

@@ -296,7 +296,8 @@ def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
     assert predicted["seconds"]["total"] == pytest.approx(
         sum(v for k, v in predicted["seconds"].items() if k != "total")
     )
-    stages = {"start", "fusing", "scoring"} | ({"fitting"} if options.method != "glpnet" else {"reading", "adapting"})
+    own = {"fitting"} if options.method != "glpnet" else {"reading", "adapting"}
+    stages = {"start", "aligning", "fusing", "scoring"} | own
     assert set(predicted["seconds"]) == stages | {"total"}
     assert predicted["seconds"]["total"] > check.START_SECONDS
     assert predicted["memory_bytes"] > 3e8
