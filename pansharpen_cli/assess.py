@@ -16,7 +16,7 @@ from .errors import InputError
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Grid, Window, intersect, is_empty, widened
 from .physics import Axis, Span
-from .scene import MIN_MS_PIXELS, Reader, Scene, Source, data_bands, filled, open_raster
+from .scene import MIN_MS_PIXELS, Reader, Scene, Source, check_size, data_bands, filled, open_raster
 from .sensors import band_name
 from .tiles import plan_tiles
 from .writer import raster_writer
@@ -231,6 +231,7 @@ class Raster:
         """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
         dataset, label = open_raster(os.fspath(path)), os.fspath(path)
         try:
+            check_size(label, dataset.height, dataset.width)
             bands, alpha = data_bands(dataset, label, [])
             if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
                 raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")

@@ -738,7 +738,8 @@ def fused_tiles(
         return (None, None, out) if data is None else (fuser(data), data.valid, out)
 
     cores = torch.get_num_threads()
-    with ThreadPoolExecutor(1) as reader, _one_thread_each(cores) as pool:
+    most = _workers(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
+    with ThreadPoolExecutor(1) as reader, _one_thread_each(most) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
             workers = tiles_at_once(fuser, scene.bands, len(tiles), size, cores)

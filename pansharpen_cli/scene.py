@@ -31,7 +31,7 @@ MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
 
 MAX_PIXELS = 1 << 36
-"""PAN pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
+"""Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -84,6 +84,15 @@ def open_raster(path: str):
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
     return dataset
+
+
+def check_size(path: str, rows: int, cols: int) -> None:
+    """Raises InputError for more than `MAX_PIXELS`."""
+    if rows * cols > MAX_PIXELS:
+        raise InputError(
+            f"{path} claims {rows} x {cols} pixels, more than {MAX_PIXELS:.2g}: "
+            "if it is not damaged, cut it with gdal_translate -srcwin"
+        )
 
 
 def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
@@ -320,11 +329,7 @@ class Scene:
                     )
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
-            if (full[1] - full[0]) * (full[3] - full[2]) > MAX_PIXELS:
-                raise InputError(
-                    f"{pan_source.label} claims {full[1] - full[0]} x {full[3] - full[2]} pixels; "
-                    f"at most {MAX_PIXELS:.2g} can be fused: is it damaged? Else cut it with gdal_translate -srcwin"
-                )
+            check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
             names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             if sensor == "auto":
                 domains = [d for s in (*_unique(ms_sources), pan_source) for d in metadata(s)]

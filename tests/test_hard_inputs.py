@@ -421,6 +421,8 @@ def test_a_declared_size_beyond_all_scenes_is_refused(case: Case) -> None:
             pass
     assert "pan.tif claims 1000000 x 1000000 pixels" in case.refused()
     assert "pan.tif claims" in case.refused("--window", "0,0,64,64", *EXP)
+    result = case.run("evaluate", "pan.tif", "--reference", "pan.tif")
+    assert (result.code, len(result.errors)) == (2, 1) and "pan.tif claims" in result.errors[0]
 
 
 # Layouts of the file ------------------------------------------------------------------------------------------------
