@@ -322,16 +322,17 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
 
 def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:
     """The weakest of what speaks for a shift; `off` are those of the tiles from it, in PAN pixels (tiles, 2)."""
-    total = found.trust.sum().clamp(min=1e-9)
-    count = float(total.square() / found.trust.square().sum().clamp(min=1e-9))
-    agreeing = float((found.trust * ((off / ratio).abs().amax(1) < _AGREES)).sum() / total)
-    scatter = float(((found.trust[:, None] * off.square()).sum(0) / total).sqrt().max())
+    agree = found.trust * ((off / ratio).abs().amax(1) < _AGREES)
+    total = agree.sum().clamp(min=1e-9)
+    agreeing = float(total / found.trust.sum().clamp(min=1e-9))
+    count = float(total.square() / agree.square().sum().clamp(min=1e-9))
+    scatter = float(((agree[:, None] * off.square()).sum(0) / total).sqrt().max())
     error = scatter / (max(count, 1.0) / 2) ** 0.5  # tiles overlap
     signs = (
         (agreeing - 0.4) / 0.4,
         (found.r2 - 0.05) / 0.45,
         found.distinct / 0.15,
-        (0.15 - error) / 0.1,
+        (0.13 - error) / 0.1,
         count / 4,
         float(found.shift.abs().max() <= SEARCH + 0.5),
     )
