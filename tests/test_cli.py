@@ -532,8 +532,8 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     assert result.err.splitlines() == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
     assert list(lines) == [
-        "ratio", "offset", "sensor", "registration", "scale", "method", "adaptation", "quality", "detail", "reprojection",
-        "time", "throughput", "output",
+        "ratio", "offset", "sensor", "registration", "scale", "method", "adaptation", "quality", "detail",
+        "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"
     assert lines["offset"].startswith("0.7, 1.6 PAN pixels")
