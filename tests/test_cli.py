@@ -504,7 +504,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
         facts["adaptation"]
     )
-    assert {"reading", "adapting", "fusing", "scoring", "total"} == set(facts["seconds"])
+    assert {"aligning", "reading", "adapting", "fusing", "scoring", "total"} == set(facts["seconds"])
     assert facts["scene"]["ratio"] == [4, 4]
     assert facts["scene"]["offset"] == pytest.approx([1.3, 2.6])
     assert facts["method"]["weights_sha256"] == sha256((scene / "w.safetensors").read_bytes()).hexdigest()
@@ -532,8 +532,8 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     assert result.err.splitlines() == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
     assert list(lines) == [
-        "ratio", "offset", "sensor", "scale", "method", "adaptation", "quality", "detail", "reprojection", "time",
-        "throughput", "output",
+        "ratio", "offset", "sensor", "registration", "scale", "method", "adaptation", "quality", "detail",
+        "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"
     assert lines["offset"].startswith("0.7, 1.6 PAN pixels")
