@@ -248,7 +248,7 @@ class Scene:
                 full = (0, pan_grid.height, 0, pan_grid.width)
             names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             if sensor == "auto":
-                domains = [d for s in (*_unique(ms_sources), pan_source) for d in _metadata(s)]
+                domains = [d for s in (*_unique(ms_sources), pan_source) for d in metadata(s)]
                 found, where = sensors.recognise(domains, names)
             else:
                 found, where = sensors.named(sensor), "--sensor"
@@ -554,7 +554,7 @@ def _fits(kind: np.dtype, value: float) -> bool:
 _SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
 
 
-def _metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
+def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
     """The tags that may name a sensor, most trusted first, with the place where they stand."""
     name, ds = os.path.basename(source.label), source.dataset
     ds = getattr(ds, "src_dataset", ds)
