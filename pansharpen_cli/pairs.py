@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -211,7 +211,7 @@ def _words(file: File) -> Part | Skip | None:
         key.append("".join(tokens))
     if not role:
         return None
-    shown = (re.sub(r"[-_. ]*\*|^[-_. ]+", "", piece).strip("-_. ") for piece in reversed(key))
+    shown = (re.sub(r"[-_. ]*\*(?!\d)|\*", "", piece).strip("-_. ") for piece in reversed(key))
     return Part("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
 
 
@@ -352,6 +352,10 @@ def _scene(pan: Loose, ms: Loose, rule: str) -> Found:
     return Found(name, folder, pan.layers[0], ms.layers, rule, time=pan.time or ms.time)
 
 
+_DATE = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)[-_]?(\d\d)[-_]?(\d\d)"
+    r"(?:[T_ ](\d\d):?(\d\d):?(\d\d)(?!\d)|(\d\d)(\d\d)(\d\d)\d*|(?!\d))"
+)
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
@@ -360,11 +364,14 @@ def time_in(text: str) -> datetime | None:
     text = text.upper()
     if match := re.search(r"(?<!\d)(\d{2})([A-Z]{3})(\d{2})(\d{2})(\d{2})(\d{2})(?!\d)", text):
         year, month, *rest = match.groups()
-        parts = [f"20{year}", str(_MONTHS.index(month) + 1) if month in _MONTHS else "0", *rest]
-    elif match := re.search(
-        r"(?<!\d)((?:19|20)\d\d)[-_]?(\d\d)[-_]?(\d\d)(?:[T_ ]?(\d\d):?(\d\d):?(\d\d))?(?!\d{9})", text
-    ):
-        parts = [p or "0" for p in match.groups()]
+        parts = [
+            f"{19 if year > '90' else 20}{year}",
+            str(_MONTHS.index(month) + 1) if month in _MONTHS else "0",
+            *rest,
+        ]
+    elif match := _DATE.search(text):
+        year, month, day, *clock = match.groups()
+        parts = [year, month, day, *(p for p in clock if p)]
     else:
         return None
     try:
@@ -482,26 +489,28 @@ _VRT_TYPES = {
 
 
 def raster_of(layer: Layer, folder: Path) -> tuple[str, str]:
-    """The path that opens a layer, and the sensor that its tiles name: of tiles the delivery's own list if GDAL reads
-    it, else a VRT made in `folder`.
+    """The path that opens a layer, and the sensor that its tiles name; of tiles it is a VRT made in `folder`.
 
-    Raises InputError for tiles that are not parts of one grid.
+    GDAL's own reader of .TIL takes the place from another file than the tiles: it is left to lists that stand alone.
+    Raises InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
     """
     if len(layer) == 1:
         return layer[0], ""
-    tiles = list(layer)
-    if tiles[0].lower().endswith(CONTAINERS):
-        with suppress(InputError), open_raster(tiles[0]):
-            return tiles[0], ""
+    tiles, label = list(layer), layer[0]
+    if label.lower().endswith(CONTAINERS):
         del tiles[0]
+        listed = re.findall(r'"([^"]+\.(?:tiff?|jp2|ntf))"', Path(label).read_text(errors="replace"), re.IGNORECASE)
+        there = {os.path.basename(t).lower() for t in tiles}
+        if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
+            raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
     path = folder / f"{_without_tile(Path(tiles[0]).stem)[0]}.vrt"
-    content, sensor = _mosaic(tiles)
+    content, sensor = _mosaic(tiles, label)
     path.write_text(content, "utf-8")
     return str(path), sensor
 
 
-def _mosaic(tiles: Sequence[str]) -> tuple[str, str]:
-    """A VRT of tiles, and the sensor that the first one names."""
+def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
+    """A VRT of tiles, and the sensor that the first one or a file beside `label` names."""
     places = []
     with ExitStack() as stack:
         first = stack.enter_context(open_raster(tiles[0]))
@@ -522,7 +531,7 @@ def _mosaic(tiles: Sequence[str]) -> tuple[str, str]:
         nodata = first.nodata
         if nodata is None and sum(p[3] * p[4] for p in places) < width * height:
             nodata = 0.0  # what a missing tile leaves
-        described = metadata(Source(first, [1], tiles[0]))
+        described = metadata(Source(first, [1], label))
         sensor = sensors.recognise(described, first.descriptions)[0]
         lines = [f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">']
         if first.crs:
