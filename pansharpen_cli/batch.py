@@ -457,6 +457,9 @@ def run(
             if close is not None:
                 close()
             sweep(folder)
+            for path in (p for t in todo for p in t.outputs):  # not before: another scene may just have made them
+                with suppress(OSError):
+                    path.parent.rmdir()
         log.settle()
         return tally
 
@@ -490,8 +493,6 @@ def _clear(task: Task, before: Mapping | None) -> None:
     if before is None or before["status"] != "done" or before.get("inputs") != list(task.inputs):
         for path in task.outputs:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # of others
-                path.parent.rmdir()
 
 
 def summary(tally: Tally, left: int) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import threading
 import time
 import uuid
@@ -19,13 +21,19 @@ from .errors import InputError
 from .pool import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0
+GRACE = 1.0
+"""Seconds over the time limit after which a worker is killed: the scene is cancelled by then, so none else gets it."""
 
 
 class Fuse(WorkerPlugin):
-    """Loads the weights when a worker starts, and fuses one scene at a time there, with the worker's threads."""
+    """Loads the weights when a worker starts, and fuses one scene at a time there, with the worker's threads.
 
-    def __init__(self, name: str, choices: Choices) -> None:
-        self.name, self.choices = name, choices
+    A scene over the time limit ends the worker, by a signal that the system acts on even where a library hangs; its
+    nanny starts another one.
+    """
+
+    def __init__(self, name: str, choices: Choices, timeout: float | None) -> None:
+        self.name, self.choices, self.timeout = name, choices, timeout
 
     def setup(self, worker: Worker) -> None:
         self.worker, self.turn = worker, threading.Lock()
@@ -36,7 +44,11 @@ class Fuse(WorkerPlugin):
         with self.turn:
             self._tell(task, "started")
             progress = now_and_then(lambda *how_far: self._tell(task, "progress", how_far), 1.0)
-            return self.function(task, progress)
+            signal.setitimer(signal.ITIMER_REAL, self.timeout + GRACE if self.timeout else 0)
+            try:
+                return self.function(task, progress)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _tell(self, task: Task, kind: str, content: Any = None) -> None:
         self.worker.log_event(self.name, (kind, task.scene, self.worker.address, content))
@@ -50,7 +62,7 @@ def _fuse(task: Task, name: str) -> dict[str, Any]:
 
 def execute(choices: Choices, scheduler: str, timeout: float | None) -> Execute:
     """Runs tasks on a cluster. A worker that is lost gives its scenes to the others, as often as the cluster allows
-    (`distributed.scheduler.allowed-failures`); one that is over the time limit is restarted by its nanny."""
+    (`distributed.scheduler.allowed-failures`)."""
     return partial(_run, choices=choices, scheduler=scheduler, timeout=timeout)
 
 
@@ -65,9 +77,10 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
     heard: queue.SimpleQueue = queue.SimpleQueue()
     running: dict[str, tuple[float, str]] = {}
     waiting: dict[str, tuple[Task, Future]] = {}
+    late: set[str] = set()
     try:
         client.subscribe_topic(name, lambda event: heard.put(event[1]))
-        client.register_plugin(Fuse(name, choices))
+        client.register_plugin(Fuse(name, choices, timeout))
         for task in tasks:
             # retries are for lost workers, which the scheduler sees to: what went wrong with a scene stays wrong
             future = client.submit(_fuse, task, name, key=f"{name}-{task.scene}", pure=False)
@@ -76,30 +89,32 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
         while waiting:
             with suppress(queue.Empty):
                 kind, scene, worker, content = heard.get(timeout=TICK)
-                if scene in waiting:
+                if scene in waiting and scene not in late:
                     task, future = waiting[scene]
-                    since, last = running.get(scene, (time.monotonic(), ""))
-                    seconds = time.monotonic() - since
+                    since, last = running.get(scene, (time.monotonic(), "?"))
                     if kind == "started":
                         running[scene] = time.monotonic(), worker
                     elif kind == "ended":
                         del waiting[scene]
                         running.pop(scene, None)
+                        worker = last
                         kind, content = _outcome(future)
-                        worker = last or "?"
-                    yield Event(kind, task, worker, content, seconds)
+                    yield Event(kind, task, worker, content, time.monotonic() - since)
+            if timeout is None or not heard.empty():
+                continue
             now = time.monotonic()
             for scene, (since, worker) in list(running.items()):
-                if timeout is not None and now - since > timeout:
-                    task, future = waiting.pop(scene)
+                if now - since > timeout and scene not in late:
+                    late.add(scene)
+                    waiting[scene][1].cancel()
+                elif now - since > timeout + 2 * GRACE:
+                    task, _ = waiting.pop(scene)
                     del running[scene]
-                    future.cancel()
-                    _restart(client, [worker])
                     yield Event("failed", task, worker, f"timed out after {timeout:g} s", now - since)
     finally:
         for _, future in waiting.values():
             future.cancel()
-        _restart(client, [worker for _, worker in running.values()])
+        _stop(client, [worker for _, worker in running.values()])
         with suppress(Exception):  # the scheduler may be what is gone
             client.unsubscribe_topic(name)
             client.unregister_worker_plugin(name)
@@ -121,8 +136,10 @@ def _outcome(future: Future) -> tuple[str, Any]:
     return "failed", f"given up by the cluster ({future.status})"
 
 
-def _restart(client: Client, workers: Sequence[str]) -> None:
-    """End what workers are at: nothing less stops a thread."""
+def _stop(client: Client, workers: Sequence[str]) -> None:
+    """End the workers that are at a scene: nothing less stops a thread. Their nannies start others."""
     if workers:
-        with suppress(Exception):  # without a nanny there is nobody to restart it
-            client.restart_workers(list(dict.fromkeys(workers)), timeout=30, raise_for_error=False)
+        ask = partial(client.run, os._exit, 1, workers=list(dict.fromkeys(workers)), on_error="ignore")
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(5)  # one that hangs does not answer
