@@ -30,8 +30,8 @@ from .writer import PARTIAL, parse_creation_options
 SCHEMA = "pansharpen-batch/1"
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
 TEMPLATE = "{folder}/{name}.tif"
-WORKER_BYTES = 500_000_000
-"""What a worker holds before and beside the tiles: docs/batch.md says how it was measured."""
+WORKER_BYTES = 1_000_000_000
+"""Room for one worker: docs/batch.md says what one was seen to hold."""
 
 Execute = Callable[[Sequence["Task"]], Iterator[Event]]
 """Runs tasks and tells how they end: processes of this machine (`local`), or a cluster."""
@@ -93,13 +93,14 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
     """
     base = Path(os.path.realpath(folder))
     tasks: dict[str, Task] = {}
+    digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
     for found in scenes:
         relative = output_name(found, template, choices.options.method)
         output, stem = base / relative, base / REPORTS / relative.with_suffix("")
         report_path, quicklook, page = (stem.with_name(stem.name + s) for s in (".json", ".png", ".html"))
         task = Task(
             str(relative), found, output, report_path, quicklook, page if choices.html else None,
-            choices.digest(found.sensor), tuple(_stat(p) for p in found.files),
+            digests[found.sensor], tuple(_stat(p) for p in found.files),
         )  # fmt: skip
         for path in task.outputs:
             if not Path(os.path.realpath(path)).is_relative_to(base):
@@ -110,8 +111,8 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
             if other.found.files == found.files:
                 continue
             raise InputError(
-                f"{other.found.pan[0]} and {found.pan[0]} would both be written to {relative}: use --template, "
-                "for example with {pan} or {date}"
+                f"{other.found.pan[0]} and {found.pan[0]} would both be written to {relative}: name the "
+                "folder above them as SOURCE, or use --template, for example with {pan} or {date}"
             )
         tasks[task.scene] = task
     return list(tasks.values())
@@ -191,7 +192,7 @@ def listing(plan: Mapping[str, Any]) -> str:
     """`dry_run` as text: outputs with their files, then what is left over."""
 
     def shown(layers: Sequence[Sequence[str]]) -> str:
-        first = [os.path.relpath(p) if os.path.isabs(p) else p for p in (layer[0] for layer in layers)]
+        first = [p.removeprefix(f"{os.getcwd()}/") for p in (layer[0] for layer in layers)]
         tiles = len([p for p in layers[0] if not p.lower().endswith(CONTAINERS)])
         more = f" and {len(first) - 1} more bands" if len(first) > 1 else ""
         return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
@@ -460,7 +461,8 @@ def run(
             for path in (p for t in todo for p in t.outputs):  # not before: another scene may just have made them
                 with suppress(OSError):
                     path.parent.rmdir()
-        log.settle()
+            with suppress(PansharpenError):  # a full disk has been told
+                log.settle()
         return tally
 
 

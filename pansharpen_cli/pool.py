@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -204,6 +205,7 @@ def _work(connection: Connection, setup: Setup, number: int) -> None:
     """A worker's life: set up, then one task after the other until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the results
     parent = multiprocessing.parent_process()
     if parent is not None:  # killed without a word, it must not leave us at work behind the next batch's back
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()

@@ -41,6 +41,8 @@ ALLOWED = {
     "rasterio": {"grid", "scene", "writer", "simulate"},
     "affine": {"grid", "scene", "writer", "simulate", "pairs"},
     "typer": {"cli"},
+    "distributed": {"cluster"},
+    "pystac": {"pairs"},
 }
 
 
