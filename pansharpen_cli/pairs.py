@@ -649,8 +649,9 @@ _ALIASES = {"nir08": "nir", "swir1": "swir16", "swir2": "swir22", "panchromatic"
 _NOT_DATA = {"metadata", "thumbnail", "overview", "visual", "cloud", "saturation", "data-mask", "snow-ice"}
 
 
-def from_stac(path: Path) -> tuple[list[Found], list[Left]]:
-    """The scenes of a STAC item, collection, catalog or item collection on disk.
+def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
+    """The scenes of a STAC item, collection, catalog or item collection on disk; items of a PAN or an MS alone are
+    loose.
 
     Raises InputError if pystac is not installed, for what is no STAC, and for links that leave the disk.
     """
@@ -669,6 +670,7 @@ def from_stac(path: Path) -> tuple[list[Found], list[Left]]:
             return super().read_text(source, *args, **kwargs)
 
     found: list[Found] = []
+    loose: list[Loose] = []
     left: list[Left] = []
     try:
         reader = OnDisk()
@@ -687,19 +689,26 @@ def from_stac(path: Path) -> tuple[list[Found], list[Left]]:
                 left.append(Left(f"{path}: item {item.id}", chosen))
                 continue
             pan, mss = chosen
-            made = _named(f"{item.collection_id or ''}/{item.id}".lstrip("/"), pan, mss, "STAC")
-            found.append(replace(made, time=item.datetime.replace(tzinfo=None) if item.datetime else made.time))
+            name, time = f"{item.collection_id or ''}/{item.id}".lstrip("/"), item.datetime
+            time = time.replace(tzinfo=None) if time else None
+            if pan and mss:
+                made = _named(name, pan, mss, "STAC")
+                found.append(replace(made, time=time or made.time))
+            else:
+                file = File(pan or mss[0], f"{path.stem}/{item.id}")
+                layers = tuple((m,) for m in (mss or [pan]))
+                loose.append(Loose("ms" if mss else "pan", layers, file, item.id, "", time))
     except InputError:
         raise
     except Exception as error:  # pystac raises whatever its parts do
         raise InputError(f"cannot read {path} as STAC: {type(error).__name__}: {reason_of(error)}") from error
-    if not found and not left:
+    if not found and not loose and not left:
         raise InputError(f"{path} holds no STAC item")
-    return found, left
+    return found, loose, left
 
 
 def _assets(assets: Mapping[str, tuple[dict, str]]) -> tuple[str, list[str]] | str:
-    """PAN and MS among an item's assets (JSON and place of each), by their bands, else by their keys; or why not."""
+    """PAN ("" without) and MS among an item's assets (JSON and place of each), by bands or keys; or why none."""
     pans: list[str] = []
     whole: list[tuple[bool, int, str]] = []
     single: dict[str, str] = {}
@@ -718,15 +727,18 @@ def _assets(assets: Mapping[str, tuple[dict, str]]) -> tuple[str, list[str]] | s
             whole.append((bool(words & _MS_WORDS), len(bands), href))
         elif own in _COMMON_BANDS:
             single.setdefault(own, href)
-    if len(pans) != 1:
-        return f"{len(pans)} of its assets are PAN"
+    if len(pans) > 1:
+        return "several of its assets are PAN"
+    pan = pans[0] if pans else ""
     if whole:
         whole.sort(reverse=True)
         if len(whole) > 1 and whole[0][:2] == whole[1][:2]:
             return "several of its assets are MS"
-        return pans[0], [whole[0][2]]
+        return pan, [whole[0][2]]
     mss = [single[n] for n in _COMMON_BANDS if n in single]
-    return (pans[0], mss) if len(mss) >= 3 else "none of its assets is MS"
+    if not pan and len(mss) < 3:
+        return "none of its assets is PAN or MS"
+    return pan, mss if len(mss) >= 3 else []
 
 
 # Sources ------------------------------------------------------------------------------------------------------------
@@ -739,6 +751,7 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     Raises InputError for a source that does not exist, is no manifest or no STAC.
     """
     pairing = Pairing()
+    alone: list[Loose] = []
     files: dict[str, File] = {}
     single: list[str] = []
     for source in sources:
@@ -751,13 +764,13 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
             roots = []
             for hit in hits:
                 if _is_list(hit):
-                    _take(pairing, Path(hit))
+                    alone += _take(pairing, Path(hit))
                 elif _is_raster(hit):
                     roots.append((hit, f"{root.name}/{os.path.relpath(os.path.abspath(hit), root)}"))
         elif not path.is_file():
             raise InputError(f"no such file or folder: {source}")
         elif _is_list(source):
-            _take(pairing, path)
+            alone += _take(pairing, path)
             continue
         else:
             single.append(os.path.abspath(source))
@@ -770,19 +783,21 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
             relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
             files.setdefault(os.path.realpath(one), File(one, relative))
     found, loose, left = by_name(sorted(files.values(), key=lambda f: f.relative), regex)
-    more, rest = by_overlap(loose) if loose else ([], [])
+    more, rest = by_overlap(loose + alone)
     pairing.found += found + more
     pairing.left += left + rest
     return pairing
 
 
-def _take(pairing: Pairing, path: Path) -> None:
+def _take(pairing: Pairing, path: Path) -> list[Loose]:
+    """Add what a list names; what of it is yet to be paired."""
     if path.suffix.lower() in MANIFESTS:
         pairing.found += from_manifest(path)
-    else:
-        found, left = from_stac(path)
-        pairing.found += found
-        pairing.left += left
+        return []
+    found, loose, left = from_stac(path)
+    pairing.found += found
+    pairing.left += left
+    return loose
 
 
 def _is_list(path: str) -> bool:

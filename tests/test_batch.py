@@ -176,16 +176,19 @@ def test_a_scene_whose_input_has_become_bad_has_no_output(archive: Path, tmp_pat
     assert sorted(stamps(out)) == GOOD[1:]
 
 
+MANY = 8
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """Five scenes in `in`, and what becomes of them in `out`."""
+    """Scenes in `in`, and what becomes of them in `out`."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    for i in range(5):
+    for i in range(MANY):
         simulate.write_scene(simulate.simulate(simulate.Simulation(160, 160, 4, seed=i)), folder / "in" / f"s{i}")
     default = {"sensor": "auto", "bidx": None, "nodata": None, "extent": "intersection", "dtype": None}
     choices = Choices(Options(method="gsa"), default)
     tasks = batch.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
-    assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == 5
+    assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == MANY
     return folder
 
 
@@ -205,10 +208,11 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
     out = tmp_path / "out"
     command = ["batch", str(undisturbed / "in"), "-o", str(out), "-j", "2", "--method", "gsa"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True
-    )
+        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )  # fmt: skip
     log = out / "batch.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count('"done"') >= 2):
+    while process.poll() is None and not (log.exists() and log.read_text().count('"done"') >= 1):
         time.sleep(0.005)
     if number == signal.SIGKILL:
         process.kill()
@@ -225,10 +229,10 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
         assert (process.returncode, err.decode().splitlines()[-1]) == (130, "error: interrupted")
         assert not left_behind(out)
     before = {r["scene"] for r in batch.read_log(out).values() if r["status"] == "done"}
-    assert 2 <= len(before) < 5
+    assert 1 <= len(before) < MANY
     kept = {name: when for name, when in stamps(out).items() if name in before}
     facts = json.loads(run(*command, "--json").out)
-    assert (facts["done"], facts["done_before"], facts["failed"]) == (5 - len(before), len(before), [])
+    assert (facts["done"], facts["done_before"], facts["failed"]) == (MANY - len(before), len(before), [])
     assert kept.items() <= stamps(out).items() and not left_behind(out)
     expected = {name: (undisturbed / "out" / name).read_bytes() for name in stamps(undisturbed / "out")}
     assert {name: (out / name).read_bytes() for name in stamps(out)} == expected

@@ -395,11 +395,21 @@ def test_stac_collections_are_read_from_the_disk_alone(tmp_path: Path) -> None:
         pairs.find([str(path)])
 
 
-def test_stac_without_a_pair_is_left_over_and_nonsense_refused(tmp_path: Path) -> None:
+def test_stac_items_of_pan_and_ms_alone_are_paired_by_overlap_and_time(tmp_path: Path) -> None:
     pytest.importorskip("pystac", reason="needs the extra stac")
-    (tmp_path / "item.json").write_text(json.dumps(item("s1", {"b": asset("m.tif", "blue", "green", "red")})))
+    raster(tmp_path / "p.tif", 1, 64, 1)
+    raster(tmp_path / "m.tif", 4, 16, 4)
+    (tmp_path / "one.json").write_text(json.dumps(item("one", {"a": asset("p.tif", "pan")})))
+    (tmp_path / "two.json").write_text(json.dumps(item("two", {"a": asset("m.tif", "blue", "green", "red", "nir")})))
+    (found,) = pairs.find([str(tmp_path / "*.json")]).found
+    assert (found.name, found.pan, found.ms) == ("two", (str(tmp_path / "p.tif"),), ((str(tmp_path / "m.tif"),),))
+
+
+def test_stac_without_pan_and_ms_is_left_over_and_nonsense_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    (tmp_path / "item.json").write_text(json.dumps(item("s1", {"b": asset("m.tif", "blue", "green")})))
     pairing = pairs.find([str(tmp_path / "item.json")])
-    assert pairing.found == [] and "0 of its assets are PAN" in pairing.left[0].reason
+    assert pairing.found == [] and "none of its assets is PAN or MS" in pairing.left[0].reason
     (tmp_path / "item.json").write_text('{"type": "nonsense"}')
     with pytest.raises(InputError, match="as STAC"):
         pairs.find([str(tmp_path / "item.json")])
