@@ -208,7 +208,8 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
     out = tmp_path / "out"
     command = ["batch", str(undisturbed / "in"), "-o", str(out), "-j", "2", "--method", "gsa"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )  # fmt: skip
     log = out / "batch.jsonl"
