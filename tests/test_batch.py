@@ -239,6 +239,23 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
     assert {name: (out / name).read_bytes() for name in stamps(out)} == expected
 
 
+def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "hang_pan.tif")
+    (tmp_path / "hang_ms.tif").touch()
+    command = [sys.executable, "-m", "pansharpen_cli.cli", "batch", str(tmp_path), "-o", str(tmp_path / "out"), *FAST]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    log = tmp_path / "out" / "batch.jsonl"
+    while process.poll() is None and not (log.exists() and "started" in log.read_text()):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not session(process.pid)
+
+
 def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
     record = {"scene": "a.tif", "status": "done", "bytes": 3}
     text = json.dumps({**record, "status": "started"}) + "\n" + json.dumps(record) + "\n"
