@@ -94,6 +94,9 @@ MsFiles = Annotated[
     list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+Driver = Annotated[str, typer.Option(help="GTiff or COG.")]
+Co = Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")]
+Overviews = Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
@@ -121,11 +124,9 @@ def fuse(
     align: Alignment = Align.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
-    driver: Annotated[str, typer.Option(help="GTiff or COG.")] = "GTiff",
-    co: Annotated[
-        list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
-    ] = None,
-    overviews: Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")] = False,
+    driver: Driver = "GTiff",
+    co: Co = None,
+    overviews: Overviews = False,
     overwrite: Overwrite = False,
     score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
@@ -360,6 +361,191 @@ def train(
         typer.echo(to_json(made))
     elif not quiet:
         typer.echo(training.summary(made))
+
+
+@app.command()
+def batch(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders, globs, rasters, CSV/JSONL manifests or STAC .json on disk.", metavar="SOURCE..."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the outputs, their reports and batch.jsonl.")
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Output name; knows {folder}, {name}, {pan}, {ms}, {method} and {date}.")
+    ] = "{folder}/{name}.tif",
+    pair_regex: Annotated[
+        str | None, typer.Option(help="Pairs other names: a regular expression with groups scene, pan, ms, maybe band.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes again that failed before.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None,
+    ram: Annotated[float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1)] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on a Dask cluster instead of here.", metavar="tcp://HOST:PORT")
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False,
+    method: Method = "glpnet",
+    weights: Weights = None,
+    sensor: Sensor = "auto",
+    adapt: Adaptation = Adapt.fast,
+    adapt_seconds: AdaptSeconds = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tile_size: TileSize = 512,
+    seed: Seed = 0,
+    bidx: Bidx = None,
+    extent: Footprint = Extent.intersection,
+    align: Alignment = Align.auto,
+    nodata: Nodata = None,
+    dtype: Dtype = None,
+    driver: Driver = "GTiff",
+    co: Co = None,
+    overviews: Overviews = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
+    ] = False,
+    score: Score = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the pairs or the summary as JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
+
+    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures.
+    """
+    if sources[0] == "report" and output is None:
+        return _batch_index(sources[1:], quiet)
+    if output is None:
+        raise InputError("batch needs the folder to write to: --output OUTDIR")
+    if scheduler is not None and (jobs != 1 or ram is not None):
+        raise InputError(
+            "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
+        )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is no folder")
+    _heavy()
+    from . import batch, pairs
+    from .fuse import Options
+
+    pairing = pairs.find(sources, pair_regex, output)
+    file = os.path.abspath(weights) if weights is not None else None
+    choices = batch.Choices(
+        Options(method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value),
+        {
+            "sensor": sensor,
+            "bidx": _integers("--bidx", bidx),
+            "nodata": nodata,
+            "extent": extent.value,
+            "dtype": _dtype(dtype),
+        },
+        driver, tuple(co or ()), overviews, score, html, _command(),
+    )  # fmt: skip
+    choices.check()
+    tasks = batch.plan(pairing.found, output, choices, template)
+    if dry_run:
+        plan = batch.dry_run(tasks, output, pairing.left, retry_failed)
+        typer.echo(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
+    if not tasks:
+        raise InputError(
+            f"no PAN/MS pair in {' '.join(sources)}: {len(pairing.left)} files are left over"
+            + ("" if dry_run else " (--dry-run says why)")
+        )
+    if dry_run:
+        return
+    if pairing.left and not quiet:
+        typer.echo(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
+    if scheduler is None:
+        execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
+    else:
+        try:
+            from . import cluster
+        except ImportError as error:
+            raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
+        execute = cluster.execute(choices, scheduler, timeout)
+    with _BatchProgress(quiet) as watch:
+        tally = batch.run(tasks, output, execute, retry_failed=retry_failed, overwrite=overwrite, watch=watch)
+    facts = batch.summary(tally, len(pairing.left))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    elif not quiet:
+        typer.echo(batch.sentence(facts))
+    for key in ("failed", "failed_before"):
+        for each in facts[key]:
+            typer.echo(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
+    if count := len(facts["failed"] + facts["failed_before"]):
+        again = "; --retry-failed tries again what failed before" if facts["failed_before"] else ""
+        raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
+
+
+def _batch_index(folders: Sequence[str], quiet: bool) -> None:
+    """`batch report OUTDIR`."""
+    if len(folders) != 1:
+        raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
+    _heavy()
+    from . import batch, index
+
+    path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
+    if not quiet:
+        typer.echo(path)
+
+
+class _BatchProgress:
+    """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+        self.all: Any = None
+        self.rows: dict[Any, Any] = {}
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
+            )  # fmt: skip
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
+        line = ""
+        if record is not None:
+            hqnr = record.get("figures", {}).get("hqnr")
+            line = f"[{tally.ended}/{tally.todo}] {record['scene']}: {record['status']}"
+            line += f": {record['error']}" if "error" in record else f" in {record['seconds']:.1f} s"
+            line += f", HQNR {hqnr:.3f}" if hqnr is not None else ""
+        if self.bar is None:
+            if line and not self.quiet:
+                typer.echo(line, err=True)
+            return
+        if self.all is None:
+            self.all = self.bar.add_task("scenes", total=tally.todo, note="")
+        note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
+        self.bar.update(self.all, completed=tally.ended, note=note)
+        row = self.rows.get(event.worker)
+        if row is None:
+            row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")
+        if event.kind == "started":
+            self.bar.reset(row, description=event.task.scene, total=None, note="")
+        elif event.kind == "progress":
+            stage, done, total = event.result
+            self.bar.update(row, completed=done, total=total, note=stage)
+        elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> _BatchProgress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
 
 
 def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: bool, as_csv: bool) -> None:

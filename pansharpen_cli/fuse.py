@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import time
@@ -313,7 +314,8 @@ class NetworkFuser:
         else:
             note = f"{self.device} ran out of memory: what was left was fused on the CPU"
             self.device, self._side = torch.device("cpu"), sys.maxsize
-            self.backbone, self.stats, self.on_cpu = self.backbone.to("cpu"), self.stats.to("cpu"), True
+            self.backbone = copy.deepcopy(self.backbone).to("cpu")  # the next scene finds it where it was
+            self.stats, self.on_cpu = self.stats.to("cpu"), True
             self.tailored = None if self.tailored is None else self.tailored.to("cpu")
         if note not in self._warnings:
             self._warnings.append(note)
@@ -648,6 +650,41 @@ def settings_of(options: Options, network: str) -> Settings | None:
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
+def check_method(options: Options) -> None:
+    """Raises InputError for options that no scene can be fused with: they are known to be wrong without one."""
+    choose_precision(options.precision, torch.device("cpu"))
+    if options.method in classical.NAMES:
+        return
+    if options.method not in models.REGISTRY:
+        listed = ", ".join((*models.REGISTRY, *classical.NAMES))
+        raise InputError(f"unknown method '{options.method}'; there is {listed}")
+    if options.weights is not None:
+        weights.cards(options.method, options.weights)
+
+
+_NETWORKS: dict[tuple, Backbone] = {}
+
+
+def _network(card: Card, bands: int, device: torch.device) -> Backbone:
+    """The frozen network of a card: read and checked once, and kept for a process's next scenes."""
+    key = card.path, card.sha256, device, card.bands and bands
+    if key not in _NETWORKS:
+        network = channels_last(weights.load(card, bands).to(device))
+        if len(_NETWORKS) == 4:
+            _NETWORKS.clear()
+        _NETWORKS[key] = network
+    return _NETWORKS[key]
+
+
+def preload(options: Options) -> None:
+    """Load what the scenes to come are fused with. Raises InputError for options and weights that fit no scene."""
+    check_method(options)
+    if options.method in models.REGISTRY:
+        device = choose_device(options.device)
+        for card in weights.cards(options.method, options.weights):
+            _network(card, card.bands or 0, device)
+
+
 def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
@@ -660,9 +697,7 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
         clock = time.perf_counter()
         fitted = fit_classical(scene, options.method, options.seed, progress)
         return Fit(fitted, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
-    if options.method not in models.REGISTRY:
-        listed = ", ".join((*models.REGISTRY, *classical.NAMES))
-        raise InputError(f"unknown method '{options.method}'; there is {listed}")
+    check_method(options)
     card = weights.find(options.method, scene.bands, options.weights)
     try:
         return _fit_network(scene, card, options, device, precision, progress)
@@ -674,7 +709,7 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
 def _fit_network(
     scene: Scene, card: Card, options: Options, device: torch.device, precision: torch.dtype, progress: Progress
 ) -> Fit:
-    backbone = channels_last(weights.load(card, scene.bands).to(device))
+    backbone = _network(card, scene.bands, device)
     settings = settings_of(options, card.network)
     clock = time.perf_counter()
     with tailor.threads(1):
@@ -738,7 +773,7 @@ def fused_tiles(
         return (None, None, out) if data is None else (fuser(data), data.valid, out)
 
     cores = torch.get_num_threads()
-    most = _workers(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
+    most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
     with ThreadPoolExecutor(1) as reader, _one_thread_each(most) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
+from rasterio.warp import transform_bounds
 
 Window = tuple[int, int, int, int]
 """First row, one past the last row, first column, one past the last column."""
@@ -41,6 +43,13 @@ class Grid:
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top in the CRS."""
         return array_bounds(self.height, self.width, self.transform)
+
+    def lonlat_bounds(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees; None without a CRS, or where it does not reach."""
+        try:
+            return transform_bounds(self.crs, "EPSG:4326", *self.bounds) if self.crs else None
+        except RasterioError:
+            return None
 
     def describe(self) -> str:
         """Extent for a message."""

@@ -437,7 +437,7 @@ def _expected(qualities: Sequence[Mapping]) -> str:
 def ranking_csv(facts: Mapping) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": r["name"], "path": r["path"]} | _flat(_finite(r["quality"]))
+        {"rank": r["rank"], "name": r["name"], "path": r["path"]} | _flat(finite(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()
@@ -462,20 +462,21 @@ def _flat(value: Mapping, prefix: str = "") -> dict:
 
 def to_json(facts: Mapping) -> str:
     """The report as JSON; what could not be measured (NaN) is null."""
-    return json.dumps(_finite(facts), indent=2, allow_nan=False)
+    return json.dumps(finite(facts), indent=2, allow_nan=False)
 
 
-def _finite(value):
+def finite(value):
+    """Facts with null for what is not finite, as JSON wants it."""
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, facts: Mapping) -> None:
     """Write the report beside its target and rename it."""
-    _replace(path, to_json(facts).encode() + b"\n")
+    replace_file(path, to_json(facts).encode() + b"\n")
 
 
 # Quicklook
@@ -488,10 +489,11 @@ def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarr
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write (3, rows, cols) uint8 as PNG."""
-    _replace(path, write_png(picture))
+    replace_file(path, write_png(picture))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write beside the path and rename. Raises PansharpenError if it cannot be written."""
     target = path.resolve()
     try:
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target.parent) as folder:
@@ -545,16 +547,28 @@ TERMS = {
 
 def write_html(path: Path, facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> None:
     """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show."""
-    _replace(path, to_html(facts, pictures).encode())
+    replace_file(path, to_html(facts, pictures).encode())
 
 
 def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
     """The page; names and tags in `facts` are untrusted text and are escaped."""
+    facts = finite(facts)
+    return render(
+        "report",
+        page=_evaluation_page(facts) if "results" in facts else _fusion_page(facts),
+        sections=_sections(pictures),
+        facts=facts,
+        json=to_json(facts),
+    )
+
+
+def render(name: str, **values: Any) -> str:
+    """A page of the template `name`.html.j2 with the script `name`.js and the style of all reports put into it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 
     folder = Path(__file__).parent
-    style, script = (Markup((folder / name).read_text("utf-8")) for name in ("report.css", "report.js"))
+    style, script = (Markup((folder / file).read_text("utf-8")) for file in ("report.css", f"{name}.js"))
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -563,15 +577,11 @@ def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["symbols"] = lambda text: Markup(re.sub(r"D_(λ,K|λ|S)", r"D<sub>\1</sub>", str(escape(text))))
-    facts = _finite(facts)
-    return environment.get_template("report.html.j2").render(
-        page=_evaluation_page(facts) if "results" in facts else _fusion_page(facts),
-        sections=_sections(pictures),
-        facts=facts,
-        json=to_json(facts),
+    return environment.get_template(f"{name}.html.j2").render(
         style=style,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **values,
     )
 
 

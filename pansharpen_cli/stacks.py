@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 import tempfile
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from . import assess, sensors
-from .errors import InputError, reason_of
+from .errors import InputError
 from .fuse import axes_of
+from .pairs import read_table
 from .physics import Axis
 from .scene import Scene, Source, data_bands, open_raster
 from .sensors import WAVELENGTHS, Sensor, band_name
@@ -104,19 +104,12 @@ def _classified(files: Sequence[Path]) -> list[Item]:
 
 def _listed(path: Path) -> list[Item]:
     """The rows of a CSV with the columns ms and, if wanted, pan, sensor, split; its paths begin at its own folder."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [c.strip().lower() for c in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    columns, rows = read_table(path)
     if "ms" not in columns:
         raise InputError(f"{path} has no column 'ms' (columns: {', '.join(columns) or 'none'})")
     items = []
     for line, row in rows:
-        cells = {key: (row.get(key) or "").strip() for key in ("ms", "pan", "sensor", "split")}
+        cells = {key: row.get(key, "") for key in ("ms", "pan", "sensor", "split")}
         split = {"training": "train", "validation": "val"}.get(cells["split"].lower(), cells["split"].lower())
         if split not in ("", "train", "val"):
             raise InputError(f"{path}, line {line}: split is train or val, not '{cells['split']}'")

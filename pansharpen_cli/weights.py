@@ -128,8 +128,8 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
         raise WeightsError(f"{path} is not a valid weights manifest: {error}") from error
 
 
-def find(method: str, bands: int, file: str | None = None) -> Card:
-    """The card for a method and a band count, or of a given file.
+def cards(method: str, file: str | None = None) -> list[Card]:
+    """All cards for a method, or that of a given file.
 
     Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
     """
@@ -139,14 +139,25 @@ def find(method: str, bands: int, file: str | None = None) -> Card:
         card = _card_of(Path(file), method)
         if card.network != method:
             raise WeightsError(f"{file} holds weights of '{card.network}'; use --method {card.network}")
-        return card
-    cards = [c for c in manifest().values() if c.network == method]
-    if not cards:
+        return [card]
+    found = [c for c in manifest().values() if c.network == method]
+    if not found:
         raise WeightsError(f"no weights are installed for '{method}' in {folder()}; reinstall or use --weights")
-    for card in cards:
+    return found
+
+
+def find(method: str, bands: int, file: str | None = None) -> Card:
+    """The card for a method and a band count, or of a given file.
+
+    Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
+    """
+    found = cards(method, file)
+    if file is not None:
+        return found[0]
+    for card in found:
         if card.bands in (None, bands):
             return card
-    counts = " or ".join(str(c.bands) for c in cards)
+    counts = " or ".join(str(c.bands) for c in found)
     raise WeightsError(
         f"the weights of '{method}' are for {counts} bands, the MS has {bands}; "
         f"use --method {models.DEFAULT} (any band count) or --bidx"

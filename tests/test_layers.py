@@ -17,29 +17,32 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors"),
-    ("sensors", "recipe"),
+    ("sensors", "recipe", "pool"),
     ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
     ("scene", "classical", "weights"),
-    ("writer", "tailor", "gallery"),
+    ("writer", "tailor", "gallery", "pairs"),
     ("fuse", "charts"),
     ("assess", "report", "register"),
-    ("job", "stacks"),
+    ("job", "stacks", "index"),
     ("batch", "samples", "check"),
+    ("cluster",),
     ("objective",),
     ("train",),
     ("cli", "__main__"),
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery"}
+RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
 """Know files and arrays, and no torch."""
 TENSORS = {"errors", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights", "tailor"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {
     "rasterio": {"grid", "scene", "writer", "simulate"},
-    "affine": {"grid", "scene", "writer", "simulate"},
+    "affine": {"grid", "scene", "writer", "simulate", "pairs"},
     "typer": {"cli"},
+    "distributed": {"cluster"},
+    "pystac": {"pairs"},
 }
 
 

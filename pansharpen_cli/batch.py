@@ -1,0 +1,523 @@
+"""Many scenes: what is to be done, a lock and a log on the output folder, and each scene on its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from . import __version__, fuse, job, report
+from .errors import InputError, PansharpenError
+from .fuse import Options, Progress, quiet
+from .pairs import CONTAINERS, Found, Left, raster_of
+from .pool import Event, Function, Pool
+from .writer import PARTIAL, parse_creation_options
+
+SCHEMA = "pansharpen-batch/1"
+LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
+TEMPLATE = "{folder}/{name}.tif"
+WORKER_BYTES = 1_000_000_000
+"""Room for one worker: docs/batch.md says what one was seen to hold."""
+
+Execute = Callable[[Sequence["Task"]], Iterator[Event]]
+"""Runs tasks and tells how they end: processes of this machine (`local`), or a cluster."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is the same for all scenes: options, and how to write. `html`: a page for each scene."""
+
+    options: Options = Options()
+    open_options: Mapping[str, Any] = field(default_factory=dict)
+    driver: str = "GTiff"
+    creation_options: tuple[str, ...] = ()
+    overviews: bool = False
+    score: bool = True
+    html: bool = False
+    command: str | None = None
+
+    def check(self) -> None:
+        """Raises InputError for what no scene could be fused with."""
+        parse_creation_options(self.creation_options)
+        fuse.check_method(self.options)
+
+    def digest(self, sensor: str = "") -> str:
+        """A hash of all that the output's bytes depend on, but for the inputs."""
+        options = {k: v for k, v in asdict(self.options).items() if k != "tile_size"}
+        if self.options.weights is not None:
+            options["weights"] = hashlib.sha256(Path(self.options.weights).read_bytes()).hexdigest()
+        known: list[Any] = [options, {**self.open_options, **({"sensor": sensor} if sensor else {})}]
+        known += [self.driver, self.creation_options, self.overviews]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it."""
+
+    scene: str
+    found: Found
+    output: Path
+    report: Path
+    quicklook: Path
+    page: Path | None
+    options: str
+    inputs: tuple[dict[str, Any], ...]
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [p for p in (self.output, self.report, self.quicklook, self.page) if p is not None]
+
+
+# Planning -----------------------------------------------------------------------------------------------------------
+
+
+def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str = TEMPLATE) -> list[Task]:
+    """The tasks of scenes, by name of the output.
+
+    Raises InputError for a template or name that leads out of the folder, and for two scenes with the same output.
+    """
+    base = Path(os.path.realpath(folder))
+    tasks: dict[str, Task] = {}
+    digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
+    for found in scenes:
+        relative = output_name(found, template, choices.options.method)
+        output, stem = base / relative, base / REPORTS / relative.with_suffix("")
+        report_path, quicklook, page = (stem.with_name(stem.name + s) for s in (".json", ".png", ".html"))
+        task = Task(
+            str(relative), found, output, report_path, quicklook, page if choices.html else None,
+            digests[found.sensor], tuple(_stat(p) for p in found.files),
+        )  # fmt: skip
+        for path in task.outputs:
+            if not Path(os.path.realpath(path)).is_relative_to(base):
+                raise InputError(f"{path} leads out of {folder} through a link; remove the link")
+        if any(os.path.realpath(p) == os.path.realpath(output) for p in found.files):
+            raise InputError(f"{output} is one of the inputs; choose another output folder")
+        if (other := tasks.get(task.scene)) is not None:
+            if other.found.files == found.files:
+                continue
+            raise InputError(
+                f"{other.found.pan[0]} and {found.pan[0]} would both be written to {relative}: name the "
+                "folder above them as SOURCE, or use --template, for example with {pan} or {date}"
+            )
+        tasks[task.scene] = task
+    return list(tasks.values())
+
+
+def output_name(found: Found, template: str, method: str) -> PurePosixPath:
+    """Path of a scene's output in the output folder. Raises InputError if it would leave it."""
+    for text in (found.name, found.folder):
+        parts = text.split("/") if text else []
+        if text.startswith("/") or {"..", "."} & set(parts) or re.search(r"[\x00-\x1f\\]", text):
+            raise InputError(f"the name '{found.folder}/{found.name}' of {found.pan[0]} leads out of the output folder")
+    values = {
+        "name": found.name,
+        "folder": found.folder,
+        "pan": PurePosixPath(found.pan[0]).stem,
+        "ms": PurePosixPath(found.ms[0][0]).stem,
+        "method": method,
+        "date": found.time.strftime("%Y%m%d") if found.time else "undated",
+    }
+
+    def value(match: re.Match) -> str:
+        if match[1] not in values:
+            raise InputError(f"--template knows {', '.join('{' + k + '}' for k in values)}, not '{match[0]}'")
+        return values[match[1]]
+
+    path = PurePosixPath(re.sub(r"\{(.*?)\}", value, template).lstrip("/"))
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
+    if ".." in path.parts or template.startswith("/"):
+        raise InputError(f"--template '{template}' leads out of the output folder")
+    return path
+
+
+def _stat(path: str) -> dict[str, Any]:
+    """A file as it is now; nothing is known of what is no file of this machine, or missing."""
+    try:
+        known = os.stat(path)
+        return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}
+    except (OSError, ValueError):
+        return {"path": path, "size": None, "mtime": None}
+
+
+def reason_to_run(task: Task, record: Mapping | None, retry_failed: bool = False) -> str | None:
+    """Why a scene has to be fused: new, interrupted, changed, failed or missing; None if it does not have to be."""
+    if record is None:
+        return "new"
+    if record["status"] == "started":
+        return "interrupted"
+    if list(task.inputs) != record.get("inputs") or task.options != record.get("options"):
+        return "changed"
+    if record["status"] == "failed":
+        return "failed" if retry_failed else None
+    try:
+        return None if task.output.stat().st_size == record.get("bytes") else "missing"
+    except OSError:
+        return "missing"
+
+
+def dry_run(tasks: Sequence[Task], folder: Path, left: Sequence[Left], retry_failed: bool) -> dict[str, Any]:
+    """What `run` would do with the scenes, and the files that are in none."""
+    records = read_log(folder) if (folder / LOG).exists() else {}
+    scenes = [
+        {
+            "output": task.scene,
+            "pan": list(task.found.pan),
+            "ms": [list(layer) for layer in task.found.ms],
+            "paired_by": task.found.rule,
+            "state": reason_to_run(task, records.get(task.scene), retry_failed)
+            or f"{records[task.scene]['status']} before",
+        }
+        for task in tasks
+    ]
+    return {"schema": SCHEMA, "folder": str(folder), "scenes": scenes, "left_over": [asdict(each) for each in left]}
+
+
+def listing(plan: Mapping[str, Any]) -> str:
+    """`dry_run` as text: outputs with their files, then what is left over."""
+
+    def shown(layers: Sequence[Sequence[str]]) -> str:
+        first = [p.removeprefix(f"{os.getcwd()}/") for p in (layer[0] for layer in layers)]
+        tiles = len([p for p in layers[0] if not p.lower().endswith(CONTAINERS)])
+        more = f" and {len(first) - 1} more bands" if len(first) > 1 else ""
+        return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
+
+    lines = []
+    for scene in plan["scenes"]:
+        lines.append(f"{scene['output']}  ({scene['state']}, paired by {scene['paired_by']})")
+        lines.append(f"  PAN  {shown([scene['pan']])}")
+        lines.append(f"  MS   {shown(scene['ms'])}")
+    lines += ["", "left over:"] if plan["left_over"] else []
+    lines += [f"  {each['path']}: {each['reason']}" for each in plan["left_over"]]
+    return "\n".join([*lines, "", f"{len(plan['scenes'])} pairs, {len(plan['left_over'])} files left over"]).lstrip(
+        "\n"
+    )
+
+
+# The output folder --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the output folder for this process; the system lets go of it however the process ends.
+
+    Raises InputError if another process holds it, PansharpenError if it cannot be locked.
+    """
+    import fcntl
+
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = " ".join(os.read(handle, 500).decode(errors="replace").split())
+            raise InputError(f"{folder} is in use by another batch ({who}); wait for it or use another folder") from (
+                error
+            )
+        except OSError as error:
+            raise PansharpenError(f"cannot lock {path}: {error.strerror}") from error
+        os.truncate(handle, 0)
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        os.write(handle, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
+        yield
+        os.truncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left of unfinished files; under the lock."""
+    for here, folders, names in os.walk(folder):
+        for name in [n for n in folders if n.startswith(PARTIAL)]:
+            shutil.rmtree(os.path.join(here, name), ignore_errors=True)
+            folders.remove(name)
+        for name in names:
+            if name.startswith(PARTIAL):
+                Path(here, name).unlink(missing_ok=True)
+
+
+def read_log(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last record of each scene; a line that was cut off when the machine stopped does not count.
+
+    Raises InputError if there is no log.
+    """
+    try:
+        text = (folder / LOG).read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise InputError(f"cannot read {folder / LOG}: {error.strerror}") from error
+    records: dict[str, dict[str, Any]] = {}
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+            records[record["scene"]] = record | {"status": str(record["status"])}
+        except (ValueError, TypeError, KeyError):
+            continue
+    return records
+
+
+class Log:
+    """`batch.jsonl`: a line is added when a scene starts and when it ends; in the end each scene has one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
+        self.records = read_log(folder) if self.path.exists() else {}
+        self.settle()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """On the disk when this returns."""
+        self.records[record["scene"]] = record
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(handle, _line(record))
+            os.fsync(handle)
+        except OSError as error:
+            raise PansharpenError(f"cannot write {self.path}: {error.strerror}") from error
+        finally:
+            os.close(handle)
+
+    def settle(self) -> None:
+        """Leave the last line of each scene."""
+        content = b"".join(map(_line, self.records.values()))
+        if self.path.exists() and self.path.read_bytes() == content:
+            return
+        report.replace_file(self.path, content)
+
+
+def _line(record: Mapping) -> bytes:
+    return json.dumps(report.finite(record), allow_nan=False).encode() + b"\n"
+
+
+# One scene ----------------------------------------------------------------------------------------------------------
+
+
+def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[str, Any]:
+    """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
+    started = time.perf_counter()
+    known: dict[str, Any] = {}
+    try:
+        for path in task.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=task.output.parent) as folder:
+            rasters = [raster_of(layer, Path(folder)) for layer in (task.found.pan, *task.found.ms)]
+            open_options = dict(choices.open_options)
+            named = task.found.sensor or next((s for _, s in rasters if s), "")
+            if named and open_options.get("sensor", "auto") == "auto":
+                open_options["sensor"] = named
+            pair = job.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options)
+            output = job.Output(
+                task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
+                task.page, choices.command,
+            )  # fmt: skip
+            facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
+        report.write_json(task.report, facts)
+        quality = facts["quality"] or {}
+        figures = {k: report.value_of(k, quality) for k in report.FIGURES}
+        known = {
+            "figures": {k: v for k, v in figures.items() if v is not None},
+            "rows": facts["output"]["rows"],
+            "cols": facts["output"]["cols"],
+            "bands": facts["scene"]["bands"],
+            "sensor": facts["scene"]["sensor"],
+            "warnings": facts["warnings"],
+            "bytes": task.output.stat().st_size,
+        }
+    except MemoryError:
+        known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
+    except PansharpenError as error:
+        known["error"] = " ".join(str(error).split())
+    except OSError as error:
+        known["error"] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except Exception as error:
+        known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return known | {"seconds": time.perf_counter() - started}
+
+
+def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:
+    """A worker's function, once its share of the machine is settled: threads, and a GPU of several in turn."""
+    torch.set_num_threads(threads)
+    if devices and choices.options.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        device = f"cuda:{number % torch.cuda.device_count()}"
+        choices = replace(choices, options=replace(choices.options, device=device))
+    fuse.preload(choices.options)
+    if threads < cores():
+        choices = replace(choices, creation_options=(f"NUM_THREADS={threads}", *choices.creation_options))
+    return partial(_fused, choices=choices)
+
+
+def _fused(task: Task, tell: Progress, choices: Choices) -> dict[str, Any]:
+    return fuse_one(task, choices, tell)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(given)) if given.isdigit() and int(given) > 0 else allowed
+
+
+def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None) -> Execute:
+    """Runs tasks in processes of this machine: as many as fit into `memory` bytes, the threads shared out."""
+    if memory is not None:
+        jobs = max(1, min(jobs, memory // WORKER_BYTES))
+    threads = max(1, cores() // jobs)
+    setup = partial(prepared, choices=choices, threads=threads, devices=True)
+    return Pool(setup, jobs, timeout, memory).run
+
+
+# All scenes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """How far a batch is: `todo` of all `scenes`, the records of those that have ended; of the others `before` were
+    done before, and `earlier` are the records of those that failed before."""
+
+    folder: Path
+    scenes: int
+    todo: int
+    before: int
+    started: float = field(default_factory=time.monotonic)
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> int:
+        return len(self.done) + len(self.failed)
+
+    @property
+    def per_hour(self) -> float:
+        return 3600 * self.ended / max(time.monotonic() - self.started, 1e-9)
+
+
+Watch = Callable[[Event, Tally, dict[str, Any] | None], None]
+"""Called with each event, and with the record of a scene that has ended."""
+
+
+def run(
+    tasks: Sequence[Task],
+    folder: Path,
+    execute: Execute,
+    *,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    watch: Watch = lambda event, tally, record: None,
+) -> Tally:
+    """Do what is to be done, and log it.
+
+    Raises InputError if the folder is in use, or a file is in the way that no batch has written.
+    """
+    with locked(folder):
+        sweep(folder)
+        log = Log(folder)
+        before = {task.scene: log.records.get(task.scene) for task in tasks}
+        todo = [t for t in tasks if reason_to_run(t, before[t.scene], retry_failed)]
+        for task in todo:
+            if before[task.scene] is None and task.output.exists() and not overwrite:
+                raise InputError(f"{task.output} exists, and {LOG} does not know it; use --overwrite to replace it")
+        waiting = {t.scene for t in todo}
+        skipped = [r for s, r in before.items() if s not in waiting and r is not None]
+        tally = Tally(folder, len(tasks), len(todo), sum(r["status"] == "done" for r in skipped))
+        tally.earlier = [r for r in skipped if r["status"] == "failed"]
+        events = execute(todo)
+        try:
+            for event in events:
+                record = None
+                if event.kind == "started":
+                    log.add(_record(event.task, "started"))
+                elif event.kind in ("done", "failed"):
+                    record = _ended(event)
+                    if record["status"] == "failed":
+                        _clear(event.task, before[event.task.scene])
+                    log.add(record)
+                    (tally.done if record["status"] == "done" else tally.failed).append(record)
+                watch(event, tally, record)
+        finally:
+            close = getattr(events, "close", None)
+            if close is not None:
+                close()
+            sweep(folder)
+            for path in (p for t in todo for p in t.outputs):  # not before: another scene may just have made them
+                with suppress(OSError):
+                    path.parent.rmdir()
+            with suppress(PansharpenError):  # a full disk has been told
+                log.settle()
+        return tally
+
+
+def _record(task: Task, status: str) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "scene": task.scene,
+        "status": status,
+        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "paired_by": task.found.rule,
+        "inputs": list(task.inputs),
+        "options": task.options,
+    }
+
+
+def _ended(event: Event) -> dict[str, Any]:
+    task = event.task
+    known = event.result if event.kind == "done" else {"error": str(event.result), "seconds": event.seconds}
+    record = _record(task, "failed" if "error" in known else "done") | {"worker": event.worker, **known}
+    if "error" not in known:
+        paths = {"report": task.report, "quicklook": task.quicklook, "page": task.page}
+        folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
+        record |= {k: str(p.relative_to(folder)) for k, p in paths.items() if p is not None}
+    return record
+
+
+def _clear(task: Task, before: Mapping | None) -> None:
+    """A scene that failed has no output, unless an earlier one of the same inputs stands."""
+    if before is None or before["status"] != "done" or before.get("inputs") != list(task.inputs):
+        for path in task.outputs:
+            path.unlink(missing_ok=True)
+
+
+def summary(tally: Tally, left: int) -> dict[str, Any]:
+    """The outcome as facts for --json."""
+    return {
+        "schema": SCHEMA,
+        "folder": str(tally.folder),
+        "log": str(tally.folder / LOG),
+        "scenes": tally.scenes,
+        "done": len(tally.done),
+        "done_before": tally.before,
+        "failed": [{"scene": r["scene"], "error": r["error"]} for r in tally.failed],
+        "failed_before": [{"scene": r["scene"], "error": r["error"]} for r in tally.earlier],
+        "left_over": left,
+        "seconds": time.monotonic() - tally.started,
+        "scenes_per_hour": tally.per_hour if tally.ended else None,
+    }
+
+
+def sentence(facts: Mapping[str, Any]) -> str:
+    """The outcome in one line."""
+    parts = [f"{facts['done']} done", *([f"{facts['done_before']} done before"] if facts["done_before"] else [])]
+    for key in ("failed", "failed_before"):
+        parts += [f"{len(facts[key])} {key.replace('_', ' ')}"] if facts[key] else []
+    speed = f", {facts['scenes_per_hour']:.0f} an hour" if facts["scenes_per_hour"] else ""
+    return f"{facts['scenes']} scenes: {', '.join(parts)}{speed}; {facts['log']}"

@@ -1,0 +1,85 @@
+"""One HTML page of all scenes of a batch: quicklooks, figures to sort by, failures, links to each scene's report."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from . import __version__, charts
+from .report import FIGURES, render, replace_file
+
+PAGE = "index.html"
+THUMBNAIL = 192
+"""Largest side of the pictures in the table in pixels; they are shown at half of it."""
+
+
+def write(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+    """Write the page of a batch's records into its folder. Raises PansharpenError if it cannot be written."""
+    path = folder / PAGE
+    replace_file(path, to_html(folder, list(records)).encode())
+    return path
+
+
+def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
+    """The page; all that the records say is untrusted text and is escaped."""
+    shown = [k for k in FIGURES if any(k in (r.get("figures") or {}) for r in records)]
+    counts = Counter("interrupted" if r["status"] == "started" else r["status"] for r in records)
+    lead = [f"{len(records)} scenes", *(f"{n} {status}" for status, n in sorted(counts.items()))]
+    seconds = [r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)]
+    if seconds:
+        lead.append(f"{sum(seconds) / len(seconds):.3g} s per scene")
+    heads = [("scene", "text", "path of the output"), ("status", "text", "")]
+    heads += [(FIGURES[k].symbol, "number", FIGURES[k].meaning) for k in shown]
+    heads += [("size", "number", "million pixels"), ("seconds", "number", "time that the scene took")]
+    return render(
+        "index",
+        version=__version__,
+        title=folder.resolve().name,
+        lead=lead,
+        failures=[(r["scene"], r.get("error", "")) for r in records if r["status"] == "failed"],
+        heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
+        rows=[_row(folder, r, shown) for r in records],
+        meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
+    )
+
+
+def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
+    figures = record.get("figures") or {}
+    cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
+    size = record["rows"] * record["cols"] / 1e6 if "rows" in record else None
+    cells += [_cell(size, 2, " Mpx"), _cell(record.get("seconds"), 1, " s")]
+    quicklook = str(record.get("quicklook", ""))
+    return {
+        "scene": record["scene"],
+        "status": "interrupted" if record["status"] == "started" else record["status"],
+        "error": record.get("error", ""),
+        "link": quote(str(record.get("page") or record.get("report") or "")),
+        "quicklook": quote(quicklook),
+        "picture": _thumbnail(folder / quicklook) if quicklook else "",
+        "cells": cells,
+    }
+
+
+def _cell(value: Any, digits: int, unit: str) -> dict[str, str]:
+    if not isinstance(value, int | float):
+        return {"value": "", "text": "–"}
+    return {"value": repr(value), "text": f"{value:.{digits}f}{unit}"}
+
+
+def _thumbnail(path: Path) -> str:
+    """A small JPEG as a data: URI; nothing where there is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+    except (OSError, ValueError):
+        return ""
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=75)
+    return charts.data_uri(buffer.getvalue())

@@ -1,0 +1,493 @@
+"""Many scenes: isolation, the log, resuming, killing, the lock, names of outputs, the page of all scenes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+import torch
+
+from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate, weights
+from pansharpen_cli.batch import Choices
+from pansharpen_cli.errors import InputError, PansharpenError
+from pansharpen_cli.fuse import Options
+from pansharpen_cli.pairs import Found
+from pansharpen_cli.writer import PARTIAL
+
+ROOT = Path(__file__).parent.parent
+FAST = ("--method", "exp", "--no-score")
+CHOICES = Choices(Options(method="exp"), {"sensor": "generic"})
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """Four scenes in two folders, one of them broken, and a file of none."""
+    folder = tmp_path_factory.mktemp("archive")
+    for i, name in enumerate(("2019/s0", "2019/s1", "2020/s2", "2020/<b>bad")):
+        simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4, seed=i)), folder / name)
+        (folder / name / "truth.tif").unlink()
+    (folder / "2020" / "<b>bad" / "ms.tif").write_bytes(b"II*\0 and no more")
+    shutil.copy(folder / "2019" / "s0" / "pan.tif", folder / "2020" / "old_pansharpened.tif")
+    return folder
+
+
+GOOD = ["2019/s0/s0.tif", "2019/s1/s1.tif", "2020/s2/s2.tif"]
+BAD = "2020/<b>bad/<b>bad.tif"
+
+
+@pytest.fixture
+def archive(scenes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scenes, tmp_path / "in"))
+
+
+@pytest.fixture(scope="module")
+def done(scenes: Path, tmp_path_factory) -> tuple[Path, batch.Tally]:
+    """The folder and the outcome of an undisturbed batch with two jobs."""
+    out = tmp_path_factory.mktemp("done") / "out"
+    tasks = batch.plan(pairs.find([str(scenes)]).found, out, CHOICES)
+    return out, batch.run(tasks, out, batch.local(CHOICES, 2, None, None))
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "batch.jsonl").read_text().splitlines()]
+
+
+def left_behind(out: Path) -> list[Path]:
+    return [p for p in out.rglob("*") if p.name.startswith(PARTIAL)]
+
+
+def stamps(out: Path) -> dict[str, int]:
+    """When each output was written."""
+    written = (p for p in out.rglob("*.tif") if not p.parent.name.startswith(PARTIAL))
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in written}
+
+
+# All scenes ---------------------------------------------------------------------------------------------------------
+
+
+def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp_path: Path) -> None:
+    out, tally = done
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.tif")) == GOOD
+    assert [r["scene"] for r in tally.failed] == [BAD]
+    assert not left_behind(out) and not (out / BAD).parent.exists()
+    alone = tmp_path / "alone.tif"
+    source = scenes / "2019" / "s1"
+    job.fuse_scene(
+        job.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.open_options),
+        job.Output(alone),
+        CHOICES.options,
+    )
+    with rasterio.open(alone) as one, rasterio.open(out / GOOD[1]) as other:
+        assert (one.read() == other.read()).all() and one.profile == other.profile
+
+
+def test_the_log_has_one_line_per_scene(done, scenes: Path) -> None:
+    out, _ = done
+    records = {r["scene"]: r for r in lines_of(out)}
+    assert len(lines_of(out)) == 4 and sorted(records) == sorted([*GOOD, BAD])
+    good, bad = records[GOOD[0]], records[BAD]
+    assert (good["schema"], good["status"], good["rows"], good["bands"]) == ("pansharpen-batch/1", "done", 96, 4)
+    assert good["seconds"] > 0 and 0 < good["figures"]["hqnr"] < 1 and good["options"] == CHOICES.digest()
+    known = (scenes / "2019" / "s0" / "pan.tif").stat()
+    assert good["inputs"][0] == {
+        "path": str(scenes / "2019" / "s0" / "pan.tif"), "size": known.st_size, "mtime": known.st_mtime_ns / 1e9,
+    }  # fmt: skip
+    assert json.loads((out / good["report"]).read_text())["quality"]["hqnr"] == good["figures"]["hqnr"]
+    assert (out / good["quicklook"]).read_bytes().startswith(b"\x89PNG")
+    assert bad["status"] == "failed" and "cannot open" in bad["error"] and "figures" not in bad
+
+
+def test_the_page_shows_figures_failures_pictures_and_links(done, run) -> None:
+    out, _ = done
+    finished = run("batch", "report", out)
+    assert (finished.code, finished.out.strip()) == (0, str(out / "index.html"))
+    page = (out / "index.html").read_text()
+    assert page.count('<img src="data:image/jpeg') == 3
+    assert 'href="reports/2019/s0/s0.json"' in page and 'href="reports/2019/s0/s0.png"' in page
+    assert "&lt;b&gt;bad" in page and "<b>bad" not in page
+    assert "3 done" in page and "1 failed" in page and "cannot open" in page
+    hqnr = {r["scene"]: r["figures"]["hqnr"] for r in lines_of(out) if "figures" in r}
+    assert all(f'data-value="{value!r}">{value:.4f}' in page for value in hqnr.values())
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert not re.search(r'(src|href)="(?!data:|reports/)', page)
+
+
+def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
+    page = index.to_html(tmp_path, [{"scene": "a.tif", "status": "started"}, {"scene": "b.tif", "status": "done"}])
+    assert "1 interrupted" in page and "1 done" in page
+
+
+# Running again ------------------------------------------------------------------------------------------------------
+
+
+def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+
+    def again(*options: object) -> tuple[int, set[str]]:
+        """Exit code, and which outputs were written."""
+        before = stamps(out) if out.exists() else {}
+        finished = run("batch", archive, "-o", out, *FAST, *options)
+        assert len({r["scene"] for r in lines_of(out)}) == len(lines_of(out)) == 4
+        return finished.code, {name for name, when in stamps(out).items() if before.get(name) != when}
+
+    assert again() == (1, set(GOOD))
+    assert again() == (1, set())
+    (out / GOOD[0]).unlink()
+    assert again() == (1, {GOOD[0]})
+    os.utime(archive / "2019" / "s1" / "ms.tif", (1, 1))
+    assert again() == (1, {GOOD[1]})
+    attempt = lines_of(out)[-1]["when"], [r["seconds"] for r in lines_of(out) if r["scene"] == BAD]
+    assert again("--retry-failed") == (1, set())
+    assert attempt != (lines_of(out)[-1]["when"], [r["seconds"] for r in lines_of(out) if r["scene"] == BAD])
+    assert again("--tile-size", 256) == (1, set()), "pixels do not depend on it"
+    assert again("--dtype", "float32") == (1, set(GOOD))
+    shutil.copy(archive / "2019" / "s1" / "ms.tif", archive / "2020" / "<b>bad" / "ms.tif")
+    assert again("--dtype", "float32") == (0, {BAD})
+
+
+def test_a_scene_whose_input_has_become_bad_has_no_output(archive: Path, tmp_path: Path, run) -> None:
+    shutil.rmtree(archive / "2020" / "<b>bad")
+    out = tmp_path / "out"
+    assert run("batch", archive, "-o", out, *FAST).code == 0
+    assert run("batch", archive, "-o", out, *FAST, "--bidx", 9).code == 1
+    assert sorted(stamps(out)) == GOOD, "other options that fail leave what was done"
+    (archive / "2019" / "s0" / "ms.tif").write_bytes(b"")
+    finished = run("batch", archive, "-o", out, *FAST)
+    assert finished.code == 1 and "failed: 2019/s0/s0.tif: cannot open" in finished.err
+    assert sorted(stamps(out)) == GOOD[1:]
+
+
+MANY = 8
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """Scenes in `in`, and what becomes of them in `out`."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for i in range(MANY):
+        simulate.write_scene(simulate.simulate(simulate.Simulation(160, 160, 4, seed=i)), folder / "in" / f"s{i}")
+    default = {"sensor": "auto", "bidx": None, "nodata": None, "extent": "intersection", "dtype": None}
+    choices = Choices(Options(method="gsa"), default)
+    tasks = batch.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
+    assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == MANY
+    return folder
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(number) == leader and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    command = ["batch", str(undisturbed / "in"), "-o", str(out), "-j", "2", "--method", "gsa"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )  # fmt: skip
+    log = out / "batch.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count('"done"') >= 1):
+        time.sleep(0.005)
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)  # as Ctrl-C does
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+        deadline = time.monotonic() + 30
+        while session(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not session(process.pid), "workers outlive their parent"
+    else:
+        assert (process.returncode, err.decode().splitlines()[-1]) == (130, "error: interrupted")
+        assert not left_behind(out)
+    before = {r["scene"] for r in batch.read_log(out).values() if r["status"] == "done"}
+    assert 1 <= len(before) < MANY
+    kept = {name: when for name, when in stamps(out).items() if name in before}
+    facts = json.loads(run(*command, "--json").out)
+    assert (facts["done"], facts["done_before"], facts["failed"]) == (MANY - len(before), len(before), [])
+    assert kept.items() <= stamps(out).items() and not left_behind(out)
+    expected = {name: (undisturbed / "out" / name).read_bytes() for name in stamps(undisturbed / "out")}
+    assert {name: (out / name).read_bytes() for name in stamps(out)} == expected
+
+
+def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "hang_pan.tif")
+    (tmp_path / "hang_ms.tif").touch()
+    command = [sys.executable, "-m", "pansharpen_cli.cli", "batch", str(tmp_path), "-o", str(tmp_path / "out"), *FAST]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    log = tmp_path / "out" / "batch.jsonl"
+    while process.poll() is None and not (log.exists() and "started" in log.read_text()):
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not session(process.pid)
+
+
+def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
+    record = {"scene": "a.tif", "status": "done", "bytes": 3}
+    text = json.dumps({**record, "status": "started"}) + "\n" + json.dumps(record) + "\n"
+    (tmp_path / "batch.jsonl").write_text(text + '{"scene": "b.tif", "sta')
+    log = batch.Log(tmp_path)
+    assert log.records == {"a.tif": record}
+    log.add({"scene": "c.tif", "status": "started"})
+    assert [r["scene"] for r in lines_of(tmp_path)] == ["a.tif", "c.tif"]
+
+
+def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_path: Path, run) -> None:
+    shutil.rmtree(archive / "2020")
+    out = tmp_path / "out"
+    (out / "2019" / "s0").mkdir(parents=True)
+    (out / GOOD[0]).write_text("mine")
+    finished = run("batch", archive, "-o", out, *FAST)
+    assert finished.code == 2 and "--overwrite" in finished.errors[-1]
+    assert (out / GOOD[0]).read_text() == "mine" and sorted(stamps(out)) == GOOD[:1]
+    assert run("batch", archive, "-o", out, *FAST, "--overwrite").code == 0
+    assert sorted(stamps(out)) == GOOD[:2]
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_pairs_and_what_is_left_over_and_writes_nothing(scenes: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    text = run("batch", scenes, "-o", out, "--dry-run")
+    assert text.code == 0 and not out.exists()
+    assert "4 pairs, 1 files left over" in text.out and "looks like pansharpened already" in text.out
+    plan = json.loads(run("batch", scenes, "-o", out, "--dry-run", "--json").out)
+    assert [s["output"] for s in plan["scenes"]] == [*GOOD[:2], BAD, GOOD[2]]
+    assert {(s["state"], s["paired_by"]) for s in plan["scenes"]} == {("new", "name")}
+    assert plan["scenes"][0]["ms"] == [[str(scenes / "2019" / "s0" / "ms.tif")]]
+    assert [Path(each["path"]).name for each in plan["left_over"]] == ["old_pansharpened.tif"]
+
+
+def nothing(folder: Path) -> None:
+    (folder / "empty").mkdir()
+
+
+def escaping(name: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        (folder / "list.jsonl").write_text(json.dumps({"pan": "pan.tif", "ms": "ms.tif", "name": name}))
+
+    return prepare
+
+
+def through_a_link(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "out" / "sub").symlink_to(folder / "elsewhere")
+    escaping("sub/x")(folder)
+
+
+def to_a_link(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "x.tif").symlink_to(folder / "elsewhere.tif")
+    escaping("x")(folder)
+
+
+def twice(folder: Path) -> None:
+    rows = [{"pan": f"{i}.tif", "ms": "ms.tif", "name": "same"} for i in range(2)]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no scene": (nothing, "empty", "no PAN/MS pair"),
+    "no scene, dry": (nothing, "empty --dry-run", "no PAN/MS pair"),
+    "no source": (nothing, "lost", "no such file or folder: lost"),
+    "parent": (escaping("../x"), "list.jsonl", "leads out of the output folder"),
+    "parent further in": (escaping("a/../../x"), "list.jsonl", "leads out of the output folder"),
+    "absolute": (escaping("/tmp/x"), "list.jsonl", "leads out of the output folder"),
+    "backslash": (escaping("..\\x"), "list.jsonl", "leads out of the output folder"),
+    "link": (through_a_link, "list.jsonl", "through a link"),
+    "output is a link": (to_a_link, "list.jsonl", "through a link"),
+    "same output": (twice, "list.jsonl", "--template"),
+    "template": (escaping("x"), "list.jsonl --template {nme}.tif", "not '{nme}'"),
+    "template leads out": (escaping("x"), "list.jsonl --template ../{name}.tif", "leads out"),
+    "no tif": (escaping("x"), "list.jsonl --template {name}.png", ".tif"),
+    "method": (escaping("x"), "list.jsonl --method nonsense", "unknown method 'nonsense'"),
+    "weights": (escaping("x"), "list.jsonl --weights lost.safetensors", "no weights file"),
+    "creation option": (escaping("x"), "list.jsonl --co COMPRESS", "--co takes KEY=VALUE"),
+    "jobs of a cluster": (escaping("x"), "list.jsonl --scheduler tcp://x:1 -j 2", "--jobs"),
+    "no regular expression": (nothing, "empty --pair-regex (", "--pair-regex"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(case: str, tmp_path: Path, monkeypatch, run) -> None:
+    prepare, arguments, words = REFUSED[case]
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    there = sorted(tmp_path.rglob("*"))
+    finished = run("batch", *arguments.split(), "-o", "out")
+    assert finished.code == 2
+    assert len(finished.errors) == 1 and words in finished.errors[0]
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, monkeypatch, run) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--output" in run("batch", "in").errors[0]
+    assert "batch.jsonl" in run("batch", "report", "in").errors[0]
+    assert "OUTDIR" in run("batch", "report").errors[0]
+
+
+def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None:
+    with batch.locked(tmp_path / "out"):
+        finished = run("batch", scenes, "-o", tmp_path / "out", *FAST)
+        assert finished.code == 2
+        assert re.search(rf"in use by another batch \(process {os.getpid()} on \S+, since ", finished.errors[-1])
+    with batch.locked(tmp_path / "out"):
+        pass
+
+
+def test_a_missing_file_and_one_that_hangs_are_failures_of_their_own(tmp_path: Path, run) -> None:
+    (tmp_path / "list.csv").write_text("pan,ms,name\nlost.tif,ms.tif,lost\n")
+    os.mkfifo(tmp_path / "hang_pan.tif")  # opening it waits for somebody to write
+    (tmp_path / "hang_ms.tif").touch()
+    out = tmp_path / "out"
+    finished = run("batch", tmp_path / "list.csv", tmp_path, "-o", out, *FAST, "--timeout", 2, "-q")
+    assert (finished.code, finished.out) == (1, "")
+    errors = {r["scene"]: r["error"] for r in lines_of(out)}
+    assert errors["hang.tif"] == "timed out after 2 s" and "no such file" in errors["lost.tif"]
+    assert len(finished.errors) == 3 and finished.errors[-1].startswith("error: 2 of 2 scenes failed")
+
+
+FOUND = Found(
+    "s", "a/b", ("/in/P.TIL", "/in/p1.tif"), (("/in/m.tif",),), "name", time=datetime(2020, 8, 14, 16, 21, 32)
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{folder}/{name}.tif", "a/b/s.tif"),
+        ("{date}/{pan}_{ms}_{method}.TIF", "20200814/P_m_gsa.TIF"),
+        ("flat/{name}.tiff", "flat/s.tiff"),
+    ],
+)
+def test_templates(template: str, name: str) -> None:
+    assert str(batch.output_name(FOUND, template, "gsa")) == name
+
+
+# Workers ------------------------------------------------------------------------------------------------------------
+
+
+def prepared_to(number: int, word: str = "") -> pool.Function:
+    if word == "broken":
+        raise PansharpenError("it is broken")
+    if word == "ends":
+        os._exit(3)
+    return act
+
+
+def act(task: str, tell: pool.Tell) -> str:
+    """Does what the task says."""
+    if task == "hang":
+        time.sleep(600)
+    elif task == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif task == "exits":
+        os._exit(7)
+    elif task == "raises":
+        raise ValueError("of nothing")
+    elif task.startswith("MB"):
+        held = bytearray(int(task.split()[1]) << 20)
+        time.sleep(1.0)
+        return f"held {len(held) >> 20}"
+    tell("stage", 1, 2)
+    return f"{task} in {os.getpid()}"
+
+
+def ends(tasks: list[str], **options: Any) -> dict[str, tuple[str, str]]:
+    """How tasks ended, with jobs that do nothing but what the tasks say."""
+    setup = partial(prepared_to, word=options.pop("word", ""))
+    events = list(pool.Pool(setup, **options).run(tasks))
+    assert [e.task for e in events if e.kind == "started"][: len(tasks)] == tasks
+    return {e.task: (e.kind, str(e.result)) for e in events if e.kind in ("done", "failed")}
+
+
+def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
+    good = [f"good {i}" for i in range(6)]
+    tasks = ["good 0", "hang", "killed", "good 1", "exits", "good 2", "raises", "good 3", "good 4", "good 5"]
+    ended = ends(tasks, jobs=2, timeout=1.0)
+    assert {t for t, (kind, _) in ended.items() if kind == "done"} == set(good) and len(ended) == len(tasks)
+    assert ended["hang"] == ("failed", "timed out after 1 s")
+    assert "SIGKILL" in ended["killed"][1] and "out of memory?" in ended["killed"][1]
+    assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of processes is read from /proc")
+def test_a_task_that_needs_more_memory_than_there_is_gets_all_of_it_and_else_fails() -> None:
+    tasks = ["MB 400", "MB 401", "MB 2000"]
+    ended = ends(tasks, jobs=2, memory=900 << 20)
+    assert ended["MB 400"] == ("done", "held 400") and ended["MB 401"] == ("done", "held 401")
+    assert ended["MB 2000"][0] == "failed" and "--ram" in ended["MB 2000"][1]
+
+
+@pytest.mark.parametrize(("word", "message"), [("broken", "it is broken"), ("ends", "exit code 3")])
+def test_workers_that_cannot_be_set_up_end_the_run(word: str, message: str) -> None:
+    with pytest.raises(PansharpenError, match=message):
+        ends(["good"], jobs=1, word=word)
+
+
+def test_the_machine_is_shared_out(monkeypatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    try:
+        function = batch.prepared(5, CHOICES, 3, devices=True)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert isinstance(function, partial) and function.keywords["choices"].options.device == "cuda:1"
+    execute = batch.local(CHOICES, 64, None, 3 * batch.WORKER_BYTES)
+    assert execute.__self__.jobs == 3  # type: ignore[attr-defined]
+
+
+def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_path: Path, monkeypatch) -> None:
+    loaded = []
+    load = weights.load
+    monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
+    monkeypatch.setattr(fuse, "_NETWORKS", {})
+    choices = Choices(Options(method="pantiny-small", adapt="off"), {"sensor": "generic"}, score=False)
+    function = batch.prepared(0, choices, 1, devices=True)
+    assert len(loaded) == 1
+    for task in batch.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
+        assert "error" not in function(task, fuse.quiet)
+    assert len(loaded) == 1
+
+
+def test_weights_that_do_not_load_end_the_batch_at_once(monkeypatch) -> None:
+    with pytest.raises(InputError, match="unknown method"):
+        batch.prepared(0, Choices(Options(method="nonsense")), 1, devices=True)

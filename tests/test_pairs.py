@@ -1,0 +1,463 @@
+"""Pairing: name rules of every product, overlap and time, regular expressions, tiles, manifests, STAC."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from pansharpen_cli import pairs
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.pairs import File
+from pansharpen_cli.scene import Scene
+
+ORDER = "052783426010_01_P001"
+PHR = "201202250025329_SEN_PRG_FC_5847"
+GF = "GF2_PMS1_E116.9_N39.0_20150212_L1A0000647768"
+L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
+L7 = "LE07_L1TP_180031_20000814_20200822_02_T1"
+
+
+def files(*names: str) -> list[File]:
+    return [File(f"/in/{n}", f"in/{n}") for n in sorted(names)]
+
+
+def paired(*names: str, regex: str | None = None) -> list[tuple]:
+    """(folder, name, PAN, MS files) of what names pair, without the path of the source."""
+    found, _, _ = pairs.by_name(files(*names), regex)
+    return [
+        (f.folder, f.name, [p[4:] for p in f.pan], [[p[4:] for p in layer] for layer in f.ms])
+        for f in sorted(found, key=lambda f: (f.folder, f.name))
+    ]
+
+
+def left(*names: str) -> dict[str, str]:
+    """Why files are in no pair, of what is not even to be looked into."""
+    return {each.path[4:]: each.reason for each in pairs.by_name(files(*names))[2]}
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+PRODUCTS = {
+    "pan.tif": (
+        ["s1/pan.tif", "s1/ms.tif", "s2/PAN.TIF", "s2/MS.TIF"],
+        [("s1", "s1", ["s1/pan.tif"], [["s1/ms.tif"]]), ("s2", "s2", ["s2/PAN.TIF"], [["s2/MS.TIF"]])],
+    ),
+    "x_pan.tif": (
+        ["a_pan.tif", "a_ms.tif", "b_pan.tif", "b_ms.tif"],
+        [("", "a", ["a_pan.tif"], [["a_ms.tif"]]), ("", "b", ["b_pan.tif"], [["b_ms.tif"]])],
+    ),
+    "folders": (
+        ["PAN/SN_PAN_img7.tif", "MUL/SN_MUL_img7.tif", "PAN/SN_PAN_img8.tif", "MUL/SN_MUL_img8.tif"],
+        [
+            ("", "SN_img7", ["PAN/SN_PAN_img7.tif"], [["MUL/SN_MUL_img7.tif"]]),
+            ("", "SN_img8", ["PAN/SN_PAN_img8.tif"], [["MUL/SN_MUL_img8.tif"]]),
+        ],
+    ),
+    "Landsat 8": (
+        [f"{L8}/{L8}_B{b}.TIF" for b in range(1, 12)],
+        [(L8, L8, [f"{L8}/{L8}_B8.TIF"], [[f"{L8}/{L8}_B{b}.TIF"] for b in (2, 3, 4, 5, 6, 7)])],
+    ),
+    "Landsat 7": (
+        [f"{L7}_B{b}.TIF" for b in (1, 2, 3, 4, 5, 7, 8)] + [f"{L7}_B6_VCID_1.TIF"],
+        [("", L7, [f"{L7}_B8.TIF"], [[f"{L7}_B{b}.TIF"] for b in (1, 2, 3, 4, 5, 7)])],
+    ),
+    "Landsat, visible and near infrared": (
+        [f"LC08_B{b}.TIF" for b in (2, 3, 4, 5, 8)],
+        [("", "LC08", ["LC08_B8.TIF"], [[f"LC08_B{b}.TIF"] for b in (2, 3, 4, 5)])],
+    ),
+    "WorldView, a second apart": (
+        [f"o_PAN/10JUN12053804-P1BS-{ORDER}.TIF", f"o_MUL/10JUN12053803-M1BS-{ORDER}.TIF", "o_MUL/README.XML"],
+        [
+            (
+                "", f"10JUN12053804-{ORDER}",
+                [f"o_PAN/10JUN12053804-P1BS-{ORDER}.TIF"], [[f"o_MUL/10JUN12053803-M1BS-{ORDER}.TIF"]],
+            )
+        ],
+    ),
+    "QuickBird with tiles": (
+        [
+            *(f"p/02APR01105228-P2AS_R{r}C{c}-{ORDER}.TIF" for r in (1, 2) for c in (1, 10, 2)),
+            f"p/02APR01105228-P2AS-{ORDER}.TIL", f"m/02APR01105228-M2AS_R1C1-{ORDER}.TIF",
+            f"m/02APR01105228-M2AS-{ORDER}.TIL",
+        ],
+        [
+            (
+                "", f"02APR01105228-{ORDER}",
+                [f"p/02APR01105228-P2AS-{ORDER}.TIL"]
+                + [f"p/02APR01105228-P2AS_R{r}C{c}-{ORDER}.TIF" for r in (1, 2) for c in (1, 2, 10)],
+                [[f"m/02APR01105228-M2AS_R1C1-{ORDER}.TIF"]],
+            )
+        ],
+    ),
+    "-PAN and -MUL with .TIL": (
+        ["x/po_1-PAN/a.TIL", "x/po_1-MUL/a.TIL"],
+        [("x", "a", ["x/po_1-PAN/a.TIL"], [["x/po_1-MUL/a.TIL"]])],
+    ),
+    "GeoEye of old": (
+        [f"po_37836_{b}_0000000.tif" for b in ("pan", "red", "grn", "blu", "nir")],
+        [
+            (
+                "", "po_37836_0000000", ["po_37836_pan_0000000.tif"],
+                [[f"po_37836_{b}_0000000.tif"] for b in ("blu", "grn", "red", "nir")],
+            )
+        ],
+    ),
+    "Pleiades": (
+        [
+            f"IMG_PHR1A_P_001/IMG_PHR1A_P_{PHR}-001_R1C1.JP2", f"IMG_PHR1A_P_001/DIM_PHR1A_P_{PHR}-001.XML",
+            f"IMG_PHR1A_MS_002/IMG_PHR1A_MS_{PHR}-002_R1C1.JP2", f"IMG_PHR1A_MS_002/IMG_PHR1A_MS_{PHR}-002_R1C2.JP2",
+            f"IMG_PHR1A_MS_002/DIM_PHR1A_MS_{PHR}-002.XML",
+        ],
+        [
+            (
+                "", "PHR1A_20120225002532_SEN",
+                [f"IMG_PHR1A_P_001/IMG_PHR1A_P_{PHR}-001_R1C1.JP2"],
+                [
+                    [f"IMG_PHR1A_MS_002/DIM_PHR1A_MS_{PHR}-002.XML"]
+                    + [f"IMG_PHR1A_MS_002/IMG_PHR1A_MS_{PHR}-002_R1C{c}.JP2" for c in (1, 2)]
+                ],
+            )
+        ],
+    ),
+    "SPOT, ordered twice": (
+        [f"o{n}/IMG_SPOT6_{r}_201212051029386_ORT_00{n}_R1C1.TIF" for n in (1, 2) for r in ("P", "MS")],
+        [
+            (
+                f"o{n}", "SPOT6_20121205102938_ORT",
+                [f"o{n}/IMG_SPOT6_P_201212051029386_ORT_00{n}_R1C1.TIF"],
+                [[f"o{n}/IMG_SPOT6_MS_201212051029386_ORT_00{n}_R1C1.TIF"]],
+            )
+            for n in (1, 2)
+        ],
+    ),
+    "GaoFen": (
+        [f"{GF}-PAN1.tiff", f"{GF}-MSS1.tiff", f"{GF}-PAN2.tiff", f"{GF}-MSS2.tiff"],
+        [("", f"{GF}-{n}", [f"{GF}-PAN{n}.tiff"], [[f"{GF}-MSS{n}.tiff"]]) for n in (1, 2)],
+    ),
+    "GaoFen-6": (
+        ["GF6_PMS_L1A112-PAN.tiff", "GF6_PMS_L1A112-MUX.tiff"],
+        [("", "GF6_PMS_L1A112", ["GF6_PMS_L1A112-PAN.tiff"], [["GF6_PMS_L1A112-MUX.tiff"]])],
+    ),
+    "PlanetScope-like": (
+        [f"20200814_162132_ssc4_{k}.tif" for k in ("panchromatic", "analytic", "analytic_udm", "visual")]
+        + ["20200815_1_3B_pan.tif", "20200815_1_3B_AnalyticMS.tif"],
+        [
+            ("", "20200814_162132_ssc4", ["20200814_162132_ssc4_panchromatic.tif"],
+             [["20200814_162132_ssc4_analytic.tif"]]),
+            ("", "20200815_1_3B", ["20200815_1_3B_pan.tif"], [["20200815_1_3B_AnalyticMS.tif"]]),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_products_names_are_paired(product: str) -> None:
+    names, expected = PRODUCTS[product]
+    assert paired(*names) == expected
+
+
+def test_products_in_one_archive_do_not_disturb_each_other() -> None:
+    every = [f"{i}/{n}" for i, (names, _) in enumerate(PRODUCTS.values()) for n in names]
+    count = sum(len(expected) for _, expected in PRODUCTS.values())
+    assert len(paired(*every)) == count
+
+
+def test_what_is_neither_pan_nor_ms_says_so() -> None:
+    reasons = left(
+        f"{L8}_B1.TIF", "x_ms_udm2.tif", "x_pansharpened.tif", f"10JUN12053804-S2AS-{ORDER}.TIF",
+        "IMG_PHR1A_PMS_201202250025329_SEN_1_R1C1.TIF",
+    )  # fmt: skip
+    assert reasons == {
+        f"{L8}_B1.TIF": "band 1 of Landsat 8 is not fused",
+        "x_ms_udm2.tif": "looks like a mask",
+        "x_pansharpened.tif": "looks like pansharpened already",
+        f"10JUN12053804-S2AS-{ORDER}.TIF": "pansharpened already",
+        "IMG_PHR1A_PMS_201202250025329_SEN_1_R1C1.TIF": "pansharpened already",
+    }
+
+
+@pytest.mark.parametrize(
+    ("bands", "missing"), [((2, 3, 5, 8), "band 4"), ((2, 3, 4, 5, 6, 8), "band 7"), ((2, 8), "band 3, 4")]
+)
+def test_landsat_bands_that_cannot_be_fused_together_are_left_over(bands: tuple[int, ...], missing: str) -> None:
+    names = [f"{L8}_B{b}.TIF" for b in bands]
+    assert paired(*names) == []
+    assert f"{missing} is missing" in left(*names)[names[0]]
+
+
+def test_two_files_for_one_thing_are_not_guessed_between() -> None:
+    assert paired("x_pan.tif", "x_ms.tif", "x_ms.jp2") == []
+    assert left("x_pan.tif", "x_ms.tif", "x_ms.jp2")["x_ms.tif"] == "several files stand for the same thing"
+
+
+def test_a_regular_expression_goes_before_the_rules() -> None:
+    regex = r"(?P<scene>[^/]+)/img\.((?P<pan>P)|(?P<ms>B(?P<band>\d)))\.tif"
+    assert paired("s7/img.P.tif", "s7/img.B2.tif", "s7/img.B1.tif", "a_pan.tif", "a_ms.tif", regex=regex) == [
+        ("", "a", ["a_pan.tif"], [["a_ms.tif"]]),
+        ("s7", "s7", ["s7/img.P.tif"], [["s7/img.B1.tif"], ["s7/img.B2.tif"]]),
+    ]
+
+
+@pytest.mark.parametrize("regex", ["(", "(?P<scene>.+)", "(?P<scene>.+)(?P<pan>P)"])
+def test_a_regular_expression_that_cannot_pair_is_refused(regex: str) -> None:
+    with pytest.raises(InputError, match="--pair-regex"):
+        pairs.by_regex(regex)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("10JUN12053804-P1BS", datetime(2010, 6, 12, 5, 38, 4)),
+        ("IMG_PHR1A_P_201202250025329_SEN", datetime(2012, 2, 25, 0, 25, 32)),
+        ("20200814_162132_ssc4", datetime(2020, 8, 14, 16, 21, 32)),
+        ("2020-08-14T16:21:32.123Z", datetime(2020, 8, 14, 16, 21, 32)),
+        (L8, datetime(2020, 8, 14)),
+        ("99XYZ99999999", None),
+        ("scene 7", None),
+    ],
+)
+def test_times_in_names(text: str, time: datetime | None) -> None:
+    assert pairs.time_in(text) == time
+
+
+# Overlap and time ---------------------------------------------------------------------------------------------------
+
+
+def raster(path: Path, bands: int, size: int, pixel: float, left: float = 0.0, tags=(), values=None, **profile) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"crs": "EPSG:32631", "transform": Affine(pixel, 0, 5e5 + left, 0, -pixel, 5e6)} | profile
+    with rasterio.open(
+        path, "w", driver="GTiff", count=bands, width=size, height=size, dtype="uint16", **profile
+    ) as dataset:
+        dataset.write(np.full((bands, size, size), 7, "uint16") if values is None else values)
+        dataset.update_tags(ns="IMAGERY", **dict(tags))
+    return path
+
+
+def at(minute: int) -> dict[str, str]:
+    return {"ACQUISITIONDATETIME": f"2020-08-14 10:{minute:02}:00"}
+
+
+def names_of(pairing: pairs.Pairing) -> set[tuple[str, str]]:
+    return {(Path(f.pan[0]).name, Path(f.ms[0][0]).name) for f in pairing.found}
+
+
+def test_the_rest_is_paired_by_overlap_and_time(tmp_path: Path) -> None:
+    raster(tmp_path / "a" / "one.tif", 1, 64, 1, tags=at(1))
+    raster(tmp_path / "b" / "two.tif", 4, 16, 4, tags=at(1))
+    raster(tmp_path / "b" / "later.tif", 4, 16, 4, tags=at(9))  # there as well, but eight minutes later
+    raster(tmp_path / "a" / "east.tif", 1, 64, 1, left=500)  # without a time
+    raster(tmp_path / "b" / "there.tif", 4, 16, 4, left=500)
+    raster(tmp_path / "b" / "lonely.tif", 4, 16, 4, left=5000)
+    raster(tmp_path / "b" / "coarse.tif", 4, 4, 16, left=500)
+    raster(tmp_path / "b" / "nowhere.tif", 4, 16, 4, crs=None)
+    (tmp_path / "b" / "broken.tif").write_text("no raster")
+    pairing = pairs.find([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert names_of(pairing) == {("one.tif", "two.tif"), ("east.tif", "there.tif")}
+    reasons = {Path(each.path).name: each.reason for each in pairing.left}
+    assert reasons.keys() == {"later.tif", "lonely.tif", "coarse.tif", "nowhere.tif", "broken.tif"}
+    assert reasons["lonely.tif"] == "no PAN for it"
+    assert "no CRS" in reasons["nowhere.tif"]
+    assert "cannot open" in reasons["broken.tif"]
+
+
+def test_what_overlaps_alike_is_not_guessed_between(tmp_path: Path) -> None:
+    raster(tmp_path / "one.tif", 1, 64, 1)
+    raster(tmp_path / "two.tif", 4, 16, 4)
+    raster(tmp_path / "three.tif", 4, 16, 4)
+    pairing = pairs.find([str(tmp_path)])
+    assert pairing.found == []
+    assert {each.reason for each in pairing.left} == {"2 MSs overlap it alike", "no PAN for it"}
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+def test_folders_globs_and_files_give_each_scene_once_and_never_the_outputs(tmp_path: Path) -> None:
+    for name in ("in/x_pan.tif", "in/x_ms.tif", "in/out/y_pan.tif", "in/out/y_ms.tif", "in/.cache/z_pan.tif"):
+        raster(tmp_path / name, 1, 8, 1)
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    sources = [str(tmp_path / "in"), str(tmp_path / "in" / "*.tif"), str(tmp_path / "in" / "x_ms.tif")]
+    for each in ([sources[0]], [sources[1]], sources):
+        pairing = pairs.find(each, beside=tmp_path / "in" / "out")
+        assert names_of(pairing) == {("x_pan.tif", "x_ms.tif")} and pairing.left == []
+
+
+def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        pairs.find([str(tmp_path / "nothing")])
+
+
+def test_manifests_name_scenes_relative_to_themselves(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(
+        "name, PAN, ms, sensor\na/one, p.tif, b.tif; g.tif;r.tif, quickbird\n,/x/p.tif,/x/m_ms.tif,\n"
+    )
+    (tmp_path / "list.jsonl").write_text(
+        '{"pan": "p.tif", "ms": ["b.tif", "g.tif"]}\n\n{"pan": "/vsizip/a.zip/p.tif", "ms": "m.tif", "name": "z"}\n'
+    )
+    found = pairs.find([str(tmp_path / "list.csv")]).found
+    assert [(f.folder, f.name, f.sensor) for f in found] == [("a", "one", "quickbird"), ("", "m", "")]
+    assert found[0].pan == (str(tmp_path / "p.tif"),)
+    assert found[0].ms == tuple((str(tmp_path / f"{b}.tif"),) for b in "bgr")
+    assert found[1].pan == ("/x/p.tif",)
+    found = pairs.find([str(tmp_path / "list.jsonl")]).found
+    assert [(f.pan[0], len(f.ms)) for f in found] == [(str(tmp_path / "p.tif"), 2), ("/vsizip/a.zip/p.tif", 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("m.csv", "pan\nx.tif\n", "no column 'ms'"),
+        ("m.csv", "pan,ms\n", "lists no scene"),
+        ("m.csv", "pan,ms\nx.tif,\n", "line 2"),
+        ("m.jsonl", '{"pan": "a"}\n', "line 1"),
+        ("m.jsonl", "[1]\n", "line 1"),
+        ("m.jsonl", "{oops\n", "cannot read"),
+        ("m.jsonl", '{"pan": 3, "ms": ["a"]}\n', "line 1"),
+        ("m.jsonl", '{"pan": "<VRTDataset/>", "ms": ["a"]}\n', "line 1"),
+    ],
+)
+def test_a_bad_manifest_is_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        pairs.find([str(tmp_path / name)])
+
+
+# STAC ---------------------------------------------------------------------------------------------------------------
+
+
+def item(name: str, assets: dict[str, dict]) -> dict:
+    return {
+        "type": "Feature", "stac_version": "1.0.0", "id": name, "geometry": None, "links": [],
+        "properties": {"datetime": "2020-08-14T10:00:00Z"}, "assets": assets,
+    }  # fmt: skip
+
+
+def asset(href: str, *bands: str, **more: object) -> dict:
+    known = {"eo:bands": [{"name": b, "common_name": b} for b in bands]} if bands else {}
+    return {"href": href, "type": "image/tiff; application=geotiff"} | known | more
+
+
+ITEMS = {
+    "landsat": (
+        {
+            "pan": asset("b8.tif", "pan"), "red": asset("b4.tif", "red"), "blue": asset("b2.tif", "blue"),
+            "green": asset("b3.tif", "green"), "nir08": asset("b5.tif", "nir08"), "coastal": asset("b1.tif", "coastal"),
+            "qa": asset("qa.tif", roles=["cloud"]), "mtl": {"href": "mtl.txt", "type": "text/plain"},
+        },
+        ("b8.tif", ["b2.tif", "b3.tif", "b4.tif", "b5.tif"]),
+    ),
+    "by key": (
+        {"pan_analytic": asset("p.tif"), "ms_analytic": asset("m.tif"), "visual": asset("v.tif", roles=["visual"])},
+        ("p.tif", ["m.tif"]),
+    ),
+    "by bands": (
+        {"a": asset("p.tif", "pan"), "b": asset("m.tif", "blue", "green", "red", "nir")},
+        ("p.tif", ["m.tif"]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ITEMS)
+def test_stac_items_are_read(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    assets, (pan, mss) = ITEMS[kind]
+    (tmp_path / "item.json").write_text(json.dumps(item("s1", assets)))
+    (found,) = pairs.find([str(tmp_path / "item.json")]).found
+    assert (found.name, found.pan[0], [layer[0] for layer in found.ms]) == (
+        "s1", str(tmp_path / pan), [str(tmp_path / m) for m in mss],
+    )  # fmt: skip
+    assert found.time == datetime(2020, 8, 14, 10)
+
+
+def test_stac_collections_are_read_from_the_disk_alone(tmp_path: Path) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    collection = {
+        "type": "Collection", "stac_version": "1.0.0", "id": "c", "description": "d", "license": "other",
+        "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [[None, None]]}},
+        "links": [{"rel": "item", "href": "./one/item.json"}],
+    }  # fmt: skip
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "item.json").write_text(json.dumps(item("s1", ITEMS["by bands"][0]) | {"collection": "c"}))
+    path = tmp_path / "collection.json"
+    path.write_text(json.dumps(collection))
+    (found,) = pairs.find([str(path)]).found
+    assert (found.folder, found.name, found.pan[0]) == ("c", "s1", str(tmp_path / "one" / "p.tif"))
+    collection["links"].append({"rel": "item", "href": "http://localhost:9/item.json"})
+    path.write_text(json.dumps(collection))
+    with pytest.raises(InputError, match="only STAC on disk"):
+        pairs.find([str(path)])
+
+
+def test_stac_items_of_pan_and_ms_alone_are_paired_by_overlap_and_time(tmp_path: Path) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    raster(tmp_path / "p.tif", 1, 64, 1)
+    raster(tmp_path / "m.tif", 4, 16, 4)
+    (tmp_path / "one.json").write_text(json.dumps(item("one", {"a": asset("p.tif", "pan")})))
+    (tmp_path / "two.json").write_text(json.dumps(item("two", {"a": asset("m.tif", "blue", "green", "red", "nir")})))
+    (found,) = pairs.find([str(tmp_path / "*.json")]).found
+    assert (found.name, found.pan, found.ms) == ("two", (str(tmp_path / "p.tif"),), ((str(tmp_path / "m.tif"),),))
+
+
+def test_stac_without_pan_and_ms_is_left_over_and_nonsense_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    (tmp_path / "item.json").write_text(json.dumps(item("s1", {"b": asset("m.tif", "blue", "green")})))
+    pairing = pairs.find([str(tmp_path / "item.json")])
+    assert pairing.found == [] and "none of its assets is PAN or MS" in pairing.left[0].reason
+    (tmp_path / "item.json").write_text('{"type": "nonsense"}')
+    with pytest.raises(InputError, match="as STAC"):
+        pairs.find([str(tmp_path / "item.json")])
+
+
+# Tiles --------------------------------------------------------------------------------------------------------------
+
+
+def test_tiles_become_one_raster(tmp_path: Path) -> None:
+    values = np.arange(1, 2 * 24 * 24 + 1, dtype="uint16").reshape(2, 24, 24)
+    for r, c in ((0, 0), (0, 1), (1, 0)):  # the fourth was not delivered
+        raster(
+            tmp_path / f"10JUN12053804-M2AS_R{r + 1}C{c + 1}-x.TIF", 2, 12, 4,
+            values=values[:, 12 * r :, 12 * c :][:, :12, :12],
+            tags={"SATELLITEID": "QB02"}, transform=Affine(4, 0, 5e5 + 48 * c, 0, -4, 5e6 - 48 * r),
+        )  # fmt: skip
+    raster(tmp_path / "10JUN12053804-P2AS-x.TIF", 1, 96, 1)
+    (found,) = pairs.find([str(tmp_path)]).found
+    path, sensor = pairs.raster_of(found.ms[0], tmp_path)
+    assert sensor == "quickbird"
+    with rasterio.open(path) as mosaic:
+        expected = values.copy()
+        expected[:, 12:, 12:] = 0
+        np.testing.assert_array_equal(mosaic.read(), expected)
+        assert mosaic.nodata == 0 and mosaic.tags(ns="IMAGERY") == {"SATELLITEID": "QB02"}
+        assert mosaic.transform == Affine(4, 0, 5e5, 0, -4, 5e6)
+    with Scene.open(found.pan[0], [path], bidx=[1, 2], sensor="generic") as scene:
+        assert scene.phase.ratio == (4, 4)
+
+
+def test_tiles_of_different_grids_are_refused(tmp_path: Path) -> None:
+    tiles = tuple(str(raster(tmp_path / f"{n}.tif", 1, 8, 1, left=n * 8.4)) for n in (0, 1))
+    with pytest.raises(InputError, match="no tile of the same grid"):
+        pairs.raster_of(tiles, tmp_path)
+
+
+def test_a_til_names_the_sensor_and_the_tiles_that_have_to_be_there(tmp_path: Path) -> None:
+    names = [f"10JUN12053804-P2AS_R1C{n}-x.TIF" for n in (1, 2)]
+    for n, name in enumerate(names):
+        raster(tmp_path / name, 1, 8, 1, left=8 * n)
+    (tmp_path / "10JUN12053804-P2AS-x.TIL").write_text("".join(f'filename = "{name}";\n' for name in names))
+    (tmp_path / "10JUN12053804-P2AS-x.IMD").write_text('satId = "QB02";\n')
+    raster(tmp_path / "10JUN12053804-M2AS-x.TIF", 4, 4, 4)
+    (found,) = pairs.find([str(tmp_path)]).found
+    assert found.pan[0].endswith(".TIL") and len(found.pan) == 3
+    path, sensor = pairs.raster_of(found.pan, tmp_path)
+    assert sensor == "quickbird"
+    with rasterio.open(path) as mosaic:
+        assert mosaic.shape == (8, 16)
+    with pytest.raises(InputError, match=names[1]):
+        pairs.raster_of(found.pan[:-1] + found.pan[1:2], tmp_path)
