@@ -32,7 +32,8 @@ Setup = Callable[[int], Function]
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a task: `kind` is started, progress, done (with what the function returned) or failed."""
+    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why), or
+    waiting for its turn to run alone."""
 
     kind: str
     task: Any
@@ -92,20 +93,16 @@ class Pool:
                             worker.connection.send(worker.task)
                         yield Event("started", worker.task, worker.number)
                 for event in self._heard():
-                    if event.kind == "ended" and event.task is None:
+                    if event.kind == "ended":
                         false_starts += 1
                         if false_starts == FALSE_STARTS:
                             raise PansharpenError(f"the workers cannot be started: {event.result}")
-                        continue
-                    false_starts = 0
-                    yield (
-                        Event("failed", event.task, event.worker, event.result, event.seconds)
-                        if (event.kind == "ended")
-                        else event
-                    )
+                    else:
+                        false_starts = 0
+                        yield event
                 if (large := self._beyond_memory()) is not None:
                     task, number, seconds = large.task, large.number, time.monotonic() - large.since
-                    shared = sum(w.task is not None for w in self.workers) > 1
+                    shared = len(self.workers) > 1
                     self._end(large)
                     if shared:
                         alone.append(task)
@@ -157,7 +154,7 @@ class Pool:
                 reason = _reason(worker.process.exitcode)
                 task = worker.task
                 self._end(worker)
-                yield Event("ended", task, worker.number, reason, seconds)
+                yield Event("ended" if task is None else "failed", task, worker.number, reason, seconds)
                 continue
             if worker.task is not None and self.timeout is not None and seconds > self.timeout:
                 task = worker.task
