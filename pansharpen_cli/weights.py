@@ -265,8 +265,8 @@ def load(card: Card, bands: int) -> Backbone:
             count = sum(t.numel() for t in models.create(card.network, card.config).state_dict().values())
         if count > card.path.stat().st_size:  # before any memory is taken for it
             raise WeightsError(
-                f"{card.path} does not fit network '{card.network}': {card.config} makes {count} parameters, "
-                "which are not in the file"
+                f"{card.path} is damaged or does not fit network '{card.network}': {card.config} makes {count} "
+                "parameters, which are not in the file"
             )
         network = models.create(card.network, card.config)
     except WeightsError:

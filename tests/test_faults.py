@@ -309,6 +309,9 @@ class Scarce:
     def __init__(self, extract, failures: int, room: int) -> None:
         self.extract, self.failures, self.room, self.seen = extract, failures, room, list[int]()
 
+    def __deepcopy__(self, memo) -> Scarce:
+        return self
+
     def __call__(self, encoded: torch.Tensor) -> torch.Tensor:
         self.seen.append(max(encoded.shape[-2:]))
         if self.failures > 0 and self.seen[-1] > self.room:
@@ -320,6 +323,7 @@ class Scarce:
 def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> tuple[np.ndarray, list[int], list[str]]:
     """The pixels of a fuser that stands for one on an accelerator, the sizes it was given, and the warnings."""
     options = fuse.Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
+    monkeypatch.setattr(fuse, "_NETWORKS", {})
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         fuser = fuse.fit(scene, options).fuser
         assert isinstance(fuser, fuse.NetworkFuser)
