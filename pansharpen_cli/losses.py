@@ -13,9 +13,6 @@ from torch import Tensor
 
 from .physics import Separable
 
-TOLERANCE = 0.03
-"""Change of a band's quality index with PAN across scales that is not held against a result: true bands have it too."""
-
 
 def _l1(difference: Tensor, std: Tensor) -> Tensor:
     return (difference.abs() / std[:, None, None]).mean()
@@ -85,8 +82,7 @@ def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
 def similarity(fused: Tensor, pan: Tensor, expected: Tensor) -> Tensor:
     """How far each band's quality index with PAN is from `expected` (tiles, bands), that of the expanded band with the
     low-passed PAN: the relation of band and PAN is kept across scales (D_s of QNR, Alparone et al., PE&RS 2008)."""
-    change = (quality_index(fused, pan.expand_as(fused)) - expected).mean(0).abs()
-    return (change - TOLERANCE).clamp(min=0).mean()
+    return (quality_index(fused, pan.expand_as(fused)) - expected).mean(0).abs().mean()
 
 
 def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:
