@@ -147,16 +147,17 @@ def cards(method: str, file: str | None = None) -> list[Card]:
 
 
 def find(method: str, bands: int, file: str | None = None) -> Card:
-    """The card for a method and a band count, or of a given file.
+    """The card for a method and a band count, one made for that count first, or of a given file.
 
     Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
     """
     found = cards(method, file)
     if file is not None:
         return found[0]
-    for card in found:
-        if card.bands in (None, bands):
-            return card
+    for wanted in (bands, None):
+        for card in found:
+            if card.bands == wanted:
+                return card
     counts = " or ".join(str(c.bands) for c in found)
     raise WeightsError(
         f"the weights of '{method}' are for {counts} bands, the MS has {bands}; "

@@ -261,9 +261,12 @@ def test_find_chooses_by_band_count(tmp_path, monkeypatch):
         weights.find("fusionnet", 4)
     entry = '[f{0}]\nfile = "f{0}.safetensors"\nnetwork = "fusionnet"\nsha256 = ""\nconfig = {{ bands = {0} }}\n'
     any_count = '[g]\nfile = "g.safetensors"\nnetwork = "glpnet"\nsha256 = ""\n'
+    for name, config in (("p", "{}"), ("p4", "{ bands = 4 }")):
+        any_count += f'[{name}]\nfile = "{name}"\nnetwork = "pantiny"\nsha256 = ""\nconfig = {config}\n'
     (tmp_path / "manifest.toml").write_text(entry.format(4) + entry.format(8) + any_count)
     assert [weights.find("fusionnet", n).name for n in (4, 8)] == ["f4", "f8"]
     assert weights.find("glpnet", 13).name == "g"
+    assert [weights.find("pantiny", n).name for n in (4, 5)] == ["p4", "p"]
     with pytest.raises(WeightsError, match="are for 4 or 8 bands, the MS has 5"):
         weights.find("fusionnet", 5)
     with pytest.raises(WeightsError, match=r"g\.safetensors is missing"):
