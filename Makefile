@@ -27,12 +27,13 @@ VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
 	glpnet/-/95 \
 	fusionnet/4/32 fusionnet/8/32 \
-	pnn/4/32 pnn/8/32 \
-	pannet/4/32 pannet/8/32 \
-	msdcnn/4/32 msdcnn/8/32 \
-	u2net/4/60 u2net/8/60 \
-	pantiny/-/32 pantiny-small/-/32 \
-	pancrafter/4/60 pancrafter/8/60
+	pnn/4/6 pnn/8/6 \
+	pannet/4/6 pannet/8/8 \
+	msdcnn/4/6 msdcnn/8/6 \
+	u2net/4/8 u2net/8/8 \
+	pantiny/4/12 pantiny/-/8 \
+	pantiny-small/4/9 pantiny-small/-/7 \
+	pancrafter/4/10 pancrafter/8/8
 
 define TRAINED
 .PHONY: weights-$(1)$(2)
