@@ -9,18 +9,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from . import __version__, assess, classical, fuse, physics, register, sensors
-from .errors import InputError
+from .errors import InputError, ReadError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
 from .grid import Window, intersect, is_empty
-from .job import Output, Pair, check_targets, scene_facts
+from .job import Output, Pair, check_targets, opened, scene_facts
 from .moments import Moments
 from .report import byte_size
 from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, metadata, open_raster
@@ -104,17 +106,20 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     facts = _frame("check")
     facts["files"] = _files(pair, found)
     try:
-        with gdal_messages() as said, bounded_cache(), pair.open() as scene:
+        with gdal_messages() as said, bounded_cache(), ExitStack() as stack:
+            scene, aligning = _aligned(facts, pair, options, stack, None, progress, found)
             _describe(facts, scene, pair, options, found)
             look = _look(scene, options.seed, progress, survey=True)
             facts["sample"] = look.facts()
             facts["bands"] = [_band_facts(band) for band in look.bands]
             facts["agreement"] = look.agreement()
             _judge_pixels(scene, look, facts, found)
-            facts |= _fused(scene, look, options, score, None, progress, found)
+            facts |= _predict(scene, look, options, score, None, aligning, progress, found)
             _judge_scene(scene, found)
         for message in said.notes():
             found.warning("gdal", message)
+    except ReadError:  # no refusal: it may pass
+        raise
     except InputError as error:
         facts["refused"] = str(error)
         _explain_refusal(facts["files"], found)
@@ -130,13 +135,15 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
     found = Findings()
     facts = _frame("plan")
     parse_creation_options(output.creation_options)
+    fuse.check_method(options)
+    fuse.choose_device(options.device)
     facts["files"] = _files(pair, found)
-    with gdal_messages() as said, pair.open() as scene:
-        check_targets(output, scene)
+    with gdal_messages() as said, ExitStack() as stack:
+        scene, aligning = _aligned(facts, pair, options, stack, output, progress, found)
         _describe(facts, scene, pair, options, found)
         look = _look(scene, options.seed, progress, survey=False)
         facts["sample"] = look.facts()
-        facts |= _fused(scene, look, options, score, output, progress, found)
+        facts |= _predict(scene, look, options, score, output, aligning, progress, found)
         _judge_scene(scene, found)
     for message in said.notes():
         found.warning("gdal", message)
@@ -732,9 +739,29 @@ def _judge_depth(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
 # Registration
 
 
-def _shift(scene: Scene, options: Options, progress: Progress, found: Findings) -> dict:
+def _aligned(
+    facts: dict,
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    output: Output | None,
+    progress: Progress,
+    found: Findings,
+) -> tuple[Scene, dict[str, float]]:
+    """The scene as `fuse` sees it, and the seconds that the alignment takes; its shift is measured in any case."""
+    clock = time.perf_counter()
+    asked = replace(options, align="measure") if options.align == "off" else options
+    ready = partial(check_targets, output) if output else lambda scene: None
+    scene, registration = opened(pair, asked, stack, ready, progress=progress)
+    told = set(registration.notes())
+    scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `_shift` has words of its own for it
+    assert registration.found is not None
+    facts["shift"] = _shift(scene, registration.found, options.align, found)
+    return scene, {"aligning": time.perf_counter() - clock} if options.align != "off" else {}
+
+
+def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
     """The measured shift as facts, with what `fuse --align` does about it."""
-    shift, align = register.measure(scene, seed=options.seed, progress=progress), options.align
     size = math.hypot(shift.rows, shift.cols)
     if not shift.confident:
         action = "nothing: it is not certain enough"
@@ -757,14 +784,14 @@ def _shift(scene: Scene, options: Options, progress: Progress, found: Findings) 
             level("shift", f"{text}; fuse --align auto corrects it, other tools do not see it")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
-    if shift.confident and shift.varies >= 0.5:
+    if shift.confident and shift.varies >= register.VARIES:
         found.warning(
             "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
         )
     apart = [
         f"{name or f'band {i}'} {math.hypot(*offset):.2f}"
         for i, (name, offset) in enumerate(zip(scene.band_names, shift.bands, strict=False), 1)
-        if math.hypot(*offset) >= 0.5
+        if math.hypot(*offset) >= register.APART
     ]
     if apart:
         found.warning("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
@@ -772,16 +799,6 @@ def _shift(scene: Scene, options: Options, progress: Progress, found: Findings) 
 
 
 # What the run will take
-
-
-def _fused(
-    scene: Scene, look: _Look, options: Options, score: bool, output: Output | None, progress: Progress, found: Findings
-) -> dict:
-    """How fusing begins, with the shift of the MS, and what the rest will take."""
-    clock = time.perf_counter()
-    shift = _shift(scene, options, progress, found)
-    aligning = {"aligning": time.perf_counter() - clock} if options.align != "off" else {}
-    return {"shift": shift} | _predict(scene, look, options, score, output, aligning, progress, found)
 
 
 def _predict(

@@ -93,13 +93,12 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
+    fuse.check_method(options)
+    fuse.choose_device(options.device)
+    illustrated = _is_html(output.report)
     with gdal_messages() as said, ExitStack() as stack:
-        scene = stack.enter_context(pair.open())
-        check_targets(output, scene)
-        illustrated = _is_html(output.report)
-        clock = time.perf_counter()
-        scene, registration = _registered(scene, pair, options, stack, progress=progress)
-        aligning = time.perf_counter() - clock
+        scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
+        aligning = time.perf_counter() - started
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -124,7 +123,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
             picture = report.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
-            facts |= {"comparison": comparison, "registration": registration}
+            facts |= {"comparison": comparison, "registration": registration.facts()}
             writer.commit(_provenance(facts))
     facts["warnings"] += said.notes()
     facts["seconds"]["total"] = time.perf_counter() - started
@@ -150,35 +149,68 @@ def check_targets(output: Output, scene: Scene) -> None:
 ALIGN = ("auto", "off", "measure")
 
 
-def _registered(
-    scene: Scene, pair: Pair, options: Options, stack: ExitStack, files: Sequence[str] = (), progress: Progress = quiet
-) -> tuple[Scene, dict | None]:
-    """The scene, opened again with its MS moved where `align` corrects it, and what the report says of it.
+@dataclass(frozen=True)
+class Registration:
+    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it."""
 
-    Of fused `files` to be measured, the shift that they were aligned by counts more than what is measured.
+    mode: str
+    applied: tuple[float, float] = (0.0, 0.0)
+    found: register.Shift | None = None
+    source: str = ""
+
+    def facts(self) -> dict | None:
+        """For the report; None where nothing was measured or read."""
+        if not self.source:
+            return None
+        shift = (self.found.rows, self.found.cols) if self.found else self.applied
+        known = asdict(self.found) if self.found else {}
+        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
+        return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
+
+    def notes(self) -> list[str]:
+        """What the user ought to know, a line each."""
+        if self.found is not None:
+            return register.remarks(self.found, any(self.applied))
+        moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
+        return [moved] if any(self.applied) else []
+
+
+def opened(
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    ready: Callable[[Scene], None] = lambda scene: None,
+    files: Sequence[str] = (),
+    progress: Progress = quiet,
+) -> tuple[Scene, Registration]:
+    """The scene, with its MS moved where `align` corrects it and a warning of that, and how it was settled.
+
+    `ready` is called with the scene before anything is measured. Of fused `files` to be measured, the shift that they
+    were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
+    given = dict(pair.open_options)
+    parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
+    scene = stack.enter_context(replace(pair, open_options=given).open())
+    ready(scene)
     if options.align == "off":
-        return scene, None
-    recorded = _recorded_shift(files, scene) if options.align == "auto" else None
-    if recorded is not None:
-        shift, source = recorded
-        applied = shift
-        facts: dict = {}
-        notes = [f"the MS is moved by {register.described(shift)}, as for {source}"] if any(shift) else []
+        return scene, Registration(options.align)
+    found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
+    if source is not None:
+        applied = source[0]
     else:
-        found, source = register.measure(scene, options.seed, progress), "measured"
-        shift = (found.rows, found.cols)
-        applied = shift if options.align == "auto" and register.is_off(found) else (0.0, 0.0)
-        facts = {k: v for k, v in asdict(found).items() if k not in ("rows", "cols")}
-        notes = register.remarks(found, any(applied))
-    facts = {"mode": options.align, "source": source, "shift": list(shift), "applied": list(applied)} | facts
-    if any(applied):
+        found = register.measure(scene, options.seed, progress)
+        if options.align == "auto" and register.is_off(found):
+            applied = found.rows, found.cols
+    if any(applied) or any(part is not None for part in parts.values()):
+        # the part is one of where the MS lies now; files that change in between are seen
         moved = replace(pair, open_options={**pair.open_options, "shift": applied})
-        scene = stack.enter_context(moved.open())
-    scene.warnings.extend(notes)
-    return scene, facts
+        scene, stamps = stack.enter_context(moved.open()), scene.stamps
+        scene.stamps.update(stamps)
+    registration = Registration(options.align, applied, found, source[1] if source else "measured")
+    scene.warnings.extend(registration.notes())
+    return scene, registration
 
 
 def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:
@@ -192,7 +224,7 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
                 rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
             except ValueError:
                 continue  # not ours
-            if max(abs(rows), abs(cols)) <= 2 * register.SEARCH:
+            if all(abs(v) <= 2 * register.SEARCH for v in (rows, cols)):  # no NaN
                 shifts.setdefault((rows, cols), path)
     return next(iter(shifts.items())) if len(shifts) == 1 else None
 
@@ -239,9 +271,14 @@ def evaluate(
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
     with gdal_messages() as said, ExitStack() as stack:
-        scene = stack.enter_context(pair.open())
-        _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)
-        scene, registration = _registered(scene, pair, Options(align=align), stack, files, progress)
+        scene, registration = opened(
+            pair,
+            Options(align=align),
+            stack,
+            lambda scene: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
+            files,
+            progress,
+        )
 
         expected: dict[Window, float | None] = {}
 
@@ -259,7 +296,7 @@ def evaluate(
 
         results = [result(path) for path in dict.fromkeys(files)]
         notes = [*scene.warnings, *said.notes()]
-        return _finish("full", results, output, scene, notes, FULL_MAPS, registration)
+        return _finish("full", results, output, scene, notes, FULL_MAPS, registration.facts())
 
 
 def evaluate_against(
@@ -306,9 +343,13 @@ def evaluate_wald(
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
     with gdal_messages() as said, ExitStack() as stack:
-        scene = stack.enter_context(pair.open())
-        _check_outputs(output, scene.files(), names, REFERENCE_MAPS)
-        scene, registration = _registered(scene, pair, options, stack, progress=progress)
+        scene, registration = opened(
+            pair,
+            options,
+            stack,
+            lambda scene: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
+            progress=progress,
+        )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
@@ -332,7 +373,7 @@ def evaluate_wald(
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
-            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration)
+            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration.facts())
 
 
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:

@@ -35,6 +35,9 @@ _TRIED = 48
 LEAST = 0.25
 """PAN pixels from which on a shift counts: what is less may be noise."""
 
+VARIES, APART = 1.0, 1.0
+"""PAN pixels from which on it is worth a word that the shift varies over the scene, and that bands lie apart."""
+
 _ROUNDS, _SWEEPS = 6, 6
 """At most so many rounds for the shift, and so many over the bands for their offsets."""
 
@@ -95,12 +98,12 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
         notes.append(f"the MS lies {off}: {done}")
     elif size >= 1:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
-    if found.confident and found.varies >= 1:
+    if found.confident and found.varies >= VARIES:
         notes.append(
             f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
         )
     for band, offset in enumerate(found.bands, 1):
-        if found.confident and math.hypot(*offset) >= 1:
+        if found.confident and math.hypot(*offset) >= APART:
             notes.append(f"MS band {band} lies {described(offset)} off the other bands")
     return notes
 

@@ -238,7 +238,7 @@ class Scene:
     warnings: list[str]
     warped: bool = False
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
-    _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Scene:
         return self
@@ -269,7 +269,7 @@ class Scene:
 
     def check_unchanged(self) -> None:
         """Raises ReadError if a file is no longer the one that was opened."""
-        for path, stamp in self._stamps.items():
+        for path, stamp in self.stamps.items():
             if _stamp(path) != stamp:
                 raise ReadError(f"{path} changed while it was read; run again when it is complete")
 
@@ -354,7 +354,7 @@ class Scene:
                 warnings=notes,
                 warped=warped,
             )
-            scene._stamps = {path: stamp for path in scene.files() if (stamp := _stamp(path)) is not None}
+            scene.stamps = {path: stamp for path in scene.files() if (stamp := _stamp(path)) is not None}
             scene._stack = stack.pop_all()
             return scene
 

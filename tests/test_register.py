@@ -336,3 +336,40 @@ def test_remarks_tell_what_matters(shift, said):
     lines = register.remarks(shift, False)
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+def test_a_window_may_lie_where_only_the_aligned_ms_reaches(scenes, run, tmp_path):
+    """By its georeferencing the MS begins 7 columns further right than it does."""
+    with rasterio.open(scenes / "ms.tif") as dataset:
+        moved, names = Affine.translation(7.0, 0.0) @ dataset.transform, dataset.descriptions
+    edited(scenes / "ms.tif", tmp_path / "right.tif", names=names, transform=moved)
+    with Scene.open(scenes / "pan.tif", [tmp_path / "right.tif"]) as scene:
+        first = scene.full[2]
+    part = ("--window", f"{first - 4},100,4,60", "-o", tmp_path / "part.tif")
+    common = ("fuse", scenes / "pan.tif", tmp_path / "right.tif", *part, "--method", "exp", "--no-score")
+    ended = run(*common, "--align", "off")
+    assert ended.code == 2 and "does not touch" in ended.err
+    ended = run(*common)
+    assert ended.code == 0, ended.err
+    assert pixels_of(tmp_path / "part.tif").shape[1:] == (60, 4)
+
+
+@pytest.mark.parametrize("command", ["check", "fuse --dry-run"])
+def test_what_is_foretold_is_of_the_aligned_scene(fuse, scenes, run, tmp_path, command):
+    made = fuse("off.tif", "auto")[0]
+    name, *options = command.split()
+    options += ["-o", tmp_path / "out.tif"] if options else []
+    ended = run(name, scenes / "pan.tif", scenes / "off.tif", *options, "--method", "exp", "--json")
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)["output"]
+    assert (told["rows"], told["cols"]) == pixels_of(made).shape[1:]
+
+
+@pytest.mark.parametrize("shift", ["1 nan", "inf 0", "1000 0", "1", "a b"])
+def test_tags_of_others_are_not_trusted(fuse, scenes, run, shift):
+    made = fuse("off.tif", "auto")[0]
+    with rasterio.open(made, "r+") as dataset:
+        dataset.update_tags(ns="PANSHARPEN", ALIGN_SHIFT=shift)
+    ended = run("evaluate", made, "--pan", scenes / "pan.tif", "--ms", scenes / "off.tif", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["registration"]["source"] == "measured"
