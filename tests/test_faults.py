@@ -232,6 +232,7 @@ def test_a_source_of_a_vrt_is_watched_and_evaluate_watches_as_well(scene: Path, 
 
 
 @pytest.mark.parametrize("command", ["fuse pan.tif ms.tif -o out.tif --method exp",
+                                     "check pan.tif ms.tif --method exp",
                                      "evaluate old.tif --pan pan.tif --ms ms.tif"])  # fmt: skip
 def test_a_file_cut_off_while_it_is_read_ends_the_run(scene: Path, run, monkeypatch, command: str) -> None:
     with rasterio.open(scene / "pan.tif") as dataset:
