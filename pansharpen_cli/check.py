@@ -458,7 +458,7 @@ def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
             break
     progress("looking", wanted, wanted)
     if not look.valid:
-        raise _nothing_valid(scene)
+        raise fuse.nothing_valid(scene)
     look.blocks.sort(key=lambda b: -b[0])
     for band in look.bands:
         band.settle()
@@ -887,12 +887,7 @@ def _trial_window(scene: Scene, look: _Look) -> Window:
             first = max(low, min(first, high - size))
             spans.append((first, min(first + size, high)))
         return joined(spans)
-    raise _nothing_valid(scene)
-
-
-def _nothing_valid(scene: Scene) -> InputError:
-    """What `fuse` says."""
-    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+    raise fuse.nothing_valid(scene)
 
 
 def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:

@@ -360,6 +360,10 @@ def tile_inputs(
     return inputs.map(lambda t: t.to(device))
 
 
+def nothing_valid(scene: Scene) -> InputError:
+    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+
+
 @dataclass
 class Sample:
     """What one pass over sampled blocks of a scene yields."""
@@ -408,7 +412,7 @@ def sample(
             break
     progress("reading", wanted, wanted)
     if moments.count == 0:
-        raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+        raise nothing_valid(scene)
     if settings is None:
         return Sample(moments.stats(), None, None)
     training, held_out = _split(picked, settings, rng, device)
@@ -828,5 +832,5 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
         if pending is not None:
             pending.result()
     if count == 0:
-        raise InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+        raise nothing_valid(scene)
     return count
