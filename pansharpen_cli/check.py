@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, physics, register, sensors
+from . import __version__, assess, classical, fuse, pairs, physics, register, sensors
 from .errors import InputError, ReadError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
 from .grid import Window, intersect, is_empty
 from .job import Output, Pair, check_targets, opened, scene_facts
 from .moments import Moments
 from .report import byte_size
-from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, metadata, open_raster
+from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster
 from .tiles import plan_tiles
 from .writer import SceneWriter, gdal_messages, parse_creation_options
 
@@ -188,7 +188,7 @@ def _files(pair: Pair, found: Findings) -> list[dict]:
 
 def _file_facts(path: str, role: str, dataset) -> dict:
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
-    acquired = _acquired(Source(dataset, list(dataset.indexes), path))
+    acquired = pairs.acquired(Source(dataset, list(dataset.indexes), path))
     block = dataset.block_shapes[0]
     compression = structure.get("COMPRESSION")
     reversibility = structure.get("COMPRESSION_REVERSIBILITY", "")
@@ -212,26 +212,6 @@ def _file_facts(path: str, role: str, dataset) -> dict:
         "block": list(block),
         "acquired": acquired.isoformat(" ") if acquired else None,
     }  # fmt: skip
-
-
-_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "acquisitiondate", "datetime")
-_DAY_KEYS = (("date_acquired", "scene_center_time"), ("imaging_date", "imaging_time"))
-
-
-def _acquired(source: Source) -> datetime | None:
-    """When a file's metadata say that it was acquired; without a time zone."""
-    for _, tags in metadata(source):
-        lowered = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
-        texts = [lowered.get(k, "") for k in _TIME_KEYS]
-        texts += [f"{lowered[day]} {lowered.get(clock, '')}" for day, clock in _DAY_KEYS if day in lowered]
-        for text in texts:
-            match = re.match(r"(\d{4})[-:](\d\d)[-:](\d\d)(?:[T ]+(\d\d):(\d\d):(\d\d))?", text.strip())
-            if match:
-                try:
-                    return datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
-                except ValueError:
-                    continue
-    return None
 
 
 def _name(path: str) -> str:

@@ -353,7 +353,7 @@ def _scene(pan: Loose, ms: Loose, rule: str) -> Found:
 
 
 _DATE = re.compile(
-    r"(?<!\d)((?:19|20)\d\d)[-_]?(\d\d)[-_]?(\d\d)"
+    r"(?<!\d)((?:19|20)\d\d)[-_:]?(\d\d)[-_:]?(\d\d)"
     r"(?:[T_ ](\d\d):?(\d\d):?(\d\d)(?!\d)|(\d\d)(\d\d)(\d\d)\d*|(?!\d))"
 )
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -449,7 +449,7 @@ def _look(loose: Loose) -> _Seen | str:
             with open_raster(path) as dataset:
                 role = loose.role or {1: "pan", 2: ""}.get(dataset.count, "ms")
                 grid, width = Grid.of(dataset), dataset.width
-                time = time or _time_of(dataset, path) or loose.time
+                time = time or acquired(Source(dataset, [1], path)) or loose.time
                 boxes.append(grid.lonlat_bounds())
         except InputError as error:
             return str(error)
@@ -464,16 +464,18 @@ def _look(loose: Loose) -> _Seen | str:
     return _Seen(loose, role, bounds, (known[-1][2] - known[-1][0]) / width, time)  # type: ignore[arg-type]
 
 
-_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "datetime", "acquisition_date")
+_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "datetime")
+_DAY_KEYS = (("date_acquired", "scene_center_time"), ("imaging_date", "imaging_time"))
+_DATE_KEYS = ("acquisitiondate", "acquisition_date")
 
 
-def _time_of(dataset, path: str) -> datetime | None:
-    """When a raster says that it was taken."""
-    for _, tags in metadata(Source(dataset, [1], path)):
+def acquired(source: Source) -> datetime | None:
+    """When a raster's metadata say that it was taken; without a time zone."""
+    for _, tags in metadata(source):
         low = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
         texts = [low.get(k, "") for k in _TIME_KEYS]
-        texts.append(f"{low.get('imaging_date', '')}T{low.get('imaging_time', '')}")
-        texts.append(f"{low.get('date_acquired', '')}T{low.get('scene_center_time', '')}")
+        texts += [f"{low[day]}T{low.get(clock, '')}" for day, clock in _DAY_KEYS if day in low]
+        texts += [low.get(k, "") for k in _DATE_KEYS]
         for text in texts:
             if time := time_in(text):
                 return time

@@ -371,14 +371,17 @@ class Scene:
         nearest_col = self.nearest_ms(cols, 1) - ms_window[2]
         inner = (int(nearest_row[0]), int(nearest_row[-1]) + 1, int(nearest_col[0]), int(nearest_col[-1]) + 1)
         own = (0, ms_window[1] - ms_window[0], 0, ms_window[3] - ms_window[2])
-        ms, ms_valid = filled(self.read_ms, ms_window, _fill_reach(own, inner))
-        pan, pan_valid = filled(self.pan.read, pan_window, _fill_reach(pan_window, window))
-        valid = (
-            pan_valid[np.ix_(rows - pan_window[0], cols - pan_window[2])] & ms_valid[np.ix_(nearest_row, nearest_col)]
-        )
+        ms = self.read_ms(ms_window)
+        valid = ms[1][np.ix_(nearest_row, nearest_col)]
         if not valid.any():
             return None
-        return TileData(window, pan[0], pan_window, ms, ms_window, valid)
+        pan = self.pan.read(pan_window)
+        valid &= pan[1][np.ix_(rows - pan_window[0], cols - pan_window[2])]
+        if not valid.any():
+            return None
+        seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan)
+        bands, _ = filled(self.read_ms, ms_window, _fill_reach(own, inner), ms)
+        return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
     def nearest_ms(self, index: np.ndarray, axis: int) -> np.ndarray:
         """The MS pixel in which the centre of a PAN pixel lies."""
@@ -401,12 +404,13 @@ def _fill_reach(around: Window, window: Window) -> int:
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 
-def filled(read: Reader, window: Window, reach: int = FILL_REACH) -> Pixels:
+def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels | None = None) -> Pixels:
     """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask.
 
-    A pixel with a valid one within `reach` pixels is filled the same in every window; zeros if nothing is valid.
+    `known`: what reading it gave, if that was done. A pixel with a valid one within `reach` pixels is filled the same
+    in every window; zeros if nothing is valid.
     """
-    data, valid = read(window)
+    data, valid = known or read(window)
     if valid.all():
         return data.astype(np.float32), valid
     data, wide = read(widened(window, reach))

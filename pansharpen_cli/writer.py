@@ -62,7 +62,7 @@ _COG_CREATION = {
     "NUM_THREADS": "ALL_CPUS",
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
-_DRIVERS = ("GTiff", "COG")
+DRIVERS = ("GTiff", "COG")
 _Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
 
 
@@ -153,8 +153,8 @@ class SceneWriter:
         creation_options: Mapping[str, str] | None = None,
         overviews: bool = False,
     ) -> None:
-        if driver not in _DRIVERS:
-            raise InputError(f"unknown driver '{driver}'; there is {' and '.join(_DRIVERS)}")
+        if driver not in DRIVERS:
+            raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
         self.path, self.driver, self.overviews = path, driver, overviews or driver == "COG"
         self.options = dict(creation_options or {})
         self.nodata, self.dtype = scene.nodata, np.dtype(scene.dtype)
