@@ -200,6 +200,9 @@ def test_a_page_or_report_that_is_asked_for_is_made_again(archive: Path, tmp_pat
         if suffix:
             (out / "reports" / "2019" / "s0" / f"s0{suffix}").unlink(missing_ok=True)
         assert json.loads(run("batch", archive, "-o", out, *FAST, *options, "--json").out)["done"] == count
+    os.utime(archive / "2019" / "s1" / "ms.tif", (1, 1))
+    for options, count in (([], 1), (["--html"], 2), (["--html"], 0)):  # pages of earlier outputs do not count
+        assert json.loads(run("batch", archive, "-o", out, *FAST, *options, "--json").out)["done"] == count
     assert (out / "reports" / "2019" / "s1" / "s1.html").is_file()
 
 
