@@ -20,18 +20,21 @@ from typing import Any
 
 import torch
 
-from . import __version__, fuse, job, report
+from . import __version__, fuse, index, job, report, sensors, weights
+from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
-from .pairs import CONTAINERS, Found, Left, raster_of
+from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
-from .writer import PARTIAL, parse_creation_options
+from .writer import _DRIVERS, PARTIAL, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
 TEMPLATE = "{folder}/{name}.tif"
 WORKER_BYTES = 1_000_000_000
 """Room for one worker: docs/batch.md says what one was seen to hold."""
+NAME_BYTES, PATH_BYTES = 230, 3900
+"""Of a part of an output's path, and of the whole: the system's limits, less room for suffixes and unfinished files."""
 
 Execute = Callable[[Sequence["Task"]], Iterator[Event]]
 """Runs tasks and tells how they end: processes of this machine (`local`), or a cluster."""
@@ -54,12 +57,17 @@ class Choices:
         """Raises InputError for what no scene could be fused with."""
         parse_creation_options(self.creation_options)
         fuse.check_method(self.options)
+        if self.driver not in _DRIVERS:
+            raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(_DRIVERS)}")
+        if (sensor := self.open_options.get("sensor", "auto")) != "auto":
+            sensors.named(sensor)
 
     def digest(self, sensor: str = "") -> str:
         """A hash of all that the output's bytes depend on, but for the inputs."""
-        options = {k: v for k, v in asdict(self.options).items() if k != "tile_size"}
-        if self.options.weights is not None:
-            options["weights"] = hashlib.sha256(Path(self.options.weights).read_bytes()).hexdigest()
+        options = {k: v for k, v in asdict(self.options).items() if k not in ("tile_size", "weights")}
+        if self.options.method not in CLASSICAL:
+            cards = weights.cards(self.options.method, self.options.weights)
+            options["weights"] = [[c.sha256, c.config, c.scale] for c in cards]
         known: list[Any] = [options, {**self.open_options, **({"sensor": sensor} if sensor else {})}]
         known += [self.driver, self.creation_options, self.overviews]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
@@ -89,7 +97,8 @@ class Task:
 def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str = TEMPLATE) -> list[Task]:
     """The tasks of scenes, by name of the output.
 
-    Raises InputError for a template or name that leads out of the folder, and for two scenes with the same output.
+    Raises InputError for a template or name that leads out of the folder or is none, for two scenes with the same
+    output, and for a folder where a file is to be written.
     """
     base = Path(os.path.realpath(folder))
     tasks: dict[str, Task] = {}
@@ -100,26 +109,38 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
         report_path, quicklook, page = (stem.with_name(stem.name + s) for s in (".json", ".png", ".html"))
         task = Task(
             str(relative), found, output, report_path, quicklook, page if choices.html else None,
-            digests[found.sensor], tuple(_stat(p) for p in found.files),
+            digests[found.sensor], tuple(_stat(p) for p in read_with(found.files)),
         )  # fmt: skip
         for path in task.outputs:
+            if len(os.fsencode(path)) > PATH_BYTES:
+                raise InputError(f"the path of {found.pan[0]}'s output is too long: {str(path)[:200]}...")
+            if os.path.isdir(path):
+                raise InputError(f"{path} is a folder, and a file is to be written there; move it, or use --template")
             if not Path(os.path.realpath(path)).is_relative_to(base):
                 raise InputError(f"{path} leads out of {folder} through a link; remove the link")
-        if any(os.path.realpath(p) == os.path.realpath(output) for p in found.files):
+        if any(os.path.realpath(p) == os.path.realpath(output) for p in (i["path"] for i in task.inputs)):
             raise InputError(f"{output} is one of the inputs; choose another output folder")
         if (other := tasks.get(task.scene)) is not None:
-            if other.found.files == found.files:
-                continue
+            if (other.found.pan, other.found.ms) == (found.pan, found.ms):
+                if other.found.sensor == found.sensor:
+                    continue
+                raise InputError(
+                    f"{found.pan[0]} is named twice, with the sensors '{other.found.sensor}' and '{found.sensor}'"
+                )
             raise InputError(
                 f"{other.found.pan[0]} and {found.pan[0]} would both be written to {relative}: name the "
                 "folder above them as SOURCE, or use --template, for example with {pan} or {date}"
             )
         tasks[task.scene] = task
+    files = {base / LOG, base / LOCK, base / index.PAGE} | {p for task in tasks.values() for p in task.outputs}
+    folders = {p.parent for p in files}
+    if within := sorted(files & folders.union(*(f.parents for f in folders))):
+        raise InputError(f"{within[0]} would be a file and a folder with others; give one of them another name")
     return list(tasks.values())
 
 
 def output_name(found: Found, template: str, method: str) -> PurePosixPath:
-    """Path of a scene's output in the output folder. Raises InputError if it would leave it."""
+    """Path of a scene's output in the output folder. Raises InputError if it would leave it, or is no file's name."""
     for text in (found.name, found.folder):
         parts = text.split("/") if text else []
         if text.startswith("/") or {"..", "."} & set(parts) or re.search(r"[\x00-\x1f\\]", text):
@@ -143,6 +164,15 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
         raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
     if ".." in path.parts or template.startswith("/"):
         raise InputError(f"--template '{template}' leads out of the output folder")
+    for part in path.parts:
+        if part.startswith(PARTIAL):
+            raise InputError(f"the name '{part}' for {found.pan[0]} is one of unfinished files ({PARTIAL}*)")
+        try:
+            long = len(os.fsencode(part)) > NAME_BYTES
+        except UnicodeEncodeError as error:
+            raise InputError(f"the name {ascii(part)} for {found.pan[0]} is no text") from error
+        if long:
+            raise InputError(f"the name '{part[:60]}...' for {found.pan[0]} is longer than {NAME_BYTES} bytes")
     return path
 
 
@@ -165,23 +195,46 @@ def reason_to_run(task: Task, record: Mapping | None, retry_failed: bool = False
         return "changed"
     if record["status"] == "failed":
         return "failed" if retry_failed else None
-    try:
-        return None if task.output.stat().st_size == record.get("bytes") else "missing"
-    except OSError:
+    if task.page is not None and not record.get("page"):  # one that is there is of an earlier output
         return "missing"
+    there = {path: found.st_size for path, found in _there(task).items()}
+    return None if len(there) == len(task.outputs) and there[task.output] == record.get("bytes") else "missing"
 
 
-def dry_run(tasks: Sequence[Task], folder: Path, left: Sequence[Left], retry_failed: bool) -> dict[str, Any]:
+def _there(task: Task) -> dict[Path, os.stat_result]:
+    """Those of a scene's outputs that exist."""
+    found = {}
+    for path in task.outputs:
+        with suppress(OSError):
+            found[path] = path.stat()
+    return found
+
+
+def _unknown(record: Mapping | None) -> bool:
+    """Is a file at the output's path one that no batch has written? A scene that failed has none of its own."""
+    return record is None or record["status"] == "failed" or bool(record.get("foreign"))
+
+
+def dry_run(
+    tasks: Sequence[Task], folder: Path, left: Sequence[Left], retry_failed: bool, overwrite: bool = False
+) -> dict[str, Any]:
     """What `run` would do with the scenes, and the files that are in none."""
     records = read_log(folder) if (folder / LOG).exists() else {}
+
+    def state(task: Task) -> str:
+        record = records.get(task.scene)
+        reason = reason_to_run(task, record, retry_failed)
+        if reason and _unknown(record) and os.path.exists(task.output) and not overwrite:
+            return f"{reason}, but a file is there that no batch has written: needs --overwrite"
+        return reason or f"{record['status'] if record else ''} before"
+
     scenes = [
         {
             "output": task.scene,
             "pan": list(task.found.pan),
             "ms": [list(layer) for layer in task.found.ms],
             "paired_by": task.found.rule,
-            "state": reason_to_run(task, records.get(task.scene), retry_failed)
-            or f"{records[task.scene]['status']} before",
+            "state": state(task),
         }
         for task in tasks
     ]
@@ -246,14 +299,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left of unfinished files; under the lock."""
+    """Remove what killed processes left of unfinished files; under the lock. Other batches' folders are their own."""
     for here, folders, names in os.walk(folder):
+        if LOCK in names and Path(here) != folder:
+            folders.clear()
+            continue
         for name in [n for n in folders if n.startswith(PARTIAL)]:
             shutil.rmtree(os.path.join(here, name), ignore_errors=True)
             folders.remove(name)
         for name in names:
             if name.startswith(PARTIAL):
-                Path(here, name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    Path(here, name).unlink()
 
 
 def read_log(folder: Path) -> dict[str, dict[str, Any]]:
@@ -314,11 +371,14 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
     started = time.perf_counter()
     known: dict[str, Any] = {}
+    mosaics: dict[str, str] = {}
     try:
         for path in task.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=task.output.parent) as folder:
-            rasters = [raster_of(layer, Path(folder)) for layer in (task.found.pan, *task.found.ms)]
+            layers = (task.found.pan, *task.found.ms)
+            rasters = [raster_of(layer, Path(folder)) for layer in layers]
+            mosaics = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
             open_options = dict(choices.open_options)
             named = task.found.sensor or next((s for _, s in rasters if s), "")
             if named and open_options.get("sensor", "auto") == "auto":
@@ -329,6 +389,9 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
                 task.page, choices.command,
             )  # fmt: skip
             facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
+        scene = facts["scene"]
+        scene["pan"], scene["ms"] = mosaics.get(scene["pan"], scene["pan"]), [mosaics.get(p, p) for p in scene["ms"]]
+        facts["warnings"] = [_named(text, mosaics) for text in facts["warnings"]]
         report.write_json(task.report, facts)
         quality = facts["quality"] or {}
         figures = {k: report.value_of(k, quality) for k in report.FIGURES}
@@ -344,12 +407,19 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     except MemoryError:
         known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
     except PansharpenError as error:
-        known["error"] = " ".join(str(error).split())
+        known["error"] = " ".join(_named(str(error), mosaics).split())
     except OSError as error:
         known["error"] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:
         known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return known | {"seconds": time.perf_counter() - started}
+
+
+def _named(text: str, mosaics: Mapping[str, str]) -> str:
+    """Text that names the files for what was put together of them."""
+    for path, own in mosaics.items():
+        text = text.replace(path, own)
+    return text
 
 
 def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:
@@ -433,8 +503,9 @@ def run(
         log = Log(folder)
         before = {task.scene: log.records.get(task.scene) for task in tasks}
         todo = [t for t in tasks if reason_to_run(t, before[t.scene], retry_failed)]
+        there = {t.scene: _there(t) for t in todo}
         for task in todo:
-            if before[task.scene] is None and task.output.exists() and not overwrite:
+            if _unknown(before[task.scene]) and task.output in there[task.scene] and not overwrite:
                 raise InputError(f"{task.output} exists, and {LOG} does not know it; use --overwrite to replace it")
         waiting = {t.scene for t in todo}
         skipped = [r for s, r in before.items() if s not in waiting and r is not None]
@@ -443,14 +514,14 @@ def run(
         events = execute(todo)
         try:
             for event in events:
-                record = None
+                record, scene = None, event.task.scene
                 if event.kind == "started":
-                    log.add(_record(event.task, "started"))
+                    log.add(_record(event.task, "started") | _foreign(before[scene], event.task.output in there[scene]))
                 elif event.kind in ("done", "failed"):
-                    record = _ended(event)
-                    if record["status"] == "failed":
-                        _clear(event.task, before[event.task.scene])
-                    log.add(record)
+                    record = kept = _ended(event)
+                    if record["status"] == "failed" and _clear(event.task, before[scene], there[scene]):
+                        kept = {**(before[scene] or {}), "error": record["error"]}
+                    log.add(kept)
                     (tally.done if record["status"] == "done" else tally.failed).append(record)
                 watch(event, tally, record)
         finally:
@@ -490,11 +561,27 @@ def _ended(event: Event) -> dict[str, Any]:
     return record
 
 
-def _clear(task: Task, before: Mapping | None) -> None:
-    """A scene that failed has no output, unless an earlier one of the same inputs stands."""
-    if before is None or before["status"] != "done" or before.get("inputs") != list(task.inputs):
-        for path in task.outputs:
-            path.unlink(missing_ok=True)
+def _foreign(before: Mapping | None, there: bool) -> dict[str, bool]:
+    """What a record that replaces `before` has to remember of files that no batch has written."""
+    return {"foreign": True} if there and _unknown(before) else {}
+
+
+def _clear(task: Task, before: Mapping | None, there: Mapping[Path, os.stat_result]) -> bool:
+    """A scene that failed has no output, unless an earlier one of the same inputs stands: does one?
+
+    `there`: what existed when the batch began; of that, too, stays what no batch has written.
+    """
+    now = _there(task)
+    same = {p for p in now if p in there and os.path.samestat(now[p], there[p])}
+    if before is not None and before["status"] == "done" and before.get("inputs") == list(task.inputs):
+        if task.output in same:
+            return True
+    elif _unknown(before):
+        now = {p: s for p, s in now.items() if p not in same}
+    for path in now:
+        with suppress(OSError):
+            path.unlink()
+    return False
 
 
 def summary(tally: Tally, left: int) -> dict[str, Any]:

@@ -448,7 +448,7 @@ def batch(
     choices.check()
     tasks = batch.plan(pairing.found, output, choices, template)
     if dry_run:
-        plan = batch.dry_run(tasks, output, pairing.left, retry_failed)
+        plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
         typer.echo(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
         raise InputError(

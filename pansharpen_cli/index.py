@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ THUMBNAIL = 192
 def write(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
     """Write the page of a batch's records into its folder. Raises PansharpenError if it cannot be written."""
     path = folder / PAGE
-    replace_file(path, to_html(folder, list(records)).encode())
+    replace_file(path, to_html(folder, list(records)).encode("utf-8", "replace"))
     return path
 
 
@@ -57,8 +58,8 @@ def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[
         "scene": record["scene"],
         "status": "interrupted" if record["status"] == "started" else record["status"],
         "error": record.get("error", ""),
-        "link": quote(str(record.get("page") or record.get("report") or "")),
-        "quicklook": quote(quicklook),
+        "link": quote(os.fsencode(str(record.get("page") or record.get("report") or ""))),
+        "quicklook": quote(os.fsencode(quicklook)),
         "picture": _thumbnail(folder / quicklook) if quicklook else "",
         "cells": cells,
     }

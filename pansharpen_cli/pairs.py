@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -51,6 +51,21 @@ class Found:
     @property
     def files(self) -> list[str]:
         return [*self.pan, *(p for layer in self.ms for p in layer)]
+
+
+def read_with(files: Sequence[str]) -> list[str]:
+    """The files, and those that VRTs among them are made of, in turn."""
+    known = dict.fromkeys(files)
+    waiting = [f for f in known if f.lower().endswith(".vrt")]
+    while waiting:
+        path = waiting.pop()
+        if not os.path.isfile(path):  # a pipe would be waited for
+            continue
+        with suppress(InputError), open_raster(path) as dataset:
+            new = [f for f in dataset.files if f not in known]
+            known.update(dict.fromkeys(new))
+            waiting += [f for f in new if f.lower().endswith(".vrt")]
+    return list(known)
 
 
 @dataclass(frozen=True)
@@ -596,6 +611,10 @@ def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
+_NO_PATH = re.compile("[\0<\ud800-\udc7f\udd00-\udfff]")
+"""What no path holds: XML that GDAL would take for a raster, and half characters."""
+
+
 def from_manifest(path: Path) -> list[Found]:
     """The scenes of a CSV or JSONL: `pan`, `ms` (`;` between files, or a list) and, if wanted, `name` and `sensor`.
 
@@ -615,7 +634,7 @@ def from_manifest(path: Path) -> list[Found]:
         ms = row.get("ms")
         files = [t.strip() for t in ms.split(";") if t.strip()] if isinstance(ms, str) else ms
         texts = [row.get("pan"), *(files if isinstance(files, list) else [None])]
-        if len(texts) < 2 or not all(isinstance(t, str) and t and "\0" not in t and "<" not in t for t in texts):
+        if len(texts) < 2 or not all(isinstance(t, str) and t and not _NO_PATH.search(t) for t in texts):
             raise InputError(f"{path}, line {line}: 'pan' takes a path, 'ms' one or more")
         name, sensor = row.get("name") or "", row.get("sensor") or ""
         if not isinstance(name, str) or not isinstance(sensor, str):
@@ -648,6 +667,7 @@ def _named(name: str, pan: str, mss: Sequence[str], rule: str, sensor: str = "")
 
 _COMMON_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 _ALIASES = {"nir08": "nir", "swir1": "swir16", "swir2": "swir22", "panchromatic": "pan"}
+_NETWORK = re.compile(r"://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", re.IGNORECASE)
 _NOT_DATA = {"metadata", "thumbnail", "overview", "visual", "cloud", "saturation", "data-mask", "snow-ice"}
 
 
@@ -691,6 +711,9 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
                 left.append(Left(f"{path}: item {item.id}", chosen))
                 continue
             pan, mss = chosen
+            if away := [p for p in (pan, *mss) if _NETWORK.search(p)]:
+                left.append(Left(f"{path}: item {item.id}", f"{away[0]} is in a network; only files on disk are read"))
+                continue
             name, time = f"{item.collection_id or ''}/{item.id}".lstrip("/"), item.datetime
             time = time.replace(tzinfo=None) if time else None
             if pan and mss:
@@ -750,7 +773,7 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     """The scenes of folders (all below them), globs, files, manifests and STAC on disk, each once.
 
     `regex`: a rule of --pair-regex that goes before the others. `beside`: the output folder, which is no source.
-    Raises InputError for a source that does not exist, is no manifest or no STAC.
+    Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC.
     """
     pairing = Pairing()
     alone: list[Loose] = []
@@ -759,16 +782,20 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     for source in sources:
         path = Path(source)
         if path.is_dir():
+            if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
+                raise InputError(f"{source} is the output folder itself; choose another --output")
             roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
         elif glob.has_magic(source) and not path.exists():
             hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
-            root = Path(*_fixed(path.parts)).resolve()
+            hits = _outside(hits, source, beside)
+            base = os.path.abspath(Path(*_fixed(path.parts)))
             roots = []
             for hit in hits:
-                if _is_list(hit):
+                if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
                     alone += _take(pairing, Path(hit))
                 elif _is_raster(hit):
-                    roots.append((hit, f"{root.name}/{os.path.relpath(os.path.abspath(hit), root)}"))
+                    where = os.path.relpath(os.path.abspath(hit), base)
+                    roots.append((hit, f"{os.path.basename(base)}/{where}"))
         elif not path.is_file():
             raise InputError(f"no such file or folder: {source}")
         elif _is_list(source):
@@ -779,7 +806,7 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
             continue
         for file, relative in roots:
             files.setdefault(os.path.realpath(file), File(os.path.abspath(file), relative.replace(os.sep, "/")))
-    if single:
+    if single := _outside(single, "the files", beside):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         for one in single:
             relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
@@ -789,6 +816,17 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     pairing.found += found + more
     pairing.left += left + rest
     return pairing
+
+
+def _outside(files: Sequence[str], source: str, folder: Path | None) -> list[str]:
+    """Those of the files that do not lie in the output folder. Raises InputError if all do."""
+    if folder is None:
+        return list(files)
+    base = os.path.realpath(folder)
+    kept = [f for f in files if not Path(os.path.realpath(os.path.dirname(f))).is_relative_to(base)]
+    if files and not kept:
+        raise InputError(f"all of {source} lies in the output folder {folder}; choose another --output")
+    return kept
 
 
 def _take(pairing: Pairing, path: Path) -> list[Loose]:

@@ -547,7 +547,7 @@ TERMS = {
 
 def write_html(path: Path, facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> None:
     """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show."""
-    replace_file(path, to_html(facts, pictures).encode())
+    replace_file(path, to_html(facts, pictures).encode("utf-8", "replace"))
 
 
 def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:

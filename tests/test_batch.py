@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 
 from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate, weights
@@ -176,6 +178,56 @@ def test_a_scene_whose_input_has_become_bad_has_no_output(archive: Path, tmp_pat
     assert sorted(stamps(out)) == GOOD[1:]
 
 
+def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_path: Path, run) -> None:
+    shutil.rmtree(archive / "2020")
+    out = tmp_path / "out"
+    assert run("batch", archive, "-o", out, *FAST).code == 0
+    before = stamps(out)
+    finished = run("batch", archive, "-o", out, *FAST, "--co", "COMPRESS=nonsense", "--json")
+    assert finished.code == 1 and len(json.loads(finished.out)["failed"]) == 2
+    assert {r["status"] for r in lines_of(out)} == {"done"} and all("COMPRESS" in r["error"] for r in lines_of(out))
+    assert run("batch", archive, "-o", out, *FAST).code == 0 and stamps(out) == before
+
+
+def test_a_page_or_report_that_is_asked_for_is_made_again(archive: Path, tmp_path: Path, run) -> None:
+    shutil.rmtree(archive / "2020")
+    out = tmp_path / "out"
+    steps: list[tuple[str, list[str], int]] = [
+        ("", [], 2), ("", ["--html"], 2), ("", ["--html"], 0), (".html", ["--html"], 1), (".html", [], 0),
+        (".json", [], 1), (".png", [], 1), ("", [], 0),
+    ]  # fmt: skip
+    for suffix, options, count in steps:
+        if suffix:
+            (out / "reports" / "2019" / "s0" / f"s0{suffix}").unlink(missing_ok=True)
+        assert json.loads(run("batch", archive, "-o", out, *FAST, *options, "--json").out)["done"] == count
+    os.utime(archive / "2019" / "s1" / "ms.tif", (1, 1))
+    for options, count in (([], 1), (["--html"], 2), (["--html"], 0)):  # pages of earlier outputs do not count
+        assert json.loads(run("batch", archive, "-o", out, *FAST, *options, "--json").out)["done"] == count
+    assert (out / "reports" / "2019" / "s1" / "s1.html").is_file()
+
+
+def test_the_hash_of_options_knows_the_weights(tmp_path: Path, monkeypatch) -> None:
+    network = Choices(Options(method="pantiny-small"))
+    (card,) = weights.cards("pantiny-small")
+    before = network.digest()
+    monkeypatch.setattr(weights, "cards", lambda method, file=None: [replace(card, sha256="other")])
+    assert network.digest() != before
+    lost = Choices(Options(method="exp", weights=str(tmp_path / "lost")))
+    assert lost.digest() == Choices(Options(method="exp")).digest()
+
+
+def test_a_source_of_a_vrt_is_watched(scenes: Path, tmp_path: Path, run) -> None:
+    for name in ("pan", "ms"):
+        shutil.copy(scenes / "2019" / "s0" / f"{name}.tif", tmp_path / f"source_of_{name}.tif")
+    rasterio.shutil.copy(tmp_path / "source_of_ms.tif", tmp_path / "ms.vrt", driver="VRT")
+    (tmp_path / "list.csv").write_text("pan,ms,name\nsource_of_pan.tif,ms.vrt,x\n")
+    for changed in (1, 0):
+        command = ("batch", tmp_path / "list.csv", "-o", tmp_path / "out", *FAST, "--json")
+        assert json.loads(run(*command).out)["done"] == changed
+    os.utime(tmp_path / "source_of_ms.tif", (1, 1))
+    assert json.loads(run(*command).out)["done"] == 1
+
+
 MANY = 8
 
 
@@ -278,6 +330,58 @@ def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_pat
     assert sorted(stamps(out)) == GOOD[:2]
 
 
+def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_path: Path, run) -> None:
+    source = scenes / "2019" / "s0"
+    (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,lost.tif,x\n")
+    command = ("batch", tmp_path / "list.csv", "-o", tmp_path / "out", *FAST)
+    (tmp_path / "out").mkdir()
+    mine = tmp_path / "out" / "x.tif"
+    mine.write_text("mine")
+    assert "needs --overwrite" in run(*command, "--dry-run").out
+    assert "needs --overwrite" not in run(*command, "--dry-run", "--overwrite").out
+    for more in ((), ("--retry-failed",)):
+        assert run(*command, "--overwrite", *more).code == 1 and mine.read_text() == "mine"
+    (tmp_path / "out" / "batch.jsonl").write_text('{"scene": "x.tif", "status": "started", "foreign": true}\n')
+    assert run(*command, "--overwrite").code == 1 and mine.read_text() == "mine", "also after a kill"
+    shutil.copy(source / "ms.tif", tmp_path / "lost.tif")
+    refused = run(*command)
+    assert refused.code == 2 and "--overwrite" in refused.errors[-1] and mine.read_text() == "mine"
+    assert run(*command, "--overwrite").code == 0 and mine.read_bytes()[:2] == b"II"
+    (tmp_path / "lost.tif").unlink()
+    assert run(*command).code == 1 and not mine.exists(), "that was the batch's own"
+
+
+def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "sub", tmp_path / "other"):
+        (folder / f"{PARTIAL}x").mkdir(parents=True)
+        (folder / f"{PARTIAL}y").touch()
+    (tmp_path / "batch.lock").touch()
+    (tmp_path / "other" / "batch.lock").touch()
+    batch.sweep(tmp_path)
+    assert {p.parent.name for p in left_behind(tmp_path)} == {"other"}
+
+
+def test_the_report_of_tiles_names_the_tiles(tmp_path: Path, run) -> None:
+    simulate.write_scene(simulate.simulate(simulate.Simulation(128, 128, 4)), tmp_path / "whole")
+    for n in range(2):
+        with rasterio.open(tmp_path / "whole" / "pan.tif") as pan:
+            window = rasterio.windows.Window(64 * n, 0, 64, 128)
+            profile = pan.profile | {"width": 64, "transform": pan.window_transform(window)}
+            with rasterio.open(tmp_path / f"a_pan_R1C{n + 1}.tif", "w", **profile) as tile:
+                tile.write(pan.read(window=window))
+    shutil.move(tmp_path / "whole" / "ms.tif", tmp_path / "a_ms.tif")
+    shutil.rmtree(tmp_path / "whole")
+    assert run("batch", tmp_path, "-o", tmp_path / "out", *FAST).code == 0
+    text = (tmp_path / "out" / "reports" / "a.json").read_text()
+    assert json.loads(text)["scene"]["pan"] == str(tmp_path / "a_pan_R1C1.tif") and PARTIAL not in text
+
+
+def test_names_that_are_not_utf8_do_not_break_the_page(tmp_path: Path) -> None:
+    record = {"scene": "a\udcff.tif", "status": "done", "report": "reports/a\udcff.json"}
+    page = index.write(tmp_path, [record]).read_text("utf-8")
+    assert "a?.tif" in page and 'href="reports/a%FF.json"' in page
+
+
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +426,21 @@ def twice(folder: Path) -> None:
     (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+def beside_its_file(folder: Path) -> None:
+    rows = [{"pan": f"{i}.tif", "ms": "ms.tif", "name": n} for i, n in enumerate(("x", "x.tif/y"))]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def with_two_sensors(folder: Path) -> None:
+    rows = [{"pan": "p.tif", "ms": "ms.tif", "sensor": s} for s in ("ikonos", "quickbird")]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def a_folder_in_the_way(folder: Path) -> None:
+    (folder / "out" / "x.tif").mkdir(parents=True)
+    escaping("x")(folder)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "no scene": (nothing, "empty", "no PAN/MS pair"),
     "no scene, dry": (nothing, "empty --dry-run", "no PAN/MS pair"),
@@ -332,6 +451,18 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "backslash": (escaping("..\\x"), "list.jsonl", "leads out of the output folder"),
     "link": (through_a_link, "list.jsonl", "through a link"),
     "output is a link": (to_a_link, "list.jsonl", "through a link"),
+    "long": (escaping("a/" + 300 * "x"), "list.jsonl", "longer than"),
+    "long path": (escaping("/".join(50 * [99 * "x"])), "list.jsonl", "too long"),
+    "half a character": (escaping("\ud800"), "list.jsonl", "is no text"),
+    "unfinished": (escaping(f"{PARTIAL}x"), "list.jsonl", "unfinished"),
+    "in an unfinished folder": (escaping(f"{PARTIAL}x/y"), "list.jsonl", "unfinished"),
+    "the log": (escaping("batch.jsonl/x"), "list.jsonl", "a file and a folder"),
+    "file and folder": (beside_its_file, "list.jsonl", "a file and a folder"),
+    "a folder": (a_folder_in_the_way, "list.jsonl --overwrite", "is a folder"),
+    "two sensors": (with_two_sensors, "list.jsonl", "with the sensors 'ikonos' and 'quickbird'"),
+    "driver": (escaping("x"), "list.jsonl --driver PNG", "unknown driver 'PNG'"),
+    "sensor": (escaping("x"), "list.jsonl --sensor quickbrid", "unknown sensor 'quickbrid'"),
+    "the output folder": (a_folder_in_the_way, "out", "is the output folder itself"),
     "same output": (twice, "list.jsonl", "--template"),
     "template": (escaping("x"), "list.jsonl --template {nme}.tif", "not '{nme}'"),
     "template leads out": (escaping("x"), "list.jsonl --template ../{name}.tif", "leads out"),

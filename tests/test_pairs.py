@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 
 from pansharpen_cli import pairs
@@ -289,6 +290,33 @@ def test_folders_globs_and_files_give_each_scene_once_and_never_the_outputs(tmp_
         assert names_of(pairing) == {("x_pan.tif", "x_ms.tif")} and pairing.left == []
 
 
+def test_a_glob_through_a_link_and_one_that_hits_other_lists(tmp_path: Path) -> None:
+    for name in ("real/x_pan.tif", "real/x_ms.tif"):
+        raster(tmp_path / name, 1, 8, 1)
+    (tmp_path / "real" / "notes.json").write_text("{}")
+    (tmp_path / "real" / "notes.csv").write_text("a,b\n")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (found,) = pairs.find([str(tmp_path / "link" / "*")]).found
+    assert (found.folder, found.name) == ("", "x")
+
+
+def test_outputs_are_no_source(tmp_path: Path) -> None:
+    for name in ("out/x_pan.tif", "out/x_ms.tif"):
+        raster(tmp_path / name, 1, 8, 1)
+    out = tmp_path / "out"
+    for sources in ([str(out)], [str(out / "*")], [str(out / "x_pan.tif"), str(out / "x_ms.tif")]):
+        with pytest.raises(InputError, match="output folder"):
+            pairs.find(sources, beside=out)
+
+
+def test_a_vrt_is_read_with_its_sources(tmp_path: Path) -> None:
+    first = raster(tmp_path / "a.tif", 1, 8, 1)
+    rasterio.shutil.copy(first, tmp_path / "b.vrt", driver="VRT")
+    (tmp_path / "c.VRT").write_text((tmp_path / "b.vrt").read_text().replace("a.tif", "b.vrt"))
+    names = pairs.read_with([str(tmp_path / "c.VRT"), str(tmp_path / "lost.vrt")])
+    assert {Path(n).name for n in names} == {"a.tif", "b.vrt", "c.VRT", "lost.vrt"}
+
+
 def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         pairs.find([str(tmp_path / "nothing")])
@@ -320,6 +348,7 @@ def test_manifests_name_scenes_relative_to_themselves(tmp_path: Path) -> None:
         ("m.jsonl", "[1]\n", "line 1"),
         ("m.jsonl", "{oops\n", "cannot read"),
         ("m.jsonl", '{"pan": 3, "ms": ["a"]}\n', "line 1"),
+        ("m.jsonl", '{"pan": "\\ud800.tif", "ms": ["a"]}\n', "line 1"),
         ("m.jsonl", '{"pan": "<VRTDataset/>", "ms": ["a"]}\n', "line 1"),
     ],
 )
@@ -403,6 +432,15 @@ def test_stac_items_of_pan_and_ms_alone_are_paired_by_overlap_and_time(tmp_path:
     (tmp_path / "two.json").write_text(json.dumps(item("two", {"a": asset("m.tif", "blue", "green", "red", "nir")})))
     (found,) = pairs.find([str(tmp_path / "*.json")]).found
     assert (found.name, found.pan, found.ms) == ("two", (str(tmp_path / "p.tif"),), ((str(tmp_path / "m.tif"),),))
+
+
+@pytest.mark.parametrize("away", ["https://localhost:9/p.tif", "/vsicurl/x/p.tif", "/vsizip//vsis3/b/a.zip/p.tif"])
+def test_stac_assets_in_a_network_are_left_over(tmp_path: Path, away: str) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    assets = {"a": asset(away, "pan"), "b": asset("m.tif", "blue", "green", "red", "nir")}
+    (tmp_path / "item.json").write_text(json.dumps(item("s1", assets)))
+    pairing = pairs.find([str(tmp_path / "item.json")])
+    assert pairing.found == [] and f"{away} is in a network" in pairing.left[0].reason
 
 
 def test_stac_without_pan_and_ms_is_left_over_and_nonsense_refused(tmp_path: Path) -> None:
