@@ -26,7 +26,7 @@ from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
-from .writer import _DRIVERS, PARTIAL, parse_creation_options
+from .writer import DRIVERS, PARTIAL, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
@@ -57,8 +57,8 @@ class Choices:
         """Raises InputError for what no scene could be fused with."""
         parse_creation_options(self.creation_options)
         fuse.check_method(self.options)
-        if self.driver not in _DRIVERS:
-            raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(_DRIVERS)}")
+        if self.driver not in DRIVERS:
+            raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(DRIVERS)}")
         if (sensor := self.open_options.get("sensor", "auto")) != "auto":
             sensors.named(sensor)
 
