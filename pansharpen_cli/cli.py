@@ -139,15 +139,7 @@ def fuse(
 ) -> None:
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     job = _heavy()
-    open_options = {
-        "sensor": sensor,
-        "bidx": _integers("--bidx", bidx),
-        "nodata": nodata,
-        "extent": extent.value,
-        "window": _pixel_window(window),
-        "bbox": _bounds(bbox),
-        "dtype": _dtype(dtype),
-    }
+    open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
     options = job.Options(
         method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
@@ -195,15 +187,7 @@ def check(
     job = _heavy()
     from . import check as checking
 
-    open_options = {
-        "sensor": sensor,
-        "bidx": _integers("--bidx", bidx),
-        "nodata": nodata,
-        "extent": extent.value,
-        "window": _pixel_window(window),
-        "bbox": _bounds(bbox),
-        "dtype": _dtype(dtype),
-    }
+    open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = job.Options(
         method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
     )
@@ -436,13 +420,7 @@ def batch(
     file = os.path.abspath(weights) if weights is not None else None
     choices = batch.Choices(
         Options(method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value),
-        {
-            "sensor": sensor,
-            "bidx": _integers("--bidx", bidx),
-            "nodata": nodata,
-            "extent": extent.value,
-            "dtype": _dtype(dtype),
-        },
+        _open_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
     choices.check()
@@ -657,6 +635,27 @@ def _heavy():
     finally:
         gc.enable()
     return job
+
+
+def _open_options(
+    sensor: str,
+    bidx: str | None,
+    nodata: float | None,
+    extent: Extent,
+    dtype: str | None,
+    window: str | None = None,
+    bbox: str | None = None,
+) -> dict[str, Any]:
+    """The arguments of `Scene.open`."""
+    return {
+        "sensor": sensor,
+        "bidx": _integers("--bidx", bidx),
+        "nodata": nodata,
+        "extent": extent.value,
+        "window": _pixel_window(window),
+        "bbox": _bounds(bbox),
+        "dtype": _dtype(dtype),
+    }
 
 
 def _command() -> str:
