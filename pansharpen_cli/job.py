@@ -95,10 +95,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     creation_options = parse_creation_options(output.creation_options)
     fuse.check_method(options)
     fuse.choose_device(options.device)
-    illustrated = _is_html(output.report)
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
-        aligning = time.perf_counter() - started
+        aligning, illustrated = time.perf_counter() - started, _is_html(output.report)
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
