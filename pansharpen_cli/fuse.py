@@ -395,21 +395,25 @@ def sample(
     wanted = min(len(blocks), MAX_BLOCKS)
     picked: list[_Picked] = []
     used = 0
-    for tried, block in enumerate(blocks):
-        progress("reading", min(used, wanted), wanted)
-        pan_window, ms_window = reach.windows(block)
-        data = scene.read(block, pan_window, ms_window)
-        enough = data is not None and (len(blocks) <= MAX_BLOCKS or data.valid.mean() > 0.25 or tried > 200)
-        if data is None or not enough:
-            continue
-        inputs = tile_inputs(axes, scene.gains, data, block, torch.device("cpu"))
-        valid = torch.from_numpy(data.valid)
-        moments.update(inputs, valid[None], step=2 if min(data.valid.shape) >= 256 else 1)
-        if settings:
-            picked.append(_pick_tiles(scene, axes, data, inputs, settings, wanted, rng))
-        used += 1
-        if used == wanted:
-            break
+
+    def load(block: Window) -> tuple[TileData, Inputs] | None:
+        data = scene.read(block, *reach.windows(block))
+        return None if data is None else (data, tile_inputs(axes, scene.gains, data, block, torch.device("cpu")))
+
+    with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
+        for tried, (_, loaded) in enumerate(_ahead(reader, load, blocks)):
+            progress("reading", min(used, wanted), wanted)
+            if loaded is None:
+                continue
+            data, inputs = loaded
+            if len(blocks) > MAX_BLOCKS and data.valid.mean() <= 0.25 and tried <= 200:
+                continue
+            moments.update(inputs, torch.from_numpy(data.valid)[None], step=2 if min(data.valid.shape) >= 256 else 1)
+            if settings:
+                picked.append(_pick_tiles(scene, axes, data, inputs, settings, wanted, rng))
+            used += 1
+            if used == wanted:
+                break
     progress("reading", wanted, wanted)
     if moments.count == 0:
         raise nothing_valid(scene)
