@@ -61,12 +61,13 @@ class GLPNet(Backbone):
     def extract(self, encoded: Tensor) -> Tensor:
         tiles, bands = len(encoded), encoded.shape[1] // OWN - 1
         shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (bands, OWN)).flatten(0, 1)
-        each = torch.relu(self.head(own))
+        each = torch.relu_(self.head(own))
         parts = each.unflatten(0, (tiles, bands)).unbind(1)
         pooled = sum(parts[1:], parts[0]) / bands  # far faster than mean() in this memory format
-        trunk = self.trunk(torch.relu(self.join(shared) + self.join_bands(pooled)))
-        mixed = self.own(each).unflatten(0, (tiles, bands)) + self.shared(trunk)[:, None]
-        return self.body(torch.relu(mixed.flatten(0, 1)))
+        trunk = self.trunk(torch.relu_(self.join(shared).add_(self.join_bands(pooled))))
+        mixed = self.own(each)
+        mixed.unflatten(0, (tiles, bands)).add_(self.shared(trunk)[:, None])
+        return self.body(torch.relu_(mixed))
 
     def map(self, features: Tensor) -> Tensor:
         return self.tail(features)
