@@ -207,8 +207,8 @@ def test_a_page_or_report_that_is_asked_for_is_made_again(archive: Path, tmp_pat
 
 
 def test_the_hash_of_options_knows_the_weights(tmp_path: Path, monkeypatch) -> None:
-    network = Choices(Options(method="pantiny-small"))
-    (card,) = weights.cards("pantiny-small")
+    network = Choices(Options(method="glpnet"))
+    (card,) = weights.cards("glpnet")
     before = network.digest()
     monkeypatch.setattr(weights, "cards", lambda method, file=None: [replace(card, sha256="other")])
     assert network.digest() != before
