@@ -611,7 +611,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     load = weights.load
     monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
     monkeypatch.setattr(fuse, "_NETWORKS", {})
-    choices = Choices(Options(method="pantiny-small", adapt="off"), {"sensor": "generic"}, score=False)
+    choices = Choices(Options(method="glpnet", adapt="off"), {"sensor": "generic"}, score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
     for task in batch.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
