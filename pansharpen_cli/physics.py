@@ -229,10 +229,6 @@ class Separable:
         """Apply to (..., bands, rows, cols)."""
         return self.rows @ x @ self.cols.mT
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        """The transposed operator."""
-        return self.rows.mT @ y @ self.cols
-
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))
 
