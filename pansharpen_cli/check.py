@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -937,15 +937,13 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
             fused = time.perf_counter()
             scoring = 0.0
             if score:
-                window = _corner(part.window, TRIAL_TILE)
                 with assess.Raster.on_scene(str(written), part) as raster:
-                    clock = time.perf_counter()
-                    try:
-                        assess.full_resolution(part, raster.read, window)
-                        assess.expected_detail(part, window)
-                    except InputError:
-                        pass  # nothing to measure here; `fuse` goes on, too
-                    scoring = (time.perf_counter() - clock) / _area(window)
+                    for window in (_corner(part.window, TRIAL_TILE // 4), part.window):  # to warm up, and to measure
+                        clock = time.perf_counter()
+                        with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
+                            assess.full_resolution(part, raster.read, window)
+                            assess.expected_detail(part, window)
+                        scoring = (time.perf_counter() - clock) / _area(window)
             clock = time.perf_counter()
             writer.commit({})
             if output.driver == "COG":  # a second file; else the time is no matter of size
