@@ -371,27 +371,23 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
     started = time.perf_counter()
     known: dict[str, Any] = {}
-    mosaics: dict[str, str] = {}
     try:
         for path in task.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=task.output.parent) as folder:
             layers = (task.found.pan, *task.found.ms)
             rasters = [raster_of(layer, Path(folder)) for layer in layers]
-            mosaics = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
+            labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
             open_options = dict(choices.open_options)
             named = task.found.sensor or next((s for _, s in rasters if s), "")
             if named and open_options.get("sensor", "auto") == "auto":
                 open_options["sensor"] = named
-            pair = job.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options)
+            pair = job.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
             output = job.Output(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 task.page, choices.command,
             )  # fmt: skip
             facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
-        scene = facts["scene"]
-        scene["pan"], scene["ms"] = mosaics.get(scene["pan"], scene["pan"]), [mosaics.get(p, p) for p in scene["ms"]]
-        facts["warnings"] = [_named(text, mosaics) for text in facts["warnings"]]
         report.write_json(task.report, facts)
         quality = facts["quality"] or {}
         figures = {k: report.value_of(k, quality) for k in report.FIGURES}
@@ -407,19 +403,12 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     except MemoryError:
         known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
     except PansharpenError as error:
-        known["error"] = " ".join(_named(str(error), mosaics).split())
+        known["error"] = " ".join(str(error).split())
     except OSError as error:
         known["error"] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:
         known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return known | {"seconds": time.perf_counter() - started}
-
-
-def _named(text: str, mosaics: Mapping[str, str]) -> str:
-    """Text that names the files for what was put together of them."""
-    for path, own in mosaics.items():
-        text = text.replace(path, own)
-    return text
 
 
 def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:

@@ -62,14 +62,15 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """How to open a scene: the arguments of `Scene.open`."""
+    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
 
     pan: str
     ms: Sequence[str]
     open_options: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, **self.open_options)  # type: ignore[arg-type]
+        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -287,20 +287,22 @@ class Scene:
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
         shift: tuple[float, float] = (0.0, 0.0),
+        labels: Mapping[str, str] | None = None,
     ) -> Scene:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
         `bidx`: 1-based bands over all MS files in order. `window`: rows and columns of the PAN file. `bbox`: left,
         bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
         `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
-        resampled.
+        resampled. `labels`: what paths are called in messages and reports, if not as they are.
         """
         with ExitStack() as stack:
             notes: list[str] = []
             stack.enter_context(bounded_cache())
             pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
-            pan_source, ms_sources = _sources(pan_ds, ms_ds, os.fspath(pan), [os.fspath(p) for p in ms], nodata, notes)
+            pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
+            pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             ms_sources = _choose(ms_sources, bidx)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid, ms_grid = Grid.of(pan_ds), Grid.of(ms_ds[0])

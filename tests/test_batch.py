@@ -371,9 +371,11 @@ def test_the_report_of_tiles_names_the_tiles(tmp_path: Path, run) -> None:
                 tile.write(pan.read(window=window))
     shutil.move(tmp_path / "whole" / "ms.tif", tmp_path / "a_ms.tif")
     shutil.rmtree(tmp_path / "whole")
-    assert run("batch", tmp_path, "-o", tmp_path / "out", *FAST).code == 0
+    assert run("batch", tmp_path, "-o", tmp_path / "out", *FAST, "--html").code == 0
     text = (tmp_path / "out" / "reports" / "a.json").read_text()
     assert json.loads(text)["scene"]["pan"] == str(tmp_path / "a_pan_R1C1.tif") and PARTIAL not in text
+    page = (tmp_path / "out" / "reports" / "a.html").read_text()
+    assert "a_pan_R1C1.tif" in page and PARTIAL not in page and "a_pan.vrt" not in page
 
 
 def test_names_that_are_not_utf8_do_not_break_the_page(tmp_path: Path) -> None:
