@@ -1,18 +1,20 @@
 """Samples that networks are trained on, drawn from stacks.
 
 A sample of a multispectral stack is simulated: a crop at a random scale is the truth; a random PAN response, MTF,
-ratio, phase, noise and a small misregistration make the pair. A scene with its PAN also gives real samples, by Wald's
-protocol at the exact phase: PAN and MS degraded by their own ratio through the sensor's MTFs, the MS itself the truth.
+ratio, phase and noise make the pair, and the PAN lies a little off. A scene with its PAN also gives real samples, by
+Wald's protocol at the exact phase: PAN and MS degraded by their own ratio through the sensor's MTFs, the MS itself the
+truth.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from . import simulate
@@ -28,6 +30,9 @@ COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))
 CONTEXT = 24
 """Pixels around the crop of a real pair that its operators see, where the scene has them."""
 VALIDATION_SIZE = 128
+PAN_OFF, BANDS_OFF, MS_OFF = 0.15, 0.07, 0.03
+"""Standard deviations, in PAN pixels, of how far PAN lies off the bands, the bands lie apart, and the MS lies off the
+truth. Wherever a result is judged MS and truth agree, and it is the PAN that lies a little off both."""
 TRIES = 2000
 
 
@@ -54,11 +59,16 @@ class Sample(NamedTuple):
         return self._replace(inputs=self.inputs.map(move), stats=self.stats.to(device), truth=move(self.truth))
 
 
-def blurred(image: np.ndarray, gain: float) -> np.ndarray:
-    """Square bands seen through an MTF with the given gain at their own Nyquist frequency."""
+def blurred(image: np.ndarray, gains: Iterable[float]) -> np.ndarray:
+    """Square bands seen through an MTF with these gains, of rows and of columns, at their own Nyquist frequency."""
     side = (0, image.shape[-1])
-    matrix = degrade_matrix(Axis(1.0), side, side, gain)
-    return matrix @ image @ matrix.T
+    rows, cols = (degrade_matrix(Axis(1.0), side, side, float(gain)) for gain in gains)
+    return rows @ image @ cols.T
+
+
+def moved(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """An image shifted by so many rows and columns; its border is repeated."""
+    return ndimage.shift(image, shift, order=3, mode="nearest")
 
 
 def balanced(scenes: Sequence[Stack]) -> np.ndarray:
@@ -165,6 +175,11 @@ class Sampler:
         part = (position - lower)[:, None, None]
         return (1 - part) * crop[lower] + part * crop[lower + 1]
 
+    def softness(self) -> np.ndarray:
+        """Gains at Nyquist of rows and columns. Products differ in how sharp their bands are beside their PAN, either
+        way, and, where they were resampled or scanned, from one axis to the other; little in a pair tells."""
+        return np.clip(self.rng.uniform(0.1, 0.6) + self.rng.normal(0, 0.1, 2), 0.05, 0.9)
+
     def pair(self, size: int, count: int) -> Sample:
         """A simulated sample with `count` bands."""
         rng = self.rng
@@ -175,22 +190,24 @@ class Sampler:
         weights = rng.dirichlet(np.full(seen, 0.9))
         pan = np.tensordot(weights, crop[rng.choice(len(crop), seen, replace=False)], 1)
         truth = self.choose_bands(crop, count)
+        pan = moved(pan, rng.normal(0, PAN_OFF, 2))
+        apart = abs(rng.normal(0, BANDS_OFF))
+        truth = np.stack([moved(band, rng.normal(0, apart, 2)) for band in truth])
         level = pan.mean() + 1e-6
         pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.9, 1.1)
         pan = rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
         span: tuple[Span, Span] = ((0, size), (0, size))
-        # products differ in how sharp their bands are beside their PAN, either way; nothing in a pair tells
         if rng.random() < 0.5:
-            pan = blurred(pan[None], float(rng.uniform(0.15, 0.6)))[0]
+            pan = blurred(pan, self.softness())
         if rng.random() < 0.5:
-            truth = blurred(truth, float(rng.uniform(0.15, 0.6)))
+            truth = blurred(truth, self.softness())
         pan += rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
 
         ratio = float(rng.choice([4.0, 2.0, 3.0], p=[0.7, 0.2, 0.1]))
         side = int(size // ratio)
         ms_span: tuple[Span, Span] = ((0, side), (0, side))
         offsets = rng.uniform(0, size - side * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
-        shift = rng.normal(0, 0.2, 2)
+        shift = rng.normal(0, MS_OFF, 2)
         axes = (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
         # products sharpened on the ground have a far higher gain than their optics, and alias: hence the wide range
         assumed = float(np.clip(rng.normal(0.3, 0.04), 0.2, 0.4))

@@ -14,10 +14,11 @@ import pytest
 import torch
 from rasters import edited
 from safetensors.torch import load_file
+from torch import Tensor
 
-from pansharpen_cli import assess, fuse, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli import assess, fuse, models, objective, recipe, samples, simulate, stacks, train, weights
 from pansharpen_cli.recipe import LossWeights, Recipe
-from pansharpen_cli.samples import Sampler, crop_pair
+from pansharpen_cli.samples import Sample, Sampler, crop_pair
 from pansharpen_cli.scene import Scene
 from pansharpen_cli.stacks import Stack
 
@@ -81,6 +82,27 @@ def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], ban
             moved = true.roll((6, 6), (0, 1))
             wrong = float(torch.corrcoef(torch.stack([expanded[inner].flatten(), moved[inner].flatten()]))[0, 1])
             assert right > wrong
+
+
+def test_it_is_the_pan_that_lies_off(truths: list[Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    """MS and truth agree, as they do wherever a result is judged."""
+
+    def drawn(pan: float, ms: float) -> list[Sample]:
+        monkeypatch.setattr(samples, "PAN_OFF", pan)
+        monkeypatch.setattr(samples, "MS_OFF", ms)
+        sampler = Sampler(truths, bands=4, seed=5)
+        return [sampler.pair(96, 4) for _ in range(20)]
+
+    def offset(image: Tensor, other: Tensor) -> float:
+        inner = np.s_[12:-12, 12:-12]
+        slopes = [g[inner] for g in torch.gradient(image, dim=(-2, -1))]
+        return float(np.hypot(*(float(((other - image)[inner] * g).sum() / g.square().sum()) for g in slopes)))
+
+    there, off = drawn(0.0, 0.0), drawn(0.3, 0.0)
+    for a, b in zip(there, off, strict=True):
+        assert torch.equal(a.truth, b.truth) and torch.equal(a.inputs.expanded, b.inputs.expanded)
+    moved = [offset(a.inputs.pan[0, 0], b.inputs.pan[0, 0]) for a, b in zip(there, off, strict=True)]
+    assert 0.2 < np.median(moved) < 0.5
 
 
 @pytest.fixture(scope="module")
