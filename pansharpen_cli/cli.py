@@ -422,7 +422,7 @@ def batch(
         _open_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
-    choices.check()
+    choices.check(here=scheduler is None)
     tasks = batch.plan(pairing.found, output, choices, template)
     if dry_run:
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
@@ -504,6 +504,9 @@ class _BatchProgress:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
         note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
         self.bar.update(self.all, completed=tally.ended, note=note)
+        if event.kind == "refused":
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
         row = self.rows.get(event.worker)
         if row is None:
             row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")

@@ -32,8 +32,8 @@ Setup = Callable[[int], Function]
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why), or
-    waiting for its turn to run alone."""
+    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why),
+    refused (it was not tried), or waiting for its turn to run alone."""
 
     kind: str
     task: Any
