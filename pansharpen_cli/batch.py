@@ -502,7 +502,7 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 @dataclass
 class Tally:
     """How far a batch is: `todo` of all `scenes`, the records of those that have ended; of the others `before` were
-    done before, and `earlier` are the records of those that failed before."""
+    done before, and `earlier` are the records of those that failed before. `refused`: how many of `failed` were not tried."""
 
     folder: Path
     scenes: int
@@ -512,6 +512,7 @@ class Tally:
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    refused: int = 0
 
     @property
     def ended(self) -> int:
@@ -519,7 +520,7 @@ class Tally:
 
     @property
     def per_hour(self) -> float:
-        return 3600 * self.ended / max(time.monotonic() - self.started, 1e-9)
+        return 3600 * (self.ended - self.refused) / max(time.monotonic() - self.started, 1e-9)
 
 
 Watch = Callable[[Event, Tally, dict[str, Any] | None], None]
@@ -564,6 +565,7 @@ def run(
         tally.earlier = [r for r in skipped if r["status"] == "failed"]
         for task in refused:
             tally.failed.append(_record(task, "failed") | {"error": task.refused, "refused": True, "seconds": 0.0})
+            tally.refused += 1
             log.add(tally.failed[-1])
             watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = execute(todo)
@@ -652,7 +654,7 @@ def summary(tally: Tally, left: int) -> dict[str, Any]:
         "failed_before": [{"scene": r["scene"], "error": r["error"]} for r in tally.earlier],
         "left_over": left,
         "seconds": time.monotonic() - tally.started,
-        "scenes_per_hour": tally.per_hour if tally.ended else None,
+        "scenes_per_hour": tally.per_hour or None,
     }
 
 

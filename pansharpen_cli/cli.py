@@ -428,10 +428,11 @@ def batch(
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
         typer.echo(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
-        raise InputError(
-            f"no PAN/MS pair in {' '.join(sources)}: {len(pairing.left)} files are left over"
-            + ("" if dry_run else " (--dry-run says why)")
-        )
+        left = f"{len(pairing.left)} files are left over" + ("" if dry_run else " (--dry-run says why)")
+        reasons = pairing.empty + ([left] if pairing.left else [])
+        raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
+    for note in () if quiet else pairing.empty:
+        typer.echo(f"warning: {note}", err=True)
     if dry_run:
         return
     if pairing.left and not quiet:
