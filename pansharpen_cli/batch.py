@@ -501,8 +501,8 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 
 @dataclass
 class Tally:
-    """How far a batch is: `todo` of all `scenes`, the records of those that have ended; of the others `before` were
-    done before, and `earlier` are the records of those that failed before. `refused`: how many of `failed` were not tried."""
+    """How far a batch is: `todo` of all `scenes`, the records of those that have ended, of which `refused` were not
+    tried; of the others `before` were done before, and `earlier` are the records of those that failed before."""
 
     folder: Path
     scenes: int

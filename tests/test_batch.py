@@ -609,6 +609,8 @@ def act(task: str, tell: pool.Tell) -> str:
         held = bytearray(int(task.split()[1]) << 20)
         time.sleep(1.0)
         return f"held {len(held) >> 20}"
+    elif task == "stderr":
+        return str(os.path.samestat(os.fstat(2), os.stat(os.devnull)))
     tell("stage", 1, 2)
     return f"{task} in {os.getpid()}"
 
@@ -629,6 +631,10 @@ def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
     assert ended["hang"] == ("failed", "timed out after 1 s")
     assert "SIGKILL" in ended["killed"][1] and "out of memory?" in ended["killed"][1]
     assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
+
+
+def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() -> None:
+    assert ends(["stderr"], jobs=1) == {"stderr": ("done", "True")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of processes is read from /proc")
