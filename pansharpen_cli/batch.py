@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -10,7 +11,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 
 from . import __version__, fuse, index, job, report, sensors, weights
@@ -26,7 +29,7 @@ from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
-from .writer import DRIVERS, PARTIAL, parse_creation_options
+from .writer import DRIVERS, PARTIAL, check_creation_options, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
@@ -53,14 +56,30 @@ class Choices:
     html: bool = False
     command: str | None = None
 
-    def check(self) -> None:
-        """Raises InputError for what no scene could be fused with."""
-        parse_creation_options(self.creation_options)
+    def check(self, here: bool = True) -> None:
+        """Raises InputError for what no scene could be fused with. `here`: on this machine."""
         fuse.check_method(self.options)
+        if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
+            fuse.choose_device(self.options.device)
         if self.driver not in DRIVERS:
             raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(DRIVERS)}")
+        self._check_creation_options()
         if (sensor := self.open_options.get("sensor", "auto")) != "auto":
             sensors.named(sensor)
+
+    def _check_creation_options(self) -> None:
+        """Raises InputError if they do for no kind of scene; what a scene is like shows when it is opened."""
+        options = parse_creation_options(self.creation_options)
+        dtype, bidx = self.open_options.get("dtype"), self.open_options.get("bidx")
+        refused = []
+        dtypes, counts = [dtype] if dtype else ["uint16", "uint8", "float32"], [len(bidx)] if bidx else [4, 3, 1]
+        for dtype, count in itertools.product(dtypes, counts):
+            try:
+                check_creation_options(self.driver, options, count, np.dtype(dtype), 0)
+                return
+            except InputError as error:
+                refused.append(error)
+        raise refused[0]
 
     def digest(self, sensor: str = "") -> str:
         """A hash of all that the output's bytes depend on, but for the inputs."""
@@ -75,7 +94,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Task:
-    """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it."""
+    """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it.
+
+    `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`.
+    """
 
     scene: str
     found: Found
@@ -85,6 +107,7 @@ class Task:
     page: Path | None
     options: str
     inputs: tuple[dict[str, Any], ...]
+    refused: str = ""
 
     @property
     def outputs(self) -> list[Path]:
@@ -95,56 +118,90 @@ class Task:
 
 
 def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str = TEMPLATE) -> list[Task]:
-    """The tasks of scenes, by name of the output.
+    """The tasks of scenes, each once, those without an output that may be theirs refused.
 
-    Raises InputError for a template or name that leads out of the folder or is none, for two scenes with the same
-    output, and for a folder where a file is to be written.
+    Raises InputError for a template that is none.
     """
+    check_template(template)
     base = Path(os.path.realpath(folder))
-    tasks: dict[str, Task] = {}
     digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
-    for found in scenes:
-        relative = output_name(found, template, choices.options.method)
-        output, stem = base / relative, base / REPORTS / relative.with_suffix("")
+    tasks: dict[tuple, Task] = {}
+    nameless: list[Task] = []
+    sharing: dict[Path, list[Task]] = defaultdict(list)
+    for found in dict.fromkeys(scenes):
+        try:
+            name, refused = output_name(found, template, choices.options.method), ""
+            if len(os.fsencode(base / REPORTS / name)) > PATH_BYTES:
+                raise InputError(f"the path of its output is too long: {str(name)[:200]}...")
+        except InputError as error:
+            name, refused = PurePosixPath(PARTIAL), str(error)  # nothing is written there
+        output, stem = base / name, base / REPORTS / name.with_suffix("")
         report_path, quicklook, page = (stem.with_name(stem.name + s) for s in (".json", ".png", ".html"))
         task = Task(
-            str(relative), found, output, report_path, quicklook, page if choices.html else None,
-            digests[found.sensor], tuple(_stat(p) for p in read_with(found.files)),
+            found.pan[0] if refused else str(name), found, output, report_path, quicklook,
+            page if choices.html else None, digests[found.sensor], tuple(_stat(p) for p in read_with(found.files)),
+            refused,
         )  # fmt: skip
-        for path in task.outputs:
-            if len(os.fsencode(path)) > PATH_BYTES:
-                raise InputError(f"the path of {found.pan[0]}'s output is too long: {str(path)[:200]}...")
-            if os.path.isdir(path):
-                raise InputError(f"{path} is a folder, and a file is to be written there; move it, or use --template")
-            if not Path(os.path.realpath(path)).is_relative_to(base):
-                raise InputError(f"{path} leads out of {folder} through a link; remove the link")
-        if any(os.path.realpath(p) == os.path.realpath(output) for p in (i["path"] for i in task.inputs)):
-            raise InputError(f"{output} is one of the inputs; choose another output folder")
-        if (other := tasks.get(task.scene)) is not None:
-            if (other.found.pan, other.found.ms) == (found.pan, found.ms):
-                if other.found.sensor == found.sensor:
-                    continue
-                raise InputError(
-                    f"{found.pan[0]} is named twice, with the sensors '{other.found.sensor}' and '{found.sensor}'"
-                )
-            raise InputError(
-                f"{other.found.pan[0]} and {found.pan[0]} would both be written to {relative}: name the "
-                "folder above them as SOURCE, or use --template, for example with {pan} or {date}"
-            )
-        tasks[task.scene] = task
+        if refused:
+            nameless.append(task)
+        elif (key := (output, found.pan, found.ms, found.sensor)) not in tasks:
+            tasks[key] = task
+            sharing[output].append(task)
     files = {base / LOG, base / LOCK, base / index.PAGE} | {p for task in tasks.values() for p in task.outputs}
-    folders = {p.parent for p in files}
-    if within := sorted(files & folders.union(*(f.parents for f in folders))):
-        raise InputError(f"{within[0]} would be a file and a folder with others; give one of them another name")
-    return list(tasks.values())
+    folders = {folder for path in files for folder in path.parents}
+
+    def judged(task: Task) -> Task:
+        if other := next((t for t in sharing[task.output] if t is not task), None):
+            return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
+        return replace(task, refused=_in_the_way(task, base, files, folders))
+
+    return [*map(judged, tasks.values()), *nameless]
+
+
+def _shared(task: Task, other: Task) -> str:
+    one, two = task.found, other.found
+    if (one.pan, one.ms) == (two.pan, two.ms):
+        return f"it is named twice, with the sensors '{one.sensor}' and '{two.sensor}'"
+    return (
+        f"{two.ms[0][0] if one.pan == two.pan else two.pan[0]} would be written to {task.scene}, too: name the folder "
+        "above them as SOURCE, or use --template, for example with {pan} or {date}"
+    )
+
+
+def _in_the_way(task: Task, base: Path, files: Collection[Path], folders: Collection[Path]) -> str:
+    """Why a scene's outputs cannot be written, or nothing. `files`, `folders`: what all scenes would make."""
+    for path in task.outputs:
+        if both := [p for p in (path, *path.parents) if p in files and p in folders]:
+            return f"{both[0].relative_to(base)} would be a file and a folder; give a scene another name"
+        if os.path.isdir(path):
+            return f"{path} is a folder, and a file is to be written there; move it, or use --template"
+        if not Path(os.path.realpath(path)).is_relative_to(base):
+            return f"{path} leads out of the output folder through a link; remove the link"
+    if any(os.path.realpath(i["path"]) == os.path.realpath(task.output) for i in task.inputs):
+        return f"{task.output} is one of the inputs; choose another output folder"
+    return ""
+
+
+KEYS = ("folder", "name", "pan", "ms", "method", "date")
+
+
+def check_template(template: str) -> None:
+    """Raises InputError for a template that does not name GeoTIFFs in the output folder."""
+    for key in re.findall(r"\{(.*?)\}", template):
+        if key not in KEYS:
+            raise InputError(f"--template knows {', '.join('{' + k + '}' for k in KEYS)}, not '{{{key}}}'")
+    path = PurePosixPath(template)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
+    if ".." in path.parts or path.is_absolute():
+        raise InputError(f"--template '{template}' leads out of the output folder")
 
 
 def output_name(found: Found, template: str, method: str) -> PurePosixPath:
     """Path of a scene's output in the output folder. Raises InputError if it would leave it, or is no file's name."""
-    for text in (found.name, found.folder):
-        parts = text.split("/") if text else []
-        if text.startswith("/") or {"..", "."} & set(parts) or re.search(r"[\x00-\x1f\\]", text):
-            raise InputError(f"the name '{found.folder}/{found.name}' of {found.pan[0]} leads out of the output folder")
+    given = f"{found.folder}/{found.name}".removeprefix("/")
+    if re.search(r"[\x00-\x1f\x7f]", given):
+        raise InputError(f"the name {given!r} holds a control character")
     values = {
         "name": found.name,
         "folder": found.folder,
@@ -153,26 +210,19 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
         "method": method,
         "date": found.time.strftime("%Y%m%d") if found.time else "undated",
     }
-
-    def value(match: re.Match) -> str:
-        if match[1] not in values:
-            raise InputError(f"--template knows {', '.join('{' + k + '}' for k in values)}, not '{match[0]}'")
-        return values[match[1]]
-
-    path = PurePosixPath(re.sub(r"\{(.*?)\}", value, template).lstrip("/"))
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
-    if ".." in path.parts or template.startswith("/"):
-        raise InputError(f"--template '{template}' leads out of the output folder")
+    path = PurePosixPath(re.sub(r"\{(.*?)\}", lambda match: values[match[1]], template).lstrip("/"))
+    parts = {*found.folder.split("/"), *found.name.split("/"), *path.parts}
+    if found.folder.startswith("/") or found.name.startswith("/") or "\\" in given or {"..", "."} & parts:
+        raise InputError(f"the name '{given}' leads out of the output folder")
     for part in path.parts:
         if part.startswith(PARTIAL):
-            raise InputError(f"the name '{part}' for {found.pan[0]} is one of unfinished files ({PARTIAL}*)")
+            raise InputError(f"the name '{part}' is one of unfinished files ({PARTIAL}*)")
         try:
             long = len(os.fsencode(part)) > NAME_BYTES
         except UnicodeEncodeError as error:
-            raise InputError(f"the name {ascii(part)} for {found.pan[0]} is no text") from error
+            raise InputError(f"the name {ascii(part)} is no text") from error
         if long:
-            raise InputError(f"the name '{part[:60]}...' for {found.pan[0]} is longer than {NAME_BYTES} bytes")
+            raise InputError(f"the name '{part[:60]}...' is longer than {NAME_BYTES} bytes")
     return path
 
 
@@ -187,7 +237,7 @@ def _stat(path: str) -> dict[str, Any]:
 
 def reason_to_run(task: Task, record: Mapping | None, retry_failed: bool = False) -> str | None:
     """Why a scene has to be fused: new, interrupted, changed, failed or missing; None if it does not have to be."""
-    if record is None:
+    if record is None or task.refused or record.get("refused"):
         return "new"
     if record["status"] == "started":
         return "interrupted"
@@ -222,6 +272,8 @@ def dry_run(
     records = read_log(folder) if (folder / LOG).exists() else {}
 
     def state(task: Task) -> str:
+        if task.refused:
+            return f"refused: {task.refused}"
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
         if reason and _unknown(record) and os.path.exists(task.output) and not overwrite:
@@ -449,8 +501,8 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 
 @dataclass
 class Tally:
-    """How far a batch is: `todo` of all `scenes`, the records of those that have ended; of the others `before` were
-    done before, and `earlier` are the records of those that failed before."""
+    """How far a batch is: `todo` of all `scenes`, the records of those that have ended, of which `refused` were not
+    tried; of the others `before` were done before, and `earlier` are the records of those that failed before."""
 
     folder: Path
     scenes: int
@@ -460,6 +512,7 @@ class Tally:
     done: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    refused: int = 0
 
     @property
     def ended(self) -> int:
@@ -467,7 +520,7 @@ class Tally:
 
     @property
     def per_hour(self) -> float:
-        return 3600 * self.ended / max(time.monotonic() - self.started, 1e-9)
+        return 3600 * (self.ended - self.refused) / max(time.monotonic() - self.started, 1e-9)
 
 
 Watch = Callable[[Event, Tally, dict[str, Any] | None], None]
@@ -483,23 +536,38 @@ def run(
     overwrite: bool = False,
     watch: Watch = lambda event, tally, record: None,
 ) -> Tally:
-    """Do what is to be done, and log it.
+    """Do what is to be done, and log it; scenes that are refused have failed.
 
-    Raises InputError if the folder is in use, or a file is in the way that no batch has written.
+    Raises InputError if the folder is in use.
     """
     with locked(folder):
         sweep(folder)
         log = Log(folder)
         before = {task.scene: log.records.get(task.scene) for task in tasks}
-        todo = [t for t in tasks if reason_to_run(t, before[t.scene], retry_failed)]
-        there = {t.scene: _there(t) for t in todo}
-        for task in todo:
-            if _unknown(before[task.scene]) and task.output in there[task.scene] and not overwrite:
-                raise InputError(f"{task.output} exists, and {LOG} does not know it; use --overwrite to replace it")
-        waiting = {t.scene for t in todo}
+        todo: list[Task] = []
+        there: dict[str, dict[Path, os.stat_result]] = {}
+        refused: list[Task] = []
+        for task in tasks:
+            if not reason_to_run(task, before[task.scene], retry_failed):
+                continue
+            if not task.refused and _unknown(before[task.scene]) and os.path.exists(task.output) and not overwrite:
+                reason = f"{task.output} exists, and {LOG} does not know it; use --overwrite to replace it"
+                task = replace(task, refused=reason)
+            if task.refused:
+                refused.append(task)
+            else:
+                log.records.pop(task.found.pan[0], None)  # it was refused under this name
+                todo.append(task)
+                there[task.scene] = _there(task)
+        waiting = {t.scene for t in todo + refused}
         skipped = [r for s, r in before.items() if s not in waiting and r is not None]
-        tally = Tally(folder, len(tasks), len(todo), sum(r["status"] == "done" for r in skipped))
+        tally = Tally(folder, len(tasks), len(todo) + len(refused), sum(r["status"] == "done" for r in skipped))
         tally.earlier = [r for r in skipped if r["status"] == "failed"]
+        for task in refused:
+            tally.failed.append(_record(task, "failed") | {"error": task.refused, "refused": True, "seconds": 0.0})
+            tally.refused += 1
+            log.add(tally.failed[-1])
+            watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = execute(todo)
         try:
             for event in events:
@@ -586,7 +654,7 @@ def summary(tally: Tally, left: int) -> dict[str, Any]:
         "failed_before": [{"scene": r["scene"], "error": r["error"]} for r in tally.earlier],
         "left_over": left,
         "seconds": time.monotonic() - tally.started,
-        "scenes_per_hour": tally.per_hour if tally.ended else None,
+        "scenes_per_hour": tally.per_hour or None,
     }
 
 

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, interrupts
 from .errors import InputError, PansharpenError, WeightsError
 
 app = typer.Typer(
@@ -423,16 +422,17 @@ def batch(
         _open_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
-    choices.check()
+    choices.check(here=scheduler is None)
     tasks = batch.plan(pairing.found, output, choices, template)
     if dry_run:
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
         typer.echo(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
-        raise InputError(
-            f"no PAN/MS pair in {' '.join(sources)}: {len(pairing.left)} files are left over"
-            + ("" if dry_run else " (--dry-run says why)")
-        )
+        left = f"{len(pairing.left)} files are left over" + ("" if dry_run else " (--dry-run says why)")
+        reasons = pairing.empty + ([left] if pairing.left else [])
+        raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
+    for note in () if quiet else pairing.empty:
+        typer.echo(f"warning: {note}", err=True)
     if dry_run:
         return
     if pairing.left and not quiet:
@@ -505,6 +505,9 @@ class _BatchProgress:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
         note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
         self.bar.update(self.all, completed=tally.ended, note=note)
+        if event.kind == "refused":
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return
         row = self.rows.get(event.worker)
         if row is None:
             row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")
@@ -629,7 +632,8 @@ def _heavy():
     """The module of the jobs and all that it imports; collecting garbage meanwhile takes a fifth of the time."""
     gc.disable()
     try:
-        from . import job
+        with interrupts.starting():
+            from . import job
 
         gc.freeze()  # what is imported stays
     finally:
@@ -713,14 +717,9 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 """Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
 
 
-_INTERRUPTED = 130
-
-
 def main() -> None:
     """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
-    for number in _signals():
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup ignores SIGHUP
-            signal.signal(number, _terminated)
+    interrupts.handle(interrupts.raise_once)
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
@@ -730,7 +729,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-        if code == _INTERRUPTED:  # Typers differ in what they make of it
+        if code == interrupts.CODE:  # Typers differ in what they make of it
             raise KeyboardInterrupt
     except _UsageError as error:
         # asked for nothing: its message is the help
@@ -740,14 +739,15 @@ def main() -> None:
         else:
             code = _complain(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted", _INTERRUPTED, debug)
+        code = _complain("interrupted", interrupts.CODE, debug)
     except PansharpenError as error:
         code = _complain(str(error), error.exit_code, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        code = _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1, debug)
+        where = error.filename or ("" if _takes_text(sys.stdout) else "stdout")
+        code = _complain(f"{where}: {error.strerror}" if where else str(error), 1, debug)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else ""
         if isinstance(error, MemoryError) or re.search("allocate memory|not enough memory|out of memory", text):
@@ -783,18 +783,16 @@ def _complain(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def _takes_text(stream: Any) -> bool:
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
 def _unheard(*_) -> None: ...
-
-
-def _signals() -> list[int]:
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-def _terminated(*_) -> None:
-    for number in _signals():
-        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the clearing up
-    raise KeyboardInterrupt
 
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
@@ -806,7 +804,8 @@ JsonCards = Annotated[bool, typer.Option("--json", help="Print JSON instead of t
 @weights_app.command("list")
 def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
     """List the installed weights."""
-    from . import weights
+    with interrupts.starting():
+        from . import weights
 
     cards = [weights.facts(card) for card in weights.manifest().values()]
     typer.echo(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
@@ -819,7 +818,8 @@ def show_weights(
     debug: Debug = False,
 ) -> None:
     """Show all that is known about weights: network, scale, licence, training, hashes."""
-    from . import weights
+    with interrupts.starting():
+        from . import weights
 
     known = weights.facts(weights.get(name))
     typer.echo(json.dumps(known, indent=2) if as_json else weights.description(known))
@@ -836,7 +836,8 @@ def verify_weights(
     debug: Debug = False,
 ) -> None:
     """Check hash, shapes and values of weights; exit with 1 if any is not as it should be."""
-    from . import weights
+    with interrupts.starting():
+        from . import weights
 
     faults = []
     names = names or list(weights.manifest())
@@ -862,8 +863,9 @@ def import_weights(
     debug: Debug = False,
 ) -> None:
     """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
-    from . import weights
-    from .writer import check_target
+    with interrupts.starting():
+        from . import weights
+        from .writer import check_target
 
     weights.check_import(network, bands, scale, output)
     check_target(output, [str(checkpoint)], overwrite)

@@ -105,10 +105,11 @@ class Loose:
 
 @dataclass
 class Pairing:
-    """The scenes that were found, and the files that are left over."""
+    """The scenes that were found, the files that are left over, and what is to be said of sources that give nothing."""
 
     found: list[Found] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 # By name ------------------------------------------------------------------------------------------------------------
@@ -272,6 +273,12 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
     groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
     loose: list[Loose] = []
     left: list[Left] = []
+    if regex and files and not any(map(rules[0], files)):
+        example = files[0].relative.partition("/")[2] or files[0].relative
+        raise InputError(
+            f"--pair-regex matches no file: it is searched in paths below the source, such as '{example}', where the "
+            "group 'scene' and one of 'pan' and 'ms' have to take part"
+        )
     for file in files:
         part = next(filter(None, (rule(file) for rule in rules)), None)
         if part is None:
@@ -285,21 +292,33 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
     found: list[Found] = []
     for (rule, _), units in groups.items():
         made: dict[str, list[Loose]] = {"pan": [], "ms": []}
+        refused: dict[str, str] = {}
         for (role, *_), members in units.items():
             unit = _unit(rule, role, members)
             if isinstance(unit, Loose):
                 made[role].append(unit)
             else:
                 left += unit
+                refused[role] = unit[0].reason
         for pan, ms in _closest(made["pan"], made["ms"]):
             found.append(_scene(pan, ms, rule))
             made["pan"].remove(pan)
             made["ms"].remove(ms)
-        several = len(made["pan"]) + len(made["ms"]) > 1 and all(made.values())
-        for role, other in (("pan", "MS"), ("ms", "PAN")):
-            for unit in made[role]:
-                loose.append(replace(unit, reason=f"several {other}s would fit" if several else f"no {other} for it"))
+        for role, other in (("pan", "ms"), ("ms", "pan")):
+            reason = _unpaired(len(made[other]), role, other, "fit by name")
+            if not made[other] and other in refused:
+                reason = f"its {other.upper()} is left over: {refused[other]}"
+            loose += [replace(unit, reason=reason) for unit in made[role]]
     return found, loose, left
+
+
+def _unpaired(others: int, role: str, other: str, how: str) -> str:
+    """Why a raster of a role stays without one of the other, of which so many would do."""
+    if others == 0:
+        return f"no {other.upper()} for it"
+    if others > 1:
+        return f"{others} {other.upper()}s {how} alike"
+    return f"the {other.upper()} that {how.replace(' ', 's ', 1)} does so for another {role.upper()}, too"
 
 
 def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[Left]:
@@ -440,11 +459,12 @@ def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
     first = {pair for pair in ranks if _stands_out(pair, ranks)}
     for i, k in sorted(first):
         found.append(_scene(seen["pan"][i].loose, seen["ms"][k].loose, "overlap"))
-    for axis, (role, other) in enumerate((("pan", "MS"), ("ms", "PAN"))):
+    for axis, (role, other) in enumerate((("pan", "ms"), ("ms", "pan"))):
         for n, look in enumerate(seen[role]):
             if n not in {pair[axis] for pair in first}:
                 several = sum(pair[axis] == n for pair in ranks)
-                left += look.loose.left(f"{several} {other}s overlap it alike" if several > 1 else f"no {other} for it")
+                known = look.loose.reason if look.loose.role and not several else ""
+                left += look.loose.left(known or _unpaired(several, role, other, "overlap it"))
     return found, left
 
 
@@ -581,10 +601,16 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Columns of a CSV in lower case, and its rows with their line numbers. Raises InputError if it is not readable."""
+    """Columns of a CSV in lower case, and its rows with their line numbers. Raises InputError if it is not readable.
+
+    Without a comma in its first line, `;` or a tab stands between the cells.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            header = file.readline()
+            file.seek(0)
+            delimiter = next((d for d in ",;\t" if d in header), ",")
+            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
             columns = [c.strip().lower() for c in reader.fieldnames or ()]
             reader.fieldnames = columns
             rows = [
@@ -611,8 +637,8 @@ def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-_NO_PATH = re.compile("[\0<\ud800-\udc7f\udd00-\udfff]")
-"""What no path holds: XML that GDAL would take for a raster, and half characters."""
+_NO_PATH = re.compile("[\0\ud800-\udc7f\udd00-\udfff]|^\\s*<.*://|<(VRT|GDAL)", re.IGNORECASE | re.DOTALL)
+"""What no path holds: NUL, half characters, and XML that GDAL would take for a raster."""
 
 
 def from_manifest(path: Path) -> list[Found]:
@@ -634,8 +660,10 @@ def from_manifest(path: Path) -> list[Found]:
         ms = row.get("ms")
         files = [t.strip() for t in ms.split(";") if t.strip()] if isinstance(ms, str) else ms
         texts = [row.get("pan"), *(files if isinstance(files, list) else [None])]
-        if len(texts) < 2 or not all(isinstance(t, str) and t and not _NO_PATH.search(t) for t in texts):
+        if len(texts) < 2 or not all(isinstance(t, str) and t for t in texts):
             raise InputError(f"{path}, line {line}: 'pan' takes a path, 'ms' one or more")
+        if wrong := [str(t) for t in texts if _NO_PATH.search(str(t))]:
+            raise InputError(f"{path}, line {line}: {ascii(wrong[0])[:80]} is no path: NUL, half a character or XML")
         name, sensor = row.get("name") or "", row.get("sensor") or ""
         if not isinstance(name, str) or not isinstance(sensor, str):
             raise InputError(f"{path}, line {line}: 'name' and 'sensor' take text")
@@ -711,6 +739,9 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
                 left.append(Left(f"{path}: item {item.id}", chosen))
                 continue
             pan, mss = chosen
+            if wrong := [p for p in (pan, *mss) if _NO_PATH.search(p)]:
+                left.append(Left(f"{path}: item {item.id}", f"{ascii(wrong[0])[:80]} is no path"))
+                continue
             if away := [p for p in (pan, *mss) if _NETWORK.search(p)]:
                 left.append(Left(f"{path}: item {item.id}", f"{away[0]} is in a network; only files on disk are read"))
                 continue
@@ -779,12 +810,16 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     alone: list[Loose] = []
     files: dict[str, File] = {}
     single: list[str] = []
+    passed: list[str] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
             if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
                 raise InputError(f"{source} is the output folder itself; choose another --output")
             roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
+            if not roots:
+                pairing.empty.append(f"no raster in {source}")
+            passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
         elif glob.has_magic(source) and not path.exists():
             hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
             hits = _outside(hits, source, beside)
@@ -796,6 +831,9 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
                 elif _is_raster(hit):
                     where = os.path.relpath(os.path.abspath(hit), base)
                     roots.append((hit, f"{os.path.basename(base)}/{where}"))
+            if not hits or not (roots or _is_list(source)):
+                pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
+            passed += [] if _is_list(source) else [h for h in hits if _is_list(h)]
         elif not path.is_file():
             raise InputError(f"no such file or folder: {source}")
         elif _is_list(source):
@@ -815,6 +853,11 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     more, rest = by_overlap(loose + alone)
     pairing.found += found + more
     pairing.left += left + rest
+    if regex and not files:
+        pairing.empty.append("--pair-regex has no file to match: lists name the pairs themselves")
+    if passed and not pairing.found:
+        globs = sorted({f"{PurePosixPath(p).parent}/*{PurePosixPath(p).suffix}" for p in passed})
+        pairing.empty.append(f"lists of scenes are read where they are named: {' '.join(globs)}")
     return pairing
 
 

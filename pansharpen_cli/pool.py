@@ -32,8 +32,8 @@ Setup = Callable[[int], Function]
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why), or
-    waiting for its turn to run alone."""
+    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why),
+    refused (it was not tried), or waiting for its turn to run alone."""
 
     kind: str
     task: Any
@@ -211,6 +211,8 @@ def _work(connection: Connection, setup: Setup, number: int) -> None:
     except PansharpenError as error:
         connection.send(("broken", str(error)))
         return
+    if "--debug" not in sys.argv:  # libtiff's own lines about a full disk; the reason is in the outcome
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     connection.send(("ready", None))
     tell = now_and_then(lambda *how_far: connection.send(("progress", how_far)), TICK)
     while True:

@@ -138,9 +138,51 @@ def check_target(path: Path, inputs: Collection[str], overwrite: bool) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def check_creation_options(driver: str, options: Mapping[str, str], count: int, dtype: np.dtype, nodata: float) -> bool:
+    """Do the options keep apart what is nodata and what is not? They are tried on a tiny file.
+
+    Raises InputError for options that do not do: GDAL only warns of those that it does not know or take, and goes on.
+    """
+    if not options:
+        return True
+    threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
+    grid = {"width": 64, "height": 64, "crs": "EPSG:3857", "transform": Affine(2, 0, 0, 0, -2, 0)}
+    kind = {"count": count, "dtype": dtype, "nodata": nodata}
+    random, center = np.random.default_rng(0), nodata if np.isfinite(nodata) else 0
+    noise = center + random.uniform(-2, 2, (count, 64, 64))
+    noise = to_dtype(noise, random.random((64, 64)) < 0.5, dtype, nodata)
+    with gdal_messages() as said, MemoryFile(ext=".tif") as tiny, MemoryFile(ext=".tif") as copy:
+        try:
+            with tiny.open(driver="GTiff", **grid, **kind, **_profile(driver, options, dtype) | threads) as dataset:
+                dataset.write(noise)
+            if driver == "COG":
+                rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **_COG_CREATION | dict(options) | threads)
+            with rasterio.open((copy if driver == "COG" else tiny).name) as dataset:
+                written = dataset.read()
+        except _Failed as error:
+            said.errors.insert(0, reason_of(error))
+    wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
+    for message in wrong + said.errors:
+        raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
+    before, after = (np.isnan(a) if np.isnan(nodata) else a == dtype.type(nodata) for a in (noise, written))
+    return bool((before == after).all())
+
+
+def _profile(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[str, str]:
+    """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
+    given = dict(options) if driver == "GTiff" else {"ZLEVEL": "1", "SPARSE_OK": "TRUE"}
+    profile = _CREATION | given
+    if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
+        profile = {"PREDICTOR": "3" if dtype.kind == "f" else "2"} | profile
+    if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
+        profile = {k: v for k, v in profile.items() if k in given or k not in ("BLOCKXSIZE", "BLOCKYSIZE")}
+    return profile
+
+
 class SceneWriter:
     """Writes a fused scene to a temporary folder beside the target; `commit` moves the finished file there.
 
+    Where a compression with losses would blur what is nodata, a mask within the file stands for the nodata value.
     As a context manager it removes everything it made unless it was committed.
     """
 
@@ -169,48 +211,19 @@ class SceneWriter:
             raise
 
     def _create(self, scene: Scene):
-        profile = self._profile()
-        kind = {"count": scene.bands, "dtype": self.dtype, "nodata": self.nodata}
-        self._check_creation_options(profile, kind)
+        self._masked = not check_creation_options(self.driver, self.options, self.bands, self.dtype, self.nodata)
+        kind = {"count": self.bands, "dtype": self.dtype, "nodata": None if self._masked else self.nodata}
         grid = scene.grid
         with gdal_messages():
             try:
                 dataset = rasterio.open(
                     self._file, "w", driver="GTiff", width=grid.width, height=grid.height, crs=grid.crs,
-                    transform=grid.transform, **kind, **profile,
+                    transform=grid.transform, **kind, **_profile(self.driver, self.options, self.dtype),
                 )  # fmt: skip
             except _Failed as error:
                 raise PansharpenError(self._failure(reason_of(error))) from error
             _carry(dataset, scene)
         return dataset
-
-    def _profile(self) -> dict[str, str]:
-        """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
-        given = self.options if self.driver == "GTiff" else {"ZLEVEL": "1", "SPARSE_OK": "TRUE"}
-        profile = _CREATION | given
-        if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
-            profile = {"PREDICTOR": "3" if self.dtype.kind == "f" else "2"} | profile
-        if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
-            profile = {k: v for k, v in profile.items() if k in given or k not in ("BLOCKXSIZE", "BLOCKYSIZE")}
-        return profile
-
-    def _check_creation_options(self, profile: dict[str, str], kind: dict[str, object]) -> None:
-        """Try the options on a tiny file: GDAL only warns of those that it does not know or take, and goes on."""
-        if not self.options:
-            return
-        threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
-        grid = {"width": 64, "height": 64, "crs": "EPSG:3857", "transform": Affine(2, 0, 0, 0, -2, 0)}
-        with gdal_messages() as said, MemoryFile(ext=".tif") as tiny, MemoryFile(ext=".tif") as copy:
-            try:
-                with tiny.open(driver="GTiff", **grid, **kind, **profile | threads) as dataset:
-                    dataset.write(np.ones((dataset.count, 64, 64), self.dtype))
-                if self.driver == "COG":
-                    rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **_COG_CREATION | self.options | threads)
-            except _Failed as error:
-                said.errors.insert(0, reason_of(error))
-        wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
-        for message in wrong + said.errors:
-            raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
 
     def write(self, window: Window, fused: np.ndarray, valid: np.ndarray) -> None:
         """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped, nodata where not valid."""
@@ -222,8 +235,12 @@ class SceneWriter:
             )
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         r, c = window[0] - self._origin[0], window[2] - self._origin[1]
+        at = RasterWindow(c, r, data.shape[2], data.shape[1])
         with self._writing():
-            self._dataset.write(data, window=RasterWindow(c, r, data.shape[2], data.shape[1]))
+            self._dataset.write(data, window=at)
+            if self._masked:
+                with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+                    self._dataset.write_mask(valid, window=at)
 
     def finish(self) -> Path:
         """Flush everything to the temporary file and return it, for scoring before `commit`."""

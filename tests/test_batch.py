@@ -183,9 +183,9 @@ def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_pat
     out = tmp_path / "out"
     assert run("batch", archive, "-o", out, *FAST).code == 0
     before = stamps(out)
-    finished = run("batch", archive, "-o", out, *FAST, "--co", "COMPRESS=nonsense", "--json")
+    finished = run("batch", archive, "-o", out, *FAST, "--co", "COMPRESS=JPEG", "--json")
     assert finished.code == 1 and len(json.loads(finished.out)["failed"]) == 2
-    assert {r["status"] for r in lines_of(out)} == {"done"} and all("COMPRESS" in r["error"] for r in lines_of(out))
+    assert {r["status"] for r in lines_of(out)} == {"done"} and all("JPEG" in r["error"] for r in lines_of(out))
     assert run("batch", archive, "-o", out, *FAST).code == 0 and stamps(out) == before
 
 
@@ -324,10 +324,10 @@ def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_pat
     (out / "2019" / "s0").mkdir(parents=True)
     (out / GOOD[0]).write_text("mine")
     finished = run("batch", archive, "-o", out, *FAST)
-    assert finished.code == 2 and "--overwrite" in finished.errors[-1]
-    assert (out / GOOD[0]).read_text() == "mine" and sorted(stamps(out)) == GOOD[:1]
-    assert run("batch", archive, "-o", out, *FAST, "--overwrite").code == 0
-    assert sorted(stamps(out)) == GOOD[:2]
+    assert finished.code == 1 and f"failed: {GOOD[0]}" in finished.err and "--overwrite" in finished.err
+    assert (out / GOOD[0]).read_text() == "mine" and sorted(stamps(out)) == GOOD[:2], "the other is done"
+    assert json.loads(run("batch", archive, "-o", out, *FAST, "--overwrite", "--json").out)["done"] == 1
+    assert (out / GOOD[0]).read_bytes()[:2] == b"II" and {r["status"] for r in lines_of(out)} == {"done"}
 
 
 def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_path: Path, run) -> None:
@@ -345,7 +345,7 @@ def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_p
     assert run(*command, "--overwrite").code == 1 and mine.read_text() == "mine", "also after a kill"
     shutil.copy(source / "ms.tif", tmp_path / "lost.tif")
     refused = run(*command)
-    assert refused.code == 2 and "--overwrite" in refused.errors[-1] and mine.read_text() == "mine"
+    assert refused.code == 1 and "--overwrite" in refused.err and mine.read_text() == "mine"
     assert run(*command, "--overwrite").code == 0 and mine.read_bytes()[:2] == b"II"
     (tmp_path / "lost.tif").unlink()
     assert run(*command).code == 1 and not mine.exists(), "that was the batch's own"
@@ -443,14 +443,13 @@ def a_folder_in_the_way(folder: Path) -> None:
     escaping("x")(folder)
 
 
-REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "no scene": (nothing, "empty", "no PAN/MS pair"),
-    "no scene, dry": (nothing, "empty --dry-run", "no PAN/MS pair"),
-    "no source": (nothing, "lost", "no such file or folder: lost"),
+HARMLESS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "parent": (escaping("../x"), "list.jsonl", "leads out of the output folder"),
     "parent further in": (escaping("a/../../x"), "list.jsonl", "leads out of the output folder"),
     "absolute": (escaping("/tmp/x"), "list.jsonl", "leads out of the output folder"),
     "backslash": (escaping("..\\x"), "list.jsonl", "leads out of the output folder"),
+    "a line break": (escaping("x\ny"), "list.jsonl", r"the name 'x\ny' holds a control character"),
+    "a NUL": (escaping("x\0y"), "list.jsonl", "holds a control character"),
     "link": (through_a_link, "list.jsonl", "through a link"),
     "output is a link": (to_a_link, "list.jsonl", "through a link"),
     "long": (escaping("a/" + 300 * "x"), "list.jsonl", "longer than"),
@@ -462,16 +461,61 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "file and folder": (beside_its_file, "list.jsonl", "a file and a folder"),
     "a folder": (a_folder_in_the_way, "list.jsonl --overwrite", "is a folder"),
     "two sensors": (with_two_sensors, "list.jsonl", "with the sensors 'ikonos' and 'quickbird'"),
+    "same output": (twice, "list.jsonl", "1.tif would be written to same.tif, too"),
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_a_scene_without_an_output_of_its_own_harms_no_other(
+    case: str, scenes: Path, tmp_path: Path, monkeypatch, run
+) -> None:
+    prepare, arguments, words = HARMLESS[case]
+    prepare(tmp_path)
+    for name in ("pan.tif", "ms.tif"):
+        shutil.copy(scenes / "2019" / "s0" / name, tmp_path / name)
+    bad = len((tmp_path / "list.jsonl").read_text().splitlines())
+    with (tmp_path / "list.jsonl").open("a") as manifest:
+        manifest.write("\n" + json.dumps({"pan": "pan.tif", "ms": "ms.tif", "name": "good"}))
+    monkeypatch.chdir(tmp_path)
+    there = {p for p in tmp_path.rglob("*") if tmp_path / "out" not in p.parents}
+    command = ("batch", *arguments.split(), "-o", "out", *FAST)
+    assert words in run(*command, "--dry-run").out
+    for done in (1, 0):
+        finished = run(*command, "--json")
+        facts = json.loads(finished.out)
+        assert (finished.code, facts["done"], len(facts["failed"])) == (1, done, bad), finished.err
+        assert words in facts["failed"][0]["error"] and words in finished.err
+        assert {p for p in tmp_path.rglob("*") if tmp_path / "out" not in p.parents} - there <= {tmp_path / "out"}
+        assert [p.name for p in Path("out").rglob("*.tif") if p.is_file()] == ["good.tif"]
+        assert {r["scene"]: r["status"] for r in lines_of(Path("out"))}.items() >= {"good.tif": "done"}.items()
+
+
+def test_a_scene_that_gets_a_name_is_not_refused_any_more(scenes: Path, tmp_path: Path, run) -> None:
+    source = scenes / "2019" / "s0"
+    for name, code in (("../x", 1), ("x", 0)):
+        (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,{source}/ms.tif,{name}\n")
+        assert run("batch", tmp_path / "list.csv", "-o", tmp_path / "out", *FAST).code == code
+    assert [(r["scene"], r["status"]) for r in lines_of(tmp_path / "out")] == [("x.tif", "done")]
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no scene": (nothing, "empty", "no PAN/MS pair"),
+    "no scene, dry": (nothing, "empty --dry-run", "no PAN/MS pair"),
+    "no source": (nothing, "lost", "no such file or folder: lost"),
     "driver": (escaping("x"), "list.jsonl --driver PNG", "unknown driver 'PNG'"),
     "sensor": (escaping("x"), "list.jsonl --sensor quickbrid", "unknown sensor 'quickbrid'"),
     "the output folder": (a_folder_in_the_way, "out", "is the output folder itself"),
-    "same output": (twice, "list.jsonl", "--template"),
     "template": (escaping("x"), "list.jsonl --template {nme}.tif", "not '{nme}'"),
     "template leads out": (escaping("x"), "list.jsonl --template ../{name}.tif", "leads out"),
     "no tif": (escaping("x"), "list.jsonl --template {name}.png", ".tif"),
     "method": (escaping("x"), "list.jsonl --method nonsense", "unknown method 'nonsense'"),
     "weights": (escaping("x"), "list.jsonl --weights lost.safetensors", "no weights file"),
+    "device": (escaping("x"), "list.jsonl --device cuda:99", "device 'cuda:99' is not available"),
+    "device of a cluster": (escaping("x"), "list.jsonl --device gpu --scheduler tcp://x:1", "unknown device 'gpu'"),
     "creation option": (escaping("x"), "list.jsonl --co COMPRESS", "--co takes KEY=VALUE"),
+    "creation option of none": (escaping("x"), "list.jsonl --co FOO=1", "does not support creation option FOO"),
+    "its value": (escaping("x"), "list.jsonl --driver COG --co COMPRESS=RAR", "RAR"),
+    "creation option for the type": (escaping("x"), "list.jsonl --co COMPRESS=JPEG --dtype uint16", "JPEG"),
     "jobs of a cluster": (escaping("x"), "list.jsonl --scheduler tcp://x:1 -j 2", "--jobs"),
     "no regular expression": (nothing, "empty --pair-regex (", "--pair-regex"),
 }
@@ -487,6 +531,12 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(case: str, tm
     assert finished.code == 2
     assert len(finished.errors) == 1 and words in finished.errors[0]
     assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_options_that_suit_some_scenes_and_a_device_of_the_workers_are_not_refused() -> None:
+    replace(CHOICES, creation_options=("COMPRESS=JPEG",)).check()
+    replace(CHOICES, creation_options=("COMPRESS=WEBP",), driver="COG").check()
+    replace(CHOICES, options=Options(method="exp", device="cuda:99")).check(here=False)
 
 
 def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, monkeypatch, run) -> None:
@@ -559,6 +609,8 @@ def act(task: str, tell: pool.Tell) -> str:
         held = bytearray(int(task.split()[1]) << 20)
         time.sleep(1.0)
         return f"held {len(held) >> 20}"
+    elif task == "stderr":
+        return str(os.path.samestat(os.fstat(2), os.stat(os.devnull)))
     tell("stage", 1, 2)
     return f"{task} in {os.getpid()}"
 
@@ -579,6 +631,10 @@ def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
     assert ended["hang"] == ("failed", "timed out after 1 s")
     assert "SIGKILL" in ended["killed"][1] and "out of memory?" in ended["killed"][1]
     assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
+
+
+def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() -> None:
+    assert ends(["stderr"], jobs=1) == {"stderr": ("done", "True")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of processes is read from /proc")

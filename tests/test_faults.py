@@ -192,6 +192,45 @@ def test_a_signal_at_any_moment_leaves_nothing_or_a_complete_file(endings, momen
         assert {"out.tif", "r.json"} <= set(known["left"])
 
 
+STARTING = """
+import os, signal, sys
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), number)
+
+module, number = sys.argv[1], getattr(signal, sys.argv[2])
+sys.meta_path.insert(0, Watcher())
+sys.argv = ["pansharpen", "fuse", "pan.tif", "ms.tif", "-o", "out.tif"]
+from pansharpen_cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize(("module", "name"), [("typer", "SIGINT"), ("typer", "SIGTERM"), ("torch.nn", "SIGTERM")])
+def test_a_signal_while_modules_are_imported_ends_the_run_quietly(scene: Path, module: str, name: str) -> None:
+    before = names_in(scene)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING, module, name], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+    assert names_in(scene) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_a_signal_within_exec_ends_with_the_code_of_interruptions() -> None:
+    code = (
+        "import os, signal, sys; from pansharpen_cli import interrupts\n"
+        "interrupts.handle(interrupts.raise_once)\n"
+        "try: exec('os.kill(os.getpid(), signal.SIGTERM)')\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 130
+
+
 # Files that change or fail ------------------------------------------------------------------------------------------
 
 
@@ -296,7 +335,7 @@ def test_a_result_that_cannot_be_printed_is_none(scene: Path, run, arguments: st
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     if "2>&-" not in closed:
         assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("error: ")
+        assert done.stderr.startswith("error: stdout: ")
     if arguments.startswith("fuse"):  # no file that was opened has taken the place of a stream
         assert (scene / "out.tif").read_bytes() == (scene / "old.tif").read_bytes()
 

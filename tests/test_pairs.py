@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -205,6 +206,12 @@ def test_a_regular_expression_goes_before_the_rules() -> None:
     ]
 
 
+def test_a_regular_expression_that_matches_nothing_is_refused() -> None:
+    for regex in (r"(?P<scene>.+)_((?P<pan>P)|(?P<ms>M))\.tif", r"(?P<scene>x*)((?P<pan>pan)|(?P<ms>ms))"):
+        with pytest.raises(InputError, match="--pair-regex matches no file: .* 'a_ms.tif'"):
+            paired("a_pan.tif", "a_ms.tif", regex=regex)
+
+
 @pytest.mark.parametrize("regex", ["(", "(?P<scene>.+)", "(?P<scene>.+)(?P<pan>P)"])
 def test_a_regular_expression_that_cannot_pair_is_refused(regex: str) -> None:
     with pytest.raises(InputError, match="--pair-regex"):
@@ -274,7 +281,23 @@ def test_what_overlaps_alike_is_not_guessed_between(tmp_path: Path) -> None:
     raster(tmp_path / "three.tif", 4, 16, 4)
     pairing = pairs.find([str(tmp_path)])
     assert pairing.found == []
-    assert {each.reason for each in pairing.left} == {"2 MSs overlap it alike", "no PAN for it"}
+    assert {Path(each.path).stem: each.reason for each in pairing.left} == {
+        "one": "2 MSs overlap it alike",
+        "two": "the PAN that overlaps it does so for another MS, too",
+        "three": "the PAN that overlaps it does so for another MS, too",
+    }
+
+
+def test_what_is_left_over_is_told_why_by_its_name_where_nothing_overlaps(tmp_path: Path) -> None:
+    raster(tmp_path / "x_pan.tif", 1, 64, 1)
+    for name in ("x_ms.tif", "x_ms.tiff"):
+        raster(tmp_path / name, 4, 16, 4)
+    for i, name in enumerate(("a/1/s_pan.tif", "a/2/s_pan.tif", "b/s_ms.tif")):
+        raster(tmp_path / name, 1 if "pan" in name else 4, 16, 4, left=1e4 * (i + 1))
+    pairing = pairs.find([str(tmp_path)])
+    assert pairing.found == []
+    reasons = {os.path.relpath(each.path, tmp_path): each.reason for each in pairing.left}
+    assert reasons["x_pan.tif"] == "its MS is left over: several files stand for the same thing"
 
 
 # Sources ------------------------------------------------------------------------------------------------------------
@@ -317,6 +340,31 @@ def test_a_vrt_is_read_with_its_sources(tmp_path: Path) -> None:
     assert {Path(n).name for n in names} == {"a.tif", "b.vrt", "c.VRT", "lost.vrt"}
 
 
+def test_sources_that_give_nothing_are_told(tmp_path: Path, run) -> None:
+    raster(tmp_path / "in" / "x_pan.tif", 1, 16, 1)
+    raster(tmp_path / "in" / "x_ms.tif", 4, 4, 4)
+    (tmp_path / "stac").mkdir()
+    (tmp_path / "stac" / "item.json").write_text("{}")
+    expected = {
+        "*.nix": [f"no file matches {tmp_path}/*.nix"],
+        "stac": [
+            f"no raster in {tmp_path}/stac", f"lists of scenes are read where they are named: {tmp_path}/stac/*.json",
+        ],
+        "stac/*": [
+            f"no raster matches {tmp_path}/stac/*",
+            f"lists of scenes are read where they are named: {tmp_path}/stac/*.json",
+        ],
+    }  # fmt: skip
+    for source, notes in expected.items():
+        assert pairs.find([f"{tmp_path}/{source}"]).empty == notes
+        finished = run("batch", tmp_path / source, "-o", tmp_path / "out")
+        assert finished.code == 2 and finished.errors[0].endswith(f": {'; '.join(notes)}")
+        assert pairs.find([f"{tmp_path}/{source}", f"{tmp_path}/in"]).empty == notes[:1]
+    (tmp_path / "list.csv").write_text("pan,ms\np.tif,m.tif\n")
+    regex = "(?P<scene>.)((?P<pan>P)|(?P<ms>M))"
+    assert "--pair-regex has no file to match" in pairs.find([f"{tmp_path}/list.csv"], regex).empty[0]
+
+
 def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         pairs.find([str(tmp_path / "nothing")])
@@ -338,6 +386,14 @@ def test_manifests_name_scenes_relative_to_themselves(tmp_path: Path) -> None:
     assert [(f.pan[0], len(f.ms)) for f in found] == [(str(tmp_path / "p.tif"), 2), ("/vsizip/a.zip/p.tif", 1)]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "; "])
+def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str) -> None:
+    rows = [("pan", "ms", "name"), ("<b>/p.tif", '"b.tif;g.tif"', "one")]
+    (tmp_path / "list.csv").write_text("\n".join(map(delimiter.join, rows)), "utf-8-sig")
+    (found,) = pairs.find([str(tmp_path / "list.csv")]).found
+    assert (found.name, found.pan, len(found.ms)) == ("one", (str(tmp_path / "<b>" / "p.tif"),), 2)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -349,7 +405,10 @@ def test_manifests_name_scenes_relative_to_themselves(tmp_path: Path) -> None:
         ("m.jsonl", "{oops\n", "cannot read"),
         ("m.jsonl", '{"pan": 3, "ms": ["a"]}\n', "line 1"),
         ("m.jsonl", '{"pan": "\\ud800.tif", "ms": ["a"]}\n', "line 1"),
-        ("m.jsonl", '{"pan": "<VRTDataset/>", "ms": ["a"]}\n', "line 1"),
+        ("m.jsonl", '{"pan": "<VRTDataset/>", "ms": ["a"]}\n', "line 1: .* is no path"),
+        ("m.jsonl", '{"pan": "x<vrtdataset/>", "ms": ["a"]}\n', "line 1: .* is no path"),
+        ("m.jsonl", '{"pan": "<WMS>http://x</WMS>", "ms": ["a"]}\n', "line 1: .* is no path"),
+        ("m.jsonl", '{"pan": "x\\u0000y", "ms": ["a"]}\n', "line 1: .* is no path"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
 from pansharpen_cli import fuse, simulate
@@ -328,6 +328,36 @@ def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) 
         assert (cog.transform, cog.crs) == (dataset.transform, dataset.crs)
         np.testing.assert_equal(cog.nodata, dataset.nodata)
         np.testing.assert_array_equal(cog.read(), dataset.read())
+
+
+@pytest.mark.parametrize(
+    ("options", "lossy"),
+    [
+        ("--driver COG --co COMPRESS=JPEG", True),
+        ("--driver GTiff --co COMPRESS=JPEG --overviews", True),
+        ("--driver COG --co COMPRESS=LERC --co MAX_Z_ERROR=3", True),
+        ("--driver COG --co COMPRESS=WEBP --co QUALITY=100", False),
+        ("--driver GTiff --co COMPRESS=LZW", False),
+        ("--driver GTiff --co NBITS=7", False),
+    ],
+)
+def test_nodata_survives_a_compression_with_losses(tmp_path: Path, run, options: str, lossy: bool) -> None:
+    make(tmp_path, rows=600, cols=560, border=40.0, dtype="uint8", nodata=0)
+    valid = upsampled(tmp_path)[1]
+    path = fused(run, tmp_path, *options.split(), "--bidx", "1,2,3", "--no-score")
+    with rasterio.open(path) as dataset:
+        assert (dataset.mask_flag_enums[0], dataset.nodata) == (
+            ([MaskFlags.per_dataset], None) if lossy else ([MaskFlags.nodata], 0)
+        )
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, valid)
+        assert not valid.all()
+    if "COG" in options:
+        assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+    if lossy:
+        with rasterio.open(path, overview_level=0) as half:
+            assert abs((half.dataset_mask() > 0).mean() - valid.mean()) < 0.02
+        evaluated = run("evaluate", path, "--pan", tmp_path / "pan.tif", "--ms", tmp_path / "ms.tif", "--bidx", "1,2,3")
+        assert evaluated.code == 0
 
 
 def test_the_output_lies_on_the_pan_grid(tmp_path: Path, run) -> None:

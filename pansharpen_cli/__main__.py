@@ -1,0 +1,14 @@
+"""Entry point of `pansharpen` and `python -m pansharpen_cli`: signals are seen to before anything large is imported."""
+
+from . import interrupts
+
+
+def main() -> None:
+    """Run the command line."""
+    with interrupts.starting():
+        from . import cli
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
