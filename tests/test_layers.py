@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
-    ("__init__", "errors"),
+    ("__init__", "errors", "interrupts"),
     ("sensors", "recipe", "pool"),
     ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
@@ -29,7 +29,8 @@ LAYERS = (
     ("cluster",),
     ("objective",),
     ("train",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
