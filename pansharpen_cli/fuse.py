@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import classical, losses, models, physics, sensors, tailor, weights
+from . import classical, losses, models, physics, tailor, weights
 from .errors import InputError
 from .grid import Window, intersect, is_empty, widened
 from .models import Backbone
@@ -176,17 +176,8 @@ class ClassicalFuser:
 def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
     """What a classical method is told about a scene."""
     rows, cols = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
-    names = _standard_names(scene)
+    names = scene.standard_names
     return classical.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
-
-
-def _standard_names(scene: Scene) -> tuple[str | None, ...]:
-    """Standard names of the bands: by their descriptions, else by the order in which the sensor's products come."""
-    named = tuple(sensors.band_name(n) for n in scene.band_names)
-    if any(named):
-        return named
-    orders = (scene.sensor.bands, *scene.sensor.subsets)
-    return next((order for order in orders if len(order) == scene.bands), named)
 
 
 def _layers(

@@ -219,7 +219,8 @@ class TileData:
 class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
-    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid.
+    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
+    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come.
     """
 
     pan: Source
@@ -232,6 +233,7 @@ class Scene:
     sensor: Sensor
     sensor_source: str
     band_names: tuple[str | None, ...]
+    standard_names: tuple[str | None, ...]
     gains: tuple[float, ...]
     dtype: str
     nodata: float
@@ -303,7 +305,9 @@ class Scene:
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
-            ms_sources = _choose(ms_sources, bidx)
+            every, chosen = ms_sources, _chosen(ms_sources, bidx)
+            ms_sources = _choose(ms_sources, chosen) if bidx else ms_sources
+            all_names = tuple(s.dataset.descriptions[b - 1] for s in every for b in s.bands)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid, ms_grid = Grid.of(pan_ds), Grid.of(ms_ds[0])
             for source in ms_sources[1:]:
@@ -332,13 +336,15 @@ class Scene:
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
             check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
-            names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             if sensor == "auto":
-                domains = [d for s in (*_unique(ms_sources), pan_source) for d in metadata(s)]
-                found, where = sensors.recognise(domains, names)
+                domains = [d for s in (*_unique(every), pan_source) for d in metadata(s)]
+                found, where = sensors.recognise(domains, all_names)
             else:
                 found, where = sensors.named(sensor), "--sensor"
-            count = len(names)
+            names = tuple(all_names[i] for i in chosen)
+            standard: tuple[str | None, ...] = tuple(map(sensors.band_name, names))
+            if not any(standard):
+                standard = found.usual_names(len(all_names), chosen) or standard
             scene = cls(
                 pan=pan_source,
                 ms=ms_sources,
@@ -350,7 +356,8 @@ class Scene:
                 sensor=found,
                 sensor_source=where,
                 band_names=names,
-                gains=found.gains_of(names, count),
+                standard_names=standard,
+                gains=found.gains_of(all_names, chosen),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
@@ -482,21 +489,25 @@ def _some_values(ds, band: int) -> set[float]:
     return held
 
 
-def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
-    """The bands of all MS files in order, or those that 1-based `bidx` names; one Source per run within a file."""
-    if not bidx:
-        return sources
+def _chosen(sources: list[Source], bidx: Sequence[int] | None) -> list[int]:
+    """Places (from 0) among the bands of all MS files in order: all, or those that 1-based `bidx` names."""
+    count = sum(len(s.bands) for s in sources)
+    for i in bidx or ():
+        if not 1 <= i <= count:
+            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {count}")
+    return [i - 1 for i in bidx] if bidx else list(range(count))
+
+
+def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
+    """The bands at these places; one Source per run within a file."""
     flat = [(s, b) for s in sources for b in s.bands]
-    for i in bidx:
-        if not 1 <= i <= len(flat):
-            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {len(flat)}")
-    chosen: list[Source] = []
-    for source, band in (flat[i - 1] for i in bidx):
-        if chosen and chosen[-1].dataset is source.dataset:
-            chosen[-1].bands.append(band)
+    made: list[Source] = []
+    for source, band in (flat[i] for i in chosen):
+        if made and made[-1].dataset is source.dataset:
+            made[-1].bands.append(band)
         else:
-            chosen.append(replace(source, bands=[band]))
-    return chosen
+            made.append(replace(source, bands=[band]))
+    return made
 
 
 def _check_types(sources: list[Source]) -> str:
