@@ -164,7 +164,7 @@ class Source:
         for band, pixels in zip(self.bands, values, strict=True):
             odd = untagged_nodata(pixels[mask])
             if odd is not None:
-                self.notes.append(f"{text} ({odd:g} in band {band}): name them with --nodata")
+                self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
                 return
 
 
@@ -196,6 +196,12 @@ def untagged_nodata(pixels: np.ndarray) -> float | None:
         if (known and nearest >= 0) or gap > reach * (farthest - nearest) > 0:
             return odd
     return None
+
+
+def plain(value: float) -> str:
+    """The shortest text from which the same single-precision value is read."""
+    text = f"{value:g}"
+    return text if np.float32(text) == np.float32(value) else str(np.float32(value))
 
 
 def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
