@@ -401,19 +401,8 @@ class _Look:
         }
 
     def agreement(self) -> dict | None:
-        """How well the MS bands explain the low-passed PAN: R2 of a regression with a constant, and correlations."""
-        moments = self.relation
-        if moments is None or moments.count < 100:
-            return None
-        cov, var = moments.cov("ms"), float(moments.cov("pan")[0, 0])
-        cross = moments.cov("ms", "pan")[:, 0]
-        if var <= 0:
-            return {"r2": None, "correlations": [None] * len(cross), "pixels": moments.count}
-        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
-        weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
-        deviation = (cov.diagonal() * var).sqrt()
-        each = [float(c / d) if d > 0 else None for c, d in zip(cross, deviation, strict=True)]
-        return {"r2": min(1.0, float(weights @ cross) / var), "correlations": each, "pixels": moments.count}
+        """How well the MS bands explain the low-passed PAN."""
+        return register.agreement(self.relation) if self.relation is not None else None
 
 
 def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
@@ -646,12 +635,9 @@ def _judge_pixels(scene: Scene, look: _Look, facts: dict, found: Findings) -> No
             found.warning("lone-nodata", f"{named}: {text}")
     agreement = facts["agreement"]
     r2 = agreement["r2"] if agreement else None
-    if r2 is not None and r2 < 0.8:
-        text = f"the MS bands explain {r2:.0%} of the low-passed PAN (R2 {r2:.2f})"
-        if r2 < 0.4:
-            found.error("agreement", f"{text}: not the same place or date, or far out of register")
-        else:
-            found.warning("agreement", f"{text}, 90 % and more is usual: misregistration, clouds or another date?")
+    if r2 is not None and (doubts := register.doubt(r2)):
+        level = found.error if r2 < register.WRONG else found.warning
+        level("agreement", doubts)
 
 
 def _has_value(source: Source) -> bool:
@@ -771,7 +757,9 @@ def _aligned(
 def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
-    if not shift.confident:
+    if shift.confidence < register.MEASURABLE:
+        action = "nothing"
+    elif not shift.confident:
         action = "nothing: it is not certain enough"
     elif not register.is_off(shift):
         action = "nothing: it is within what may be noise"
