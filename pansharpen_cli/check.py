@@ -28,7 +28,7 @@ from .grid import Window, intersect, is_empty
 from .job import Output, Pair, check_targets, opened, scene_facts
 from .moments import Moments
 from .report import byte_size
-from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster, plain
+from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster, plain, solid
 from .tiles import plan_tiles
 from .writer import SceneWriter, gdal_messages, parse_creation_options
 
@@ -484,7 +484,7 @@ def _survey(scene: Scene, look: _Look, block: Window, pan_read, ms_window: Windo
             for value in candidates[band.source.label]:
                 blank = valid & (layer == value)
                 if blank.any():
-                    band.blank[value] = band.blank.get(value, 0) + int(_solid(blank).sum())
+                    band.blank[value] = band.blank.get(value, 0) + int(solid(blank).sum())
             for x, mask in ((layer, valid), (layer.T, valid.T)):
                 stripes, dead = _odd_lines(x.astype(np.float32), mask)
                 band.stripes += stripes
@@ -503,13 +503,6 @@ def _near(mask: np.ndarray) -> np.ndarray:
     """Pixels with a set pixel above, below, left or right of them."""
     wide = np.pad(mask, 1)
     return wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
-
-
-def _solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
-    """Upper-left corners of squares of `size` pixels that are set throughout."""
-    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return filled == size * size
 
 
 def _odd_lines(x: np.ndarray, valid: np.ndarray) -> tuple[int, int]:

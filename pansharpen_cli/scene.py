@@ -131,8 +131,7 @@ class Source:
             mask = self._mask(values, at)
         except RasterioIOError as error:
             raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
-        if values.dtype.kind == "f":
-            self._suspect(values, mask)
+        self._suspect(values, mask)
         data[(slice(None), *place)] = values
         valid[place] = mask
         return data, valid
@@ -157,21 +156,28 @@ class Source:
         return mask
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, a value of floats that looks like a nodata value that no tag names."""
+        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 65535
+        in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
-        if any(note.startswith(text) for note in self.notes):
-            return
-        for band, pixels in zip(self.bands, values, strict=True):
-            odd = untagged_nodata(pixels[mask])
-            if odd is not None:
-                self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
+        if values.dtype.kind == "f":
+            if any(note.startswith(text) for note in self.notes):
                 return
+            for band, pixels in zip(self.bands, values, strict=True):
+                odd = untagged_nodata(pixels[mask])
+                if odd is not None:
+                    self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
+                    return
+        elif values.dtype == np.uint16 and self.nodata is None and self.dataset.nodata is None:
+            full = mask & (values == _FULL).all(0)
+            if full.any() and solid(full).any() and not any(note.startswith(text) for note in self.notes):
+                self.notes.append(f"{text} (areas of {_FULL} in all bands): name them with --nodata")
 
 
 CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 """Values that stand for nodata by custom."""
 UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
+_FULL = 65535
 
 
 def untagged_nodata(pixels: np.ndarray) -> float | None:
@@ -196,6 +202,13 @@ def untagged_nodata(pixels: np.ndarray) -> float | None:
         if (known and nearest >= 0) or gap > reach * (farthest - nearest) > 0:
             return odd
     return None
+
+
+def solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
+    """Upper-left corners of squares of `size` pixels that are set throughout."""
+    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+    return filled == size * size
 
 
 def plain(value: float) -> str:

@@ -253,6 +253,31 @@ def test_an_untagged_nodata_value_of_floats_is_said_aloud(case: Case, value: str
     assert case.report["warnings"] == []
 
 
+@pytest.mark.parametrize("method", [EXP, NETWORK], ids=["exp", "network"])
+def test_areas_of_65535_without_a_tag_are_said_aloud(case: Case, method) -> None:
+    def holed(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, 20:29, 20:29] = 65535
+        return pixels
+
+    def lone(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, ::9, ::9] = pixels[:1, 20:40, 20:40] = 65535  # spikes, and a saturated band
+        return pixels
+
+    def told() -> list[str]:
+        case.fuse(*method, "--align", "off")
+        return case.report["warnings"]
+
+    case.change("ms.tif", holed)
+    said = "ms.tif holds values that look like nodata and are not tagged as such (areas of 65535 in all bands)"
+    assert told() == [f"{said}: name them with --nodata"]
+    fused = case.fuse(*method, "--nodata", "65535")
+    assert fused.mask[:, 80:116, 80:116].all() and case.report["warnings"] == []
+    case.change("ms.tif", nodata=0)
+    assert told() == []
+    case.change("ms.tif", lambda p: lone(np.where(p == 65535, 500, p).astype("uint16")), nodata=None)
+    assert told() == []
+
+
 def test_an_adaptation_whose_losses_are_no_numbers_is_not_kept(case: Case, monkeypatch) -> None:
     judge = tailor._Problem.judge
 
