@@ -134,7 +134,7 @@ def quality(folder: Path | None, temporary: Path, methods: list[str]) -> None:
     print("|---|---|---|---|---|---|---|")
     for (name, pan, ms, truth), method in itertools.product(pairs, methods):
         found = measured(pan, ms, (0.0, 0.0))
-        own = (0.0, 0.0) if name.startswith("simulated") else (found.rows, found.cols)
+        own = (0.0, 0.0) if name.startswith("simulated") else tuple(np.nan_to_num((found.rows, found.cols)))
         shift = (2.0, -1.5)
         straight = figures(pan, ms, truth, (0.0, 0.0), False, own, method)
         auto = figures(pan, ms, truth, shift, True, own, method)

@@ -467,7 +467,8 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
             at = _relative(tile.core, fine)
             write_pan(at, _rounded(pan.numpy(), valid, pan_type))
             write_reference(at, _rounded(ms, valid, ms_type))
-    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, scene.band_names) as write_ms:
+    names = [n or s for n, s in zip(scene.band_names, scene.standard_names, strict=True)]
+    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, names) as write_ms:
         for tile in plan_tiles(coarse, TILE // 4):
             around = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
             ms, ms_valid = filled(scene.read_ms, around)

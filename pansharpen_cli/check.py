@@ -1,4 +1,7 @@
-"""What can be told of a pair before it is fused: `pansharpen check` and `fuse --dry-run`."""
+"""What can be told of a pair before it is fused: `pansharpen check` and `fuse --dry-run`.
+
+`check` goes on where reading or the trial fails, and says so: what is known by then is what the user needs.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,13 +22,13 @@ import numpy as np
 import torch
 
 from . import __version__, assess, classical, fuse, pairs, physics, register, sensors
-from .errors import InputError, ReadError
+from .errors import InputError, PansharpenError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
 from .grid import Window, intersect, is_empty
 from .job import Output, Pair, check_targets, opened, scene_facts
 from .moments import Moments
 from .report import byte_size
-from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster
+from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster, plain, solid
 from .tiles import plan_tiles
 from .writer import SceneWriter, gdal_messages, parse_creation_options
 
@@ -100,31 +103,49 @@ class Findings(list[Finding]):
 def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
-    What `fuse` would refuse is in `refused`, with its words; then only what the files' headers say is known.
+    What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
+    What is not known then is None.
     """
     found = Findings()
     facts = _frame("check")
     facts["files"] = _files(pair, found)
     try:
-        with gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            scene, aligning = _aligned(facts, pair, options, stack, None, progress, found)
+        with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
+            fuse.check_method(options)
+            look: _Look | None = None
+            seconds: dict[str, float] = {}
+            scene = stack.enter_context(pair.open())
+            with _noting_failure(found):
+                scene, seconds = _aligned(facts, pair, options, stack, None, progress, found)
             _describe(facts, scene, pair, options, found)
-            look = _look(scene, options.seed, progress, survey=True)
-            facts["sample"] = look.facts()
-            facts["bands"] = [_band_facts(band) for band in look.bands]
-            facts["agreement"] = look.agreement()
-            _judge_pixels(scene, look, facts, found)
-            facts |= _predict(scene, look, options, score, None, aligning, progress, found)
+            with _noting_failure(found):
+                look = _look(scene, options.seed, progress, survey=True)
+                facts["sample"] = look.facts()
+                facts["bands"] = [_band_facts(band) for band in look.bands]
+                facts["agreement"] = look.agreement()
+                _judge_pixels(scene, look, facts, found)
+            if look is not None:
+                with _noting_failure(found):
+                    facts |= _predict(scene, look, options, score, None, seconds, progress, found)
             _judge_scene(scene, found)
-        for message in said.notes():
-            found.warning("gdal", message)
-    except ReadError:  # no refusal: it may pass
-        raise
+            for message in said.notes():
+                found.warning("gdal", message)
     except InputError as error:
         facts["refused"] = str(error)
         _explain_refusal(facts["files"], found)
     facts["findings"] = found.ranked()
     return facts
+
+
+@contextmanager
+def _noting_failure(found: Findings) -> Iterator[None]:
+    """Makes a finding of what would end `fuse` while it runs (exit code 1). What it would refuse is raised."""
+    try:
+        yield
+    except PansharpenError as error:
+        if error.exit_code == InputError.exit_code:
+            raise
+        found.error("fails", f"fuse fails here: {error}")
 
 
 def plan(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
@@ -237,9 +258,8 @@ def _judge_file(file: dict, found: Findings) -> None:
 
 
 def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
-    known = any(f.code == "untagged-nodata" for f in found)
     for warning in scene.warnings:
-        if not (known and UNTAGGED in warning):
+        if UNTAGGED not in warning:  # the pixels will tell more
             found.warning("scene", warning)
     files, overlap = facts["files"], facts["overlap"]
     for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
@@ -286,13 +306,13 @@ def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> No
 def _judge_nodata_tags(files: Sequence[dict], pair: Pair, found: Findings) -> None:
     if pair.open_options.get("nodata") is not None:
         return
-    tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _plain(f["nodata"]) for f in files}
+    tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _tag(f["nodata"]) for f in files}
     if len(set(tags.values())) > 1:
         listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
         found.note("nodata-tags", f"the files disagree on nodata ({listed}); each counts for its own file")
 
 
-def _plain(nodata: float | None) -> str:
+def _tag(nodata: float | None) -> str:
     return "none" if nodata is None else f"{nodata:g}"
 
 
@@ -381,19 +401,8 @@ class _Look:
         }
 
     def agreement(self) -> dict | None:
-        """How well the MS bands explain the low-passed PAN: R2 of a regression with a constant, and correlations."""
-        moments = self.relation
-        if moments is None or moments.count < 100:
-            return None
-        cov, var = moments.cov("ms"), float(moments.cov("pan")[0, 0])
-        cross = moments.cov("ms", "pan")[:, 0]
-        if var <= 0:
-            return {"r2": None, "correlations": [None] * len(cross), "pixels": moments.count}
-        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
-        weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
-        deviation = (cov.diagonal() * var).sqrt()
-        each = [float(c / d) if d > 0 else None for c, d in zip(cross, deviation, strict=True)]
-        return {"r2": min(1.0, float(weights @ cross) / var), "correlations": each, "pixels": moments.count}
+        """How well the MS bands explain the low-passed PAN."""
+        return register.agreement(self.relation) if self.relation is not None else None
 
 
 def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
@@ -475,7 +484,7 @@ def _survey(scene: Scene, look: _Look, block: Window, pan_read, ms_window: Windo
             for value in candidates[band.source.label]:
                 blank = valid & (layer == value)
                 if blank.any():
-                    band.blank[value] = band.blank.get(value, 0) + int(_solid(blank).sum())
+                    band.blank[value] = band.blank.get(value, 0) + int(solid(blank).sum())
             for x, mask in ((layer, valid), (layer.T, valid.T)):
                 stripes, dead = _odd_lines(x.astype(np.float32), mask)
                 band.stripes += stripes
@@ -494,13 +503,6 @@ def _near(mask: np.ndarray) -> np.ndarray:
     """Pixels with a set pixel above, below, left or right of them."""
     wide = np.pad(mask, 1)
     return wide[:-2, 1:-1] | wide[2:, 1:-1] | wide[1:-1, :-2] | wide[1:-1, 2:]
-
-
-def _solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
-    """Upper-left corners of squares of `size` pixels that are set throughout."""
-    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return filled == size * size
 
 
 def _odd_lines(x: np.ndarray, valid: np.ndarray) -> tuple[int, int]:
@@ -617,20 +619,24 @@ def _judge_pixels(scene: Scene, look: _Look, facts: dict, found: Findings) -> No
         level = found.warning if share < 0.1 else found.note
         level("nodata-share", f"only {share:.1%} of the pixels looked at are valid in both PAN and MS")
     lone = [b for b in look.bands if b.nodata > 50 and b.lone_nodata > 0.5 * b.nodata]
-    if lone:
-        found.warning(
-            "lone-nodata",
-            f"{', '.join(_which(b) for b in lone)}: most nodata are single pixels: dark pixels that happen to have "
-            "the nodata value? They become holes; give another value with --nodata",
-        )
+    for tagged, text in (
+        (True, "most nodata are single pixels: dark pixels that happen to have the nodata value? They become holes; "
+               "give another value with --nodata"),
+        (False, "most invalid pixels are single ones (NaN, infinite or masked): they become holes"),
+    ):  # fmt: skip
+        if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
+            found.warning("lone-nodata", f"{named}: {text}")
     agreement = facts["agreement"]
     r2 = agreement["r2"] if agreement else None
-    if r2 is not None and r2 < 0.8:
-        text = f"the MS bands explain {r2:.0%} of the low-passed PAN (R2 {r2:.2f})"
-        if r2 < 0.4:
-            found.error("agreement", f"{text}: not the same place or date, or far out of register")
-        else:
-            found.warning("agreement", f"{text}, 90 % and more is usual: misregistration, clouds or another date?")
+    if r2 is not None and (doubts := register.doubt(r2)):
+        level = found.error if r2 < register.WRONG else found.warning
+        level("agreement", doubts)
+
+
+def _has_value(source: Source) -> bool:
+    """Whether a number stands for nodata in a file."""
+    value = source.dataset.nodata if source.nodata is None else source.nodata
+    return value is not None and not math.isnan(value)
 
 
 def _usual(band: _Band) -> float:
@@ -659,11 +665,12 @@ def _fills(bands: Sequence[_Band]) -> dict[float, float]:
 
 def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
     for value, share in sorted(fills.items()):
-        areas = f"areas of {value:g} in all bands ({share:.1%} of the pixels)" if share else f"values of {value:g}"
+        text = plain(value)
+        areas = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
         level = found.error if value in CUSTOMARY_NODATA or abs(value) >= _ABSURD else found.warning
         level(
             "untagged-nodata",
-            f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {value:g}",
+            f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {text}",
         )
 
 
@@ -743,7 +750,9 @@ def _aligned(
 def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
-    if not shift.confident:
+    if shift.confidence < register.MEASURABLE:
+        action = "nothing"
+    elif not shift.confident:
         action = "nothing: it is not certain enough"
     elif not register.is_off(shift):
         action = "nothing: it is within what may be noise"

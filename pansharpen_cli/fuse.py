@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import classical, losses, models, physics, sensors, tailor, weights
-from .errors import InputError
+from . import classical, losses, models, physics, tailor, weights
+from .errors import InputError, PansharpenError
 from .grid import Window, intersect, is_empty, widened
 from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
-from .scene import Scene, TileData
+from .scene import Scene, TileData, plain
 from .tailor import FeatureTailor, Outcome, Settings, Tiles
 from .tiles import Stitcher, Tile, plan_tiles
 from .weights import Card
@@ -36,6 +36,8 @@ TILE = 64
 REDUCED_TILE = 40
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
 _BATCH_PIXELS = 1 << 19
+_LARGEST = float(np.finfo(np.float32).max) ** 0.5
+"""Beyond it squares overflow in single precision."""
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
@@ -176,17 +178,8 @@ class ClassicalFuser:
 def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
     """What a classical method is told about a scene."""
     rows, cols = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
-    names = _standard_names(scene)
+    names = scene.standard_names
     return classical.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
-
-
-def _standard_names(scene: Scene) -> tuple[str | None, ...]:
-    """Standard names of the bands: by their descriptions, else by the order in which the sensor's products come."""
-    named = tuple(sensors.band_name(n) for n in scene.band_names)
-    if any(named):
-        return named
-    orders = (scene.sensor.bands, *scene.sensor.subsets)
-    return next((order for order in orders if len(order) == scene.bands), named)
 
 
 def _layers(
@@ -209,7 +202,7 @@ def _layers(
 def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = quiet) -> ClassicalFuser:
     """Fit a classical method on all valid pixels of a scene, also of those beyond the window that is to be written.
 
-    Raises InputError if there are too few.
+    Raises InputError if there are too few, PansharpenError if statistics of their values would overflow.
     """
     setup = setup_of(scene, seed)
     method = classical.create(name, setup)
@@ -220,7 +213,10 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     def load(block: Window) -> TileData | None:
         wide = widened(block, margin)
         pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
-        return scene.read(wide, joined(pan), joined(ms))
+        data = scene.read(wide, joined(pan), joined(ms))
+        if data is not None:
+            check_range(scene, data)
+        return data
 
     low, high = np.inf, -np.inf
     with ThreadPoolExecutor(1) as reader, tailor.threads(torch.get_num_threads() // 2):
@@ -364,6 +360,18 @@ def nothing_valid(scene: Scene) -> InputError:
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
+def check_range(scene: Scene, tile: TileData) -> None:
+    """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
+    bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
+    for (label, band), pixels in zip(bands, (tile.pan, *tile.ms), strict=True):
+        largest = max(float(pixels.min()), float(pixels.max()), key=abs)
+        if abs(largest) > _LARGEST:
+            raise PansharpenError(
+                f"{label} holds values too large to take statistics of ({plain(largest)} in band {band}): if they are "
+                f"nodata, name them with --nodata {plain(largest)}"
+            )
+
+
 @dataclass
 class Sample:
     """What one pass over sampled blocks of a scene yields."""
@@ -386,7 +394,7 @@ def sample(
 ) -> Sample:
     """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and tiles to judge it with.
 
-    Raises InputError if the scene has no valid pixel.
+    Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
     """
     axes, rng = axes_of(scene), np.random.default_rng(seed)
     moments = SceneMoments(scene.bands)
@@ -398,7 +406,10 @@ def sample(
 
     def load(block: Window) -> tuple[TileData, Inputs] | None:
         data = scene.read(block, *reach.windows(block))
-        return None if data is None else (data, tile_inputs(axes, scene.gains, data, block, torch.device("cpu")))
+        if data is None:
+            return None
+        check_range(scene, data)
+        return data, tile_inputs(axes, scene.gains, data, block, torch.device("cpu"))
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
         for tried, (_, loaded) in enumerate(_ahead(reader, load, blocks)):
@@ -662,6 +673,8 @@ def check_method(options: Options) -> None:
     """Raises InputError for options that no scene can be fused with: they are known to be wrong without one."""
     choose_precision(options.precision, torch.device("cpu"))
     if options.method in classical.NAMES:
+        if options.weights is not None:
+            raise InputError(f"--weights belongs to the networks; {options.method} has none, leave it out")
         return
     if options.method not in models.REGISTRY:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
@@ -697,7 +710,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
-    Raises InputError for an unknown method, or a scene that it cannot be fitted on.
+    Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
+    large to take statistics of.
     """
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
@@ -736,6 +750,9 @@ def _fit_network(
                 backbone, stats, drawn.training, drawn.held_out, settings, seed=options.seed, precision=precision,
                 progress=lambda done, total: progress("adapting", done, total),
             )  # fmt: skip
+            if not np.isfinite(outcome.before["total"]):
+                tailored, outcome = None, replace(outcome, kept=False, step=0.0, reason="the losses are not finite")
+                scene.warnings.append(f"the network is not adapted to the scene: {outcome.reason}")
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
     return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, drawn.stats, outcome, seconds)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
-from .grid import Grid, Window
+from .grid import Grid, Window, intersect
 from .models import REGISTRY
 from .scene import Scene, bounded_cache, open_raster
 from .writer import (
@@ -467,10 +467,11 @@ def _finish(
         *warnings,
         *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
     ]
-    counts = [r.quality["blocks"] for r in results]
-    if len({r.score.window for r in results}) > 1 or min(counts) < 0.95 * max(counts):
-        blocks = ", ".join(f"{r.name} {r.quality['blocks']}" for r in results)
-        notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {blocks}")
+    counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
+    common = _area(reduce(intersect, windows)) / max(map(_area, windows))
+    if common < 0.95 or min(counts) < 0.95 * max(counts):
+        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {_place(r.score.window)}" for r in results)
+        notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
     facts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
@@ -498,6 +499,14 @@ def _finish(
     elif output.report is not None:
         report.write_json(output.report, facts)
     return facts
+
+
+def _place(window: Window) -> str:
+    return "rows {}-{}, columns {}-{}".format(*window)
+
+
+def _area(window: Window) -> int:
+    return max(0, window[1] - window[0]) * max(0, window[3] - window[2])
 
 
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
@@ -561,7 +570,7 @@ def _comparison(
         if window != scene.window:
             part, expected = replace(scene, full=window, window=window), assess.expected_detail(scene, window)
             quality = _quality(assess.full_resolution(scene, raster.read, window), scene, expected)
-            place = f"rows {window[0]}-{window[1]}, columns {window[2]}-{window[3]}, to which the others are fitted"
+            place = f"{_place(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = fuse.fuse_array(part, fuse.fit(part, Options(method=name), progress).fuser)

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import physics, tailor
 from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Window, widened
+from .moments import Moments
 from .physics import Axis
 from .scene import Scene
 from .tiles import plan_tiles
@@ -38,6 +39,12 @@ LEAST = 0.25
 VARIES, APART = 1.0, 1.0
 """PAN pixels from which on it is worth a word that the shift varies over the scene, and that bands lie apart."""
 
+MEASURABLE = 0.1
+"""Confidence below which no shift is named at all."""
+
+DOUBTFUL, WRONG = 0.8, 0.4
+"""R2 of the low-passed PAN by the bands below which they may, and surely do not, show the same in the same place."""
+
 _ROUNDS, _SWEEPS = 6, 6
 """At most so many rounds for the shift, and so many over the bands for their offsets."""
 
@@ -49,7 +56,8 @@ class Shift:
     Correcting it adds (`rows`, `cols`) to the MS's phase offset. `confidence` is 0 to 1; `confident` says whether it is
     to be relied on (and `fuse --align auto` corrects it). `field` are (row, col, rows, cols) of single tiles, the
     place in PAN pixels; `varies` is how much the shift changes over the scene, in PAN pixels; `bands` are the offsets
-    of each MS band from the others, (rows, cols) in PAN pixels.
+    of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
+    bands where the georeferencing puts them. What cannot be measured is NaN.
     """
 
     rows: float
@@ -60,6 +68,7 @@ class Shift:
     varies: float = 0.0
     field: tuple[tuple[float, float, float, float], ...] = ()
     bands: tuple[tuple[float, float], ...] = ()
+    agreement: float = math.nan
 
 
 Point = tuple[float, float]
@@ -69,20 +78,43 @@ Point = tuple[float, float]
 def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     """The shift of a scene's MS against its PAN, from up to `MAX_BLOCKS` blocks drawn with `seed`.
 
-    Not confident, with a shift of 0 where there is none to name, if too few tiles are valid or they disagree. The same
-    on any number of cores, to a hundredth of a PAN pixel.
+    Not confident, with a shift of NaN where there is none to name, if too few tiles are valid or they disagree. The
+    same on any number of cores, to a hundredth of a PAN pixel.
     """
     with tailor.threads(1):
         axes = axes_of(scene)
         size, blocks = _load_all(scene, axes, seed, progress)
         if not blocks:
-            return Shift(0.0, 0.0, 0.0, False, 0)
+            return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
         return _measured(scene, axes, blocks, _Frequencies(size))
 
 
 def is_off(found: Shift) -> bool:
     """Whether a shift is to be relied on and large enough to be corrected."""
     return found.confident and math.hypot(found.rows, found.cols) >= LEAST
+
+
+def agreement(moments: Moments) -> dict | None:
+    """How well MS bands (`ms`) explain the low-passed PAN (`pan`): R2 of a regression with a constant, correlations."""
+    if moments.count < 100:
+        return None
+    cov, var = moments.cov("ms"), float(moments.cov("pan")[0, 0])
+    cross = moments.cov("ms", "pan")[:, 0]
+    if var <= 0:
+        return {"r2": None, "correlations": [None] * len(cross), "pixels": moments.count}
+    ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
+    weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
+    deviation = (cov.diagonal() * var).sqrt()
+    each = [float(c / d) if d > 0 else None for c, d in zip(cross, deviation, strict=True)]
+    return {"r2": min(1.0, float(weights @ cross) / var), "correlations": each, "pixels": moments.count}
+
+
+def doubt(r2: float) -> str | None:
+    """What a low agreement of PAN and MS means, in words; None where it is as usual or not known."""
+    text = f"the MS bands explain {r2:.0%} of the low-passed PAN (R2 {r2:.2f})"
+    if r2 < WRONG:
+        return f"{text}: not the same place or date, or far out of register"
+    return f"{text}, 90 % and more is usual: misregistration, clouds or another date?" if r2 < DOUBTFUL else None
 
 
 def described(shift: Point) -> str:
@@ -98,6 +130,8 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
         notes.append(f"the MS lies {off}: {done}")
     elif size >= 1:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
+    if not found.confident and (doubts := doubt(found.agreement)):
+        notes.append(f"the shift of the MS is not certain, and {doubts}")
     if found.confident and found.varies >= VARIES:
         notes.append(
             f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
@@ -110,7 +144,8 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
 
 @dataclass
 class _Block:
-    """Tiles of one block of the scene: PAN around them, the MS's spectra (tiles, bands, size, size // 2 + 1)."""
+    """Tiles of one block of the scene: PAN around them, the MS's spectra (tiles, bands, size, size // 2 + 1), its
+    values (bands, rows, cols) and where they and PAN are valid (rows, cols)."""
 
     pan: Tensor
     pan_window: Window
@@ -118,6 +153,8 @@ class _Block:
     corners: list[tuple[int, int]]
     tapers: Tensor
     ms: Tensor
+    values: Tensor
+    usable: Tensor
 
 
 def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progress) -> tuple[int, list[_Block]]:
@@ -155,7 +192,7 @@ def _load(scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int) -> _
     data = scene.read(wide, pan_window, ms_window)
     if data is None:
         return None
-    usable = torch.from_numpy(covered(axes, own, data.window, data.valid, reach=reach)).double()
+    usable = torch.from_numpy(covered(axes, own, data.window, data.valid, reach=reach))
     hann = torch.hann_window(size + 2, periodic=False, dtype=torch.float64)[1:-1]
     whole = torch.outer(hann, hann)
     corners, tapers = [], []
@@ -170,7 +207,7 @@ def _load(scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int) -> _
     ms = torch.from_numpy(data.ms[(slice(None), *part_of(data.ms_window, own))])
     stacked = torch.stack(tapers)
     spectra = _spectra(ms.double(), corners, stacked)
-    return _Block(torch.from_numpy(data.pan), data.pan_window, own, corners, stacked, spectra)
+    return _Block(torch.from_numpy(data.pan), data.pan_window, own, corners, stacked, spectra, ms, usable)
 
 
 def _starts(length: int, size: int) -> list[int]:
@@ -188,11 +225,11 @@ def _spectra(image: Tensor, corners: Sequence[tuple[int, int]], tapers: Tensor) 
     return torch.fft.rfft2((tiles - means) * weights).to(torch.complex64)
 
 
-def _pan_spectra(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> Tensor:
-    """PAN as an MS that lies `shift` PAN pixels off sees it: (tiles, size, size // 2 + 1)."""
+def _low_passed(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> Tensor:
+    """PAN as an MS that lies `shift` PAN pixels off sees it: (1, rows, cols)."""
     rows, cols = (Axis(a.ratio, a.offset + s) for a, s in zip(axes, shift, strict=True))
     low = physics.degrader((rows, cols), spans_of(block.ms_window), spans_of(block.pan_window), [gain])
-    return _spectra(low(block.pan.double()[None]), block.corners, block.tapers)[:, 0]
+    return low(block.pan.double()[None])
 
 
 class _Frequencies:
@@ -294,10 +331,14 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
     ratio = torch.tensor([a.ratio for a in axes], dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
-    found = None
+    found, relation = None, Moments(pan=1, ms=ms.shape[1])
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
-        pan = torch.cat([_pan_spectra(b, axes, gain, at) for b in blocks])
+        seen = [_low_passed(b, axes, gain, at) for b in blocks]
+        if found is None:
+            for block, low in zip(blocks, seen, strict=True):
+                relation.update(block.usable, pan=low, ms=block.values)
+        pan = torch.cat([_spectra(low, b.corners, b.tapers)[:, 0] for b, low in zip(blocks, seen, strict=True)])
         found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
         if found.step.abs().max() < 0.005:
             break
@@ -308,8 +349,9 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
     weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
     smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
     confidence = _confidence(found, found.tiles - smooth, ratio)
-    rows, cols = (round(float(v), 2) + 0.0 if confidence >= 0.1 else 0.0 for v in found.shift)
+    rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
+    agreed = agreement(relation)
     shown = torch.cat([places, found.tiles], 1)[kept].tolist()
     return Shift(
         rows,
@@ -317,9 +359,10 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         round(confidence, 2),
         confidence >= 0.5,
         len(shown),
-        round(varies, 2) if confidence >= 0.1 else 0.0,
+        round(varies, 2) if confidence >= MEASURABLE else math.nan,
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
+        math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
     )
 
 

@@ -275,10 +275,14 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
         rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
     shift = facts["shift"]
     if shift:
-        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels), confidence "
-        text += f"{shift['confidence']:.2f} from {shift['tiles']} tiles, varies by {shift['varies']:.2f}"
-        if shift["bands"]:
-            text += "; bands off by " + " ".join(f"{math.hypot(*b):.2f}" for b in shift["bands"])
+        known = _known(shift["rows"])
+        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
+        text += f", confidence {shift['confidence']:.2f} from {shift['tiles']} tiles"
+        if known:
+            text += f", varies by {shift['varies']:.2f}"
+        offsets = [math.hypot(*b) for b in shift["bands"]]
+        if any(map(_known, offsets)):
+            text += "; bands off by " + " ".join(f"{v:.2f}" if _known(v) else "-" for v in offsets)
         rows.append(("shift", f"{text}; fuse: {shift['action']}"))
     return rows
 
@@ -374,11 +378,15 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
     return [row for row in rows if row[1]]
 
 
+NOT_MEASURABLE = "not measurable"
+
+
 def _registration(found: Mapping | None) -> str:
     """By how much the MS is off, how sure that is, and what was done."""
     if found is None:
         return "not measured"
-    text = "MS {:+.2f}, {:+.2f} PAN pixels off (rows, columns)".format(*found["shift"])
+    known = all(map(_known, found["shift"]))
+    text = "MS {:+.2f}, {:+.2f} PAN pixels off (rows, columns)".format(*found["shift"]) if known else NOT_MEASURABLE
     if found["source"] != "measured":
         return f"{text}, as recorded in {found['source']}"
     verdict = "corrected" if any(found["applied"]) else "not corrected"
@@ -833,7 +841,11 @@ def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
     rows = [("mode", found["mode"]), ("shift", _registration(found))]
     if "bands" in found:
         bands = "; ".join(f"{_signed(r)}, {_signed(c)}" for r, c in found["bands"])
-        rows += [("tiles", str(found["tiles"])), ("varies by", f"{found['varies']:.2f} PAN pixels"), ("bands", bands)]
+        rows += [
+            ("tiles", str(found["tiles"])),
+            ("varies by", f"{_number(found['varies'])} PAN pixels"),
+            ("bands", bands),
+        ]
     return rows
 
 

@@ -131,8 +131,7 @@ class Source:
             mask = self._mask(values, at)
         except RasterioIOError as error:
             raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
-        if values.dtype.kind == "f":
-            self._suspect(values, mask)
+        self._suspect(values, mask)
         data[(slice(None), *place)] = values
         valid[place] = mask
         return data, valid
@@ -157,21 +156,28 @@ class Source:
         return mask
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, a value of floats that looks like a nodata value that no tag names."""
+        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 65535
+        in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
-        if any(note.startswith(text) for note in self.notes):
-            return
-        for band, pixels in zip(self.bands, values, strict=True):
-            odd = untagged_nodata(pixels[mask])
-            if odd is not None:
-                self.notes.append(f"{text} ({odd:g} in band {band}): name them with --nodata")
+        if values.dtype.kind == "f":
+            if any(note.startswith(text) for note in self.notes):
                 return
+            for band, pixels in zip(self.bands, values, strict=True):
+                odd = untagged_nodata(pixels[mask])
+                if odd is not None:
+                    self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
+                    return
+        elif values.dtype == np.uint16 and self.nodata is None and self.dataset.nodata is None:
+            full = mask & (values == _FULL).all(0)
+            if full.any() and solid(full).any() and not any(note.startswith(text) for note in self.notes):
+                self.notes.append(f"{text} (areas of {_FULL} in all bands): name them with --nodata")
 
 
 CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 """Values that stand for nodata by custom."""
 UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
+_FULL = 65535
 
 
 def untagged_nodata(pixels: np.ndarray) -> float | None:
@@ -198,6 +204,19 @@ def untagged_nodata(pixels: np.ndarray) -> float | None:
     return None
 
 
+def solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
+    """Upper-left corners of squares of `size` pixels that are set throughout."""
+    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
+    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
+    return filled == size * size
+
+
+def plain(value: float) -> str:
+    """The shortest text from which the same single-precision value is read."""
+    text = f"{value:g}"
+    return text if np.float32(text) == np.float32(value) else str(np.float32(value))
+
+
 def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
     return np.isnan(values) if np.isnan(nodata) else values == nodata
 
@@ -219,7 +238,8 @@ class TileData:
 class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
-    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid.
+    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
+    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come.
     """
 
     pan: Source
@@ -232,6 +252,7 @@ class Scene:
     sensor: Sensor
     sensor_source: str
     band_names: tuple[str | None, ...]
+    standard_names: tuple[str | None, ...]
     gains: tuple[float, ...]
     dtype: str
     nodata: float
@@ -303,7 +324,9 @@ class Scene:
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
-            ms_sources = _choose(ms_sources, bidx)
+            every, chosen = ms_sources, _chosen(ms_sources, bidx)
+            ms_sources = _choose(ms_sources, chosen) if bidx else ms_sources
+            all_names = tuple(s.dataset.descriptions[b - 1] for s in every for b in s.bands)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid, ms_grid = Grid.of(pan_ds), Grid.of(ms_ds[0])
             for source in ms_sources[1:]:
@@ -332,13 +355,15 @@ class Scene:
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
             check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
-            names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             if sensor == "auto":
-                domains = [d for s in (*_unique(ms_sources), pan_source) for d in metadata(s)]
-                found, where = sensors.recognise(domains, names)
+                domains = [d for s in (*_unique(every), pan_source) for d in metadata(s)]
+                found, where = sensors.recognise(domains, all_names)
             else:
                 found, where = sensors.named(sensor), "--sensor"
-            count = len(names)
+            names = tuple(all_names[i] for i in chosen)
+            standard: tuple[str | None, ...] = tuple(map(sensors.band_name, names))
+            if not any(standard):
+                standard = found.usual_names(len(all_names), chosen) or standard
             scene = cls(
                 pan=pan_source,
                 ms=ms_sources,
@@ -350,7 +375,8 @@ class Scene:
                 sensor=found,
                 sensor_source=where,
                 band_names=names,
-                gains=found.gains_of(names, count),
+                standard_names=standard,
+                gains=found.gains_of(all_names, chosen),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
@@ -482,21 +508,25 @@ def _some_values(ds, band: int) -> set[float]:
     return held
 
 
-def _choose(sources: list[Source], bidx: Sequence[int] | None) -> list[Source]:
-    """The bands of all MS files in order, or those that 1-based `bidx` names; one Source per run within a file."""
-    if not bidx:
-        return sources
+def _chosen(sources: list[Source], bidx: Sequence[int] | None) -> list[int]:
+    """Places (from 0) among the bands of all MS files in order: all, or those that 1-based `bidx` names."""
+    count = sum(len(s.bands) for s in sources)
+    for i in bidx or ():
+        if not 1 <= i <= count:
+            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {count}")
+    return [i - 1 for i in bidx] if bidx else list(range(count))
+
+
+def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
+    """The bands at these places; one Source per run within a file."""
     flat = [(s, b) for s in sources for b in s.bands]
-    for i in bidx:
-        if not 1 <= i <= len(flat):
-            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {len(flat)}")
-    chosen: list[Source] = []
-    for source, band in (flat[i - 1] for i in bidx):
-        if chosen and chosen[-1].dataset is source.dataset:
-            chosen[-1].bands.append(band)
+    made: list[Source] = []
+    for source, band in (flat[i] for i in chosen):
+        if made and made[-1].dataset is source.dataset:
+            made[-1].bands.append(band)
         else:
-            chosen.append(replace(source, bands=[band]))
-    return chosen
+            made.append(replace(source, bands=[band]))
+    return made
 
 
 def _check_types(sources: list[Source]) -> str:

@@ -30,25 +30,35 @@ class Sensor:
     patterns: tuple[str, ...] = ()
     subsets: tuple[tuple[str, ...], ...] = ()
 
-    def gains_of(self, names: Sequence[str | None], count: int) -> tuple[float, ...]:
-        """MTF gain of each of `count` bands, by band name where known, else by position.
+    def gains_of(self, names: Sequence[str | None], chosen: Sequence[int] | None = None) -> tuple[float, ...]:
+        """MTF gains of all bands of these names, or of those `chosen` (from 0): by name where known, else by position.
 
         Raises InputError if the sensor has no product with that many bands.
         """
+        chosen = range(len(names)) if chosen is None else chosen
         if not self.bands:
-            return (DEFAULT_GAIN,) * count
+            return (DEFAULT_GAIN,) * len(chosen)
         by_name = dict(zip(self.bands, self.gains, strict=True))
-        known = [band_name(n) for n in names]
-        if len(known) == count and all(n in by_name for n in known):
+        known = [band_name(names[i]) for i in chosen]
+        if all(n in by_name for n in known):
             return tuple(by_name[n] for n in known if n is not None)
-        for order in (self.bands, *self.subsets):
-            if len(order) == count:
-                return tuple(by_name[n] for n in order)
+        usual = self.usual_names(len(names), chosen)
+        if usual is not None:
+            return tuple(by_name[n] for n in usual)
         counts = sorted({len(self.bands), *(len(s) for s in self.subsets)})
         raise InputError(
-            f"{self.name} has {' or '.join(map(str, counts))} MS bands, the input has {count}; "
+            f"{self.name} has {' or '.join(map(str, counts))} MS bands, the input has {len(chosen)}; "
             "choose them with --bidx or use --sensor generic"
         )
+
+    def usual_names(self, count: int, chosen: Sequence[int]) -> tuple[str, ...] | None:
+        """Standard names of the `chosen` (from 0) of `count` bands in the order of the sensor's products: of one with
+        `count` bands, else of one with as many as are chosen; None if there is no such product."""
+        for size, places in ((count, chosen), (len(chosen), range(len(chosen)))):
+            for order in (self.bands, *self.subsets):
+                if len(order) == size:
+                    return tuple(order[i] for i in places)
+        return None
 
 
 _BGRN = ("blue", "green", "red", "nir")

@@ -243,7 +243,7 @@ def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Warn) -> 
     name = item.ms.absolute().parent.name if item.ms.stem.lower() == "ms" else item.ms.stem
     group = item.sensor or (name.split("_")[0] if found is sensors.GENERIC else found.name)
     try:
-        found.gains_of(names, len(names))
+        found.gains_of(names)
     except InputError as error:
         if told is not None:
             raise InputError(f"{item.ms}: {error}") from error

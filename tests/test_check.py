@@ -17,6 +17,7 @@ from pansharpen_cli.fuse import Options
 from pansharpen_cli.job import Pair
 
 STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
+MEASURE = register.measure
 PLAIN = Options(method="none")
 NAMES = ("blue", "green", "red", "nir")
 
@@ -116,6 +117,12 @@ def lone(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
+def lone_nan(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.astype(np.float32)
+    pixels[:, ::5, ::5] = np.nan
+    return pixels
+
+
 def as_float(value: float, size: int = 60) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: with_block(value, size)(pixels.astype(np.float32))
 
@@ -138,6 +145,7 @@ CASES = {
     "dead line": Case("dead-lines", "warning", "PAN 1", change=with_line(None)),
     "haze": Case("haze", "note", "green", "ms", lambda p: p + 4000),
     "lone nodata": Case("lone-nodata", "warning", "PAN", change=lone, profile={"nodata": 0}),
+    "lone NaN": Case("lone-nodata", "warning", "PAN: most invalid pixels are single ones (NaN", change=lone_nan),
     "nodata in one file": Case("nodata-tags", "note", "ms.tif none", profile={"nodata": 0}),
     "mostly nodata": Case("nodata-share", "note", "valid", change=with_block(0, 220), profile={"nodata": 0}),
     "other place": Case("agreement", "error", "R2", change=mirrored),
@@ -155,6 +163,7 @@ ALSO = {
     "stretched": {"dtype", "ceiling", "floor", "depth"},
     "8 bits in 16": set(),
     "fewer bits": {"dtype"},
+    "lone NaN": {"dtype"},
     "lone nodata": {"nodata-tags", "untagged-nodata"},
     "mostly nodata": {"nodata-tags"},
     "other type": set(),
@@ -183,6 +192,47 @@ def test_each_fault_is_found_and_nothing_else(scene, case) -> None:
     assert [f["level"] for f in found[:1]] == [fault.level], facts["findings"]
     assert fault.words in found[0]["text"]
     assert set(codes(facts)) <= {"sensor", fault.code} | ALSO.get(case, set())
+
+
+def damaged(path: Path, row: int) -> None:
+    """Overwrite the block in which a row begins."""
+    edited(path, path.with_name("packed.tif"), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    path.with_name("packed.tif").replace(path)
+    with rasterio.open(path) as dataset:
+        offset = int(dataset.get_tag_item(f"BLOCK_OFFSET_0_{row // 64}", "TIFF", bidx=1))
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 500)
+
+
+@pytest.mark.parametrize("method", ["none", "glpnet"])
+@pytest.mark.parametrize("measured", [True, False])
+def test_pixels_that_cannot_be_read_are_a_finding(scene, run, monkeypatch, method: str, measured: bool) -> None:
+    damaged(scene / "pan.tif", 130)
+    if measured:
+        monkeypatch.setattr(register, "measure", MEASURE)
+    command = ["pan.tif", "ms.tif", "--method", method]
+    fused, checked = run("fuse", *command, "-o", "out.tif"), run("check", *command, "--json")
+    facts = json.loads(checked.out)
+    found = [f["text"] for f in facts["findings"] if f["code"] == "fails"]
+    assert (fused.code, checked.code, checked.err) == (1, 0, "")
+    assert len(found) == 1 and fused.errors[0].removeprefix("error: ") in found[0] and "pan.tif" in found[0]
+    assert facts["refused"] is None and facts["prediction"] is None and facts["bands"] is None
+    assert facts["scene"]["bands"] == 4 and facts["overlap"]["rows"] == 255
+    assert "error  fuse fails" in run("check", *command).out
+
+
+@pytest.mark.parametrize(("value", "method"), [(-1e20, "glpnet"), (1e38, "gsa"), (-3.4e38, "none")])
+def test_a_trial_that_fails_leaves_the_rest_of_the_report(scene, run, value: float, method: str) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        edited(scene / name, scene / f"spoilt_{name}", as_float(value, 40), NAMES if name == "ms.tif" else ())
+    command = ["spoilt_pan.tif", "spoilt_ms.tif", "--method", method]
+    assert run("fuse", *command, "-o", "out.tif").code == 1
+    result = run("check", *command, "--json")
+    facts = json.loads(result.out)
+    assert (result.code, result.err) == (0, "")
+    assert {"untagged-nodata", "fails"} <= set(codes(facts)) and "scene" not in codes(facts)
+    assert facts["prediction"] is None and len(facts["bands"]) == 5
 
 
 def tagged(path: Path, when: str, **domains) -> None:
@@ -331,6 +381,7 @@ REFUSED = {
     "device": "pan.tif ms.tif --device cuda:77",
     "sensor": "pan.tif ms.tif --sensor nosuch",
     "adapt": "pan.tif ms.tif --weights nosuch.safetensors",
+    "weights of a method without": "pan.tif ms.tif --method gsa --weights nosuch.safetensors",
     "nodata": "pan.tif ms.tif --nodata 0.5",
     "all nodata": "pan.tif blank.tif",
     "window of nodata": "pan.tif part.tif --window 0,0,80,80",

@@ -128,7 +128,7 @@ def weighted(arguments: str = "--method glpnet") -> str:
 
 
 def other_bands(folder: Path) -> None:
-    edited(folder / "ms.tif", folder / "three.tif", lambda p: p[:3])
+    edited(folder / "ms.tif", folder / "two.tif", lambda p: p[:2])
 
 
 def written(name: str) -> Callable[[Path], object]:
@@ -187,7 +187,7 @@ BAD = {
     "bidx words": Bad(fuse("pan.tif ms.tif --bidx red"), ("--bidx", "'red'")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
     "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
-    "sensor of other bands": Bad(fuse("pan.tif three.tif --sensor worldview-2 --bidx 1,2"), ("--bidx",), other_bands),
+    "sensor of other bands": Bad(fuse("pan.tif two.tif --sensor worldview-2"), ("--bidx",), other_bands),
     "unknown method": Bad("fuse pan.tif ms.tif -o out.tif --method magic", ("magic", "glpnet")),
     "unknown device": Bad(fuse("pan.tif ms.tif --device tpu"), ("tpu", "cuda")),
     "missing device": Bad(fuse("pan.tif ms.tif --device cuda:99"), ("cuda:99",)),

@@ -283,6 +283,17 @@ def test_results_on_different_pixels_are_pointed_out(scene: Path, run) -> None:
     run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
     run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")
     assert "different parts" in run("evaluate", "out.tif", "part.tif", *PAIR).err
+    with rasterio.open(scene / "out.tif") as dataset:
+        rows, cols = dataset.shape
+    for name, window in (
+        ("less.tif", f"0,1,{cols},{rows - 1}"),
+        ("lower.tif", "64,76,96,96"),
+        ("upper.tif", "64,64,96,96"),
+    ):
+        run("fuse", "pan.tif", "ms.tif", "-o", name, *PLAIN, "--no-score", "--window", window)
+    assert run("evaluate", "out.tif", "less.tif", *PAIR).err == ""
+    said = run("evaluate", "upper.tif", "lower.tif", *PAIR).err
+    assert "upper.tif 9 in rows 64-160, columns 64-160" in said and "lower.tif 9 in rows 76-172" in said
     (scene / "copy.tif").write_bytes((scene / "out.tif").read_bytes())
     assert run("evaluate", "out.tif", "copy.tif", *PAIR).err == ""
 

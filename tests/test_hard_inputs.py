@@ -18,8 +18,8 @@ from rasterio.rpc import RPC
 from rasters import edited
 from scipy import ndimage
 
-from pansharpen_cli import simulate
-from pansharpen_cli.scene import untagged_nodata
+from pansharpen_cli import simulate, tailor
+from pansharpen_cli.scene import plain, untagged_nodata
 
 EXP = ("--method", "exp", "--no-score")
 NETWORK = ("--adapt", "off", "--precision", "float32", "--no-score")
@@ -219,27 +219,76 @@ def test_ms_files_may_disagree_on_nodata(case: Case) -> None:
     assert (fused.data[2, 92:108, 92:108] == 1).all()
 
 
-@pytest.mark.parametrize("value", [-1e20, -9999.0, 1e38, -3.4028235e38])
-@pytest.mark.parametrize("method", [EXP, ("--method", "gsa", "--no-score")], ids=["exp", "gsa"])
-def test_an_untagged_nodata_value_of_floats_is_said_aloud(case: Case, value: float, method) -> None:
-    for name in ("pan.tif", "ms.tif"):
-        case.change(name, lambda p: p.astype("float32"))
-    assert (case.fuse(*method).mask.sum(), case.report["warnings"]) == (0, [])
+UNTAGGED = {
+    "exp": EXP,
+    "gsa": ("--method", "gsa", "--no-score"),
+    "frozen network": NETWORK,
+    "adapted network": ("--precision", "float32", "--no-score"),
+}
+
+
+@pytest.mark.parametrize("spoilt", ["pan.tif", "ms.tif"])
+@pytest.mark.parametrize("value", ["-1e+20", "-9999", "1e+38", "-3.4028235e+38"])
+@pytest.mark.parametrize("method", UNTAGGED)
+def test_an_untagged_nodata_value_of_floats_is_said_aloud(case: Case, value: str, method: str, spoilt: str) -> None:
+    options, ratio = UNTAGGED[method], 4 if spoilt == "ms.tif" else 1
 
     def collar(pixels: np.ndarray) -> np.ndarray:
-        pixels[:, :12, :20] = value
+        pixels[:, : 48 // ratio, : 80 // ratio] = float(value)
         return pixels
 
-    case.change("ms.tif", collar)
-    result = case.run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *method, "--overwrite")
-    said = [line for line in result.err.splitlines() if "look like nodata" in line]
-    if result.code:  # such values overflow in some methods
-        assert (result.code, len(result.errors)) == (1, 1) and "--nodata" in result.errors[0]
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: p.astype("float32"))
+    case.change(spoilt, collar)
+    overflows = value != "-9999" and (method != "exp" or (spoilt, value) == ("ms.tif", "-3.4028235e+38"))
+    if overflows:
+        line = case.refused(*options, code=1)
+        assert "--nodata" in line and (method == "exp" or (spoilt in line and f"({value} in band 1)" in line))
     else:
-        assert len(said) == 1 and "ms.tif" in said[0] and f"({value:g} in band 1)" in said[0] and "--nodata" in said[0]
-    fused = case.fuse(*method, "--nodata", f"{value:.9g}")
+        case.fuse(*options)
+        said = [w for w in case.report["warnings"] if "look like nodata" in w]
+        assert len(said) == 1 and spoilt in said[0] and f"({value} in band 1)" in said[0] and "--nodata" in said[0]
+    fused = case.fuse(*options, "--nodata", value)
     assert fused.mask[:, :48, :80].all() and not fused.mask[:, 48:].any()
     assert case.report["warnings"] == []
+
+
+@pytest.mark.parametrize("method", [EXP, NETWORK], ids=["exp", "network"])
+def test_areas_of_65535_without_a_tag_are_said_aloud(case: Case, method) -> None:
+    def holed(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, 20:29, 20:29] = 65535
+        return pixels
+
+    def lone(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, ::9, ::9] = pixels[:1, 20:40, 20:40] = 65535  # spikes, and a saturated band
+        return pixels
+
+    def told() -> list[str]:
+        case.fuse(*method, "--align", "off")
+        return case.report["warnings"]
+
+    case.change("ms.tif", holed)
+    said = "ms.tif holds values that look like nodata and are not tagged as such (areas of 65535 in all bands)"
+    assert told() == [f"{said}: name them with --nodata"]
+    fused = case.fuse(*method, "--nodata", "65535")
+    assert fused.mask[:, 80:116, 80:116].all() and case.report["warnings"] == []
+    case.change("ms.tif", nodata=0)
+    assert told() == []
+    case.change("ms.tif", lambda p: lone(np.where(p == 65535, 500, p).astype("uint16")), nodata=None)
+    assert told() == []
+
+
+def test_an_adaptation_whose_losses_are_no_numbers_is_not_kept(case: Case, monkeypatch) -> None:
+    judge = tailor._Problem.judge
+
+    def overflown(*args) -> dict[str, float]:
+        return judge(*args) | {"total": float("nan")}
+
+    expected = case.fuse(*NETWORK)
+    monkeypatch.setattr(tailor._Problem, "judge", overflown)
+    np.testing.assert_array_equal(case.fuse("--precision", "float32", "--no-score"), expected)
+    assert case.report["adaptation"]["kept"] is False
+    assert case.report["warnings"] == ["the network is not adapted to the scene: the losses are not finite"]
 
 
 def test_what_looks_like_nodata() -> None:
@@ -261,6 +310,14 @@ def test_what_looks_like_nodata() -> None:
     for fine in (0.0, 65535.0, 2047.0, -50.0, 1800.0):  # dark, saturated, clipped
         assert mixed(fine, 500) is None
     assert untagged_nodata(values[:0]) is None and untagged_nodata(values[:1].repeat(50)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-9999.0, "-9999"), (0.0, "0"), (65535.0, "65535"), (1e38, "1e+38"), (-3.4028234663852886e38, "-3.4028235e+38")],
+)
+def test_a_nodata_value_is_named_so_that_it_is_found_again(value: float, text: str) -> None:
+    assert plain(value) == text and np.float32(text) == np.float32(value)
 
 
 # Shapes and grids ---------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_what_cannot_be_measured_is_not_confident(pair, tmp_path, pan, ms):
 
 def test_a_scene_too_small_to_compare_tiles_is_not_confident(tmp_path):
     found = measured(*written(tmp_path, rows=64, cols=64)[:2])
-    assert found == register.Shift(0.0, 0.0, 0.0, False, 0)
+    assert found == register.Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
 
 
 def test_a_shift_beyond_the_search_is_not_confident(pair):
@@ -302,6 +302,40 @@ def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
     assert not any(evaluated(other, "--align", "measure")["registration"]["applied"])
 
 
+@pytest.mark.parametrize("method", ["mtf-glp-fs", "glpnet"])
+def test_a_shift_beyond_the_search_is_said_and_not_called_zero(fuse, scenes, run, tmp_path, method):
+    with rasterio.open(scenes / "ms.tif") as dataset:
+        moved, names = Affine.translation(30.0, -25.0) @ dataset.transform, dataset.descriptions
+    edited(scenes / "ms.tif", tmp_path / "far.tif", names=names, transform=moved)
+    page = tmp_path / "r.html"
+    common = ("fuse", scenes / "pan.tif", tmp_path / "far.tif", "--no-score", "--adapt", "off")
+    ended = run(*common, "-o", tmp_path / "f.tif", "--method", method, "--report", page)
+    said = [line for line in ended.err.splitlines() if line.startswith("warning")]
+    assert ended.code == 0 and len(said) == 1 and "not the same place or date, or far out of register" in said[0]
+    assert "registration  not measurable, confidence 0.0" in ended.out
+    assert "not measurable" in page.read_text() and "+0.00, +0.00" not in page.read_text()
+    facts = json.loads(run(*common, "-o", tmp_path / "g.tif", "--method", method, "--json").out)["registration"]
+    assert facts["shift"] == [None, None] and facts["varies"] is None and facts["agreement"] < 0.4
+    checked = run("check", scenes / "pan.tif", tmp_path / "far.tif", "--method", method, "--adapt", "off", "--no-score")
+    assert checked.code == 0 and "shift" in checked.out and "not measurable" in checked.out
+
+
+@pytest.mark.parametrize("kind", ["water", "checkerboard"])
+def test_where_there_is_nothing_to_compare_the_shift_is_not_measurable(pair, run, tmp_path, kind):
+    def emptied(size: int):
+        cell = np.indices((size, size)).sum(0) // (size // 32) % 2
+        return noise(size) if kind == "water" else lambda x: np.where(cell[: x.shape[1], : x.shape[2]], x, 0)
+
+    files = []
+    for name, path in zip("pm", pair, strict=True):
+        with rasterio.open(path) as dataset:
+            size = max(dataset.shape)
+        files.append(edited(path, tmp_path / f"{name}.tif", emptied(size), nodata=0))
+    ended = run("fuse", *files, "-o", tmp_path / "f.tif", "--method", "exp", "--no-score", "--json")
+    assert json.loads(ended.out)["registration"]["shift"] == [None, None], ended.err
+    assert ("far out of register" in ended.err) == (kind == "water")
+
+
 def test_walds_protocol_starts_from_the_corrected_pair(scenes, run):
     def ergas(ms: str, *options: object) -> float:
         pair = ("--pan", scenes / "pan.tif", "--ms", scenes / ms)
@@ -329,6 +363,11 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
         (register.Shift(0.1, 0.2, 1.0, True, 9), []),
         (register.Shift(2.0, 1.0, 0.3, False, 9), ["too uncertain to correct"]),
         (register.Shift(0.3, 0.2, 0.3, False, 9), []),
+        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan), []),
+        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.9), []),
+        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.7), ["explain 70% of"]),
+        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.2), ["far out of register"]),
+        (register.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), []),
         (register.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), ["MS band 2 lies"]),
     ],
 )

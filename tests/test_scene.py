@@ -692,8 +692,37 @@ def test_a_named_sensor(pair):
     assert "unknown sensor 'sputnik'" in pair.refused(sensor="sputnik")
 
 
-def test_wrong_band_count_for_a_named_sensor(pair):
-    message = pair.refused(sensor="quickbird", bidx=[1, 2])
+GAINS_OF_WV3 = (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("bidx", [[5, 3, 2], [8, 1], [2, 3, 5, 7]])
+def test_chosen_bands_keep_the_sensor_of_the_file_and_their_own_gains(tmp_path, named, bidx):
+    pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 8}))
+    pair.ms(names=sim.BAND_NAMES if named else (), imagery={"SATELLITEID": "WV03"})
+    with pair.open(bidx=bidx) as scene:
+        assert scene.sensor.name == "worldview-3"
+        assert scene.gains == tuple(GAINS_OF_WV3[i - 1] for i in bidx)
+        names = ("coastal", "blue", "green", "yellow", "red", "red_edge", "nir", "nir2")
+        assert scene.standard_names == tuple(names[i - 1] for i in bidx)
+
+
+def test_eight_band_names_name_the_sensor_of_the_chosen_ones(tmp_path):
+    pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 8}))
+    pair.ms(names=sim.BAND_NAMES)
+    with pair.open(bidx=[8, 5]) as scene:
+        assert (scene.sensor.name, scene.gains) == ("worldview-2", (0.27, 0.35))
+
+
+def test_bands_chosen_to_make_a_product_are_those_of_the_product(tmp_path):
+    """Five bands are no product of the sensor; four of them are."""
+    pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 5}))
+    with pair.open(sensor="quickbird", bidx=[2, 3, 4, 5]) as scene:
+        assert scene.gains == (0.34, 0.32, 0.30, 0.22)
+
+
+def test_wrong_band_count_for_a_named_sensor(tmp_path):
+    message = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 2})).refused(sensor="quickbird")
     assert "quickbird has 3 or 4 MS bands, the input has 2" in message
     assert "--sensor generic" in message
 
