@@ -25,12 +25,12 @@ lint: $(READY)
 DATA ?= ../shared/data/train
 VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
-	glpnet/-/95 \
-	fusionnet/4/32 fusionnet/8/32 \
+	glpnet/-/150 \
+	fusionnet/4/57 fusionnet/8/32 \
 	pnn/4/6 pnn/8/6 \
 	pannet/4/6 pannet/8/8 \
 	msdcnn/4/6 msdcnn/8/6 \
-	u2net/4/8 u2net/8/8 \
+	u2net/4/55 u2net/8/55 \
 	pantiny/4/12 pantiny/-/8 \
 	pantiny-small/4/9 pantiny-small/-/7 \
 	pancrafter/4/10 pancrafter/8/8

@@ -73,7 +73,7 @@ class Settings:
     reduced: float = 2.0
     similarity: float = 2.0
     excess: float = 1.0
-    ceiling: float = 0.97
+    ceiling: float = 0.95
     tiles: int = 16
     reduced_tiles: int = 8
     epochs: int = 20
