@@ -451,13 +451,18 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _rounded(tensor: Tensor) -> Tensor:
+    return tensor.bfloat16().to(tensor.dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
 def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mapping[str, int], **words: str) -> str:
     """Write weights as safetensors whose metadata is their card, and return their sha256.
 
-    A folder of weights with a manifest.toml gets its entry in it. `words`: licence, data and command.
+    Kernels and matrices are rounded to values that bfloat16 holds, so that both precisions run the same network. A
+    folder of weights with a manifest.toml gets its entry in it. `words`: licence, data and command.
     """
     metadata = {"network": network, "config": json.dumps(dict(config))} | {k: v for k, v in words.items() if v}
-    content = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
+    content = save({k: _rounded(v.detach()).cpu().contiguous() for k, v in state.items()}, metadata)
     write_whole(path, content)
     digest = hashlib.sha256(content).hexdigest()
     manifest = path.with_name("manifest.toml")
