@@ -14,7 +14,7 @@ from torch import Tensor
 from . import metrics, physics
 from .errors import InputError
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
-from .grid import Grid, Window, intersect, is_empty, widened
+from .grid import Grid, Window, area, intersect, is_empty, widened
 from .physics import Axis, Span
 from .scene import MIN_MS_PIXELS, Reader, Scene, Source, check_size, data_bands, filled, open_raster
 from .sensors import band_name
@@ -198,7 +198,7 @@ def _index_scale(scene: Scene) -> float:
 
 def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
     """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
-    step, largest, found = max(1, _area(window) >> 20), 0.0, [np.empty(0)]
+    step, largest, found = max(1, area(window) >> 20), 0.0, [np.empty(0)]
     for tile in plan_tiles(window, 2 * TILE):
         values, valid = read(tile.core)
         values = values[:, valid]
@@ -414,14 +414,10 @@ def against_reference(
     notes = list(indices.notes)
     if scored < 0.95 * expected:
         notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
-    share = _area(window) / _area(reference.window)
+    share = area(window) / area(reference.window)
     if share < 0.95:
         notes.append(f"{fused.source.label} covers only {100 * share:.2g} % of the reference")
     return Score(figures, indices.maps, window, notes)
-
-
-def _area(window: Window) -> int:
-    return (window[1] - window[0]) * (window[3] - window[2])
 
 
 # Wald's protocol

@@ -24,7 +24,7 @@ import torch
 from . import __version__, assess, classical, fuse, pairs, physics, register, sensors
 from .errors import InputError, PansharpenError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
-from .grid import Window, intersect, is_empty
+from .grid import Window, area, intersect, is_empty
 from .job import Output, Pair, check_targets, opened, scene_facts
 from .moments import Moments
 from .report import byte_size
@@ -899,7 +899,7 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
         except InputError:  # too few pixels, perhaps in this part only
             fit = fuse.fit(scene, options, timed)
             return fit, dict(fit.seconds or {})
-        passes = (fit.seconds or {})["fitting"] * _area(scene.full) / _area(small.full)
+        passes = (fit.seconds or {})["fitting"] * area(scene.full) / area(small.full)
         return fit, {"fitting": passes}
     limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
     fit = fuse.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
@@ -952,7 +952,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
                         with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
                             assess.full_resolution(part, raster.read, window)
                             assess.expected_detail(part, window)
-                        scoring = (time.perf_counter() - clock) / _area(window)
+                        scoring = (time.perf_counter() - clock) / area(window)
             clock = time.perf_counter()
             writer.commit({})
             if output.driver == "COG":  # a second file; else the time is no matter of size
@@ -963,16 +963,12 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
     skipped = threads if len(stamps) >= 2 * threads else 0
     if skipped:
         began = stamps[skipped - 1]
-    done = _area(part.window) * (1 - skipped / len(stamps))
+    done = area(part.window) * (1 - skipped / len(stamps))
     return _Trial((fused - began) / done, scoring, stored / max(valid, 1))
 
 
 def _corner(window: Window, size: int) -> Window:
     return window[0], min(window[0] + size, window[1]), window[2], min(window[2] + size, window[3])
-
-
-def _area(window: Window) -> int:
-    return (window[1] - window[0]) * (window[3] - window[2])
 
 
 def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
@@ -985,7 +981,7 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
         fusing += 4 * bands * side * (scene.window[3] - scene.window[2])
     adapting = ADAPTATION_BYTES if fit.outcome is not None and fit.outcome.tiles else 0
     scoring = (1 + bands) * SCORING_BYTES + fusing * 4 // 5 if score else 0
-    raw = bands * _area(scene.window) * np.dtype(scene.dtype).itemsize
+    raw = bands * area(scene.window) * np.dtype(scene.dtype).itemsize
     return (
         BASE_BYTES
         + min(BUFFER_BYTES, raw * 3 // 4)

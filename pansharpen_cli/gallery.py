@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .grid import Window
+from .grid import Window, area
 from .scene import Pixels, Reader, Scene
 from .sensors import band_name
 from .tiles import plan_tiles
@@ -293,7 +293,7 @@ def _reduce(
 ) -> list[_Reduced]:
     """Each layer averaged by `factor` (over at most 5 x 5 pixels of a block), and samples where all are valid."""
     shape = tuple(-(-n // factor) for n in (window[1] - window[0], window[3] - window[2]))
-    step = max(1, round(((window[1] - window[0]) * (window[3] - window[2]) / SAMPLES) ** 0.5))
+    step = max(1, round((area(window) / SAMPLES) ** 0.5))
     values: list[np.ndarray] = []
     valid = [np.zeros(shape, bool) for _ in layers]
     samples: list[list[np.ndarray]] = [[] for _ in layers]
@@ -375,10 +375,10 @@ def _cell_means(values: np.ndarray, factor: int, cells: tuple[int, int]) -> np.n
         np.clip(-(-(np.arange(k) + 1) * CELL // factor), f + 1, n)
         for k, f, n in zip(cells, first, values.shape, strict=True)
     ]
-    area = np.outer(last[0] - first[0], last[1] - first[1])
+    counts = np.outer(last[0] - first[0], last[1] - first[1])
     ends = (np.ix_(a, b) for a, b in ((last[0], last[1]), (first[0], last[1]), (last[0], first[1]), tuple(first)))
     a, b, c, d = (total[e] for e in ends)
-    return (a - b - c + d) / area
+    return (a - b - c + d) / counts
 
 
 def _box_means(cells: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -105,6 +105,11 @@ def widened(window: Window, margin: int) -> Window:
     return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
 
 
+def area(window: Window) -> int:
+    """Number of pixels; 0 of an empty window."""
+    return max(0, window[1] - window[0]) * max(0, window[3] - window[2])
+
+
 def is_empty(window: Window) -> bool:
     return window[1] <= window[0] or window[3] <= window[2]
 

@@ -22,7 +22,7 @@ from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
-from .grid import Grid, Window, intersect
+from .grid import Grid, Window, area, intersect
 from .models import REGISTRY
 from .scene import Scene, bounded_cache, open_raster
 from .writer import (
@@ -468,7 +468,7 @@ def _finish(
         *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
     ]
     counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
-    common = _area(reduce(intersect, windows)) / max(map(_area, windows))
+    common = area(reduce(intersect, windows)) / max(map(area, windows))
     if common < 0.95 or min(counts) < 0.95 * max(counts):
         parts = ", ".join(f"{r.name} {r.quality['blocks']} in {_place(r.score.window)}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
@@ -503,10 +503,6 @@ def _finish(
 
 def _place(window: Window) -> str:
     return "rows {}-{}, columns {}-{}".format(*window)
-
-
-def _area(window: Window) -> int:
-    return max(0, window[1] - window[0]) * max(0, window[3] - window[2])
 
 
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:

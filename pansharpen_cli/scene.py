@@ -159,9 +159,9 @@ class Source:
         """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 65535
         in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
+        if any(note.startswith(text) for note in self.notes):
+            return
         if values.dtype.kind == "f":
-            if any(note.startswith(text) for note in self.notes):
-                return
             for band, pixels in zip(self.bands, values, strict=True):
                 odd = untagged_nodata(pixels[mask])
                 if odd is not None:
@@ -169,7 +169,7 @@ class Source:
                     return
         elif values.dtype == np.uint16 and self.nodata is None and self.dataset.nodata is None:
             full = mask & (values == _FULL).all(0)
-            if full.any() and solid(full).any() and not any(note.startswith(text) for note in self.notes):
+            if full.any() and solid(full).any():
                 self.notes.append(f"{text} (areas of {_FULL} in all bands): name them with --nodata")
 
 

@@ -324,7 +324,7 @@ def run(
         judged = stacks.load(held_out, real, warnings.append)
     recipe, config = _with_bands(recipe, seen)
     torch.manual_seed(recipe.seed)
-    network = _first(recipe, config).to(where)
+    network = _first(recipe, config, say).to(where)
     bands = network.bands or recipe.bands or None
     share = recipe.samples.synthetic
     synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
@@ -390,18 +390,24 @@ def _config(recipe: Recipe) -> dict[str, int]:
     return recipe.options | ({"bands": recipe.bands} if recipe.bands and takes else {})
 
 
-def _first(recipe: Recipe, config: dict[str, int]) -> Backbone:
-    """The network as it starts. Raises InputError for weights to start from that are not of this network."""
+def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
+    """The network as it starts: from given weights where they fit, as of another band count, and say what does
+    not. Raises InputError for weights to start from that are not of this network or of which hardly anything fits."""
     network = models.create(recipe.network, config)
     if recipe.start:
         card = weights.get(recipe.start)
-        held = weights.load(card, card.bands or 1).state_dict()
-        try:
-            network.load_state_dict(held)
-        except RuntimeError as error:
+        held, own = weights.load(card, card.bands or 1).state_dict(), network.state_dict()
+        fits = {k: v for k, v in held.items() if k in own and v.shape == own[k].shape}
+        anew = [k for k in own if k not in fits]
+        kept, all_of_it = (sum(v.numel() for v in part.values()) for part in (fits, own))
+        if card.network != recipe.network or 2 * kept < all_of_it:
             raise InputError(
                 f"{card.path} holds weights of '{card.network}' {card.config}, which is not '{recipe.network}' {config}"
-            ) from error
+            )
+        if anew:
+            listed = ", ".join(anew[:4]) + (f" and {len(anew) - 4} more" if len(anew) > 4 else "")
+            say(f"{card.path} is of '{card.network}' {card.config}; these start anew: {listed}")
+        network.load_state_dict(own | fits)
     return network
 
 

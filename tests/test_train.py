@@ -272,8 +272,26 @@ def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: 
     assert all(torch.equal(v, first[k]) for k, v in seen.items())
     ended = training(scenes, "--steps", 1, "--from", "pannet4", output="other.safetensors")
     assert ended.code == 2 and "holds weights of 'pannet'" in ended.errors[-1] and len(ended.errors) == 1
+    ended = training(scenes, "--steps", 1, "--from", "fusionnet4", "--bands", 4, output="other.safetensors")
+    assert ended.code == 2 and "which is not 'fusionnet' {'features': 8, 'bands': 4}" in ended.errors[-1]
     ended = training(scenes, "--steps", 1, "--from", "nothing", output="other.safetensors")
     assert ended.code == 2 and "no weights 'nothing'" in ended.errors[-1]
+
+
+def test_layers_of_another_band_count_start_anew(training, scenes: Path, tmp_path: Path, monkeypatch) -> None:
+    assert training(scenes, "--steps", 2, "--bands", 4, output="four.safetensors").code == 0
+    four, seen = load_file(tmp_path / "four.safetensors"), {}
+    start = train.State.start
+
+    def started(network, recipe):
+        seen.update({k: v.clone() for k, v in network.state_dict().items()})
+        return start(network, recipe)
+
+    monkeypatch.setattr(train.State, "start", started)
+    ended = training(scenes, "--steps", 1, "--bands", 2, "--from", tmp_path / "four.safetensors")
+    assert ended.code == 0 and "these start anew: conv1.weight, conv3.weight, conv3.bias" in ended.err, ended.err
+    same = {k for k, v in seen.items() if v.shape == four[k].shape}
+    assert len(same) == len(seen) - 3 and all(torch.equal(seen[k], four[k]) for k in same)
 
 
 def published(tensor: Tensor) -> Tensor:
