@@ -27,6 +27,9 @@ MTF_SIZE = 41
 MTF_REACH = MTF_SIZE // 2
 """PAN pixels on each side that one blurred value depends on."""
 
+PART = 64
+"""Rows of a matrix that are multiplied at a time."""
+
 PAN_GAIN = 0.15
 """MTF gain at Nyquist of a PAN band whose sensor is unknown."""
 
@@ -227,10 +230,28 @@ class Separable:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., bands, rows, cols)."""
-        return self.rows @ x @ self.cols.mT
+        x = torch.cat([self.rows[..., out, held] @ x[..., held, :] for out, held in _parts(self.rows)], -2)
+        return torch.cat([x[..., held] @ self.cols[..., out, held].mT for out, held in _parts(self.cols)], -1)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))
+
+
+def _parts(matrix: Tensor) -> list[tuple[slice, slice]]:
+    """Parts of the rows of a matrix with the columns that are not zero there.
+
+    A kernel is short and a window is long, so that most of a matrix is zero; an accelerator has no use for small parts.
+    """
+    rows, cols = matrix.shape[-2:]
+    if rows <= PART or matrix.device.type != "cpu":
+        return [(slice(0, rows), slice(0, cols))]
+    used = (matrix != 0).reshape(-1, rows, cols).any(0).numpy()
+    parts = []
+    for first in range(0, rows, PART):
+        held = np.flatnonzero(used[first : first + PART].any(0))
+        span = slice(held[0], held[-1] + 1) if held.size else slice(0, 0)
+        parts.append((slice(first, first + PART), span))
+    return parts
 
 
 def separable(rows: np.ndarray | Sequence[np.ndarray], cols: np.ndarray | Sequence[np.ndarray]) -> Separable:

@@ -49,14 +49,18 @@ class GLPNet(Backbone):
         nn.init.zeros_(self.tail.bias)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        e, low = inputs.expanded, inputs.pan_low
+        e, low, pan = inputs.expanded, inputs.pan_low, inputs.pan
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
-        weights, constant = stats.intensity[:-1], stats.intensity[-1]
-        intensity = torch.einsum("nbhw,b->nhw", e - mean, weights)[:, None] + (constant + weights @ stats.mean)
+        encoded = e.new_empty(len(e), SHARED + OWN * e.shape[1], *e.shape[2:])
+        shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (-1, OWN))
         common = low.mean(1, keepdim=True)
-        shared = (inputs.pan - stats.pan_mean, inputs.pan - common, common - intensity)
-        own = ((e - mean) / std, gain / std * (inputs.pan - low), gain / std * (low - intensity))
-        return torch.cat([torch.cat(shared, 1) / stats.pan_std, torch.stack(own, 2).flatten(1, 2)], 1)
+        intensity = torch.einsum("nbhw,b->nhw", e - mean, stats.intensity[:-1])[:, None]
+        intensity += stats.intensity[-1] + stats.intensity[:-1] @ stats.mean
+        shared[:, :1], shared[:, 1:2], shared[:, 2:] = pan - stats.pan_mean, pan - common, common - intensity
+        shared /= stats.pan_std
+        own[:, :, 0] = (e - mean) / std
+        own[:, :, 1], own[:, :, 2] = gain / std * (pan - low), gain / std * (low - intensity)
+        return encoded
 
     def extract(self, encoded: Tensor) -> Tensor:
         tiles, bands = len(encoded), encoded.shape[1] // OWN - 1
