@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import classical, losses, models, physics, tailor, weights
 from .errors import InputError, PansharpenError
-from .grid import Window, intersect, is_empty, widened
+from .grid import Window, area, intersect, is_empty, widened
 from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
@@ -400,7 +400,8 @@ def sample(
     moments = SceneMoments(scene.bands)
     reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
     blocks = sample_blocks(scene, seed)
-    wanted = min(len(blocks), MAX_BLOCKS)
+    wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
+    whole, seen = wanted / len(blocks) * sum(map(area, blocks)), 0
     picked: list[_Picked] = []
     used = 0
 
@@ -412,16 +413,24 @@ def sample(
         return data, tile_inputs(axes, scene.gains, data, block, torch.device("cpu"))
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
-        for tried, (_, loaded) in enumerate(_ahead(reader, load, blocks)):
+        for tried, (block, loaded) in enumerate(_ahead(reader, load, blocks)):
             progress("reading", min(used, wanted), wanted)
             if loaded is None:
+                whole -= 0 if large else area(block)
                 continue
             data, inputs = loaded
-            if len(blocks) > MAX_BLOCKS and data.valid.mean() <= 0.25 and tried <= 200:
+            if large and data.valid.mean() <= 0.25 and tried <= 200:
                 continue
             moments.update(inputs, torch.from_numpy(data.valid)[None], step=2 if min(data.valid.shape) >= 256 else 1)
             if settings:
-                picked.append(_pick_tiles(scene, axes, data, inputs, settings, wanted, rng))
+                # each block its share by area, and what blocks before it could not give
+                seen += area(block)
+                share = 4 / 3 * min(1.0, seen / whole)
+                due = (
+                    int(np.ceil(share * settings.tiles - 1e-9)) - sum(len(p.ms) for p in picked),
+                    int(np.ceil(share * settings.reduced_tiles - 1e-9)) - sum(len(p.target) for p in picked),
+                )
+                picked.append(_pick_tiles(scene, axes, data, inputs, due, wanted == 1, rng))
             used += 1
             if used == wanted:
                 break
@@ -449,13 +458,14 @@ class _Picked:
     energies: Tensor
 
 
-def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings, blocks: int, rng) -> _Picked:
-    """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them."""
+def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, int], only: bool, rng) -> _Picked:
+    """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them.
+
+    At most so many at full and at reduced resolution; `only`: there is no other block.
+    """
     window, gains = data.window, scene.gains
     tile_energy = _local_energy(inputs.pan)
-    corners = _draw(
-        data.valid, data.pan[part_of(data.pan_window, window)], TILE, -(-settings.tiles * 4 // (3 * blocks)), rng
-    )
+    corners = _draw(data.valid, data.pan[part_of(data.pan_window, window)], TILE, counts[0], rng)
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
     pan_low = _pan_seen_coarsely(axes, data)
     parts, ms_parts, rows, cols, energy, expected = [], [], [], [], [], []
@@ -484,7 +494,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, settings: Settings,
         torch.stack([_with_band_axis(r)[:, : count[0]] for r in rows]) if rows else torch.empty(0),
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
-    reduced, target = _reduced_tiles(scene, axes, data, settings, blocks, rng)
+    reduced, target = _reduced_tiles(scene, axes, data, counts[1], only, rng)
     return _Picked(
         concatenate(parts) if parts else empty,
         torch.stack(ms) if ms else torch.empty(0),
@@ -541,7 +551,7 @@ def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> lis
     return [corners[i] for i in rng.choice(len(corners), count, replace=False, p=chance / chance.sum())]
 
 
-def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int, rng) -> tuple[Inputs, Tensor]:
+def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
     gains = scene.gains
     rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
@@ -558,9 +568,8 @@ def _reduced_tiles(scene, axes, data: TileData, settings: Settings, blocks: int,
     target = ms[(..., *part_of(data.ms_window, ms_core))].float()
     inside = covered(axes, ms_core, data.window, data.valid, slack=1)
     size = REDUCED_TILE
-    if blocks == 1:
+    if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
-    count = -(-settings.reduced_tiles * 4 // (3 * blocks))
     corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
     cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
     if not cuts:
