@@ -25,7 +25,7 @@ lint: $(READY)
 DATA ?= ../shared/data/train
 VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
-	glpnet/-/150 \
+	glpnet/-/185 \
 	fusionnet/4/57 fusionnet/8/32 \
 	pnn/4/6 pnn/8/6 \
 	pannet/4/6 pannet/8/8 \

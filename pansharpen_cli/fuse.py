@@ -35,6 +35,8 @@ MAX_BLOCKS = 12
 TILE = 64
 REDUCED_TILE = 40
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
+LEAST_TILES = 8
+"""Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
 _BATCH_PIXELS = 1 << 19
 _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 """Beyond it squares overflow in single precision."""
@@ -603,7 +605,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     """Three quarters of the drawn tiles for training and one quarter to judge with; None if there are too few."""
     usable = [p for p in picked if len(p.ms)]
     reduced = [p for p in picked if len(p.target)]
-    if sum(len(p.ms) for p in usable) < 3 or sum(len(p.target) for p in reduced) < 3:
+    if sum(len(p.ms) for p in usable) < LEAST_TILES or sum(len(p.target) for p in reduced) < 3:
         return None, None
     ms_rows = min(p.ms.shape[-2] for p in usable)
     ms_cols = min(p.ms.shape[-1] for p in usable)

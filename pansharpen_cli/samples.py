@@ -33,6 +33,8 @@ VALIDATION_SIZE = 128
 PAN_OFF, BANDS_OFF, MS_OFF = 0.15, 0.07, 0.03
 """Standard deviations, in PAN pixels, of how far PAN lies off the bands, the bands lie apart, and the MS lies off the
 truth. Wherever a result is judged MS and truth agree, and it is the PAN that lies a little off both."""
+BANDS_SOFT = 0.05
+"""Standard deviation of the bands' gains at Nyquist about their common one: optics blur a longer wavelength more."""
 TRIES = 2000
 
 
@@ -191,8 +193,8 @@ class Sampler:
         pan = np.tensordot(weights, crop[rng.choice(len(crop), seen, replace=False)], 1)
         truth = self.choose_bands(crop, count)
         pan = moved(pan, rng.normal(0, PAN_OFF, 2))
-        apart = abs(rng.normal(0, BANDS_OFF))
-        truth = np.stack([moved(band, rng.normal(0, apart, 2)) for band in truth])
+        off = abs(rng.normal(0, BANDS_OFF))
+        truth = np.stack([moved(band, rng.normal(0, off, 2)) for band in truth])
         level = pan.mean() + 1e-6
         pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.9, 1.1)
         pan = rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
@@ -200,7 +202,9 @@ class Sampler:
         if rng.random() < 0.5:
             pan = blurred(pan, self.softness())
         if rng.random() < 0.5:
-            truth = blurred(truth, self.softness())
+            soft = self.softness()
+            apart = rng.normal(0, BANDS_SOFT, (len(truth), 1))
+            truth = np.stack([blurred(b, g) for b, g in zip(truth, np.clip(soft + apart, 0.05, 0.9), strict=True)])
         pan += rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
 
         ratio = float(rng.choice([4.0, 2.0, 3.0], p=[0.7, 0.2, 0.1]))

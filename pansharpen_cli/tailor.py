@@ -76,7 +76,7 @@ class Settings:
     ceiling: float = 0.95
     tiles: int = 16
     reduced_tiles: int = 8
-    epochs: int = 20
+    epochs: int = 25
     batch: int = 4
     rate: float = 2.5e-3
     seconds: float = 60.0

@@ -91,7 +91,7 @@ def test_it_is_the_pan_that_lies_off(truths: list[Stack], monkeypatch: pytest.Mo
         monkeypatch.setattr(samples, "PAN_OFF", pan)
         monkeypatch.setattr(samples, "MS_OFF", ms)
         sampler = Sampler(truths, bands=4, seed=5)
-        return [sampler.pair(96, 4) for _ in range(20)]
+        return [sampler.pair(96, 4) for _ in range(40)]
 
     def offset(image: Tensor, other: Tensor) -> float:
         inner = np.s_[12:-12, 12:-12]
