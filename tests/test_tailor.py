@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,13 +127,32 @@ def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
             assert float(tiles.inputs.pan.min()) > 0 and float(tiles.ms.min()) > 0 and float(tiles.target.min()) > 0
 
 
-def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=40, cols=48, bands=4, seed=2)), tmp_path)
+def test_thin_blocks_take_their_share_only(tmp_path: Path) -> None:
+    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=560, cols=560, bands=4, seed=2)), tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
+        drawn = fuse.sample(opened, Settings(), 0, CPU)
+        share = 512**2 / 560**2  # of the one block that holds whole tiles
+        assert len(drawn.training) + len(drawn.held_out) == int(np.ceil(share * 16 * 4 / 3))
+        assert len(drawn.training) == 14
+
+
+def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
+    made = simulate.simulate(simulate.Simulation(rows=512, cols=1024, bands=4, seed=2))
+    made.pan[:, :512] = 0
+    simulate.write_scene(made, tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
+        drawn = fuse.sample(opened, Settings(), 0, CPU)
+        assert len(drawn.training) == 16
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(40, 48), (128, 192)])
+def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path, rows: int, cols: int) -> None:
+    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=rows, cols=cols, bands=4, seed=2)), tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
         fit = fuse.fit(opened, fuse.Options())
         assert fit.outcome is not None and not fit.outcome.kept and "too few" in fit.outcome.reason
         fused, valid = fuse.fuse_array(opened, fit.fuser)
-        assert valid.all() and fused.shape == (4, 40, 48)
+        assert valid.all() and fused.shape == (4, rows, cols)
 
 
 def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
