@@ -26,14 +26,14 @@ DATA ?= ../shared/data/train
 VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
 	glpnet/-/185 \
-	fusionnet/4/57 fusionnet/8/32 \
-	pnn/4/6 pnn/8/6 \
-	pannet/4/6 pannet/8/8 \
-	msdcnn/4/6 msdcnn/8/6 \
-	u2net/4/55 u2net/8/55 \
-	pantiny/4/12 pantiny/-/8 \
-	pantiny-small/4/9 pantiny-small/-/7 \
-	pancrafter/4/10 pancrafter/8/8
+	fusionnet/4/57 fusionnet/8/47 \
+	pnn/4/11 pnn/8/11 \
+	pannet/4/12 pannet/8/14 \
+	msdcnn/4/11 msdcnn/8/11 \
+	u2net/4/55 u2net/8/100 \
+	pantiny/4/18 pantiny/-/14 \
+	pantiny-small/4/14 pantiny-small/-/12 \
+	pancrafter/4/20 pancrafter/8/18
 
 define TRAINED
 .PHONY: weights-$(1)$(2)
