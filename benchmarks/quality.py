@@ -184,9 +184,9 @@ def document(rows: dict, names: list[str], scenes: list[str], command: str, othe
         "",
         f"`{command}`, {torch.get_num_threads()} threads; every result was written to a file in the type of the MS and "
         f"scored by `pansharpen evaluate`, other tools' results too ({others or 'none here'}). "
-        "The networks were trained on none of these scenes, but the weights of their adaptation's loss terms and how "
-        "far PAN lies off in the default network's samples were chosen on them, and one of these terms is "
-        "built on the index that D_s is built on: for them HQNR is no "
+        "The networks were trained on none of these scenes, but the schedule and the loss weights of their "
+        "adaptation and how far PAN lies off in the default network's samples were chosen on them, and one of the "
+        "terms of that loss is built on the index that D_s is built on: for them HQNR is no "
         "independent evidence, the reduced resolution is. All of ours run with the default `--align auto`, which "
         "moves the MS where it is measured to lie off; the full-resolution figures see it where a file says that it "
         "was moved to, and for other tools' files where it is measured. Means over fewer scenes (a network for other "
