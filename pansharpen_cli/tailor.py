@@ -54,8 +54,8 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
-STEPS = (1.0, 0.6)
-"""Parts of the trained correction that are tried in the end; the one that does best on held-out tiles is kept."""
+SHORTER = (0.6,)
+"""Parts of the trained correction that are tried in the end beside the whole; the best on held-out tiles is kept."""
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def _adapt(
     )
     before = problem.judge(None, cache, apart)
     steps = max(1, n // settings.batch)
-    best, best_state, waited, epochs = float("inf"), tailor.state_dict(), 0, 0
+    best, best_held, best_state, waited, epochs = float("inf"), before, tailor.state_dict(), 0, 0
     history: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
         rate = settings.rate * (1 - epoch / settings.epochs) ** 0.5
@@ -323,20 +323,21 @@ def _adapt(
         history.append({"epoch": epochs} | {k: float(torch.stack([s[k] for s in seen]).mean()) for k in seen[0]})
         if progress:
             progress(epochs, settings.epochs)
-        if epochs % JUDGED == 0 or epochs == settings.epochs:
+        out_of_time = time.perf_counter() - started > settings.seconds
+        if epochs % JUDGED == 0 or epochs == settings.epochs or out_of_time:
             held = problem.judge(tailor, cache, apart)
             history[-1]["held_out"] = held["total"]
             score = problem.score(held, before)
             if score < best:
-                best, waited = score, 0
+                best, best_held, waited = score, held, 0
                 best_state = {k: v.clone() for k, v in tailor.state_dict().items()}
             else:
                 waited += 1
-        if waited >= settings.patience or time.perf_counter() - started > settings.seconds:
+        if waited >= settings.patience or out_of_time:
             break
 
-    judged = [(problem.score(before, before), 0.0, before)]
-    for step in STEPS:
+    judged = [(problem.score(before, before), 0.0, before), (best, 1.0, best_held)]
+    for step in SHORTER:
         tailor.load_state_dict(_shortened(best_state, step))
         figures = problem.judge(tailor, cache, apart)
         judged.append((problem.score(figures, before), step, figures))
