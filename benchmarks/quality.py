@@ -191,8 +191,8 @@ def document(rows: dict, names: list[str], scenes: list[str], command: str, othe
         "moves the MS where it is measured to lie off; the full-resolution figures see it where a file says that it "
         "was moved to, and for other tools' files where it is measured. Means over fewer scenes (a network for other "
         "band counts, a tool that failed) stand below and are not comparable with the others. Seconds are those of "
-        "fusing and writing, with the start of the program for other tools: a hint, no benchmark; some rows were made beside "
-        "other work.",
+        "fusing and writing, with the start of the program for other tools, in some rows beside other work: a hint, no "
+        "benchmark.",
         "",
         "## Full resolution, mean over scenes",
         "",
