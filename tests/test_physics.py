@@ -282,3 +282,18 @@ def test_the_two_directions_of_an_axis_agree(ratio, offset, index):
 def test_an_impossible_gain_is_refused(gain):
     with pytest.raises(ValueError, match="between 0 and 1"):
         physics.mtf_kernel(gain, 4)
+
+
+@pytest.mark.parametrize("gains", [[0.3], [0.3, 0.2, 0.15]])
+def test_matrices_are_multiplied_in_parts_of_what_is_not_zero(gains):
+    axes, pan, ms = (Axis(4.0, 0.5), Axis(3.0)), ((0, 300), (5, 205)), ((-30, 105), (0, 70))
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 135, 70)))
+    for operator, x in (
+        (physics.upsampler(axes, pan, ms), image),
+        (physics.degrader(axes, ms, pan, gains), image.repeat(1, 3, 3)[:, :300, :200]),
+    ):
+        parts = physics._parts(operator.rows)
+        assert len(parts) > 1 and all(p.stop - p.start < operator.rows.shape[-1] for _, p in parts)
+        torch.testing.assert_close(operator(x), operator.rows @ x @ operator.cols.mT, rtol=0, atol=1e-12)
+    empty = physics.Separable(torch.zeros(130, 9, dtype=torch.float64), torch.eye(70, dtype=torch.float64))
+    assert torch.equal(empty(image[:, :9]), torch.zeros(3, 130, 70, dtype=torch.float64))

@@ -105,6 +105,21 @@ def test_it_is_the_pan_that_lies_off(truths: list[Stack], monkeypatch: pytest.Mo
     assert 0.2 < np.median(moved) < 0.5
 
 
+def test_bands_are_blurred_apart_and_pan_is_not(truths: list[Stack], monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(apart: float) -> list[Sample]:
+        monkeypatch.setattr(samples, "BANDS_SOFT", apart)
+        sampler = Sampler(truths, bands=4, seed=5)
+        return [sampler.pair(96, 4) for _ in range(8)]
+
+    def detail(sample: Sample) -> Tensor:
+        return torch.stack([t.diff(dim=-1).std() for t in sample.truth[0]])
+
+    pairs = [(a, b, detail(b) / detail(a)) for a, b in zip(drawn(0.0), drawn(0.1), strict=True)]
+    assert all(torch.equal(a.inputs.pan, b.inputs.pan) for a, b, _ in pairs)
+    apart = [float(change.max() / change.min()) for *_, change in pairs]
+    assert 2 <= sum(a > 1.02 for a in apart) <= 7 and min(apart) == 1  # the truth of about half of them is blurred
+
+
 @pytest.fixture(scope="module")
 def paired(scenes: Path) -> list[Stack]:
     warnings: list[str] = []
