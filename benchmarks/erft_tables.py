@@ -166,7 +166,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    load, sample, settings = weights.load, fuse.sample, variant.settings(card.network)
+    network_of, sample, settings = fuse._network, fuse.sample, variant.settings(card.network)
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
@@ -175,7 +175,7 @@ def changed(card: Card, variant: Variant) -> Iterator[None]:
 
     with (
         patch.object(fuse, "settings_of", lambda options, network: settings),
-        patch.object(weights, "load", lambda card, bands: variant.wrap(load(card, bands)).eval()),
+        patch.object(fuse, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
         patch.object(fuse, "sample", everything),
     ):
         yield
@@ -194,6 +194,7 @@ def maker(card: Card, variant: Variant, device: str, facts: dict) -> Callable[[P
                 if fit.card is None or fit.card.sha256 != card.sha256:
                     raise SystemExit(f"the weights {card.name} were replaced meanwhile; run it again")
                 assert fit.seconds is not None and isinstance(fit.fuser, fuse.NetworkFuser)
+                assert isinstance(fit.fuser.backbone, AfterMapper) == (variant.place != "before")
                 facts.update(fit.seconds, fusing=time.perf_counter() - clock, precision=fit.precision)
                 if fit.outcome is not None:
                     facts.update(kept=fit.outcome.kept, tiles=fit.outcome.tiles, epochs=fit.outcome.epochs)
