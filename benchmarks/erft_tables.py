@@ -47,7 +47,7 @@ from pansharpen_cli.writer import SceneWriter
 
 ABLATED = ("glpnet", "fusionnet")
 """Networks of the ablation and the sweeps, unless others are named."""
-TILES = (8, 16, 24, 32, 48, 64)
+TILES = (4, 8, 16, 24, 32, 48, 64)
 EPOCHS = (1, 2, 4, 8, 16, 32)
 SIDE = 256
 """PAN pixels on a side of the tiles of the ablation: several of them even in a scene of 400 pixels."""

@@ -605,7 +605,8 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     """Three quarters of the drawn tiles for training and one quarter to judge with; None if there are too few."""
     usable = [p for p in picked if len(p.ms)]
     reduced = [p for p in picked if len(p.target)]
-    if sum(len(p.ms) for p in usable) < LEAST_TILES or sum(len(p.target) for p in reduced) < 3:
+    least = min(LEAST_TILES, settings.tiles)
+    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3:
         return None, None
     ms_rows = min(p.ms.shape[-2] for p in usable)
     ms_cols = min(p.ms.shape[-1] for p in usable)

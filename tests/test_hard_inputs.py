@@ -120,13 +120,13 @@ def test_a_dead_band_stays_dead_and_is_named(case: Case, value: int) -> None:
         pixels[1] = value
         return pixels
 
+    alive = case.error(case.fuse(*NETWORK))
     case.change("ms.tif", dead)
     for options in (("--method", "gsa"), (*NETWORK[:4],)):
         fused = case.fuse(*options)
         assert np.ptp(fused[1].data) <= 1 and abs(int(fused[1, 0, 0]) - max(value, 1)) <= 1
         assert any(f"band 2 of the MS is constant ({value})" in w for w in case.report["warnings"])
-    plain = case.fuse()
-    assert (case.error(case.fuse(*NETWORK))[[0, 2, 3]] < case.error(plain)[[0, 2, 3]]).all()
+    assert (case.error(case.fuse(*NETWORK))[[0, 2, 3]] < 1.1 * alive[[0, 2, 3]]).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
