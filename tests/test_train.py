@@ -272,9 +272,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
     assert ended.code == 0 and "going on" not in ended.err
 
 
-def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: Path, monkeypatch) -> None:
-    assert training(scenes, "--steps", 2, output="first.safetensors").code == 0
-    first, seen = load_file(tmp_path / "first.safetensors"), {}
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """The weights that the last training started with."""
+    seen: dict[str, Tensor] = {}
     start = train.State.start
 
     def started(network, recipe):
@@ -282,9 +283,15 @@ def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: 
         return start(network, recipe)
 
     monkeypatch.setattr(train.State, "start", started)
+    return seen
+
+
+def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: Path, begun) -> None:
+    assert training(scenes, "--steps", 2, output="first.safetensors").code == 0
+    first = load_file(tmp_path / "first.safetensors")
     ended = training(scenes, "--steps", 1, "--from", tmp_path / "first.safetensors")
     assert ended.code == 0, ended.err
-    assert all(torch.equal(v, first[k]) for k, v in seen.items())
+    assert all(torch.equal(v, first[k]) for k, v in begun.items())
     ended = training(scenes, "--steps", 1, "--from", "pannet4", output="other.safetensors")
     assert ended.code == 2 and "holds weights of 'pannet'" in ended.errors[-1] and len(ended.errors) == 1
     ended = training(scenes, "--steps", 1, "--from", "fusionnet4", "--bands", 4, output="other.safetensors")
@@ -293,20 +300,13 @@ def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: 
     assert ended.code == 2 and "no weights 'nothing'" in ended.errors[-1]
 
 
-def test_layers_of_another_band_count_start_anew(training, scenes: Path, tmp_path: Path, monkeypatch) -> None:
+def test_layers_of_another_band_count_start_anew(training, scenes: Path, tmp_path: Path, begun) -> None:
     assert training(scenes, "--steps", 2, "--bands", 4, output="four.safetensors").code == 0
-    four, seen = load_file(tmp_path / "four.safetensors"), {}
-    start = train.State.start
-
-    def started(network, recipe):
-        seen.update({k: v.clone() for k, v in network.state_dict().items()})
-        return start(network, recipe)
-
-    monkeypatch.setattr(train.State, "start", started)
+    four = load_file(tmp_path / "four.safetensors")
     ended = training(scenes, "--steps", 1, "--bands", 2, "--from", tmp_path / "four.safetensors")
     assert ended.code == 0 and "these start anew: conv1.weight, conv3.weight, conv3.bias" in ended.err, ended.err
-    same = {k for k, v in seen.items() if v.shape == four[k].shape}
-    assert len(same) == len(seen) - 3 and all(torch.equal(seen[k], four[k]) for k in same)
+    same = {k for k, v in begun.items() if v.shape == four[k].shape}
+    assert len(same) == len(begun) - 3 and all(torch.equal(begun[k], four[k]) for k in same)
 
 
 def published(tensor: Tensor) -> Tensor:
