@@ -69,6 +69,9 @@ TILE_BYTES = {
 }
 """Bytes per PAN pixel of a tile in the making: of all bands together, and per band; by network."""
 
+SOFT, CRISP = 0.15, 0.5
+"""Mean MTF gains at Nyquist that no optics have less, or more, than."""
+
 _ABSURD = 1e15
 """No radiance is that large."""
 
@@ -173,7 +176,10 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
 
 
 def _frame(kind: str) -> dict:
-    keys = ("scene", "overlap", "sample", "bands", "agreement", "shift", "method", "adaptation", "output", "prediction")
+    keys = (
+        "scene", "overlap", "sample", "bands", "agreement", "shift", "mtf", "method", "adaptation", "output",
+        "prediction",
+    )  # fmt: skip
     return {"schema": SCHEMA, "version": __version__, "kind": kind, "refused": None, "files": []} | dict.fromkeys(keys)
 
 
@@ -268,7 +274,8 @@ def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> No
     if scene.sensor == sensors.GENERIC:
         found.note(
             "sensor",
-            f"{scene.sensor_source}: MTF gains of 0.3 (MS) and 0.15 (PAN) are assumed; name the sensor with --sensor",
+            f"{scene.sensor_source}: MTF gains of 0.3 (MS, unless measured) and 0.15 (PAN) are assumed; "
+            "name the sensor with --sensor",
         )
     elif any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
         ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
@@ -744,6 +751,7 @@ def _aligned(
     scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `_shift` has words of its own for it
     assert registration.found is not None
     facts["shift"] = _shift(scene, registration.found, options.align, found)
+    facts["mtf"] = _mtf(scene, registration.found.gains, found)
     return scene, {"aligning": time.perf_counter() - clock} if options.align != "off" else {}
 
 
@@ -785,6 +793,22 @@ def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> 
     if apart:
         found.warning("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
     return asdict(shift) | {"align": align, "action": action}
+
+
+def _mtf(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
+    """MTF gains as facts, with a note where the MS is softer or crisper than optics are."""
+    if measured:
+        gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
+        if not SOFT <= gain <= CRISP:
+            soft = gain < SOFT
+            what, how = ("softer", "resampled") if soft else ("crisper", "sharpened or resampled")
+            text = f"MTF gain {gain:.2f} at Nyquist, its sensor's {usual:.2f}"
+            found.note(
+                "mtf",
+                f"the MS is {what} than optics make it ({text}): it was {how}"
+                + ("; fuse --mtf measured gives a sharper picture" if soft else ""),
+            )
+    return {"gains": list(scene.effective_gains), "table": list(scene.gains), "measured": list(measured)}
 
 
 # What the run will take

@@ -45,6 +45,12 @@ class Align(StrEnum):
     measure = "measure"
 
 
+class Mtf(StrEnum):
+    auto = "auto"
+    sensor = "sensor"
+    measured = "measured"
+
+
 class Extent(StrEnum):
     intersection = "intersection"
     pan = "pan"
@@ -70,6 +76,9 @@ Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over al
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
 Alignment = Annotated[
     Align, typer.Option(help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.")
+]
+Optics = Annotated[
+    Mtf, typer.Option(help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Method = Annotated[
@@ -121,6 +130,7 @@ def fuse(
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
     align: Alignment = Align.auto,
+    mtf: Optics = Mtf.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
     driver: Driver = "GTiff",
@@ -141,7 +151,7 @@ def fuse(
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
     options = job.Options(
-        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
+        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
     )
     with _Progress(quiet, verbose) as progress:
         if dry_run:
@@ -174,6 +184,7 @@ def check(
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
     align: Alignment = Align.auto,
+    mtf: Optics = Mtf.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
     score: Score = True,
@@ -188,7 +199,7 @@ def check(
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = job.Options(
-        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value
+        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
     )
     with _Progress(quiet, verbose) as progress:
         facts = checking.check(job.Pair(pan, ms, open_options), options, score, progress=progress)
@@ -384,6 +395,7 @@ def batch(
     bidx: Bidx = None,
     extent: Footprint = Extent.intersection,
     align: Alignment = Align.auto,
+    mtf: Optics = Mtf.auto,
     nodata: Nodata = None,
     dtype: Dtype = None,
     driver: Driver = "GTiff",
@@ -418,7 +430,9 @@ def batch(
     pairing = pairs.find(sources, pair_regex, output)
     file = os.path.abspath(weights) if weights is not None else None
     choices = batch.Choices(
-        Options(method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value),
+        Options(
+            method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
+        ),
         _open_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip

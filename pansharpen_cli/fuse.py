@@ -263,7 +263,7 @@ class NetworkFuser:
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
-        self.axes, self.gains = axes_of(scene), scene.gains
+        self.axes, self.gains = axes_of(scene), scene.effective_gains
         self.backbone, self.stats, self.tailored = backbone, stats, tailored
         self.device, self.precision = device, precision
         self.multiple_of, self.on_cpu = backbone.multiple_of, device.type == "cpu"
@@ -412,7 +412,7 @@ def sample(
         if data is None:
             return None
         check_range(scene, data)
-        return data, tile_inputs(axes, scene.gains, data, block, torch.device("cpu"))
+        return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"))
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
         for tried, (block, loaded) in enumerate(_ahead(reader, load, blocks)):
@@ -465,7 +465,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
 
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
-    window, gains = data.window, scene.gains
+    window, gains = data.window, scene.effective_gains
     tile_energy = _local_energy(inputs.pan)
     corners = _draw(data.valid, data.pan[part_of(data.pan_window, window)], TILE, counts[0], rng)
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
@@ -555,7 +555,7 @@ def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> lis
 
 def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
-    gains = scene.gains
+    gains = scene.effective_gains
     rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
     ms_core = intersect((*rows, *cols), data.ms_window)
     ms_spans = spans_of(data.ms_window)
@@ -651,6 +651,12 @@ class Options:
     tile_size: int = 512
     seed: int = 0
     align: str = "auto"
+    mtf: str = "auto"
+
+
+MTF = ("auto", "sensor", "measured")
+"""Where a network's MTF gains come from: what optics explain of those measured on the scene, the sensor's table, or as
+measured."""
 
 
 @dataclass
@@ -684,6 +690,8 @@ def settings_of(options: Options, network: str) -> Settings | None:
 def check_method(options: Options) -> None:
     """Raises InputError for options that no scene can be fused with: they are known to be wrong without one."""
     choose_precision(options.precision, torch.device("cpu"))
+    if options.mtf not in MTF:
+        raise InputError(f"unknown --mtf '{options.mtf}'; there is {', '.join(MTF)}")
     if options.method in classical.NAMES:
         if options.weights is not None:
             raise InputError(f"--weights belongs to the networks; {options.method} has none, leave it out")

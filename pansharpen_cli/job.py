@@ -185,16 +185,24 @@ def opened(
 ) -> tuple[Scene, Registration]:
     """The scene, with its MS moved where `align` corrects it and a warning of that, and how it was settled.
 
+    A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's.
     `ready` is called with the scene before anything is measured. Of fused `files` to be measured, the shift that they
     were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
+    measured = options.mtf != "sensor" and options.method in REGISTRY
+
+    def settle(scene: Scene, found: register.Shift) -> None:
+        scene.measured_gains = register.optical(found.gains, scene.gains) if options.mtf == "auto" else found.gains
+
     given = dict(pair.open_options)
     parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
     scene = stack.enter_context(replace(pair, open_options=given).open())
     ready(scene)
     if options.align == "off":
+        if measured:
+            settle(scene, register.measure(scene, options.seed, progress))
         return scene, Registration(options.align)
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if source is not None:
@@ -208,6 +216,8 @@ def opened(
         moved = replace(pair, open_options={**pair.open_options, "shift": applied})
         scene, stamps = stack.enter_context(moved.open()), scene.stamps
         scene.stamps.update(stamps)
+    if measured and found is not None:
+        settle(scene, found)
     registration = Registration(options.align, applied, found, source[1] if source else "measured")
     scene.warnings.extend(registration.notes())
     return scene, registration
@@ -273,7 +283,7 @@ def evaluate(
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(
             pair,
-            Options(align=align),
+            Options(align=align, mtf="sensor"),
             stack,
             lambda scene: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
             files,
@@ -658,6 +668,8 @@ def _report(
             "weights": fit.card.path.name if fit.card else None,
             "weights_sha256": fit.card.sha256 if fit.card else None,
             "scale": fit.stats.scale if fit.stats else None,
+            "mtf": "measured" if fit.card and scene.measured_gains else "sensor",
+            "mtf_gains": list(scene.effective_gains if fit.card else scene.gains),
             "device": fit.device,
             "precision": fit.precision,
             "tile_size": options.tile_size,
@@ -690,6 +702,8 @@ def _provenance(facts: dict) -> dict[str, str]:
         "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),
         "MS_WARPED": "YES" if scene["warped"] else "NO",
         "ALIGN": facts["options"]["align"],
+        "MTF": method["mtf"],
+        "MTF_GAINS": " ".join(f"{v:.9g}" for v in method["mtf_gains"]),
         "ADAPT": adaptation["mode"],
         "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
     }

@@ -1,9 +1,11 @@
-"""Registration: how far the MS lies from where its georeferencing puts it, measured against the PAN.
+"""Registration: how far the MS lies from where its georeferencing puts it, and how soft it is, against the PAN.
 
 PAN is seen through the MTF of the MS on the MS grid at a tried phase, both are high-passed, and the share of PAN's
 variance that the best weighted sum of the bands explains (R2) is a function of the shift between the two: their
 cross-spectra over all tiles, weighted by frequency, give it at every shift at once, each with its own least-squares
 intensity. PAN is then sampled again at the shift found, so that in the end the two are aliased alike.
+
+There PAN is seen through MTFs of other gains, and the one through which it explains the bands best is theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from . import physics, tailor
@@ -45,6 +48,12 @@ MEASURABLE = 0.1
 DOUBTFUL, WRONG = 0.8, 0.4
 """R2 of the low-passed PAN by the bands below which they may, and surely do not, show the same in the same place."""
 
+OPTICS = 0.6
+"""Departure of -log(gain) from the table beyond which it counts less and less as one of the optics."""
+
+_SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.6, 3.35, 12)
+"""Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
+
 _ROUNDS, _SWEEPS = 6, 6
 """At most so many rounds for the shift, and so many over the bands for their offsets."""
 
@@ -57,7 +66,8 @@ class Shift:
     to be relied on (and `fuse --align auto` corrects it). `field` are (row, col, rows, cols) of single tiles, the
     place in PAN pixels; `varies` is how much the shift changes over the scene, in PAN pixels; `bands` are the offsets
     of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
-    bands where the georeferencing puts them. What cannot be measured is NaN.
+    bands where the georeferencing puts them. `gains` are the MTF gains at Nyquist that the bands show: the sensor's,
+    their kernels all wider or narrower by one factor. What cannot be measured is NaN, and `gains` are empty.
     """
 
     rows: float
@@ -69,9 +79,24 @@ class Shift:
     field: tuple[tuple[float, float, float, float], ...] = ()
     bands: tuple[tuple[float, float], ...] = ()
     agreement: float = math.nan
+    gains: tuple[float, ...] = ()
 
 
 Point = tuple[float, float]
+
+
+def optical(gains: Sequence[float], table: Sequence[float]) -> tuple[float, ...]:
+    """The part of measured MTF gains that optics explain, from the sensor's `table`; empty for none measured.
+
+    A kernel a little wider or narrower than the table's counts as measured; the further off it is, the less: products
+    that were resampled or sharpened on the ground are so at every scale, and by Wald's protocol their fused bands, too.
+    """
+    if not gains:
+        return ()
+    usual = -np.log(table)
+    departure = float(np.mean(-np.log(gains) - usual))
+    factor = 1 + departure * math.exp(-0.5 * (departure / OPTICS) ** 2) / float(usual.mean())
+    return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 
 @torch.no_grad()
@@ -159,11 +184,12 @@ class _Block:
 
 def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progress) -> tuple[int, list[_Block]]:
     """Side of the tiles in MS pixels, and the blocks: all of a small scene, of a large one some drawn with `seed`."""
-    sides = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
+    common = scene.pan_grid.overlap(scene.phase, scene.ms_grid)  # whatever the extent of the output
+    sides = common[1] - common[0], common[3] - common[2]
     side = -(-max(sides) // -(-max(sides) // BLOCK))
     least = min(min(side, n) / a.ratio for n, a in zip(sides, axes, strict=True))
     size = next((n for n in (TILE, TILE // 2) if least >= 1.5 * n), TILE // 4 if least >= TILE // 3 - 1 else 0)
-    windows = [t.core for t in plan_tiles(scene.full, side)] if size else []
+    windows = [t.core for t in plan_tiles(common, side)] if size else []
     if len(windows) > MAX_BLOCKS:
         windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]
     blocks: list[_Block] = []
@@ -363,7 +389,33 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
+        _gains(axes, blocks, frequencies, found, scene.gains),
     )
+
+
+def _gains(
+    axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies, found: _Found, table: Sequence[float]
+) -> tuple[float, ...]:
+    """MTF gains of the bands: those of the `table`, their kernels all wider or narrower by the factor that fits best.
+
+    It is that of the MTF through which the best weighted sum of the bands explains most of PAN.
+    """
+    counts = [len(b.corners) for b in blocks]
+    blocks, trust = blocks[:_SOFT_BLOCKS], torch.cat(found.trust.split(counts)[:_SOFT_BLOCKS])
+    ms, at = torch.cat([b.ms for b in blocks]), (float(found.shift[0]), float(found.shift[1]))
+    here, r2 = torch.zeros(1, dtype=torch.float64), []
+    for softness in _SOFTNESS:
+        seen = [_low_passed(b, axes, float(np.exp(-softness)), at) for b in blocks]
+        pan = torch.cat([_spectra(low, b.corners, b.tapers)[:, 0] for b, low in zip(blocks, seen, strict=True)])
+        stats = _Statistics.of(pan, ms, frequencies)
+        energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
+        r2.append(float(_explained(energy, products, frequencies.at(cross, here, here))))
+    if not max(r2) >= DOUBTFUL:
+        return ()
+    tried = np.linspace(_SOFTNESS[0], _SOFTNESS[-1], 500)
+    usual = -np.log(table)
+    factor = tried[np.argmax(CubicSpline(_SOFTNESS, r2)(tried))] / usual.mean()
+    return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 
 def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:

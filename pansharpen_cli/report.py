@@ -183,6 +183,8 @@ def table(facts: dict) -> str:
     if "registration" in facts:
         rows.append(("registration", _registration(facts["registration"])))
     method, output = facts["method"], facts["output"]
+    if "mtf_gains" in method:
+        rows.append(("MTF", _gains(method)))
     if method["scale"]:
         rows.append(("scale", f"{method['scale']:.6g} DN"))
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
@@ -284,6 +286,9 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
         if any(map(_known, offsets)):
             text += "; bands off by " + " ".join(f"{v:.2f}" if _known(v) else "-" for v in offsets)
         rows.append(("shift", f"{text}; fuse: {shift['action']}"))
+    if facts["mtf"]:
+        table, measured = (_gain_list(facts["mtf"][k]) for k in ("table", "measured"))
+        rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}"))
     return rows
 
 
@@ -391,6 +396,17 @@ def _registration(found: Mapping | None) -> str:
         return f"{text}, as recorded in {found['source']}"
     verdict = "corrected" if any(found["applied"]) else "not corrected"
     return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
+
+
+def _gains(method: Mapping) -> str:
+    """The MTF gains at Nyquist that were fused with."""
+    source = "measured" if method["mtf"] == "measured" else "of the sensor"
+    return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
+
+
+def _gain_list(gains: Sequence[float]) -> str:
+    """One gain, where all bands have the same."""
+    return " ".join(f"{g:.3g}" for g in (gains if len(set(gains)) > 1 else gains[:1]))
 
 
 def _number(value: object, digits: int = 3) -> str:

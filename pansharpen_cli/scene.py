@@ -239,7 +239,9 @@ class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
-    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come.
+    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
+    `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
+    `measured_gains`: those that the scene shows, if they were measured.
     """
 
     pan: Source
@@ -258,6 +260,7 @@ class Scene:
     nodata: float
     warnings: list[str]
     warped: bool = False
+    measured_gains: tuple[float, ...] = ()
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -278,6 +281,11 @@ class Scene:
     @property
     def bands(self) -> int:
         return sum(len(s.bands) for s in self.ms)
+
+    @property
+    def effective_gains(self) -> tuple[float, ...]:
+        """MTF gains that networks fuse with: as measured, else the sensor's."""
+        return self.measured_gains or self.gains
 
     @property
     def paths(self) -> list[str]:

@@ -298,6 +298,16 @@ def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, exp
     assert facts["shift"]["action"].startswith("moves") == (align == "auto" and register.is_off(shift))
 
 
+@pytest.mark.parametrize(("gain", "words"), [(0.07, "softer"), (0.6, "crisper"), (0.2, ""), (None, "")])
+def test_an_ms_that_no_optics_make_is_told(scene, monkeypatch, gain: float | None, words: str) -> None:
+    gains = () if gain is None else (gain,) * 4
+    monkeypatch.setattr(register, "measure", lambda *_, **__: replace(STILL, gains=gains))
+    facts = inspected(scene)
+    told = [f["text"] for f in facts["findings"] if f["code"] == "mtf"]
+    assert len(told) == bool(words) and all(words in t for t in told)
+    assert facts["mtf"] == {"gains": [0.3] * 4, "table": [0.3] * 4, "measured": list(gains)}
+
+
 def test_the_most_serious_comes_first(scene) -> None:
     edited(scene / "ms.tif", scene / "faulty.tif", dead, NAMES, nodata=5)
     levels = [f["level"] for f in inspected(scene, ms="faulty.tif")["findings"]]
@@ -454,7 +464,7 @@ def test_the_report_fits_the_terminal_and_says_what_json_says(scene, run) -> Non
     facts = json.loads(machine.out)
     assert facts["schema"] == check.SCHEMA and facts["refused"] is None
     keys = {"schema", "version", "kind", "refused", "files", "scene", "overlap", "sample", "bands", "agreement",
-            "shift", "method", "adaptation", "output", "prediction", "findings"}  # fmt: skip
+            "shift", "mtf", "method", "adaptation", "output", "prediction", "findings"}  # fmt: skip
     assert set(facts) == keys
     for words in ("ratio", "offset", "overlap", "agreement", "shift", "memory", "time", "ceiling", "note"):
         assert words in text.out

@@ -499,7 +499,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert set(facts["scene"]) == SCENE_KEYS
     assert set(facts["quality"]) == QUALITY_KEYS
     assert set(facts["method"]) == {
-        "name", "weights", "weights_sha256", "scale", "device", "precision", "tile_size", "seed",
+        "name", "weights", "weights_sha256", "scale", "mtf", "mtf_gains", "device", "precision", "tile_size", "seed",
     }  # fmt: skip
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
         facts["adaptation"]
@@ -532,7 +532,7 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     assert result.err.splitlines() == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
     assert list(lines) == [
-        "ratio", "offset", "sensor", "registration", "scale", "method", "adaptation", "quality", "detail",
+        "ratio", "offset", "sensor", "registration", "MTF", "scale", "method", "adaptation", "quality", "detail",
         "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"

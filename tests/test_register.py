@@ -186,6 +186,50 @@ def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
         assert moved.full[0] == 7 and scene.full[0] == 1
 
 
+# How soft the MS is
+
+
+@pytest.mark.parametrize("gain", [0.08, 0.2, 0.3, 0.45])
+@pytest.mark.parametrize(
+    "spec", [{}, {"ratio": 2.0}, {"ratio": 2.76, "seed": 2}, {"ratio": 6.0}, {"bands": 8}, {"border": 40.0, "seed": 5}]
+)
+def test_the_mtf_of_the_ms_is_measured(tmp_path, gain, spec):
+    found = measured(*written(tmp_path, gains=gain, **spec)[:2], (1.6, -0.7))
+    assert len(found.gains) == spec.get("bands", 4) and found.gains[:3] == pytest.approx((gain,) * 3, rel=0.12)
+
+
+def test_bands_keep_the_relation_of_their_gains(tmp_path):
+    """A QuickBird whose kernels are all wider by one factor: -log(gain) is the square of the width."""
+    table = np.array([0.34, 0.32, 0.30, 0.22])
+    softer = tuple(np.exp(1.3 * np.log(table)))
+    pan, ms, _ = written(tmp_path, gains=softer)
+    with Scene.open(pan, [ms], sensor="quickbird") as scene:
+        assert register.measure(scene).gains == pytest.approx(softer, rel=0.08)
+
+
+def test_no_mtf_is_invented(tmp_path):
+    pan, ms, _ = written(tmp_path)
+    other = edited(ms, tmp_path / "noise.tif", noise(3))
+    assert measured(pan, other).gains == ()
+    small = written(tmp_path / "small", rows=64, cols=64)
+    assert measured(*small[:2]).gains == ()
+
+
+def test_optics_explain_what_lies_near_the_table():
+    table = (0.35, 0.35, 0.27)
+
+    def departed(by: float) -> tuple[float, ...]:
+        usual = -np.log(table)
+        return tuple(np.exp(-usual * (1 + by / usual.mean())))
+
+    def kept(by: float) -> float:
+        return float(np.mean(np.log(table)) - np.mean(np.log(register.optical(departed(by), table)))) / by
+
+    assert register.optical((), table) == () and register.optical(table, table) == pytest.approx(table, abs=1e-3)
+    assert kept(0.1) == pytest.approx(1, abs=0.05) and kept(-0.2) == pytest.approx(0.95, abs=0.05)
+    assert 0.4 < kept(0.7) < 0.7 and abs(kept(2.0)) < 0.02 and abs(kept(-0.3)) > 0.8
+
+
 # From the command line
 
 PLAIN = ("--method", "mtf-glp-fs", "--json")
@@ -412,3 +456,53 @@ def test_tags_of_others_are_not_trusted(fuse, scenes, run, shift):
     ended = run("evaluate", made, "--pan", scenes / "pan.tif", "--ms", scenes / "off.tif", "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["registration"]["source"] == "measured"
+
+
+@pytest.fixture(scope="module")
+def soft(tmp_path_factory) -> Path:
+    """A scene whose MS is softer than the table of unknown sensors has it."""
+    folder = tmp_path_factory.mktemp("soft")
+    written(folder, rows=320, cols=320, seed=4, gains=0.2)
+    return folder
+
+
+def fused_at(folder: Path, target: Path, **options) -> dict:
+    pair = job.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], {"extent": "pan"})
+    return job.fuse_scene(pair, job.Output(target, overwrite=True), job.Options(adapt="off", **options), score=False)
+
+
+def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
+    made = {mtf: tmp_path / f"{mtf}.tif" for mtf in ("auto", "sensor", "measured")}
+    facts = {mtf: fused_at(soft, path, mtf=mtf) for mtf, path in made.items()}
+    assert facts["sensor"]["method"]["mtf"] == "sensor" and facts["sensor"]["method"]["mtf_gains"] == [0.3] * 4
+    for mtf in ("auto", "measured"):
+        method, tags = facts[mtf]["method"], tags_of(made[mtf])
+        assert method["mtf"] == tags["MTF"] == "measured" and method["mtf_gains"] == pytest.approx([0.2] * 4, abs=0.03)
+        assert [float(v) for v in tags["MTF_GAINS"].split()] == method["mtf_gains"]
+    raw = list(facts["auto"]["registration"]["gains"])
+    assert facts["measured"]["method"]["mtf_gains"] == raw != facts["auto"]["method"]["mtf_gains"]
+    with rasterio.open(soft / "truth.tif") as dataset:
+        truth = dataset.read()[:, 16:-16, 16:-16].astype(float)
+    error = {
+        mtf: np.sqrt(np.mean((pixels_of(path)[:, 16:-16, 16:-16] - truth) ** 2, axis=(1, 2)))
+        for mtf, path in made.items()
+    }
+    assert (error["auto"][:3] < 0.97 * error["sensor"][:3]).all()
+
+
+def test_the_mtf_does_not_depend_on_the_alignment(soft, tmp_path):
+    unaligned = fused_at(soft, tmp_path / "off.tif", align="off")
+    assert unaligned["registration"] is None
+    assert unaligned["method"] == fused_at(soft, tmp_path / "auto.tif")["method"]
+
+
+def test_classical_methods_keep_the_table(soft, tmp_path):
+    made = [tmp_path / f"{mtf}.tif" for mtf in ("auto", "sensor")]
+    facts = [fused_at(soft, path, method="mtf-glp", mtf=path.stem) for path in made]
+    assert [f["method"]["mtf_gains"] for f in facts] == [[0.3] * 4] * 2
+    np.testing.assert_array_equal(*map(pixels_of, made))
+
+
+def test_an_unknown_mtf_is_refused(soft, tmp_path):
+    with pytest.raises(InputError, match="unknown --mtf 'best'; there is auto, sensor, measured"):
+        fused_at(soft, tmp_path / "t.tif", mtf="best")
