@@ -48,8 +48,9 @@ MEASURABLE = 0.1
 DOUBTFUL, WRONG = 0.8, 0.4
 """R2 of the low-passed PAN by the bands below which they may, and surely do not, show the same in the same place."""
 
-OPTICS = 0.6
-"""Departure of -log(gain) from the table beyond which it counts less and less as one of the optics."""
+OPTICS, CRISPER = 0.6, 0.2
+"""Departure of -log(gain) from the table beyond which it counts less and less as one of the optics, and up to which it
+does not if the MS is the crisper: so much comes of bands that are crisper than their PAN."""
 
 _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.6, 3.35, 12)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
@@ -88,14 +89,19 @@ Point = tuple[float, float]
 def optical(gains: Sequence[float], table: Sequence[float]) -> tuple[float, ...]:
     """The part of measured MTF gains that optics explain, from the sensor's `table`; empty for none measured.
 
-    A kernel a little wider or narrower than the table's counts as measured; the further off it is, the less: products
-    that were resampled or sharpened on the ground are so at every scale, and by Wald's protocol their fused bands, too.
+    A kernel a little wider than the table's counts as measured; the further off it is, the less: products that were
+    resampled or sharpened on the ground are so at every scale, and by Wald's protocol their fused bands, too. A kernel
+    that is but a little narrower does not count: that is how bands look that are crisper than their PAN, which are the
+    last to be given less of it.
     """
     if not gains:
         return ()
     usual = -np.log(table)
-    departure = float(np.mean(-np.log(gains) - usual))
-    factor = 1 + departure * math.exp(-0.5 * (departure / OPTICS) ** 2) / float(usual.mean())
+    softer = float(np.mean(-np.log(gains) - usual))
+    part = math.exp(-0.5 * (softer / OPTICS) ** 2)
+    if softer < 0:
+        part *= 1 - math.exp(-((softer / CRISPER) ** 2))
+    factor = 1 + part * softer / float(usual.mean())
     return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 

@@ -7,7 +7,7 @@ that the tailor was not trained on, and a step length chosen there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 
@@ -23,29 +23,22 @@ from .physics import Separable, gaussian_matrix
 class FeatureTailor(nn.Module):
     """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network.
 
-    Where the features of every band are batch entries of their own, each band has its own gain and shift of the hidden
-    channels, so that the bands of a scene can be corrected apart.
+    Where the features of every band are batch entries of their own, all bands share it.
     """
 
     halo = 2
     """Pixels of the feature maps on each side that one output value depends on."""
 
-    def __init__(self, features: int, bands: int = 1) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
-        self.gain = nn.Parameter(torch.ones(bands, features, 1, 1))
-        self.shift = nn.Parameter(torch.zeros(bands, features, 1, 1))
         self.second = nn.Conv2d(features, features, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = self.first(features)
-        if len(self.gain) > 1:
-            each = hidden.unflatten(0, (-1, len(self.gain)))
-            hidden = torch.addcmul(self.shift.to(hidden.dtype), each, self.gain.to(hidden.dtype)).flatten(0, 1)
-        return features + self.second(torch.relu(hidden))
+        return features + self.second(torch.relu_(self.first(features)))
 
 
 GUARD = 2.0
@@ -298,7 +291,7 @@ def _adapt(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tailor = FeatureTailor(backbone.features, 1 if backbone.bands else len(stats.mean))
+        tailor = FeatureTailor(backbone.features)
     tailor = channels_last(tailor.to(device))
     optimiser = _Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
@@ -363,11 +356,9 @@ class _Adam:
     def step(self, loss: Tensor, rate: float, decays: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         self.steps += 1
         one, two = (1 - decay**self.steps for decay in decays)
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-                if g is None:  # gain and shift of a network whose bands are not entries of their own
-                    continue
                 m.lerp_(g, 1 - decays[0])
                 v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
                 p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)

@@ -44,7 +44,7 @@ def adapted(scene: Scene, backbone: Backbone, settings: Settings = QUICK, seed: 
 
 def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Backbone) -> None:
     stats = fuse.sample(scene, None, 0, CPU).stats
-    fresh = FeatureTailor(backbone.features, 1 if backbone.bands else scene.bands)
+    fresh = FeatureTailor(backbone.features)
     results = []
     for tailored in (None, fresh):
         fuser = fuse.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
@@ -177,17 +177,6 @@ def test_the_training_takes_one_thread_and_gives_the_others_back(scene: Scene, b
         assert set(seen) == {1} and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-def test_bands_are_corrected_apart_where_they_are_entries_of_their_own() -> None:
-    torch.manual_seed(0)
-    tailor, features = FeatureTailor(8, bands=3), torch.randn(2 * 3, 8, 6, 6)
-    torch.nn.init.normal_(tailor.second.weight)
-    before = tailor(features)
-    with torch.no_grad():
-        tailor.gain[1], tailor.shift[1] = 2.0, 0.5
-    changed = (tailor(features) != before).flatten(1).any(1)
-    assert changed.tolist() == [False, True, False] * 2
 
 
 def test_the_quality_index_of_tiles_is_that_of_the_metrics() -> None:
