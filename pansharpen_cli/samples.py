@@ -213,10 +213,13 @@ class Sampler:
         offsets = rng.uniform(0, size - side * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
         shift = rng.normal(0, MS_OFF, 2)
         axes = (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
-        # products sharpened on the ground have a far higher gain than their optics, and alias: hence the wide range
-        assumed = float(np.clip(rng.normal(0.3, 0.04), 0.2, 0.4))
-        middle = assumed if rng.random() < 0.5 else rng.uniform(0.2, 0.55)
-        gains = np.clip(middle + rng.normal(0, 0.02, len(truth)), 0.15, 0.6)
+        # optics lie about 0.3, products that were resampled or sharpened on the ground anywhere; the gain is measured
+        # on the scene to a tenth or so (register.py), and where it cannot be, the sensors' table stands in
+        optics = rng.random() < 0.6
+        middle = np.clip(rng.normal(0.3, 0.05), 0.2, 0.42) if optics else np.exp(rng.uniform(np.log(0.05), np.log(0.5)))
+        measured = float(np.clip(middle * np.exp(rng.normal(0, 0.1)), 0.05, 0.5))
+        assumed = measured if rng.random() < 0.85 or middle < 0.15 else 0.3
+        gains = np.clip(middle * np.exp(rng.normal(0, 0.06, len(truth))), 0.04, 0.6)
         ms = np.stack(
             [
                 degrade_matrix(Axis(ratio, axes[0].offset + shift[0]), ms_span[0], span[0], g)
