@@ -273,7 +273,7 @@ def evaluate(
         if reference is not None:
             facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata)
         elif wald:
-            options = job.Options(adapt=adapt.value, device=device, align=align.value)
+            options = job.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
             pair = job.Pair(pan or "", ms or (), open_options)
             facts = job.evaluate_wald(pair, names, options, peak, output, progress)

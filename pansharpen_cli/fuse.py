@@ -54,7 +54,8 @@ ADAPT = {
 
 LOSSES: dict[str, dict[str, Any]] = {
     "glpnet": {
-        "spectral": 2.0,
+        "spectral": 1.3,
+        "ceiling": 0.92,
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,
@@ -640,7 +641,10 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
 
 @dataclass(frozen=True)
 class Options:
-    """How to fuse: the options of `pansharpen fuse` that change pixels."""
+    """How to fuse: the options of `pansharpen fuse` that change pixels.
+
+    `align` and `mtf` are settled where a scene is opened (`job.opened`): `fit` takes its phase and gains as they are.
+    """
 
     method: str = "glpnet"
     weights: str | None = None

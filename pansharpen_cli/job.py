@@ -175,6 +175,11 @@ class Registration:
         return [moved] if any(self.applied) else []
 
 
+def takes_measured_mtf(options: Options) -> bool:
+    """Whether MTF gains are measured for the method: for networks, unless the sensor's are asked for."""
+    return options.mtf != "sensor" and options.method in REGISTRY
+
+
 def opened(
     pair: Pair,
     options: Options,
@@ -191,10 +196,11 @@ def opened(
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
-    measured = options.mtf != "sensor" and options.method in REGISTRY
+    measured = takes_measured_mtf(options)
 
     def settle(scene: Scene, found: register.Shift) -> None:
-        scene.measured_gains = register.optical(found.gains, scene.gains) if options.mtf == "auto" else found.gains
+        scene.measured_gains = found.gains
+        scene.fitted_gains = register.optical(found.gains, scene.gains) if options.mtf == "auto" else found.gains
 
     given = dict(pair.open_options)
     parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
@@ -668,8 +674,9 @@ def _report(
             "weights": fit.card.path.name if fit.card else None,
             "weights_sha256": fit.card.sha256 if fit.card else None,
             "scale": fit.stats.scale if fit.stats else None,
-            "mtf": "measured" if fit.card and scene.measured_gains else "sensor",
-            "mtf_gains": list(scene.effective_gains if fit.card else scene.gains),
+            "mtf": options.mtf if scene.fitted_gains else "sensor",
+            "mtf_gains": list(scene.effective_gains),
+            "mtf_measured": list(scene.measured_gains),
             "device": fit.device,
             "precision": fit.precision,
             "tile_size": options.tile_size,

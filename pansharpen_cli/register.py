@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from . import physics, tailor
@@ -52,7 +51,7 @@ OPTICS, CRISPER = 0.6, 0.2
 """Departure of -log(gain) from the table beyond which it counts less and less as one of the optics, and up to which it
 does not if the MS is the crisper: so much comes of bands that are crisper than their PAN."""
 
-_SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.6, 3.35, 12)
+_SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
 
 _ROUNDS, _SWEEPS = 6, 6
@@ -395,7 +394,7 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
-        _gains(axes, blocks, frequencies, found, scene.gains),
+        _gains(axes, blocks, frequencies, found, scene.gains) if varies < VARIES else (),
     )
 
 
@@ -404,10 +403,14 @@ def _gains(
 ) -> tuple[float, ...]:
     """MTF gains of the bands: those of the `table`, their kernels all wider or narrower by the factor that fits best.
 
-    It is that of the MTF through which the best weighted sum of the bands explains most of PAN.
+    It is that of the MTF through which the best weighted sum of the bands explains most of PAN. Empty where they
+    explain little of it, or the best lies at an end of what is tried.
     """
-    counts = [len(b.corners) for b in blocks]
-    blocks, trust = blocks[:_SOFT_BLOCKS], torch.cat(found.trust.split(counts)[:_SOFT_BLOCKS])
+    from scipy.interpolate import CubicSpline  # a third of a second to import, for whatever is fused
+
+    trusts = found.trust.split([len(b.corners) for b in blocks])
+    best = sorted(range(len(blocks)), key=lambda i: -float(trusts[i].sum()))[:_SOFT_BLOCKS]
+    blocks, trust = [blocks[i] for i in best], torch.cat([trusts[i] for i in best])
     ms, at = torch.cat([b.ms for b in blocks]), (float(found.shift[0]), float(found.shift[1]))
     here, r2 = torch.zeros(1, dtype=torch.float64), []
     for softness in _SOFTNESS:
@@ -418,9 +421,12 @@ def _gains(
         r2.append(float(_explained(energy, products, frequencies.at(cross, here, here))))
     if not max(r2) >= DOUBTFUL:
         return ()
-    tried = np.linspace(_SOFTNESS[0], _SOFTNESS[-1], 500)
+    tried = np.linspace(_SOFTNESS[0], _SOFTNESS[-1], 600)
+    at_best = int(np.argmax(CubicSpline(_SOFTNESS, r2)(tried)))
+    if at_best in (0, len(tried) - 1):
+        return ()
     usual = -np.log(table)
-    factor = tried[np.argmax(CubicSpline(_SOFTNESS, r2)(tried))] / usual.mean()
+    factor = tried[at_best] / usual.mean()
     return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 

@@ -287,8 +287,8 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
             text += "; bands off by " + " ".join(f"{v:.2f}" if _known(v) else "-" for v in offsets)
         rows.append(("shift", f"{text}; fuse: {shift['action']}"))
     if facts["mtf"]:
-        table, measured = (_gain_list(facts["mtf"][k]) for k in ("table", "measured"))
-        rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}"))
+        table, measured, gains = (_gain_list(facts["mtf"][k]) for k in ("table", "measured", "gains"))
+        rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}; fuse: {gains}"))
     return rows
 
 
@@ -400,7 +400,7 @@ def _registration(found: Mapping | None) -> str:
 
 def _gains(method: Mapping) -> str:
     """The MTF gains at Nyquist that were fused with."""
-    source = "measured" if method["mtf"] == "measured" else "of the sensor"
+    source = "the sensor's" if method["mtf"] == "sensor" else f"measured {_gain_list(method['mtf_measured'])}"
     return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
 
 

@@ -241,7 +241,7 @@ class Scene:
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
     `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
-    `measured_gains`: those that the scene shows, if they were measured.
+    `measured_gains`: those that the scene shows, and `fitted_gains`: what networks take of them, if they were measured.
     """
 
     pan: Source
@@ -261,6 +261,7 @@ class Scene:
     warnings: list[str]
     warped: bool = False
     measured_gains: tuple[float, ...] = ()
+    fitted_gains: tuple[float, ...] = ()
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -284,8 +285,8 @@ class Scene:
 
     @property
     def effective_gains(self) -> tuple[float, ...]:
-        """MTF gains that networks fuse with: as measured, else the sensor's."""
-        return self.measured_gains or self.gains
+        """MTF gains that networks fuse with: of what was measured, else the sensor's."""
+        return self.fitted_gains or self.gains
 
     @property
     def paths(self) -> list[str]:

@@ -207,6 +207,32 @@ def test_bands_keep_the_relation_of_their_gains(tmp_path):
         assert register.measure(scene).gains == pytest.approx(softer, rel=0.08)
 
 
+def test_the_mtf_is_measured_where_the_scene_shows_something(tmp_path):
+    """Of nine blocks the first rows are flat."""
+    pan, ms, _ = written(tmp_path, rows=1100, cols=1100, gains=0.2)
+    flat = [edited(p, tmp_path / f"flat-{p.name}", lambda x: flattened(x)) for p in (pan, ms)]
+    assert measured(*flat).gains == pytest.approx((0.2,) * 4, rel=0.12)
+
+
+def flattened(pixels: np.ndarray) -> np.ndarray:
+    """The upper half as a flat sea with a little noise."""
+    pixels, rows = pixels.copy(), pixels.shape[1] // 2
+    pixels[:, :rows] = 200 + np.random.default_rng(0).integers(0, 3, pixels[:, :rows].shape)
+    return pixels
+
+
+@pytest.mark.parametrize("gain", [0.7, 0.95])
+def test_a_crisp_ms_is_not_called_less_crisp(tmp_path, gain):
+    found = measured(*written(tmp_path, gains=gain)[:2])
+    assert found.gains == () or found.gains == pytest.approx((gain,) * 4, rel=0.12)
+    assert gain < 0.9 or found.gains == ()
+
+
+def test_no_mtf_is_measured_where_the_shift_varies(pair, monkeypatch):
+    monkeypatch.setattr(register, "_plane", lambda places, shifts, weights: (shifts, 1.5))
+    assert measured(*pair).gains == ()
+
+
 def test_no_mtf_is_invented(tmp_path):
     pan, ms, _ = written(tmp_path)
     other = edited(ms, tmp_path / "noise.tif", noise(3))
@@ -477,10 +503,11 @@ def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
     assert facts["sensor"]["method"]["mtf"] == "sensor" and facts["sensor"]["method"]["mtf_gains"] == [0.3] * 4
     for mtf in ("auto", "measured"):
         method, tags = facts[mtf]["method"], tags_of(made[mtf])
-        assert method["mtf"] == tags["MTF"] == "measured" and method["mtf_gains"] == pytest.approx([0.2] * 4, abs=0.03)
+        assert method["mtf"] == tags["MTF"] == mtf and method["mtf_gains"] == pytest.approx([0.2] * 4, abs=0.03)
         assert [float(v) for v in tags["MTF_GAINS"].split()] == method["mtf_gains"]
     raw = list(facts["auto"]["registration"]["gains"])
     assert facts["measured"]["method"]["mtf_gains"] == raw != facts["auto"]["method"]["mtf_gains"]
+    assert facts["auto"]["method"]["mtf_measured"] == raw and facts["sensor"]["method"]["mtf_measured"] == []
     with rasterio.open(soft / "truth.tif") as dataset:
         truth = dataset.read()[:, 16:-16, 16:-16].astype(float)
     error = {
