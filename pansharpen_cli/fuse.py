@@ -55,7 +55,7 @@ ADAPT = {
 LOSSES: dict[str, dict[str, Any]] = {
     "glpnet": {
         "spectral": 1.3,
-        "ceiling": 0.92,
+        "ceiling": 0.9,
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,

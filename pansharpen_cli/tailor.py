@@ -48,7 +48,11 @@ JUDGED = 4
 """Epochs between judgements."""
 
 SHORTER = (0.6,)
-"""Parts of the trained correction that are tried in the end beside the whole; the best on held-out tiles is kept."""
+"""Parts of the trained correction that are tried in the end beside the whole."""
+
+WORTH = 0.8
+"""The least of them is kept that brings so much of what the best does on held-out tiles: a few tiles judge, and what is
+not needed does harm where they do not see it."""
 
 
 @dataclass(frozen=True)
@@ -334,7 +338,8 @@ def _adapt(
         tailor.load_state_dict(_shortened(best_state, step))
         figures = problem.judge(tailor, cache, apart)
         judged.append((problem.score(figures, before), step, figures))
-    _, step, after = min(judged, key=lambda j: j[:2])
+    enough = judged[0][0] - WORTH * (judged[0][0] - min(score for score, *_ in judged))
+    _, step, after = min((j for j in judged if j[0] <= enough), key=lambda j: j[1])
     tailor.load_state_dict(_shortened(best_state, step))
     kept = step > 0
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"

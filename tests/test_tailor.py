@@ -80,6 +80,13 @@ def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone
     assert "no better" in outcome.reason
 
 
+@pytest.mark.parametrize(("worth", "shorter"), [(0.01, True), (0.999, False)])
+def test_the_shorter_step_is_kept_if_it_brings_enough(scene: Scene, monkeypatch, worth: float, shorter: bool) -> None:
+    monkeypatch.setattr(tailor, "WORTH", worth)
+    _, _, outcome = adapted(scene, models.create("fusionnet", {"bands": scene.bands}))
+    assert outcome.kept and outcome.step == (tailor.SHORTER[0] if shorter else 1.0)
+
+
 def test_its_steps_are_those_of_adam() -> None:
     start = torch.randn(7, generator=torch.Generator().manual_seed(1))
     mine, theirs = (start.clone().requires_grad_() for _ in range(2))
