@@ -406,8 +406,6 @@ def _gains(
     It is that of the MTF through which the best weighted sum of the bands explains most of PAN. Empty where they
     explain little of it, or the best lies at an end of what is tried.
     """
-    from scipy.interpolate import CubicSpline  # a third of a second to import, for whatever is fused
-
     trusts = found.trust.split([len(b.corners) for b in blocks])
     best = sorted(range(len(blocks)), key=lambda i: -float(trusts[i].sum()))[:_SOFT_BLOCKS]
     blocks, trust = [blocks[i] for i in best], torch.cat([trusts[i] for i in best])
@@ -421,12 +419,14 @@ def _gains(
         r2.append(float(_explained(energy, products, frequencies.at(cross, here, here))))
     if not max(r2) >= DOUBTFUL:
         return ()
-    tried = np.linspace(_SOFTNESS[0], _SOFTNESS[-1], 600)
-    at_best = int(np.argmax(CubicSpline(_SOFTNESS, r2)(tried)))
-    if at_best in (0, len(tried) - 1):
+    top = int(np.argmax(r2))
+    if top in (0, len(r2) - 1):
         return ()
+    near = slice(max(0, top - 2), top + 3)  # a quartic through five of them
+    tried = np.linspace(_SOFTNESS[top - 1], _SOFTNESS[top + 1], 400) - _SOFTNESS[top]
+    curve = np.polyfit(_SOFTNESS[near] - _SOFTNESS[top], r2[near], min(4, len(r2[near]) - 1))
     usual = -np.log(table)
-    factor = tried[at_best] / usual.mean()
+    factor = (_SOFTNESS[top] + tried[np.argmax(np.polyval(curve, tried))]) / usual.mean()
     return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 
