@@ -339,7 +339,8 @@ def _adapt(
         figures = problem.judge(tailor, cache, apart)
         judged.append((problem.score(figures, before), step, figures))
     enough = judged[0][0] - WORTH * (judged[0][0] - min(score for score, *_ in judged))
-    _, step, after = min((j for j in judged if j[0] <= enough), key=lambda j: j[1])
+    good = [j for j in judged if j[0] <= enough] or judged[:1]  # none where losses are no numbers
+    _, step, after = min(good, key=lambda j: j[1])
     tailor.load_state_dict(_shortened(best_state, step))
     kept = step > 0
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"

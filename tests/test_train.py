@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -270,7 +269,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
     def interrupted(state, *rest):
         value = step(state, *rest)
         if state.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this very thread
         return value
 
     monkeypatch.setattr(train, "_step", interrupted)
