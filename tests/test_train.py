@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,6 +263,15 @@ def test_it_learns_and_fuse_takes_the_weights(run, training, scenes: Path, tmp_p
     assert ended.code == 0, ended.err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as at a terminal: a shell has it ignored for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes, tmp_path, monkeypatch) -> None:
     assert training(scenes, "--steps", 6, output="whole.safetensors").code == 0
     step = train._step
@@ -269,7 +279,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
     def interrupted(state, *rest):
         value = step(state, *rest)
         if state.step == 3:
-            signal.raise_signal(signal.SIGINT)  # to this very thread
+            signal.raise_signal(signal.SIGINT)
         return value
 
     monkeypatch.setattr(train, "_step", interrupted)
