@@ -210,7 +210,7 @@ def test_bands_keep_the_relation_of_their_gains(tmp_path):
 def test_the_mtf_is_measured_where_the_scene_shows_something(tmp_path):
     """Of nine blocks the first rows are flat."""
     pan, ms, _ = written(tmp_path, rows=1100, cols=1100, gains=0.2)
-    flat = [edited(p, tmp_path / f"flat-{p.name}", lambda x: flattened(x)) for p in (pan, ms)]
+    flat = [edited(p, tmp_path / f"flat-{p.name}", flattened) for p in (pan, ms)]
     assert measured(*flat).gains == pytest.approx((0.2,) * 4, rel=0.12)
 
 
