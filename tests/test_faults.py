@@ -392,7 +392,8 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
     expected, whole, _ = fused_with(scene, monkeypatch)
     pixels, sizes, notes = fused_with(scene, monkeypatch, 2)
     np.testing.assert_array_equal(pixels, expected)
-    assert (sizes[0], sizes[2]) == (whole[0], whole[0]) and sizes[1] < whole[0]
+    # tiles at a border are a little smaller, and which of two comes first is chance
+    assert {sizes[0], sizes[2]} <= set(whole[:3]) and sizes[1] < min(whole[:3])
     assert notes == [
         "cpu ran out of memory: it was given smaller parts",
         "cpu ran out of memory: what was left was fused on the CPU",
