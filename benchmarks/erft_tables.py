@@ -199,8 +199,8 @@ def maker(card: Card, variant: Variant, device: str, facts: dict) -> Callable[[P
                 if fit.outcome is not None:
                     facts.update(kept=fit.outcome.kept, tiles=fit.outcome.tiles, epochs=fit.outcome.epochs)
                 if fit.outcome is not None and fit.outcome.tiles:
-                    features = fit.fuser.backbone.features
-                    facts["tailor"] = sum(p.numel() for p in FeatureTailor(features).parameters())
+                    made = FeatureTailor(fit.fuser.backbone.features, scene.bands)
+                    facts["tailor"] = sum(p.numel() for p in made.parameters())
                 with SceneWriter(out, scene) as writer:
                     writer.write(scene.window, fused, valid)
                     writer.finish()

@@ -84,7 +84,7 @@ def accumulates(network: Backbone, bands: int, tailored: bool) -> float:
     )
     inputs = Inputs(pan, expanded, low)
     stats = SceneStats.fit(inputs)
-    tailor = FeatureTailor(network.features) if tailored else torch.nn.Identity()
+    tailor = FeatureTailor(network.features, bands) if tailored else torch.nn.Identity()
     # as plain products: the counter does not know the CPU's fused attention
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         residual = network.map(tailor(network.extract(network.encode(inputs, stats))))
@@ -117,7 +117,7 @@ def cost(subject: Subject, pan: str, ms: str, bands: int, device: str, threads: 
     return found | {
         "memory": memory,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "tailor": sum(p.numel() for p in FeatureTailor(network.features).parameters()),
+        "tailor": sum(p.numel() for p in FeatureTailor(network.features, bands).parameters()),
         "accumulates": accumulates(network, bands, False),
         "tailored": accumulates(network, bands, True),
         "precision": fit.precision,

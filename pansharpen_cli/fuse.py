@@ -24,7 +24,7 @@ from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
 from .scene import Scene, TileData, plain
-from .tailor import FeatureTailor, Outcome, Settings, Tiles
+from .tailor import FeatureTailor, Outcome, Settings, Survey, Tiles
 from .tiles import Stitcher, Tile, plan_tiles
 from .weights import Card
 from .writer import SceneWriter
@@ -48,18 +48,19 @@ SMALL_PART = 64
 
 ADAPT = {
     "fast": Settings(),
-    "best": Settings(tiles=64, reduced_tiles=24, epochs=40, seconds=120.0, patience=5),
+    "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
 }
 """Schedules of --adapt; what a network wants otherwise is in `LOSSES`."""
 
 LOSSES: dict[str, dict[str, Any]] = {
     "glpnet": {
         "spectral": 1.3,
-        "ceiling": 0.9,
+        "ceiling": 0.94,
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,
-        "rate": 5e-3,
+        "similarity": 4.0,
+        "rate": 3e-3,
     },
 }
 
@@ -342,6 +343,8 @@ class NetworkFuser:
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features)).float()
         fused = self.backbone.base(inputs, self.stats) + self.backbone.spread(residual, inputs, self.stats)
+        if self.tailored is not None:
+            fused = self.tailored.inject(fused, inputs.expanded)
         return fused[0].cpu().numpy()
 
 
@@ -380,8 +383,9 @@ class Sample:
     """What one pass over sampled blocks of a scene yields."""
 
     stats: SceneStats
-    training: Tiles | None
-    held_out: Tiles | None
+    training: Tiles | None = None
+    held_out: Tiles | None = None
+    survey: Survey | None = None
 
 
 def sample_blocks(scene: Scene, seed: int) -> list[Window]:
@@ -395,7 +399,7 @@ def sample_blocks(scene: Scene, seed: int) -> list[Window]:
 def sample(
     scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = quiet
 ) -> Sample:
-    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and tiles to judge it with.
+    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on, to judge it with, and a survey.
 
     Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
     """
@@ -428,11 +432,10 @@ def sample(
             if settings:
                 # each block its share by area, and what blocks before it could not give
                 seen += area(block)
-                share = 4 / 3 * min(1.0, seen / whole)
-                due = (
-                    int(np.ceil(share * settings.tiles - 1e-9)) - sum(len(p.ms) for p in picked),
-                    int(np.ceil(share * settings.reduced_tiles - 1e-9)) - sum(len(p.target) for p in picked),
-                )
+                share = min(1.0, seen / whole)
+                wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles, settings.survey
+                has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target", "expected"))
+                due = tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
                 picked.append(_pick_tiles(scene, axes, data, inputs, due, wanted == 1, rng))
             used += 1
             if used == wanted:
@@ -441,9 +444,8 @@ def sample(
     if moments.count == 0:
         raise nothing_valid(scene)
     if settings is None:
-        return Sample(moments.stats(), None, None)
-    training, held_out = _split(picked, settings, rng, device)
-    return Sample(moments.stats(), training, held_out)
+        return Sample(moments.stats())
+    return Sample(moments.stats(), *_split(picked, settings, rng, device))
 
 
 @dataclass
@@ -456,28 +458,27 @@ class _Picked:
     blur: physics.Separable
     reduced: Inputs
     target: Tensor
+    survey: Inputs
     expected: Tensor
     energy: Tensor
     energies: Tensor
 
 
-def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, int], only: bool, rng) -> _Picked:
-    """Valid, informative tiles of a block: drawn without replacement, likelier the more PAN varies in them.
+def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
+    """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them, but for the survey.
 
-    At most so many at full and at reduced resolution; `only`: there is no other block.
+    At most so many at full and at reduced resolution and for the survey; `only`: there is no other block.
     """
     window, gains = data.window, scene.effective_gains
     tile_energy = _local_energy(inputs.pan)
-    corners = _draw(data.valid, data.pan[part_of(data.pan_window, window)], TILE, counts[0], rng)
+    corners = _draw(data.valid, TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    pan_low = _pan_seen_coarsely(axes, data)
-    parts, ms_parts, rows, cols, energy, expected = [], [], [], [], [], []
+    parts, ms_parts, rows, cols, energy = [], [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
         at = part_of(window, tile)
-        parts.append(Inputs(inputs.pan[(..., *at)], inputs.expanded[(..., *at)], inputs.pan_low[(..., *at)]))
+        parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
         energy.append(tile_energy[(..., *at)])
-        expected.append(losses.quality_index(parts[-1].expanded, pan_low[(..., *at)]))
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
         ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
         ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
@@ -498,6 +499,10 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
     reduced, target = _reduced_tiles(scene, axes, data, counts[1], only, rng)
+    cuts = [(..., slice(r, r + TILE), slice(c, c + TILE)) for r, c in _draw(data.valid, TILE, counts[2], rng)]
+    survey = concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]) if cuts else empty
+    coarse = _pan_seen_coarsely(axes, data) if cuts else inputs.pan
+    expected = [losses.quality_index(inputs.expanded[at], coarse[at]) for at in cuts]
     return _Picked(
         concatenate(parts) if parts else empty,
         torch.stack(ms) if ms else torch.empty(0),
@@ -505,6 +510,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         blur,
         reduced,
         target,
+        survey,
         torch.cat(expected) if expected else torch.empty(0),
         torch.cat(energy) if energy else torch.empty(0),
         tile_energy[0, 0][torch.from_numpy(data.valid)][::7],
@@ -536,8 +542,8 @@ def _inner_ms(axis: Axis, span: Span, margin: int) -> Span:
     return first, first + int((span[1] - span[0] - 2 * margin - 1) // axis.ratio)
 
 
-def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> list[tuple[int, int]]:
-    """Upper-left corners of `count` wholly valid tiles on a randomly shifted lattice."""
+def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Upper-left corners of `count` wholly valid tiles on a randomly shifted lattice, likelier where `pan` varies."""
     rows, cols = valid.shape
     if rows < size or cols < size:
         return []
@@ -547,7 +553,7 @@ def _draw(valid: np.ndarray, pan: np.ndarray, size: int, count: int, rng) -> lis
         for c in range(start[1], cols - size + 1, size):
             if valid[r : r + size, c : c + size].all():
                 corners.append((r, c))
-                interest.append(float(pan[r : r + size, c : c + size].std()))
+                interest.append(1.0 if pan is None else float(pan[r : r + size, c : c + size].std()))
     if len(corners) <= count:
         return corners
     chance = np.sqrt(np.array(interest) + 1e-6 * (max(interest) + 1e-9))
@@ -573,7 +579,7 @@ def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> 
     size = REDUCED_TILE
     if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
-    corners = _draw(inside, inputs.pan[0, 0].numpy(), size, count, rng)
+    corners = _draw(inside, size, count, rng, inputs.pan[0, 0].numpy())
     cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
     if not cuts:
         return inputs.map(lambda t: t[:0, :, :size, :size]), target[:0, :, :size, :size]
@@ -602,13 +608,15 @@ def covered(
     return (invalid == 0) & inside
 
 
-def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles | None, Tiles | None]:
-    """Three quarters of the drawn tiles for training and one quarter to judge with; None if there are too few."""
+def _split(
+    picked: list[_Picked], settings: Settings, rng, device: torch.device
+) -> tuple[Tiles, Tiles, Survey] | tuple[()]:
+    """Three quarters of the drawn tiles for training, one quarter to judge with, and the survey; none if too few."""
     usable = [p for p in picked if len(p.ms)]
-    reduced = [p for p in picked if len(p.target)]
+    reduced, surveyed = [p for p in picked if len(p.target)], [p for p in picked if len(p.expected)]
     least = min(LEAST_TILES, settings.tiles)
-    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3:
-        return None, None
+    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3 or not surveyed:
+        return ()
     ms_rows = min(p.ms.shape[-2] for p in usable)
     ms_cols = min(p.ms.shape[-1] for p in usable)
     inputs = concatenate([p.inputs for p in usable])
@@ -617,7 +625,7 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
     down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
     red = concatenate([p.reduced for p in reduced])
     target = torch.cat([p.target for p in reduced])
-    energy, expected = torch.cat([p.energy for p in usable]), torch.cat([p.expected for p in usable])
+    energy = torch.cat([p.energy for p in usable])
     energies = torch.cat([p.energies for p in picked])
     flat = energy <= energies.kthvalue(max(1, len(energies) // 5)).values
     order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
@@ -632,11 +640,14 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
             red.map(lambda t: t[reduced_part].to(device)),
             target[reduced_part].to(device),
             flat[part].to(device),
-            expected[part].to(device),
         )
 
     training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
-    return training, take(order[:cut], reduced_order[:reduced_cut])
+    survey = Survey(
+        concatenate([p.survey for p in surveyed]).map(lambda t: t.to(device)),
+        torch.cat([p.expected for p in surveyed]).to(device),
+    )
+    return training, take(order[:cut], reduced_order[:reduced_cut]), survey
 
 
 @dataclass(frozen=True)
@@ -766,16 +777,16 @@ def _fit_network(
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None
     if settings is not None:
-        if drawn.training is None or drawn.held_out is None:
+        if drawn.training is None or drawn.held_out is None or drawn.survey is None:
             reason = "too few valid tiles to train and judge a tailor on"
-            outcome = Outcome(False, 0.0, 0, 0, 0, 0.0, {}, {}, reason)
+            outcome = Outcome(False, 0, 0, 0, 0.0, {}, {}, reason)
         else:
             tailored, outcome = tailor.adapt(
-                backbone, stats, drawn.training, drawn.held_out, settings, seed=options.seed, precision=precision,
-                progress=lambda done, total: progress("adapting", done, total),
+                backbone, stats, drawn.training, drawn.held_out, drawn.survey, settings,
+                seed=options.seed, precision=precision, progress=lambda done, total: progress("adapting", done, total),
             )  # fmt: skip
             if not np.isfinite(outcome.before["total"]):
-                tailored, outcome = None, replace(outcome, kept=False, step=0.0, reason="the losses are not finite")
+                tailored, outcome = None, replace(outcome, kept=False, reason="the losses are not finite")
                 scene.warnings.append(f"the network is not adapted to the scene: {outcome.reason}")
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}

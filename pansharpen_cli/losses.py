@@ -79,10 +79,14 @@ def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
     return (contrast * level).mean((-2, -1))
 
 
-def similarity(fused: Tensor, pan: Tensor, expected: Tensor) -> Tensor:
-    """How far each band's quality index with PAN is from `expected` (tiles, bands), that of the expanded band with the
-    low-passed PAN: the relation of band and PAN is kept across scales (D_s of QNR, Alparone et al., PE&RS 2008)."""
-    return (quality_index(fused, pan.expand_as(fused)) - expected).mean(0).abs().mean()
+def similarity(index: Tensor, before: Tensor, gap: Tensor) -> Tensor:
+    """How far the relation of each band with PAN is from that at the scale of the MS (D_s of QNR, Alparone et al.,
+    PE&RS 2008), of tiles whose quality index with PAN (tiles, bands) was `before` when it lay `gap` (bands) too high.
+
+    A tile says how much the index changed; what is missing is known from the whole scene, and asked of every tile
+    alike: a few tiles that are changed much cost more than they bring.
+    """
+    return (gap + index - before).abs().mean()
 
 
 def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:

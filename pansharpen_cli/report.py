@@ -827,7 +827,6 @@ def _adaptation_view(adaptation: Mapping) -> dict | None:
             if any(_known(h.get(t)) for h in history)
         ],
         "kept": adaptation["kept"],
-        "step": adaptation.get("step"),
     }
 
 

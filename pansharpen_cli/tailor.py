@@ -1,7 +1,7 @@
 """ERFT: a Feature Tailor between the frozen halves of a network, trained on tiles of the scene itself.
 
-arXiv 2508.07369, algorithm 1, with a fourth loss term (the scene's own reduced-resolution pair), a judgement on tiles
-that the tailor was not trained on, and a step length chosen there.
+arXiv 2508.07369, algorithm 1, with an injection gain for each band, more loss terms (the scene's own reduced-resolution
+pair, the relation with PAN across scales, calm flat areas) and a judgement on tiles that the tailor was not trained on.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from .physics import Separable, gaussian_matrix
 class FeatureTailor(nn.Module):
     """Z* = Z + G(Z) (eq. 5); G = conv3x3, ReLU, conv3x3 and starts at zero, so that step 0 is the frozen network.
 
-    Where the features of every band are batch entries of their own, all bands share it.
+    Where the features of every band are batch entries of their own, all bands share it. What distinguishes them is
+    `gain`, one figure per band: the fused detail F - E of a band is multiplied by 1 + PACE * gain.
     """
 
     halo = 2
     """Pixels of the feature maps on each side that one output value depends on."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, bands: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
         self.second = nn.Conv2d(features, features, 3, padding=1)
+        self.gain = nn.Parameter(torch.zeros(bands))
         nn.init.zeros_(self.second.weight)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
@@ -40,6 +42,13 @@ class FeatureTailor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(torch.relu_(self.first(features)))
 
+    def inject(self, fused: Tensor, expanded: Tensor) -> Tensor:
+        """Fused tiles (n, bands, rows, cols) with the bands' own gains; `expanded` is the up-sampled MS."""
+        return fused + (PACE * self.gain)[:, None, None] * (fused - expanded)
+
+
+PACE = 4.0
+"""How much faster gains are trained than weights: a step of Adam is as long as the rate, whatever it moves."""
 
 GUARD = 2.0
 """Weight of a relative loss at reduced resolution when tailors are judged."""
@@ -47,12 +56,9 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
-SHORTER = (0.6,)
-"""Parts of the trained correction that are tried in the end beside the whole."""
-
-WORTH = 0.8
-"""The least of them is kept that brings so much of what the best does on held-out tiles: a few tiles judge, and what is
-not needed does harm where they do not see it."""
+GAP = 0.05
+"""The most that is asked for of a band's quality index with PAN: the true bands' own changes by as much and more from
+one scale to the next, and what a network does wrong is less."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ class Settings:
     """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
 
     `similarity` weighs how far the relation of each band with PAN (universal quality index) is from that at the scale
-    of the MS; `excess` how far the flat-area activity lies above `ceiling` times that of MTF-GLP-FS on the same tiles:
-    the spectral term follows the ringing of the interpolated MS into places where PAN shows nothing.
+    of the MS, in the whole scene, of which `survey` tiles tell; `excess` how far the flat-area activity lies above
+    `ceiling` times that of MTF-GLP-FS on the same tiles: the spectral term follows the ringing of the interpolated MS
+    into places where PAN shows nothing.
     """
 
     spectral: float = 1.0
@@ -72,7 +79,8 @@ class Settings:
     excess: float = 1.0
     ceiling: float = 0.95
     tiles: int = 16
-    reduced_tiles: int = 8
+    reduced_tiles: int = 16
+    survey: int = 64
     epochs: int = 25
     batch: int = 4
     rate: float = 2.5e-3
@@ -83,8 +91,7 @@ class Settings:
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
-    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat; `similar` (tiles,
-    bands) is the quality index of the expanded bands with PAN at their resolution. All valid."""
+    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat. All valid."""
 
     inputs: Inputs
     ms: Tensor
@@ -93,23 +100,30 @@ class Tiles:
     reduced: Inputs
     target: Tensor
     flat: Tensor
-    similar: Tensor
 
     def __len__(self) -> int:
         return len(self.ms)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """Tiles drawn evenly from the scene, and the quality index of their expanded bands with PAN at the resolution of
+    the MS (tiles, bands)."""
+
+    inputs: Inputs
+    expected: Tensor
+
+
 @dataclass
 class Outcome:
-    """What adaptation did: losses on held-out tiles for the frozen (`before`) and the tailored network (`after`).
+    """What adaptation did: losses as judged for the frozen (`before`) and the tailored network (`after`).
 
-    `step` is the part of the trained correction that was kept. `history` has one entry per epoch: `epoch`, the mean of
-    each loss term and their weighted `total` over the training tiles, and `held_out`, the total on held-out tiles, in
-    epochs after which it was judged.
+    `history` has one entry per epoch: `epoch`, the mean of
+    each loss term and their weighted `total` over the training tiles, and `held_out`, the total as judged, in epochs
+    after which it was.
     """
 
     kept: bool
-    step: float
     tiles: int
     reduced_tiles: int
     epochs: int
@@ -134,6 +148,7 @@ class _Cache:
     pan_low: Tensor
     low: Tensor
     ceiling: float
+    index: Tensor
     reduced_features: Tensor
     reduced_base: Tensor
 
@@ -161,14 +176,27 @@ def threads(count: int) -> Iterator[None]:
 class _Problem:
     """The losses of a network on a scene's tiles as a function of the tailor."""
 
-    def __init__(self, backbone: Backbone, stats: SceneStats, settings: Settings, precision: torch.dtype) -> None:
+    def __init__(
+        self, backbone: Backbone, stats: SceneStats, survey: Survey, settings: Settings, precision: torch.dtype
+    ) -> None:
         self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
+        self.gap = self._gap(survey) if settings.similarity else torch.zeros_like(stats.mean)
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         encoded = self.backbone.encode(inputs, self.stats)
         with autocast(encoded.device, self.precision):
             features = self.backbone.extract(encoded)
         return features, self.backbone.base(inputs, self.stats)
+
+    @torch.no_grad()
+    def _gap(self, survey: Survey) -> Tensor:
+        """How much more like PAN the frozen network's bands are than the MS at its scale (bands)."""
+        found = []
+        for k in range(0, len(survey.expected), AT_ONCE):
+            inputs = survey.inputs.map(lambda t, k=k: t[k : k + AT_ONCE])
+            fused = self.fuse(None, *self._features(inputs), inputs)
+            found.append(losses.quality_index(fused, inputs.pan.expand_as(fused)) - survey.expected[k : k + AT_ONCE])
+        return torch.cat(found).mean(0).clamp(-GAP, GAP)
 
     def cache(self, tiles: Tiles) -> _Cache:
         # no_grad, not inference_mode: tensors made under the latter cannot enter backward
@@ -181,40 +209,51 @@ class _Problem:
             low = torch.from_numpy(gaussian_matrix(pan.shape[-1])).to(pan)
             classical = tiles.inputs.expanded + self.stats.gain[:, None, None] * (pan - tiles.inputs.pan_low)
             ceiling = float(losses.activity(classical, tiles.inputs.pan, tiles.flat, low)) * self.settings.ceiling
+            index = losses.quality_index(frozen, pan)
             return _Cache(
-                tiles, features, base, frozen, pan_low, low, max(ceiling, 1e-3), reduced_features, reduced_base
+                tiles, features, base, frozen, pan_low, low, max(ceiling, 1e-3), index, reduced_features, reduced_base
             )
 
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
         with autocast(features.device, self.precision):
             residual = self.backbone.map(features if tailor is None else tailor(features))
-        return base + self.backbone.spread(residual.float(), inputs, self.stats)
+        fused = base + self.backbone.spread(residual.float(), inputs, self.stats)
+        return fused if tailor is None else tailor.inject(fused, inputs.expanded)
 
     def terms(self, tailor: FeatureTailor | None, c: _Cache, part: Tensor, reduced_part: Tensor) -> dict[str, Tensor]:
         """The loss terms on some of the tiles (indices)."""
-        s, std = self.settings, self.stats.std
-        per = len(c.features) // len(c.base)
-        terms = {}
         inputs = c.tiles.inputs.map(lambda t: t[part])
-        fused = self.fuse(tailor, _pick(c.features, part, per), c.base[part], inputs)
-        down = _pick_operator(c.tiles.down, part)
-        terms["spectral"] = losses.spectral(fused, c.tiles.ms[part], down, std)
+        fused = self.fuse(tailor, _pick(c.features, part, len(c.base)), c.base[part], inputs)
+        terms = self._of_tiles(fused, c, part) | self._of_scene(
+            fused, inputs.pan, c.tiles.flat[part], c.index[part], c.low, c.ceiling
+        )
+        if self.settings.reduced and len(reduced_part):
+            terms["reduced"] = self._reduced(tailor, c, reduced_part)
+        return terms
+
+    def _of_tiles(self, fused: Tensor, c: _Cache, part: Tensor) -> dict[str, Tensor]:
+        s, std = self.settings, self.stats.std
+        terms = {"spectral": losses.spectral(fused, c.tiles.ms[part], _pick_operator(c.tiles.down, part), std)}
         if s.spatial:
-            terms["spatial"] = losses.spatial(fused, inputs.pan, c.pan_low[part], c.tiles.blur, std)
-        if s.similarity:
-            terms["similarity"] = losses.similarity(fused, inputs.pan, c.tiles.similar[part])
-        if s.excess:
-            activity = losses.activity(fused, inputs.pan, c.tiles.flat[part], c.low)
-            terms["excess"] = losses.excess(activity, c.ceiling)
+            terms["spatial"] = losses.spatial(fused, c.tiles.inputs.pan[part], c.pan_low[part], c.tiles.blur, std)
         if s.consistency:
             terms["consistency"] = losses.consistency(fused, c.frozen[part], std)
-        if s.reduced and len(reduced_part):
-            reduced = c.tiles.reduced.map(lambda t: t[reduced_part])
-            fused = self.fuse(
-                tailor, _pick(c.reduced_features, reduced_part, per), c.reduced_base[reduced_part], reduced
-            )
-            terms["reduced"] = losses.reduced(fused, c.tiles.target[reduced_part], std)
         return terms
+
+    def _of_scene(self, fused: Tensor, pan: Tensor, flat: Tensor, index: Tensor, low: Tensor, ceiling: float) -> dict:
+        terms = {}
+        if self.settings.similarity:
+            now = losses.quality_index(fused, pan.expand_as(fused))
+            terms["similarity"] = losses.similarity(now, index, self.gap)
+        if self.settings.excess:
+            terms["excess"] = losses.excess(losses.activity(fused, pan, flat, low), ceiling)
+        return terms
+
+    def _reduced(self, tailor: FeatureTailor | None, c: _Cache, part: Tensor) -> Tensor:
+        inputs = c.tiles.reduced.map(lambda t: t[part])
+        features = _pick(c.reduced_features, part, len(c.reduced_base))
+        fused = self.fuse(tailor, features, c.reduced_base[part], inputs)
+        return losses.reduced(fused, c.tiles.target[part], self.stats.std)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.settings, name) * value for name, value in terms.items()]).sum()
@@ -224,31 +263,35 @@ class _Problem:
         worse = after["reduced"] / max(before["reduced"], 1e-9) - 1 if "reduced" in after else 0.0
         return after["total"] + GUARD * max(worse, 0.0)
 
+    @torch.no_grad()
     def judge(self, tailor: FeatureTailor | None, training: _Cache, held_out: _Cache) -> dict[str, float]:
-        """The terms and their weighted sum on held-out tiles.
+        """The terms and their weighted sum: of tiles on held-out ones, those of the scene over all tiles.
 
-        Excess and similarity are of the scene, not of a tile: those are taken over all tiles.
+        Of the scene are excess and similarity, and the reduced pair, of which there may be a tile or two to hold out.
         """
-        with torch.no_grad():
-            n, m = len(held_out.tiles), len(held_out.tiles.target)
-            terms = self.terms(tailor, held_out, torch.arange(n), torch.arange(m))
-            if "excess" in terms or "similarity" in terms:
-                caches = (training, held_out)
-                fused = torch.cat([self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches])
-                pan, flat, similar = (
-                    torch.cat([getter(c.tiles) for c in caches])
-                    for getter in (lambda t: t.inputs.pan, lambda t: t.flat, lambda t: t.similar)
-                )
-                if "similarity" in terms:
-                    terms["similarity"] = losses.similarity(fused, pan, similar)
-                if "excess" in terms:
-                    ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
-                    terms["excess"] = losses.excess(losses.activity(fused, pan, flat, training.low), ceiling)
-            return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
+        caches = (training, held_out)
+        fused = [self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches]
+        terms = self._of_tiles(fused[1], held_out, torch.arange(len(fused[1])))
+        pan, flat, index = (
+            torch.cat([getter(c) for c in caches])
+            for getter in (lambda c: c.tiles.inputs.pan, lambda c: c.tiles.flat, lambda c: c.index)
+        )
+        ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
+        terms |= self._of_scene(torch.cat(fused), pan, flat, index, training.low, ceiling)
+        if self.settings.reduced:
+            sizes = [len(c.tiles.target) for c in caches]
+            each = [self._reduced(tailor, c, torch.arange(n)) * n for c, n in zip(caches, sizes, strict=True)]
+            terms["reduced"] = torch.stack(each).sum() / sum(sizes)
+        return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
 
 
-def _pick(features: Tensor, part: Tensor, per: int) -> Tensor:
-    """Feature maps of some tiles, where each tile has `per` of them (bands as batch entries)."""
+AT_ONCE = 8
+"""Tiles of the survey in a batch: more are no faster, since they leave the cache."""
+
+
+def _pick(features: Tensor, part: Tensor, tiles: int) -> Tensor:
+    """Feature maps of some of the tiles, where each tile may have several (bands as batch entries)."""
+    per = len(features) // tiles
     if per == 1:
         return features[part]
     return features[(part[:, None] * per + torch.arange(per)).flatten()]
@@ -265,19 +308,20 @@ def adapt(
     stats: SceneStats,
     training: Tiles,
     held_out: Tiles,
+    survey: Survey,
     settings: Settings,
     *,
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[FeatureTailor | None, Outcome]:
-    """Train a tailor on `training`, judge it on `held_out`; None if it did not help there.
+    """Train a tailor on `training`, judge it on `held_out`; None if it did not help there. `survey` is of the scene.
 
     Same inputs and seed give the same tailor. `progress(epoch, epochs)` is called after each epoch.
     """
     started = time.perf_counter()
-    problem = _Problem(backbone, stats, settings, precision)
     with threads(1):
+        problem = _Problem(backbone, stats, survey, settings, precision)
         return _adapt(problem, problem.cache(training), problem.cache(held_out), settings, started, seed, progress)
 
 
@@ -295,7 +339,7 @@ def _adapt(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tailor = FeatureTailor(backbone.features)
+        tailor = FeatureTailor(backbone.features, len(stats.mean))
     tailor = channels_last(tailor.to(device))
     optimiser = _Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
@@ -333,19 +377,11 @@ def _adapt(
         if waited >= settings.patience or out_of_time:
             break
 
-    judged = [(problem.score(before, before), 0.0, before), (best, 1.0, best_held)]
-    for step in SHORTER:
-        tailor.load_state_dict(_shortened(best_state, step))
-        figures = problem.judge(tailor, cache, apart)
-        judged.append((problem.score(figures, before), step, figures))
-    enough = judged[0][0] - WORTH * (judged[0][0] - min(score for score, *_ in judged))
-    good = [j for j in judged if j[0] <= enough] or judged[:1]  # none where losses are no numbers
-    _, step, after = min(good, key=lambda j: j[1])
-    tailor.load_state_dict(_shortened(best_state, step))
-    kept = step > 0
+    tailor.load_state_dict(best_state)
+    kept = best < problem.score(before, before)
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
-    outcome = Outcome(kept, step, n, m, epochs, seconds, before, after, reason, history)
+    outcome = Outcome(kept, n, m, epochs, seconds, before, best_held if kept else before, reason, history)
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
 
 
@@ -368,11 +404,6 @@ class _Adam:
                 m.lerp_(g, 1 - decays[0])
                 v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
                 p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)
-
-
-def _shortened(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:
-    """The tailor's weights with its correction multiplied by `step`."""
-    return {k: v * step if k.startswith("second.") else v for k, v in state.items()}
 
 
 def _chunks(order: Tensor, count: int) -> list[Tensor]:

@@ -347,7 +347,7 @@ def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = N
 @named(CROPPED)
 def test_the_same_pixels_for_any_tile_size(scene, name, config):
     network = made(name, config)
-    tailored = FeatureTailor(network.features).requires_grad_(False)
+    tailored = FeatureTailor(network.features, scene.bands).requires_grad_(False)
     torch.nn.init.normal_(tailored.second.weight, std=0.05)
     fuser = fuser_of(scene, network, tailored)
     whole, valid = fuse.fuse_array(scene, fuser, 512)
@@ -434,9 +434,9 @@ def test_a_tailor_starts_at_the_frozen_network_and_is_trained(sample, name, conf
     network = channels_last(made(name, config))
     inputs, stats = sample.training.inputs.map(lambda t: t[:1]), sample.stats
     features = network.extract(network.encode(inputs, stats))
-    assert torch.equal(network.map(FeatureTailor(network.features)(features)), network.map(features))
+    assert torch.equal(network.map(FeatureTailor(network.features, 4)(features)), network.map(features))
     frozen = {k: v.clone() for k, v in network.state_dict().items()}
-    _, outcome = tailor.adapt(network, stats, sample.training, sample.held_out, QUICK, seed=1)
+    _, outcome = tailor.adapt(network, stats, sample.training, sample.held_out, sample.survey, QUICK, seed=1)
     assert outcome.epochs == 2
     first, last = outcome.history
     assert np.isfinite(last["total"]) and first["total"] != last["total"]

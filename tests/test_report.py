@@ -99,7 +99,7 @@ def facts(name: str = "fused.tif") -> dict:
         },
         "options": {"adapt": "fast"},
         "adaptation": {
-            "mode": "fast", "kept": True, "step": 0.6, "tiles": 24, "reduced_tiles": 8, "epochs": 4, "seconds": 3.2,
+            "mode": "fast", "kept": True, "tiles": 24, "reduced_tiles": 8, "epochs": 4, "seconds": 3.2,
             "before": terms, "after": {t: v * 0.9 for t, v in terms.items()}, "reason": "better", "history": history,
         },
         "quality": copy.deepcopy(QUALITY),

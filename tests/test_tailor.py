@@ -16,7 +16,7 @@ from pansharpen_cli.scene import Scene
 from pansharpen_cli.tailor import FeatureTailor, Settings
 
 CPU = torch.device("cpu")
-QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
+QUICK = Settings(tiles=6, reduced_tiles=4, survey=6, epochs=4, batch=3)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,15 @@ def backbone(request) -> Backbone:
 
 def adapted(scene: Scene, backbone: Backbone, settings: Settings = QUICK, seed: int = 0):
     drawn = fuse.sample(scene, settings, seed, CPU)
-    assert drawn.training is not None and drawn.held_out is not None
-    return drawn, *tailor.adapt(backbone, drawn.stats, drawn.training, drawn.held_out, settings, seed=seed)
+    assert drawn.training is not None and drawn.held_out is not None and drawn.survey is not None
+    return drawn, *tailor.adapt(
+        backbone, drawn.stats, drawn.training, drawn.held_out, drawn.survey, settings, seed=seed
+    )
 
 
 def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Backbone) -> None:
     stats = fuse.sample(scene, None, 0, CPU).stats
-    fresh = FeatureTailor(backbone.features)
+    fresh = FeatureTailor(backbone.features, scene.bands)
     results = []
     for tailored in (None, fresh):
         fuser = fuse.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
@@ -80,11 +82,30 @@ def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone
     assert "no better" in outcome.reason
 
 
-@pytest.mark.parametrize(("worth", "shorter"), [(0.01, True), (0.999, False)])
-def test_the_shorter_step_is_kept_if_it_brings_enough(scene: Scene, monkeypatch, worth: float, shorter: bool) -> None:
-    monkeypatch.setattr(tailor, "WORTH", worth)
-    _, _, outcome = adapted(scene, models.create("fusionnet", {"bands": scene.bands}))
-    assert outcome.kept and outcome.step == (tailor.SHORTER[0] if shorter else 1.0)
+def test_bands_get_gains_of_their_own(scene: Scene, backbone: Backbone) -> None:
+    tailored = adapted(scene, backbone)[1]
+    assert tailored is not None and len(set(tailored.gain.tolist())) == scene.bands
+    fused, expanded = torch.randn(2, 1, scene.bands, 8, 8)
+    with torch.no_grad():
+        tailored.gain.copy_(torch.tensor([0.1, 0.0, -0.25, 0.05]))
+    detail = (tailored.inject(fused, expanded) - expanded) / (fused - expanded)
+    torch.testing.assert_close(detail[0, :, 3, 3], torch.tensor([1.4, 1.0, 0.0, 1.2]), rtol=1e-3, atol=1e-4)
+
+
+def test_a_survey_tells_of_the_scene_what_its_indices_say(scene: Scene, backbone: Backbone) -> None:
+    """The gap that similarity starts from is D_s, band by band, of the frozen network over all blocks."""
+    settings = replace(QUICK, survey=25)
+    drawn = fuse.sample(scene, settings, 0, CPU)
+    assert 16 <= len(drawn.survey.expected) <= 25
+    problem = tailor._Problem(backbone, drawn.stats, drawn.survey, settings, torch.float32)
+    fuser = fuse.NetworkFuser(scene, backbone, drawn.stats, None, CPU, torch.float32)
+    fused = torch.from_numpy(fuse.fuse_array(scene, fuser)[0])
+    data = scene.read(scene.full, *fuse.Reach(fuse.axes_of(scene), 24).windows(scene.full))
+    inputs = fuse.tile_inputs(fuse.axes_of(scene), scene.gains, data, scene.full, CPU)
+    coarse = fuse._pan_seen_coarsely(fuse.axes_of(scene), data)
+    gap = losses.quality_index(fused[None], inputs.pan.expand_as(inputs.expanded))[0]
+    gap -= losses.quality_index(inputs.expanded, coarse.expand_as(inputs.expanded))[0]
+    torch.testing.assert_close(problem.gap, gap.clamp(-tailor.GAP, tailor.GAP), rtol=0, atol=0.01)
 
 
 def test_its_steps_are_those_of_adam() -> None:
@@ -178,7 +199,7 @@ def test_the_training_takes_one_thread_and_gives_the_others_back(scene: Scene, b
     try:
         drawn = fuse.sample(scene, QUICK, 0, CPU)
         tailor.adapt(
-            backbone, drawn.stats, drawn.training, drawn.held_out, QUICK,
+            backbone, drawn.stats, drawn.training, drawn.held_out, drawn.survey, QUICK,
             progress=lambda *_: seen.append(torch.get_num_threads()),
         )  # fmt: skip
         assert set(seen) == {1} and torch.get_num_threads() == 2
@@ -204,16 +225,14 @@ def test_the_quality_index_survives_values_far_from_zero() -> None:
         assert index.abs().max() <= 1 + 1e-6
 
 
-def test_similarity_is_kept_across_scales_by_the_scene() -> None:
-    torch.manual_seed(0)
-    pan = 300 + 50 * torch.randn(4, 1, 64, 64)
-    fused = 0.5 * pan.expand(4, 3, 64, 64) + 10 * torch.randn(4, 3, 64, 64)
-    here = losses.quality_index(fused, pan.expand_as(fused))
-    assert float(losses.similarity(fused, pan, here)) == 0
-    assert float(losses.similarity(fused, pan, here + 0.1)) == pytest.approx(0.1, rel=1e-3)
-    # the scene counts, not the tile: what one tile has too much another may have too little
-    uneven = torch.tensor([0.1, -0.1, 0.1, -0.1])[:, None]
-    assert float(losses.similarity(fused, pan, here + uneven)) < 1e-6
+def test_similarity_asks_every_tile_for_what_the_scene_lacks() -> None:
+    before, gap = torch.rand(4, 3), torch.tensor([0.03, -0.02, 0.0])
+    assert float(losses.similarity(before - gap, before, gap)) < 1e-6
+    assert float(losses.similarity(before, before, gap)) == pytest.approx(0.05 / 3, rel=1e-3)
+    # one tile that changes for all of them is no answer
+    uneven = before.clone()
+    uneven[0] -= 4 * gap
+    assert float(losses.similarity(uneven, before, gap)) > 0.02
 
 
 def test_flat_area_activity_of_tiles_is_one_for_pan_itself_and_sees_ringing() -> None:

@@ -53,7 +53,7 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 def network_fuser(scene: Scene, name: str, tailored: bool) -> fuse.NetworkFuser:
     config = {"bands": scene.bands} if name == "fusionnet" else {}
     network = channels_last(make_random(models.create(name, config)))
-    tailor = make_random(FeatureTailor(network.features)) if tailored else None
+    tailor = make_random(FeatureTailor(network.features, scene.bands)) if tailored else None
     stats = fuse.sample(scene, None, 0, CPU).stats
     return fuse.NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
 
