@@ -60,7 +60,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "consistency": 0.4,
         "reduced": 3.0,
         "similarity": 4.0,
-        "rate": 3e-3,
+        "rate": 4e-3,
     },
 }
 
@@ -341,8 +341,8 @@ class NetworkFuser:
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
         with tailor.autocast(self.device, self.precision):
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
-            residual = self.backbone.map(features if self.tailored is None else self.tailored(features)).float()
-        fused = self.backbone.base(inputs, self.stats) + self.backbone.spread(residual, inputs, self.stats)
+            residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
+        fused = self.backbone.spread(residual, inputs, self.stats).add_(self.backbone.base(inputs, self.stats))
         if self.tailored is not None:
             fused = self.tailored.inject(fused, inputs.expanded)
         return fused[0].cpu().numpy()

@@ -58,7 +58,8 @@ def _window_means(length: int, window: int) -> Tensor:
 
 
 def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
-    """Mean universal quality index over windows: (tiles, bands), of images (tiles, bands, rows, cols) in DN.
+    """Mean universal quality index over windows: (tiles, bands), of images (tiles, bands, rows, cols) in DN; `b` may be
+    one band that all of `a` are compared with.
 
     Wang and Bovik, "A universal image quality index", SPL 2002; the index that D_s of HQNR compares across scales.
     """
@@ -100,9 +101,9 @@ def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:
     ratios = []
     for image in (fused, pan):
         energy = (image - low @ image @ low.T)[inner].square()
-        inside = (energy * flat).sum((0, 2, 3)) / flat.sum().clamp(min=1)
-        outside = (energy * ~flat).sum((0, 2, 3)) / (~flat).sum().clamp(min=1)
-        ratios.append((inside / outside.clamp(min=1e-12) + 1e-12).sqrt())
+        total, inside = energy.sum((0, 2, 3)), (energy * flat).sum((0, 2, 3))
+        outside = (total - inside) / (flat.numel() - flat.sum()).clamp(min=1)
+        ratios.append((inside / flat.sum().clamp(min=1) / outside.clamp(min=1e-12) + 1e-12).sqrt())
     return (ratios[0] / ratios[1].clamp(min=1e-6)).mean()
 
 

@@ -40,11 +40,11 @@ class FeatureTailor(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.second(torch.relu_(self.first(features)))
+        return self.second(torch.relu_(self.first(features))).add_(features)
 
     def inject(self, fused: Tensor, expanded: Tensor) -> Tensor:
         """Fused tiles (n, bands, rows, cols) with the bands' own gains; `expanded` is the up-sampled MS."""
-        return fused + (PACE * self.gain)[:, None, None] * (fused - expanded)
+        return torch.lerp(expanded, fused, 1 + (PACE * self.gain)[:, None, None])
 
 
 PACE = 4.0
@@ -81,7 +81,7 @@ class Settings:
     tiles: int = 16
     reduced_tiles: int = 16
     survey: int = 64
-    epochs: int = 25
+    epochs: int = 16
     batch: int = 4
     rate: float = 2.5e-3
     seconds: float = 60.0
@@ -103,6 +103,18 @@ class Tiles:
 
     def __len__(self) -> int:
         return len(self.ms)
+
+    def part(self, full: Tensor, reduced: Tensor) -> Tiles:
+        """Some of the tiles (indices), those at full and those at reduced resolution."""
+        return Tiles(
+            self.inputs.map(lambda t: t.index_select(0, full)),
+            self.ms[full],
+            Separable(self.down.rows[full], self.down.cols[full]),
+            self.blur,
+            self.reduced.map(lambda t: t.index_select(0, reduced)),
+            self.target[reduced],
+            self.flat[full],
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,29 @@ class _Cache:
     reduced_features: Tensor
     reduced_base: Tensor
 
+    def part(self, full: Tensor, reduced: Tensor) -> _Cache:
+        """What is kept of some of the tiles (indices), those at full and those at reduced resolution."""
+        return _Cache(
+            self.tiles.part(full, reduced),
+            _of(self.features, full, len(self.base)),
+            self.base.index_select(0, full),
+            self.frozen.index_select(0, full),
+            self.pan_low[full] if len(self.pan_low) else self.pan_low,
+            self.low,
+            self.ceiling,
+            self.index[full],
+            _of(self.reduced_features, reduced, len(self.reduced_base)),
+            self.reduced_base.index_select(0, reduced),
+        )
+
+
+def _of(features: Tensor, part: Tensor, tiles: int) -> Tensor:
+    """Feature maps of some of the tiles, of which each has one or several: of its bands."""
+    if not tiles or len(features) == tiles:
+        return features[part]
+    per = len(features) // tiles
+    return features.index_select(0, (part[:, None] * per + torch.arange(per, device=part.device)).flatten())
+
 
 def autocast(device: torch.device, precision: torch.dtype):
     """The context in which convolutions run in `precision`."""
@@ -195,7 +230,7 @@ class _Problem:
         for k in range(0, len(survey.expected), AT_ONCE):
             inputs = survey.inputs.map(lambda t, k=k: t[k : k + AT_ONCE])
             fused = self.fuse(None, *self._features(inputs), inputs)
-            found.append(losses.quality_index(fused, inputs.pan.expand_as(fused)) - survey.expected[k : k + AT_ONCE])
+            found.append(losses.quality_index(fused, inputs.pan) - survey.expected[k : k + AT_ONCE])
         return torch.cat(found).mean(0).clamp(-GAP, GAP)
 
     def cache(self, tiles: Tiles) -> _Cache:
@@ -205,11 +240,11 @@ class _Problem:
             frozen = self.fuse(None, features, base, tiles.inputs)
             reduced_features, reduced_base = self._features(tiles.reduced)
             pan = tiles.inputs.pan.expand_as(base)
-            pan_low = tiles.blur(pan)
+            pan_low = tiles.blur(pan) if self.settings.spatial else pan[:0]
             low = torch.from_numpy(gaussian_matrix(pan.shape[-1])).to(pan)
             classical = tiles.inputs.expanded + self.stats.gain[:, None, None] * (pan - tiles.inputs.pan_low)
             ceiling = float(losses.activity(classical, tiles.inputs.pan, tiles.flat, low)) * self.settings.ceiling
-            index = losses.quality_index(frozen, pan)
+            index = losses.quality_index(frozen, tiles.inputs.pan)
             return _Cache(
                 tiles, features, base, frozen, pan_low, low, max(ceiling, 1e-3), index, reduced_features, reduced_base
             )
@@ -217,43 +252,38 @@ class _Problem:
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
         with autocast(features.device, self.precision):
             residual = self.backbone.map(features if tailor is None else tailor(features))
-        fused = base + self.backbone.spread(residual.float(), inputs, self.stats)
+        fused = self.backbone.spread(residual, inputs, self.stats).add_(base)
         return fused if tailor is None else tailor.inject(fused, inputs.expanded)
 
-    def terms(self, tailor: FeatureTailor | None, c: _Cache, part: Tensor, reduced_part: Tensor) -> dict[str, Tensor]:
-        """The loss terms on some of the tiles (indices)."""
-        inputs = c.tiles.inputs.map(lambda t: t[part])
-        fused = self.fuse(tailor, _pick(c.features, part, len(c.base)), c.base[part], inputs)
-        terms = self._of_tiles(fused, c, part) | self._of_scene(
-            fused, inputs.pan, c.tiles.flat[part], c.index[part], c.low, c.ceiling
+    def terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+        fused = self.fuse(tailor, c.features, c.base, c.tiles.inputs)
+        terms = self._of_tiles(fused, c) | self._of_scene(
+            fused, c.tiles.inputs.pan, c.tiles.flat, c.index, c.low, c.ceiling
         )
-        if self.settings.reduced and len(reduced_part):
-            terms["reduced"] = self._reduced(tailor, c, reduced_part)
-        return terms
+        return terms | self._reduced(tailor, c)
 
-    def _of_tiles(self, fused: Tensor, c: _Cache, part: Tensor) -> dict[str, Tensor]:
+    def _of_tiles(self, fused: Tensor, c: _Cache) -> dict[str, Tensor]:
         s, std = self.settings, self.stats.std
-        terms = {"spectral": losses.spectral(fused, c.tiles.ms[part], _pick_operator(c.tiles.down, part), std)}
+        terms = {"spectral": losses.spectral(fused, c.tiles.ms, c.tiles.down, std)}
         if s.spatial:
-            terms["spatial"] = losses.spatial(fused, c.tiles.inputs.pan[part], c.pan_low[part], c.tiles.blur, std)
+            terms["spatial"] = losses.spatial(fused, c.tiles.inputs.pan, c.pan_low, c.tiles.blur, std)
         if s.consistency:
-            terms["consistency"] = losses.consistency(fused, c.frozen[part], std)
+            terms["consistency"] = losses.consistency(fused, c.frozen, std)
         return terms
 
     def _of_scene(self, fused: Tensor, pan: Tensor, flat: Tensor, index: Tensor, low: Tensor, ceiling: float) -> dict:
         terms = {}
         if self.settings.similarity:
-            now = losses.quality_index(fused, pan.expand_as(fused))
-            terms["similarity"] = losses.similarity(now, index, self.gap)
+            terms["similarity"] = losses.similarity(losses.quality_index(fused, pan), index, self.gap)
         if self.settings.excess:
             terms["excess"] = losses.excess(losses.activity(fused, pan, flat, low), ceiling)
         return terms
 
-    def _reduced(self, tailor: FeatureTailor | None, c: _Cache, part: Tensor) -> Tensor:
-        inputs = c.tiles.reduced.map(lambda t: t[part])
-        features = _pick(c.reduced_features, part, len(c.reduced_base))
-        fused = self.fuse(tailor, features, c.reduced_base[part], inputs)
-        return losses.reduced(fused, c.tiles.target[part], self.stats.std)
+    def _reduced(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+        if not self.settings.reduced or not len(c.tiles.target):
+            return {}
+        fused = self.fuse(tailor, c.reduced_features, c.reduced_base, c.tiles.reduced)
+        return {"reduced": losses.reduced(fused, c.tiles.target, self.stats.std)}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.settings, name) * value for name, value in terms.items()]).sum()
@@ -271,36 +301,21 @@ class _Problem:
         """
         caches = (training, held_out)
         fused = [self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches]
-        terms = self._of_tiles(fused[1], held_out, torch.arange(len(fused[1])))
+        terms = self._of_tiles(fused[1], held_out)
         pan, flat, index = (
             torch.cat([getter(c) for c in caches])
             for getter in (lambda c: c.tiles.inputs.pan, lambda c: c.tiles.flat, lambda c: c.index)
         )
         ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
         terms |= self._of_scene(torch.cat(fused), pan, flat, index, training.low, ceiling)
-        if self.settings.reduced:
-            sizes = [len(c.tiles.target) for c in caches]
-            each = [self._reduced(tailor, c, torch.arange(n)) * n for c, n in zip(caches, sizes, strict=True)]
-            terms["reduced"] = torch.stack(each).sum() / sum(sizes)
+        each = [(len(c.tiles.target), self._reduced(tailor, c).get("reduced")) for c in caches]
+        if known := [n * value for n, value in each if value is not None]:
+            terms["reduced"] = torch.stack(known).sum() / sum(n for n, _ in each)
         return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
 
 
 AT_ONCE = 8
 """Tiles of the survey in a batch: more are no faster, since they leave the cache."""
-
-
-def _pick(features: Tensor, part: Tensor, tiles: int) -> Tensor:
-    """Feature maps of some of the tiles, where each tile may have several (bands as batch entries)."""
-    per = len(features) // tiles
-    if per == 1:
-        return features[part]
-    return features[(part[:, None] * per + torch.arange(per)).flatten()]
-
-
-def _pick_operator(operator: Separable, part: Tensor) -> Separable:
-    if operator.rows.ndim < 4:
-        return operator
-    return Separable(operator.rows[part], operator.cols[part])
 
 
 def adapt(
@@ -353,10 +368,10 @@ def _adapt(
     history: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
         rate = settings.rate * (1 - epoch / settings.epochs) ** 0.5
-        order, reduced_order = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
         seen = []
-        for part, reduced_part in zip(order.chunk(steps), _chunks(reduced_order, steps), strict=False):
-            terms = problem.terms(tailor, cache, part, reduced_part)
+        order, pairs = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
+        for part, pair in zip(order.chunk(steps), _chunks(pairs, steps), strict=False):
+            terms = problem.terms(tailor, cache.part(part.to(device), pair.to(device)))
             loss = problem.total(terms)
             seen.append({k: v.detach() for k, v in (terms | {"total": loss}).items()})
             optimiser.step(loss, rate)
@@ -408,7 +423,5 @@ class _Adam:
 
 def _chunks(order: Tensor, count: int) -> list[Tensor]:
     """`count` parts of a permutation, repeating it where it is shorter."""
-    if len(order) == 0:
-        return [order] * count
     size = max(1, -(-len(order) // count))
     return [order.roll(-k * size)[:size] for k in range(count)]
