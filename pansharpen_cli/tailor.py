@@ -130,9 +130,8 @@ class Survey:
 class Outcome:
     """What adaptation did: losses as judged for the frozen (`before`) and the tailored network (`after`).
 
-    `history` has one entry per epoch: `epoch`, the mean of
-    each loss term and their weighted `total` over the training tiles, and `held_out`, the total as judged, in epochs
-    after which it was.
+    `history` has one entry per epoch: `epoch`, the mean of each loss term and their weighted `total` over the training
+    tiles, and `held_out`, the total as judged, in epochs after which it was.
     """
 
     kept: bool
