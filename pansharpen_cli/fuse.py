@@ -55,12 +55,12 @@ ADAPT = {
 LOSSES: dict[str, dict[str, Any]] = {
     "glpnet": {
         "spectral": 1.3,
-        "ceiling": 0.94,
+        "ceiling": 0.9,
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,
         "similarity": 4.0,
-        "rate": 4e-3,
+        "gap": 0.05,
     },
 }
 

@@ -56,17 +56,14 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
-GAP = 0.05
-"""The most that is asked for of a band's quality index with PAN: the true bands' own changes by as much and more from
-one scale to the next, and what a network does wrong is less."""
-
 
 @dataclass(frozen=True)
 class Settings:
     """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
 
     `similarity` weighs how far the relation of each band with PAN (universal quality index) is from that at the scale
-    of the MS, in the whole scene, of which `survey` tiles tell; `excess` how far the flat-area activity lies above
+    of the MS, in the whole scene, of which `survey` tiles tell, and at most `gap`: that of the true bands changes by
+    0.05 and more itself from one scale to the next; `excess` how far the flat-area activity lies above
     `ceiling` times that of MTF-GLP-FS on the same tiles: the spectral term follows the ringing of the interpolated MS
     into places where PAN shows nothing.
     """
@@ -76,6 +73,7 @@ class Settings:
     consistency: float = 0.1
     reduced: float = 2.0
     similarity: float = 2.0
+    gap: float = 0.2
     excess: float = 1.0
     ceiling: float = 0.95
     tiles: int = 16
@@ -83,7 +81,7 @@ class Settings:
     survey: int = 64
     epochs: int = 16
     batch: int = 4
-    rate: float = 2.5e-3
+    rate: float = 4e-3
     seconds: float = 60.0
     patience: int = 3
 
@@ -230,7 +228,7 @@ class _Problem:
             inputs = survey.inputs.map(lambda t, k=k: t[k : k + AT_ONCE])
             fused = self.fuse(None, *self._features(inputs), inputs)
             found.append(losses.quality_index(fused, inputs.pan) - survey.expected[k : k + AT_ONCE])
-        return torch.cat(found).mean(0).clamp(-GAP, GAP)
+        return torch.cat(found).mean(0).clamp(-self.settings.gap, self.settings.gap)
 
     def cache(self, tiles: Tiles) -> _Cache:
         # no_grad, not inference_mode: tensors made under the latter cannot enter backward
