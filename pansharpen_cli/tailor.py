@@ -253,6 +253,7 @@ class _Problem:
         return fused if tailor is None else tailor.inject(fused, inputs.expanded)
 
     def terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+        """The loss terms on these tiles."""
         fused = self.fuse(tailor, c.features, c.base, c.tiles.inputs)
         terms = self._of_tiles(fused, c) | self._of_scene(
             fused, c.tiles.inputs.pan, c.tiles.flat, c.index, c.low, c.ceiling
@@ -312,7 +313,7 @@ class _Problem:
 
 
 AT_ONCE = 8
-"""Tiles of the survey in a batch: more are no faster, since they leave the cache."""
+"""Tiles of the survey in a batch: bounds the memory."""
 
 
 def adapt(
