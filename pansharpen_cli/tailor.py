@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import losses
 from .models import Backbone
-from .models.base import Inputs, SceneStats, channels_last
+from .models.base import Inputs, SceneStats, channels_last, convolve
 from .physics import Separable, gaussian_matrix
 
 
@@ -40,7 +40,7 @@ class FeatureTailor(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.second(torch.relu_(self.first(features))).add_(features)
+        return convolve(self.second, convolve(self.first, features, relu=True), add=features)
 
     def inject(self, fused: Tensor, expanded: Tensor) -> Tensor:
         """Fused tiles (n, bands, rows, cols) with the bands' own gains; `expanded` is the up-sampled MS."""

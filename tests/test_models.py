@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pansharpen_cli import models, weights
 from pansharpen_cli.errors import InputError, WeightsError
-from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate
+from pansharpen_cli.models import base
+from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate, convolve
+from pansharpen_cli.tailor import autocast
 
 
 def randomised(name: str, config: dict[str, int], seed: int = 0) -> Backbone:
@@ -87,6 +89,42 @@ def test_the_halves_of_a_network_make_the_whole(name, config, bands):
     assert features.shape[1:] == (network.features, 20 // network.stride, 24 // network.stride)
     fused = network.base(both, stats) + network.spread(network.map(features), both, stats)
     torch.testing.assert_close(fused, torch.cat([network(one, stats), network(other, stats)]), rtol=1e-4, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("added", "relu"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_convolution_and_what_follows_it_in_one_pass(precision, stride, added, relu):
+    """Without gradients, where one pass does it all, as with them, where autograd sees each step."""
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(6, 16, 3, stride, 1).requires_grad_(False)
+    x, add = torch.randn(3, 6, 20, 30), torch.randn(3, 16, 20 // stride, 30 // stride)
+    given, plain = (x.clone(), add.clone()), layer(x) + (add if added else 0)
+    plain = plain.relu() if relu else plain
+    with autocast(torch.device("cpu"), precision):
+        slow = convolve(layer, x, add=add.to(precision) if added else None, relu=relu)
+        with torch.no_grad():
+            fast = convolve(layer, x, add=add if added else None, relu=relu)
+    assert fast.dtype == slow.dtype == precision
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if precision == torch.float32 else {"rtol": 0.02, "atol": 0.03}
+    torch.testing.assert_close(fast.float(), plain, **tolerance)
+    torch.testing.assert_close(slow.float(), plain, **tolerance)
+    assert torch.equal(x, given[0]) and torch.equal(add, given[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_processor_that_knows_no_convolution_in_one_pass(dtype, monkeypatch):
+    network, inputs = randomised("glpnet", {}).to(dtype), random_inputs(3, 24, 24)
+    stats = SceneStats.fit(inputs)
+    with torch.no_grad():
+        usual = network(inputs, stats) if dtype == torch.float32 else None
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        base._fused.cache_clear()
+        features = network.extract(network.encode(inputs, stats).to(dtype))
+        assert base._fused(dtype) is None and features.dtype == dtype
+        if usual is not None:
+            torch.testing.assert_close(network(inputs, stats), usual, rtol=1e-4, atol=0.05)
+    base._fused.cache_clear()
 
 
 def test_glpnet_treats_every_band_alike():

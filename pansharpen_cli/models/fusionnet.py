@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats
+from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
 
 class FusionNet(Backbone):
@@ -24,7 +23,7 @@ class FusionNet(Backbone):
         return (inputs.pan - inputs.expanded) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:
-        x = torch.relu(self.conv1(encoded))
+        x = convolve(self.conv1, encoded, relu=True)
         return self.res4(self.res3(self.res2(self.res1(x))))
 
     def map(self, features: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats
+from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
 SHARED, OWN = 3, 3
 """Input channels. Shared: PAN, its detail, and how far low-passed PAN departs from the intensity; of each band: the
@@ -65,13 +65,12 @@ class GLPNet(Backbone):
     def extract(self, encoded: Tensor) -> Tensor:
         tiles, bands = len(encoded), encoded.shape[1] // OWN - 1
         shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (bands, OWN)).flatten(0, 1)
-        each = torch.relu_(self.head(own))
+        each = convolve(self.head, own, relu=True)
         parts = each.unflatten(0, (tiles, bands)).unbind(1)
         pooled = sum(parts[1:], parts[0]) / bands  # far faster than mean() in this memory format
-        trunk = self.trunk(torch.relu_(self.join(shared).add_(self.join_bands(pooled))))
-        mixed = self.own(each)
-        mixed.unflatten(0, (tiles, bands)).add_(self.shared(trunk)[:, None])
-        return self.body(torch.relu_(mixed))
+        trunk = self.trunk(convolve(self.join, shared, add=self.join_bands(pooled), relu=True))
+        common = torch.cat([tile for tile in self.shared(trunk).split(1) for _ in range(bands)])
+        return self.body(convolve(self.own, each, add=common, relu=True))
 
     def map(self, features: Tensor) -> Tensor:
         return self.tail(features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats, carry
+from .base import Backbone, Inputs, SceneStats, carry, convolve
 
 DEEP, SHALLOW = 30, 32
 """Channels that the two branches end with."""
@@ -45,15 +45,15 @@ class MSDCNN(Backbone):
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:
-        x = torch.relu(self.conv1(encoded))
+        x = convolve(self.conv1, encoded, relu=True)
         x = torch.relu(x + torch.cat([self.conv2_1(x), self.conv2_2(x), self.conv2_3(x)], 1))
-        x = torch.relu(self.conv3(x))
+        x = convolve(self.conv3, x, relu=True)
         deep = torch.relu(x + torch.cat([self.conv4_1(x), self.conv4_2(x), self.conv4_3(x)], 1))
-        shallow = torch.relu(self.shallow2(torch.relu(self.shallow1(encoded))))
+        shallow = convolve(self.shallow2, convolve(self.shallow1, encoded, relu=True), relu=True)
         return torch.cat([deep, shallow], 1)
 
     def map(self, features: Tensor) -> Tensor:
-        return torch.relu(self.conv5(features[:, :DEEP]) + self.shallow3(features[:, DEEP:]))
+        return convolve(self.conv5, features[:, :DEEP], add=self.shallow3(features[:, DEEP:]), relu=True)
 
     def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return torch.zeros_like(inputs.expanded)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats
+from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
 
 def high_pass(image: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class PanNet(Backbone):
         expanded, pan = encoded[:, :-1], encoded[:, -1:]
         ms = avg_pool2d(expanded[..., 1:-1, 1:-1], 2, 4)
         detail = self.deconv(high_pass(ms))
-        x = torch.relu(self.conv1(torch.cat([detail, pan.to(detail.dtype)], 1)))
+        x = convolve(self.conv1, torch.cat([detail, pan.to(detail.dtype)], 1), relu=True)
         return self.res4(self.res3(self.res2(self.res1(x))))
 
     def map(self, features: Tensor) -> Tensor:

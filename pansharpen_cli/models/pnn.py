@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats, carry
+from .base import Backbone, Inputs, SceneStats, carry, convolve
 
 
 class PNN(Backbone):
@@ -30,7 +30,7 @@ class PNN(Backbone):
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:
-        return torch.relu(self.conv2(torch.relu(self.conv1(encoded))))
+        return convolve(self.conv2, convolve(self.conv1, encoded, relu=True), relu=True)
 
     def map(self, features: Tensor) -> Tensor:
         return self.conv3(features)
