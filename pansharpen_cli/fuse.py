@@ -59,7 +59,7 @@ LOSSES: dict[str, dict[str, Any]] = {
         "spatial": 0.0,
         "consistency": 0.4,
         "reduced": 3.0,
-        "similarity": 4.0,
+        "similarity": 3.5,
         "gap": 0.05,
     },
 }

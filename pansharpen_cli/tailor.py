@@ -56,6 +56,10 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
+TRIM, STEEP = 0.07, 0.05
+"""Share by which a band's detail is raised or lowered at most when the tailor is trained, and the change of the quality
+index with the detail from which on that is done: where the index hardly follows, the detail is not what it hangs on."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -212,7 +216,10 @@ class _Problem:
         self, backbone: Backbone, stats: SceneStats, survey: Survey, settings: Settings, precision: torch.dtype
     ) -> None:
         self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
-        self.gap = self._gap(survey) if settings.similarity else torch.zeros_like(stats.mean)
+        self.gap = self.before = torch.zeros_like(stats.mean)
+        self._surveyed: list[tuple[Tensor, Tensor, Inputs]] = []
+        if settings.similarity:
+            self._look_at(survey)
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         encoded = self.backbone.encode(inputs, self.stats)
@@ -221,14 +228,34 @@ class _Problem:
         return features, self.backbone.base(inputs, self.stats)
 
     @torch.no_grad()
-    def _gap(self, survey: Survey) -> Tensor:
-        """How much more like PAN the frozen network's bands are than the MS at its scale (bands)."""
-        found = []
+    def _look_at(self, survey: Survey) -> None:
+        """How much like PAN the frozen network's bands are, and how much more so than the MS at its scale (bands)."""
         for k in range(0, len(survey.expected), AT_ONCE):
             inputs = survey.inputs.map(lambda t, k=k: t[k : k + AT_ONCE])
-            fused = self.fuse(None, *self._features(inputs), inputs)
-            found.append(losses.quality_index(fused, inputs.pan) - survey.expected[k : k + AT_ONCE])
-        return torch.cat(found).mean(0).clamp(-self.settings.gap, self.settings.gap)
+            self._surveyed.append((*self._features(inputs), inputs))
+        self.before = losses.quality_index(self._of_survey(None), survey.inputs.pan).mean(0)
+        self.gap = (self.before - survey.expected.mean(0)).clamp(-self.settings.gap, self.settings.gap)
+
+    def _of_survey(self, tailor: FeatureTailor | None) -> Tensor:
+        return torch.cat([self.fuse(tailor, *part) for part in self._surveyed])
+
+    @torch.no_grad()
+    def trim(self, tailor: FeatureTailor) -> None:
+        """Set the gains so that the survey's bands are as much like PAN as is asked for, by a step of Newton's method.
+
+        Adam balances that with the other terms, which have less to say about a band's amplitude than about its details.
+        """
+        if not self._surveyed:
+            return
+        fused = self._of_survey(tailor)
+        expanded, pan = (torch.cat([getattr(i, k) for _, _, i in self._surveyed]) for k in ("expanded", "pan"))
+        low, now, high = (
+            losses.quality_index(torch.lerp(expanded, fused, 1 + s), pan).mean(0) for s in (-TRIM, 0.0, TRIM)
+        )
+        slope = (high - low) / (2 * TRIM)
+        step = ((self.before - self.gap - now) / slope.clamp(min=STEEP)).clamp(-TRIM, TRIM)
+        factor = 1 + torch.where(slope < STEEP, 0.0, step)
+        tailor.gain.copy_((factor * (1 + PACE * tailor.gain) - 1) / PACE)
 
     def cache(self, tiles: Tiles) -> _Cache:
         # no_grad, not inference_mode: tensors made under the latter cannot enter backward
@@ -392,6 +419,8 @@ def _adapt(
 
     tailor.load_state_dict(best_state)
     kept = best < problem.score(before, before)
+    if kept:
+        problem.trim(tailor)
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
     outcome = Outcome(kept, n, m, epochs, seconds, before, best_held if kept else before, reason, history)

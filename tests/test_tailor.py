@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from pansharpen_cli import fuse, losses, metrics, models, simulate, tailor
+from pansharpen_cli import fuse, losses, metrics, models, simulate, tailor, weights
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.scene import Scene
@@ -106,6 +107,29 @@ def test_a_survey_tells_of_the_scene_what_its_indices_say(scene: Scene, backbone
     gap = losses.quality_index(fused[None], inputs.pan.expand_as(inputs.expanded))[0]
     gap -= losses.quality_index(inputs.expanded, coarse.expand_as(inputs.expanded))[0]
     torch.testing.assert_close(problem.gap, gap.clamp(-settings.gap, settings.gap), rtol=0, atol=0.01)
+
+
+def test_gains_are_trimmed_until_bands_are_as_like_pan_as_was_asked_for(scene: Scene) -> None:
+    """In one step, by no more than TRIM, and not in the two bands here whose index does not rise with the detail."""
+    network = weights.load(weights.find("glpnet", 4, None), 4)
+    settings = replace(QUICK, survey=25)
+    drawn = fuse.sample(scene, settings, 0, CPU)
+    problem = tailor._Problem(network, drawn.stats, drawn.survey, settings, torch.float32)
+
+    def trimmed(gap: Tensor) -> list[float]:
+        tailored = FeatureTailor(network.features, 4).requires_grad_(False)
+        problem.gap = gap
+        problem.trim(tailored)
+        return (tailor.PACE * tailored.gain).tolist()
+
+    sought = FeatureTailor(network.features, 4).requires_grad_(False)
+    sought.gain.copy_(torch.tensor([-0.04, 0.03, 0.05, 0.05]) / tailor.PACE)
+    before, after = (
+        losses.quality_index(problem._of_survey(t), drawn.survey.inputs.pan).mean(0) for t in (None, sought)
+    )
+    assert trimmed(before - after) == pytest.approx([-0.04, 0.03, 0, 0], abs=5e-3)
+    most = tailor.TRIM
+    assert trimmed(torch.tensor([0.5, -0.5, 0.5, -0.5])) == pytest.approx([-most, most, 0, 0], abs=1e-6)
 
 
 def test_its_steps_are_those_of_adam() -> None:
