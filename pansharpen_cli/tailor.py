@@ -83,7 +83,7 @@ class Settings:
     tiles: int = 16
     reduced_tiles: int = 16
     survey: int = 64
-    epochs: int = 16
+    epochs: int = 12
     batch: int = 4
     rate: float = 4e-3
     seconds: float = 60.0
