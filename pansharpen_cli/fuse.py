@@ -794,7 +794,8 @@ def _fit_network(
 
 
 @contextmanager
-def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """So many workers: each does its own work by itself, which wastes less than many threads on one piece."""
     with tailor.threads(1), ThreadPoolExecutor(workers, "fuse", torch.set_num_threads, (1,)) as pool:
         yield pool
 
@@ -834,7 +835,7 @@ def fused_tiles(
 
     cores = torch.get_num_threads()
     most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
-    with ThreadPoolExecutor(1) as reader, _one_thread_each(most) as pool:
+    with ThreadPoolExecutor(1) as reader, one_thread_each(most) as pool:
         ahead: deque[Future] = deque()
         for i, tile in enumerate(tiles):
             workers = tiles_at_once(fuser, scene.bands, len(tiles), size, cores)

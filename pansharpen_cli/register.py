@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import physics, tailor
-from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, part_of, quiet, spans_of
+from . import physics
+from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, one_thread_each, part_of, quiet, spans_of
 from .grid import Window, widened
 from .moments import Moments
 from .physics import Axis
@@ -111,12 +113,12 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     Not confident, with a shift of NaN where there is none to name, if too few tiles are valid or they disagree. The
     same on any number of cores, to a hundredth of a PAN pixel.
     """
-    with tailor.threads(1):
+    with one_thread_each(torch.get_num_threads()) as pool:
         axes = axes_of(scene)
         size, blocks = _load_all(scene, axes, seed, progress)
         if not blocks:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
-        return _measured(scene, axes, blocks, _Frequencies(size))
+        return _measured(scene, axes, blocks, _Frequencies(size), pool)
 
 
 def is_off(found: Shift) -> bool:
@@ -256,11 +258,17 @@ def _spectra(image: Tensor, corners: Sequence[tuple[int, int]], tapers: Tensor) 
     return torch.fft.rfft2((tiles - means) * weights).to(torch.complex64)
 
 
-def _low_passed(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> Tensor:
-    """PAN as an MS that lies `shift` PAN pixels off sees it: (1, rows, cols)."""
-    rows, cols = (Axis(a.ratio, a.offset + s) for a, s in zip(axes, shift, strict=True))
-    low = physics.degrader((rows, cols), spans_of(block.ms_window), spans_of(block.pan_window), [gain])
-    return low(block.pan.double()[None])
+@torch.no_grad()
+def _seen(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> tuple[Tensor, Tensor]:
+    """PAN as an MS that lies `shift` PAN pixels off sees it, (1, rows, cols), and its spectra in the tiles."""
+    pan, ms = spans_of(block.pan_window), spans_of(block.ms_window)
+    # seen from the block's own corner, so that blocks of equal phase share their matrices
+    rows, cols = (
+        Axis(a.ratio, a.offset + s).shifted(p[0], m[0]) for a, s, p, m in zip(axes, shift, pan, ms, strict=True)
+    )
+    own_pan, own_ms = (((0, r[1] - r[0]), (0, c[1] - c[0])) for r, c in (pan, ms))
+    low = physics.degrader((rows, cols), own_ms, own_pan, [gain])(block.pan.double()[None])
+    return low, _spectra(low, block.corners, block.tapers)[:, 0]
 
 
 class _Frequencies:
@@ -358,18 +366,20 @@ class _Found:
     pan: Tensor
 
 
-def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies) -> Shift:
+def _measured(
+    scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies, pool: ThreadPoolExecutor
+) -> Shift:
     ratio = torch.tensor([a.ratio for a in axes], dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
     found, relation = None, Moments(pan=1, ms=ms.shape[1])
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
-        seen = [_low_passed(b, axes, gain, at) for b in blocks]
+        seen = list(pool.map(partial(_seen, axes=axes, gain=gain, shift=at), blocks))
         if found is None:
-            for block, low in zip(blocks, seen, strict=True):
+            for block, (low, _) in zip(blocks, seen, strict=True):
                 relation.update(block.usable, pan=low, ms=block.values)
-        pan = torch.cat([_spectra(low, b.corners, b.tapers)[:, 0] for b, low in zip(blocks, seen, strict=True)])
+        pan = torch.cat([spectra for _, spectra in seen])
         found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
         if found.step.abs().max() < 0.005:
             break
@@ -394,12 +404,17 @@ def _measured(scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequ
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
-        _gains(axes, blocks, frequencies, found, scene.gains) if varies < VARIES else (),
+        _gains(axes, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else (),
     )
 
 
 def _gains(
-    axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies, found: _Found, table: Sequence[float]
+    axes: tuple[Axis, Axis],
+    blocks: list[_Block],
+    frequencies: _Frequencies,
+    found: _Found,
+    table: Sequence[float],
+    pool: ThreadPoolExecutor,
 ) -> tuple[float, ...]:
     """MTF gains of the bands: those of the `table`, their kernels all wider or narrower by the factor that fits best.
 
@@ -410,13 +425,16 @@ def _gains(
     best = sorted(range(len(blocks)), key=lambda i: -float(trusts[i].sum()))[:_SOFT_BLOCKS]
     blocks, trust = [blocks[i] for i in best], torch.cat([trusts[i] for i in best])
     ms, at = torch.cat([b.ms for b in blocks]), (float(found.shift[0]), float(found.shift[1]))
-    here, r2 = torch.zeros(1, dtype=torch.float64), []
-    for softness in _SOFTNESS:
-        seen = [_low_passed(b, axes, float(np.exp(-softness)), at) for b in blocks]
-        pan = torch.cat([_spectra(low, b.corners, b.tapers)[:, 0] for b, low in zip(blocks, seen, strict=True)])
+    here = torch.zeros(1, dtype=torch.float64)
+
+    @torch.no_grad()
+    def explained(softness: float) -> float:
+        pan = torch.cat([_seen(b, axes, float(np.exp(-softness)), at)[1] for b in blocks])
         stats = _Statistics.of(pan, ms, frequencies)
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
-        r2.append(float(_explained(energy, products, frequencies.at(cross, here, here))))
+        return float(_explained(energy, products, frequencies.at(cross, here, here)))
+
+    r2 = list(pool.map(explained, _SOFTNESS))
     if not max(r2) >= DOUBTFUL:
         return ()
     top = int(np.argmax(r2))

@@ -82,8 +82,8 @@ class GLPNet(Backbone):
         e, low = inputs.expanded, inputs.pan_low
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
-        cells = residual.view(*e.shape[:2], 3, self.stride, self.stride, *residual.shape[-2:])
-        free, more, share = cells.permute(2, 0, 1, 5, 3, 6, 4).reshape(3, *e.shape).to(e.dtype)
+        cells = residual.movedim(1, -1).unflatten(-1, (3, self.stride, self.stride))
+        free, more, share = cells.permute(3, 0, 1, 4, 2, 5).reshape(3, *e.shape).to(e.dtype)
         regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
         departure = e - regressed
         departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)
