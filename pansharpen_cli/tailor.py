@@ -7,9 +7,12 @@ pair, the relation with PAN across scales, calm flat areas) and a judgement on t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,8 @@ from . import losses
 from .models import Backbone
 from .models.base import Inputs, SceneStats, channels_last, convolve
 from .physics import Separable, gaussian_matrix
+
+T = TypeVar("T")
 
 
 class FeatureTailor(nn.Module):
@@ -213,9 +218,16 @@ class _Problem:
     """The losses of a network on a scene's tiles as a function of the tailor."""
 
     def __init__(
-        self, backbone: Backbone, stats: SceneStats, survey: Survey, settings: Settings, precision: torch.dtype
+        self,
+        backbone: Backbone,
+        stats: SceneStats,
+        survey: Survey,
+        settings: Settings,
+        precision: torch.dtype,
+        beside: ThreadPoolExecutor | None = None,
     ) -> None:
         self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
+        self._beside = beside
         self.gap = self.before = torch.zeros_like(stats.mean)
         self._surveyed: list[tuple[Tensor, Tensor, Inputs]] = []
         if settings.similarity:
@@ -279,13 +291,31 @@ class _Problem:
         fused = self.backbone.spread(residual, inputs, self.stats).add_(base)
         return fused if tailor is None else tailor.inject(fused, inputs.expanded)
 
-    def terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
-        """The loss terms on these tiles."""
+    def _both(self, one: Callable[[], T], other: Callable[[], T]) -> tuple[T, T]:
+        """What two functions give, side by side where there is a thread for it."""
+        if self._beside is None:
+            return one(), other()
+        later = self._beside.submit(other)
+        return one(), later.result()
+
+    def gradients(self, tailor: FeatureTailor, c: _Cache) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The loss terms on these tiles, and the gradients of their weighted sum with regard to the tailor."""
+
+        def graded(of: Callable[[FeatureTailor, _Cache], dict[str, Tensor]]) -> tuple[dict[str, Tensor], list[Tensor]]:
+            parameters, terms = list(tailor.parameters()), of(tailor, c)
+            if not terms:
+                return terms, [torch.zeros_like(p) for p in parameters]
+            gradients = torch.autograd.grad(self.total(terms), parameters)
+            return {name: value.detach() for name, value in terms.items()}, list(gradients)
+
+        (terms, own), (reduced, more) = self._both(partial(graded, self._full), partial(graded, self._reduced))
+        return terms | reduced, [a + b for a, b in zip(own, more, strict=True)]
+
+    def _full(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         fused = self.fuse(tailor, c.features, c.base, c.tiles.inputs)
-        terms = self._of_tiles(fused, c) | self._of_scene(
+        return self._of_tiles(fused, c) | self._of_scene(
             fused, c.tiles.inputs.pan, c.tiles.flat, c.index, c.low, c.ceiling
         )
-        return terms | self._reduced(tailor, c)
 
     def _of_tiles(self, fused: Tensor, c: _Cache) -> dict[str, Tensor]:
         s, std = self.settings, self.stats.std
@@ -360,8 +390,10 @@ def adapt(
     Same inputs and seed give the same tailor. `progress(epoch, epochs)` is called after each epoch.
     """
     started = time.perf_counter()
-    with threads(1):
-        problem = _Problem(backbone, stats, survey, settings, precision)
+    on_cpu = stats.mean.device.type == "cpu"
+    pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if on_cpu else nullcontext()
+    with threads(1), pool as beside:
+        problem = _Problem(backbone, stats, survey, settings, precision, beside)
         return _adapt(problem, problem.cache(training), problem.cache(held_out), settings, started, seed, progress)
 
 
@@ -396,10 +428,9 @@ def _adapt(
         seen = []
         order, pairs = torch.randperm(n, generator=generator), torch.randperm(m, generator=generator)
         for part, pair in zip(order.chunk(steps), _chunks(pairs, steps), strict=False):
-            terms = problem.terms(tailor, cache.part(part.to(device), pair.to(device)))
-            loss = problem.total(terms)
-            seen.append({k: v.detach() for k, v in (terms | {"total": loss}).items()})
-            optimiser.step(loss, rate)
+            terms, gradients = problem.gradients(tailor, cache.part(part.to(device), pair.to(device)))
+            seen.append(terms | {"total": problem.total(terms)})
+            optimiser.step(gradients, rate)
         epochs = epoch + 1
         history.append({"epoch": epochs} | {k: float(torch.stack([s[k] for s in seen]).mean()) for k in seen[0]})
         if progress:
@@ -437,15 +468,20 @@ class _Adam:
         self.parameters, self.steps = parameters, 0
         self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
 
-    def step(self, loss: Tensor, rate: float, decays: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    @torch.no_grad()
+    def step(
+        self,
+        gradients: Sequence[Tensor],
+        rate: float,
+        decays: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
         self.steps += 1
         one, two = (1 - decay**self.steps for decay in decays)
-        gradients = torch.autograd.grad(loss, self.parameters)
-        with torch.no_grad():
-            for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-                m.lerp_(g, 1 - decays[0])
-                v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
-                p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)
+        for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
+            m.lerp_(g, 1 - decays[0])
+            v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
+            p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)
 
 
 def _chunks(order: Tensor, count: int) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,25 @@ def test_gains_are_trimmed_until_bands_are_as_like_pan_as_was_asked_for(scene: S
     assert trimmed(torch.tensor([0.5, -0.5, 0.5, -0.5])) == pytest.approx([-most, most, 0, 0], abs=1e-6)
 
 
+def test_gradients_found_side_by_side_are_those_of_one_sum(scene: Scene, backbone: Backbone) -> None:
+    drawn, tailored, _ = adapted(scene, backbone)
+    assert tailored is not None
+    tailored.requires_grad_(True)
+    with ThreadPoolExecutor(1) as beside:
+        found = []
+        for pool in (None, beside):
+            problem = tailor._Problem(backbone, drawn.stats, drawn.survey, QUICK, torch.float32, pool)
+            cache = problem.cache(drawn.training)
+            found.append(problem.gradients(tailored, cache))
+    terms = problem._full(tailored, cache) | problem._reduced(tailored, cache)
+    expected = torch.autograd.grad(problem.total(terms), list(tailored.parameters()))
+    assert "reduced" in terms and "similarity" in terms
+    for seen, gradients in found:
+        assert seen == {k: v.detach() for k, v in terms.items()}
+        for own, other in zip(gradients, expected, strict=True):
+            assert torch.equal(own, other) and own.any()
+
+
 def test_its_steps_are_those_of_adam() -> None:
     start = torch.randn(7, generator=torch.Generator().manual_seed(1))
     mine, theirs = (start.clone().requires_grad_() for _ in range(2))
@@ -141,7 +161,7 @@ def test_its_steps_are_those_of_adam() -> None:
         known.zero_grad()
         (theirs**4).sum().backward()
         known.step()
-        own.step((mine**4).sum(), rate)
+        own.step(torch.autograd.grad((mine**4).sum(), mine), rate)
     assert not torch.equal(mine, start)
     torch.testing.assert_close(mine, theirs)
 
