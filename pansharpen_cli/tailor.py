@@ -23,6 +23,7 @@ from .models.base import Inputs, SceneStats, channels_last, convolve
 from .physics import Separable, gaussian_matrix
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class FeatureTailor(nn.Module):
@@ -239,17 +240,19 @@ class _Problem:
             features = self.backbone.extract(encoded)
         return features, self.backbone.base(inputs, self.stats)
 
-    @torch.no_grad()
     def _look_at(self, survey: Survey) -> None:
         """How much like PAN the frozen network's bands are, and how much more so than the MS at its scale (bands)."""
-        for k in range(0, len(survey.expected), AT_ONCE):
-            inputs = survey.inputs.map(lambda t, k=k: t[k : k + AT_ONCE])
-            self._surveyed.append((*self._features(inputs), inputs))
+
+        def looked_at(k: int) -> tuple[Tensor, Tensor, Inputs]:
+            inputs = survey.inputs.map(lambda t: t[k : k + AT_ONCE])
+            return (*self._features(inputs), inputs)
+
+        self._surveyed = self._each(looked_at, range(0, len(survey.expected), AT_ONCE))
         self.before = losses.quality_index(self._of_survey(None), survey.inputs.pan).mean(0)
         self.gap = (self.before - survey.expected.mean(0)).clamp(-self.settings.gap, self.settings.gap)
 
     def _of_survey(self, tailor: FeatureTailor | None) -> Tensor:
-        return torch.cat([self.fuse(tailor, *part) for part in self._surveyed])
+        return torch.cat(self._each(lambda part: self.fuse(tailor, *part), self._surveyed))
 
     @torch.no_grad()
     def trim(self, tailor: FeatureTailor) -> None:
@@ -261,9 +264,11 @@ class _Problem:
             return
         fused = self._of_survey(tailor)
         expanded, pan = (torch.cat([getattr(i, k) for _, _, i in self._surveyed]) for k in ("expanded", "pan"))
-        low, now, high = (
-            losses.quality_index(torch.lerp(expanded, fused, 1 + s), pan).mean(0) for s in (-TRIM, 0.0, TRIM)
-        )
+
+        def index(more: float) -> Tensor:
+            return losses.quality_index(torch.lerp(expanded, fused, 1 + more), pan).mean(0)
+
+        low, now, high = self._each(index, (-TRIM, 0.0, TRIM))
         slope = (high - low) / (2 * TRIM)
         step = ((self.before - self.gap - now) / slope.clamp(min=STEEP)).clamp(-TRIM, TRIM)
         factor = 1 + torch.where(slope < STEEP, 0.0, step)
@@ -297,6 +302,17 @@ class _Problem:
             return one(), other()
         later = self._beside.submit(other)
         return one(), later.result()
+
+    def _each(self, function: Callable[[U], T], items: Sequence[U]) -> list[T]:
+        """What a function gives for each, without gradients, half of them beside the others."""
+
+        @torch.no_grad()
+        def of(some: Sequence[U]) -> list[T]:
+            return [function(item) for item in some]
+
+        half = -(-len(items) // 2)
+        first, second = self._both(partial(of, items[:half]), partial(of, items[half:]))
+        return first + second
 
     def gradients(self, tailor: FeatureTailor, c: _Cache) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The loss terms on these tiles, and the gradients of their weighted sum with regard to the tailor."""
@@ -394,7 +410,8 @@ def adapt(
     pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if on_cpu else nullcontext()
     with threads(1), pool as beside:
         problem = _Problem(backbone, stats, survey, settings, precision, beside)
-        return _adapt(problem, problem.cache(training), problem.cache(held_out), settings, started, seed, progress)
+        cache, apart = problem._each(problem.cache, (training, held_out))
+        return _adapt(problem, cache, apart, settings, started, seed, progress)
 
 
 def _adapt(
