@@ -85,8 +85,8 @@ def accumulates(network: Backbone, bands: int, tailored: bool) -> float:
     inputs = Inputs(pan, expanded, low)
     stats = SceneStats.fit(inputs)
     tailor = FeatureTailor(network.features, bands) if tailored else torch.nn.Identity()
-    # as plain products: the counter does not know the CPU's fused attention
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # as plain products, and with gradients: the counter does not know the CPU's fused attention and convolutions
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         residual = network.map(tailor(network.extract(network.encode(inputs, stats))))
         network.spread(residual, inputs, stats)
         network.base(inputs, stats)
@@ -167,8 +167,8 @@ class Quality:
         return {} if "error" in row else row
 
     def means(self, subject: Subject, bands: int) -> dict:
-        if not subject.trained:
-            return {}
+        if not subject.trained or str(weights.find(subject.network, bands, None).path) != subject.path:
+            return {}  # the rows are of the weights that a network takes unless others are named
         own = [f for f, count in self.scenes if count == bands]
         full = [r for f in own if (r := self.row(f, "full", subject.network))]
         known = [f for f in own if (f / "rr").is_dir() or (f / "gt.tif").is_file()]
