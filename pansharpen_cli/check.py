@@ -53,8 +53,8 @@ BASE_BYTES = 400_000_000
 BUFFER_BYTES = 100_000_000
 """Resident memory of a process with everything imported, and of the caches and queues that a larger scene fills."""
 
-NETWORK_BYTES = 40_000_000
-ADAPTATION_BYTES = 100_000_000
+NETWORK_BYTES = 80_000_000
+ADAPTATION_BYTES = 200_000_000
 SCORING_BYTES = 50_000_000
 """What a network takes besides, adapting it, and scoring (once, and for each band)."""
 

@@ -796,7 +796,7 @@ def _fit_network(
 @contextmanager
 def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
     """So many workers: each does its own work by itself, which wastes less than many threads on one piece."""
-    with tailor.threads(1), ThreadPoolExecutor(workers, "fuse", torch.set_num_threads, (1,)) as pool:
+    with tailor.threads(1), ThreadPoolExecutor(workers, "worker", torch.set_num_threads, (1,)) as pool:
         yield pool
 
 

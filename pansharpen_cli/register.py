@@ -263,9 +263,8 @@ def _seen(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> 
     """PAN as an MS that lies `shift` PAN pixels off sees it, (1, rows, cols), and its spectra in the tiles."""
     pan, ms = spans_of(block.pan_window), spans_of(block.ms_window)
     # seen from the block's own corner, so that blocks of equal phase share their matrices
-    rows, cols = (
-        Axis(a.ratio, a.offset + s).shifted(p[0], m[0]) for a, s, p, m in zip(axes, shift, pan, ms, strict=True)
-    )
+    local = (a.shifted(p[0], m[0]) for a, p, m in zip(axes, pan, ms, strict=True))
+    rows, cols = (Axis(a.ratio, a.offset + s) for a, s in zip(local, shift, strict=True))
     own_pan, own_ms = (((0, r[1] - r[0]), (0, c[1] - c[0])) for r, c in (pan, ms))
     low = physics.degrader((rows, cols), own_ms, own_pan, [gain])(block.pan.double()[None])
     return low, _spectra(low, block.corners, block.tapers)[:, 0]

@@ -327,7 +327,7 @@ class _Problem:
         (terms, own), (reduced, more) = self._both(partial(graded, self._full), partial(graded, self._reduced))
         return terms | reduced, [a + b for a, b in zip(own, more, strict=True)]
 
-    def _full(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+    def _full(self, tailor: FeatureTailor, c: _Cache) -> dict[str, Tensor]:
         fused = self.fuse(tailor, c.features, c.base, c.tiles.inputs)
         return self._of_tiles(fused, c) | self._of_scene(
             fused, c.tiles.inputs.pan, c.tiles.flat, c.index, c.low, c.ceiling
@@ -386,7 +386,7 @@ class _Problem:
 
 
 AT_ONCE = 8
-"""Tiles of the survey in a batch: bounds the memory."""
+"""Tiles of the survey in a batch: bounds the memory that making their features takes."""
 
 
 def adapt(
@@ -406,8 +406,8 @@ def adapt(
     Same inputs and seed give the same tailor. `progress(epoch, epochs)` is called after each epoch.
     """
     started = time.perf_counter()
-    on_cpu = stats.mean.device.type == "cpu"
-    pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if on_cpu else nullcontext()
+    two = stats.mean.device.type == "cpu" and torch.get_num_threads() > 1
+    pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if two else nullcontext()
     with threads(1), pool as beside:
         problem = _Problem(backbone, stats, survey, settings, precision, beside)
         cache, apart = problem._each(problem.cache, (training, held_out))
@@ -466,9 +466,15 @@ def _adapt(
             break
 
     tailor.load_state_dict(best_state)
-    kept = best < problem.score(before, before)
+    frozen = problem.score(before, before)
+    kept = best < frozen
     if kept:
         problem.trim(tailor)
+        trimmed = problem.judge(tailor, cache, apart)
+        if problem.score(trimmed, before) < frozen:
+            best_held = trimmed
+        else:
+            tailor.load_state_dict(best_state)
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
     outcome = Outcome(kept, n, m, epochs, seconds, before, best_held if kept else before, reason, history)

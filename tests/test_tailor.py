@@ -117,8 +117,9 @@ def test_gains_are_trimmed_until_bands_are_as_like_pan_as_was_asked_for(scene: S
     drawn = fuse.sample(scene, settings, 0, CPU)
     problem = tailor._Problem(network, drawn.stats, drawn.survey, settings, torch.float32)
 
-    def trimmed(gap: Tensor) -> list[float]:
+    def trimmed(gap: Tensor, start: float = 0.0) -> list[float]:
         tailored = FeatureTailor(network.features, 4).requires_grad_(False)
+        tailored.gain += start / tailor.PACE
         problem.gap = gap
         problem.trim(tailored)
         return (tailor.PACE * tailored.gain).tolist()
@@ -129,8 +130,33 @@ def test_gains_are_trimmed_until_bands_are_as_like_pan_as_was_asked_for(scene: S
         losses.quality_index(problem._of_survey(t), drawn.survey.inputs.pan).mean(0) for t in (None, sought)
     )
     assert trimmed(before - after) == pytest.approx([-0.04, 0.03, 0, 0], abs=5e-3)
+    assert trimmed(before - after, start=0.02) == pytest.approx([-0.04, 0.03, 0.02, 0.02], abs=1e-2)
     most = tailor.TRIM
     assert trimmed(torch.tensor([0.5, -0.5, 0.5, -0.5])) == pytest.approx([-most, most, 0, 0], abs=1e-6)
+
+
+def test_what_is_returned_is_trimmed_and_judged_so(scene: Scene, backbone: Backbone, monkeypatch) -> None:
+    """And not trimmed where that undoes what was learned."""
+    untrimmed = []
+
+    def raised_by(more: float):
+        @torch.no_grad()
+        def trim(problem: tailor._Problem, tailored: FeatureTailor) -> None:
+            untrimmed.append(tailored.gain.clone())
+            tailored.gain += more
+
+        return trim
+
+    monkeypatch.setattr(tailor._Problem, "trim", raised_by(0.001))
+    drawn, slightly, outcome = adapted(scene, backbone)
+    assert slightly is not None and torch.equal(slightly.gain, untrimmed[0] + 0.001)
+    problem = tailor._Problem(backbone, drawn.stats, drawn.survey, QUICK, torch.float32)
+    problem.settings = replace(QUICK, consistency=QUICK.consistency * max(1.0, 4 / len(drawn.training.target)))
+    judged = problem.judge(slightly, problem.cache(drawn.training), problem.cache(drawn.held_out))
+    assert outcome.after == pytest.approx(judged, rel=1e-4)
+    monkeypatch.setattr(tailor._Problem, "trim", raised_by(3.0))
+    _, kept, again = adapted(scene, backbone)
+    assert kept is not None and torch.equal(kept.gain, untrimmed[1]) and again.after["total"] < again.before["total"]
 
 
 def test_gradients_found_side_by_side_are_those_of_one_sum(scene: Scene, backbone: Backbone) -> None:
@@ -237,7 +263,29 @@ def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
         assert float(right) < 0.5 * float(losses.spectral(moved, tiles.ms, tiles.down, stats.std))
 
 
-def test_the_training_takes_one_thread_and_gives_the_others_back(scene: Scene, backbone: Backbone) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_training_takes_a_second_thread_only_where_it_has_it(
+    scene: Scene, backbone: Backbone, count: int, monkeypatch
+) -> None:
+    started = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *args) -> None:
+            started.append(args[0])
+            super().__init__(*args)
+
+    monkeypatch.setattr(tailor, "ThreadPoolExecutor", Pool)
+    before = torch.get_num_threads()
+    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    torch.set_num_threads(count)
+    try:
+        tailor.adapt(backbone, drawn.stats, drawn.training, drawn.held_out, drawn.survey, QUICK)
+    finally:
+        torch.set_num_threads(before)
+    assert started == [1] * (count - 1)
+
+
+def test_torch_gets_its_threads_back_after_the_training(scene: Scene, backbone: Backbone) -> None:
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:

@@ -239,7 +239,7 @@ class ResidualBlock(nn.Module):
 def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bool = False) -> Tensor:
     """The convolution of x, what is added to it, and a ReLU: in one pass over the maps on a CPU, without gradients.
 
-    Moving the maps takes as long as the products.
+    Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     fused = _fused(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
