@@ -693,12 +693,7 @@ def settings_of(options: Options, network: str) -> Settings | None:
         return None
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
-    own = {
-        k: v
-        for k, v in LOSSES.get(network, {}).items()
-        if options.adapt == "fast" or k not in ("tiles", "batch", "epochs")
-    }
-    settings = replace(ADAPT[options.adapt], **own)
+    settings = replace(ADAPT[options.adapt], **LOSSES.get(network, {}))
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
