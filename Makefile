@@ -12,9 +12,8 @@ demo: $(READY)
 	@echo "fused GeoTIFF: out/fused.tif"
 	@echo "report:        out/report.html"
 
-# Tests run side by side; threads that wait for their peers give the core away.
 test: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,13 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     code = f"import sys, {NAME}.cli; print(sorted({{'torch', 'rasterio', 'numpy', 'scipy'}} & set(sys.modules)))"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent).stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_passively_unless_told_otherwise(given, seen):
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    code = f"import sys, {NAME}, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent, env=environment, text=True)
+    assert told.stdout.split() == [seen, "False"]
