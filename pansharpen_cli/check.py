@@ -751,7 +751,7 @@ def _aligned(
     scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `_shift` has words of its own for it
     assert registration.found is not None
     facts["shift"] = _shift(scene, registration.found, options.align, found)
-    facts["mtf"] = _mtf(scene, registration.found.gains, options, found)
+    facts["mtf"] = _mtf(scene, registration.found.gains, found)
     measures = options.align != "off" or takes_measured_mtf(options)
     return scene, {"aligning": time.perf_counter() - clock} if measures else {}
 
@@ -796,19 +796,14 @@ def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> 
     return asdict(shift) | {"align": align, "action": action}
 
 
-def _mtf(scene: Scene, measured: Sequence[float], options: Options, found: Findings) -> dict:
+def _mtf(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
     """MTF gains as facts, with a note where the MS is softer or crisper than optics are."""
     if measured:
         gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
         if not SOFT <= gain <= CRISP:
-            soft, auto = gain < SOFT, options.mtf != "measured" and takes_measured_mtf(options)
-            what, how = ("softer", "resampled") if soft else ("crisper", "sharpened or resampled")
+            what, how = ("softer", "resampled") if gain < SOFT else ("crisper", "sharpened or resampled")
             text = f"MTF gain {gain:.2f} at Nyquist, its sensor's {usual:.2f}"
-            found.note(
-                "mtf",
-                f"the MS is {what} than optics make it ({text}): it was {how}"
-                + ("; fuse --mtf measured gives a sharper picture" if soft and auto else ""),
-            )
+            found.note("mtf", f"the MS is {what} than optics make it ({text}): it was {how}")
     return {"gains": list(scene.effective_gains), "table": list(scene.gains), "measured": list(measured)}
 
 

@@ -48,7 +48,6 @@ class Align(StrEnum):
 class Mtf(StrEnum):
     auto = "auto"
     sensor = "sensor"
-    measured = "measured"
 
 
 class Extent(StrEnum):

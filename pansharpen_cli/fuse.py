@@ -150,12 +150,14 @@ class Reach:
 
     axes: tuple[Axis, Axis]
     ms_reach: int = physics.UPSAMPLE_REACH
+    offsets: tuple[physics.Offset, ...] = ()
 
     def windows(self, window: Window) -> tuple[Window, Window]:
         """(PAN window, MS window) around a window of PAN pixels."""
         spans = spans_of(window)
-        ms = tuple(a.ms_span(s, self.ms_reach) for a, s in zip(self.axes, spans, strict=True))
-        pan = tuple(a.pan_span(m, physics.MTF_REACH + 1) for a, m in zip(self.axes, ms, strict=True))
+        far = max((abs(d) for o in self.offsets for d in o), default=0.0)
+        ms = tuple(a.ms_span(s, self.ms_reach + far / a.ratio) for a, s in zip(self.axes, spans, strict=True))
+        pan = tuple(a.pan_span(m, physics.MTF_REACH + 1 + far) for a, m in zip(self.axes, ms, strict=True))
         pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
         return joined(pan), joined(ms)
 
@@ -265,13 +267,13 @@ class NetworkFuser:
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
-        self.axes, self.gains = axes_of(scene), scene.effective_gains
+        self.axes, self.gains, self.offsets = axes_of(scene), scene.effective_gains, scene.band_offsets
         self.backbone, self.stats, self.tailored = backbone, stats, tailored
         self.device, self.precision = device, precision
         self.multiple_of, self.on_cpu = backbone.multiple_of, device.type == "cpu"
         self.halo = backbone.halo + FeatureTailor.halo * backbone.stride
         self.overlap = 32 if backbone.stitch == "blend" else 0
-        self._reach = Reach(self.axes)
+        self._reach = Reach(self.axes, offsets=self.offsets)
         self._turn, self._warnings = threading.Lock(), scene.warnings
         self._side = sys.maxsize
 
@@ -285,7 +287,7 @@ class NetworkFuser:
         return (out, *self._reach.windows(out))
 
     def inputs(self, tile: TileData) -> Inputs:
-        return tile_inputs(self.axes, self.gains, tile, tile.window, self.device)
+        return tile_inputs(self.axes, self.gains, tile, tile.window, self.device, self.offsets)
 
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN, float32.
@@ -336,7 +338,7 @@ class NetworkFuser:
 
     @torch.no_grad()
     def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
-        inputs = tile_inputs(self.axes, self.gains, tile, window, self.device)
+        inputs = tile_inputs(self.axes, self.gains, tile, window, self.device, self.offsets)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
         with tailor.autocast(self.device, self.precision):
@@ -349,13 +351,17 @@ class NetworkFuser:
 
 
 def tile_inputs(
-    axes: tuple[Axis, Axis], gains: tuple[float, ...], tile: TileData, window: Window, device: torch.device
+    axes: tuple[Axis, Axis],
+    gains: tuple[float, ...],
+    tile: TileData,
+    window: Window,
+    device: torch.device,
+    offsets: tuple[physics.Offset, ...] = (),
 ) -> Inputs:
     """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
     where = device if device.type == "cuda" else torch.device("cpu")
-    operators = TileOperators.build(
-        axes, spans_of(window), spans_of(tile.pan_window), spans_of(tile.ms_window), gains, device=where
-    )
+    spans = spans_of(window), spans_of(tile.pan_window), spans_of(tile.ms_window)
+    operators = TileOperators.build(axes, *spans, gains, device=where, offsets=offsets)
     pan = torch.from_numpy(tile.pan).to(where)[None, None]
     ms = torch.from_numpy(tile.ms).to(where)[None]
     inputs = operators.inputs(pan, pan[(..., *part_of(tile.pan_window, window))], ms)
@@ -405,7 +411,8 @@ def sample(
     """
     axes, rng = axes_of(scene), np.random.default_rng(seed)
     moments = SceneMoments(scene.bands)
-    reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH)
+    offsets = scene.band_offsets
+    reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH, offsets)
     blocks = sample_blocks(scene, seed)
     wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
     whole, seen = wanted / len(blocks) * sum(map(area, blocks)), 0
@@ -417,7 +424,7 @@ def sample(
         if data is None:
             return None
         check_range(scene, data)
-        return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"))
+        return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
         for tried, (block, loaded) in enumerate(_ahead(reader, load, blocks)):
@@ -469,7 +476,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
 
     At most so many at full and at reduced resolution and for the survey; `only`: there is no other block.
     """
-    window, gains = data.window, scene.effective_gains
+    window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
     tile_energy = _local_energy(inputs.pan)
     corners = _draw(data.valid, TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
@@ -485,7 +492,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         # seen from the tile's own corner, so that tiles of equal phase share their matrices
         local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
         here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
-        down = physics.degrader((local[0], local[1]), here, ((0, TILE), (0, TILE)), gains).to("cpu")
+        down = physics.degrader((local[0], local[1]), here, ((0, TILE), (0, TILE)), gains, offsets).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
     tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
@@ -562,7 +569,7 @@ def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None 
 
 def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
-    gains = scene.effective_gains
+    gains, offsets = scene.effective_gains, scene.band_offsets
     rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
     ms_core = intersect((*rows, *cols), data.ms_window)
     ms_spans = spans_of(data.ms_window)
@@ -669,9 +676,8 @@ class Options:
     mtf: str = "auto"
 
 
-MTF = ("auto", "sensor", "measured")
-"""Where a network's MTF gains come from: what optics explain of those measured on the scene, the sensor's table, or as
-measured."""
+MTF = ("auto", "sensor")
+"""Where a network's MTF gains come from: measured on the scene, the table's where they cannot be; or the table."""
 
 
 @dataclass

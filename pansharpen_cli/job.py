@@ -190,7 +190,8 @@ def opened(
 ) -> tuple[Scene, Registration]:
     """The scene, with its MS moved where `align` corrects it and a warning of that, and how it was settled.
 
-    A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's.
+    A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's, and the
+    offsets of its single bands.
     `ready` is called with the scene before anything is measured. Of fused `files` to be measured, the shift that they
     were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
     """
@@ -199,8 +200,9 @@ def opened(
     measured = takes_measured_mtf(options)
 
     def settle(scene: Scene, found: register.Shift) -> None:
-        scene.measured_gains = found.gains
-        scene.fitted_gains = register.optical(found.gains, scene.gains) if options.mtf == "auto" else found.gains
+        scene.fitted_gains = found.gains
+        if options.align == "auto":
+            scene.band_offsets = register.band_offsets(found)
 
     given = dict(pair.open_options)
     parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
@@ -676,7 +678,7 @@ def _report(
             "scale": fit.stats.scale if fit.stats else None,
             "mtf": options.mtf if scene.fitted_gains else "sensor",
             "mtf_gains": list(scene.effective_gains),
-            "mtf_measured": list(scene.measured_gains),
+            "band_offsets": [list(offset) for offset in scene.band_offsets],
             "device": fit.device,
             "precision": fit.precision,
             "tile_size": options.tile_size,

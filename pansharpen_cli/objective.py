@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -43,15 +44,15 @@ def auxiliary(network: Backbone, samples: Sequence[Sample], precision: torch.dty
 
 def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample]) -> dict[str, Tensor]:
     """Means over the samples of the terms of the loss, in units of each band's standard deviation."""
-    terms: dict[str, list[Tensor]] = {"l1": [], "squared": [], "flat": [], "structure": []}
+    terms: dict[str, list[Tensor]] = {f.name: [] for f in fields(LossWeights)}
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    low = torch.from_numpy(gaussian_matrix(fused[0].shape[-1])).to(fused[0])
+    low, near = (torch.from_numpy(gaussian_matrix(fused[0].shape[-1], s)).to(fused[0]) for s in (2.0, 1.0))
     for image, sample in zip(fused, samples, strict=True):
         std, pan = sample.stats.std[:, None, None], sample.inputs.pan
         error = (image - sample.truth) / std
         detail = pan - low @ pan @ low.T
-        energy = torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)[inner]
-        flat = (energy <= torch.quantile(energy.flatten(), 0.3)).float()
+        activity = torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)[inner]
+        flat = (activity <= torch.quantile(activity.flatten(), 0.3)).float()
         error_detail = (error - low @ error @ low.T)[inner].abs().clamp(max=10)
         clamped = error[inner].abs().clamp(max=10)
         terms["l1"].append(clamped.mean())
@@ -60,7 +61,14 @@ def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample]) -> dict[str, 
         # variances of values far from zero would drown in float32's rounding
         level = sample.truth[inner].mean((-2, -1), keepdim=True)
         terms["structure"].append(1 - structure((image[inner] - level) / std, (sample.truth[inner] - level) / std))
+        terms["sharpness"].append((energy(image, near, std) / energy(sample.truth, near, std)).log().abs().mean())
     return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+
+def energy(image: Tensor, low: Tensor, std: Tensor) -> Tensor:
+    """Energy of what a low pass takes from each band, in units of its deviation, and a little that stands for noise."""
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    return (((image - low @ image @ low.T) / std)[inner]).square().mean((-2, -1)) + 1e-4
 
 
 def composite(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:

@@ -7,9 +7,10 @@ is repeated. Matrices are float64 numpy; `apply` runs them on any device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,10 @@ class Axis:
         """MS pixels whose centres lie in a PAN span, so that spans that follow each other share none."""
         first, last = (int(np.ceil((end - self.offset) / self.ratio - 0.5 - 1e-9)) for end in pan)
         return first, last
+
+    def moved(self, offset: float) -> Axis:
+        """The grid that lies so many PAN pixels further."""
+        return Axis(self.ratio, self.offset + offset)
 
     def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
         """The same phase seen from windows that start at the given pixels."""
@@ -259,24 +264,47 @@ def separable(rows: np.ndarray | Sequence[np.ndarray], cols: np.ndarray | Sequen
     return Separable(torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(cols)))
 
 
-def upsampler(axes: tuple[Axis, Axis], pan: tuple[Span, Span], ms: tuple[Span, Span]) -> Separable:
-    """THE upsampler between two windows."""
-    return separable(*(upsample_matrix(a, p, m) for a, p, m in zip(axes, pan, ms, strict=True)))
+Offset = tuple[float, float]
+"""By how much the grid of a single band lies off that of the MS: rows and columns in PAN pixels."""
 
 
-def _per_band(build, gains: Sequence[float]) -> Separable:
-    """One matrix pair per band; bands of equal gain share the work, and one gain needs no band axis."""
-    made = {g: build(g) for g in dict.fromkeys(gains)}
+def upsampler(
+    axes: tuple[Axis, Axis], pan: tuple[Span, Span], ms: tuple[Span, Span], offsets: Sequence[Offset] = ()
+) -> Separable:
+    """THE upsampler between two windows; `offsets` are those of the bands, none where all lie on the one grid."""
+    if not any(map(any, offsets)):
+        return separable(*(upsample_matrix(a, p, m) for a, p, m in zip(axes, pan, ms, strict=True)))
+    return _per_band(
+        lambda o: tuple(upsample_matrix(a.moved(d), p, m) for a, d, p, m in zip(axes, o, pan, ms, strict=True)), offsets
+    )
+
+
+def _per_band(build: Callable[[Any], tuple[np.ndarray, ...]], drawn: Sequence) -> Separable:
+    """One matrix pair per band; bands of equal gain and offset share the work, and equal ones need no band axis."""
+    made = {key: build(key) for key in dict.fromkeys(drawn)}
     if len(made) == 1:
-        return separable(*made[gains[0]])
-    return separable([made[g][0] for g in gains], [made[g][1] for g in gains])
+        return separable(*made[drawn[0]])
+    return separable([made[key][0] for key in drawn], [made[key][1] for key in drawn])
 
 
 def degrader(
-    axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span], gains: Sequence[float]
+    axes: tuple[Axis, Axis],
+    ms: tuple[Span, Span],
+    pan: tuple[Span, Span],
+    gains: Sequence[float],
+    offsets: Sequence[Offset] = (),
 ) -> Separable:
-    """THE degradation: MTF blur of each band and sampling on the MS grid at the exact phase."""
-    return _per_band(lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains)
+    """THE degradation: MTF blur of each band and sampling on its MS grid at the exact phase."""
+    if not any(map(any, offsets)):
+        return _per_band(
+            lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains
+        )
+    if len(gains) == 1:
+        gains = [gains[0]] * len(offsets)
+    return _per_band(
+        lambda k: tuple(degrade_matrix(a.moved(d), m, p, k[0]) for a, d, m, p in zip(axes, k[1], ms, pan, strict=True)),
+        list(zip(gains, offsets, strict=True)),
+    )
 
 
 def blurrer(

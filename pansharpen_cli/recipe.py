@@ -34,7 +34,10 @@ class Samples:
     real: float = _key(
         0.5, "of the samples of scenes with a PAN: share that is the pair itself, degraded by Wald's protocol", 0, 1
     )
-    synthetic: float = _key(0.2, "of all samples: share of simulated landscapes, whose edges are sharp", 0, 1)
+    synthetic: float = _key(0.05, "of all samples: share of simulated landscapes, whose edges are sharp", 0, 1)
+    fine: float = _key(
+        0.75, "of the samples of scenes: share of those with pixels of under 2 m, where others are coarser", 0, 1
+    )
     landscapes: int = _key(12, "number of simulated landscapes", 1)
     held_out: float = _key(0.15, "share of the scenes that is held out for validation, where none is named", 0, 1)
     validation: int = _key(40, "number of validation samples, drawn once from the held-out scenes", 1)
@@ -48,6 +51,7 @@ class LossWeights:
     squared: float = _key(1.0, "squared error", 0)
     flat: float = _key(0.5, "error of the detail where PAN is flat, which the eye sees as ringing and noise", 0)
     structure: float = _key(0.5, "one less the correlation and contrast of the universal quality index", 0)
+    sharpness: float = _key(0.1, "how far the energy of the finest detail is from the truth's, as a logarithm", 0)
 
 
 @dataclass(frozen=True)

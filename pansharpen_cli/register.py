@@ -37,21 +37,18 @@ TILE = 64
 _TRIED = 48
 """Blocks of a large scene that are looked into for valid pixels."""
 
-LEAST = 0.25
-"""PAN pixels from which on a shift counts: what is less may be noise."""
+LEAST = 0.1
+"""PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
 
-VARIES, APART = 1.0, 1.0
-"""PAN pixels from which on it is worth a word that the shift varies over the scene, and that bands lie apart."""
+OFF, VARIES, APART = 0.25, 1.0, 1.0
+"""PAN pixels from which on it is worth a word that the MS lies off, that the shift varies over the scene, and that
+bands lie apart."""
 
 MEASURABLE = 0.1
 """Confidence below which no shift is named at all."""
 
 DOUBTFUL, WRONG = 0.8, 0.4
 """R2 of the low-passed PAN by the bands below which they may, and surely do not, show the same in the same place."""
-
-OPTICS, CRISPER = 0.6, 0.2
-"""Departure of -log(gain) from the table beyond which it counts less and less as one of the optics, and up to which it
-does not if the MS is the crisper: so much comes of bands that are crisper than their PAN."""
 
 _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
@@ -87,25 +84,6 @@ class Shift:
 Point = tuple[float, float]
 
 
-def optical(gains: Sequence[float], table: Sequence[float]) -> tuple[float, ...]:
-    """The part of measured MTF gains that optics explain, from the sensor's `table`; empty for none measured.
-
-    A kernel a little wider than the table's counts as measured; the further off it is, the less: products that were
-    resampled or sharpened on the ground are so at every scale, and by Wald's protocol their fused bands, too. A kernel
-    that is but a little narrower does not count: that is how bands look that are crisper than their PAN, which are the
-    last to be given less of it.
-    """
-    if not gains:
-        return ()
-    usual = -np.log(table)
-    softer = float(np.mean(-np.log(gains) - usual))
-    part = math.exp(-0.5 * (softer / OPTICS) ** 2)
-    if softer < 0:
-        part *= 1 - math.exp(-((softer / CRISPER) ** 2))
-    factor = 1 + part * softer / float(usual.mean())
-    return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
-
-
 @torch.no_grad()
 def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     """The shift of a scene's MS against its PAN, from up to `MAX_BLOCKS` blocks drawn with `seed`.
@@ -124,6 +102,15 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
 def is_off(found: Shift) -> bool:
     """Whether a shift is to be relied on and large enough to be corrected."""
     return found.confident and math.hypot(found.rows, found.cols) >= LEAST
+
+
+def band_offsets(found: Shift) -> tuple[Point, ...]:
+    """Offsets of the single bands that are to be relied on and large enough to be corrected, 0 for the others.
+
+    Empty where none is. They are PAN pixels to be added to the phase of a band, beside the shift of the whole.
+    """
+    kept = tuple(o if found.confident and math.hypot(*o) >= LEAST else (0.0, 0.0) for o in found.bands)
+    return kept if any(map(any, kept)) else ()
 
 
 def agreement(moments: Moments) -> dict | None:
@@ -157,7 +144,7 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
     """What a user ought to know of a measured shift, a line each."""
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
-    if is_off(found):
+    if is_off(found) and size >= OFF:
         done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
         notes.append(f"the MS lies {off}: {done}")
     elif size >= 1:

@@ -400,7 +400,7 @@ def _registration(found: Mapping | None) -> str:
 
 def _gains(method: Mapping) -> str:
     """The MTF gains at Nyquist that were fused with."""
-    source = "the sensor's" if method["mtf"] == "sensor" else f"measured {_gain_list(method['mtf_measured'])}"
+    source = "the sensor's" if method["mtf"] == "sensor" else "measured"
     return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
 
 

@@ -1,28 +1,26 @@
 """Samples that networks are trained on, drawn from stacks.
 
-A sample of a multispectral stack is simulated: a crop at a random scale is the truth; a random PAN response, MTF,
-ratio, phase and noise make the pair, and the PAN lies a little off. A scene with its PAN also gives real samples, by
-Wald's protocol at the exact phase: PAN and MS degraded by their own ratio through the sensor's MTFs, the MS itself the
-truth.
+A sample of a multispectral stack is simulated: a crop at a random scale is the scene, which a drawn sensor sees
+(`sensing.py`). A scene with its PAN also gives real samples, by Wald's protocol at the exact phase: PAN and MS degraded
+by their own ratio through the sensor's MTFs, the MS itself the truth.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
-from . import simulate
+from . import sensing, simulate
 from .errors import InputError
 from .fuse import part_of, spans_of
 from .grid import Window, intersect, widened
 from .models.base import Inputs, SceneStats, TileOperators
-from .physics import Axis, Span, degrade_matrix
 from .stacks import SIZES, RealPair, Stack, room
 
 COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))
@@ -30,11 +28,10 @@ COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))
 CONTEXT = 24
 """Pixels around the crop of a real pair that its operators see, where the scene has them."""
 VALIDATION_SIZE = 128
-PAN_OFF, BANDS_OFF, MS_OFF = 0.15, 0.07, 0.03
-"""Standard deviations, in PAN pixels, of how far PAN lies off the bands, the bands lie apart, and the MS lies off the
-truth. Wherever a result is judged MS and truth agree, and it is the PAN that lies a little off both."""
-BANDS_SOFT = 0.05
-"""Standard deviation of the bands' gains at Nyquist about their common one: optics blur a longer wavelength more."""
+COARSEST = 1.3
+"""Metres up to which such scenes are averaged down."""
+UNLIKE = 0.35
+"""Deviation of the logarithm by which a sample's contrast differs from that of the scene that it is normalised with."""
 TRIES = 2000
 
 
@@ -61,31 +58,50 @@ class Sample(NamedTuple):
         return self._replace(inputs=self.inputs.map(move), stats=self.stats.to(device), truth=move(self.truth))
 
 
-def blurred(image: np.ndarray, gains: Iterable[float]) -> np.ndarray:
-    """Square bands seen through an MTF with these gains, of rows and of columns, at their own Nyquist frequency."""
-    side = (0, image.shape[-1])
-    rows, cols = (degrade_matrix(Axis(1.0), side, side, float(gain)) for gain in gains)
-    return rows @ image @ cols.T
+def balanced(scenes: Sequence[Stack], fine: float = 0.0) -> np.ndarray:
+    """Chance of each: sensors with many are drawn more often, but only by the root of how many.
 
-
-def moved(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """An image shifted by so many rows and columns; its border is repeated."""
-    return ndimage.shift(image, shift, order=3, mode="nearest")
-
-
-def balanced(scenes: Sequence[Stack]) -> np.ndarray:
-    """Chance of each: sensors with many are drawn more often, but only by the root of how many."""
+    `fine` is the share of the scenes with fine pixels, where there are both; among them each counts by the root of its
+    valid pixels.
+    """
     root = np.sqrt([s.valid.sum() for s in scenes])
     total = {s.sensor: sum(r for r, t in zip(root, scenes, strict=True) if t.sensor == s.sensor) for s in scenes}
     chance = np.array([r / total[s.sensor] ** 0.5 for r, s in zip(root, scenes, strict=True)])
+    is_fine = np.array([s.is_fine for s in scenes])
+    if fine and is_fine.any() and not is_fine.all():
+        chance = np.where(is_fine, root, chance)
+        for part, share in ((is_fine, fine), (~is_fine, 1 - fine)):
+            chance[part] *= share / chance[part].sum()
     return chance / chance.sum()
+
+
+def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
+    """Statistics as of a scene that the sample is a part of: its contrast, level and gains differ a little."""
+
+    def factor(deviation: float, count: int = 1) -> Tensor:
+        return torch.from_numpy(np.exp(rng.normal(0, deviation, count))).float()
+
+    contrast, bands = factor(UNLIKE), len(stats.mean)
+    level = torch.from_numpy(rng.normal(0, 0.4, bands)).float()
+    weights = stats.intensity[:-1] * factor(0.05, bands)
+    constant = stats.intensity[-1] + (stats.intensity[:-1] - weights) @ stats.mean
+    return replace(
+        stats,
+        mean=stats.mean + level * stats.std,
+        std=stats.std * contrast * factor(0.1, bands),
+        gain=stats.gain * factor(0.1) * factor(0.1, bands),
+        intensity=torch.cat([weights, constant[None]]),
+        pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
+        pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),
+    )
 
 
 class Sampler:
     """Draws samples; the state of its generator is the whole state.
 
     `share` of them are of `synthetic` stacks; of the others that would be of a scene with a pair, `real` are the pair
-    itself. `bands` is the count that the network takes, None for any.
+    itself. `fine` is the share of scenes with fine pixels among them, where there are both. `bands` is the count that
+    the network takes, None for any.
     """
 
     def __init__(
@@ -96,10 +112,11 @@ class Sampler:
         bands: int | None = None,
         seed: int = 0,
         real: float = 0.0,
+        fine: float = 0.0,
     ) -> None:
         self.rng, self.seed = np.random.default_rng(seed), seed
         self.stacks, self.synthetic, self.share, self.bands = stacks, synthetic, share, bands
-        self.chance = balanced(stacks)
+        self.chance = balanced(stacks, fine)
         rooms = [room(s.valid) for s in stacks]
         self.sizes = [s for s in SIZES if s[0] <= max(rooms)] or list(SIZES[:1])
         paired = [
@@ -146,7 +163,7 @@ class Sampler:
                 stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
             else:
                 stack = self.stacks[int(rng.choice(len(self.stacks), p=self.chance))]
-            factor = int(rng.choice([1, 2] if synthetic else [1, 2, 3], p=[0.8, 0.2] if synthetic else [0.4, 0.4, 0.2]))
+            factor = self._factor(stack, synthetic)
             side = size * factor
             rows, cols = stack.valid.shape
             if min(rows, cols) < side:
@@ -160,11 +177,21 @@ class Sampler:
             if (crop.reshape(len(crop), -1).std(1) < 1e-3 * crop.max()).any():
                 continue
             crop = np.rot90(crop, int(rng.integers(4)), (1, 2))
-            crop = np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop, dtype=np.float64)
+            crop = np.ascontiguousarray(crop[:, :, ::-1] if rng.random() < 0.5 else crop, dtype=np.float32)
             return crop, stack.visible
         raise InputError(
             f"no usable {size} x {size} crop in {TRIES} tries: the scenes are nearly all nodata or constant"
         )
+
+    def _factor(self, stack: Stack, synthetic: bool) -> int:
+        """By how much a crop is averaged down: fine images as far as their edges stay those of a PAN."""
+        if synthetic:
+            return int(self.rng.choice([1, 2], p=[0.8, 0.2]))
+        if not stack.is_fine:
+            return int(self.rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
+        assert stack.pixel is not None
+        most = int(np.clip(COARSEST / stack.pixel, 1, 4))
+        return 1 if most == 1 or self.rng.random() < 0.3 else int(self.rng.integers(2, most + 1))
 
     def choose_bands(self, crop: np.ndarray, count: int) -> np.ndarray:
         """`count` bands in order of wavelength; missing ones are mixed from their neighbours."""
@@ -177,63 +204,20 @@ class Sampler:
         part = (position - lower)[:, None, None]
         return (1 - part) * crop[lower] + part * crop[lower + 1]
 
-    def softness(self) -> np.ndarray:
-        """Gains at Nyquist of rows and columns. Products differ in how sharp their bands are beside their PAN, either
-        way, and, where they were resampled or scanned, from one axis to the other; little in a pair tells."""
-        return np.clip(self.rng.uniform(0.1, 0.6) + self.rng.normal(0, 0.1, 2), 0.05, 0.9)
-
     def pair(self, size: int, count: int) -> Sample:
         """A simulated sample with `count` bands."""
         rng = self.rng
         crop, visible = self.truth(size)
+        crop = sensing.lit(crop, rng)
         if visible >= 3 and rng.random() < 0.6:
             crop = crop[:visible]
-        seen = min(len(crop), 8)
-        weights = rng.dirichlet(np.full(seen, 0.9))
-        pan = np.tensordot(weights, crop[rng.choice(len(crop), seen, replace=False)], 1)
-        truth = self.choose_bands(crop, count)
-        pan = moved(pan, rng.normal(0, PAN_OFF, 2))
-        off = abs(rng.normal(0, BANDS_OFF))
-        truth = np.stack([moved(band, rng.normal(0, off, 2)) for band in truth])
-        level = pan.mean() + 1e-6
-        pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.9, 1.1)
-        pan = rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
-        span: tuple[Span, Span] = ((0, size), (0, size))
-        if rng.random() < 0.5:
-            pan = blurred(pan, self.softness())
-        if rng.random() < 0.5:
-            soft = self.softness()
-            apart = rng.normal(0, BANDS_SOFT, (len(truth), 1))
-            truth = np.stack([blurred(b, g) for b, g in zip(truth, np.clip(soft + apart, 0.05, 0.9), strict=True)])
-        pan += rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
-
-        ratio = float(rng.choice([4.0, 2.0, 3.0], p=[0.7, 0.2, 0.1]))
-        side = int(size // ratio)
-        ms_span: tuple[Span, Span] = ((0, side), (0, side))
-        offsets = rng.uniform(0, size - side * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
-        shift = rng.normal(0, MS_OFF, 2)
-        axes = (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
-        # optics lie about 0.3, products that were resampled or sharpened on the ground anywhere; the gain is measured
-        # on the scene to a tenth or so (register.py), and where it cannot be, the sensors' table stands in
-        optics = rng.random() < 0.6
-        middle = np.clip(rng.normal(0.3, 0.05), 0.2, 0.42) if optics else np.exp(rng.uniform(np.log(0.05), np.log(0.5)))
-        measured = float(np.clip(middle * np.exp(rng.normal(0, 0.1)), 0.05, 0.5))
-        assumed = measured if rng.random() < 0.85 or middle < 0.15 else 0.3
-        gains = np.clip(middle * np.exp(rng.normal(0, 0.06, len(truth))), 0.04, 0.6)
-        ms = np.stack(
-            [
-                degrade_matrix(Axis(ratio, axes[0].offset + shift[0]), ms_span[0], span[0], g)
-                @ band
-                @ degrade_matrix(Axis(ratio, axes[1].offset + shift[1]), ms_span[1], span[1], g).T
-                for g, band in zip(gains, truth, strict=True)
-            ]
-        )
-        noise = rng.uniform(0, 0.015) * ms.reshape(len(ms), -1).std(1)[:, None, None]
-        ms += rng.normal(0, 1, ms.shape) * noise
-        ops = TileOperators.build(axes, span, span, ms_span, [assumed])
-        pan_t = torch.from_numpy(pan).float()[None, None]
-        inputs = ops.inputs(pan_t, pan_t, torch.from_numpy(ms).float()[None])
-        return Sample(inputs, SceneStats.fit(inputs), torch.from_numpy(truth).float()[None], ratio)
+        seen = sensing.observe(self.choose_bands(crop, count), crop, rng)
+        pan_spans, ms_spans = seen.spans
+        ops = TileOperators.build(seen.axes, pan_spans, pan_spans, ms_spans, [seen.gain])
+        pan = torch.from_numpy(seen.pan).float()[None, None]
+        inputs = ops.inputs(pan, pan, torch.from_numpy(seen.ms).float()[None])
+        stats = unlike(SceneStats.fit(inputs), rng)
+        return Sample(inputs, stats, torch.from_numpy(seen.truth).float()[None], seen.axes[0].ratio)
 
     def real_pair(self, size: int, count: int) -> Sample | None:
         """A real sample with `count` bands in the files' order, wholly valid; None if no pair has one."""

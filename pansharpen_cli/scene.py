@@ -241,7 +241,8 @@ class Scene:
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
     `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
-    `measured_gains`: those that the scene shows, and `fitted_gains`: what networks take of them, if they were measured.
+    `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
+    cols) the grid of each band lies off the phase; both empty if they were not measured.
     """
 
     pan: Source
@@ -260,7 +261,7 @@ class Scene:
     nodata: float
     warnings: list[str]
     warped: bool = False
-    measured_gains: tuple[float, ...] = ()
+    band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)

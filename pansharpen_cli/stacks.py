@@ -23,6 +23,8 @@ VISIBLE = 0.95
 """Wavelength in um up to which a panchromatic detector sees."""
 SIZES = ((96, 6), (128, 4), (192, 2))
 """Sides of the crops in pixels, and how many of them make a batch."""
+FINE = 2.0
+"""Metres: scenes of smaller pixels show the sharp man-made edges that satellites with a PAN of 0.3 to 2 m see."""
 MIN_BANDS = 3
 """Least number of bands of an MS to train on."""
 
@@ -166,7 +168,7 @@ class Stack:
     """A truth image (bands, rows, cols), bands in order of wavelength, with the mask of its valid pixels.
 
     `sensor` groups stacks that are to be drawn alike; `visible` counts the bands below 0.95 um, which come first.
-    `pair` is that of the scene, if it has a PAN.
+    `pair` is that of the scene, if it has a PAN; `pixel` the side of its pixels in metres, where a CRS tells.
     """
 
     data: np.ndarray
@@ -174,6 +176,12 @@ class Stack:
     sensor: str = ""
     visible: int = 0
     pair: RealPair | None = None
+    pixel: float | None = None
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether its pixels are as fine as those of a satellite's PAN."""
+        return self.pixel is not None and self.pixel < FINE
 
 
 def load(items: Sequence[Item], real: bool, warn: Warn) -> list[Stack]:
@@ -216,7 +224,8 @@ def _read_stack(item: Item, warn: Warn) -> tuple[Stack, Sensor]:
         data, valid = Source(dataset, bands, label, alpha=alpha).read((0, dataset.height, 0, dataset.width))
         if np.iscomplexobj(data):
             raise InputError(f"{label} holds complex values; train on their magnitude instead")
-        undeclared = dataset.nodata is None
+        undeclared, metric = dataset.nodata is None, dataset.crs is not None and dataset.crs.is_projected
+        pixel = abs(dataset.transform.a) * dataset.crs.linear_units_factor[1] if metric else None
         domains = [(label, dataset.tags(ns="IMAGERY")), (label, dataset.tags())]
     for note in notes:
         warn(note)
@@ -226,7 +235,7 @@ def _read_stack(item: Item, warn: Warn) -> tuple[Stack, Sensor]:
     if undeclared:
         valid &= (data != 0).any(0)  # what zeros in all bands mean
     visible = sum(0 < w < VISIBLE for w in waves)
-    return Stack(np.nan_to_num(data[order].astype(np.float32)), valid, group, visible), sensor
+    return Stack(np.nan_to_num(data[order].astype(np.float32)), valid, group, visible, pixel=pixel), sensor
 
 
 def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Warn) -> tuple[Sensor, str]:

@@ -185,7 +185,7 @@ def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, prec
         group["lr"] = rate
     loss = composite(loss_terms(fused_of(state.network, samples, precision), samples), recipe.loss)
     loss = loss + auxiliary(state.network, samples, precision)
-    value = float(loss)
+    value = float(loss.detach())
     if not math.isfinite(value):
         raise PansharpenError(f"the loss is {value} at step {state.step + 1}: try a lower rate (see --config)")
     state.optimiser.zero_grad(set_to_none=True)
@@ -328,8 +328,8 @@ def run(
     bands = network.bands or recipe.bands or None
     share = recipe.samples.synthetic
     synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
-    sampler = Sampler(seen, synthetic, share, bands, recipe.seed, recipe.samples.real)
-    judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=recipe.samples.real)
+    sampler = Sampler(seen, synthetic, share, bands, recipe.seed, recipe.samples.real, recipe.samples.fine)
+    judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=recipe.samples.real, fine=recipe.samples.fine)
     samples = drawn_for_validation(judge, recipe.samples.validation)
     names = [sorted(i.ms.name for i in part) for part in (training, held_out)]
     identity = json.dumps({**json.loads(recipe.identity()), "scenes": names, "config": config})

@@ -306,17 +306,15 @@ def test_an_ms_that_no_optics_make_is_told(scene, monkeypatch, gain: float | Non
     told = [f["text"] for f in facts["findings"] if f["code"] == "mtf"]
     assert len(told) == bool(words) and all(words in t for t in told)
     assert facts["mtf"] == {"gains": [0.3] * 4, "table": [0.3] * 4, "measured": list(gains)}
-    assert not any("--mtf measured" in t for t in told)  # a classical method has no use for it
 
 
 def test_the_mtf_that_a_network_would_take_is_told(scene, monkeypatch) -> None:
     monkeypatch.setattr(register, "measure", lambda *_, **__: replace(STILL, gains=(0.07,) * 4))
     pair = Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")])
-    for mtf, gain, advised in (("auto", 0.28, True), ("measured", 0.07, False), ("sensor", 0.3, False)):
+    for mtf, gain in (("auto", 0.07), ("sensor", 0.3)):
         options = Options(adapt="off", mtf=mtf, align="off")
         facts = check.check(pair, options, score=False)
         assert facts["mtf"]["gains"] == pytest.approx([gain] * 4, abs=0.01)
-        assert any("--mtf measured" in f["text"] for f in facts["findings"]) == advised
         assert ("aligning" in facts["prediction"]["seconds"]) == (mtf != "sensor")
 
 

@@ -499,7 +499,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert set(facts["scene"]) == SCENE_KEYS
     assert set(facts["quality"]) == QUALITY_KEYS
     assert set(facts["method"]) == {
-        "name", "weights", "weights_sha256", "scale", "mtf", "mtf_gains", "mtf_measured", "device", "precision",
+        "name", "weights", "weights_sha256", "scale", "mtf", "mtf_gains", "band_offsets", "device", "precision",
         "tile_size", "seed",
     }  # fmt: skip
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(

@@ -20,7 +20,7 @@ LAYERS = (
     ("__init__", "errors", "interrupts"),
     ("sensors", "recipe", "pool"),
     ("grid", "physics", "moments"),
-    ("tiles", "losses", "metrics", "models", "simulate"),
+    ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights"),
     ("writer", "tailor", "gallery", "pairs"),
     ("fuse", "charts"),

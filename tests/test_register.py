@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,19 +242,11 @@ def test_no_mtf_is_invented(tmp_path):
     assert measured(*small[:2]).gains == ()
 
 
-def test_optics_explain_what_lies_near_the_table():
-    table = (0.35, 0.35, 0.27)
-
-    def departed(by: float) -> tuple[float, ...]:
-        usual = -np.log(table)
-        return tuple(np.exp(-usual * (1 + by / usual.mean())))
-
-    def kept(by: float) -> float:
-        return float(np.mean(np.log(table)) - np.mean(np.log(register.optical(departed(by), table)))) / by
-
-    assert register.optical((), table) == () and register.optical(table, table) == pytest.approx(table, abs=1e-3)
-    assert kept(0.1) > 0.95 and 0.4 < kept(0.7) < 0.7 and kept(2.0) < 0.02
-    assert kept(-0.05) < 0.1 and kept(-0.3) > 0.75 and kept(-2.0) < 0.02
+def test_bands_that_lie_off_the_others_are_named_with_their_offset():
+    found = register.Shift(0.1, 0.0, 1.0, True, 9, bands=((0.04, 0.05), (0.0, -0.7), (math.nan, math.nan), (0.0, 0.0)))
+    assert register.band_offsets(found) == ((0.0, 0.0), (0.0, -0.7), (0.0, 0.0), (0.0, 0.0))
+    assert register.band_offsets(replace(found, confident=False)) == ()
+    assert register.band_offsets(replace(found, bands=((0.04, 0.05),) * 4)) == ()
 
 
 # From the command line
@@ -498,16 +491,13 @@ def fused_at(folder: Path, target: Path, **options) -> dict:
 
 
 def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
-    made = {mtf: tmp_path / f"{mtf}.tif" for mtf in ("auto", "sensor", "measured")}
+    made = {mtf: tmp_path / f"{mtf}.tif" for mtf in ("auto", "sensor")}
     facts = {mtf: fused_at(soft, path, mtf=mtf) for mtf, path in made.items()}
     assert facts["sensor"]["method"]["mtf"] == "sensor" and facts["sensor"]["method"]["mtf_gains"] == [0.3] * 4
-    for mtf in ("auto", "measured"):
-        method, tags = facts[mtf]["method"], tags_of(made[mtf])
-        assert method["mtf"] == tags["MTF"] == mtf and method["mtf_gains"] == pytest.approx([0.2] * 4, abs=0.03)
-        assert [float(v) for v in tags["MTF_GAINS"].split()] == method["mtf_gains"]
-    raw = list(facts["auto"]["registration"]["gains"])
-    assert facts["measured"]["method"]["mtf_gains"] == raw != facts["auto"]["method"]["mtf_gains"]
-    assert facts["auto"]["method"]["mtf_measured"] == raw and facts["sensor"]["method"]["mtf_measured"] == []
+    method, tags = facts["auto"]["method"], tags_of(made["auto"])
+    assert method["mtf"] == tags["MTF"] == "auto" and method["mtf_gains"] == pytest.approx([0.2] * 4, abs=0.03)
+    assert [float(v) for v in tags["MTF_GAINS"].split()] == method["mtf_gains"]
+    assert list(facts["auto"]["registration"]["gains"]) == method["mtf_gains"]
     with rasterio.open(soft / "truth.tif") as dataset:
         truth = dataset.read()[:, 16:-16, 16:-16].astype(float)
     error = {
@@ -520,7 +510,9 @@ def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
 def test_the_mtf_does_not_depend_on_the_alignment(soft, tmp_path):
     unaligned = fused_at(soft, tmp_path / "off.tif", align="off")
     assert unaligned["registration"] is None
-    assert unaligned["method"] == fused_at(soft, tmp_path / "auto.tif")["method"]
+    aligned = fused_at(soft, tmp_path / "auto.tif")
+    assert unaligned["method"]["mtf_gains"] == aligned["method"]["mtf_gains"]
+    assert not unaligned["method"]["band_offsets"]
 
 
 def test_classical_methods_keep_the_table(soft, tmp_path):
@@ -531,5 +523,5 @@ def test_classical_methods_keep_the_table(soft, tmp_path):
 
 
 def test_an_unknown_mtf_is_refused(soft, tmp_path):
-    with pytest.raises(InputError, match="unknown --mtf 'best'; there is auto, sensor, measured"):
+    with pytest.raises(InputError, match="unknown --mtf 'best'; there is auto, sensor"):
         fused_at(soft, tmp_path / "t.tif", mtf="best")

@@ -16,9 +16,9 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import assess, fuse, models, objective, recipe, samples, simulate, stacks, train, weights
+from pansharpen_cli import assess, fuse, models, objective, recipe, simulate, stacks, train, weights
 from pansharpen_cli.recipe import LossWeights, Recipe
-from pansharpen_cli.samples import Sample, Sampler, crop_pair
+from pansharpen_cli.samples import Sampler, crop_pair
 from pansharpen_cli.scene import Scene
 from pansharpen_cli.stacks import Stack
 
@@ -74,7 +74,7 @@ def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], ban
     for _ in range(6):
         inputs, stats, truth, ratio, real = sampler.pair(96, bands or 4)
         assert truth.shape == inputs.expanded.shape == (1, bands or 4, 96, 96)
-        assert ratio in (2, 3, 4) and not real
+        assert 1.5 <= ratio <= 8 and not real
         assert bool(torch.isfinite(inputs.pan_low).all()) and float(stats.std.min()) > 0
         for expanded, true in zip(inputs.expanded[0], truth[0], strict=True):
             inner = np.s_[12:-12, 12:-12]
@@ -82,65 +82,6 @@ def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], ban
             moved = true.roll((6, 6), (0, 1))
             wrong = float(torch.corrcoef(torch.stack([expanded[inner].flatten(), moved[inner].flatten()]))[0, 1])
             assert right > wrong
-
-
-def test_it_is_the_pan_that_lies_off(truths: list[Stack], monkeypatch: pytest.MonkeyPatch) -> None:
-    """MS and truth agree, as they do wherever a result is judged."""
-
-    def drawn(pan: float, ms: float) -> list[Sample]:
-        monkeypatch.setattr(samples, "PAN_OFF", pan)
-        monkeypatch.setattr(samples, "MS_OFF", ms)
-        sampler = Sampler(truths, bands=4, seed=5)
-        return [sampler.pair(96, 4) for _ in range(40)]
-
-    def offset(image: Tensor, other: Tensor) -> float:
-        inner = np.s_[12:-12, 12:-12]
-        slopes = [g[inner] for g in torch.gradient(image, dim=(-2, -1))]
-        return float(np.hypot(*(float(((other - image)[inner] * g).sum() / g.square().sum()) for g in slopes)))
-
-    there, off = drawn(0.0, 0.0), drawn(0.3, 0.0)
-    for a, b in zip(there, off, strict=True):
-        assert torch.equal(a.truth, b.truth) and torch.equal(a.inputs.expanded, b.inputs.expanded)
-    moved = [offset(a.inputs.pan[0, 0], b.inputs.pan[0, 0]) for a, b in zip(there, off, strict=True)]
-    assert 0.2 < np.median(moved) < 0.5
-
-
-def test_bands_are_blurred_apart_and_pan_is_not(truths: list[Stack], monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(apart: float) -> list[Sample]:
-        monkeypatch.setattr(samples, "BANDS_SOFT", apart)
-        sampler = Sampler(truths, bands=4, seed=1)
-        return [sampler.pair(96, 4) for _ in range(16)]
-
-    def detail(sample: Sample) -> Tensor:
-        return torch.stack([t.diff(dim=-1).std() for t in sample.truth[0]])
-
-    pairs = [(a, b, detail(b) / detail(a)) for a, b in zip(drawn(0.0), drawn(0.1), strict=True)]
-    assert all(torch.equal(a.inputs.pan, b.inputs.pan) for a, b, _ in pairs)
-    apart = [float(change.max() / change.min()) for *_, change in pairs]
-    assert 4 <= sum(a > 1.02 for a in apart) <= 12 and min(apart) == 1  # the truth of about half of them is blurred
-
-
-def test_mtf_gains_are_assumed_about_as_they_are(truths: list[Stack], monkeypatch: pytest.MonkeyPatch) -> None:
-    true, assumed = [], []
-    build, degrade = samples.TileOperators.build, samples.degrade_matrix
-
-    def built(axes, out, pan, ms, gains):
-        assumed.append(gains[0])
-        return build(axes, out, pan, ms, gains)
-
-    def degraded(axis, ms, pan, gain):
-        if axis.ratio > 1:  # the MS; otherwise a blur
-            true.append(gain)
-        return degrade(axis, ms, pan, gain)
-
-    monkeypatch.setattr(samples.TileOperators, "build", built)
-    monkeypatch.setattr(samples, "degrade_matrix", degraded)
-    sampler = Sampler(truths, bands=4, seed=7)
-    for _ in range(60):
-        sampler.pair(96, 4)
-    off = np.log(assumed) - np.log(np.array(true).reshape(60, 8)).mean(1)
-    assert abs(np.median(off)) < 0.05 and 0.8 < np.mean(np.abs(off) < 0.3) < 1
-    assert min(true) < 0.1 and max(true) > 0.4 and 0.27 < np.median(true) < 0.33
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +292,16 @@ def test_the_best_validation_is_kept(training, scenes: Path, tmp_path: Path, mon
 
     def judged(network, *_):
         seen.append({k: v.clone() for k, v in network.state_dict().items()})
-        return {"validation": next(values), "l1": 0, "squared": 0, "flat": 0, "structure": 0, "q2n": np.nan, "ergas": 0}
+        return {
+            "validation": next(values),
+            "l1": 0,
+            "squared": 0,
+            "flat": 0,
+            "structure": 0,
+            "sharpness": 0,
+            "q2n": np.nan,
+            "ergas": 0,
+        }
 
     monkeypatch.setattr(train, "validate", judged)
     best = json.loads(training(scenes, "--steps", 3, "--json").out)["best"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import moments
-from ..physics import Axis, Separable, Span, degrader, upsampler
+from ..physics import Axis, Offset, Separable, Span, degrader, upsampler
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -58,11 +58,15 @@ class TileOperators:
         gains: Sequence[float],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
+        offsets: Sequence[Offset] = (),
     ) -> TileOperators:
-        """float64, so that a pixel comes out the same to the last float32 bit whatever the window around it."""
+        """`offsets` are those of the bands from the MS's grid, if any.
+
+        float64, so that a pixel comes out the same to the last float32 bit whatever the window around it.
+        """
         return cls(
-            upsampler(axes, out, ms).to(device, dtype),
-            degrader(axes, ms, pan, gains).to(device, dtype),
+            upsampler(axes, out, ms, offsets).to(device, dtype),
+            degrader(axes, ms, pan, gains, offsets).to(device, dtype),
         )
 
     def inputs(self, pan: Tensor, pan_tile: Tensor, ms: Tensor) -> Inputs:

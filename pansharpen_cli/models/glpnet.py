@@ -7,43 +7,46 @@ from torch import Tensor, nn
 
 from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
-SHARED, OWN = 3, 3
-"""Input channels. Shared: PAN, its detail, and how far low-passed PAN departs from the intensity; of each band: the
-expanded MS, the injected detail and that departure in the band's units."""
+SHARED, OWN = 3, 4
+"""Input channels. Shared: PAN, its detail, and how far low-passed PAN departs from the intensity. Of each band: the
+expanded MS, the injected detail, that departure in the band's units (together the detail that component substitution
+injects), and what the low-passed PAN leaves of the band, in which what both share of aliasing cancels."""
+STRIDE = 4
+"""PAN pixels on a side of one pixel of the features: a convolution costs a sixteenth, and reaches as far as the MS."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
 
 class GLPNet(Backbone):
-    """Any number of bands, any ratio; 106 508 parameters.
+    """Any number of bands, any ratio; 267 408 parameters.
 
     With its correction at zero it is MTF-GLP-FS (Vivone et al., "Full Scale Regression-Based Injection Coefficients
     for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
     change of that gain, a share of the multiplicative gain of MTF-GLP-HPM-R (Vivone et al., "A Regression-Based
     High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), and a free residual.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
-    built in. Features lie on a grid of half PAN's resolution.
+    built in.
 
     `width` channels in the trunk, `features` in each band's head, `blocks` residual blocks in the trunk, `own` in the
-    head.
+    head. Multiples of 32 fill the vectors of the processors that multiply bfloat16.
     """
 
     bands = None
-    stride = 2
-    multiple_of = 2
+    stride = STRIDE
+    multiple_of = STRIDE
 
-    def __init__(self, features: int = 16, width: int = 48, blocks: int = 2, own: int = 1) -> None:
+    def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:
         super().__init__()
         self.features = features
-        self.halo = self.stride * (2 * blocks + 2 * own + 2) + 3
-        self.head = nn.Conv2d(OWN, features, 6, stride=self.stride, padding=2)
-        self.join = nn.Conv2d(SHARED, width, 6, stride=self.stride, padding=2)
-        self.join_bands = nn.Conv2d(features, width, 3, padding=1, bias=False)
+        self.halo = STRIDE * 2 * (blocks + own) + 2 + STRIDE - 1
+        self.head = nn.Conv2d(OWN, features, 8, stride=STRIDE, padding=2)
+        self.join = nn.Conv2d(SHARED, width, 8, stride=STRIDE, padding=2)
+        self.join_bands = nn.Conv2d(features, width, 1, bias=False)
         self.trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.shared = nn.Conv2d(width, features, 1)
-        self.own = nn.Conv2d(features, features, 3, padding=1)
+        self.own = nn.Conv2d(features, features, 1)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(own)))
-        self.tail = nn.Conv2d(features, 3 * self.stride**2, 3, padding=1)
+        self.tail = nn.Conv2d(features, 3 * STRIDE**2, 1)
         nn.init.zeros_(self.tail.weight)
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
@@ -60,10 +63,11 @@ class GLPNet(Backbone):
         shared /= stats.pan_std
         own[:, :, 0] = (e - mean) / std
         own[:, :, 1], own[:, :, 2] = gain / std * (pan - low), gain / std * (low - intensity)
+        own[:, :, 3] = own[:, :, 0] - gain / std * (low - stats.pan_mean)
         return encoded
 
     def extract(self, encoded: Tensor) -> Tensor:
-        tiles, bands = len(encoded), encoded.shape[1] // OWN - 1
+        tiles, bands = len(encoded), (encoded.shape[1] - SHARED) // OWN
         shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (bands, OWN)).flatten(0, 1)
         each = convolve(self.head, own, relu=True)
         parts = each.unflatten(0, (tiles, bands)).unbind(1)
@@ -82,7 +86,7 @@ class GLPNet(Backbone):
         e, low = inputs.expanded, inputs.pan_low
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
-        cells = residual.movedim(1, -1).unflatten(-1, (3, self.stride, self.stride))
+        cells = residual.movedim(1, -1).unflatten(-1, (3, STRIDE, STRIDE))
         free, more, share = cells.permute(3, 0, 1, 4, 2, 5).reshape(3, *e.shape).to(e.dtype)
         regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
         departure = e - regressed

@@ -1,0 +1,175 @@
+"""How a simulated sensor sees a scene: all that a training sample varies stands here.
+
+The truth is each band through the optics of the PAN, in register with the PAN: as sharp as the PAN and where the PAN
+is. Everything else that real products show is put into the MS (its MTF per band and axis, sharpening on the ground,
+displacement of the whole and of single bands, noise, aliasing, rounding) or into the PAN (response, also beyond the
+bands, contrast, noise, rounding). All lengths are PAN pixels unless said, all gains are MTF gains at Nyquist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .physics import Axis, Span, mtf_sigma
+
+OPTICS = (0.12, 0.8)
+"""Range of the gain, at the PAN's Nyquist frequency, of the optics that PAN and truth share; drawn by its logarithm."""
+SHARED_SHARPENING, PAN_OFF = 0.2, 0.04
+"""Share of the samples whose PAN and truth are sharpened alike, and the deviation by which PAN lies off the truth."""
+SOFT, USUAL, CRISP = (0.03, 0.2), (0.2, 0.42), (0.42, 0.65)
+"""Ranges of the MS's gain: products that were resampled, optics as they are built, and aliased ones."""
+SHARPENED, OVERSHOOT = 0.35, (0.2, 1.2)
+"""Share of the MS that are sharpened on the ground, ms + a (ms - gauss(ms)), and the range of a: it overshoots."""
+MS_OFF, BANDS_OFF, BANDS_FAR = 0.12, 0.08, 0.35
+"""Deviations by which the MS lies off as a whole, and its bands from each other: usually, and in three of ten samples.
+Registration corrects what is more."""
+UNKNOWN = 0.1
+"""Share of the samples whose gain is not measured: the table of sensors stands in, with 0.3."""
+RATIOS, SPAN = ((4.0, 0.6), (2.0, 0.17), (3.0, 0.05)), (1.5, 8.0)
+"""Usual ratios and how often they are drawn; the rest of the samples have any ratio of the span."""
+BITS = ((8, 0.3), (10, 0.1), (11, 0.4), (14, 0.2))
+"""Digits that PAN and MS are rounded to, and how often."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """PAN (size, size) and MS (bands, rows, cols) of one scene, the truth (bands, size, size), the MS's phase as a file
+    would state it, and the MTF gain that a measurement of the scene would find."""
+
+    pan: np.ndarray
+    ms: np.ndarray
+    truth: np.ndarray
+    axes: tuple[Axis, Axis]
+    gain: float
+
+    @property
+    def spans(self) -> tuple[tuple[Span, Span], tuple[Span, Span]]:
+        """Rows and columns of the PAN and of the MS."""
+        rows, cols = self.pan.shape
+        return ((0, rows), (0, cols)), ((0, self.ms.shape[1]), (0, self.ms.shape[2]))
+
+
+def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> Pair:
+    """What a sensor drawn with `rng` makes of a scene.
+
+    `scene` (bands, size, size) are the bands that the MS shall have, sharper than any sensor sees them; `others`
+    (channels, size, size) are all channels that its PAN may see, those of the scene among them.
+    """
+    size = scene.shape[-1]
+    pan = pan_response(others, rng)
+    optics = np.exp(rng.uniform(*np.log(OPTICS))) * np.exp(rng.normal(0, 0.1, 2))
+    optics = np.clip(optics, *OPTICS)
+    truth = seen(scene, optics, np.zeros(2))
+    pan = seen(pan[None], optics, rng.normal(0, PAN_OFF, 2))[0]
+    if rng.random() < SHARED_SHARPENING:
+        strength, width = rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.2)
+        truth, pan = sharpened(truth, strength, width), sharpened(pan[None], strength, width)[0]
+    pan = pan + rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
+    ratio, axes = geometry(size, rng)
+    ms, gain = ms_of(scene, axes, rng)
+    relative = gain / float(np.prod(optics) ** 0.5) ** (1 / ratio**2)  # PAN itself has lost some at that frequency
+    known = rng.random() >= UNKNOWN or relative < 0.15
+    measured = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
+    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, axes, float(measured))
+
+
+def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """PAN (size, size): a mean of the channels, in one of eight samples with something that none of them shows, with a
+    contrast and an offset of its own."""
+    picked = channels[rng.choice(len(channels), min(len(channels), 8), replace=False)]
+    pan = np.tensordot(rng.dirichlet(np.full(len(picked), 0.9)), picked, 1)
+    if rng.random() < 0.125:
+        deviations = picked - picked.mean((1, 2), keepdims=True)
+        deviations /= picked.std((1, 2), keepdims=True) + 1e-9
+        mixed = np.tensordot(rng.normal(0, 0.4, len(picked)), np.clip(deviations, -2.5, 2.5), 1)
+        share = rng.uniform(0.1, 0.4)
+        pan = (1 - share) * pan + share * pan.mean() * np.exp(mixed)
+    level = pan.mean() + 1e-6
+    pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.85, 1.15)
+    return rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
+
+
+def lit(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A scene's channels in another light: contrasts as of linear detectors and of stretched pictures, saturated bright
+    roofs, haze."""
+    if rng.random() < 0.6:
+        level = channels.mean((1, 2), keepdims=True) + 1e-6
+        power = np.exp(rng.normal(0.1, 0.25) + rng.normal(0, 0.06, (len(channels), 1, 1)))
+        channels = level * (np.clip(channels, 0, None) / level) ** power
+    if rng.random() < 0.12:
+        channels = np.minimum(channels, np.percentile(channels, rng.uniform(95, 99.8), axis=(1, 2), keepdims=True))
+    if rng.random() < 0.4:
+        channels = channels + rng.uniform(0, 0.6) * channels.mean((1, 2), keepdims=True)
+    return channels
+
+
+def geometry(size: int, rng: np.random.Generator) -> tuple[float, tuple[Axis, Axis]]:
+    """A ratio and the phase of the MS in a PAN of `size` pixels."""
+    ratios, chances = zip(*RATIOS, strict=True)
+    drawn = rng.choice(len(ratios) + 1, p=[*chances, 1 - sum(chances)])
+    ratio = float(ratios[drawn]) if drawn < len(ratios) else float(rng.uniform(*SPAN))
+    offsets = rng.uniform(0, size - int(size // ratio) * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
+    return ratio, (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
+
+
+def ms_of(scene: np.ndarray, axes: tuple[Axis, Axis], rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """The MS (bands, rows, cols) of a scene, and its gain: of the optics and what sharpening made of it."""
+    size, ratio = scene.shape[-1], axes[0].ratio
+    side = int(size // ratio)
+    kind = (SOFT, USUAL, CRISP)[rng.choice(3, p=[0.3, 0.45, 0.25])]
+    middle = float(np.exp(rng.uniform(*np.log(kind))))
+    gains = np.clip(middle * np.exp(rng.normal(0, 0.08, (len(scene), 2))) * np.exp(rng.normal(0, 0.08, 2)), 0.02, 0.8)
+    apart = BANDS_FAR if rng.random() < 0.3 else BANDS_OFF
+    off = rng.normal(0, MS_OFF, 2) + rng.normal(0, apart, (len(scene), 2))
+    drawn = list(zip(gains, off, strict=True))
+    rows, cols = (
+        np.stack([_gaussian(axis.ms_centres((0, side)) + o[i], size, mtf_sigma(g[i], ratio)) for g, o in drawn])
+        for i, axis in enumerate(axes)
+    )
+    ms = _applied(scene, rows, cols)
+    gain = middle
+    if rng.random() < SHARPENED:
+        strength = rng.uniform(*OVERSHOOT)
+        ms = np.clip(sharpened(ms, strength, rng.uniform(0.6, 1.0)), 0, None)
+        gain *= (1 + strength) ** 0.7  # as registration measures it
+    noise = rng.uniform(0, 0.015) * ms.std((1, 2), keepdims=True)
+    return ms + rng.normal(0, 1, ms.shape) * noise, gain
+
+
+def _gaussian(centres: np.ndarray, size: int, sigma: float) -> np.ndarray:
+    """Weights (centres, size) of pixels around centres: an MTF kernel is one but for its window (`physics.mtf_kernel`).
+
+    Beyond the border there is nothing: the loss leaves a margin out.
+    """
+    weights = np.exp(-0.5 * ((np.arange(size) - centres[:, None]) / sigma) ** 2) + 1e-30
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _applied(image: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """rows @ image @ cols.T in single precision and by torch, which keeps to the threads that a training may have."""
+    left, middle, right = (torch.from_numpy(np.asarray(a, np.float32)) for a in (rows, image, cols))
+    return (left @ middle @ right.mT).numpy()
+
+
+def seen(image: np.ndarray, gains: np.ndarray, off: np.ndarray) -> np.ndarray:
+    """Square bands through an MTF with these gains of rows and of columns at their own Nyquist, displaced by `off`."""
+    size = image.shape[-1]
+    at = np.arange(size)
+    rows, cols = (_gaussian(at + o, size, mtf_sigma(g, 1.0)) for g, o in zip(gains, off, strict=True))
+    return _applied(image, rows, cols)
+
+
+def sharpened(image: np.ndarray, strength: float, width: float) -> np.ndarray:
+    """Square bands and `strength` times what a Gaussian of that width takes from them."""
+    rows, cols = (_gaussian(np.arange(n), n, width) for n in image.shape[-2:])
+    return image + strength * (image - _applied(image, rows, cols))
+
+
+def rounded(bands: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bands in whole numbers of a drawn depth, of which the brightest pixel uses a third or more."""
+    depths, chances = zip(*BITS, strict=True)
+    step = np.abs(bands).max() / (rng.uniform(0.35, 1.0) * 2.0 ** rng.choice(depths, p=chances)) + 1e-12
+    return np.round(bands / step) * step
