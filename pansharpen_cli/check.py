@@ -843,7 +843,7 @@ def _predict(
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
-    settings = fuse.settings_of(options, fit.card.network) if fit.card is not None else None
+    settings = fuse.settings_of(options) if fit.card is not None else None
     return {
         "method": {
             "name": options.method,
@@ -924,7 +924,7 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
     limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
     fit = fuse.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
     seconds = dict(fit.seconds or {})
-    settings = fuse.settings_of(options, fit.card.network) if fit.card else None
+    settings = fuse.settings_of(options) if fit.card else None
     if settings is not None and fit.outcome is not None and fit.outcome.epochs:
         done = fit.outcome.epochs
         each = (stamps[-1] - stamps[0]) / (done - 1) if done > 1 else seconds["adapting"] / 12

@@ -50,6 +50,11 @@ class Mtf(StrEnum):
     sensor = "sensor"
 
 
+class AdaptTerms(StrEnum):
+    sharp = "sharp"
+    paper = "paper"
+
+
 class Extent(StrEnum):
     intersection = "intersection"
     pan = "pan"
@@ -85,6 +90,9 @@ Method = Annotated[
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")]
 Adaptation = Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")]
+AdaptLoss = Annotated[
+    AdaptTerms, typer.Option(help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.")
+]
 AdaptSeconds = Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 TileSize = Annotated[
@@ -120,6 +128,7 @@ def fuse(
     sensor: Sensor = "auto",
     adapt: Adaptation = Adapt.fast,
     adapt_seconds: AdaptSeconds = None,
+    adapt_loss: AdaptLoss = AdaptTerms.sharp,
     device: Device = "auto",
     precision: Precision = "auto",
     tile_size: TileSize = 512,
@@ -150,7 +159,17 @@ def fuse(
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
     options = job.Options(
-        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
+        method.lower(),
+        weights,
+        adapt.value,
+        adapt_seconds,
+        device,
+        precision,
+        tile_size,
+        seed,
+        align.value,
+        mtf.value,
+        adapt_loss.value,
     )
     with _Progress(quiet, verbose) as progress:
         if dry_run:
@@ -174,6 +193,7 @@ def check(
     sensor: Sensor = "auto",
     adapt: Adaptation = Adapt.fast,
     adapt_seconds: AdaptSeconds = None,
+    adapt_loss: AdaptLoss = AdaptTerms.sharp,
     device: Device = "auto",
     precision: Precision = "auto",
     tile_size: TileSize = 512,
@@ -198,7 +218,17 @@ def check(
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = job.Options(
-        method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
+        method.lower(),
+        weights,
+        adapt.value,
+        adapt_seconds,
+        device,
+        precision,
+        tile_size,
+        seed,
+        align.value,
+        mtf.value,
+        adapt_loss.value,
     )
     with _Progress(quiet, verbose) as progress:
         facts = checking.check(job.Pair(pan, ms, open_options), options, score, progress=progress)
@@ -387,6 +417,7 @@ def batch(
     sensor: Sensor = "auto",
     adapt: Adaptation = Adapt.fast,
     adapt_seconds: AdaptSeconds = None,
+    adapt_loss: AdaptLoss = AdaptTerms.sharp,
     device: Device = "auto",
     precision: Precision = "auto",
     tile_size: TileSize = 512,
@@ -430,7 +461,8 @@ def batch(
     file = os.path.abspath(weights) if weights is not None else None
     choices = batch.Choices(
         Options(
-            method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
+            method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value,
+            mtf.value, adapt_loss.value,
         ),
         _open_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),

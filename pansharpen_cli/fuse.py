@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import classical, losses, models, physics, tailor, weights
+from . import classical, models, physics, tailor, weights
 from .errors import InputError, PansharpenError
 from .grid import Window, area, intersect, is_empty, widened
 from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
 from .physics import Axis, Span
 from .scene import Scene, TileData, plain
-from .tailor import FeatureTailor, Outcome, Settings, Survey, Tiles
+from .tailor import FeatureTailor, Outcome, Settings, Tiles
 from .tiles import Stitcher, Tile, plan_tiles
 from .weights import Card
 from .writer import SceneWriter
@@ -50,19 +50,15 @@ ADAPT = {
     "fast": Settings(),
     "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
 }
-"""Schedules of --adapt; what a network wants otherwise is in `LOSSES`."""
+"""Schedules of --adapt."""
 
-LOSSES: dict[str, dict[str, Any]] = {
-    "glpnet": {
-        "spectral": 1.3,
-        "ceiling": 0.9,
-        "spatial": 0.0,
-        "consistency": 0.4,
-        "reduced": 3.0,
-        "similarity": 3.5,
-        "gap": 0.05,
+ADAPT_LOSS: dict[str, dict[str, float]] = {
+    "sharp": {},
+    "paper": {
+        "reduced": 0.0, "colour": 0.0, "sharpness": 0.0, "spectral": 1.0, "spatial": 0.1, "consistency": 0.1,
     },
-}
+}  # fmt: skip
+"""Loss weights of --adapt-loss: ours, which keep a result sharp and clean, and the terms of ERFT (eq. 7-10)."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, what is done and what there is to do."""
@@ -391,7 +387,6 @@ class Sample:
     stats: SceneStats
     training: Tiles | None = None
     held_out: Tiles | None = None
-    survey: Survey | None = None
 
 
 def sample_blocks(scene: Scene, seed: int) -> list[Window]:
@@ -405,7 +400,7 @@ def sample_blocks(scene: Scene, seed: int) -> list[Window]:
 def sample(
     scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = quiet
 ) -> Sample:
-    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on, to judge it with, and a survey.
+    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and to judge it with.
 
     Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
     """
@@ -440,8 +435,8 @@ def sample(
                 # each block its share by area, and what blocks before it could not give
                 seen += area(block)
                 share = min(1.0, seen / whole)
-                wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles, settings.survey
-                has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target", "expected"))
+                wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
+                has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
                 due = tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
                 picked.append(_pick_tiles(scene, axes, data, inputs, due, wanted == 1, rng))
             used += 1
@@ -465,27 +460,21 @@ class _Picked:
     blur: physics.Separable
     reduced: Inputs
     target: Tensor
-    survey: Inputs
-    expected: Tensor
-    energy: Tensor
-    energies: Tensor
 
 
 def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
-    """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them, but for the survey.
+    """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them.
 
-    At most so many at full and at reduced resolution and for the survey; `only`: there is no other block.
+    At most so many at full and at reduced resolution; `only`: there is no other block.
     """
     window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
-    tile_energy = _local_energy(inputs.pan)
     corners = _draw(data.valid, TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    parts, ms_parts, rows, cols, energy = [], [], [], [], []
+    parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
         tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
         at = part_of(window, tile)
         parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
-        energy.append(tile_energy[(..., *at)])
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
         ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
         ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
@@ -506,10 +495,6 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
     reduced, target = _reduced_tiles(scene, axes, data, counts[1], only, rng)
-    cuts = [(..., slice(r, r + TILE), slice(c, c + TILE)) for r, c in _draw(data.valid, TILE, counts[2], rng)]
-    survey = concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]) if cuts else empty
-    coarse = _pan_seen_coarsely(axes, data) if cuts else inputs.pan
-    expected = [losses.quality_index(inputs.expanded[at], coarse[at]) for at in cuts]
     return _Picked(
         concatenate(parts) if parts else empty,
         torch.stack(ms) if ms else torch.empty(0),
@@ -517,26 +502,7 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         blur,
         reduced,
         target,
-        survey,
-        torch.cat(expected) if expected else torch.empty(0),
-        torch.cat(energy) if energy else torch.empty(0),
-        tile_energy[0, 0][torch.from_numpy(data.valid)][::7],
     )
-
-
-def _pan_seen_coarsely(axes: tuple[Axis, Axis], data: TileData) -> Tensor:
-    """PAN reduced to the MS grid as D_s of HQNR does it (bicubic), up-sampled again (1, 1, rows, cols)."""
-    ms = spans_of(data.ms_window)
-    reduce = physics.cubic_reducer(axes, ms, spans_of(data.pan_window))
-    up = physics.upsampler(axes, spans_of(data.window), ms)
-    return up(reduce(torch.from_numpy(data.pan).double()[None, None])).float()
-
-
-def _local_energy(pan: Tensor) -> Tensor:
-    """9 x 9 mean of PAN's squared detail (n, 1, rows, cols), as flat-area activity defines it."""
-    low_rows, low_cols = (torch.from_numpy(physics.gaussian_matrix(n)).float() for n in pan.shape[-2:])
-    detail = pan - low_rows @ pan @ low_cols.T
-    return torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)
 
 
 def _with_band_axis(matrix: Tensor) -> Tensor:
@@ -568,21 +534,26 @@ def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None 
 
 
 def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
-    """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio."""
-    gains, offsets = scene.effective_gains, scene.band_offsets
+    """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio.
+
+    PAN is seen as the MS sees it, and the bands are put in their place: what is asked for there is what is wanted at
+    full resolution, bands as sharp as the PAN and where it is.
+    """
+    gains = scene.effective_gains
     rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
     ms_core = intersect((*rows, *cols), data.ms_window)
     ms_spans = spans_of(data.ms_window)
-    down_pan = physics.degrader(axes, ms_spans, spans_of(data.pan_window), [scene.sensor.pan_gain])
+    down_pan = physics.degrader(axes, ms_spans, spans_of(data.pan_window), [float(np.mean(gains))])
     pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
-    ms = torch.from_numpy(data.ms).double()[None]
+    ms = _in_place(axes, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
     coarse = [(a.ms_span(s)) for a, s in zip(axes, ms_spans, strict=True)]
     coarse_spans: tuple[Span, Span] = ((coarse[0][0], coarse[0][1]), (coarse[1][0], coarse[1][1]))
+    inside = covered(axes, ms_core, data.window, data.valid, slack=1)
+    pan = _as_seen(pan, ms, np.pad(inside, _margins(data.ms_window, ms_core)))
     down_ms = physics.degrader(axes, coarse_spans, ms_spans, gains)
     operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
     inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
     target = ms[(..., *part_of(data.ms_window, ms_core))].float()
-    inside = covered(axes, ms_core, data.window, data.valid, slack=1)
     size = REDUCED_TILE
     if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
@@ -591,6 +562,47 @@ def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> 
     if not cuts:
         return inputs.map(lambda t: t[:0, :, :size, :size]), target[:0, :, :size, :size]
     return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
+
+
+def _margins(outer: Window, inner: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (inner[0] - outer[0], outer[1] - inner[1]), (inner[2] - outer[2], outer[3] - inner[3])
+
+
+def _in_place(axes: tuple[Axis, Axis], ms: Tensor, offsets: Sequence[physics.Offset]) -> Tensor:
+    """MS (1, bands, rows, cols) whose single bands lie off, each moved to the grid of the whole."""
+    if not offsets:
+        return ms
+    here = [(0, n) for n in ms.shape[-2:]]
+    moved = [(rows / axes[0].ratio, cols / axes[1].ratio) for rows, cols in offsets]
+    return physics.upsampler((Axis(1.0), Axis(1.0)), (here[0], here[1]), (here[0], here[1]), moved)(ms)
+
+
+SEEN = 2
+"""MS pixels that the filter of PAN at the scale of the MS reaches."""
+
+
+def _as_seen(pan: Tensor, ms: Tensor, inside: np.ndarray) -> Tensor:
+    """PAN on the MS grid (1, 1, rows, cols) through the filter with which it is most like the bands together.
+
+    No Gaussian describes the MTF of an MS that was sharpened on the ground: least squares find the weights of PAN's
+    neighbours, which sum to one, and those of the bands. PAN stays as it is where too few pixels are `inside`.
+    """
+    size = 2 * SEEN + 1
+    known = torch.nn.functional.max_pool2d(torch.from_numpy(~inside)[None].float(), size, 1, SEEN)[0] == 0
+    if int(known.sum()) < 50 * size**2:
+        return pan
+    padded = torch.nn.functional.pad(pan, (SEEN,) * 4, mode="replicate")
+    rows, cols = pan.shape[-2:]
+    steps = torch.stack([padded[0, 0, r : r + rows, c : c + cols] for r in range(size) for c in range(size)]) - pan[0]
+    steps = torch.cat([steps[: size**2 // 2], steps[size**2 // 2 + 1 :]])
+    level = ms[0][:, known].mean(1)
+    regressors = torch.cat([-steps[:, known], ms[0][:, known] - level[:, None]])
+    wanted = pan[0, 0][known]
+    scale = regressors.square().mean(1).sqrt().clamp(min=1e-12)
+    regressors = regressors / scale[:, None]
+    normal = regressors @ regressors.T / regressors.shape[1] + 1e-4 * torch.eye(len(regressors), dtype=pan.dtype)
+    found = torch.linalg.solve(normal, regressors @ (wanted - wanted.mean()) / regressors.shape[1]) / scale
+    return pan + torch.einsum("k,krc->rc", found[: len(steps)], steps)
 
 
 def covered(
@@ -615,14 +627,11 @@ def covered(
     return (invalid == 0) & inside
 
 
-def _split(
-    picked: list[_Picked], settings: Settings, rng, device: torch.device
-) -> tuple[Tiles, Tiles, Survey] | tuple[()]:
-    """Three quarters of the drawn tiles for training, one quarter to judge with, and the survey; none if too few."""
-    usable = [p for p in picked if len(p.ms)]
-    reduced, surveyed = [p for p in picked if len(p.target)], [p for p in picked if len(p.expected)]
+def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:
+    """Three quarters of the drawn tiles for training, one quarter to judge with; none if too few."""
+    usable, reduced = [p for p in picked if len(p.ms)], [p for p in picked if len(p.target)]
     least = min(LEAST_TILES, settings.tiles)
-    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3 or not surveyed:
+    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3:
         return ()
     ms_rows = min(p.ms.shape[-2] for p in usable)
     ms_cols = min(p.ms.shape[-1] for p in usable)
@@ -632,9 +641,6 @@ def _split(
     down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
     red = concatenate([p.reduced for p in reduced])
     target = torch.cat([p.target for p in reduced])
-    energy = torch.cat([p.energy for p in usable])
-    energies = torch.cat([p.energies for p in picked])
-    flat = energy <= energies.kthvalue(max(1, len(energies) // 5)).values
     order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
     cut, reduced_cut = max(1, len(ms) // 4), max(1, len(target) // 4)
 
@@ -646,15 +652,10 @@ def _split(
             usable[0].blur.to(device),
             red.map(lambda t: t[reduced_part].to(device)),
             target[reduced_part].to(device),
-            flat[part].to(device),
         )
 
     training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
-    survey = Survey(
-        concatenate([p.survey for p in surveyed]).map(lambda t: t.to(device)),
-        torch.cat([p.expected for p in surveyed]).to(device),
-    )
-    return training, take(order[:cut], reduced_order[:reduced_cut]), survey
+    return training, take(order[:cut], reduced_order[:reduced_cut])
 
 
 @dataclass(frozen=True)
@@ -674,6 +675,7 @@ class Options:
     seed: int = 0
     align: str = "auto"
     mtf: str = "auto"
+    adapt_loss: str = "sharp"
 
 
 MTF = ("auto", "sensor")
@@ -693,13 +695,15 @@ class Fit:
     seconds: dict[str, float] | None = None
 
 
-def settings_of(options: Options, network: str) -> Settings | None:
+def settings_of(options: Options) -> Settings | None:
     """Schedule and loss weights of an adaptation; None for `off`."""
     if options.adapt == "off":
         return None
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
-    settings = replace(ADAPT[options.adapt], **LOSSES.get(network, {}))
+    if options.adapt_loss not in ADAPT_LOSS:
+        raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; there is {', '.join(ADAPT_LOSS)}")
+    settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss])  # type: ignore[arg-type]
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
@@ -768,22 +772,22 @@ def _fit_network(
     scene: Scene, card: Card, options: Options, device: torch.device, precision: torch.dtype, progress: Progress
 ) -> Fit:
     backbone = _network(card, scene.bands, device)
-    settings = settings_of(options, card.network)
+    settings = settings_of(options)
     clock = time.perf_counter()
     with tailor.threads(1):
         drawn = sample(scene, settings, options.seed, device, progress)
     if card.scale is not None:
-        drawn.stats = replace(drawn.stats, scale=card.scale)
+        drawn.stats = _in_units_of(card.scale, drawn.stats, scene)
     stats = drawn.stats.to(device)
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None
     if settings is not None:
-        if drawn.training is None or drawn.held_out is None or drawn.survey is None:
+        if drawn.training is None or drawn.held_out is None:
             reason = "too few valid tiles to train and judge a tailor on"
             outcome = Outcome(False, 0, 0, 0, 0.0, {}, {}, reason)
         else:
             tailored, outcome = tailor.adapt(
-                backbone, stats, drawn.training, drawn.held_out, drawn.survey, settings,
+                backbone, stats, drawn.training, drawn.held_out, settings,
                 seed=options.seed, precision=precision, progress=lambda done, total: progress("adapting", done, total),
             )  # fmt: skip
             if not np.isfinite(outcome.before["total"]):
@@ -792,6 +796,18 @@ def _fit_network(
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
     return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, drawn.stats, outcome, seconds)
+
+
+ALIKE = 4.0
+"""Factor by which PAN and MS may differ on the mean and still be taken for values in one unit."""
+
+
+def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
+    """Statistics for a network that was trained on values divided by `scale`, PAN and MS in one unit."""
+    if 1 / ALIKE < stats.pan_mean / max(float(stats.mean.mean()), 1e-12) < ALIKE:
+        return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
+    scene.warnings.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
+    return replace(stats, scale=scale)
 
 
 @contextmanager

@@ -6,8 +6,6 @@ are (tiles, bands, rows, cols) in DN and `std` is (bands,).
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -49,64 +47,18 @@ def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
     return _l1(_inner(fused - ms), std)
 
 
-@lru_cache
-def _window_means(length: int, window: int) -> Tensor:
-    """The means (windows, length) over windows a third apart: as a product far faster than pooling."""
-    starts = torch.arange(0, length - window + 1, max(1, window // 3))[:, None]
-    at = torch.arange(length)
-    return ((at >= starts) & (at < starts + window)).double() / window
+def sharpness(fused: Tensor, frozen: Tensor, low: Tensor, std: Tensor) -> Tensor:
+    """How far the energy of each band's finest detail is from that of the frozen network's output, as a logarithm.
 
-
-def quality_index(a: Tensor, b: Tensor, window: int = 32) -> Tensor:
-    """Mean universal quality index over windows: (tiles, bands), of images (tiles, bands, rows, cols) in DN; `b` may be
-    one band that all of `a` are compared with.
-
-    Wang and Bovik, "A universal image quality index", SPL 2002; the index that D_s of HQNR compares across scales.
+    An error that is asked for in the mean is lowest for bands that are softer than PAN. `low` (side, side) is the
+    Gaussian low pass of one axis; energies of less than a hundredth of a band's deviation count as noise.
     """
-    rows, cols = (_window_means(n, min(window, *a.shape[-2:])).to(a) for n in a.shape[-2:])
-
-    def windows(product: Tensor) -> Tensor:
-        return rows @ product @ cols.T
-
-    centre_a, centre_b = (t.mean((-2, -1), keepdim=True) for t in (a, b))
-    a, b = a - centre_a, b - centre_b
-    mean_a, mean_b = windows(a), windows(b)
-    # what float32 leaves of a window's variance is noise below this share of the whole image's
-    floor = 1e-5 * (a.square() + b.square()).mean((-2, -1), keepdim=True) + 1e-12
-    variances = windows(a.square()) - mean_a.square() + windows(b.square()) - mean_b.square()
-    contrast = (2 * (windows(a * b) - mean_a * mean_b) + floor) / (variances.clamp(min=0) + floor)
-    mean_a, mean_b = mean_a + centre_a, mean_b + centre_b
-    level = 2 * mean_a * mean_b / (mean_a.square() + mean_b.square() + 1e-12)
-    return (contrast * level).mean((-2, -1))
+    energies = [_inner((t - low @ t @ low.T) / std[:, None, None]).square().mean((0, 2, 3)) for t in (fused, frozen)]
+    return ((energies[0] + 1e-4) / (energies[1] + 1e-4)).log().abs().mean()
 
 
-def similarity(index: Tensor, before: Tensor, gap: Tensor) -> Tensor:
-    """How far the relation of each band with PAN is from that at the scale of the MS (D_s of QNR, Alparone et al.,
-    PE&RS 2008), of tiles whose quality index with PAN (tiles, bands) was `before` when it lay `gap` (bands) too high.
-
-    A tile says how much the index changed; what is missing is known from the whole scene, and asked of every tile
-    alike: a few tiles that are changed much cost more than they bring.
-    """
-    return (gap + index - before).abs().mean()
-
-
-def activity(fused: Tensor, pan: Tensor, flat: Tensor, low: Tensor) -> Tensor:
-    """Flat-area activity of tiles: mean over bands of rms(flat) / rms(elsewhere) of the detail, over the same of PAN.
-
-    1 is as calm as PAN, more is ringing or noise that PAN does not show. `flat` marks the pixels (tiles, 1, rows, cols)
-    where PAN is flat, `low` (side, side) is the Gaussian low pass of one axis; a margin of its reach is left out.
-    """
-    inner = (..., slice(8, -8), slice(8, -8)) if fused.shape[-1] > 32 else (...,)
-    flat = flat[inner]
-    ratios = []
-    for image in (fused, pan):
-        energy = (image - low @ image @ low.T)[inner].square()
-        total, inside = energy.sum((0, 2, 3)), (energy * flat).sum((0, 2, 3))
-        outside = (total - inside) / (flat.numel() - flat.sum()).clamp(min=1)
-        ratios.append((inside / flat.sum().clamp(min=1) / outside.clamp(min=1e-12) + 1e-12).sqrt())
-    return (ratios[0] / ratios[1].clamp(min=1e-6)).mean()
-
-
-def excess(value: Tensor, ceiling: float) -> Tensor:
-    """How far a flat-area activity lies above its ceiling, as a share of it."""
-    return (value / ceiling - 1).clamp(min=0)
+def colour(fused: Tensor, ms: Tensor, down: Separable, std: Tensor) -> Tensor:
+    """The spectral term (eq. 8) of means over 3 x 3 MS pixels: what sharpening on the ground and aliasing do to an MS
+    averages out there, so that a clean result does not pay for not showing it."""
+    difference = torch.nn.functional.avg_pool2d(down(fused) - ms, 3, 1)
+    return _l1(difference, std)

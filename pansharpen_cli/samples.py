@@ -158,7 +158,7 @@ class Sampler:
         bands that PAN can see. Raises InputError if none is found."""
         rng = self.rng
         for _ in range(TRIES):
-            synthetic = self.synthetic and rng.random() < self.share
+            synthetic = bool(self.synthetic) and rng.random() < self.share
             if synthetic:
                 stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
             else:

@@ -1,7 +1,7 @@
 """ERFT: a Feature Tailor between the frozen halves of a network, trained on tiles of the scene itself.
 
-arXiv 2508.07369, algorithm 1, with an injection gain for each band, more loss terms (the scene's own reduced-resolution
-pair, the relation with PAN across scales, calm flat areas) and a judgement on tiles that the tailor was not trained on.
+arXiv 2508.07369, algorithm 1, with an injection gain for each band, other loss terms (the scene's own pair at reduced
+resolution above all) and a judgement on tiles that the tailor was not trained on.
 """
 
 from __future__ import annotations
@@ -62,33 +62,24 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
-TRIM, STEEP = 0.07, 0.05
-"""Share by which a band's detail is raised or lowered at most when the tailor is trained, and the change of the quality
-index with the detail from which on that is done: where the index hardly follows, the detail is not what it hangs on."""
-
 
 @dataclass(frozen=True)
 class Settings:
     """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
 
-    `similarity` weighs how far the relation of each band with PAN (universal quality index) is from that at the scale
-    of the MS, in the whole scene, of which `survey` tiles tell, and at most `gap`: that of the true bands changes by
-    0.05 and more itself from one scale to the next; `excess` how far the flat-area activity lies above
-    `ceiling` times that of MTF-GLP-FS on the same tiles: the spectral term follows the ringing of the interpolated MS
-    into places where PAN shows nothing.
+    `reduced` weighs the one term whose answer is known: the scene's own pair, degraded once more. `colour` and
+    `sharpness` keep what a user sees first, `consistency` the rest of what the frozen network has learned. `spectral`
+    and `spatial` are the paper's: a result as sharp as the PAN pays for the ringing and the softness of the MS there.
     """
 
-    spectral: float = 1.0
-    spatial: float = 0.1
-    consistency: float = 0.1
-    reduced: float = 2.0
-    similarity: float = 2.0
-    gap: float = 0.2
-    excess: float = 1.0
-    ceiling: float = 0.95
+    reduced: float = 3.0
+    colour: float = 0.5
+    sharpness: float = 0.1
+    consistency: float = 0.3
+    spectral: float = 0.0
+    spatial: float = 0.0
     tiles: int = 16
     reduced_tiles: int = 16
-    survey: int = 64
     epochs: int = 12
     batch: int = 4
     rate: float = 4e-3
@@ -99,7 +90,7 @@ class Settings:
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
-    is the pair degraded once more, with the MS itself as `target`; `flat` marks where PAN is flat. All valid."""
+    is the pair degraded once more, with the MS itself as `target`. All valid."""
 
     inputs: Inputs
     ms: Tensor
@@ -107,7 +98,6 @@ class Tiles:
     blur: Separable
     reduced: Inputs
     target: Tensor
-    flat: Tensor
 
     def __len__(self) -> int:
         return len(self.ms)
@@ -121,17 +111,7 @@ class Tiles:
             self.blur,
             self.reduced.map(lambda t: t.index_select(0, reduced)),
             self.target[reduced],
-            self.flat[full],
         )
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Tiles drawn evenly from the scene, and the quality index of their expanded bands with PAN at the resolution of
-    the MS (tiles, bands)."""
-
-    inputs: Inputs
-    expected: Tensor
 
 
 @dataclass
@@ -166,8 +146,6 @@ class _Cache:
     frozen: Tensor
     pan_low: Tensor
     low: Tensor
-    ceiling: float
-    index: Tensor
     reduced_features: Tensor
     reduced_base: Tensor
 
@@ -180,8 +158,6 @@ class _Cache:
             self.frozen.index_select(0, full),
             self.pan_low[full] if len(self.pan_low) else self.pan_low,
             self.low,
-            self.ceiling,
-            self.index[full],
             _of(self.reduced_features, reduced, len(self.reduced_base)),
             self.reduced_base.index_select(0, reduced),
         )
@@ -222,57 +198,18 @@ class _Problem:
         self,
         backbone: Backbone,
         stats: SceneStats,
-        survey: Survey,
         settings: Settings,
         precision: torch.dtype,
         beside: ThreadPoolExecutor | None = None,
     ) -> None:
         self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
         self._beside = beside
-        self.gap = self.before = torch.zeros_like(stats.mean)
-        self._surveyed: list[tuple[Tensor, Tensor, Inputs]] = []
-        if settings.similarity:
-            self._look_at(survey)
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         encoded = self.backbone.encode(inputs, self.stats)
         with autocast(encoded.device, self.precision):
             features = self.backbone.extract(encoded)
         return features, self.backbone.base(inputs, self.stats)
-
-    def _look_at(self, survey: Survey) -> None:
-        """How much like PAN the frozen network's bands are, and how much more so than the MS at its scale (bands)."""
-
-        def looked_at(k: int) -> tuple[Tensor, Tensor, Inputs]:
-            inputs = survey.inputs.map(lambda t: t[k : k + AT_ONCE])
-            return (*self._features(inputs), inputs)
-
-        self._surveyed = self._each(looked_at, range(0, len(survey.expected), AT_ONCE))
-        self.before = losses.quality_index(self._of_survey(None), survey.inputs.pan).mean(0)
-        self.gap = (self.before - survey.expected.mean(0)).clamp(-self.settings.gap, self.settings.gap)
-
-    def _of_survey(self, tailor: FeatureTailor | None) -> Tensor:
-        return torch.cat(self._each(lambda part: self.fuse(tailor, *part), self._surveyed))
-
-    @torch.no_grad()
-    def trim(self, tailor: FeatureTailor) -> None:
-        """Set the gains so that the survey's bands are as much like PAN as is asked for, by a step of Newton's method.
-
-        Adam balances that with the other terms, which have less to say about a band's amplitude than about its details.
-        """
-        if not self._surveyed:
-            return
-        fused = self._of_survey(tailor)
-        expanded, pan = (torch.cat([getattr(i, k) for _, _, i in self._surveyed]) for k in ("expanded", "pan"))
-
-        def index(more: float) -> Tensor:
-            return losses.quality_index(torch.lerp(expanded, fused, 1 + more), pan).mean(0)
-
-        low, now, high = self._each(index, (-TRIM, 0.0, TRIM))
-        slope = (high - low) / (2 * TRIM)
-        step = ((self.before - self.gap - now) / slope.clamp(min=STEEP)).clamp(-TRIM, TRIM)
-        factor = 1 + torch.where(slope < STEEP, 0.0, step)
-        tailor.gain.copy_((factor * (1 + PACE * tailor.gain) - 1) / PACE)
 
     def cache(self, tiles: Tiles) -> _Cache:
         # no_grad, not inference_mode: tensors made under the latter cannot enter backward
@@ -282,13 +219,8 @@ class _Problem:
             reduced_features, reduced_base = self._features(tiles.reduced)
             pan = tiles.inputs.pan.expand_as(base)
             pan_low = tiles.blur(pan) if self.settings.spatial else pan[:0]
-            low = torch.from_numpy(gaussian_matrix(pan.shape[-1])).to(pan)
-            classical = tiles.inputs.expanded + self.stats.gain[:, None, None] * (pan - tiles.inputs.pan_low)
-            ceiling = float(losses.activity(classical, tiles.inputs.pan, tiles.flat, low)) * self.settings.ceiling
-            index = losses.quality_index(frozen, tiles.inputs.pan)
-            return _Cache(
-                tiles, features, base, frozen, pan_low, low, max(ceiling, 1e-3), index, reduced_features, reduced_base
-            )
+            low = torch.from_numpy(gaussian_matrix(pan.shape[-1], 1.0)).to(pan)
+            return _Cache(tiles, features, base, frozen, pan_low, low, reduced_features, reduced_base)
 
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
         with autocast(features.device, self.precision):
@@ -328,27 +260,18 @@ class _Problem:
         return terms | reduced, [a + b for a, b in zip(own, more, strict=True)]
 
     def _full(self, tailor: FeatureTailor, c: _Cache) -> dict[str, Tensor]:
-        fused = self.fuse(tailor, c.features, c.base, c.tiles.inputs)
-        return self._of_tiles(fused, c) | self._of_scene(
-            fused, c.tiles.inputs.pan, c.tiles.flat, c.index, c.low, c.ceiling
-        )
+        return self._of_tiles(self.fuse(tailor, c.features, c.base, c.tiles.inputs), c)
 
     def _of_tiles(self, fused: Tensor, c: _Cache) -> dict[str, Tensor]:
-        s, std = self.settings, self.stats.std
-        terms = {"spectral": losses.spectral(fused, c.tiles.ms, c.tiles.down, std)}
-        if s.spatial:
-            terms["spatial"] = losses.spatial(fused, c.tiles.inputs.pan, c.pan_low, c.tiles.blur, std)
-        if s.consistency:
-            terms["consistency"] = losses.consistency(fused, c.frozen, std)
-        return terms
-
-    def _of_scene(self, fused: Tensor, pan: Tensor, flat: Tensor, index: Tensor, low: Tensor, ceiling: float) -> dict:
-        terms = {}
-        if self.settings.similarity:
-            terms["similarity"] = losses.similarity(losses.quality_index(fused, pan), index, self.gap)
-        if self.settings.excess:
-            terms["excess"] = losses.excess(losses.activity(fused, pan, flat, low), ceiling)
-        return terms
+        s, std, tiles = self.settings, self.stats.std, c.tiles
+        terms = {
+            "colour": lambda: losses.colour(fused, tiles.ms, tiles.down, std),
+            "sharpness": lambda: losses.sharpness(fused, c.frozen, c.low, std),
+            "consistency": lambda: losses.consistency(fused, c.frozen, std),
+            "spectral": lambda: losses.spectral(fused, tiles.ms, tiles.down, std),
+            "spatial": lambda: losses.spatial(fused, tiles.inputs.pan, c.pan_low, tiles.blur, std),
+        }
+        return {name: term() for name, term in terms.items() if getattr(s, name)}
 
     def _reduced(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         if not self.settings.reduced or not len(c.tiles.target):
@@ -366,27 +289,13 @@ class _Problem:
 
     @torch.no_grad()
     def judge(self, tailor: FeatureTailor | None, training: _Cache, held_out: _Cache) -> dict[str, float]:
-        """The terms and their weighted sum: of tiles on held-out ones, those of the scene over all tiles.
-
-        Of the scene are excess and similarity, and the reduced pair, of which there may be a tile or two to hold out.
-        """
+        """The terms and their weighted sum: of tiles on held-out ones, of the reduced pair over all, which are few."""
         caches = (training, held_out)
-        fused = [self.fuse(tailor, c.features, c.base, c.tiles.inputs) for c in caches]
-        terms = self._of_tiles(fused[1], held_out)
-        pan, flat, index = (
-            torch.cat([getter(c) for c in caches])
-            for getter in (lambda c: c.tiles.inputs.pan, lambda c: c.tiles.flat, lambda c: c.index)
-        )
-        ceiling = sum(c.ceiling * len(c.tiles) for c in caches) / len(pan)
-        terms |= self._of_scene(torch.cat(fused), pan, flat, index, training.low, ceiling)
+        terms = self._of_tiles(self.fuse(tailor, held_out.features, held_out.base, held_out.tiles.inputs), held_out)
         each = [(len(c.tiles.target), self._reduced(tailor, c).get("reduced")) for c in caches]
         if known := [n * value for n, value in each if value is not None]:
             terms["reduced"] = torch.stack(known).sum() / sum(n for n, _ in each)
         return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
-
-
-AT_ONCE = 8
-"""Tiles of the survey in a batch: bounds the memory that making their features takes."""
 
 
 def adapt(
@@ -394,14 +303,13 @@ def adapt(
     stats: SceneStats,
     training: Tiles,
     held_out: Tiles,
-    survey: Survey,
     settings: Settings,
     *,
     seed: int = 0,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[FeatureTailor | None, Outcome]:
-    """Train a tailor on `training`, judge it on `held_out`; None if it did not help there. `survey` is of the scene.
+    """Train a tailor on `training`, judge it on `held_out`; None if it did not help there.
 
     Same inputs and seed give the same tailor. `progress(epoch, epochs)` is called after each epoch.
     """
@@ -409,7 +317,7 @@ def adapt(
     two = stats.mean.device.type == "cpu" and torch.get_num_threads() > 1
     pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if two else nullcontext()
     with threads(1), pool as beside:
-        problem = _Problem(backbone, stats, survey, settings, precision, beside)
+        problem = _Problem(backbone, stats, settings, precision, beside)
         cache, apart = problem._each(problem.cache, (training, held_out))
         return _adapt(problem, cache, apart, settings, started, seed, progress)
 
@@ -466,15 +374,7 @@ def _adapt(
             break
 
     tailor.load_state_dict(best_state)
-    frozen = problem.score(before, before)
-    kept = best < frozen
-    if kept:
-        problem.trim(tailor)
-        trimmed = problem.judge(tailor, cache, apart)
-        if problem.score(trimmed, before) < frozen:
-            best_held = trimmed
-        else:
-            tailor.load_state_dict(best_state)
+    kept = best < problem.score(before, before)
     reason = f"{'' if kept else 'no '}better than the frozen network on held-out tiles"
     seconds = time.perf_counter() - started
     outcome = Outcome(kept, n, m, epochs, seconds, before, best_held if kept else before, reason, history)

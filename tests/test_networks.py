@@ -150,7 +150,7 @@ def plain_inputs(rows: int = 32, cols: int = 40) -> tuple[Tensor, Inputs, SceneS
     ms, pan = (torch.rand(1, n, r, c, generator=generator) for n, r, c in ((4, rows // 4, cols // 4), (1, rows, cols)))
     expanded = ms.repeat_interleave(4, -1).repeat_interleave(4, -2)
     inputs = Inputs(2047 * pan, 2047 * expanded, 2047 * pan.expand_as(expanded))
-    return ms, inputs, replace(SceneStats.fit(inputs), scale=2047.0)
+    return ms, inputs, replace(SceneStats.fit(inputs), scale=2047.0, pan_factor=1.0, pan_offset=0.0)
 
 
 def layers(network: Backbone):
@@ -395,6 +395,16 @@ def sampler() -> Sampler:
 
 
 @named(ALL)
+def test_pan_in_other_units_than_the_ms_gives_the_same(sampler, name, config):
+    network = made(name, config)
+    inputs = sampler.pair(96, 4).inputs
+    other = replace(inputs, pan=inputs.pan * 3e-5 - 0.1, pan_low=inputs.pan_low * 3e-5 - 0.1)
+    results = [network(i, SceneStats.fit(i)) for i in (inputs, other)]
+    deviation = float(inputs.expanded.std())
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=2e-3 * deviation)
+
+
+@named(ALL)
 @pytest.mark.parametrize("size", [96, 128])
 def test_every_parameter_is_trained(sampler, name, config, size):
     network = channels_last(made(name, config)).requires_grad_(True)
@@ -421,9 +431,9 @@ def sample(tmp_path_factory):
 def test_pan_crafter_trains_its_other_mode_too(sampler):
     network = made("pancrafter", {"bands": 4, "width": 16}).requires_grad_(True)
     sample = sampler.pair(96, 4)
-    expected = (
-        network.rebuild_pan(sample.inputs, sample.stats) - sample.inputs.pan
-    ).abs().mean() / sample.stats.pan_std
+    stats = sample.stats
+    error = network.rebuild_pan(sample.inputs, stats) - stats.matched(sample.inputs).pan
+    expected = error.abs().mean() / (stats.pan_factor * stats.pan_std)
     term = auxiliary(network, [sample, sample], torch.float32)
     assert float(term) == pytest.approx(float(expected), rel=1e-5) and term.requires_grad
     assert float(auxiliary(made("pnn", {"bands": 4}), [sample], torch.float32)) == 0
@@ -436,7 +446,7 @@ def test_a_tailor_starts_at_the_frozen_network_and_is_trained(sample, name, conf
     features = network.extract(network.encode(inputs, stats))
     assert torch.equal(network.map(FeatureTailor(network.features, 4)(features)), network.map(features))
     frozen = {k: v.clone() for k, v in network.state_dict().items()}
-    _, outcome = tailor.adapt(network, stats, sample.training, sample.held_out, sample.survey, QUICK, seed=1)
+    _, outcome = tailor.adapt(network, stats, sample.training, sample.held_out, QUICK, seed=1)
     assert outcome.epochs == 2
     first, last = outcome.history
     assert np.isfinite(last["total"]) and first["total"] != last["total"]

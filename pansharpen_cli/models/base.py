@@ -82,8 +82,8 @@ class SceneStats:
     """Statistics over the valid pixels of a scene, in DN; tensors of one value per band.
 
     `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
-    ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value that
-    networks see as one.
+    ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value of the
+    MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean and the deviation of the bands.
     """
 
     mean: Tensor
@@ -93,6 +93,13 @@ class SceneStats:
     pan_mean: float
     pan_std: float
     scale: float
+    pan_factor: float = 1.0
+    pan_offset: float = 0.0
+
+    def matched(self, inputs: Inputs) -> Inputs:
+        """The inputs with PAN in the units of the MS: networks that subtract one from the other take them so."""
+        pan, low = (t * self.pan_factor + self.pan_offset for t in (inputs.pan, inputs.pan_low))
+        return Inputs(pan, inputs.expanded, low)
 
     def to(self, device: torch.device | str) -> SceneStats:
         mean, std, gain, intensity = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
@@ -143,7 +150,7 @@ class SceneMoments:
             return
         self.sums.update(pan=pan, expanded=expanded, pan_low=pan_low)
         thin = slice(None, None, max(1, count // 20_000))
-        self.peaks.append(torch.cat([pan[:, thin], expanded[:, thin]]).double().abs().amax(0))
+        self.peaks.append(expanded[:, thin].double().abs().amax(0))
 
     def stats(self) -> SceneStats:
         """Raises ValueError if no pixel was taken in."""
@@ -162,14 +169,19 @@ class SceneMoments:
             self.sums.cov("expanded", "pan_low").mean(1),
         )
         constant = low_mean.mean() - weights @ mean
+        std, pan_mean = self.sums.std("expanded").clamp(min=tiny), float(self.sums.mean("pan"))
+        pan_std = float(pan_var.clamp(min=0).sqrt())
+        factor = float(std.mean()) / pan_std if pan_std > 1e-6 * abs(pan_mean) else 1.0
         return SceneStats(
             mean.float(),
-            self.sums.std("expanded").clamp(min=tiny).float(),
+            std.float(),
             gain.float(),
             torch.cat([weights, constant[None]]).float(),
-            float(self.sums.mean("pan")),
-            max(float(pan_var.clamp(min=0).sqrt()), tiny),
+            pan_mean,
+            max(pan_std, tiny),
             scale,
+            factor,
+            float(mean.mean()) - factor * pan_mean,
         )
 
 

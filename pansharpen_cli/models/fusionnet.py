@@ -20,6 +20,7 @@ class FusionNet(Backbone):
         self.conv3 = nn.Conv2d(features, bands, 3, padding=1)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         return (inputs.pan - inputs.expanded) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class MSDCNN(Backbone):
             nn.init.zeros_(parameter)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:

@@ -123,6 +123,7 @@ class PanCrafter(Backbone):
         self.output = nn.Conv2d(width, bands, 3, padding=1)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         low = inputs.pan_low.mean(1, keepdim=True)
         return torch.cat([inputs.expanded, inputs.pan, low, inputs.pan - low], 1) / stats.scale
 
@@ -148,10 +149,11 @@ class PanCrafter(Backbone):
         return residual.to(inputs.expanded.dtype) * stats.scale
 
     def rebuild_pan(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        """PAN as the PAN mode rebuilds it from Up(Down(P)), once per band (n, bands, rows, cols), in DN (eq. 3)."""
+        """PAN in units of the MS as the PAN mode rebuilds it from Up(Down(P)), (n, bands, rows, cols) (eq. 3)."""
         residual = self.map(self.extract(self.encode(inputs, stats), PAN))
-        return inputs.pan_low.mean(1, keepdim=True) + self.spread(residual, inputs, stats)
+        return stats.matched(inputs).pan_low.mean(1, keepdim=True) + self.spread(residual, inputs, stats)
 
     def auxiliary(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """|P_hat - P| (eq. 4)."""
-        return (self.rebuild_pan(inputs, stats) - inputs.pan).abs().mean() / stats.pan_std
+        error = self.rebuild_pan(inputs, stats) - stats.matched(inputs).pan
+        return error.abs().mean() / (stats.pan_factor * stats.pan_std)

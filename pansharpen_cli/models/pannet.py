@@ -34,6 +34,7 @@ class PanNet(Backbone):
         self.conv3 = nn.Conv2d(features, bands, 3, padding=1)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         return torch.cat([inputs.expanded, high_pass(inputs.pan)], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class PanTiny(Backbone):
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """PAN and bands, (n, 1 + bands, rows, cols), or PAN and one band, (n * bands, 2, rows, cols)."""
         if self.bands:
-            return torch.cat([inputs.pan, inputs.expanded], 1) / stats.scale
+            return torch.cat([stats.matched(inputs).pan, inputs.expanded], 1) / stats.scale
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         pan, bands = gain / std * (inputs.pan - stats.pan_mean), (inputs.expanded - mean) / std
         return torch.stack([pan, bands], 2).flatten(0, 1)

@@ -27,6 +27,7 @@ class PNN(Backbone):
         carry(bands, self.conv1, self.conv2, self.conv3)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ class U2Net(Backbone):
         return pixel_shuffle(self.upsample(avg_pool2d(expanded[..., 1:-1, 1:-1], 2, RATIO)), RATIO)
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
+        inputs = stats.matched(inputs)
         return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:
