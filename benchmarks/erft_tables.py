@@ -115,8 +115,8 @@ class Variant:
     def __str__(self) -> str:
         return " ".join(f"{k}={v}" for k, v in asdict(self).items() if k == "adapt" or v != getattr(Variant, k))
 
-    def settings(self, network: str) -> Settings | None:
-        chosen = fuse.settings_of(Options(adapt=self.adapt), network)
+    def settings(self) -> Settings | None:
+        chosen = fuse.settings_of(Options(adapt=self.adapt))
         if chosen is None:
             return None
         if self.tiles is not None:
@@ -134,7 +134,7 @@ class Variant:
 
     def fingerprint(self, card: Card) -> str:
         """Of everything that a result depends on but the scene and the code."""
-        settings = self.settings(card.network)
+        settings = self.settings()
         known = [card.sha256, str(self), asdict(settings) if settings else None]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -166,7 +166,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    network_of, sample, settings = fuse._network, fuse.sample, variant.settings(card.network)
+    network_of, sample, settings = fuse._network, fuse.sample, variant.settings()
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
@@ -174,7 +174,7 @@ def changed(card: Card, variant: Variant) -> Iterator[None]:
         return sample(scene, settings, *args, **options)
 
     with (
-        patch.object(fuse, "settings_of", lambda options, network: settings),
+        patch.object(fuse, "settings_of", lambda options: settings),
         patch.object(fuse, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
         patch.object(fuse, "sample", everything),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 
@@ -42,27 +42,69 @@ def auxiliary(network: Backbone, samples: Sequence[Sample], precision: torch.dty
     return torch.stack([samples[0].truth.new_zeros(()) if t is None else t.float() for t in terms]).mean()
 
 
-def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Means over the samples of the terms of the loss, in units of each band's standard deviation."""
-    terms: dict[str, list[Tensor]] = {f.name: [] for f in fields(LossWeights)}
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    low, near = (torch.from_numpy(gaussian_matrix(fused[0].shape[-1], s)).to(fused[0]) for s in (2.0, 1.0))
+def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample], weights: LossWeights) -> dict[str, Tensor]:
+    """Means over the samples of the terms of the loss that weigh something; see `LossWeights` for their units."""
+    wanted = [f.name for f in fields(weights) if getattr(weights, f.name)]
+    terms: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    lows = tuple(torch.from_numpy(gaussian_matrix(fused[0].shape[-1], s)).to(fused[0]) for s in (2.0, 1.0))
     for image, sample in zip(fused, samples, strict=True):
-        std, pan = sample.stats.std[:, None, None], sample.inputs.pan
-        error = (image - sample.truth) / std
+        known = _in_deviations(image, sample, *lows) | _of_the_scale(image, sample)
+        for name in wanted:
+            terms[name].append(known[name]())
+    return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+
+def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The terms in units of each band's standard deviation."""
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    std, truth, pan = sample.stats.std[:, None, None], sample.truth, sample.inputs.pan
+    error = (image - truth) / std
+    clamped = error[inner].abs().clamp(max=10)
+
+    def flat() -> Tensor:
         detail = pan - low @ pan @ low.T
         activity = torch.nn.functional.avg_pool2d(detail**2, 9, 1, 4, count_include_pad=False)[inner]
-        flat = (activity <= torch.quantile(activity.flatten(), 0.3)).float()
-        error_detail = (error - low @ error @ low.T)[inner].abs().clamp(max=10)
-        clamped = error[inner].abs().clamp(max=10)
-        terms["l1"].append(clamped.mean())
-        terms["squared"].append(clamped.square().mean())
-        terms["flat"].append((error_detail * flat).mean() / flat.mean())
-        # variances of values far from zero would drown in float32's rounding
-        level = sample.truth[inner].mean((-2, -1), keepdim=True)
-        terms["structure"].append(1 - structure((image[inner] - level) / std, (sample.truth[inner] - level) / std))
-        terms["sharpness"].append((energy(image, near, std) / energy(sample.truth, near, std)).log().abs().mean())
-    return {name: torch.stack(values).mean() for name, values in terms.items()}
+        calm = (activity <= torch.quantile(activity.flatten(), 0.3)).float()
+        return ((error - low @ error @ low.T)[inner].abs().clamp(max=10) * calm).mean() / calm.mean()
+
+    def windowed() -> Tensor:
+        level = truth[inner].mean((-2, -1), keepdim=True)  # variances of values far from zero would drown in rounding
+        return 1 - structure((image[inner] - level) / std, (truth[inner] - level) / std)
+
+    return {
+        "l1": lambda: clamped.mean(),
+        "squared": lambda: clamped.square().mean(),
+        "flat": flat,
+        "structure": windowed,
+        "sharpness": lambda: (energy(image, near, std) / energy(truth, near, std)).log().abs().mean(),
+    }
+
+
+def _of_the_scale(image: Tensor, sample: Sample) -> dict[str, Callable[[], Tensor]]:
+    """The terms of PanTiny's composite loss, of values in units of the scene's scale ("Rethinking Pan-sharpening")."""
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    a, b = (t[inner] / sample.stats.scale for t in (image, sample.truth))
+    error = (a - b).abs()
+    return {
+        "charbonnier": lambda: (error.square() + 1e-6).sqrt().mean(),
+        "similarity": lambda: 1 - ssim(a, b),
+        "focal": lambda: (((255 * error + 1e-6) ** 1.1 / 255) * error).mean(),  # eq. 8
+    }
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean structural similarity of images (n, bands, rows, cols) whose values are about one (Wang et al. 2004)."""
+    size = 11
+    taps = torch.exp(-0.5 * ((torch.arange(size) - size // 2) / 1.5) ** 2)
+    kernel = torch.outer(taps, taps).to(a) / taps.sum() ** 2
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], kernel[None, None])
+
+    one, two = mean(a), mean(b)
+    variances = mean(a * a) - one**2 + mean(b * b) - two**2
+    covariance = mean(a * b) - one * two
+    return ((2 * one * two + 1e-4) * (2 * covariance + 9e-4) / ((one**2 + two**2 + 1e-4) * (variances + 9e-4))).mean()
 
 
 def energy(image: Tensor, low: Tensor, std: Tensor) -> Tensor:
@@ -96,7 +138,7 @@ def validate(
     for sample in held_out:
         with torch.no_grad():
             fused = fused_of(network, [sample], precision)
-            terms = loss_terms(fused, [sample])
+            terms = loss_terms(fused, [sample], weights)
         figures = {"validation": float(composite(terms, weights))} | {k: float(v) for k, v in terms.items()}
         truth, image = (t[inner].double().cpu() for t in (sample.truth, fused[0]))
         # Q2n rounds to integers: reflectances are brought to an 11-bit range first

@@ -45,13 +45,19 @@ class Samples:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Of the terms of the composite loss, all in units of each band's standard deviation."""
+    """Of the terms of the composite loss: in units of each band's standard deviation, the last three of the scale.
+
+    PanTiny's own loss is charbonnier = 1.5, similarity = 4, focal = 1.5, and nothing of the others.
+    """
 
     l1: float = _key(1.0, "absolute error", 0)
     squared: float = _key(1.0, "squared error", 0)
     flat: float = _key(0.5, "error of the detail where PAN is flat, which the eye sees as ringing and noise", 0)
     structure: float = _key(0.5, "one less the correlation and contrast of the universal quality index", 0)
-    sharpness: float = _key(0.1, "how far the energy of the finest detail is from the truth's, as a logarithm", 0)
+    sharpness: float = _key(0.03, "how far the energy of the finest detail is from the truth's, as a logarithm", 0)
+    charbonnier: float = _key(0.0, "absolute error, rounded off at zero (PanTiny)", 0)
+    similarity: float = _key(0.0, "one less the structural similarity (PanTiny)", 0)
+    focal: float = _key(0.0, "absolute error, larger ones weighted more (PanTiny)", 0)
 
 
 @dataclass(frozen=True)

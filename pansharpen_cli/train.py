@@ -183,7 +183,7 @@ def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, prec
     """One step of the optimiser and of the moving average; returns the loss."""
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    loss = composite(loss_terms(fused_of(state.network, samples, precision), samples), recipe.loss)
+    loss = composite(loss_terms(fused_of(state.network, samples, precision), samples, recipe.loss), recipe.loss)
     loss = loss + auxiliary(state.network, samples, precision)
     value = float(loss.detach())
     if not math.isfinite(value):
@@ -212,7 +212,7 @@ def _check(state: State, held_out, recipe: Recipe, precision: torch.dtype, loss:
     best = state.best_check is check
     if best or not state.best:
         state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
-    terms = "  ".join(f"{name} {check[name]:.4f}" for name in asdict(recipe.loss))
+    terms = "  ".join(f"{name} {check[name]:.4f}" for name in asdict(recipe.loss) if name in check)
     say(
         f"{check['minutes']:6.1f} min  step {state.step}  loss {loss:.4f}  validation {check['validation']:.4f} "
         f"({terms})  Q2n {check['q2n']:.4f}  ERGAS {check['ergas']:.3f}{'  best' if best else ''}"

@@ -409,7 +409,7 @@ def test_pan_in_other_units_than_the_ms_gives_the_same(sampler, name, config):
 def test_every_parameter_is_trained(sampler, name, config, size):
     network = channels_last(made(name, config)).requires_grad_(True)
     samples = [sampler.pair(size, 4)]
-    loss = composite(loss_terms(fused_of(network, samples, torch.bfloat16), samples), LossWeights())
+    loss = composite(loss_terms(fused_of(network, samples, torch.bfloat16), samples, LossWeights()), LossWeights())
     loss.backward()
     assert loss.isfinite()
     for parameter, weight in network.named_parameters():

@@ -16,7 +16,7 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import assess, fuse, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli import assess, fuse, metrics, models, objective, recipe, simulate, stacks, train, weights
 from pansharpen_cli.recipe import LossWeights, Recipe
 from pansharpen_cli.samples import Sampler, crop_pair
 from pansharpen_cli.scene import Scene
@@ -152,14 +152,29 @@ def test_scenes_without_a_usable_crop_end_in_an_error() -> None:
 
 def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[Stack]) -> None:
     sample = Sampler(truths, seed=2).pair(96, 4)
-    exact = objective.loss_terms([sample.truth], [sample])
+    exact = objective.loss_terms([sample.truth], [sample], LossWeights())
     assert all(abs(float(v)) < 1e-3 for v in exact.values())
     fused, level = sample.inputs.expanded, 300 * sample.stats.std[:, None, None]
-    near = objective.loss_terms([fused], [sample])
-    far = objective.loss_terms([fused + level], [sample._replace(truth=sample.truth + level)])
+    near = objective.loss_terms([fused], [sample], LossWeights())
+    far = objective.loss_terms([fused + level], [sample._replace(truth=sample.truth + level)], LossWeights())
     for name, value in near.items():
         assert float(value) > 1e-3
         assert float(far[name]) == pytest.approx(float(value), rel=0.02)
+
+
+def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[Stack]) -> None:
+    """1.5 Charbonnier + 4 (1 - SSIM) + 1.5 focal, of values in [0, 1]; SSIM is that of the metrics."""
+    weights = LossWeights(0, 0, 0, 0, 0, charbonnier=1.5, similarity=4.0, focal=1.5)
+    sample = Sampler(truths, seed=2).pair(96, 4)
+    assert set(objective.loss_terms([sample.truth], [sample], weights)) == {"charbonnier", "similarity", "focal"}
+    scale, inner = sample.stats.scale, np.s_[..., 12:-12, 12:-12]
+    fused, truth = (t[inner].double() / scale for t in (sample.inputs.expanded, sample.truth))
+    error = (fused - truth).abs()
+    terms = objective.loss_terms([sample.inputs.expanded], [sample], weights)
+    assert float(terms["charbonnier"]) == pytest.approx(float((error**2 + 1e-6).sqrt().mean()), rel=1e-4)
+    assert float(terms["focal"]) == pytest.approx(float(((255 * error) ** 1.1 / 255 * error).mean()), rel=1e-3)
+    expected = 1 - metrics.ssim(truth[0], fused[0], peak=1.0)
+    assert float(terms["similarity"]) == pytest.approx(expected, rel=0.05)
 
 
 def test_the_weights_of_the_loss_count(truths: list[Stack]) -> None:

@@ -38,7 +38,7 @@ class GLPNet(Backbone):
     def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:
         super().__init__()
         self.features = features
-        self.halo = STRIDE * 2 * (blocks + own) + 2 + STRIDE - 1
+        self.halo = STRIDE * (2 * (blocks + own) + 1) + 2 + STRIDE - 1
         self.head = nn.Conv2d(OWN, features, 8, stride=STRIDE, padding=2)
         self.join = nn.Conv2d(SHARED, width, 8, stride=STRIDE, padding=2)
         self.join_bands = nn.Conv2d(features, width, 1, bias=False)
@@ -46,7 +46,7 @@ class GLPNet(Backbone):
         self.shared = nn.Conv2d(width, features, 1)
         self.own = nn.Conv2d(features, features, 1)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(own)))
-        self.tail = nn.Conv2d(features, 3 * STRIDE**2, 1)
+        self.tail = nn.Conv2d(features, 3 * STRIDE**2, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
