@@ -18,7 +18,7 @@ DEPARTURE = 3.0
 
 
 class GLPNet(Backbone):
-    """Any number of bands, any ratio; 267 408 parameters.
+    """Any number of bands, any ratio; 279 696 parameters.
 
     With its correction at zero it is MTF-GLP-FS (Vivone et al., "Full Scale Regression-Based Injection Coefficients
     for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
