@@ -89,7 +89,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
         stats,
         mean=stats.mean + level * stats.std,
         std=stats.std * contrast * factor(0.1, bands),
-        gain=stats.gain * factor(0.1) * factor(0.1, bands),
+        gain=stats.gain * factor(0.03) * factor(0.03, bands),
         intensity=torch.cat([weights, constant[None]]),
         pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
         pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),

@@ -28,9 +28,14 @@ MS_OFF, BANDS_OFF, BANDS_FAR = 0.12, 0.08, 0.35
 Registration corrects what is more."""
 UNKNOWN = 0.1
 """Share of the samples whose gain is not measured: the table of sensors stands in, with 0.3."""
+EVEN = 6.0
+"""Concentration of the PAN's weights on its channels in two of three samples: detectors see their span about evenly. In
+the others one channel may count for most of it."""
+PAN_NOISE, MS_NOISE = 0.01, 0.015
+"""Largest deviation of the noise, relative to that of the image."""
 RATIOS, SPAN = ((4.0, 0.6), (2.0, 0.17), (3.0, 0.05)), (1.5, 8.0)
 """Usual ratios and how often they are drawn; the rest of the samples have any ratio of the span."""
-BITS = ((8, 0.3), (10, 0.1), (11, 0.4), (14, 0.2))
+BITS = ((8, 0.15), (10, 0.15), (11, 0.4), (14, 0.3))
 """Digits that PAN and MS are rounded to, and how often."""
 
 
@@ -67,7 +72,7 @@ def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> 
     if rng.random() < SHARED_SHARPENING:
         strength, width = rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.2)
         truth, pan = sharpened(truth, strength, width), sharpened(pan[None], strength, width)[0]
-    pan = pan + rng.normal(0, rng.uniform(0, 0.02) * pan.std() + 1e-9, pan.shape)
+    pan = pan + rng.normal(0, rng.uniform(0, PAN_NOISE) * pan.std() + 1e-9, pan.shape)
     ratio, axes = geometry(size, rng)
     ms, gain = ms_of(scene, axes, rng)
     relative = gain / float(np.prod(optics) ** 0.5) ** (1 / ratio**2)  # PAN itself has lost some at that frequency
@@ -80,7 +85,8 @@ def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """PAN (size, size): a mean of the channels, in one of eight samples with something that none of them shows, with a
     contrast and an offset of its own."""
     picked = channels[rng.choice(len(channels), min(len(channels), 8), replace=False)]
-    pan = np.tensordot(rng.dirichlet(np.full(len(picked), 0.9)), picked, 1)
+    evenness = EVEN if rng.random() < 0.65 else 0.9
+    pan = np.tensordot(rng.dirichlet(np.full(len(picked), evenness)), picked, 1)
     if rng.random() < 0.125:
         deviations = picked - picked.mean((1, 2), keepdims=True)
         deviations /= picked.std((1, 2), keepdims=True) + 1e-9
@@ -135,7 +141,7 @@ def ms_of(scene: np.ndarray, axes: tuple[Axis, Axis], rng: np.random.Generator) 
         strength = rng.uniform(*OVERSHOOT)
         ms = np.clip(sharpened(ms, strength, rng.uniform(0.6, 1.0)), 0, None)
         gain *= (1 + strength) ** 0.7  # as registration measures it
-    noise = rng.uniform(0, 0.015) * ms.std((1, 2), keepdims=True)
+    noise = rng.uniform(0, MS_NOISE) * ms.std((1, 2), keepdims=True)
     return ms + rng.normal(0, 1, ms.shape) * noise, gain
 
 

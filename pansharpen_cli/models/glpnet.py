@@ -13,17 +13,21 @@ expanded MS, the injected detail, that departure in the band's units (together t
 injects), and what the low-passed PAN leaves of the band, in which what both share of aliasing cancels."""
 STRIDE = 4
 """PAN pixels on a side of one pixel of the features: a convolution costs a sixteenth, and reaches as far as the MS."""
+OUT = 4
+"""Output channels a pixel and band: a free residual, a change of the injection gain, shares of the other two gains."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
 
 class GLPNet(Backbone):
-    """Any number of bands, any ratio; 279 696 parameters.
+    """Any number of bands, any ratio; 284 320 parameters.
 
     With its correction at zero it is MTF-GLP-FS (Vivone et al., "Full Scale Regression-Based Injection Coefficients
     for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
     change of that gain, a share of the multiplicative gain of MTF-GLP-HPM-R (Vivone et al., "A Regression-Based
-    High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), and a free residual.
+    High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), a share of what component
+    substitution injects beyond that, g_b (P_L,b - I) with the intensity I of the bands (GSA: Aiazzi et al., TGRS
+    2007), in which aliasing and softness of the MS cancel, and a free residual.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 
@@ -46,7 +50,7 @@ class GLPNet(Backbone):
         self.shared = nn.Conv2d(width, features, 1)
         self.own = nn.Conv2d(features, features, 1)
         self.body = nn.Sequential(*(ResidualBlock(features) for _ in range(own)))
-        self.tail = nn.Conv2d(features, 3 * STRIDE**2, 3, padding=1)
+        self.tail = nn.Conv2d(features, OUT * STRIDE**2, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
@@ -56,9 +60,7 @@ class GLPNet(Backbone):
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         encoded = e.new_empty(len(e), SHARED + OWN * e.shape[1], *e.shape[2:])
         shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (-1, OWN))
-        common = low.mean(1, keepdim=True)
-        intensity = torch.einsum("nbhw,b->nhw", e - mean, stats.intensity[:-1])[:, None]
-        intensity += stats.intensity[-1] + stats.intensity[:-1] @ stats.mean
+        common, intensity = low.mean(1, keepdim=True), intensity_of(inputs, stats)
         shared[:, :1], shared[:, 1:2], shared[:, 2:] = pan - stats.pan_mean, pan - common, common - intensity
         shared /= stats.pan_std
         own[:, :, 0] = (e - mean) / std
@@ -86,10 +88,18 @@ class GLPNet(Backbone):
         e, low = inputs.expanded, inputs.pan_low
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
-        cells = residual.movedim(1, -1).unflatten(-1, (3, STRIDE, STRIDE))
-        free, more, share = cells.permute(3, 0, 1, 4, 2, 5).reshape(3, *e.shape).to(e.dtype)
+        cells = residual.movedim(1, -1).unflatten(-1, (OUT, STRIDE, STRIDE))
+        free, more, share, beyond = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype)
         regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
         departure = e - regressed
         departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)
         detail = (inputs.pan - low).mul_(gain)
-        return torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
+        injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
+        return injected.addcmul_(beyond, (low - intensity_of(inputs, stats)).mul_(gain))
+
+
+def intensity_of(inputs: Inputs, stats: SceneStats) -> Tensor:
+    """The bands' weighted sum that is most like the low-passed PAN (n, 1, rows, cols), in DN of the PAN."""
+    weights = stats.intensity[:-1]
+    level = stats.intensity[-1] + weights @ stats.mean
+    return torch.einsum("nbhw,b->nhw", inputs.expanded - stats.mean[:, None, None], weights)[:, None].add_(level)
