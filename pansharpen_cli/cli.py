@@ -139,7 +139,7 @@ def fuse(
     overwrite: Overwrite = False,
     score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
-    quicklook: Annotated[Path | None, typer.Option(help="Write a PNG to look at.")] = None,
+    quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -149,7 +149,8 @@ def fuse(
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     job = _heavy()
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
-    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
+    reports = () if report is None else (report,)
+    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
     options = job.Options(
         method.lower(), weights, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value, mtf.value
     )
@@ -879,7 +880,7 @@ def import_weights(
     """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
     with interrupts.starting():
         from . import weights
-        from .writer import check_target
+        from .publish import check_target
 
     weights.check_import(network, bands, scale, output)
     check_target(output, [str(checkpoint)], overwrite)
