@@ -506,6 +506,7 @@ class _BatchProgress:
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
+        interrupts.check()
         line = ""
         if record is not None:
             hqnr = record.get("figures", {}).get("hqnr")
@@ -621,6 +622,7 @@ class _Progress:
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        interrupts.check()
         if stage != self.stage:
             self.stage = stage
             if self.verbose:
@@ -735,6 +737,7 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 def main() -> None:
     """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
     interrupts.handle(interrupts.raise_once)
+    interrupts.watch(_clear)
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
@@ -744,6 +747,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it
             raise KeyboardInterrupt
     except _UsageError as error:
@@ -789,7 +793,16 @@ def _replace_closed_streams() -> None:
     sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
 
 
+def _clear() -> None:
+    """Remove temporary files, if any module that makes them is there."""
+    publish = sys.modules.get("pansharpen_cli.publish")
+    if publish is not None:
+        publish.clear()
+
+
 def _complain(message: str, code: int, debug: bool) -> int:
+    if interrupts.asked():  # whatever it was that a signal has turned it into
+        message, code = "interrupted", interrupts.CODE
     if debug:
         import traceback
 

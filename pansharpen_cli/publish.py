@@ -11,6 +11,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ TIFF = (".tif", ".tiff")
 """How the names of GeoTIFFs end."""
 
 _HELD = "lock"
+_LIVING: set[Path] = set()
+_RENAMING = threading.Lock()
 _RASTERS = (*TIFF, ".png", ".jpg", ".jpeg")
 _MISLEADING = (".wld", ".tab", ".imd", ".rpb", "_rpc.txt", ".pvl")
 """Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
@@ -185,6 +188,14 @@ class Publication:
                 _ready(part, path.resolve())
             except OSError as error:
                 raise _failed(path, error) from error
+        with _RENAMING:
+            self._rename()
+        for folder in {path.resolve().parent for path in self._parts}:
+            _sync_folder(folder)
+        self._parts = {}
+        self.close()
+
+    def _rename(self) -> None:
         undo: list[tuple[Path, Path]] = []
         try:
             for path, part in self._parts.items():
@@ -197,10 +208,6 @@ class Publication:
                 with suppress(OSError):
                     os.replace(where, place)
             raise
-        for folder in {path.resolve().parent for path in self._parts}:
-            _sync_folder(folder)
-        self._parts = {}
-        self.close()
 
     def _room(self, folder: Path) -> Path:
         if folder not in self._rooms:
@@ -274,12 +281,22 @@ def workspace(folder: Path) -> Iterator[Path]:
         except OSError:
             shutil.rmtree(made, ignore_errors=True)
             raise
+    _LIVING.add(made)
     try:
         yield made
     finally:
+        _LIVING.discard(made)
         if handle >= 0:
             os.close(handle)
         shutil.rmtree(made, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove this process's temporary folders, as the process is going to end; a renaming is waited for."""
+    with suppress(RuntimeError):
+        _RENAMING.acquire(timeout=5)
+        for folder in list(_LIVING):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _held(folder: Path) -> int | None:
