@@ -27,12 +27,14 @@ from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
-from .publish import PARTIAL, family, misleading, open_own, read_own, workspace, write
+from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
 from .publish import sweep as sweep_one
 from .writer import DRIVERS, check_creation_options, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"
+LOG_BYTES = 1 << 30
+"""Of the largest log that is read."""
 _HEAD = b'{"schema": "pansharpen-batch/'
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
 TEMPLATE = "{folder}/{name}.tif"
@@ -156,6 +158,7 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
     files = {base / LOG, base / LOCK, base / index.PAGE} | {p for task in tasks.values() for p in task.outputs}
     folders = {folder for path in files for folder in path.parents}
     read = {os.path.realpath(i["path"]) for task in tasks.values() for i in task.inputs}
+    read |= {owner_of(path) for path in read}  # what a side file belongs to is not replaced either
 
     def judged(task: Task) -> Task:
         if other := next((t for t in sharing[task.output] if t is not task), None):
@@ -187,9 +190,9 @@ def _in_the_way(
             return f"{path} is a folder, and a file is to be written there; move it, or use --template"
         if not Path(os.path.realpath(path)).is_relative_to(base):
             return f"{path} leads out of the output folder through a link; remove the link"
-    for path in (p for output in task.outputs for p in (output, *family(output))):
+    for path in task.outputs:
         if os.path.realpath(path) in read:
-            return f"{path} is one of the inputs; choose another output folder"
+            return f"{path}, or a part of it, is one of the inputs; choose another output folder"
     for path in misleading(task.output):
         return f"{path} would be read with {task.output.name}, which it does not describe; use --template"
     return ""
@@ -428,7 +431,7 @@ def read_log(folder: Path) -> dict[str, dict[str, Any]]:
     Raises InputError if there is no log, or a file of that name that is none.
     """
     path = folder / LOG
-    content = read_own(path)
+    content = read_own(path, LOG_BYTES)
     if not _is_log(content):
         raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
     records: dict[str, dict[str, Any]] = {}
@@ -465,7 +468,7 @@ class Log:
     def settle(self) -> None:
         """Leave the last line of each scene."""
         content = b"".join(map(_line, self.records.values()))
-        if os.path.lexists(self.path) and read_own(self.path) == content:
+        if os.path.lexists(self.path) and read_own(self.path, LOG_BYTES) == content:
             return
         write(self.path, content)
 

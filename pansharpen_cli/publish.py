@@ -47,15 +47,20 @@ _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 
 def family(path: Path) -> list[Path]:
     """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
-    named = re.compile(re.escape(path.name) + r"(\.(ovr|msk|aux\.xml))+", re.IGNORECASE)
     worlds = {(path.stem + end).lower() for end in _world_suffixes(path)}
     try:
-        names = sorted(os.listdir(path.parent))
+        there = set(os.listdir(path.parent))
     except OSError:
         return []
-    found = [n for n in names if named.fullmatch(n) or n.lower() in worlds]
-    there = set(names)
+    stem, name = path.stem.lower(), path.name.lower()
+    near = sorted(n for n in there if n.lower().startswith(stem))
+    found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
     return [path.parent / n for n in found if not _of_another(n, path, there)]
+
+
+def owner_of(name: str) -> str:
+    """The name or path of the file that a side file belongs to by its own; of any other file, its own."""
+    return re.sub(r"(\.(ovr|msk|aux\.xml))+$", "", name, flags=re.IGNORECASE)
 
 
 def _world_suffixes(path: Path) -> set[str]:
@@ -73,11 +78,8 @@ def misleading(path: Path) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
-    names = {(path.stem + end).lower() for end in _MISLEADING}
-    try:
-        return sorted(path.parent / n for n in os.listdir(path.parent) if n.lower() in names)
-    except OSError:
-        return []
+    named = (path.with_name(path.stem + written) for end in _MISLEADING for written in (end, end.upper()))
+    return [p for p in named if os.path.lexists(p)]
 
 
 def orphans(path: Path) -> list[Path]:
@@ -114,7 +116,7 @@ def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: 
 
 
 def _check_family(path: Path, inputs: Collection[str], overwrite: bool) -> None:
-    for side in family(path):
+    for side in dict.fromkeys([*family(path), *(family(path.resolve()) if path.is_symlink() else [])]):
         if any(_same(source, side) for source in inputs):
             raise InputError(f"{side} is one of the inputs, and would be read as a part of the output {path}")
         if side.is_dir():
