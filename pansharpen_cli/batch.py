@@ -8,8 +8,6 @@ import json
 import os
 import platform
 import re
-import shutil
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,9 +27,15 @@ from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
-from .writer import DRIVERS, PARTIAL, check_creation_options, parse_creation_options
+from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
+from .publish import sweep as sweep_one
+from .writer import DRIVERS, check_creation_options, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
+_SCHEMAS = "pansharpen-batch/"
+LOG_BYTES = 1 << 30
+"""Of the largest log that is read."""
+_HEAD = b'{"schema": "pansharpen-batch/'
 LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
 TEMPLATE = "{folder}/{name}.tif"
 WORKER_BYTES = 1_000_000_000
@@ -113,6 +117,10 @@ class Task:
     def outputs(self) -> list[Path]:
         return [p for p in (self.output, self.report, self.quicklook, self.page) if p is not None]
 
+    def identity(self) -> dict[str, Any]:
+        """What the log and the report say of it."""
+        return {"scene": self.scene, "inputs": list(self.inputs), "options": self.options}
+
 
 # Planning -----------------------------------------------------------------------------------------------------------
 
@@ -149,11 +157,13 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
             sharing[output].append(task)
     files = {base / LOG, base / LOCK, base / index.PAGE} | {p for task in tasks.values() for p in task.outputs}
     folders = {folder for path in files for folder in path.parents}
+    read = {os.path.realpath(i["path"]) for task in tasks.values() for i in task.inputs}
+    read |= {owner_of(path) for path in read}  # what a side file belongs to is not replaced either
 
     def judged(task: Task) -> Task:
         if other := next((t for t in sharing[task.output] if t is not task), None):
             return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
-        return replace(task, refused=_in_the_way(task, base, files, folders))
+        return replace(task, refused=_in_the_way(task, base, files, folders, read))
 
     return [*map(judged, tasks.values()), *nameless]
 
@@ -168,8 +178,11 @@ def _shared(task: Task, other: Task) -> str:
     )
 
 
-def _in_the_way(task: Task, base: Path, files: Collection[Path], folders: Collection[Path]) -> str:
-    """Why a scene's outputs cannot be written, or nothing. `files`, `folders`: what all scenes would make."""
+def _in_the_way(
+    task: Task, base: Path, files: Collection[Path], folders: Collection[Path], read: Collection[str]
+) -> str:
+    """Why a scene's outputs cannot be written, or nothing. `files`, `folders`: what all scenes would make; `read`: the
+    real paths of all that they are made of."""
     for path in task.outputs:
         if both := [p for p in (path, *path.parents) if p in files and p in folders]:
             return f"{both[0].relative_to(base)} would be a file and a folder; give a scene another name"
@@ -177,8 +190,11 @@ def _in_the_way(task: Task, base: Path, files: Collection[Path], folders: Collec
             return f"{path} is a folder, and a file is to be written there; move it, or use --template"
         if not Path(os.path.realpath(path)).is_relative_to(base):
             return f"{path} leads out of the output folder through a link; remove the link"
-    if any(os.path.realpath(i["path"]) == os.path.realpath(task.output) for i in task.inputs):
-        return f"{task.output} is one of the inputs; choose another output folder"
+    for path in task.outputs:
+        if os.path.realpath(path) in read:
+            return f"{path}, or a part of it, is one of the inputs; choose another output folder"
+    for path in misleading(task.output):
+        return f"{path} would be read with {task.output.name}, which it does not describe; use --template"
     return ""
 
 
@@ -261,22 +277,39 @@ def _there(task: Task) -> dict[Path, os.stat_result]:
 
 
 def _unknown(record: Mapping | None) -> bool:
-    """Is a file at the output's path one that no batch has written? A scene that failed has none of its own."""
-    return record is None or record["status"] == "failed" or bool(record.get("foreign"))
+    """Is a file at the output's path one that no batch has written? One of a scene that failed has its `bytes`."""
+    failed = record is not None and record["status"] == "failed" and not record.get("bytes")
+    return record is None or failed or bool(record.get("foreign"))
+
+
+def _foreign_file(task: Task, record: Mapping | None) -> Path | None:
+    """A file at a scene's outputs that no batch has written, as far as log and report tell."""
+    if not _unknown(record) or _reported(task):
+        return None
+    return next((p for output in task.outputs for p in (output, *family(output)) if os.path.lexists(p)), None)
+
+
+def _reported(task: Task) -> bool:
+    """Does the report beside the output say that a batch has written it as it is now? For a log that lost lines."""
+    try:
+        facts = json.loads(read_own(task.report, 1 << 24))
+        return facts["batch"]["scene"] == task.scene and facts["output"]["bytes"] == task.output.stat().st_size
+    except (InputError, OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def dry_run(
     tasks: Sequence[Task], folder: Path, left: Sequence[Left], retry_failed: bool, overwrite: bool = False
 ) -> dict[str, Any]:
     """What `run` would do with the scenes, and the files that are in none."""
-    records = read_log(folder) if (folder / LOG).exists() else {}
+    records = read_log(folder) if os.path.lexists(folder / LOG) else {}
 
     def state(task: Task) -> str:
         if task.refused:
             return f"refused: {task.refused}"
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
-        if reason and _unknown(record) and os.path.exists(task.output) and not overwrite:
+        if reason and not overwrite and _foreign_file(task, record):
             return f"{reason}, but a file is there that no batch has written: needs --overwrite"
         return reason or f"{record['status'] if record else ''} before"
 
@@ -318,36 +351,53 @@ def listing(plan: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     """Holds the output folder for this process; the system lets go of it however the process ends.
 
-    Raises InputError if another process holds it, PansharpenError if it cannot be locked.
+    Yields a function that tells whether the folder is still the one that was locked. Where the system has no such
+    locks (Windows), nothing keeps two batches apart. Raises InputError if another process holds it, PansharpenError if
+    it cannot be locked.
     """
-    import fcntl
-
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        handle = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise InputError(f"cannot write in {folder}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            who = " ".join(os.read(handle, 500).decode(errors="replace").split())
-            raise InputError(f"{folder} is in use by another batch ({who}); wait for it or use another folder") from (
-                error
-            )
-        except OSError as error:
-            raise PansharpenError(f"cannot lock {path}: {error.strerror}") from error
-        os.truncate(handle, 0)
+        content = os.read(handle, 500)
+        if content and not content.startswith(b"process "):
+            raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")
+        _lock(handle, folder, content)
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         os.write(handle, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
-        yield
-        os.truncate(handle, 0)
+
+        def same() -> bool:
+            try:
+                return os.path.samestat(os.stat(path), os.fstat(handle))
+            except OSError:
+                return False
+
+        yield same
+        os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path, holder: bytes) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        who = " ".join(holder.decode(errors="replace").split())
+        raise InputError(f"{folder} is in use by another batch ({who}); wait for it or use another folder") from error
+    except OSError as error:
+        raise PansharpenError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
 
 
 def sweep(folder: Path) -> None:
@@ -356,30 +406,40 @@ def sweep(folder: Path) -> None:
         if LOCK in names and Path(here) != folder:
             folders.clear()
             continue
-        for name in [n for n in folders if n.startswith(PARTIAL)]:
-            shutil.rmtree(os.path.join(here, name), ignore_errors=True)
-            folders.remove(name)
-        for name in names:
-            if name.startswith(PARTIAL):
-                with suppress(OSError):
-                    Path(here, name).unlink()
+        for name in [n for n in (*folders, *names) if n.startswith(PARTIAL)]:
+            sweep_one(Path(here, name))
+        folders[:] = [n for n in folders if not n.startswith(PARTIAL)]
+
+
+def _is_log(content: bytes) -> bool:
+    """Is it a batch's own? Its lines say so; those that a crash has cut off say nothing."""
+    ours, torn = False, _HEAD.startswith(content[: len(_HEAD)])
+    for line in content.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not (isinstance(record, dict) and str(record.get("schema", "")).startswith(_SCHEMAS)):
+            return False
+        ours = True
+    return ours or torn
 
 
 def read_log(folder: Path) -> dict[str, dict[str, Any]]:
     """The last record of each scene; a line that was cut off when the machine stopped does not count.
 
-    Raises InputError if there is no log.
+    Raises InputError if there is no log, or a file of that name that is none.
     """
-    try:
-        text = (folder / LOG).read_bytes().decode("utf-8", "replace")
-    except OSError as error:
-        raise InputError(f"cannot read {folder / LOG}: {error.strerror}") from error
+    path = folder / LOG
+    content = read_own(path, LOG_BYTES)
+    if not _is_log(content):
+        raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
     records: dict[str, dict[str, Any]] = {}
-    for line in text.splitlines():
+    for line in content.decode("utf-8", "replace").splitlines():
         try:
             record = json.loads(line)
             records[record["scene"]] = record | {"status": str(record["status"])}
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return records
 
@@ -389,31 +449,32 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG
-        self.records = read_log(folder) if self.path.exists() else {}
+        self.records = read_log(folder) if os.path.lexists(self.path) else {}
         self.settle()
 
     def add(self, record: dict[str, Any]) -> None:
         """On the disk when this returns."""
         self.records[record["scene"]] = record
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(handle, _line(record))
-            os.fsync(handle)
+            handle = open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                os.write(handle, _line(record))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise PansharpenError(f"cannot write {self.path}: {error.strerror}") from error
-        finally:
-            os.close(handle)
 
     def settle(self) -> None:
         """Leave the last line of each scene."""
         content = b"".join(map(_line, self.records.values()))
-        if self.path.exists() and self.path.read_bytes() == content:
+        if os.path.lexists(self.path) and read_own(self.path, LOG_BYTES) == content:
             return
-        report.replace_file(self.path, content)
+        write(self.path, content)
 
 
 def _line(record: Mapping) -> bytes:
-    return json.dumps(report.finite(record), allow_nan=False).encode() + b"\n"
+    return json.dumps({"schema": SCHEMA, **report.finite(record)}, allow_nan=False).encode() + b"\n"
 
 
 # One scene ----------------------------------------------------------------------------------------------------------
@@ -426,9 +487,9 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     try:
         for path in task.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=task.output.parent) as folder:
+        with workspace(task.output.parent) as folder:
             layers = (task.found.pan, *task.found.ms)
-            rasters = [raster_of(layer, Path(folder)) for layer in layers]
+            rasters = [raster_of(layer, folder) for layer in layers]
             labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
             open_options = dict(choices.open_options)
             named = task.found.sensor or next((s for _, s in rasters if s), "")
@@ -437,10 +498,9 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             pair = job.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
             output = job.Output(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
-                task.page, choices.command,
+                [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             )  # fmt: skip
             facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
-        report.write_json(task.report, facts)
         quality = facts["quality"] or {}
         figures = {k: report.value_of(k, quality) for k in report.FIGURES}
         known = {
@@ -450,7 +510,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "bands": facts["scene"]["bands"],
             "sensor": facts["scene"]["sensor"],
             "warnings": facts["warnings"],
-            "bytes": task.output.stat().st_size,
+            "bytes": facts["output"]["bytes"],
         }
     except MemoryError:
         known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
@@ -540,25 +600,14 @@ def run(
 
     Raises InputError if the folder is in use.
     """
-    with locked(folder):
+    with locked(folder) as same:
         sweep(folder)
         log = Log(folder)
         before = {task.scene: log.records.get(task.scene) for task in tasks}
-        todo: list[Task] = []
-        there: dict[str, dict[Path, os.stat_result]] = {}
-        refused: list[Task] = []
-        for task in tasks:
-            if not reason_to_run(task, before[task.scene], retry_failed):
-                continue
-            if not task.refused and _unknown(before[task.scene]) and os.path.exists(task.output) and not overwrite:
-                reason = f"{task.output} exists, and {LOG} does not know it; use --overwrite to replace it"
-                task = replace(task, refused=reason)
-            if task.refused:
-                refused.append(task)
-            else:
-                log.records.pop(task.found.pan[0], None)  # it was refused under this name
-                todo.append(task)
-                there[task.scene] = _there(task)
+        todo, refused = _to_do(tasks, before, retry_failed, overwrite)
+        for task in todo:
+            log.records.pop(task.found.pan[0], None)  # it was refused under this name
+        there = {task.scene: _there(task) for task in todo}
         waiting = {t.scene for t in todo + refused}
         skipped = [r for s, r in before.items() if s not in waiting and r is not None]
         tally = Tally(folder, len(tasks), len(todo) + len(refused), sum(r["status"] == "done" for r in skipped))
@@ -566,18 +615,19 @@ def run(
         for task in refused:
             tally.failed.append(_record(task, "failed") | {"error": task.refused, "refused": True, "seconds": 0.0})
             tally.refused += 1
-            log.add(tally.failed[-1])
+            log.add(tally.failed[-1] | _own_bytes(before[task.scene]))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = execute(todo)
         try:
             for event in events:
                 record, scene = None, event.task.scene
                 if event.kind == "started":
-                    log.add(_record(event.task, "started") | _foreign(before[scene], event.task.output in there[scene]))
+                    foreign = _foreign(before[scene], event.task.output in there[scene])
+                    log.add(_record(event.task, "started") | _own_bytes(before[scene]) | foreign)
                 elif event.kind in ("done", "failed"):
                     record = kept = _ended(event)
-                    if record["status"] == "failed" and _clear(event.task, before[scene], there[scene]):
-                        kept = {**(before[scene] or {}), "error": record["error"]}
+                    if record["status"] == "failed":
+                        kept = _failure(event.task, record, before[scene], there[scene])
                     log.add(kept)
                     (tally.done if record["status"] == "done" else tally.failed).append(record)
                 watch(event, tally, record)
@@ -585,13 +635,47 @@ def run(
             close = getattr(events, "close", None)
             if close is not None:
                 close()
-            sweep(folder)
-            for path in (p for t in todo for p in t.outputs):  # not before: another scene may just have made them
-                with suppress(OSError):
-                    path.parent.rmdir()
-            with suppress(PansharpenError):  # a full disk has been told
-                log.settle()
+            if same():
+                sweep(folder)
+                for path in (p for t in todo for p in t.outputs):  # not before: another scene may have just made them
+                    with suppress(OSError):
+                        path.parent.rmdir()
+                with suppress(PansharpenError):  # a full disk has been told
+                    log.settle()
+        if not same():
+            raise PansharpenError(f"{folder} was moved, removed or replaced while the batch ran")
+        _look_again(tasks, log, tally)
         return tally
+
+
+def _to_do(
+    tasks: Sequence[Task], before: Mapping[str, Mapping | None], retry_failed: bool, overwrite: bool
+) -> tuple[list[Task], list[Task]]:
+    """The tasks that are to be run, and those that are refused."""
+    todo: list[Task] = []
+    refused: list[Task] = []
+    for task in tasks:
+        record = before[task.scene]
+        if not reason_to_run(task, record, retry_failed):
+            continue
+        if not task.refused and not overwrite and (mine := _foreign_file(task, record)):
+            task = replace(task, refused=f"{mine} exists, and {LOG} does not know it; use --overwrite to replace it")
+        (refused if task.refused else todo).append(task)
+    return todo, refused
+
+
+def _look_again(tasks: Sequence[Task], log: Log, tally: Tally) -> None:
+    """Scenes whose outputs are gone in the end have failed."""
+    for task in tasks:
+        record = log.records.get(task.scene)
+        if record is None or record["status"] != "done" or reason_to_run(task, record) != "missing":
+            continue
+        lost = {**record, "status": "failed", "error": "its outputs were removed or changed while the batch ran"}
+        kept = [r for r in tally.done if r["scene"] != task.scene]
+        tally.before -= len(kept) == len(tally.done)
+        tally.done = kept
+        tally.failed.append(lost)
+        log.add(lost)
 
 
 def _record(task: Task, status: str) -> dict[str, Any]:
@@ -623,22 +707,26 @@ def _foreign(before: Mapping | None, there: bool) -> dict[str, bool]:
     return {"foreign": True} if there and _unknown(before) else {}
 
 
-def _clear(task: Task, before: Mapping | None, there: Mapping[Path, os.stat_result]) -> bool:
-    """A scene that failed has no output, unless an earlier one of the same inputs stands: does one?
+def _own_bytes(record: Mapping | None) -> dict[str, int]:
+    """What a record that replaces `record` has to remember of an output that stands."""
+    return {"bytes": record["bytes"]} if record and record.get("bytes") and not _unknown(record) else {}
 
-    `there`: what existed when the batch began; of that, too, stays what no batch has written.
+
+def _failure(
+    task: Task, record: dict[str, Any], before: Mapping | None, there: Mapping[Path, os.stat_result]
+) -> dict[str, Any]:
+    """The record of a scene that failed. Its earlier output, if there is one, stays: nothing is deleted.
+
+    `there`: what existed when the batch began. Of the same inputs, the scene is as done as before.
     """
-    now = _there(task)
-    same = {p for p in now if p in there and os.path.samestat(now[p], there[p])}
+    now = _there(task).get(task.output)
+    if now is None:
+        return record
+    if task.output not in there or not os.path.samestat(now, there[task.output]):
+        return record | {"bytes": now.st_size}  # its worker was ended after it had published
     if before is not None and before["status"] == "done" and before.get("inputs") == list(task.inputs):
-        if task.output in same:
-            return True
-    elif _unknown(before):
-        now = {p: s for p, s in now.items() if p not in same}
-    for path in now:
-        with suppress(OSError):
-            path.unlink()
-    return False
+        return {**before, "error": record["error"]}
+    return record | _own_bytes(before)
 
 
 def summary(tally: Tally, left: int) -> dict[str, Any]:

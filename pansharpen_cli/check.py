@@ -26,11 +26,12 @@ from .errors import InputError, PansharpenError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
 from .grid import Window, area, intersect, is_empty
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
+from .messages import gdal_messages
 from .moments import Moments
 from .report import byte_size
 from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster, plain, solid
 from .tiles import plan_tiles
-from .writer import SceneWriter, gdal_messages, parse_creation_options
+from .writer import SceneWriter, parse_creation_options
 
 SCHEMA = "pansharpen-check/1"
 LEVELS = ("error", "warning", "note")

@@ -147,7 +147,7 @@ def fuse(
     overwrite: Overwrite = False,
     score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
-    quicklook: Annotated[Path | None, typer.Option(help="Write a PNG to look at.")] = None,
+    quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -157,7 +157,8 @@ def fuse(
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     job = _heavy()
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
-    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, report, _command())
+    reports = () if report is None else (report,)
+    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
     options = job.Options(
         method.lower(),
         weights,
@@ -536,6 +537,7 @@ class _BatchProgress:
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
+        interrupts.check()
         line = ""
         if record is not None:
             hqnr = record.get("figures", {}).get("hqnr")
@@ -651,6 +653,7 @@ class _Progress:
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        interrupts.check()
         if stage != self.stage:
             self.stage = stage
             if self.verbose:
@@ -765,6 +768,7 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 def main() -> None:
     """Entry point: runs the app and turns every error into one line on stderr and an exit code."""
     interrupts.handle(interrupts.raise_once)
+    interrupts.watch(_clear)
     debug = "--debug" in sys.argv
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
@@ -774,6 +778,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it
             raise KeyboardInterrupt
     except _UsageError as error:
@@ -819,7 +824,16 @@ def _replace_closed_streams() -> None:
     sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
 
 
+def _clear() -> None:
+    """Remove temporary files, if any module that makes them is there."""
+    publish = sys.modules.get("pansharpen_cli.publish")
+    if publish is not None:
+        publish.clear()
+
+
 def _complain(message: str, code: int, debug: bool) -> int:
+    if interrupts.asked():  # whatever it was that a signal has turned it into
+        message, code = "interrupted", interrupts.CODE
     if debug:
         import traceback
 
@@ -910,7 +924,7 @@ def import_weights(
     """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
     with interrupts.starting():
         from . import weights
-        from .writer import check_target
+        from .publish import check_target
 
     weights.check_import(network, bands, scale, output)
     check_target(output, [str(checkpoint)], overwrite)

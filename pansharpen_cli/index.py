@@ -11,17 +11,23 @@ from typing import Any
 from urllib.parse import quote
 
 from . import __version__, charts
-from .report import FIGURES, render, replace_file
+from .errors import InputError
+from .publish import check_own, read_own
+from .publish import write as write_file
+from .report import FIGURES, render
 
 PAGE = "index.html"
+_GENERATOR = b'<meta name="generator" content="pansharpen '
 THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
 
 def write(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
-    """Write the page of a batch's records into its folder. Raises PansharpenError if it cannot be written."""
+    """Write the page of a batch's records into its folder. Raises PansharpenError if it cannot be written, InputError
+    if there is one of another origin."""
     path = folder / PAGE
-    replace_file(path, to_html(folder, list(records)).encode("utf-8", "replace"))
+    check_own(path, lambda content: _GENERATOR in content[:4096] or not content)
+    write_file(path, to_html(folder, list(records)).encode("utf-8", "replace"))
     return path
 
 
@@ -76,10 +82,10 @@ def _thumbnail(path: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_own(path, 1 << 26))) as image:
             small = image.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):
         return ""
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=75)

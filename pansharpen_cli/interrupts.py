@@ -1,18 +1,32 @@
-"""SIGINT, SIGTERM and SIGHUP: while the process starts they end it at once, from then on they raise."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks the program to end, the second ends it; the exit code is 130.
+
+While the process starts they end it at once, from then on they raise. Python acts on a signal between two of its own
+steps only: where a library waits, for a server that does not answer, a thread ends the process.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from select import select
 
 CODE = 130
+GRACE = 5.0
+"""Seconds that the first signal may go unheard."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupted(KeyboardInterrupt):
     """Of its own type: after a plain KeyboardInterrupt within `exec`, Python ends by SIGINT, caught or not."""
+
+
+class _State:
+    asked = False
+    """Has a signal been heard? What it raised may be lost in a library."""
+    pipe: tuple[int, int] | None = None
 
 
 def leave(*_) -> None:
@@ -23,14 +37,31 @@ def leave(*_) -> None:
 
 def raise_once(*_) -> None:
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # nothing interrupts the clearing up
+        signal.signal(number, _heard_before)  # nothing interrupts the clearing up but `watch`
+    _State.asked = True
     raise Interrupted
+
+
+def _heard_before(*_) -> None: ...
+
+
+def asked() -> bool:
+    """Whether a signal has asked this run to end."""
+    return _State.asked
+
+
+def check() -> None:
+    """Raises Interrupted if a signal has asked the run to end and a library has lost what it raised."""
+    if _State.asked:
+        raise Interrupted
 
 
 def handle(handler: Callable[..., None]) -> None:
     """For signals that the caller has not settled otherwise: nohup ignores SIGHUP."""
+    ours = (signal.SIG_DFL, signal.default_int_handler, leave, raise_once, _heard_before)
+    _State.asked = False
     for number in SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, leave, raise_once):
+        if signal.getsignal(number) in ours:
             signal.signal(number, handler)
 
 
@@ -40,3 +71,36 @@ def starting() -> Iterator[None]:
     handle(leave)
     yield
     handle(raise_once)
+
+
+def watch(clear: Callable[[], None]) -> None:
+    """From now on a second signal, or one that Python does not hear for `GRACE` seconds, ends the process after
+    `clear`, whatever a library waits for. Only where signals can be told to a thread (not on Windows)."""
+    if os.name != "posix" or _State.pipe is not None or threading.current_thread() is not threading.main_thread():
+        return
+    _State.pipe = os.pipe()
+    for end in _State.pipe:
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(_State.pipe[1], warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_forget)
+    threading.Thread(target=_listen, args=(_State.pipe[0], clear), daemon=True).start()
+
+
+def _forget() -> None:
+    """A forked process has no thread that listens."""
+    if _State.pipe is not None:
+        signal.set_wakeup_fd(-1)
+        _State.pipe = None
+
+
+def _listen(pipe: int, clear: Callable[[], None]) -> None:
+    count = 0
+    while True:
+        ready, _, _ = select([pipe], [], [], GRACE if count == 1 and not _State.asked else None)
+        if ready:
+            count += sum(number in SIGNALS for number in os.read(pipe, 64))
+        if count > 1 or (count == 1 and not ready and not _State.asked):
+            try:
+                clear()
+            finally:
+                leave()

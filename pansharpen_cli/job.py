@@ -23,14 +23,15 @@ from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
 from .grid import Grid, Window, area, intersect
+from .messages import gdal_messages
 from .models import REGISTRY
+from .publish import TIFF, Publication, check_target, orphans
 from .scene import Scene, bounded_cache, open_raster
 from .writer import (
     PROVENANCE,
     SceneWriter,
-    check_target,
-    gdal_messages,
     parse_creation_options,
+    picture_bytes,
     raster_versions,
     raster_writer,
     to_dtype,
@@ -56,6 +57,9 @@ _AGAINST_REFERENCE = ("q2n", "q", "scc", "psnr", "ssim", "cc")
 HIGHER_IS_BETTER = {"full": ("hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
 """Figures by kind of evaluation of which a least value can be asked for."""
 
+PICTURES = (".png", ".jpg", ".jpeg")
+"""How the names of quicklooks end."""
+
 BLOCK = 32
 """Side of the blocks of the maps, in PAN pixels."""
 
@@ -75,7 +79,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Output:
-    """Where and how to write; `command` is what the report says was called."""
+    """Where and how to write: all of it is published together, or nothing.
+
+    `command` is what the reports say was called; `batch`: what they say of the scene in a batch.
+    """
 
     path: Path
     driver: str = "GTiff"
@@ -83,8 +90,9 @@ class Output:
     overviews: bool = False
     overwrite: bool = False
     quicklook: Path | None = None
-    report: Path | None = None
+    reports: Sequence[Path] = ()
     command: str | None = None
+    batch: Mapping[str, object] | None = None
 
 
 def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
@@ -98,7 +106,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     fuse.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
-        aligning, illustrated = time.perf_counter() - started, _is_html(output.report)
+        aligning, illustrated = time.perf_counter() - started, any(map(_is_html, output.reports))
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -124,26 +132,38 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
-            writer.commit(_provenance(facts))
-    facts["warnings"] += said.notes()
-    facts["seconds"]["total"] = time.perf_counter() - started
-    if output.quicklook and picture is not None:
-        report.write_picture(output.quicklook, picture)
-    if output.report and pictures is not None:
-        report.write_html(output.report, facts, [(output.path.name, pictures)])
-    elif output.report:
-        report.write_json(output.report, facts)
+            facts |= {"batch": output.batch} if output.batch else {}
+            facts["output"]["bytes"] = writer.ready(_provenance(facts))
+            facts["warnings"] += said.notes()
+            facts["seconds"]["total"] = time.perf_counter() - started
+            if output.quicklook and picture is not None:
+                writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
+            for path in output.reports:
+                shown = [(output.path.name, pictures)] if pictures is not None else []
+                writer.files.add(path, _report_bytes(path, facts, shown))
+            writer.files.publish()
     return facts
 
 
+def _report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
+    """A report of the kind that its path asks for."""
+    return report.html_bytes(facts, shown) if _is_html(path) else report.json_bytes(facts)
+
+
 def check_targets(output: Output, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook."""
-    targets = [p for p in (output.path, output.report, output.quicklook) if p is not None]
-    if len({os.path.abspath(p) for p in targets}) < len(targets):
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook.
+
+    What is going to be removed, as it would be read with the output, is among the scene's warnings.
+    """
+    targets = [(output.path, TIFF), *((p, ()) for p in output.reports)]
+    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
         raise InputError("the output, the report and the quicklook need different paths")
-    _is_html(output.report)
-    for target in targets:
-        check_target(target, scene.files(), output.overwrite)
+    for path in output.reports:
+        _is_html(path)
+    for path, endings in targets:
+        check_target(path, scene.files(), output.overwrite, endings)
+        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
 
 
 ALIGN = ("auto", "off", "measure")
@@ -508,14 +528,14 @@ def _finish(
             output.maps.mkdir(exist_ok=True)
         except OSError as error:
             raise PansharpenError(f"cannot make the folder {output.maps}: {error.strerror}") from error
-        for result in results:
-            _write_maps(output.maps, result, maps)
-    if _is_html(output.report):
-        assert output.report is not None
-        shown = [(r.name, r.show()) for r in results[:SHOWN]]
-        report.write_html(output.report, facts, shown)
-    elif output.report is not None:
-        report.write_json(output.report, facts)
+    with Publication() as files:
+        if output.maps is not None:
+            for result in results:
+                _write_maps(output.maps, result, maps, files)
+        if output.report is not None:
+            shown = [(r.name, r.show()) for r in results[:SHOWN]] if _is_html(output.report) else []
+            files.add(output.report, _report_bytes(output.report, facts, shown))
+        files.publish()
     return facts
 
 
@@ -544,12 +564,12 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
             check_target(output.maps / f"{stem}_{figure}.tif", inputs, output.overwrite)
 
 
-def _write_maps(folder: Path, result: _Result, maps: Sequence[str]) -> None:
+def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:
     for figure in maps:
         values = result.score.maps[figure]
         grid = result.grid.window(result.score.window).blocks(BLOCK, values.shape)
         with raster_writer(
-            folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,)
+            folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
         ) as write:
             write((0, grid.height, 0, grid.width), values[None].astype(np.float32))
 

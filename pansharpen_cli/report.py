@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import PansharpenError
 from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .writer import PARTIAL, read_reduced, write_png
+from .writer import read_reduced
 
 QUICKLOOK_SIDE = 1024
 
@@ -498,9 +496,9 @@ def finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, facts: Mapping) -> None:
-    """Write the report beside its target and rename it."""
-    replace_file(path, to_json(facts).encode() + b"\n")
+def json_bytes(facts: Mapping) -> bytes:
+    """A report as the content of a .json file."""
+    return to_json(facts).encode() + b"\n"
 
 
 # Quicklook
@@ -509,23 +507,6 @@ def write_json(path: Path, facts: Mapping) -> None:
 def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarray:
     """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
     return quick_picture(*read_reduced(fused, display_bands(names), QUICKLOOK_SIDE)).transpose(2, 0, 1)
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write (3, rows, cols) uint8 as PNG."""
-    replace_file(path, write_png(picture))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside the path and rename. Raises PansharpenError if it cannot be written."""
-    target = path.resolve()
-    try:
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=target.parent) as folder:
-            partial = Path(folder, "part")
-            partial.write_bytes(content)
-            os.replace(partial, target)
-    except OSError as error:
-        raise PansharpenError(f"cannot write {path}: {error.strerror}") from error
 
 
 # HTML
@@ -569,13 +550,16 @@ TERMS = {
 }
 
 
-def write_html(path: Path, facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> None:
-    """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show."""
-    replace_file(path, to_html(facts, pictures).encode("utf-8", "replace"))
+def html_bytes(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> bytes:
+    """A report as the content of a .html file."""
+    return to_html(facts, pictures).encode("utf-8", "replace")
 
 
 def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
-    """The page; names and tags in `facts` are untrusted text and are escaped."""
+    """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show.
+
+    Names and tags in `facts` are untrusted text and are escaped.
+    """
     facts = finite(facts)
     return render(
         "report",

@@ -24,7 +24,9 @@ from rasterio.windows import Window as RasterWindow
 from . import sensors
 from .errors import InputError, ReadError, reason_of
 from .grid import Grid, Phase, Window, intersect, is_empty, widened
+from .messages import gdal_messages
 from .sensors import Sensor
+from .whole import cut_off
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
 MIN_MS_PIXELS = 8
@@ -83,6 +85,10 @@ def open_raster(path: str):
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
+    for file in dataset.files:
+        if reason := cut_off(file):
+            dataset.close()
+            raise InputError(f"{file} is cut off: {reason}; copy it again")
     return dataset
 
 
@@ -126,11 +132,15 @@ class Source:
             return data, valid
         at = RasterWindow(inner[2], inner[0], inner[3] - inner[2], inner[1] - inner[0])
         place = np.s_[inner[0] - window[0] : inner[1] - window[0], inner[2] - window[2] : inner[3] - window[2]]
-        try:
-            values = ds.read(self.bands, window=at)
-            mask = self._mask(values, at)
-        except RasterioIOError as error:
-            raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
+        with gdal_messages() as said:
+            try:
+                values = ds.read(self.bands, window=at)
+                mask = self._mask(values, at)
+            except RasterioIOError as error:
+                raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
+        # of a warp these are points of its border that have no place in the other CRS
+        if said.errors and not isinstance(ds, WarpedVRT):
+            raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
         self._suspect(values, mask)
         data[(slice(None), *place)] = values
         valid[place] = mask
@@ -156,8 +166,8 @@ class Source:
         return mask
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 65535
-        in all bands of a file without any nodata value."""
+        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 0 or
+        65535 in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
@@ -167,10 +177,12 @@ class Source:
                 if odd is not None:
                     self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
                     return
-        elif values.dtype == np.uint16 and self.nodata is None and self.dataset.nodata is None:
-            full = mask & (values == _FULL).all(0)
-            if full.any() and solid(full).any():
-                self.notes.append(f"{text} (areas of {_FULL} in all bands): name them with --nodata")
+        elif self.nodata is None and self.dataset.nodata is None:
+            for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
+                fill = mask & (values == value).all(0)
+                if fill.any() and solid(fill).sum() > _FILLED * fill.size:
+                    self.notes.append(f"{text} (areas of {value} in all bands): name them with --nodata {value}")
+                    return
 
 
 CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
@@ -178,6 +190,8 @@ CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
 _FULL = 65535
+_FILLED = 0.002
+"""Share of what is read from which on areas of one value are worth a word; `check` takes the same."""
 
 
 def untagged_nodata(pixels: np.ndarray) -> float | None:

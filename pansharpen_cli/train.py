@@ -34,12 +34,13 @@ from torch import Tensor
 from . import models, stacks, weights
 from .errors import InputError, PansharpenError, reason_of
 from .fuse import Progress, choose_device, choose_precision, quiet
+from .messages import gdal_messages
 from .models.base import Backbone, channels_last
 from .objective import auxiliary, composite, fused_of, loss_terms, mean_of, validate
+from .publish import Publication, check_target, write
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
 from .stacks import Stack
-from .writer import check_target, gdal_messages
 
 SAVED_EVERY = 120.0
 """Seconds between checkpoints."""
@@ -91,7 +92,7 @@ class State:
             "seconds": self.seconds,
         }
         torch.save(held, content)
-        write_whole(path, content.getvalue())
+        write(path, content.getvalue())
 
     def resume(self, path: Path, identity: str) -> None:
         """Go on from a checkpoint. Raises InputError if it is damaged or of another training."""
@@ -445,18 +446,6 @@ def describe(seen: Sequence[Stack]) -> str:
 # The file
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears at its path complete. Raises PansharpenError if it cannot be written."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise PansharpenError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _rounded(tensor: Tensor) -> Tensor:
     return tensor.bfloat16().to(tensor.dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
@@ -469,9 +458,8 @@ def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mappi
     """
     metadata = {"network": network, "config": json.dumps(dict(config))} | {k: v for k, v in words.items() if v}
     content = save({k: _rounded(v.detach()).cpu().contiguous() for k, v in state.items()}, metadata)
-    write_whole(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    manifest = path.with_name("manifest.toml")
+    manifest, entry = path.with_name("manifest.toml"), b""
     if manifest.is_file():
         entries = [e for e in re.split(r"(?m)^(?=\[)", manifest.read_text()) if e.strip()]
         entries = [e for e in entries if not e.startswith(f"[{path.stem}]")]
@@ -479,5 +467,10 @@ def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mappi
         lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())]
         lines.append("config = { " + ", ".join(f"{k} = {v}" for k, v in config.items()) + " }")
         entries.append("\n".join(lines) + "\n")
-        write_whole(manifest, "\n".join(e.rstrip() + "\n" for e in sorted(entries)).encode())
+        entry = "\n".join(e.rstrip() + "\n" for e in sorted(entries)).encode()
+    with Publication() as files:
+        files.add(path, content)
+        if entry:
+            files.add(manifest, entry)
+        files.publish()
     return digest

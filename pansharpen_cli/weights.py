@@ -6,9 +6,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from . import models
+from . import models, publish
 from .errors import InputError, WeightsError, reason_of
 from .models import Backbone
 
@@ -409,19 +407,8 @@ def import_checkpoint(source: Path, network: str, bands: int, scale: float, outp
         "source_sha256": hashlib.sha256(content).hexdigest(),
         "tensors_sha256": _tensors_digest(state),
     }
-    _write(output, save(state, metadata))
+    publish.write(output, save(state, metadata))
     return _card_of(output)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears at its path complete. Raises InputError if it cannot be written."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".pansharpen-", dir=path.parent) as folder:
-            partial = Path(folder, path.name)
-            partial.write_bytes(content)
-            os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _public_state(source: Path, content: bytes) -> dict[str, Tensor]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 import re
 import shutil
-import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +16,8 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, Resampling
-from rasterio.env import env_ctx_if_needed
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
@@ -28,6 +25,8 @@ from rasterio.windows import Window as RasterWindow
 from . import sensors
 from .errors import InputError, PansharpenError, reason_of
 from .grid import Grid, Window
+from .messages import gdal_messages
+from .publish import Publication
 from .scene import Scene, default_nodata
 
 BLOCK = 512
@@ -36,9 +35,6 @@ PROVENANCE = "PANSHARPEN"
 
 _STAND_IN = "PANSHARPEN_BAND"
 """Domain in which the bands' own tags get into a COG: GDAL 3.8 to 3.10 drops them where it copies all domains."""
-
-PARTIAL = ".pansharpen-"
-"""Temporary files and folders beside the outputs begin so."""
 
 _GEOMETRY_TAGS = re.compile(
     r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*)$"
@@ -66,47 +62,6 @@ DRIVERS = ("GTiff", "COG")
 _Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
 
 
-class _Messages(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.thread = threading.get_ident()
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread != self.thread:
-            return
-        text = record.getMessage()
-        if "signalled an error" in text:
-            self.errors.append(text.partition("msg='")[2].rstrip("'"))
-        elif record.levelno >= logging.WARNING:
-            self.warnings.append(text)
-
-    def notes(self) -> list[str]:
-        """The warnings for a report, each once."""
-        return [f"GDAL: {text.partition(' in ')[2] or text}" for text in dict.fromkeys(self.warnings)]
-
-
-@contextmanager
-def gdal_messages() -> Iterator[_Messages]:
-    """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr.
-
-    A full disk met by a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class.
-    """
-    messages, log = _Messages(), logging.getLogger("rasterio")
-    level, propagate = log.level, log.propagate
-    log.addHandler(messages)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        with env_ctx_if_needed():
-            yield messages
-    finally:
-        log.removeHandler(messages)
-        log.setLevel(level)
-        log.propagate = propagate
-
-
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
     """`KEY=VALUE` pairs as of --co, keys in capitals. Raises InputError for anything else."""
     parsed = {}
@@ -118,54 +73,68 @@ def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
     return parsed
 
 
-def check_target(path: Path, inputs: Collection[str], overwrite: bool) -> None:
-    """Raises InputError if nothing may or can be written at the path. `inputs`: all files that the scene reads."""
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name an output file")
-        if any(path.exists() and os.path.exists(source) and os.path.samefile(source, path) for source in inputs):
-            raise InputError(f"the output {path} is one of the inputs")
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is a device or a pipe; name an output file")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists; use --overwrite to replace it")
-        folder = path.resolve().parent
-        if not folder.is_dir():
-            raise InputError(f"cannot write {path}: the folder {folder} does not exist")
-        with tempfile.TemporaryFile(prefix=PARTIAL, dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
 def check_creation_options(driver: str, options: Mapping[str, str], count: int, dtype: np.dtype, nodata: float) -> bool:
     """Do the options keep apart what is nodata and what is not? They are tried on a tiny file.
 
-    Raises InputError for options that do not do: GDAL only warns of those that it does not know or take, and goes on.
+    Raises InputError for options that do not do, or that change more than how pixels are stored: GDAL only warns of
+    those that it does not know or take, and goes on.
     """
     if not options:
         return True
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
-    grid = {"width": 64, "height": 64, "crs": "EPSG:3857", "transform": Affine(2, 0, 0, 0, -2, 0)}
+    grid = Grid(CRS.from_epsg(3857), Affine(2, 0, 0, 0, -2, 0), 64, 64)
+    place = {"width": 64, "height": 64, "crs": grid.crs, "transform": grid.transform}
     kind = {"count": count, "dtype": dtype, "nodata": nodata}
     random, center = np.random.default_rng(0), nodata if np.isfinite(nodata) else 0
     noise = center + random.uniform(-2, 2, (count, 64, 64))
     noise = to_dtype(noise, random.random((64, 64)) < 0.5, dtype, nodata)
+    changed = ""
     with gdal_messages() as said, MemoryFile(ext=".tif") as tiny, MemoryFile(ext=".tif") as copy:
         try:
-            with tiny.open(driver="GTiff", **grid, **kind, **_profile(driver, options, dtype) | threads) as dataset:
+            with tiny.open(driver="GTiff", **place, **kind, **_profile(driver, options, dtype) | threads) as dataset:
                 dataset.write(noise)
             if driver == "COG":
                 rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **_COG_CREATION | dict(options) | threads)
             with rasterio.open((copy if driver == "COG" else tiny).name) as dataset:
-                written = dataset.read()
+                changed = _difference(dataset, grid, count, dtype, nodata)
+                written = dataset.read() if not changed else noise
         except _Failed as error:
             said.errors.insert(0, reason_of(error))
     wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
     for message in wrong + said.errors:
         raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
+    if changed:
+        given = " ".join(f"{k}={v}" for k, v in options.items())
+        raise InputError(f"--co {given}: the file would have {changed}; fuse without, and use gdalwarp on its output")
     before, after = (np.isnan(a) if np.isnan(nodata) else a == dtype.type(nodata) for a in (noise, written))
     return bool((before == after).all())
+
+
+def _difference(dataset, grid: Grid, count: int, dtype: np.dtype, nodata: float | None) -> str:
+    """What a written file has that it was not meant to have, or nothing."""
+    told = dataset.nodata
+    if dataset.shape != (grid.height, grid.width):
+        return f"{dataset.height} x {dataset.width} pixels, not {grid.height} x {grid.width}"
+    if not _same_crs(dataset.crs, grid.crs):
+        return f"the CRS {dataset.crs.to_string()[:80]}" if dataset.crs else "no CRS"
+    if not dataset.transform.almost_equals(grid.transform, 1e-6 * abs(grid.transform.determinant) ** 0.5):
+        return f"another place ({tuple(dataset.transform)[:6]})"
+    if dataset.count != count:
+        return f"{dataset.count} bands, not {count}"
+    if set(dataset.dtypes) != {str(dtype)}:
+        return f"values of {dataset.dtypes[0]}, not {dtype}"
+    known = told is not None and nodata is not None
+    if not (np.isclose(told, nodata, 1e-6, equal_nan=True) if known else told is nodata):
+        return f"the nodata value {told}, not {nodata}"
+    return ""
+
+
+def _same_crs(one, other) -> bool:
+    """By EPSG code where both have one: the same CRS may be written in many ways."""
+    if not one or not other:
+        return bool(one) == bool(other)
+    codes = one.to_epsg(), other.to_epsg()
+    return one == other or None in codes or codes[0] == codes[1]
 
 
 def _profile(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[str, str]:
@@ -180,7 +149,7 @@ def _profile(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[s
 
 
 class SceneWriter:
-    """Writes a fused scene to a temporary folder beside the target; `commit` moves the finished file there.
+    """Writes a fused scene beside the target; `commit` publishes it together with what else is in `files`.
 
     Where a compression with losses would blur what is nodata, a mask within the file stands for the nodata value.
     As a context manager it removes everything it made unless it was committed.
@@ -199,12 +168,12 @@ class SceneWriter:
             raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
         self.path, self.driver, self.overviews = path, driver, overviews or driver == "COG"
         self.options = dict(creation_options or {})
-        self.bands, self.nodata, self.dtype = scene.bands, scene.nodata, np.dtype(scene.dtype)
+        self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
         self._origin = scene.window[0], scene.window[2]
-        self._target = path.resolve()
-        self._folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self._target.parent))
-        self._file = self._folder / "fused.tif"
+        self.files = Publication()
         try:
+            self._final = self.files.part(path)
+            self._file = self.files.room(path) / "fused.tif" if driver == "COG" else self._final
             self._dataset = self._create(scene)
         except BaseException:
             self.discard()
@@ -254,25 +223,28 @@ class SceneWriter:
             _verify(self._file)
         return self._file
 
-    def commit(self, provenance: Mapping[str, str]) -> None:
-        """Add the provenance tags and move the file to its place."""
-        final = self._file
+    def ready(self, provenance: Mapping[str, str]) -> int:
+        """Add the provenance tags and make the file that `commit` publishes; its size in bytes."""
         with self._writing():
             with rasterio.open(self._file, "r+") as dataset:
                 dataset.update_tags(ns=PROVENANCE, **provenance)
                 for band in dataset.indexes if self.driver == "COG" else ():
                     dataset.update_tags(band, ns=_STAND_IN, **dataset.tags(band))
             if self.driver == "COG":
-                final = self._folder / "cog.tif"
                 with self._overview_chunks():
-                    rasterio.shutil.copy(self._file, final, driver="COG", **_COG_CREATION | self.options)
-                _blank_stand_in(final)
-            _verify(final)
-            with open(final, "rb") as handle:
-                os.fsync(handle.fileno())
-        with self._writing():  # of its own: what GDAL did not raise has stopped us by now
-            os.replace(final, self._target)
-        self.discard()
+                    rasterio.shutil.copy(self._file, self._final, driver="COG", **_COG_CREATION | self.options)
+                _blank_stand_in(self._final)
+            _verify(self._final)
+            with rasterio.open(self._final) as dataset:
+                nodata = None if self._masked else self.nodata
+                if changed := _difference(dataset, self.grid, self.bands, self.dtype, nodata):
+                    raise OSError(f"GDAL has given it {changed}")
+        return os.path.getsize(self._final)  # what GDAL did not raise has stopped us by now
+
+    def commit(self, provenance: Mapping[str, str]) -> None:
+        """Publish the file with its provenance. Raises PansharpenError with everything as it was."""
+        self.ready(provenance)
+        self.files.publish()
 
     def discard(self) -> None:
         """Remove what is left of the temporary files."""
@@ -280,7 +252,7 @@ class SceneWriter:
         if dataset is not None and not dataset.closed:
             with gdal_messages(), suppress(*_Failed):
                 dataset.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.files.close()
 
     def _overview_chunks(self) -> rasterio.Env:
         """Lets GDAL average the blocks of all bands together.
@@ -309,7 +281,7 @@ class SceneWriter:
             raise PansharpenError(self._failure(said.errors[0]))
 
     def _failure(self, reason: str) -> str:
-        free = shutil.disk_usage(self._target.parent).free
+        free = shutil.disk_usage(self.path.resolve().parent).free
         if free < 1 << 20:
             reason = "no space left on the disk"
         elif free < 1 << 27:
@@ -347,11 +319,17 @@ def raster_versions() -> dict[str, str]:
 
 @contextmanager
 def raster_writer(
-    path: Path, grid: Grid, count: int, dtype: np.dtype, names: Sequence[str | None] = ()
+    path: Path,
+    grid: Grid,
+    count: int,
+    dtype: np.dtype,
+    names: Sequence[str | None] = (),
+    files: Publication | None = None,
 ) -> Iterator[Callable[[Window, np.ndarray], None]]:
-    """A plain GeoTIFF, complete at its path when the block ends: yields `write(window, (bands, rows, cols))`.
+    """A plain GeoTIFF: yields `write(window, (bands, rows, cols))`.
 
-    Raises PansharpenError if it cannot be written; after any error nothing is left.
+    When the block ends it is complete at its path, or ready in `files` to be published with others. Raises
+    PansharpenError if it cannot be written; after any error nothing is left.
     """
 
     @contextmanager
@@ -364,10 +342,9 @@ def raster_writer(
         if said.errors:
             raise PansharpenError(f"cannot write {path}: {said.errors[0]}")
 
-    with ExitStack() as stack:
+    with nullcontext(files) if files is not None else Publication() as publication:
+        partial = publication.part(path)
         with writing():
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent))
-            partial = Path(folder, path.name)
             dataset = rasterio.open(
                 partial, "w", driver="GTiff", count=count, dtype=dtype, nodata=default_nodata(dtype), crs=grid.crs,
                 width=grid.width, height=grid.height, transform=grid.transform, compress="deflate", tiled=True,
@@ -388,7 +365,9 @@ def raster_writer(
             raise
         with writing():
             dataset.close()
-            os.replace(partial, path)
+            _verify(partial)
+        if files is None:
+            publication.publish()
 
 
 def _blank_stand_in(path: Path) -> None:
@@ -467,13 +446,14 @@ def read_reduced(path: str | os.PathLike, bands: Sequence[int], side: int) -> tu
         return values.filled(0).astype(float), np.logical_not(np.ma.getmaskarray(values).any(0))
 
 
-def write_png(picture: np.ndarray) -> bytes:
-    """(3, rows, cols) uint8 as the bytes of a PNG file."""
+def picture_bytes(picture: np.ndarray, ending: str) -> bytes:
+    """(3, rows, cols) uint8 as the bytes of a file whose name ends so: .png, .jpg or .jpeg."""
+    kind: dict[str, str] = {"driver": "PNG"} if ending.lower() == ".png" else {"driver": "JPEG", "QUALITY": "90"}
     with MemoryFile() as memory:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with memory.open(
-                driver="PNG", width=picture.shape[2], height=picture.shape[1], count=3, dtype="uint8"
+                width=picture.shape[2], height=picture.shape[1], count=3, dtype="uint8", **kind
             ) as dataset:
                 dataset.write(picture)
         return memory.read()

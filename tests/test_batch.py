@@ -30,7 +30,7 @@ from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.pairs import Found
-from pansharpen_cli.writer import PARTIAL
+from pansharpen_cli.publish import PARTIAL
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")
@@ -166,7 +166,7 @@ def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp
     assert again("--dtype", "float32") == (0, {BAD})
 
 
-def test_a_scene_whose_input_has_become_bad_has_no_output(archive: Path, tmp_path: Path, run) -> None:
+def test_a_scene_whose_input_has_become_bad_keeps_its_earlier_output(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020" / "<b>bad")
     out = tmp_path / "out"
     assert run("batch", archive, "-o", out, *FAST).code == 0
@@ -175,7 +175,9 @@ def test_a_scene_whose_input_has_become_bad_has_no_output(archive: Path, tmp_pat
     (archive / "2019" / "s0" / "ms.tif").write_bytes(b"")
     finished = run("batch", archive, "-o", out, *FAST)
     assert finished.code == 1 and "failed: 2019/s0/s0.tif: cannot open" in finished.err
-    assert sorted(stamps(out)) == GOOD[1:]
+    assert sorted(stamps(out)) == GOOD and {r["scene"]: r["status"] for r in lines_of(out)}[GOOD[0]] == "failed"
+    shutil.copy(archive / "2019" / "s1" / "ms.tif", archive / "2019" / "s0" / "ms.tif")
+    assert json.loads(run("batch", archive, "-o", out, *FAST, "--json").out)["done"] == 1, "no --overwrite is needed"
 
 
 def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_path: Path, run) -> None:
@@ -309,7 +311,7 @@ def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: 
 
 
 def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
-    record = {"scene": "a.tif", "status": "done", "bytes": 3}
+    record = {"schema": "pansharpen-batch/1", "scene": "a.tif", "status": "done", "bytes": 3}
     text = json.dumps({**record, "status": "started"}) + "\n" + json.dumps(record) + "\n"
     (tmp_path / "batch.jsonl").write_text(text + '{"scene": "b.tif", "sta')
     log = batch.Log(tmp_path)
@@ -341,14 +343,16 @@ def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_p
     assert "needs --overwrite" not in run(*command, "--dry-run", "--overwrite").out
     for more in ((), ("--retry-failed",)):
         assert run(*command, "--overwrite", *more).code == 1 and mine.read_text() == "mine"
-    (tmp_path / "out" / "batch.jsonl").write_text('{"scene": "x.tif", "status": "started", "foreign": true}\n')
+    (tmp_path / "out" / "batch.jsonl").write_text(
+        '{"schema": "pansharpen-batch/1", "scene": "x.tif", "status": "started", "foreign": true}\n'
+    )
     assert run(*command, "--overwrite").code == 1 and mine.read_text() == "mine", "also after a kill"
     shutil.copy(source / "ms.tif", tmp_path / "lost.tif")
     refused = run(*command)
     assert refused.code == 1 and "--overwrite" in refused.err and mine.read_text() == "mine"
     assert run(*command, "--overwrite").code == 0 and mine.read_bytes()[:2] == b"II"
     (tmp_path / "lost.tif").unlink()
-    assert run(*command).code == 1 and not mine.exists(), "that was the batch's own"
+    assert run(*command).code == 1 and mine.read_bytes()[:2] == b"II", "nothing is deleted"
 
 
 def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: Path) -> None:

@@ -495,7 +495,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
         "schema", "version", "command", "software", "output", "scene", "method", "options", "adaptation", "quality",
         "comparison", "registration", "seconds", "megapixels_per_second", "warnings",
     }  # fmt: skip
-    assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels"}
+    assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels", "bytes"}
     assert set(facts["scene"]) == SCENE_KEYS
     assert set(facts["quality"]) == QUALITY_KEYS
     assert set(facts["method"]) == {

@@ -18,8 +18,8 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors", "interrupts"),
-    ("sensors", "recipe", "pool"),
-    ("grid", "physics", "moments"),
+    ("sensors", "recipe", "pool", "publish", "whole"),
+    ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights"),
     ("writer", "tailor", "gallery", "pairs"),
@@ -35,12 +35,13 @@ LAYERS = (
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
+RASTERS = {"errors", "publish", "messages", "whole", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
 """Know files and arrays, and no torch."""
-TENSORS = {"errors", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights", "tailor"}
+TENSORS = {"errors", "publish", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights"}
+TENSORS |= {"tailor"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {
-    "rasterio": {"grid", "scene", "writer", "simulate"},
+    "rasterio": {"grid", "messages", "scene", "writer", "simulate"},
     "affine": {"grid", "scene", "writer", "simulate", "pairs"},
     "typer": {"cli"},
     "distributed": {"cluster"},

@@ -223,7 +223,7 @@ def test_the_csv_has_one_row_per_result_and_a_column_per_band() -> None:
 
 
 def test_json_has_null_for_what_was_not_measured(tmp_path: Path) -> None:
-    report.write_json(tmp_path / "r.json", facts() | {"quality": QUALITY | {"hqnr": float("nan")}})
+    (tmp_path / "r.json").write_bytes(report.json_bytes(facts() | {"quality": QUALITY | {"hqnr": float("nan")}}))
     assert json.loads((tmp_path / "r.json").read_text())["quality"]["hqnr"] is None
 
 
@@ -231,7 +231,7 @@ def test_json_has_null_for_what_was_not_measured(tmp_path: Path) -> None:
 
 
 def test_the_page_has_every_figure_and_everything_that_makes_it_repeatable(tmp_path: Path) -> None:
-    report.write_html(tmp_path / "r.html", facts(), [("fused.tif", drawn())])
+    (tmp_path / "r.html").write_bytes(report.html_bytes(facts(), [("fused.tif", drawn())]))
     page = References((tmp_path / "r.html").read_text())
     for text in (
         "0.9123", "0.0312", "0.0584", "0.9211", "0.0217", "0.913", "0.881", "1.07", "0.8902", "1.81", "6.75", "+0.5",
@@ -516,7 +516,7 @@ def dumped(tmp_path: Path, page: Path, marker: str, *arguments: str) -> subproce
 @browser
 def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
-    report.write_html(page, facts(HOSTILE), [("fused.tif", drawn(noise=2))])
+    page.write_bytes(report.html_bytes(facts(HOSTILE), [("fused.tif", drawn(noise=2))]))
     chromium(tmp_path, page, "--window-size=1200,3000", f"--screenshot={picture}")
     shot = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     assert shot.shape[1] == 1200 and len(np.unique(shot.reshape(-1, 3), axis=0)) > 100
@@ -572,7 +572,7 @@ def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
 def test_the_page_as_written_runs_its_script_without_a_word(tmp_path: Path) -> None:
     """The policy lets the script run, all pictures decode, nothing is reported to the console."""
     page = tmp_path / "r.html"
-    report.write_html(page, evaluation(), [("a", drawn()), ("b", drawn(200))])
+    page.write_bytes(report.html_bytes(evaluation(), [("a", drawn()), ("b", drawn(200))]))
     done = dumped(tmp_path, page, 'data-ready="yes"', "--enable-logging=stderr", "--window-size=400,800")
     assert 'data-ready="yes"' in done.stdout
     assert "CONSOLE" not in done.stderr

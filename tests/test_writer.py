@@ -19,8 +19,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from pansharpen_cli import fuse, simulate
 from pansharpen_cli.errors import InputError, PansharpenError
+from pansharpen_cli.publish import check_target
 from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import BLOCK, SceneWriter, check_target, parse_creation_options, to_dtype
+from pansharpen_cli.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
 
 PLAIN = ("--method", "none")
 

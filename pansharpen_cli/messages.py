@@ -1,0 +1,66 @@
+"""What GDAL says while it works, and rasterio does not raise."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rasterio.env import env_ctx_if_needed
+
+_LOG = logging.getLogger("rasterio")
+_LOCK = threading.Lock()
+
+
+class _Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.thread = threading.get_ident()
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self.thread:
+            return
+        text = record.getMessage()
+        if "signalled an error" in text:
+            self.errors.append(text.partition("msg='")[2].rstrip("'"))
+        elif record.levelno >= logging.WARNING:
+            self.warnings.append(text)
+
+    def notes(self) -> list[str]:
+        """The warnings for a report, each once."""
+        return [f"GDAL: {text.partition(' in ')[2] or text}" for text in dict.fromkeys(self.warnings)]
+
+
+class _Listening:
+    """The state of rasterio's log while anybody listens, in any thread, and what it was before."""
+
+    count, before = 0, (0, True)
+
+
+@contextmanager
+def gdal_messages() -> Iterator[_Messages]:
+    """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr.
+
+    A full disk met by a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class.
+    """
+    messages = _Messages()
+    with _LOCK:
+        if not _Listening.count:
+            _Listening.before = _LOG.level, _LOG.propagate
+            _LOG.setLevel(logging.INFO)
+            _LOG.propagate = False
+        _Listening.count += 1
+    _LOG.addHandler(messages)
+    try:
+        with env_ctx_if_needed():
+            yield messages
+    finally:
+        _LOG.removeHandler(messages)
+        with _LOCK:
+            _Listening.count -= 1
+            if not _Listening.count:
+                level, _LOG.propagate = _Listening.before
+                _LOG.setLevel(level)

@@ -1,0 +1,372 @@
+"""One way to write files: made beside their places, brought to the disk, then renamed together with their families.
+
+A dataset is a file and what readers look for beside it: overviews, masks, `.aux.xml`, world files. What is replaced is
+replaced with those. Nothing is renamed before everything is ready, and a rename that fails puts back what was there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+from .errors import InputError, PansharpenError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PARTIAL = ".pansharpen-"
+"""Temporary folders beside the outputs begin so. A process holds a lock in each of its own as long as it lives."""
+
+TIFF = (".tif", ".tiff")
+"""How the names of GeoTIFFs end."""
+
+_HELD = "lock"
+_LIVING: set[Path] = set()
+_RENAMING = threading.Lock()
+_RASTERS = (*TIFF, ".png", ".jpg", ".jpeg")
+_MISLEADING = (".wld", ".tab", ".imd", ".rpb", "_rpc.txt", ".pvl")
+"""Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
+
+_NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
+
+
+# What belongs to a file ---------------------------------------------------------------------------------------------
+
+
+def family(path: Path) -> list[Path]:
+    """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
+    worlds = {(path.stem + end).lower() for end in _world_suffixes(path)}
+    try:
+        there = set(os.listdir(path.parent))
+    except OSError:
+        return []
+    stem, name = path.stem.lower(), path.name.lower()
+    near = sorted(n for n in there if n.lower().startswith(stem))
+    found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
+    return [path.parent / n for n in found if not _of_another(n, path, there)]
+
+
+def owner_of(name: str) -> str:
+    """The name or path of the file that a side file belongs to by its own; of any other file, its own."""
+    return re.sub(r"(\.(ovr|msk|aux\.xml))+$", "", name, flags=re.IGNORECASE)
+
+
+def _world_suffixes(path: Path) -> set[str]:
+    end = path.suffix.lower()
+    return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
+
+
+def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
+    """Where case counts: does the side file `name` belong to another file, whose name differs by case only?"""
+    owner = name[: len(path.name)] if name.lower().startswith(path.name.lower()) else name[: len(path.stem)]
+    return owner not in (path.name, path.stem) and any(n in there for n in (owner, owner + path.suffix))
+
+
+def misleading(path: Path) -> list[Path]:
+    """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
+    if path.suffix.lower() not in TIFF:
+        return []
+    named = (path.with_name(path.stem + written) for end in _MISLEADING for written in (end, end.upper()))
+    return [p for p in named if os.path.lexists(p)]
+
+
+def orphans(path: Path) -> list[Path]:
+    """Parts of a file that is not there itself."""
+    return [] if path.exists() else family(path)
+
+
+def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = ()) -> None:
+    """Raises InputError if nothing may or can be written at the path.
+
+    `inputs`: all files that are read. `endings`: what the name may end in, with the dot; anything if empty.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name an output file")
+        if endings and path.suffix.lower() not in endings:
+            raise InputError(f"cannot write {path}: name a file that ends in {' or '.join(endings)}")
+        if any(_same(source, path) for source in inputs):
+            raise InputError(f"the output {path} is one of the inputs")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a device or a pipe; name an output file")
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to a file that does not exist; remove the link")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; use --overwrite to replace it")
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: the folder {folder} does not exist")
+        with tempfile.TemporaryFile(prefix=PARTIAL, dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    _check_family(path, inputs, overwrite)
+
+
+def _check_family(path: Path, inputs: Collection[str], overwrite: bool) -> None:
+    for side in dict.fromkeys([*family(path), *(family(path.resolve()) if path.is_symlink() else [])]):
+        if any(_same(source, side) for source in inputs):
+            raise InputError(f"{side} is one of the inputs, and would be read as a part of the output {path}")
+        if side.is_dir():
+            raise InputError(f"{side} is a folder in the place of a part of {path.name}; move it away")
+        if not path.exists() and not overwrite:
+            raise InputError(
+                f"{side} is there without {path.name} and would be read as a part of it; remove it or use --overwrite"
+            )
+    for other in misleading(path):
+        raise InputError(f"{other} would be read with {path.name}, which it does not describe; choose another name")
+
+
+def _same(one: str, other: Path) -> bool:
+    return other.exists() and os.path.exists(one) and os.path.samefile(one, other)
+
+
+# Publishing ---------------------------------------------------------------------------------------------------------
+
+
+class Publication:
+    """Files that appear at their places together, complete and on the disk, or not at all.
+
+    As a context manager it removes what it made and did not publish. A link to a file is followed: what lies behind it
+    is replaced.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._rooms: dict[Path, Path] = {}
+        self._parts: dict[Path, Path] = {}
+
+    def __enter__(self) -> Publication:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def part(self, path: Path) -> Path:
+        """Where the file for a path is to be made: alone in a folder. What is made beside it is its family.
+
+        Raises PansharpenError if there is no making it.
+        """
+        try:
+            self._parts[path] = Path(tempfile.mkdtemp(dir=self._room(path.resolve().parent))) / path.resolve().name
+        except OSError as error:
+            raise _failed(path, error) from error
+        return self._parts[path]
+
+    def room(self, path: Path) -> Path:
+        """An empty folder for what is needed on the way; it is not published."""
+        try:
+            return Path(tempfile.mkdtemp(dir=self._room(path.resolve().parent)))
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def add(self, path: Path, content: bytes) -> None:
+        """Make a file of bytes. Raises PansharpenError if it cannot be made."""
+        part = self.part(path)
+        try:
+            part.write_bytes(content)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def publish(self) -> None:
+        """Bring all files to the disk, then to their places. Raises PansharpenError with everything as it was."""
+        for path, part in self._parts.items():
+            try:
+                _ready(part, path.resolve())
+            except OSError as error:
+                raise _failed(path, error) from error
+        with _RENAMING:
+            self._rename()
+        for folder in {path.resolve().parent for path in self._parts}:
+            _sync_folder(folder)
+        self._parts = {}
+        self.close()
+
+    def _rename(self) -> None:
+        undo: list[tuple[Path, Path]] = []
+        try:
+            for path, part in self._parts.items():
+                try:
+                    self._replace(path, part, undo)
+                except OSError as error:
+                    raise _failed(path, error) from error
+        except BaseException:
+            for where, place in reversed(undo):
+                with suppress(OSError):
+                    os.replace(where, place)
+            raise
+
+    def _room(self, folder: Path) -> Path:
+        if folder not in self._rooms:
+            self._rooms[folder] = self._stack.enter_context(workspace(folder))
+        return self._rooms[folder]
+
+    def _replace(self, path: Path, part: Path, undo: list[tuple[Path, Path]]) -> None:
+        """Rename a part and its family; `undo` receives what has moved: where it is, and where it was."""
+        target = path.resolve()
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(target).st_mode):
+                raise OSError(0, "something that is no file has taken its place")
+        for old in dict.fromkeys([*family(path.parent.resolve() / path.name), *family(target)]):
+            aside = Path(tempfile.mkdtemp(dir=self._room(old.parent))) / old.name
+            os.replace(old, aside)
+            undo.append((aside, old))
+        made = sorted(part.parent.iterdir(), key=lambda each: each == part)  # the file itself last
+        for each in made:
+            place = target.parent / each.name
+            aside = Path(tempfile.mkdtemp(dir=self._room(target.parent))) / each.name
+            with suppress(OSError):  # a file system without hard links: what is replaced cannot come back
+                os.link(place, aside)
+            new = not place.exists()
+            os.replace(each, place)
+            if new:
+                undo.append((place, each))
+            elif aside.exists():
+                undo.append((aside, place))
+
+
+def write(path: Path, content: bytes) -> None:
+    """Publish one file of bytes. Raises PansharpenError if it cannot be written."""
+    with Publication() as files:
+        files.add(path, content)
+        files.publish()
+
+
+def _failed(path: Path, error: OSError) -> PansharpenError:
+    return PansharpenError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _ready(part: Path, target: Path) -> None:
+    """On the disk, and with the mode of what they replace."""
+    for each in part.parent.iterdir():
+        with open(each, "r+b") as file:  # Windows syncs no file that is open for reading only
+            os.fsync(file.fileno())
+    with suppress(FileNotFoundError):
+        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # Windows opens no folders
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+# Temporary folders --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """A temporary folder in a folder, removed at the end; `sweep` tells it from those of processes that died."""
+    handle = None
+    while handle is None:  # a batch may sweep the folder before it is locked
+        made = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
+        try:
+            handle = _held(made)
+        except OSError:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+    _LIVING.add(made)
+    try:
+        yield made
+    finally:
+        _LIVING.discard(made)
+        if handle >= 0:
+            os.close(handle)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def clear() -> None:
+    """Remove this process's temporary folders, as the process is going to end; a renaming is waited for."""
+    with suppress(RuntimeError):
+        _RENAMING.acquire(timeout=5)
+        for folder in list(_LIVING):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held(folder: Path) -> int | None:
+    """A handle whose lock shows that the folder is in use, -1 where the system has no locks; None if it is taken."""
+    if fcntl is None:
+        return -1
+    try:
+        handle = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | _NOTHING_ELSE, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.exists():
+            return handle
+    except BlockingIOError:
+        pass
+    except OSError:
+        return handle  # a file system without locks
+    os.close(handle)
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove a temporary folder, or file, that a killed process has left; nothing if a live one holds it."""
+    if not folder.is_dir() or folder.is_symlink():
+        with suppress(OSError):
+            folder.unlink()
+        return
+    if fcntl is None:
+        return
+    try:
+        handle = _held(folder)
+    except OSError:
+        return
+    if handle is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+# Own files ----------------------------------------------------------------------------------------------------------
+
+
+def open_own(path: Path, flags: int) -> int:
+    """A handle of a regular file that is no link. Raises OSError, InputError for anything else at the path."""
+    try:
+        handle = os.open(path, flags | _NOTHING_ELSE, 0o666)
+    except OSError as error:
+        if path.is_symlink() or not (path.is_file() or not path.exists()):
+            raise InputError(f"{path} is a link or no file; move it away") from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is no file; move it away")
+    return handle
+
+
+def read_own(path: Path, limit: int = 1 << 28) -> bytes:
+    """The content of a regular file that is no link. Raises InputError if it is another thing, or too large."""
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            if os.fstat(file.fileno()).st_size > limit:
+                raise InputError(f"cannot read {path}: it is larger than {limit >> 20} MB")
+            return file.read(limit)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def check_own(path: Path, proof: Callable[[bytes], bool], limit: int = 1 << 28) -> None:
+    """Raises InputError if there is anything at the path that `proof` does not tell from its content to be ours."""
+    if (path.exists() or path.is_symlink()) and not proof(read_own(path, limit)):
+        raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")

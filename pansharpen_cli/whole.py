@@ -1,0 +1,89 @@
+"""Files that end before their format says they do, and that GDAL fills up with zeros without a word."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_OTHERS = (
+    b"II*\0",
+    b"II+\0",
+    b"MM\0*",
+    b"MM\0+",
+    _PNG,
+    b"\xff\xd8",
+    b"\x89HDF",
+    b"CDF",
+    b"NITF",
+    b"<VRT",
+    b"<?xml",
+    b"<PAM",
+    b"\0\0\0\x0cjP",
+)
+"""How files begin that have a format of their own, whatever an ENVI header beside them says."""
+_ENVI_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
+_HEADER = 1 << 16
+
+
+def cut_off(path: str) -> str:
+    """What a file lacks by the sizes that its own format tells; nothing where nothing is missing, or nothing is told.
+
+    Formats whose drivers report it when they read are left to them.
+    """
+    if not os.path.isfile(path):
+        return ""
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            head = file.read(32)
+            if head.startswith(_PNG):
+                return _png(file, size)
+        if head.startswith(b"PCIDSK"):
+            return _short(size, int(head[16:32]) * 512)
+        if not head.startswith(_OTHERS):
+            return _short(size, _envi(path))
+    except (OSError, ValueError, KeyError):
+        pass
+    return ""
+
+
+def _short(size: int, needed: int) -> str:
+    return f"it has {size} bytes of {needed}" if size < needed else ""
+
+
+def _png(file, size: int) -> str:
+    """A PNG is a row of chunks: length, name, content, checksum; the last one is IEND."""
+    at = len(_PNG)
+    while at + 12 <= size:
+        file.seek(at)
+        head = file.read(8)
+        at += 12 + int.from_bytes(head[:4], "big")
+        if head[4:] == b"IEND":
+            break
+    else:
+        return "its last chunk is missing"
+    return _short(size, at)
+
+
+def _envi(path: str) -> int:
+    """Bytes that the ENVI header beside a raw file tells; 0 without one."""
+    stem = os.path.splitext(path)[0]
+    beside = (p for name in (path, stem) for p in (f"{name}.hdr", f"{name}.HDR"))
+    header = next((p for p in beside if p != path and os.path.isfile(p)), None)
+    if header is None:
+        return 0
+    with open(header, "rb") as file:
+        lines = file.read(_HEADER).decode("latin-1").splitlines()
+    if not lines or lines[0].strip() != "ENVI":
+        return 0
+    told = {}
+    for line in lines[1:]:
+        key, sign, value = line.partition("=")
+        if sign:
+            told[" ".join(key.lower().split())] = value.strip()
+    if told.get("file compression", "0") != "0" or not re.match("envi|$", told.get("file type", ""), re.IGNORECASE):
+        return 0
+    pixel = _ENVI_BYTES.get(int(told.get("data type", 0)), 0)
+    pixels = int(told["samples"]) * int(told["lines"]) * int(told.get("bands", 1))
+    return int(told.get("header offset", 0)) + pixel * pixels

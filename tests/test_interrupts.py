@@ -1,0 +1,88 @@
+"""The first signal asks, the second ends, and the exit code is 130 whatever a library makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="blocks as Linux does")
+
+BLOCKED = """
+import ctypes, sys
+from pansharpen_cli import interrupts
+
+interrupts.GRACE = float(sys.argv[1])
+interrupts.handle(interrupts.raise_once)
+interrupts.watch(lambda: print("cleared", flush=True))
+mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+lock(mutex)
+print("blocked", flush=True)
+lock(mutex)  # for ever, and no signal ends it
+"""
+
+
+def defaults() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600, 2)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, number: int) -> None:
+    command = [sys.executable, "-c", BLOCKED, str(grace)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=defaults
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "blocked\n"
+        for k in range(signals):
+            if k:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "cleared\n", "error: interrupted\n")
+
+
+LOST = """
+import os, signal
+from pansharpen_cli import cli, errors
+
+def app(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        {then}
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["return 0", "raise errors.InputError('cannot open x')", "raise ValueError", "raise SystemError from None"]
+)
+def test_what_a_library_makes_of_the_first_signal_is_an_interruption(then: str) -> None:
+    command = [sys.executable, "-c", LOST.format(then=then)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=defaults)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_a_forked_process_listens_for_itself(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time; from pansharpen_cli import interrupts\n"
+        "interrupts.handle(interrupts.raise_once); interrupts.watch(lambda: None)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "    for _ in range(3): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0); time.sleep(0.3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ).returncode == 0

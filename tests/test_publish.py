@@ -1,0 +1,573 @@
+"""Files are published whole, together and with their families; what is not ours is left alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasters import edited
+
+from pansharpen_cli import batch, index, pairs, publish, report, scene, simulate, weights
+from pansharpen_cli.batch import Choices
+from pansharpen_cli.errors import InputError, PansharpenError, ReadError
+from pansharpen_cli.fuse import Options
+from pansharpen_cli.pool import Event
+from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
+from pansharpen_cli.whole import cut_off
+from pansharpen_cli.writer import check_creation_options
+
+FAST = ("--method", "none", "--no-score")
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), folder)
+    return folder
+
+
+@pytest.fixture
+def pair(made: Path, tmp_path: Path, monkeypatch) -> Path:
+    """The folder of a pair, in which the test runs."""
+    for name in ("pan.tif", "ms.tif"):
+        shutil.copy(made / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """All that is below a folder: files by their bytes, links by where they lead."""
+    return {
+        str(p.relative_to(folder)): f"-> {os.readlink(p)}" if p.is_symlink() else p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_symlink() or p.is_file()
+    }
+
+
+# Families -----------------------------------------------------------------------------------------------------------
+
+SIDES = (".ovr", ".msk", ".aux.xml", ".msk.ovr", ".OVR.aux.xml")
+
+
+@pytest.mark.parametrize(("name", "worlds"), [("a.tif", ("tfw", "TIFW")), ("a.png", ("pgw",)), ("a.json", ())])
+def test_what_is_replaced_is_replaced_with_its_family(tmp_path: Path, name: str, worlds: tuple[str, ...]) -> None:
+    family = [name, *(name + s for s in SIDES), *(f"a.{w}" for w in worlds)]
+    others = [f"{name}x", f"b{name}.ovr", f"{name}.ovr2", "a.txt", "ab.tfw", f"{name}.aux"]
+    for each in (*family, *others):
+        (tmp_path / each).write_text("old")
+    publish.write(tmp_path / name, b"new")
+    assert contents(tmp_path) == {name: b"new"} | dict.fromkeys(others, b"old")
+
+
+def test_where_case_counts_another_files_family_stays(tmp_path: Path) -> None:
+    for name in ("OUT.tif", "OUT.tif.ovr", "OUT.tfw", "out.tif.OVR"):
+        (tmp_path / name).write_text("old")
+    if (tmp_path / "out.tif").exists():
+        pytest.skip("case does not count here")
+    publish.write(tmp_path / "out.tif", b"new")
+    assert sorted(contents(tmp_path)) == ["OUT.tfw", "OUT.tif", "OUT.tif.ovr", "out.tif"]
+
+
+@pytest.mark.parametrize("side", ["out.tif.msk", "out.tif.ovr", "out.tif.aux.xml", "out.tfw"])
+def test_parts_of_no_file_are_refused_and_with_overwrite_removed_with_a_word(pair: Path, run, side: str) -> None:
+    (pair / side).write_text("")
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST)
+    refused = run(*command)
+    assert refused.code == 2 and side in refused.err and not (pair / "out.tif").exists()
+    finished = run(*command, "--overwrite")
+    assert finished.code == 0 and f"{side} is removed" in finished.err and not (pair / side).exists()
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_file_that_was_looked_at_is_read_as_new_after_it_is_replaced(pair: Path, run, driver: str) -> None:
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--driver", driver)
+    assert run(*command).code == 0
+    with rasterio.open("out.tif") as dataset:
+        new = dataset.read(out_shape=(4, 24, 24)), dataset.crs, dataset.nodata
+    edited(pair / "out.tif", pair / "old.tif", lambda p: p * 0 + 7)
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open("old.tif", "r+") as dataset:
+        dataset.build_overviews([2, 4])
+    (pair / "old.tif.ovr").rename("out.tif.ovr")
+    (pair / "out.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:4326</SRS></PAMDataset>")
+    with rasterio.open("out.tif") as dataset:
+        assert dataset.crs != new[1], "the side file counts"
+    assert run(*command, "--overwrite").code == 0
+    with rasterio.open("out.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(out_shape=(4, 24, 24)), new[0])
+        assert (dataset.crs, dataset.nodata, dataset.files) == (new[1], new[2], ["out.tif"])
+
+
+def test_maps_are_replaced_with_their_families(pair: Path, run) -> None:
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST).code == 0
+    command = ("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "maps", "-q")
+    assert run(*command).code == 0
+    there = sorted(contents(pair / "maps"))
+    (pair / "maps" / f"{there[0]}.aux.xml").write_text("old")
+    assert run(*command, "--overwrite").code == 0 and sorted(contents(pair / "maps")) == there
+
+
+@pytest.mark.parametrize("name", ["out.IMD", "out.rpb", "out_RPC.TXT", "out.wld", "out.tab"])
+def test_a_file_that_would_be_read_with_the_output_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("of others")
+    with pytest.raises(InputError, match=f"{name} would be read with out.tif"):
+        check_target(tmp_path / "out.tif", [], True)
+    check_target(tmp_path / "out.json", [], True)
+    check_target(tmp_path / "ou.tif", [], True)
+
+
+def test_a_part_of_the_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.tif.ovr").write_text("an input")
+    with pytest.raises(InputError, match="one of the inputs"):
+        check_target(tmp_path / "out.tif", [str(tmp_path / "out.tif.ovr")], True)
+
+
+# All or nothing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", range(1, 8))
+def test_a_rename_that_fails_leaves_everything_as_it_was(tmp_path: Path, monkeypatch, failing: int) -> None:
+    for name in ("a.tif", "a.tif.ovr", "a.tif.aux.xml", "b.json"):
+        (tmp_path / name).write_text(f"old {name}")
+    before = contents(tmp_path)
+    original, calls = os.replace, []
+
+    def fails_once(source, target) -> None:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(5, "Input/output error")
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_once)
+    with Publication() as files:
+        for name in ("a.tif", "b.json", "c.png"):
+            files.add(tmp_path / name, b"new")
+        if failing < 6:
+            with pytest.raises(PansharpenError, match=r"cannot write .*: Input/output error"):
+                files.publish()
+        else:
+            files.publish()
+    assert contents(tmp_path) == (before if failing < 6 else dict.fromkeys(("a.tif", "b.json", "c.png"), b"new"))
+
+
+def test_something_else_in_the_place_of_one_file_keeps_all_of_them_back(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("old")
+    with Publication() as files:
+        files.add(tmp_path / "a.tif", b"new")
+        files.add(tmp_path / "b.json", b"new")
+        os.mkfifo(tmp_path / "b.json")
+        with pytest.raises(PansharpenError, match=r"b\.json"):
+            files.publish()
+    assert contents(tmp_path) == {"a.tif": b"old"} and stat.S_ISFIFO((tmp_path / "b.json").stat().st_mode)
+
+
+def test_what_is_made_beside_a_file_is_published_with_it(tmp_path: Path) -> None:
+    with Publication() as files:
+        part = files.part(tmp_path / "a.tif")
+        part.write_text("new")
+        part.with_name("a.tif.aux.xml").write_text("its own")
+        files.room(tmp_path / "a.tif").joinpath("on the way").write_text("")
+        (tmp_path / "a.tif.aux.xml").write_text("of another")
+        files.publish()
+    assert contents(tmp_path) == {"a.tif": b"new", "a.tif.aux.xml": b"its own"}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path, mode: int) -> None:
+    publish.write(tmp_path / "a.json", b"old")
+    usual = (tmp_path / "a.json").stat().st_mode
+    (tmp_path / "a.json").chmod(mode)
+    publish.write(tmp_path / "a.json", b"new")
+    publish.write(tmp_path / "b.json", b"new")
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == mode
+    assert (tmp_path / "b.json").stat().st_mode == usual and (tmp_path / "a.json").read_bytes() == b"new"
+
+
+def test_all_that_is_published_is_on_the_disk_before_it_has_its_name(pair: Path, run, monkeypatch) -> None:
+    synced, original = set(), os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+
+    def renamed(source, target) -> None:
+        assert os.stat(source).st_ino in synced, target
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--report", "r.json", "--quicklook", "q.jpg")
+    assert run(*command).code == 0
+    assert run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "maps", "-q").code == 0
+    assert {os.stat(n).st_ino for n in ("out.tif", "r.json", "q.jpg", ".", "maps/out_hqnr.tif", "maps")} <= synced
+    monkeypatch.setattr(weights, "_fitted", lambda *_: {"a": weights.torch.zeros(1)})
+    monkeypatch.setattr(weights, "_public_state", lambda *_: {})
+    monkeypatch.setattr(weights, "_card_of", lambda path: path)
+    written = weights.import_checkpoint(pair / "pan.tif", "pnn", 4, 1.0, pair / "w.safetensors")
+    assert os.stat(str(written)).st_ino in synced
+
+
+def test_a_report_that_cannot_be_made_keeps_the_old_output(pair: Path, run, monkeypatch) -> None:
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--report", "r.json")
+    assert run(*command).code == 0
+    before = contents(pair)
+
+    def full(facts) -> bytes:
+        raise PansharpenError("no space left")
+
+    monkeypatch.setattr(report, "json_bytes", full)
+    assert run(*command, "--overwrite", "--seed", 5).code == 1 and contents(pair) == before
+
+
+# Temporary folders --------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_of_a_living_process_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / f"{PARTIAL}dead").mkdir()
+    (tmp_path / f"{PARTIAL}dead" / "fused.tif").touch()
+    with workspace(tmp_path) as alive:
+        (alive / "fused.tif").touch()
+        batch.sweep(tmp_path)
+        assert (alive / "fused.tif").exists() and not (tmp_path / f"{PARTIAL}dead").exists()
+    assert not alive.exists()
+    lock = tmp_path / f"{PARTIAL}killed"
+    lock.mkdir()
+    (lock / "lock").touch()  # its process let go of it
+    batch.sweep(tmp_path)
+    assert not lock.exists()
+
+
+# Names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jp2", "a.tif.gz", "-", "a", "a.img", ".tif"])
+def test_a_geotiff_has_a_geotiffs_name(pair: Path, run, name: str) -> None:
+    before = contents(pair)
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", name, *FAST)
+    assert finished.code == 2 and "ends in .tif or .tiff" in finished.err and contents(pair) == before
+
+
+def test_a_quicklook_is_what_its_name_says(pair: Path, run) -> None:
+    for name, head in (("q.png", b"\x89PNG"), ("q.jpg", b"\xff\xd8\xff"), ("q.JPEG", b"\xff\xd8\xff")):
+        command = ("fuse", "pan.tif", "ms.tif", "-o", "out.TIFF", *FAST, "--overwrite", "--quicklook", name)
+        assert run(*command).code == 0 and (pair / name).read_bytes().startswith(head)
+    finished = run(*command[:-1], "q.gif")
+    assert finished.code == 2 and ".png or .jpg" in finished.err
+
+
+def test_two_outputs_are_not_one_file_by_a_link(pair: Path, run) -> None:
+    (pair / "r.json").symlink_to("out.tif")
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--report", "r.json", "--overwrite")
+    assert finished.code == 2 and "different paths" in finished.err and not (pair / "out.tif").exists()
+    (pair / "r.json").unlink()
+    (pair / "r.json").symlink_to("elsewhere.json")
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--report", "r.json", "--overwrite")
+    assert finished.code == 2 and "link" in finished.err and not (pair / "elsewhere.json").exists()
+
+
+# What is written is what was meant ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["PROFILE=BASELINE", "PROFILE=GeoTIFF", "TFW=YES", "GEOTIFF_KEYS_FLAVOR=ESRI_PE"])
+def test_creation_options_lose_no_place_or_provenance(pair: Path, run, option: str) -> None:
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "plain.tif", *FAST).code == 0
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--co", option)
+    assert finished.code == 0, finished.err
+    assert (pair / "out.tfw").exists() == (option == "TFW=YES")
+    with rasterio.open("plain.tif") as plain, rasterio.open("out.tif") as dataset:
+        assert (dataset.transform, dataset.nodata) == (plain.transform, plain.nodata)
+        assert dataset.crs.to_epsg() == plain.crs.to_epsg() == 32631
+        assert dataset.tags(ns="PANSHARPEN") == plain.tags(ns="PANSHARPEN")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"), ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels")],
+)
+def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, option: str, words: str) -> None:
+    before = contents(pair)
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--driver", "COG", "--co", option)
+    assert finished.code == 2 and option in finished.err and words in finished.err and contents(pair) == before
+    with pytest.raises(InputError, match=option):
+        check_creation_options("COG", dict([option.split("=")]), 4, np.dtype("uint16"), 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"crs": "EPSG:32632"}, "the CRS EPSG:32632"),
+        ({"transform": Affine(2, 0, 1, 0, -2, 0)}, "another place"),
+        ({"nodata": 5}, "the nodata value 5"),
+        ({"nodata": None}, "the nodata value None"),
+    ],
+)
+def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monkeypatch, change, words: str) -> None:
+    from pansharpen_cli import writer
+
+    original, calls = writer._verify, []
+
+    def spoil(path: Path) -> None:
+        original(path)
+        calls.append(path)
+        if len(calls) == 2:  # the finished file, after it was scored
+            with rasterio.open(path, "r+") as dataset:
+                for name, value in change.items():
+                    setattr(dataset, name, value)
+
+    monkeypatch.setattr(writer, "_verify", spoil)
+    before = contents(pair)
+    finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST)
+    assert finished.code == 1 and words in finished.err and contents(pair) == before
+
+
+# Short files --------------------------------------------------------------------------------------------------------
+
+
+def raster(path: Path, driver: str, **more) -> Path:
+    values = np.random.default_rng(0).integers(1, 255, (3, 60, 70)).astype("uint8")
+    with rasterio.open(path, "w", driver=driver, width=70, height=60, count=3, dtype="uint8", **more) as dataset:
+        dataset.write(values)
+    return path
+
+
+@pytest.mark.parametrize(("driver", "name"), [("ENVI", "a.img"), ("ENVI", "a"), ("PNG", "a.png"), ("PCIDSK", "a.pix")])
+def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, driver: str, name: str) -> None:
+    path = raster(tmp_path / name, driver)
+    assert cut_off(str(path)) == ""
+    scene.open_raster(str(path)).close()
+    rasterio.shutil.copy(path, tmp_path / "a.vrt", driver="VRT")
+    size = path.stat().st_size
+    for cut in (size - 1, size // 2, size // 10 * 9):
+        os.truncate(path, cut)
+        for opened in (path, tmp_path / "a.vrt"):
+            with pytest.raises(InputError, match=f"{name} is cut off"):
+                scene.open_raster(str(opened))
+
+
+def test_a_header_beside_a_file_of_another_format_says_nothing(tmp_path: Path) -> None:
+    raster(tmp_path / "a.img", "ENVI")
+    content = raster(tmp_path / "a.tif", "GTiff", compress="deflate").read_bytes()
+    (tmp_path / "a.img").write_bytes(content[:2000])
+    assert cut_off(str(tmp_path / "a.img")) == ""
+
+
+def test_half_a_raw_file_ends_the_run(pair: Path, run) -> None:
+    rasterio.shutil.copy("ms.tif", "ms.img", driver="ENVI")
+    os.truncate("ms.img", os.path.getsize("ms.img") // 2)
+    finished = run("fuse", "pan.tif", "ms.img", "-o", "out.tif", *FAST)
+    assert finished.code == 2 and "ms.img is cut off" in finished.err and not (pair / "out.tif").exists()
+
+
+def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> None:
+    with scene.Scene.open(made / "pan.tif", [made / "ms.tif"]) as opened:
+        opened.read_ms((0, 8, 0, 8))
+
+        class Reporting:
+            def __getattr__(self, name: str):
+                return getattr(dataset, name)
+
+            def read(self, *given, **more):
+                logging.getLogger("rasterio._env").info("GDAL signalled an error: err_no=1, msg='a block is missing'")
+                return dataset.read(*given, **more)
+
+        dataset = opened.ms[0].dataset
+        opened.ms[0].dataset = Reporting()
+        with pytest.raises(ReadError, match=r"ms\.tif: a block is missing"):
+            opened.read_ms((0, 8, 0, 8))
+
+
+@pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
+def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) -> None:
+    def fill(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, : pixels.shape[1] // 2] = 0
+        return pixels
+
+    for value, words in ((None, True), (0, False)):
+        edited(pair / name, pair / "edited.tif", fill, nodata=value)
+        given = ["edited.tif" if n == name else n for n in ("pan.tif", "ms.tif")]
+        finished = run("fuse", *given, "-o", "out.tif", *FAST, "--overwrite")
+        assert finished.code == 0
+        assert ("edited.tif holds values that look like nodata" in finished.err) == words
+        assert ("areas of 0 in all bands" in finished.err) == words
+
+
+# Batches ------------------------------------------------------------------------------------------------------------
+
+CHOICES = Choices(Options(method="exp"), {"sensor": "generic"}, score=False)
+
+
+@pytest.fixture
+def tasks(made: Path, tmp_path: Path) -> list[batch.Task]:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for file in ("pan.tif", "ms.tif"):
+            shutil.copy(made / file, tmp_path / "in" / name / file)
+    return batch.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", CHOICES)
+
+
+def here(after: Callable[[batch.Task], None] = lambda task: None) -> batch.Execute:
+    """Runs tasks in this process, and does something after each."""
+
+    def execute(tasks) -> Iterator[Event]:
+        for task in tasks:
+            yield Event("started", task, 0)
+            result = batch.fuse_one(task, CHOICES)
+            after(task)
+            yield Event("done", task, 0, result)
+
+    return execute
+
+
+def log_of(out: Path) -> dict[str, dict]:
+    return {r["scene"]: r for r in map(json.loads, (out / "batch.jsonl").read_text().splitlines())}
+
+
+def a_list(path: Path) -> None:
+    path.write_text('{"pan": "pan.tif", "ms": "ms.tif"}\n{"pan": "p.tif", "ms": "m.tif"}\n')
+
+
+def a_text(path: Path) -> None:
+    path.write_text("notes of somebody\n")
+
+
+def both(path: Path) -> None:
+    path.write_text('{"schema": "pansharpen-batch/1", "scene": "a.tif", "status": "done"}\n{"pan": "pan.tif"}\n')
+
+
+def a_link(path: Path) -> None:
+    a_list(path.parent / "elsewhere")
+    path.symlink_to("elsewhere")
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("elsewhere")
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+FOREIGN = [
+    *(("batch.jsonl", kind) for kind in (a_list, a_text, both, a_link, a_dangling_link, a_device, os.mkfifo)),
+    *(("index.html", kind) for kind in (a_text, a_link, a_dangling_link, a_device, os.mkfifo)),
+    *(("batch.lock", kind) for kind in (a_text, a_link, a_dangling_link, a_device, os.mkfifo)),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), FOREIGN, ids=[f"{n}, {k.__name__}" for n, k in FOREIGN])
+def test_a_file_of_others_with_a_name_of_ours_is_refused_and_left_alone(tmp_path: Path, tasks, name: str, kind) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    kind(out / name)
+    before = contents(out) if kind is not os.mkfifo else {}
+    with pytest.raises(InputError, match=name):
+        if name == "index.html":
+            index.write(out, [])
+        else:
+            batch.run(tasks, out, here())
+    after = contents(out)
+    after.pop("batch.lock", None) if name == "batch.jsonl" else None
+    assert {k: v for k, v in after.items() if v != ""} == before
+    if name == "batch.jsonl":
+        with pytest.raises(InputError, match=name):
+            batch.dry_run(tasks, out, [], False)
+
+
+def test_our_own_log_and_page_are_replaced(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert not batch.run(tasks, out, here()).failed
+        index.write(out, batch.read_log(out).values())
+    for torn in (b"", b'{"sch', b'{"schema": "pansharpen-batch/1", "scene": "x'):
+        (out / "batch.jsonl").write_bytes(torn)
+        assert batch.read_log(out) == {}
+
+
+def test_a_scene_whose_report_cannot_be_written_keeps_its_earlier_output(tmp_path: Path, tasks, monkeypatch) -> None:
+    out = tmp_path / "out"
+    assert len(batch.run(tasks, out, here()).done) == 2
+    before = {n: c for n, c in contents(out).items() if not n.startswith("batch.")}
+
+    def full(facts) -> bytes:
+        raise PansharpenError("no space left")
+
+    monkeypatch.setattr(report, "json_bytes", full)
+    inputs = ({**tasks[0].inputs[0], "mtime": 1.0}, *tasks[0].inputs[1:])  # changed: all of it is to be done again
+    again = [replace(tasks[0], inputs=inputs), replace(tasks[1], options="other")]
+    assert len(batch.run(again, out, here()).failed) == 2
+    assert {n: c for n, c in contents(out).items() if not n.startswith("batch.")} == before
+    monkeypatch.undo()
+    assert len(batch.run(again, out, here(), retry_failed=True).done) == 2, "they are still known as the batch's own"
+
+
+def test_a_scene_that_was_ended_after_it_had_published_keeps_its_output(tmp_path: Path, tasks) -> None:
+    def ended(tasks) -> Iterator[Event]:
+        for task in tasks:
+            yield Event("started", task, 0)
+            batch.fuse_one(task, CHOICES)
+            yield Event("failed", task, 0, "timed out")
+
+    out = tmp_path / "out"
+    assert len(batch.run(tasks, out, ended).failed) == 2
+    assert all(task.output.is_file() for task in tasks)
+    assert len(batch.run(tasks, out, here(), retry_failed=True).done) == 2, "no --overwrite is needed"
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.tif.ovr"])
+def test_the_input_of_another_scene_is_never_replaced(made: Path, tmp_path: Path, run, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(made / "ms.tif", out / name)
+    before = (out / name).read_bytes()
+    rows = [f"{made}/pan.tif,{made}/ms.tif,x", f"{made}/pan.tif,{out}/{name},y"]
+    (tmp_path / "list.csv").write_text("\n".join(["pan,ms,name", *rows]))
+    finished = run("batch", tmp_path / "list.csv", "-o", out, "--overwrite", "--dry-run", "--json")
+    states = {s["output"]: s["state"] for s in json.loads(finished.out)["scenes"]}
+    assert "one of the inputs" in states["x.tif"] and states["y.tif"] == "new" and (out / name).read_bytes() == before
+
+
+def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+    assert len(batch.run(tasks, out, here()).done) == 2
+    lines = (out / "batch.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "batch.jsonl").write_bytes(lines[1])
+    assert len(batch.run(tasks, out, here()).done) == 1
+    (out / "batch.jsonl").unlink()
+    tasks[0].output.write_bytes(b"mine")
+    tally = batch.run(tasks, out, here())
+    assert [r["scene"] for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
+    assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
+
+
+def test_outputs_that_are_removed_meanwhile_are_failures(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+    assert len(batch.run(tasks[:1], out, here()).done) == 1
+
+    def remove(task: batch.Task) -> None:
+        for each in tasks:
+            each.output.unlink(missing_ok=True)
+
+    tally = batch.run(tasks, out, here(remove))
+    assert (len(tally.done), tally.before, len(tally.failed)) == (0, 0, 2)
+    assert {r["status"] for r in log_of(out).values()} == {"failed"}
+    assert len(batch.run(tasks, out, here(), retry_failed=True).done) == 2
+
+
+def test_an_output_folder_that_is_replaced_meanwhile_ends_the_batch(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+
+    def swap(task: batch.Task) -> None:
+        if task is tasks[-1]:
+            out.rename(tmp_path / "moved")
+            out.mkdir()
+
+    with pytest.raises(PansharpenError, match="was moved, removed or replaced"):
+        batch.run(tasks, out, here(swap))
