@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors", "interrupts"),
-    ("sensors", "recipe", "pool"),
+    ("sensors", "recipe", "pool", "references"),
     ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
     ("scene", "classical", "weights"),
@@ -35,7 +35,7 @@ LAYERS = (
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
+RASTERS = {"errors", "references", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
 """Know files and arrays, and no torch."""
 TENSORS = {"errors", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights", "tailor"}
 """Know tensors, and no files of pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -79,7 +80,7 @@ class SceneStats:
 
     `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
     ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value that
-    networks see as one.
+    networks see as one. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     """
 
     mean: Tensor
@@ -89,6 +90,11 @@ class SceneStats:
     pan_mean: float
     pan_std: float
     scale: float
+    lift: int = 0
+
+    @property
+    def scale_in_dn(self) -> float:
+        return math.ldexp(self.scale, -self.lift)
 
     def to(self, device: torch.device | str) -> SceneStats:
         mean, std, gain, intensity = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
