@@ -259,7 +259,7 @@ class Raster:
         cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
     ) -> Raster:
         raster = cls.open(path, nodata)
-        label, own = raster.source.label, raster.grid
+        label, own = raster.source.label, raster.grid.called_as(grid)
         try:
             if own.crs != grid.crs:
                 raise InputError(

@@ -296,8 +296,9 @@ def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> No
         found.note("band-names", f"the MS bands have no names; they are {how}")
     elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
         found.note("band-names", f"no standard name in: {', '.join(unknown)}")
-    for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha is not None and not scene.warped}.values():
-        found.note("alpha", f"{_name(source.label)}: band {source.alpha} is a mask (alpha) and not fused")
+    for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha and not scene.warped}.values():
+        bands = " and ".join(map(str, source.alpha))
+        found.note("alpha", f"{_name(source.label)}: band {bands} is a mask (alpha) and not fused")
     _judge_nodata_tags(files, pair, found)
     pan, ms = (next(f for f in files if f["role"] == role) for role in ("pan", "ms"))
     if pan["dtype"] != ms["dtype"]:
@@ -774,7 +775,8 @@ def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> 
         found.note(
             "shift-unknown",
             f"no certain measure of the shift of the MS against PAN (confidence {shift.confidence:.2f}, "
-            f"{shift.tiles} tiles): too little detail, or the two show different things",
+            f"{shift.tiles} tiles; looked for up to {shift.searched:g} PAN pixels): too little detail, or the two show "
+            "different things",
         )
     elif register.is_off(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"

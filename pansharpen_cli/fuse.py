@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import threading
 import time
@@ -43,6 +44,10 @@ _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
+SMALL = 2.0**-7
+"""Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
+_USUAL = 10
+
 SMALL_PART = 64
 """Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
 
@@ -163,8 +168,8 @@ class ClassicalFuser:
 
     halo, multiple_of, overlap, on_cpu = 0, 1, 0, True
 
-    def __init__(self, setup: classical.Setup, method: classical.Method) -> None:
-        self.setup, self.method = setup, method
+    def __init__(self, setup: classical.Setup, method: classical.Method, lift: int = 0) -> None:
+        self.setup, self.method, self.lift = setup, method, lift
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         pan, ms = classical.windows(self.setup.axes, spans_of(window), self.method.applies)
@@ -174,7 +179,8 @@ class ClassicalFuser:
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN: float64 rounded to float32 at the very end, so that
         a pixel is the same to the last bit whatever the window around it."""
-        return self.method.apply(_layers(self.setup, tile, tile.window)).float().numpy()
+        fused = self.method.apply(_layers(self.setup, tile.lifted(self.lift), tile.window)).float().numpy()
+        return lowered(fused, self.lift)
 
 
 def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
@@ -211,14 +217,18 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     blocks = [t.core for t in plan_tiles(scene.full, BLOCK)] if method.passes else []
     total = method.passes * len(blocks)
     margin = int(np.ceil(max(a.ratio for a in setup.axes))) + 1
+    lift: int | None = None
 
     def load(block: Window) -> TileData | None:
+        nonlocal lift
         wide = widened(block, margin)
         pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
         data = scene.read(wide, joined(pan), joined(ms))
-        if data is not None:
-            check_range(scene, data)
-        return data
+        if data is None:
+            return None
+        check_range(scene, data)
+        lift = lift_of(data) if lift is None else lift
+        return data.lifted(lift)
 
     low, high = np.inf, -np.inf
     with ThreadPoolExecutor(1) as reader, tailor.threads(torch.get_num_threads() // 2):
@@ -238,7 +248,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                 break
             method.settle()
     progress("fitting", total, total)
-    return ClassicalFuser(setup, method)
+    return ClassicalFuser(setup, method, lift or 0)
 
 
 def _ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
@@ -291,6 +301,9 @@ class NetworkFuser:
         An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
         does the rest, with a warning.
         """
+        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift)), self.stats.lift)
+
+    def _fuse_lifted(self, tile: TileData) -> np.ndarray:
         if not self.on_cpu:
             with self._turn:
                 while not self.on_cpu:
@@ -368,6 +381,17 @@ def nothing_valid(scene: Scene) -> InputError:
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
+def lift_of(tile: TileData) -> int:
+    """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
+    largest = max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max()))
+    return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
+
+
+def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
+    """Fused pixels in DN again."""
+    return np.ldexp(fused, -lift) if lift else fused
+
+
 def check_range(scene: Scene, tile: TileData) -> None:
     """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
     bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
@@ -413,12 +437,16 @@ def sample(
     whole, seen = wanted / len(blocks) * sum(map(area, blocks)), 0
     picked: list[_Picked] = []
     used = 0
+    lift: int | None = None
 
     def load(block: Window) -> tuple[TileData, Inputs] | None:
+        nonlocal lift
         data = scene.read(block, *reach.windows(block))
         if data is None:
             return None
         check_range(scene, data)
+        lift = lift_of(data) if lift is None else lift
+        data = data.lifted(lift)
         return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
@@ -445,9 +473,10 @@ def sample(
     progress("reading", wanted, wanted)
     if moments.count == 0:
         raise nothing_valid(scene)
+    stats = replace(moments.stats(), lift=lift or 0)
     if settings is None:
-        return Sample(moments.stats())
-    return Sample(moments.stats(), *_split(picked, settings, rng, device))
+        return Sample(stats)
+    return Sample(stats, *_split(picked, settings, rng, device))
 
 
 @dataclass
@@ -777,7 +806,7 @@ def _fit_network(
     with tailor.threads(1):
         drawn = sample(scene, settings, options.seed, device, progress)
     if card.scale is not None:
-        drawn.stats = _in_units_of(card.scale, drawn.stats, scene)
+        drawn.stats = _in_units_of(math.ldexp(card.scale, drawn.stats.lift), drawn.stats, scene)
     stats = drawn.stats.to(device)
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None

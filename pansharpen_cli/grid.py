@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 
 Window = tuple[int, int, int, int]
 """First row, one past the last row, first column, one past the last column."""
+
+SAME_PLACE = 0.01
+"""Pixels within which two CRSs put the same coordinates in the same place."""
+
+_NOWHERE = (math.nan,) * 4
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,48 @@ class Grid:
         return array_bounds(self.height, self.width, self.transform)
 
     def lonlat_bounds(self) -> tuple[float, float, float, float] | None:
-        """West, south, east, north in degrees; None without a CRS, or where it does not reach."""
+        """West, south, east, north in degrees; None without a CRS, or where it does not reach. East is the greater,
+        and beyond 180 where the grid crosses that meridian."""
         try:
-            return transform_bounds(self.crs, "EPSG:4326", *self.bounds) if self.crs else None
+            west, south, east, north = transform_bounds(self.crs, "EPSG:4326", *self.bounds) if self.crs else _NOWHERE
         except RasterioError:
             return None
+        if not all(map(math.isfinite, (west, south, east, north))):
+            return None
+        return west, south, east + 360 * (east < west), north
+
+    def called_as(self, other: Grid) -> Grid:
+        """This grid with the CRS of another one where both CRSs put its pixels in the same place; else itself.
+
+        The same place is one to a hundredth of the other's pixels: CRSs of one meaning differ by name, authority,
+        height system or the realisation of a datum.
+        """
+        if self.crs is None or other.crs is None or self.crs == other.crs:
+            return self if self.crs is None or other.crs is None else replace(self, crs=other.crs)
+        places = [self.transform * (c * self.width / 4, r * self.height / 4) for r in range(5) for c in range(5)]
+        try:
+            xs, ys = transform(self.crs, other.crs, *map(list, zip(*places, strict=True)))
+        except (RasterioError, CPLE_BaseError, ValueError):
+            return self
+        back = ~other.transform
+        for (x, y), x_there, y_there in zip(places, xs, ys, strict=True):
+            moved = [a - b for a, b in zip(back * (x, y), back * (x_there, y_there), strict=True)]
+            if not all(abs(m) < SAME_PLACE for m in moved):
+                return self
+        return replace(self, crs=other.crs)
+
+    def turned(self, longitudes: Sequence[float]) -> list[float]:
+        """Longitudes by whole turns as close to the middle of this grid, which is in degrees, as can be."""
+        left, _, right, _ = self.bounds
+        return [x + 360 * _turns((left + right) / 2 - x) for x in longitudes]
+
+    def turned_towards(self, other: Grid) -> Grid:
+        """This grid by whole turns as close to another one as can be, if both are in degrees."""
+        if not (self.crs and other.crs and self.crs.is_geographic and other.crs.is_geographic):
+            return self
+        (left, _, right, _), (own_left, _, own_right, _) = other.bounds, self.bounds
+        turns = _turns((left + right - own_left - own_right) / 2)
+        return replace(self, transform=Affine.translation(360 * turns, 0) * self.transform) if turns else self
 
     def describe(self) -> str:
         """Extent for a message."""
@@ -93,6 +137,10 @@ class Grid:
         rows = _centres(phase.offset[0], phase.offset[0] + phase.ratio[0] * ms.height)
         cols = _centres(phase.offset[1], phase.offset[1] + phase.ratio[1] * ms.width)
         return intersect((*rows, *cols), (0, self.height, 0, self.width))
+
+
+def _turns(degrees: float) -> int:
+    return round(degrees / 360) if math.isfinite(degrees) else 0
 
 
 def intersect(a: Window, b: Window) -> Window:

@@ -110,7 +110,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
-            fit = fuse.fit(scene, options, progress)
+            apart = registration.found is not None and register.is_apart(registration.found)
+            # tiles of different places would teach a network the wrong thing, and judge it by the same
+            fit = fuse.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
             valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
@@ -133,6 +135,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
             facts |= {"batch": output.batch} if output.batch else {}
+            if apart and facts["adaptation"]["mode"] != "off":
+                facts["adaptation"]["mode"] = "off"
+                facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
             facts["output"]["bytes"] = writer.ready(_provenance(facts))
             facts["warnings"] += said.notes()
             facts["seconds"]["total"] = time.perf_counter() - started
@@ -262,7 +267,7 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
                 rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
             except ValueError:
                 continue  # not ours
-            if all(abs(v) <= 2 * register.SEARCH for v in (rows, cols)):  # no NaN
+            if all(abs(v) <= register.FAR + register.SEARCH for v in (rows, cols)):  # no NaN
                 shifts.setdefault((rows, cols), path)
     return next(iter(shifts.items())) if len(shifts) == 1 else None
 
@@ -695,7 +700,7 @@ def _report(
             "name": options.method,
             "weights": fit.card.path.name if fit.card else None,
             "weights_sha256": fit.card.sha256 if fit.card else None,
-            "scale": fit.stats.scale if fit.stats else None,
+            "scale": fit.stats.scale_in_dn if fit.stats else None,
             "mtf": options.mtf if scene.fitted_gains else "sensor",
             "mtf_gains": list(scene.effective_gains),
             "band_offsets": [list(offset) for offset in scene.band_offsets],

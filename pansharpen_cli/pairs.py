@@ -21,6 +21,7 @@ from affine import Affine
 from . import sensors
 from .errors import InputError, reason_of
 from .grid import Grid
+from .references import outside
 from .scene import MAX_RATIO, MIN_RATIO, Source, metadata, open_raster
 
 Layer = tuple[str, ...]
@@ -427,11 +428,29 @@ class _Seen:
     pixel: float
     time: datetime | None
 
+    def same_grid(self, other: _Seen) -> bool:
+        return abs(other.pixel / self.pixel - 1) < 0.01 and self.overlap(other) > 0.99
+
     def overlap(self, other: _Seen) -> float:
         """The common part of the smaller footprint."""
-        a, b = self.bounds, other.bounds
+        a, b = self.bounds, _turned(other.bounds, self.bounds)
         common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
         return common / max(min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)), 1e-18)
+
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; east may lie beyond 180."""
+
+
+def _turned(box: Box, towards: Box) -> Box:
+    """A box by whole turns of the globe as close to another one as can be."""
+    turn = 360 * round((towards[0] + towards[2] - box[0] - box[2]) / 720)
+    return box[0] + turn, box[1], box[2] + turn, box[3]
+
+
+_SINGLE_BANDS = (
+    "are these single bands of one MS? Name them together in a manifest, or join them (gdalbuildvrt -separate)"
+)
 
 
 def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
@@ -464,7 +483,9 @@ def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
             if n not in {pair[axis] for pair in first}:
                 several = sum(pair[axis] == n for pair in ranks)
                 known = look.loose.reason if look.loose.role and not several else ""
-                left += look.loose.left(known or _unpaired(several, role, other, "overlap it"))
+                why = known or _unpaired(several, role, other, "overlap it")
+                alike = role == "pan" and not several and sum(look.same_grid(o) for o in seen[role]) > 1
+                left += look.loose.left(f"{why}; {_SINGLE_BANDS}" if alike else why)
     return found, left
 
 
@@ -492,7 +513,7 @@ def _look(loose: Loose) -> _Seen | str:
             return f"{loose.reason}, and it has no CRS to find its place with"
         if not role:
             return f"{loose.reason}, and it has 2 bands"
-    known = [b for b in boxes if b is not None]
+    known = [_turned(b, boxes[0]) for b in boxes if b is not None and boxes[0] is not None]
     bounds = tuple(f(b[i] for b in known) for i, f in enumerate((min, min, max, max)))
     if time is not None and not (time.hour or time.minute or time.second):
         time = None  # a date alone tells too little
@@ -557,7 +578,8 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
             col, row = round(relative.c), round(relative.f)
             size = max(tile.width, tile.height)
             turned = max(abs(relative.a - 1), abs(relative.e - 1), abs(relative.b), abs(relative.d)) * size
-            if tile.crs != first.crs or max(turned, abs(relative.c - col), abs(relative.f - row)) > 0.01:
+            other = Grid.of(tile).called_as(Grid.of(first)).crs != first.crs
+            if other or max(turned, abs(relative.c - col), abs(relative.f - row)) > 0.01:
                 raise InputError(f"{path} is no tile of the same grid as {tiles[0]}")
             if tile.count != first.count or tile.dtypes != first.dtypes:
                 raise InputError(f"{path} has other bands than {tiles[0]}: they are not tiles of one raster")
@@ -811,14 +833,16 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     files: dict[str, File] = {}
     single: list[str] = []
     passed: list[str] = []
+    folders: list[Path] = []
     for source in sources:
         path = Path(source)
+        folders.append(path if path.is_dir() else Path(*_fixed(path.parts)) if glob.has_magic(source) else path.parent)
         if path.is_dir():
             if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
                 raise InputError(f"{source} is the output folder itself; choose another --output")
             roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
             if not roots:
-                pairing.empty.append(f"no raster in {source}")
+                pairing.empty.append(f"no raster in {source}{_archives(path)}")
             passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
         elif glob.has_magic(source) and not path.exists():
             hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
@@ -849,6 +873,9 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
         for one in single:
             relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
             files.setdefault(os.path.realpath(one), File(one, relative))
+    foreign = {real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))}
+    pairing.left += [Left(files.pop(real).path, why) for real, why in foreign.items()]
+    pairing.found, alone = _own(pairing, alone, folders)
     found, loose, left = by_name(sorted(files.values(), key=lambda f: f.relative), regex)
     more, rest = by_overlap(loose + alone)
     pairing.found += found + more
@@ -859,6 +886,32 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
         globs = sorted({f"{PurePosixPath(p).parent}/*{PurePosixPath(p).suffix}" for p in passed})
         pairing.empty.append(f"lists of scenes are read where they are named: {' '.join(globs)}")
     return pairing
+
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".bz2")
+
+
+def _archives(folder: Path) -> str:
+    """A hint at the first archive of a folder, or nothing."""
+    held = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_ARCHIVES))
+    return f", but archives ({held[0]}): unpack them first" if held else ""
+
+
+def _parent(path: str) -> Path:
+    return Path(os.path.dirname(os.path.abspath(path)))
+
+
+def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
+    """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
+
+    def foreign(files: Sequence[str]) -> list[Left]:
+        whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
+        return [Left(f, why) for f, why in whys if why]
+
+    found = [(each, foreign(each.files)) for each in pairing.found]
+    loose = [(each, foreign([p for layer in each.layers for p in layer])) for each in alone]
+    pairing.left += [left for _, lefts in (*found, *loose) for left in lefts]
+    return [each for each, lefts in found if not lefts], [each for each, lefts in loose if not lefts]
 
 
 def _outside(files: Sequence[str], source: str, folder: Path | None) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,15 +21,27 @@ import torch
 from torch import Tensor
 
 from . import physics
-from .fuse import BLOCK, MAX_BLOCKS, Progress, axes_of, covered, joined, one_thread_each, part_of, quiet, spans_of
+from .fuse import (
+    BLOCK,
+    MAX_BLOCKS,
+    Progress,
+    axes_of,
+    covered,
+    joined,
+    lift_of,
+    one_thread_each,
+    part_of,
+    quiet,
+    spans_of,
+)
 from .grid import Window, widened
 from .moments import Moments
 from .physics import Axis
 from .scene import Scene
 from .tiles import plan_tiles
 
-SEARCH = 8.0
-"""Largest shift that is looked for on each axis, in PAN pixels."""
+SEARCH, FAR = 8.0, 64.0
+"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
 
 TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
@@ -67,6 +79,7 @@ class Shift:
     of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
     bands where the georeferencing puts them. `gains` are the MTF gains at Nyquist that the bands show: the sensor's,
     their kernels all wider or narrower by one factor. What cannot be measured is NaN, and `gains` are empty.
+    `searched` is the largest shift that was looked for.
     """
 
     rows: float
@@ -79,6 +92,7 @@ class Shift:
     bands: tuple[tuple[float, float], ...] = ()
     agreement: float = math.nan
     gains: tuple[float, ...] = ()
+    searched: float = SEARCH
 
 
 Point = tuple[float, float]
@@ -93,10 +107,21 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     """
     with one_thread_each(torch.get_num_threads()) as pool:
         axes = axes_of(scene)
-        size, blocks = _load_all(scene, axes, seed, progress)
-        if not blocks:
+        found = _looked_for(scene, axes, SEARCH, seed, progress, pool)
+        if found is None:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
-        return _measured(scene, axes, blocks, _Frequencies(size), pool)
+        if not found.confident and not found.agreement >= DOUBTFUL:
+            far = _looked_for(scene, axes, FAR, seed, progress, pool)
+            found = far if far is not None and far.confident else replace(found, searched=FAR if far else SEARCH)
+        return found
+
+
+def _looked_for(
+    scene: Scene, axes: tuple[Axis, Axis], search: float, seed: int, progress: Progress, pool: ThreadPoolExecutor
+) -> Shift | None:
+    """The shift of up to `search` PAN pixels; None where no tile is valid within that reach."""
+    size, blocks = _load_all(scene, axes, search, seed, progress)
+    return _measured(scene, axes, blocks, _Frequencies(size), search, pool) if blocks else None
 
 
 def is_off(found: Shift) -> bool:
@@ -111,6 +136,11 @@ def band_offsets(found: Shift) -> tuple[Point, ...]:
     """
     kept = tuple(o if found.confident and math.hypot(*o) >= LEAST else (0.0, 0.0) for o in found.bands)
     return kept if any(map(any, kept)) else ()
+
+
+def is_apart(found: Shift) -> bool:
+    """Whether PAN and MS do not show the same in the same place, nor within the reach of what was looked for."""
+    return not found.confident and found.agreement < DOUBTFUL
 
 
 def agreement(moments: Moments) -> dict | None:
@@ -149,8 +179,11 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
         notes.append(f"the MS lies {off}: {done}")
     elif size >= 1:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
-    if not found.confident and (doubts := doubt(found.agreement)):
-        notes.append(f"the shift of the MS is not certain, and {doubts}")
+    if is_apart(found):
+        notes.append(
+            f"no shift of up to {found.searched:g} PAN pixels lays the MS on the PAN, and {doubt(found.agreement)}; "
+            "the indices of full resolution do not show that: do not use the result before you have looked at it"
+        )
     if found.confident and found.varies >= VARIES:
         notes.append(
             f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
@@ -176,7 +209,9 @@ class _Block:
     usable: Tensor
 
 
-def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progress) -> tuple[int, list[_Block]]:
+def _load_all(
+    scene: Scene, axes: tuple[Axis, Axis], search: float, seed: int, progress: Progress
+) -> tuple[int, list[_Block]]:
     """Side of the tiles in MS pixels, and the blocks: all of a small scene, of a large one some drawn with `seed`."""
     common = scene.pan_grid.overlap(scene.phase, scene.ms_grid)  # whatever the extent of the output
     sides = common[1] - common[0], common[3] - common[2]
@@ -188,9 +223,10 @@ def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progre
         windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]
     blocks: list[_Block] = []
     wanted = min(len(windows), MAX_BLOCKS)
+    lift: list[int] = []
     for window in windows:
         progress("aligning", len(blocks), wanted)
-        block = _load(scene, axes, window, size)
+        block = _load(scene, axes, window, size, search, lift)
         if block is not None:
             blocks.append(block)
         if len(blocks) == wanted:
@@ -199,19 +235,23 @@ def _load_all(scene: Scene, axes: tuple[Axis, Axis], seed: int, progress: Progre
     return size, blocks
 
 
-def _load(scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int) -> _Block | None:
-    """The tiles of a block of PAN pixels; None if none is valid."""
-    reach = int(np.ceil(SEARCH + max(a.ratio for a in axes)))
+def _load(
+    scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int, search: float, lift: list[int]
+) -> _Block | None:
+    """The tiles of a block of PAN pixels; None if none is valid. `lift` holds that of the first block."""
+    reach = int(np.ceil(search + max(a.ratio for a in axes)))
     wide = widened(window, reach)
     own = joined([a.centred(s) for a, s in zip(axes, spans_of(window), strict=True)])
     if min(own[1] - own[0], own[3] - own[2]) < size:
         return None
-    margin = physics.MTF_REACH + 2 + SEARCH + reach
+    margin = physics.MTF_REACH + 2 + search + reach
     pan_window = joined([a.pan_span(s, margin) for a, s in zip(axes, spans_of(own), strict=True)])
     ms_window = joined([a.ms_span(s, 1) for a, s in zip(axes, spans_of(wide), strict=True)])
     data = scene.read(wide, pan_window, ms_window)
     if data is None:
         return None
+    lift += [] if lift else [lift_of(data)]
+    data = data.lifted(lift[0])
     usable = torch.from_numpy(covered(axes, own, data.window, data.valid, reach=reach))
     hann = torch.hann_window(size + 2, periodic=False, dtype=torch.float64)[1:-1]
     whole = torch.outer(hann, hann)
@@ -353,7 +393,12 @@ class _Found:
 
 
 def _measured(
-    scene: Scene, axes: tuple[Axis, Axis], blocks: list[_Block], frequencies: _Frequencies, pool: ThreadPoolExecutor
+    scene: Scene,
+    axes: tuple[Axis, Axis],
+    blocks: list[_Block],
+    frequencies: _Frequencies,
+    search: float,
+    pool: ThreadPoolExecutor,
 ) -> Shift:
     ratio = torch.tensor([a.ratio for a in axes], dtype=torch.float64)
     gain = float(np.mean(scene.gains))
@@ -366,7 +411,7 @@ def _measured(
             for block, (low, _) in zip(blocks, seen, strict=True):
                 relation.update(block.usable, pan=low, ms=block.values)
         pan = torch.cat([spectra for _, spectra in seen])
-        found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, found)
+        found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, search, found)
         if found.step.abs().max() < 0.005:
             break
     assert found is not None
@@ -375,7 +420,7 @@ def _measured(
     off = found.tiles - found.shift
     weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
     smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
-    confidence = _confidence(found, found.tiles - smooth, ratio)
+    confidence = _confidence(found, found.tiles - smooth, ratio, search)
     rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
     agreed = agreement(relation)
@@ -391,6 +436,7 @@ def _measured(
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
         _gains(axes, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else (),
+        search,
     )
 
 
@@ -434,7 +480,7 @@ def _gains(
     return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 
-def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:
+def _confidence(found: _Found, off: Tensor, ratio: Tensor, search: float) -> float:
     """The weakest of what speaks for a shift; `off` are those of the tiles from it, in PAN pixels (tiles, 2)."""
     agree = found.trust * ((off / ratio).abs().amax(1) < _AGREES)
     total = agree.sum().clamp(min=1e-9)
@@ -448,12 +494,14 @@ def _confidence(found: _Found, off: Tensor, ratio: Tensor) -> float:
         found.distinct / 0.15,
         (0.13 - error) / 0.1,
         count / 4,
-        float(found.shift.abs().max() <= SEARCH + 0.5),
+        float(found.shift.abs().max() <= search + 0.5),
     )
     return min(1.0, max(0.0, min(signs)))
 
 
-def _round(pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, before: _Found | None) -> _Found:
+def _round(
+    pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Tensor, search: float, before: _Found | None
+) -> _Found:
     """One round: the scene's displacement, and that of each tile by the intensity that fits the scene best."""
     first = before is None
     shift = torch.zeros(2, dtype=torch.float64) if before is None else before.shift
@@ -464,7 +512,7 @@ def _round(pan: Tensor, stats: _Statistics, frequencies: _Frequencies, ratio: Te
     start, distinct = torch.zeros(2, dtype=torch.float64), 1.0 if before is None else before.distinct
     if first:
         grids = [
-            torch.arange(-int(-(-4 * SEARCH // r)), int(-(-4 * SEARCH // r)) + 1).double() / 4 for r in ratio.tolist()
+            torch.arange(-int(-(-4 * search // r)), int(-(-4 * search // r)) + 1).double() / 4 for r in ratio.tolist()
         ]
         surface = _explained(energy, products, frequencies.at(cross, *grids))
         (start,), (top,) = _peaks(surface[None], *grids)

@@ -393,6 +393,8 @@ def _registration(found: Mapping | None) -> str:
     if found["source"] != "measured":
         return f"{text}, as recorded in {found['source']}"
     verdict = "corrected" if any(found["applied"]) else "not corrected"
+    if not known:
+        verdict = f"{verdict}: none of up to {found['searched']:g} PAN pixels fits"
     return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
 
 
@@ -417,7 +419,7 @@ def _stages(seconds: Mapping[str, float]) -> str:
 
 def _adaptation(adaptation: Mapping) -> str:
     if "kept" not in adaptation:
-        return "off"
+        return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
     verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
     text = f"{adaptation['mode']}, {adaptation['tiles']} + {adaptation['reduced_tiles']} tiles, "
     text += f"{adaptation['epochs']} epochs, {adaptation['seconds']:.2f} s"

@@ -18,13 +18,15 @@ from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from . import sensors
 from .errors import InputError, ReadError, reason_of
-from .grid import Grid, Phase, Window, intersect, is_empty, widened
+from .grid import Grid, Phase, Window, area, intersect, is_empty, widened
 from .messages import gdal_messages
+from .references import check_raw
 from .sensors import Sensor
 from .whole import cut_off
 
@@ -34,6 +36,12 @@ MIN_MS_PIXELS = 8
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
+
+LOST = 0.05
+"""Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
+
+EXACT = 1 << 24
+"""Up to it single precision holds every whole number."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -61,7 +69,8 @@ def bounded_cache() -> Iterator[None]:
 
 
 def open_raster(path: str):
-    """Open a raster; InputError in one line if GDAL cannot."""
+    """Open a raster; InputError in one line if GDAL cannot, or if it takes bytes of another file for pixels."""
+    check_raw(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -79,7 +88,7 @@ def open_raster(path: str):
     if dataset.gcps[0] and dataset.transform.is_identity:
         dataset.close()
         raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
-    if dataset.transform.is_identity and dataset.rpcs is not None:
+    if dataset.transform.is_identity and rpcs_of(dataset) is not None:
         dataset.close()
         raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
@@ -90,6 +99,14 @@ def open_raster(path: str):
             dataset.close()
             raise InputError(f"{file} is cut off: {reason}; copy it again")
     return dataset
+
+
+def rpcs_of(dataset) -> RPC | None:
+    """The rational polynomials that locate a raster's pixels; None without any that can be read."""
+    try:
+        return dataset.rpcs
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
 
 
 def check_size(path: str, rows: int, cols: int) -> None:
@@ -118,7 +135,7 @@ class Source:
     bands: list[int]
     label: str
     nodata: float | None = None
-    alpha: int | None = None
+    alpha: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +167,8 @@ class Source:
         """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own value."""
         ds = self.dataset
         mask = np.ones(values.shape[1:], bool)
-        if self.alpha is not None:
-            mask &= ds.read(self.alpha, window=at) > 0
+        for band in self.alpha:
+            mask &= ds.read(band, window=at) > 0
         for i, band in enumerate(self.bands):
             flags = ds.mask_flag_enums[band - 1]
             nodata = ds.nodatavals[band - 1] if self.nodata is None else self.nodata
@@ -161,9 +178,23 @@ class Source:
                 mask &= ds.read_masks(band, window=at) > 0
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
-        if values.dtype == np.float64 and (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
-            raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+        self._check_exact(values, mask)
         return mask
+
+    def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
+        """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
+        if values.dtype == np.float64:
+            if (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
+                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+        elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:
+            held = values[:, mask]
+            odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
+            if odd:
+                raise InputError(
+                    f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which single precision does "
+                    "not tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
+                    "scale them (gdal_translate -scale)"
+                )
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 0 or
@@ -246,6 +277,12 @@ class TileData:
     ms: np.ndarray
     ms_window: Window
     valid: np.ndarray
+
+    def lifted(self, exponent: int) -> TileData:
+        """With all values times 2^exponent, which loses nothing."""
+        if exponent == 0:
+            return self
+        return replace(self, pan=np.ldexp(self.pan, exponent), ms=np.ldexp(self.ms, exponent))
 
 
 @dataclass
@@ -343,6 +380,7 @@ class Scene:
         """
         with ExitStack() as stack:
             notes: list[str] = []
+            _check_named_once(os.fspath(pan), [os.fspath(p) for p in ms])
             stack.enter_context(bounded_cache())
             pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
@@ -352,13 +390,15 @@ class Scene:
             ms_sources = _choose(ms_sources, chosen) if bidx else ms_sources
             all_names = tuple(s.dataset.descriptions[b - 1] for s in every for b in s.bands)
             ms_dtype = _check_types([pan_source, *ms_sources])
-            pan_grid, ms_grid = Grid.of(pan_ds), Grid.of(ms_ds[0])
+            pan_grid = Grid.of(pan_ds)
+            ms_grid = Grid.of(ms_ds[0]).called_as(pan_grid)
             for source in ms_sources[1:]:
-                if Grid.of(source.dataset) != ms_grid:
+                if (other := Grid.of(source.dataset).called_as(ms_grid)) != ms_grid:
                     raise InputError(
-                        f"{source.label} lies on another grid than {ms_sources[0].label}: all MS files need the same "
-                        "size, CRS and origin"
-                    )
+                        f"{source.label} lies on another grid than {ms_sources[0].label}: "
+                        + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
+                           if _are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
+                    )  # fmt: skip
             pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
             if any(shift):
                 phase = Phase(phase.ratio, (phase.offset[0] + shift[0], phase.offset[1] + shift[1]))
@@ -488,6 +528,24 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
     return list({s.label: s for s in sources}.values())
 
 
+def _are_tiles(one: Grid, other: Grid) -> bool:
+    """Whether two grids are parts of one, whole pixels apart, that overlap by less than half of the smaller one."""
+    phase = other.phase_of(one) if one.crs == other.crs else None
+    if phase is None or phase.ratio != (1.0, 1.0) or any(abs(o - round(o)) > 0.01 for o in phase.offset):
+        return False
+    return area(other.overlap(phase, one)) < min(one.height * one.width, other.height * other.width) / 2
+
+
+def _check_named_once(pan: str, ms: Sequence[str]) -> None:
+    """Raises InputError for a file that is named twice."""
+    seen: dict[str, str] = {}
+    for role, path in (("PAN", pan), *(("MS", p) for p in ms)):
+        if (before := seen.setdefault(os.path.realpath(path), role)) != role:
+            raise InputError(f"{path} is named as PAN and as MS: it can be one of them only")
+        if before == "MS" and list(ms).count(path) > 1:
+            raise InputError(f"{path} is named twice among the MS files; choose and order bands with --bidx")
+
+
 def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Source, list[Source]]:
     pan_bands, pan_alpha = data_bands(pan_ds, pan, notes)
     if len(pan_bands) != 1:
@@ -500,11 +558,16 @@ def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Sou
     return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
 
 
-def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
-    """Data bands and the alpha band. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
-    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'."""
-    bands = list(ds.indexes)
+def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
+    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
+    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'.
+
+    Raises InputError for bands that hold indices of colours.
+    """
+    alpha = []
     for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
+        if interpretation == ColorInterp.palette:
+            _check_palette(ds, band, path)
         if interpretation != ColorInterp.alpha or ds.count == 1:
             continue
         if sensors.band_name(ds.descriptions[band - 1]) is not None:
@@ -514,10 +577,28 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], int | None]:
         except RasterioIOError as error:
             raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
         if len(held) <= 2:
-            bands.remove(band)
-            return bands, band
-        notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
-    return bands, None
+            alpha.append(band)
+        else:
+            notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
+    if len(alpha) == ds.count:
+        raise InputError(f"{path} holds nothing but masks (alpha)")
+    return [b for b in ds.indexes if b not in alpha], tuple(alpha)
+
+
+def _check_palette(ds, band: int, path: str) -> None:
+    """Raises InputError unless a band's colours are the greys of its values, in order: others make it an index."""
+    try:
+        colours = np.array([colour[:3] for _, colour in sorted(ds.colormap(band).items())], float)
+    except ValueError:
+        return  # tagged as a palette without one
+    grey = bool((np.ptp(colours, axis=1) == 0).all())
+    # a nodata value makes its entry transparent, so that alpha tells nothing
+    if grey and np.abs(colours[:, 0] - np.linspace(0, 255, len(colours))).max() <= 1:
+        return
+    raise InputError(
+        f"{path} holds indices of a colour table in band {band}, not radiance: expand it first "
+        f"(gdal_translate -expand {'gray' if grey else 'rgb'} {os.path.basename(path)} expanded.tif)"
+    )
 
 
 def _some_values(ds, band: int) -> set[float]:
@@ -589,18 +670,34 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
             ms = Grid(None, Affine.scale(ratio), ms.height, ms.width)
         else:
             notes.append("no CRS on PAN and MS: their transforms are taken to be in the same one")
+    placeless = [s for s in (pan_source, ms_sources[0]) if s.dataset.transform.is_identity]
+    if len(placeless) == 1:
+        without, placed = placeless[0], pan_source if placeless[0] is ms_sources[0] else ms_sources[0]
+        raise InputError(
+            f"{without.label} has no georeferencing and {placed.label} has: is its world file (.tfw, .wld, .j2w) or "
+            ".aux.xml lost? Put it back, or set the corners with gdal_edit.py -a_ullr"
+        )
+    ms = ms.turned_towards(pan)
     if pan.crs == ms.crs:
         phase = pan.phase_of(ms)
         if phase is not None:
             return pan, ms, phase, False
         why = "is rotated or mirrored against"
     else:
-        why = f"is in another CRS ({ms.crs}) than"
+        alike = str(ms.crs) == str(pan.crs)
+        why = f"has the CRS's name ({ms.crs}) and not the meaning of" if alike else f"is in another CRS ({ms.crs}) than"
     if pan.crs is None:
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
     notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
+    original = replace(ms_sources[0])
     try:
-        return pan, *_warped(pan, ms, ms_sources, stack), True
+        target, phase = _warped(pan, ms, ms_sources, stack)
+        lost = _lost(pan, ms, phase, target, original, ms_sources[0])
+        if lost > LOST:
+            notes.append(
+                f"warping loses about {lost:.0%} of the pixels of {original.label} that lie on the PAN: they are nodata"
+            )
+        return pan, target, phase, True
     except (CPLE_BaseError, RasterioError, ValueError, OverflowError) as error:
         text = reason_of(error)[:200]
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
@@ -613,10 +710,11 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
     for source in ms_sources:
         if source.label not in vrts:
             own = source.nodata if source.nodata is not None else source.dataset.nodata
-            dataset = source.dataset if source.alpha is not None else _without_alpha(source.dataset, stack)
+            dataset, crs = _for_the_warper(source, ms, stack)
             vrts[source.label] = stack.enter_context(
                 WarpedVRT(
                     dataset,
+                    src_crs=crs,
                     crs=pan.crs,
                     transform=target.transform,
                     height=target.height,
@@ -625,26 +723,74 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
                     tolerance=1e-6,
                     src_nodata=own,
                     nodata=own,
-                    add_alpha=own is None and source.alpha is None,
+                    add_alpha=own is None and not source.alpha,
                 )
             )
         vrt = vrts[source.label]
-        if source.alpha is None and vrt.count > source.dataset.count:
-            source.alpha = vrt.count
+        if not source.alpha and vrt.count > source.dataset.count:
+            source.alpha = (vrt.count,)
         source.dataset = vrt
     phase = pan.phase_of(target)
     assert phase is not None
     return target, phase
 
 
-def _without_alpha(dataset, stack: ExitStack):
-    """The dataset, or a view of it in which no band is called alpha: GDAL's warper would take it for a mask."""
-    if ColorInterp.alpha not in dataset.colorinterp:
-        return dataset
+def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:
+    """The source's dataset, or a view of it that GDAL's warper understands, and its CRS.
+
+    In the view one band at most is called alpha, which the warper takes for a mask, and longitudes are counted from the
+    middle of the raster where they leave the range from -180 to 180, beyond which it finds nothing.
+    """
+    dataset, kept = source.dataset, source.alpha[:1]
+    called = [b for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c == ColorInterp.alpha]
+    transform, crs = grid.transform, grid.crs
+    if crs is not None and crs.is_geographic and not -180 <= grid.bounds[0] <= grid.bounds[2] <= 180:
+        middle = (grid.bounds[0] + grid.bounds[2]) / 2
+        transform = Affine.translation(-middle, 0) * transform
+        text = re.sub(r'PRIMEM\["[^"]*",([^],]+)(,AUTHORITY\[[^]]*\])?\]', f'PRIMEM["middle",{middle!r}]', crs.to_wkt())
+        crs = type(crs).from_wkt(re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", text))
+    if called == list(kept) and transform == dataset.transform:
+        return dataset, crs
     with rasterio.MemoryFile(ext=".vrt") as memory:
         rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        view = memory.read().decode().replace("<ColorInterp>Alpha</ColorInterp>", "")
-    return stack.enter_context(rasterio.open(view))
+        view = memory.read().decode()
+    terms = ", ".join(map(repr, transform.to_gdal()))
+    view = re.sub(r"<GeoTransform>[^<]*</GeoTransform>", f"<GeoTransform>{terms}</GeoTransform>", view)
+    bands = re.split(r"(?=<VRTRasterBand )", view)
+    for band in called:
+        if band not in kept:
+            bands[band] = bands[band].replace("<ColorInterp>Alpha</ColorInterp>", "")
+    return stack.enter_context(rasterio.open("".join(bands))), crs
+
+
+def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, warped: Source) -> float:
+    """Share of 64 places on the PAN that are valid in the MS as it is and not as it was warped; 0 where none is."""
+    from rasterio.warp import transform
+
+    r0, r1, c0, c1 = pan.overlap(phase, target)
+    rows, cols = ((np.arange(8) + 0.5) / 8 * (b - a) + a for a, b in ((r0, r1), (c0, c1)))
+    places = [pan.transform * (c, r) for r in rows for c in cols]
+    xs, ys = map(list, zip(*places, strict=True))
+    if pan.crs != ms.crs:
+        xs, ys = transform(pan.crs, ms.crs, xs, ys)
+    if ms.crs is not None and ms.crs.is_geographic:
+        xs = ms.turned(xs)
+    there, seen = 0, 0
+    for x, y, (px, py) in zip(xs, ys, places, strict=True):
+        if not np.isfinite([x, y]).all():
+            continue
+        (col, row), (tc, tr) = ~ms.transform * (x, y), ~target.transform * (px, py)
+        if not (2 <= col < ms.width - 2 and 2 <= row < ms.height - 2):
+            continue
+        if original.read(_pixels(row, col, 2))[1].all():
+            there += 1
+            seen += bool(warped.read(_pixels(tr, tc, 0))[1].all())
+    return 1 - seen / there if there else 0.0
+
+
+def _pixels(row: float, col: float, reach: int) -> Window:
+    """The pixel of a place and its neighbours."""
+    return widened((int(row), int(row) + 1, int(col), int(col) + 1), reach)
 
 
 def _warp_target(pan: Grid, ms: Grid) -> Grid:
@@ -655,7 +801,7 @@ def _warp_target(pan: Grid, ms: Grid) -> Grid:
         if pan.crs == ms.crs:
             return x, y
         px, py = transform(ms.crs, pan.crs, [x], [y])
-        return px[0], py[0]
+        return (pan.turned(px) if pan.crs is not None and pan.crs.is_geographic else px)[0], py[0]
 
     def in_pan(col, row):
         return ~pan.transform * project(*(ms.transform * (col, row)))
@@ -727,6 +873,9 @@ def _fits(kind: np.dtype, value: float) -> bool:
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
 
 
+SIDE_BYTES = 2_000_000
+"""Side files of more bytes are not read."""
+
 _SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
 
 
@@ -749,9 +898,32 @@ def _side_files(path: str, listed: Sequence[str]) -> list[str]:
     folder = Path(path).parent
     if "://" not in path and not path.startswith("/vsi") and folder.is_dir():
         stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
-        for pattern in (f"{stem}_MTL.txt", f"{stem}.IMD", f"{stem}.imd", "DIM_*.XML"):
-            names += [str(p) for p in sorted(folder.glob(pattern))]
-    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < 2_000_000]
+        names += [str(folder / f"{stem}{ending}") for ending in ("_MTL.txt", ".IMD", ".imd")]
+        names += _dimap_files(folder, {os.path.basename(p) for p in (path, *listed)})
+    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < SIDE_BYTES]
+
+
+_TILE = re.compile(r"_R\d+C\d+$", re.IGNORECASE)
+
+
+def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
+    """The DIM_*.XML of a folder that are those of one of the rasters: by their names, IMG_ for DIM_ and without a tile,
+    or as what they list. Others in the folder are of other scenes."""
+    products = {_TILE.sub("", Path(r).stem)[4:].lower() for r in rasters if re.match("(IMG|DIM)_", r, re.IGNORECASE)}
+    found = []
+    try:
+        names = sorted(folder.iterdir())
+    except OSError:  # a folder that may be passed through and not be listed
+        return []
+    for path in names:
+        if not re.match(r"DIM_.*\.XML$", path.name, re.IGNORECASE) or not path.is_file():
+            continue
+        if path.stem[4:].lower() in products:
+            found.append(str(path))
+        elif path.stat().st_size < SIDE_BYTES:
+            listed = re.findall(r'href="([^"]+)"', path.read_text(errors="replace"))
+            found += [str(path)] if rasters & {os.path.basename(name) for name in listed} else []
+    return found
 
 
 def _side_tags(path: str) -> dict[str, str]:

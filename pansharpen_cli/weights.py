@@ -116,8 +116,9 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
         entries: Mapping[str, Mapping] = tomllib.loads(path.read_text())
         return {
             name: Card(
-                name, where / _text(e["file"]), _text(e["network"]), _config(e.get("config", {})), _text(e["sha256"]),
-                e.get("licence", ""), e.get("data", ""), e.get("command", ""), _scale(e.get("scale")),
+                name, where / _file_name(e["file"]), _text(e["network"]), _config(e.get("config", {})),
+                _text(e["sha256"]), e.get("licence", ""), e.get("data", ""), e.get("command", ""),
+                _scale(e.get("scale")),
                 e.get("source", ""), e.get("source_sha256", ""),
             )
             for name, e in entries.items()
@@ -200,6 +201,13 @@ def _card_of(path: Path, method: str | None = None) -> Card:
         for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
     }
     return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
+
+
+def _file_name(value: Any) -> str:
+    """Raises ValueError unless a manifest's file is one of its own folder: another would be loaded in its place."""
+    if Path(text := _text(value)).name != text or text == "..":
+        raise ValueError(f"{text!r} is no name of a file beside it")
+    return text
 
 
 def _text(value: Any) -> str:

@@ -27,7 +27,7 @@ from .errors import InputError, PansharpenError, reason_of
 from .grid import Grid, Window
 from .messages import gdal_messages
 from .publish import Publication
-from .scene import Scene, default_nodata
+from .scene import Scene, default_nodata, rpcs_of
 
 BLOCK = 512
 PROVENANCE = "PANSHARPEN"
@@ -59,6 +59,9 @@ _COG_CREATION = {
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
+
+CLIPPED, STEPS = 1e-3, 16.0
+"""Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
 _Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
 
 
@@ -123,8 +126,8 @@ def _difference(dataset, grid: Grid, count: int, dtype: np.dtype, nodata: float 
         return f"{dataset.count} bands, not {count}"
     if set(dataset.dtypes) != {str(dtype)}:
         return f"values of {dataset.dtypes[0]}, not {dtype}"
-    known = told is not None and nodata is not None
-    if not (np.isclose(told, nodata, 1e-6, equal_nan=True) if known else told is nodata):
+    same = told is nodata if told is None or nodata is None else np.isclose(told, nodata, 1e-6, equal_nan=True)
+    if not same:
         return f"the nodata value {told}, not {nodata}"
     return ""
 
@@ -170,6 +173,10 @@ class SceneWriter:
         self.options = dict(creation_options or {})
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
         self._origin = scene.window[0], scene.window[2]
+        source = scene.ms[0]
+        kind = source.dataset.dtypes[source.bands[0] - 1]
+        self._losses = None if self.dtype.kind == "f" or scene.dtype == kind else _Losses(self.dtype, kind)
+        self._warnings = scene.warnings
         self.files = Publication()
         try:
             self._final = self.files.part(path)
@@ -203,6 +210,8 @@ class SceneWriter:
                 "the fused values are not finite: is an untagged nodata value among the inputs (--nodata)?"
             )
         data = to_dtype(fused, valid, self.dtype, self.nodata)
+        if self._losses is not None:
+            self._losses.update(fused[:, valid])
         r, c = window[0] - self._origin[0], window[2] - self._origin[1]
         at = RasterWindow(c, r, data.shape[2], data.shape[1])
         with self._writing():
@@ -212,7 +221,12 @@ class SceneWriter:
                     self._dataset.write_mask(valid, window=at)
 
     def finish(self) -> Path:
-        """Flush everything to the temporary file and return it, for scoring before `commit`."""
+        """Flush everything to the temporary file and return it, for scoring before `commit`.
+
+        What another type than the MS's loses is added to the scene's warnings.
+        """
+        if self._losses is not None:
+            self._warnings += self._losses.notes()
         with self._writing():
             if self.overviews and self.driver == "GTiff":
                 factors = [2**k for k in range(1, 12) if min(self._dataset.shape) >> k >= 128]
@@ -293,6 +307,35 @@ class SceneWriter:
 
     def __exit__(self, *_) -> None:
         self.discard()
+
+
+class _Losses:
+    """What becomes of values that are written as whole numbers of another type than the MS's."""
+
+    def __init__(self, dtype: np.dtype, source: str) -> None:
+        self.dtype, self.source = dtype, source
+        self.count, self.beyond, self.low, self.high = 0, 0, np.inf, -np.inf
+
+    def update(self, values: np.ndarray) -> None:
+        limits = np.iinfo(self.dtype)
+        self.count += values.size
+        self.beyond += int(((values < limits.min - 0.5) | (values > limits.max + 0.5)).sum())
+        self.low = min(self.low, float(values.min(initial=np.inf)))
+        self.high = max(self.high, float(values.max(initial=-np.inf)))
+
+    def notes(self) -> list[str]:
+        limits, advice = np.iinfo(self.dtype), f"leave --dtype out to keep the MS's ({self.source})"
+        if self.beyond > CLIPPED * self.count:
+            return [
+                f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
+                f"clipped to {self.dtype}: {advice}, or scale the result (gdal_translate -scale)"
+            ]
+        if np.dtype(self.source).kind == "f" and self.high - self.low < STEPS:
+            return [
+                f"values from {self.low:.4g} to {self.high:.4g} are rounded to whole numbers of {self.dtype}, which "
+                f"keep little of them: {advice}"
+            ]
+        return []
 
 
 def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float) -> np.ndarray:
@@ -422,6 +465,10 @@ def _carry(target, scene: Scene) -> None:
     useful = {f"PAN_{k}": v for k, v in pan.tags().items() if _PAN_TAGS.search(k)}
     useful |= {f"PAN_{k}": v for k, v in pan.tags(ns="IMAGERY").items()}
     target.update_tags(**useful, AREA_OR_POINT="Area")
+    if (rpcs := rpcs_of(pan)) is not None:  # they count from the centre of the PAN's first pixel
+        rows, cols = scene.window[0], scene.window[2]
+        rpcs.line_off, rpcs.samp_off = rpcs.line_off - rows, rpcs.samp_off - cols
+        target.rpcs = rpcs
 
 
 def _interpretation(ds, band: int) -> ColorInterp:

@@ -140,7 +140,7 @@ BAD = {
     "single-band MS as PAN": Bad(
         fuse("bad.tif pan.tif"), ("bad.tif", "pan.tif", "swapped"), bad("ms.tif", lambda p: p[:1])
     ),
-    "PAN as its own MS": Bad(fuse("pan.tif pan.tif"), ("pan.tif", "1 x 1", "1.5")),
+    "PAN as its own MS": Bad(fuse("pan.tif pan.tif"), ("pan.tif", "named as PAN and as MS")),
     "PAN with several bands": Bad(
         fuse("bad.tif ms.tif"), ("bad.tif", "2 bands"), bad("pan.tif", lambda p: np.concatenate([p, p]))
     ),

@@ -203,3 +203,26 @@ def test_intersection_of_windows():
 def test_a_grid_says_its_extent():
     assert PAN.describe() == "431200 4583400 431500 4583600 (EPSG:32631)"
     assert "no CRS" in Grid(None, Affine.identity(), 2, 2).describe()
+
+
+# CRSs of one meaning, and the meridian of 180 degrees ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "same"), [(25831, True), (5555, False), (32630, False), (23031, False)])
+def test_crs_that_put_pixels_in_the_same_place_are_the_same(code, same):
+    """ETRS89 and WGS 84 are one to PROJ; another zone and ED50 are not."""
+    other = Grid(CRS.from_epsg(code), PAN.transform, PAN.height, PAN.width)
+    assert (other.called_as(PAN) == PAN) == same
+    if not same:
+        assert other.called_as(PAN) == other
+
+
+def test_a_grid_across_180_degrees_has_its_east_beyond():
+    zone = Grid(CRS.from_epsg(32660), Affine(15, 0, 637588, 0, -15, 7215651), 512, 512)
+    west, south, east, north = zone.lonlat_bounds()
+    assert 179 < west < 180 < east < 181 and 64 < south < north < 66
+    degrees = Grid(CRS.from_epsg(4326), Affine(1e-3, 0, -180.1, 0, -1e-3, 65), 100, 200)
+    there = Grid(degrees.crs, Affine.translation(360, 0) * degrees.transform, 100, 200)
+    assert degrees.turned_towards(there).bounds == pytest.approx(there.bounds)
+    assert degrees.turned_towards(degrees) == degrees
+    assert there.turned([-180.0, 179.0, 540.0]) == [180.0, 179.0, 180.0]

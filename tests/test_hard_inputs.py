@@ -524,3 +524,104 @@ def test_compressed_with_losses_means_the_pixels_that_are_decoded(case: Case, dr
         case.change(f"{name}.tif", lambda p, d=decoded: d)
     fused = case.fuse(pan=f"pan.packed.{ending}", ms=(f"ms.packed.{ending}",))
     np.testing.assert_array_equal(fused, case.fuse())
+
+
+# What values mean --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["pan.tif", "ms.tif"])
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "int64"])
+def test_whole_numbers_that_single_precision_does_not_hold_are_refused(case: Case, dtype: str, which: str) -> None:
+    case.change(which, lambda p: p.astype(dtype) + ((1 << 24) - 2100))
+    case.fuse()
+    case.change(which, lambda p: p + dtype_of(p)(4000))
+    assert f"{which} holds whole numbers beyond 16777216" in case.refused("--overwrite", *EXP)
+    case.change(which, lambda p: np.where(p > 1 << 24, dtype_of(p)(2_000_000_000), p), nodata=2_000_000_000)
+    case.fuse()
+
+
+def dtype_of(pixels: np.ndarray) -> type:
+    return pixels.dtype.type
+
+
+@pytest.mark.parametrize("exponent", [-24, -60, -100])
+@pytest.mark.parametrize("options", [NETWORK, ("--method", "bt-h", "--no-score")], ids=["network", "bt-h"])
+def test_tiny_values_are_fused_as_those_of_usual_size(case: Case, exponent: int, options) -> None:
+    expected = [case.change(n, lambda p: p.astype("float32")) for n in ("pan.tif", "ms.tif")]
+    expected = (
+        case.fuse(*options, "--align", "off", "--mtf", "sensor").filled(0)
+        if options is NETWORK
+        else case.fuse(*options)
+    )
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: np.ldexp(p, exponent))
+    more = ("--align", "off", "--mtf", "sensor") if options is NETWORK else ()
+    fused = np.ldexp(np.ma.filled(case.fuse(*options, *more), 0), -exponent)
+    np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=0.01)
+
+
+def coloured(path: Path, colours) -> None:
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {i: (*colours(i), 255) for i in range(256)})
+
+
+@pytest.mark.parametrize(
+    ("colours", "way"),
+    [(lambda i: (i, i // 2, 255 - i), "rgb"), (lambda i: (255 - i,) * 3, "gray"), (lambda i: (i,) * 3, "")],
+    ids=["colours", "other greys", "its own greys"],
+)
+def test_indices_of_colours_are_refused_with_the_command_that_expands_them(case: Case, colours, way: str) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: np.clip(p[:1] // 8, 1, 255).astype("uint8"))
+    coloured(case.folder / "ms.tif", colours)
+    if not way:
+        case.fuse()
+        return
+    assert (
+        f"indices of a colour table in band 1, not radiance: expand it first (gdal_translate -expand {way} ms.tif"
+        in (case.refused())
+    )
+    coloured(case.folder / "pan.tif", colours)
+    assert "pan.tif holds indices of a colour table" in case.refused()
+
+
+def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
+    fused = case.fuse("--dtype", "uint8", *EXP)
+    (told,) = case.report["warnings"]
+    share = float((case.truth > 255).mean())
+    assert f"{100 * share:.0f}" in told or "% of the values lie outside of 0 to 255" in told
+    assert (fused == 255).mean() > 0.5 and "clipped to uint8: leave --dtype out to keep the MS's (uint16)" in told
+    case.fuse("--dtype", "int32", *EXP)
+    assert case.report["warnings"] == []
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: (p / 2048).astype("float32"))
+    case.fuse("--dtype", "uint16", *EXP)
+    (told,) = case.report["warnings"]
+    assert "are rounded to whole numbers of uint16" in told
+    case.fuse("--dtype", "float64", *EXP)
+    assert case.report["warnings"] == []
+
+
+def rpcs(side: int) -> RPC:
+    zero, one = [0.0] * 20, [1.0] + [0.0] * 19
+    line, sample = list(zero), list(zero)
+    line[2], sample[1] = -1.0, 1.0
+    return RPC(
+        100.0, 500.0, 41.4, 0.01, one, line, side / 2, side / 2, 2.18, 0.01, one, sample, side / 2, side / 2, 1.0, 0.5
+    )
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("crs", ["EPSG:32631", None], ids=["map", "sensor"])
+def test_rpcs_of_the_pan_are_carried_with_the_window(case: Case, driver: str, crs: str | None) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, crs=crs)
+        with rasterio.open(case.folder / name, "r+") as dataset:
+            dataset.rpcs = rpcs(dataset.height)
+    case.fuse("--window", "40,24,96,112", "--driver", driver, *EXP)
+    with rasterio.open(case.folder / "out.tif") as dataset:
+        assert dataset.rpcs is not None
+        assert (dataset.rpcs.line_off, dataset.rpcs.samp_off) == (96 - case.report["scene"]["window"][0],
+                                                                  96 - case.report["scene"]["window"][2])  # fmt: skip
+        assert dataset.rpcs.line_num_coeff == rpcs(192).line_num_coeff and dataset.rpcs.line_scale == 96
+    assert case.report["scene"]["window"][0] > 0

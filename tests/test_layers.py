@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors", "interrupts"),
-    ("sensors", "recipe", "pool", "publish", "whole"),
+    ("sensors", "recipe", "pool", "publish", "whole", "references"),
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights"),
@@ -35,7 +35,20 @@ LAYERS = (
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "publish", "messages", "whole", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
+RASTERS = {
+    "errors",
+    "references",
+    "publish",
+    "messages",
+    "whole",
+    "sensors",
+    "grid",
+    "tiles",
+    "scene",
+    "writer",
+    "gallery",
+    "pairs",
+}
 """Know files and arrays, and no torch."""
 TENSORS = {"errors", "publish", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights"}
 TENSORS |= {"tailor"}

@@ -558,3 +558,34 @@ def test_a_til_names_the_sensor_and_the_tiles_that_have_to_be_there(tmp_path: Pa
         assert mosaic.shape == (8, 16)
     with pytest.raises(InputError, match=names[1]):
         pairs.raster_of(found.pan[:-1] + found.pan[1:2], tmp_path)
+
+
+def test_pairs_across_180_degrees_are_found_by_overlap(tmp_path: Path) -> None:
+    zone = {"crs": "EPSG:32660"}
+    raster(tmp_path / "one.tif", 1, 64, 15, **zone, transform=Affine(15, 0, 640_900, 0, -15, 7_212_000))
+    raster(tmp_path / "two.tif", 4, 16, 60, **zone, transform=Affine(60, 0, 640_900, 0, -60, 7_212_000))
+    degrees = {"crs": "EPSG:4326", "transform": Affine(1e-4, 0, 179.997, 0, -1e-4, 10)}
+    raster(tmp_path / "three.tif", 1, 64, 1, **degrees)
+    degrees["transform"] = Affine(4e-4, 0, -180.003, 0, -4e-4, 10)
+    raster(tmp_path / "four.tif", 4, 16, 4, **degrees)
+    assert names_of(pairs.find([str(tmp_path)])) == {("one.tif", "two.tif"), ("three.tif", "four.tif")}
+
+
+def test_tiles_may_name_one_crs_in_two_ways(tmp_path: Path) -> None:
+    tiles = [raster(tmp_path / f"x_ms_R1C{i}.tif", 4, 8, 4, left=32.0 * (i - 1)) for i in (1, 2)]
+    with rasterio.open(tiles[1], "r+") as dataset:
+        dataset.crs = "EPSG:25831"
+    path, _ = pairs.raster_of(tuple(map(str, tiles)), tmp_path)
+    with rasterio.open(path) as dataset:
+        assert (dataset.width, dataset.height) == (16, 8)
+
+
+def test_archives_and_single_bands_are_told(tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "scene.ZIP").write_bytes(b"PK")
+    (told,) = pairs.find([str(tmp_path / "packed")]).empty
+    assert told == f"no raster in {tmp_path / 'packed'}, but archives (scene.ZIP): unpack them first"
+    for name in ("x_b1.tif", "x_b2.tif"):
+        raster(tmp_path / "bands" / name, 1, 16, 4)
+    reasons = {each.reason for each in pairs.find([str(tmp_path / "bands")]).left}
+    assert len(reasons) == 1 and "no MS for it; are these single bands of one MS?" in reasons.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_a_scene_too_small_to_compare_tiles_is_not_confident(tmp_path):
 
 
 def test_a_shift_beyond_the_search_is_not_confident(pair):
-    assert not measured(*pair, (14.0, 0.0)).confident
+    assert not measured(*pair, (120.0, 0.0)).confident
 
 
 def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
@@ -525,3 +526,20 @@ def test_classical_methods_keep_the_table(soft, tmp_path):
 def test_an_unknown_mtf_is_refused(soft, tmp_path):
     with pytest.raises(InputError, match="unknown --mtf 'best'; there is auto, sensor"):
         fused_at(soft, tmp_path / "t.tif", mtf="best")
+
+
+@pytest.mark.parametrize("shift", [(14.0, 0.0), (-33.0, 30.0)])
+def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shift):
+    found = measured(*written(tmp_path, rows=512, cols=512)[:2], shift)
+    assert found.confident and error(found, shift) < 0.15
+    assert found.searched == register.FAR and not register.is_apart(found)
+
+
+def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path):
+    moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())
+    output = job.Output(tmp_path / "out.tif")
+    facts = job.fuse_scene(job.Pair(str(pair[0]), [str(moved)]), output, job.Options(), score=False)
+    assert facts["adaptation"]["mode"] == "off" and "same place" in facts["adaptation"]["reason"]
+    (told,) = (w for w in facts["warnings"] if "lays the MS on the PAN" in w)
+    assert re.search(r"no shift of up to (8|64) PAN pixels", told) and "do not use the result" in told
+    assert facts["registration"]["searched"] in (8.0, 64.0)

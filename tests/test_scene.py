@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -205,6 +206,27 @@ def test_several_files_need_the_same_grid(pair):
         assert "other.tif lies on another grid" in pair.refused()
 
 
+def test_tiles_side_by_side_are_to_be_joined(pair):
+    pair.ms_paths.append(pair.folder / "east.tif")
+    write(pair.ms_paths[1], pair.scene.ms, pair.scene.ms_transform * Affine.translation(pair.scene.ms.shape[2], 0))
+    assert "east.tif lies on another grid" in pair.refused() and "gdalbuildvrt" in pair.refused()
+
+
+def test_a_file_named_twice_is_refused(pair):
+    pair.ms_paths *= 2
+    assert "ms.tif is named twice among the MS files" in pair.refused()
+    pair.ms_paths = [pair.pan_path]
+    assert "pan.tif is named as PAN and as MS" in pair.refused()
+
+
+@pytest.mark.parametrize("which", ["pan", "ms"])
+@pytest.mark.parametrize("crs", [None, sim.CRS])
+def test_a_lost_world_file_is_named(pair, which, crs):
+    pair.pan(crs=crs).ms(crs=crs)
+    getattr(pair, which)(None, Affine.identity(), crs=crs)
+    assert f"{which}.tif has no georeferencing and" in pair.refused() and "world file" in pair.refused()
+
+
 @pytest.mark.parametrize("bidx", [[3, 1, 2], [4], [2, 2], [1, 2, 3, 4]])
 def test_bidx_chooses_and_orders_bands(pair, bidx):
     pair.ms(names=("Blue", "Green", "Red", "NIR"))
@@ -373,6 +395,70 @@ def test_internal_mask_of_a_warped_ms(pair):
         fused, valid = upsampled(scene)
     assert 200 < (~valid[20:-20, 20:-20]).sum() < 1000
     assert fused[:, valid].max() < 2500
+
+
+def test_a_crs_of_one_meaning_is_no_other_one(pair):
+    """ETRS89 / UTM 31N and WGS 84 / UTM 31N: the same place in PROJ to a fraction of a millimetre."""
+    with pair.open() as scene:
+        expected = upsampled(scene)[0]
+    pair.ms(crs="EPSG:25831")
+    with pair.open() as scene:
+        assert not scene.warped and scene.warnings == []
+        np.testing.assert_array_equal(upsampled(scene)[0], expected)
+
+
+@pytest.mark.parametrize("degrees", [180.0, -180.0])
+def test_an_ms_in_degrees_across_180_is_warped_whole(tmp_path, degrees):
+    """GDAL's warper looks for -179.9 in a raster from 179 to 181 and finds nothing."""
+    pan = Affine(15, 0, 640_000, 0, -15, 7_212_000)
+    write(tmp_path / "pan.tif", np.full((1, 200, 200), 500, np.uint16), pan, crs="EPSG:32660")
+    ms = Affine(0.0012, 0, degrees - 0.12, 0, -0.0006, 65.06)
+    write(tmp_path / "ms.tif", np.full((3, 200, 200), 400, np.uint16), ms, crs="EPSG:4326", nodata=0)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        west, _, east, _ = scene.pan_grid.lonlat_bounds()
+        assert scene.warped and west < 180 < east and not any("loses" in w for w in scene.warnings)
+        assert upsampled(scene)[1].all()
+
+
+def test_a_pan_in_degrees_takes_an_ms_from_beyond_180(tmp_path):
+    """The same degrees by a whole turn, and an MS in metres whose half lies in the western hemisphere."""
+    write(
+        tmp_path / "pan.tif",
+        np.full((1, 200, 200), 500, np.uint16),
+        Affine(1e-4, 0, 179.99, 0, -1e-4, 10),
+        crs="EPSG:4326",
+    )
+    write(
+        tmp_path / "turned.tif",
+        np.full((3, 50, 50), 400, np.uint16),
+        Affine(4e-4, 0, -180.01, 0, -4e-4, 10),
+        crs="EPSG:4326",
+    )
+    metres = Affine(44, 0, 825_000, 0, -44, 1_110_000)
+    write(tmp_path / "zone.tif", np.full((3, 200, 200), 400, np.uint16), metres, crs="EPSG:32660", nodata=0)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "turned.tif"]) as scene:
+        assert not scene.warped and scene.phase.offset == pytest.approx((0, 0), abs=1e-6)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "zone.tif"]) as scene:
+        west, _, east, _ = scene.ms_grid.bounds
+        assert scene.warped and 179 < west < 180 < east < 181 and upsampled(scene)[1].all()
+
+
+def test_a_warp_that_loses_pixels_says_how_many(pair, monkeypatch):
+    crs, transform, rows, cols = elsewhere(pair)
+    pair.ms(np.full((4, rows, cols), 400, np.uint16), transform, crs=crs, nodata=0)
+    whole = Source.read
+
+    def half(source, window):
+        data, valid = whole(source, window)
+        if hasattr(source.dataset, "src_dataset"):
+            valid[:, max(0, source.dataset.width // 2 - window[2]) :] = False
+        return data, valid
+
+    with pair.open() as scene:
+        assert not any("loses" in w for w in scene.warnings)
+    monkeypatch.setattr(Source, "read", half)
+    with pair.open() as scene:
+        assert any(re.search(r"warping loses about [45]\d%", w) for w in scene.warnings)
 
 
 def test_rotated_ms_without_crs(pair):
@@ -615,6 +701,28 @@ def test_a_near_infrared_band_that_gdal_calls_alpha_is_data(pair, name):
         assert fused[3, r + 3, c + 4] < 0.6 * fused[3].mean()
 
 
+@pytest.mark.parametrize("turned", [0, 12], ids=["same grid", "warped"])
+def test_every_alpha_band_is_a_mask(pair, turned):
+    """gdalwarp -dstalpha twice gives two."""
+    image = np.clip(pair.scene.ms // 8, 1, 255).astype(np.uint8)
+    masks = np.full((2, *image.shape[1:]), 255, np.uint8)
+    masks[0, :8], masks[1, -8:] = 0, 0
+    kinds = (*[ColorInterp.undefined] * 4, ColorInterp.alpha, ColorInterp.alpha)
+    centre = np.array(image.shape[:0:-1]) / 2
+    pair.ms(np.concatenate([image, masks]), pair.scene.ms_transform * Affine.rotation(turned, centre),
+            interpretation=kinds, photometric="MINISBLACK")  # fmt: skip
+    with pair.open() as scene:
+        assert scene.bands == 4 and scene.warped == bool(turned)
+        _, valid = upsampled(scene)
+    assert not valid[:16].any() and not valid[-16:].any() and valid[40:80, 40:90].all()
+
+
+def test_a_file_of_nothing_but_masks_is_refused(pair):
+    masks = np.full((2, *pair.scene.ms.shape[1:]), 255, np.uint8)
+    pair.ms(masks, interpretation=(ColorInterp.alpha,) * 2, photometric="MINISBLACK")
+    assert "nothing but masks" in pair.refused()
+
+
 def test_all_nodata_fails(pair):
     pair.pan(np.zeros_like(pair.scene.pan), nodata=0)
     with pair.open() as scene:
@@ -666,6 +774,31 @@ def test_sensor_from_a_landsat_side_file(pair):
     with pair.open() as scene:
         assert scene.sensor.name == "landsat-8"
         assert "MTL.txt" in scene.sensor_source
+
+
+DIM = '<Dimap_Document><MISSION>PHR</MISSION><DATA_FILE_PATH href="{}"/></Dimap_Document>'
+
+
+def test_a_dim_file_names_the_sensor_of_its_own_scene_only(pair):
+    (pair.folder / "DIM_PHR1A_MS_1.XML").write_text(DIM.format("IMG_PHR1A_MS_1_R1C1.TIF"))
+    with pair.open() as scene:
+        assert scene.sensor.name == "generic"
+    (pair.folder / "DIM_OTHER.XML").write_text(DIM.format("ms.tif"))  # listed
+    with pair.open() as scene:
+        assert scene.sensor.name == "pleiades"
+    (pair.folder / "DIM_OTHER.XML").unlink()
+    pair.ms_paths = [pair.folder / "IMG_PHR1A_MS_1_R1C1.TIF"]  # of its name
+    pair.ms()
+    with pair.open() as scene:
+        assert scene.sensor.name == "pleiades"
+
+
+def test_a_name_with_wildcards_takes_the_side_file_of_no_other_scene(pair):
+    (pair.folder / "ms1.IMD").write_text('BEGIN_GROUP = IMAGE_1\n\tsatId = "WV03";\nEND_GROUP = IMAGE_1\n')
+    pair.ms_paths = [pair.folder / "ms[1].tif"]
+    pair.ms()
+    with pair.open() as scene:
+        assert scene.sensor.name == "generic"
 
 
 def test_sensor_from_eight_band_names(tmp_path):

@@ -627,3 +627,13 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("named", ["../other/f4.safetensors", "sub/f4.safetensors", "/tmp/f4.safetensors", ".."])
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, named: str) -> None:
+    """Another file would be loaded in the place of the one that was asked for."""
+    (tmp_path / "f4.safetensors").write_bytes(b"")
+    text = f'[f4]\nfile = "{named}"\nnetwork = "fusionnet"\nconfig = {{ bands = 4 }}\nsha256 = "0"\n'
+    (tmp_path / "manifest.toml").write_text(text)
+    with pytest.raises(WeightsError, match="manifest.toml is not a valid weights manifest: .* is no name of a file"):
+        weights.cards("fusionnet", str(tmp_path / "f4.safetensors"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -84,6 +85,7 @@ class SceneStats:
     `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
     ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value of the
     MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean and the deviation of the bands.
+    `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     """
 
     mean: Tensor
@@ -95,11 +97,16 @@ class SceneStats:
     scale: float
     pan_factor: float = 1.0
     pan_offset: float = 0.0
+    lift: int = 0
 
     def matched(self, inputs: Inputs) -> Inputs:
         """The inputs with PAN in the units of the MS: networks that subtract one from the other take them so."""
         pan, low = (t * self.pan_factor + self.pan_offset for t in (inputs.pan, inputs.pan_low))
         return Inputs(pan, inputs.expanded, low)
+
+    @property
+    def scale_in_dn(self) -> float:
+        return math.ldexp(self.scale, -self.lift)
 
     def to(self, device: torch.device | str) -> SceneStats:
         mean, std, gain, intensity = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))

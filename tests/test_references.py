@@ -1,0 +1,102 @@
+"""What a VRT refers to is looked at before it is opened: bytes of other files, places in a network, files elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+
+from pansharpen_cli import pairs
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.references import outside
+from pansharpen_cli.scene import open_raster
+
+RAW = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" {}>{}
+<SourceFilename relativeToVRT="0">{}</SourceFilename><ImageOffset>0</ImageOffset></VRTRasterBand></VRTDataset>"""
+SIMPLE = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="{}">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>
+</VRTDataset>"""
+
+
+def raster(path: Path, bands: int = 1, size: int = 32, pixel: float = 1.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"crs": "EPSG:32631", "transform": Affine(pixel, 0, 5e5, 0, -pixel, 5e6), "dtype": "uint16"}
+    with rasterio.open(path, "w", driver="GTiff", count=bands, width=size, height=size, **profile) as dataset:
+        dataset.write(np.full((bands, size, size), 7, "uint16"))
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"),
+        RAW.format('SUBCLASS="vrtrawrasterband"', "", "/etc/hostname"),
+        RAW.format("", "<subClass>VRTRawRasterBand</subClass>", "/etc/hostname"),
+    ],
+    ids=["attribute", "capitals", "element"],
+)
+@pytest.mark.parametrize("name", ["x.vrt", "x.tif"])
+def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / "outer.vrt").write_text(SIMPLE.format(1, name))
+    (tmp_path / "inline.vrt").write_text(SIMPLE.format(0, text.replace("<", "&lt;")))
+    for path in (str(tmp_path / name), str(tmp_path / "outer.vrt"), str(tmp_path / "inline.vrt"), text):
+        with pytest.raises(InputError, match="bytes of another file for pixels"):
+            open_raster(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (SIMPLE.format(0, "/vsicurl/http://127.0.0.1:9/x.tif"), "in a network"),
+        (SIMPLE.format(0, "WMS:http://127.0.0.1:9/"), "in a network"),
+        ('<VRTDataset><x SourceFilename="/vsis3/bucket/x.tif"/></VRTDataset>', "in a network"),
+        (SIMPLE.format(0, "/etc/hostname"), "outside of the sources"),
+        (SIMPLE.format(1, "../elsewhere.tif"), "outside of the sources"),
+        (SIMPLE.format(1, "missing.tif"), "which is no file"),
+        ("<GDAL_WMS><Service/></GDAL_WMS>", "text, not a raster"),
+        ('{"type": "Feature"}', "text, not a raster"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><VRTDataset>&b;</VRTDataset>', "DOCTYPE"),
+        ("<VRTDataset><VRTRasterBand></VRTDataset>", "no VRT that can be read"),
+        (SIMPLE.format(1, "beside.tif"), ""),
+    ],
+)
+def test_what_lies_outside_of_the_sources_is_told(tmp_path: Path, text: str, why: str) -> None:
+    raster(tmp_path / "elsewhere.tif")
+    raster(tmp_path / "in" / "beside.tif")
+    (tmp_path / "in" / "x.vrt").write_text(text)
+    (tmp_path / "in" / "outer.vrt").write_text(SIMPLE.format(1, "x.vrt"))
+    told = outside(str(tmp_path / "in" / "x.vrt"), [tmp_path / "in"])
+    assert why in told and bool(why) == bool(told)
+    if "<VRTDataset" in text:  # others are none of GDAL's sources
+        assert why in outside(str(tmp_path / "in" / "outer.vrt"), [tmp_path / "in"])
+
+
+def test_metadata_that_name_an_address_are_no_reference(tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif")
+    text = SIMPLE.format(1, "a.tif").replace("><VRT", '><Metadata><MDI key="URL">https://x.y</MDI></Metadata><VRT', 1)
+    (tmp_path / "a.vrt").write_text(text)
+    assert outside(str(tmp_path / "a.vrt"), [tmp_path]) == ""
+
+
+@pytest.mark.parametrize("source", ["in", "in/*", "in/list.csv"])
+def test_a_batch_reads_no_vrt_that_leads_out_of_its_sources(tmp_path: Path, source: str) -> None:
+    raster(tmp_path / "in" / "x_pan.tif")
+    ms = raster(tmp_path / "out" / "ms.tif", 4, 8, 4.0)
+    rasterio.shutil.copy(ms, tmp_path / "in" / "x_ms.vrt", driver="VRT")
+    (tmp_path / "in" / "list.csv").write_text("pan,ms\nx_pan.tif,x_ms.vrt\n")
+    pairing = pairs.find([str(tmp_path / source)])
+    assert pairing.found == []
+    assert {Path(each.path).name: each.reason[:9] for each in pairing.left}["x_ms.vrt"] == "it refers"
+    assert len(pairs.find([str(tmp_path / source), str(tmp_path / "out")]).found) == 1
+    shutil.copy(ms, tmp_path / "in" / "m.tif")
+    rasterio.shutil.copy(tmp_path / "in" / "m.tif", tmp_path / "in" / "x_ms.vrt", driver="VRT")
+    (tmp_path / "in" / "m.tif").rename(tmp_path / "in" / ".m.tif")
+    text = (tmp_path / "in" / "x_ms.vrt").read_text()
+    (tmp_path / "in" / "x_ms.vrt").write_text(text.replace("m.tif", ".m.tif"))
+    assert len(pairs.find([str(tmp_path / source)]).found) == 1
