@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import __version__, charts
+from . import __version__, charts, foreign
 from .report import FIGURES, render, replace_file
 
 PAGE = "index.html"
+MOST_PIXELS = 1 << 24
+"""Of a quicklook that is unpacked for the page: the tool's own are far smaller."""
 THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
@@ -51,7 +53,7 @@ def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
 def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     figures = record.get("figures") or {}
     cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
-    size = record["rows"] * record["cols"] / 1e6 if "rows" in record else None
+    size = (record.get("rows") or 0) * (record.get("cols") or 0) / 1e6 or None
     cells += [_cell(size, 2, " Mpx"), _cell(record.get("seconds"), 1, " s")]
     quicklook = str(record.get("quicklook", ""))
     return {
@@ -66,7 +68,7 @@ def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[
 
 
 def _cell(value: Any, digits: int, unit: str) -> dict[str, str]:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not abs(value) < 1e15:
         return {"value": "", "text": "–"}
     return {"value": repr(value), "text": f"{value:.{digits}f}{unit}"}
 
@@ -75,11 +77,15 @@ def _thumbnail(path: Path) -> str:
     """A small JPEG as a data: URI; nothing where there is no picture."""
     from PIL import Image
 
+    if foreign.kind_of(path):
+        return ""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return ""
             small = image.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, ValueError):
+    except Exception:  # what a damaged picture runs into can be anything
         return ""
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=75)

@@ -18,6 +18,7 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors", "interrupts"),
+    ("foreign",),
     ("sensors", "recipe", "pool"),
     ("grid", "physics", "moments"),
     ("tiles", "losses", "metrics", "models", "simulate"),
@@ -35,9 +36,12 @@ LAYERS = (
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
-RASTERS = {"errors", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
+RASTERS = {"errors", "foreign", "sensors", "grid", "tiles", "scene", "writer", "gallery", "pairs"}
 """Know files and arrays, and no torch."""
-TENSORS = {"errors", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights", "tailor"}
+TENSORS = {
+    "errors", "foreign", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights",
+    "tailor",
+}  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {
     "rasterio": {"grid", "scene", "writer", "simulate"},
