@@ -761,7 +761,6 @@ def main() -> None:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
         os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
         sys.unraisablehook = _unheard  # rasterio's about text of GDAL that is no UTF-8
-        sys.excepthook = _of_library  # and about what a signal raises there: `asked` knows of it
     _replace_closed_streams()
     try:
         code = app(standalone_mode=False)
@@ -832,11 +831,6 @@ def _takes_text(stream: Any) -> bool:
 
 
 def _unheard(*_) -> None: ...
-
-
-def _of_library(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    if not issubclass(kind, interrupts.Interrupted):
-        sys.__excepthook__(kind, error, trace)
 
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)

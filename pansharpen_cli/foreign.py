@@ -65,9 +65,8 @@ def kind_of(path: str | os.PathLike) -> str:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return ""
-    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
-    kinds += ((stat.S_ISBLK, "a device"),)
-    return next((name for holds, name in kinds if holds(mode)), "")
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 CODE = 130
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -38,8 +39,12 @@ def leave(*_) -> None:
     os._exit(CODE)
 
 
-def raise_once(*_) -> None:
+def raise_once(_number: int = 0, frame: FrameType | None = None) -> None:
     _State.first = _State.first or time.monotonic()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "logging":  # GDAL's remarks come by it: what is raised there is lost
+            return
+        frame = frame.f_back
     if not _State.raised:  # nothing interrupts the clearing up but a signal that ends it
         _State.raised = True
         raise Interrupted
