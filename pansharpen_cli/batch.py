@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, fuse, index, job, report, sensors, weights
+from . import __version__, foreign, fuse, index, job, report, sensors, weights
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
@@ -435,13 +435,29 @@ def read_log(folder: Path) -> dict[str, dict[str, Any]]:
     if not _is_log(content):
         raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
     records: dict[str, dict[str, Any]] = {}
-    for line in content.decode("utf-8", "replace").splitlines():
-        try:
-            record = json.loads(line)
-            records[record["scene"]] = record | {"status": str(record["status"])}
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue
+    for _, line in foreign.json_lines(content.decode("utf-8", "replace")):
+        with suppress(ValueError, RecursionError):
+            record: Any = foreign.parse_json(line) if len(line) <= foreign.MOST_LINE else None
+            if _is_record(record):
+                records[record["scene"]] = record
     return records
+
+
+_TYPES: dict[str, Any] = {
+    "scene": str, "status": str, "error": str, "report": str, "quicklook": str, "page": str, "options": str,
+    "figures": dict, "inputs": list, "seconds": int | float, "rows": int, "cols": int,
+}  # fmt: skip
+
+
+def _is_record(record: Any) -> bool:
+    """Is it a line that a batch may have written? Anyone may have written another one."""
+    return (
+        isinstance(record, dict)
+        and {"scene", "status"} <= record.keys()
+        and all(isinstance(record[k], kind) for k, kind in _TYPES.items() if record.get(k) is not None)
+        and all(abs(record.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols"))
+        and record["status"] in ("started", "done", "failed")
+    )
 
 
 class Log:

@@ -21,6 +21,7 @@ import typer
 
 from . import __version__, interrupts
 from .errors import InputError, PansharpenError, WeightsError
+from .foreign import printable
 
 app = typer.Typer(
     name="pansharpen",
@@ -60,9 +61,22 @@ class Extent(StrEnum):
     pan = "pan"
 
 
+def _say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
+    shown = printable(str(text))
+    typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
+
+
+def _check_finite(**given: float | None) -> None:
+    """Raises InputError for options that are no finite numbers."""
+    for name, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"--{name.replace('_', '-')} takes a number, not {value}")
+
+
 def _version(shown: bool) -> None:
     if shown:
-        typer.echo(f"pansharpen {__version__}")
+        _say(f"pansharpen {__version__}")
         raise typer.Exit()
 
 
@@ -155,6 +169,7 @@ def fuse(
     debug: Debug = False,
 ) -> None:
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
+    _check_finite(adapt_seconds=adapt_seconds)
     job = _heavy()
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
@@ -214,6 +229,7 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
+    _check_finite(adapt_seconds=adapt_seconds)
     job = _heavy()
     from . import check as checking
 
@@ -313,7 +329,7 @@ def evaluate(
     below = job.shortfalls(facts, limits)
     _print(facts, as_json, quiet, as_csv)
     if below:
-        typer.echo(f"error: {'; '.join(below)}", err=True)
+        _say(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
 
 
@@ -353,12 +369,13 @@ def train(
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
     from . import recipe
 
+    _check_finite(minutes=minutes)
     if minutes is not None and steps is not None:
         raise InputError("--minutes and --steps exclude each other")
     chosen = recipe.read(config) if config is not None else recipe.Recipe()
     chosen = chosen.changed(network=network, bands=bands, start=start, seed=seed, minutes=minutes, steps=steps)
     if print_config:
-        typer.echo(recipe.to_toml(chosen), nl=False)
+        _say(recipe.to_toml(chosen), nl=False)
         return
     if not sources or output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
@@ -369,22 +386,22 @@ def train(
 
         def say(line: str) -> None:
             if progress.bar:
-                progress.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                progress.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             elif not quiet:
-                typer.echo(line, err=True)
+                _say(line, err=True)
 
         target = training.Output(output, overwrite, resume, _command())
         made = training.run(
             sources, validation or (), target, chosen, device=device, threads=threads, say=say, progress=progress
         )
     for warning in () if quiet else made["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        _say(f"warning: {warning}", err=True)
     if as_json:
         from .report import to_json
 
-        typer.echo(to_json(made))
+        _say(to_json(made))
     elif not quiet:
-        typer.echo(training.summary(made))
+        _say(training.summary(made))
 
 
 @app.command()
@@ -452,6 +469,7 @@ def batch(
         raise InputError(
             "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
         )
+    _check_finite(ram=ram, timeout=timeout, adapt_seconds=adapt_seconds)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _heavy()
@@ -472,17 +490,17 @@ def batch(
     tasks = batch.plan(pairing.found, output, choices, template)
     if dry_run:
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
-        typer.echo(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
+        _say(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
         left = f"{len(pairing.left)} files are left over" + ("" if dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
         raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
     for note in () if quiet else pairing.empty:
-        typer.echo(f"warning: {note}", err=True)
+        _say(f"warning: {note}", err=True)
     if dry_run:
         return
     if pairing.left and not quiet:
-        typer.echo(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
+        _say(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
     if scheduler is None:
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
@@ -495,12 +513,12 @@ def batch(
         tally = batch.run(tasks, output, execute, retry_failed=retry_failed, overwrite=overwrite, watch=watch)
     facts = batch.summary(tally, len(pairing.left))
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        _say(json.dumps(facts, indent=2))
     elif not quiet:
-        typer.echo(batch.sentence(facts))
+        _say(batch.sentence(facts))
     for key in ("failed", "failed_before"):
         for each in facts[key]:
-            typer.echo(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
+            _say(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
     if count := len(facts["failed"] + facts["failed_before"]):
         again = "; --retry-failed tries again what failed before" if facts["failed_before"] else ""
         raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
@@ -515,7 +533,7 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
 
     path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
     if not quiet:
-        typer.echo(path)
+        _say(path)
 
 
 class _BatchProgress:
@@ -546,25 +564,25 @@ class _BatchProgress:
             line += f", HQNR {hqnr:.3f}" if hqnr is not None else ""
         if self.bar is None:
             if line and not self.quiet:
-                typer.echo(line, err=True)
+                _say(line, err=True)
             return
         if self.all is None:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
         note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
         self.bar.update(self.all, completed=tally.ended, note=note)
         if event.kind == "refused":
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             return
         row = self.rows.get(event.worker)
         if row is None:
             row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")
         if event.kind == "started":
-            self.bar.reset(row, description=event.task.scene, total=None, note="")
+            self.bar.reset(row, description=printable(event.task.scene), total=None, note="")
         elif event.kind == "progress":
             stage, done, total = event.result
             self.bar.update(row, completed=done, total=total, note=stage)
         elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> _BatchProgress:
         if self.bar:
@@ -616,22 +634,22 @@ def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> Non
 
     if not quiet:
         for warning in facts["warnings"]:
-            typer.echo(f"warning: {warning}", err=True)
+            _say(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(to_json(facts))
+        _say(to_json(facts))
     elif as_csv:
-        typer.echo(ranking_csv(facts), nl=False)
+        _say(ranking_csv(facts), nl=False)
     elif not quiet:
-        typer.echo(ranking(facts) if "results" in facts else table(facts))
+        _say(ranking(facts) if "results" in facts else table(facts))
 
 
 def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
     from .report import check_table, to_json
 
     if as_json:
-        typer.echo(to_json(facts))
+        _say(to_json(facts))
     elif not quiet:
-        typer.echo(check_table(facts))
+        _say(check_table(facts))
 
 
 class _Progress:
@@ -657,7 +675,7 @@ class _Progress:
         if stage != self.stage:
             self.stage = stage
             if self.verbose:
-                typer.echo(f"{stage} ...", err=True)
+                _say(f"{stage} ...", err=True)
             if self.bar:
                 if self.task is not None:
                     self.bar.remove_task(self.task)
@@ -784,7 +802,7 @@ def main() -> None:
     except _UsageError as error:
         # asked for nothing: its message is the help
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(error.format_message())
+            _say(error.format_message())
             code = 2
         else:
             code = _complain(error.format_message(), error.exit_code, debug)
@@ -804,7 +822,7 @@ def main() -> None:
             code = _complain("out of memory; try a smaller --tile-size", 1, debug)
         else:
             code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
-    sys.exit(code or 0)
+    sys.exit(interrupts.CODE if interrupts.asked() else code or 0)
 
 
 class _Closed(io.StringIO):
@@ -838,7 +856,7 @@ def _complain(message: str, code: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    _say(f"error: {' '.join(message.split())}", err=True)
     return code
 
 
@@ -867,7 +885,7 @@ def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
         from . import weights
 
     cards = [weights.facts(card) for card in weights.manifest().values()]
-    typer.echo(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
+    _say(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
 
 
 @weights_app.command("show")
@@ -881,7 +899,7 @@ def show_weights(
         from . import weights
 
     known = weights.facts(weights.get(name))
-    typer.echo(json.dumps(known, indent=2) if as_json else weights.description(known))
+    _say(json.dumps(known, indent=2) if as_json else weights.description(known))
 
 
 @weights_app.command("verify")
@@ -904,7 +922,7 @@ def verify_weights(
         raise PansharpenError(f"no weights are installed in {weights.folder()}; reinstall")
     for name in names:
         try:
-            typer.echo(weights.check(name))
+            _say(weights.check(name))
         except WeightsError as error:
             faults.append(str(error))
     if faults:
@@ -930,7 +948,7 @@ def import_weights(
     check_target(output, [str(checkpoint)], overwrite)
     card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
     parameters = weights.facts(card)["parameters"]
-    typer.echo(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
+    _say(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
 
 
 if __name__ == "__main__":

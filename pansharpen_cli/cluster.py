@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
+import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 
-from . import batch
+from . import batch, foreign
 from .batch import Choices, Execute, Task
-from .errors import InputError
+from .errors import InputError, PansharpenError
 from .pool import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0
+SETUP_SECONDS = 60.0
+"""For the workers to load the weights."""
+ASK_SECONDS, SILENT_SECONDS = 2.0, 30.0
+"""Between questions to the scheduler, and without an answer until it counts as lost."""
+WORKERLESS_SECONDS = 300.0
+"""Without any worker until the cluster counts as lost: queues of jobs take their time."""
+CLOSING_SECONDS = 5.0
 GRACE = 1.0
 """Seconds over the time limit after which a worker is killed: the scene is cancelled by then, so none else gets it."""
+
+
+_ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://(?P<host>\[[0-9a-f:.]+\]|[^/:\[\]]+):(?P<port>\d{1,5})/?", re.IGNORECASE)
+
+
+class Lost(PansharpenError):
+    """The cluster is gone. No scene has failed by that: those that are not done stay to be done."""
 
 
 class Fuse(WorkerPlugin):
@@ -62,84 +81,180 @@ def _fuse(task: Task, name: str) -> dict[str, Any]:
 
 def execute(choices: Choices, scheduler: str, timeout: float | None) -> Execute:
     """Runs tasks on a cluster. A worker that is lost gives its scenes to the others, as often as the cluster allows
-    (`distributed.scheduler.allowed-failures`)."""
+    (`distributed.scheduler.allowed-failures`). Raises InputError for an address that is none."""
+    scheduler = scheduler if "://" in scheduler else f"tcp://{scheduler}"
+    if not _ADDRESS.fullmatch(scheduler):
+        raise InputError(f"--scheduler takes an address such as tcp://host:8786, not '{scheduler}'")
     return partial(_run, choices=choices, scheduler=scheduler, timeout=timeout)
 
 
 def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float | None) -> Iterator[Event]:
+    """Events of the tasks. Raises InputError where no scheduler answers, Lost where the cluster is gone later on."""
     if not tasks:
         return
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"no Dask scheduler answers at {scheduler}: {error}") from error
+    client = connected(scheduler)
     name = f"pansharpen-{uuid.uuid4().hex[:12]}"
-    heard: queue.SimpleQueue = queue.SimpleQueue()
-    running: dict[str, tuple[float, str]] = {}
-    waiting: dict[str, tuple[Task, Future]] = {}
-    late: set[str] = set()
+    state = _State(queue.SimpleQueue(), {}, {}, set())
+    watch = _Watch(client, scheduler)
     try:
-        client.subscribe_topic(name, lambda event: heard.put(event[1]))
-        client.register_plugin(Fuse(name, choices, timeout))
+        try:
+            _within(SETUP_SECONDS, client.subscribe_topic, name, lambda event: state.heard.put(event[1]))
+            _within(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
+        except Exception as error:
+            raise Lost(f"the workers of {scheduler} cannot be set up: {foreign.fault_of(error)}") from error
         for task in tasks:
             # retries are for lost workers, which the scheduler sees to: what went wrong with a scene stays wrong
             future = client.submit(_fuse, task, name, key=f"{name}-{task.scene}", pure=False)
-            waiting[task.scene] = task, future
-            future.add_done_callback(partial(_ended, task.scene, heard))
-        while waiting:
-            with suppress(queue.Empty):
-                kind, scene, worker, content = heard.get(timeout=TICK)
-                if scene in waiting and scene not in late:
-                    task, future = waiting[scene]
-                    since, last = running.get(scene, (time.monotonic(), "?"))
-                    if kind == "started":
-                        running[scene] = time.monotonic(), worker
-                    elif kind == "ended":
-                        del waiting[scene]
-                        running.pop(scene, None)
-                        worker = last
-                        kind, content = _outcome(future)
-                    yield Event(kind, task, worker, content, time.monotonic() - since)
-            if timeout is None or not heard.empty():
-                continue
-            now = time.monotonic()
-            for scene, (since, worker) in list(running.items()):
-                if now - since > timeout and scene not in late:
-                    late.add(scene)
-                    waiting[scene][1].cancel()
-                elif now - since > timeout + 2 * GRACE:
-                    task, _ = waiting.pop(scene)
-                    del running[scene]
-                    yield Event("failed", task, worker, f"timed out after {timeout:g} s", now - since)
+            state.waiting[task.scene] = task, future
+            future.add_done_callback(partial(_ended, task.scene, state.heard))
+        while state.waiting:
+            yield from state.news()
+            if state.heard.empty():
+                watch.check(len(state.waiting), bool(state.running))
+                if timeout is not None:
+                    yield from state.late_ones(timeout)
     finally:
-        for _, future in waiting.values():
+        watch.stop()
+        for _, future in state.waiting.values():
             future.cancel()
-        _stop(client, [worker for _, worker in running.values()])
-        with suppress(Exception):  # the scheduler may be what is gone
-            client.unsubscribe_topic(name)
-            client.unregister_worker_plugin(name)
-        client.close()
+        _stop(client, [worker for _, worker in state.running.values()])
+        for last in (
+            partial(client.unsubscribe_topic, name),
+            partial(client.unregister_worker_plugin, name),
+            partial(client.close, timeout=CLOSING_SECONDS),
+        ):
+            with suppress(Exception):  # the scheduler may be what is gone
+                _within(CLOSING_SECONDS, last)
+
+
+def connected(address: str) -> Client:
+    """A client of a scheduler. Raises InputError, within bounds, if none answers at the address."""
+    match = _ADDRESS.fullmatch(address)
+    assert match is not None
+    try:
+        socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
+        return _within(2 * CONNECT_SECONDS, Client, address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except TypeError as error:  # what Dask makes of certificates that are missing
+        raise InputError(
+            f"{address} needs certificates: name them in Dask's configuration (distributed.comm.tls)"
+        ) from (error)
+    except (OSError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"no Dask scheduler answers at {address}: {foreign.fault_of(error)}") from error
+
+
+def _within(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a call returns. Raises TimeoutError if it takes longer: Dask waits without end for a peer that is silent."""
+    outcome: queue.SimpleQueue = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            outcome.put((True, function(*args, **kwargs)))
+        except Exception as error:
+            outcome.put((False, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        good, content = outcome.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if not good:
+        raise content
+    return content
+
+
+class _Watch:
+    """Asks the scheduler, now and then and in a thread of its own, for its workers: a silent one is noticed."""
+
+    def __init__(self, client: Client, scheduler: str) -> None:
+        self.client, self.scheduler = client, scheduler
+        self.answered = self.peopled = time.monotonic()
+        self.ended = threading.Event()
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def stop(self) -> None:
+        self.ended.set()
+
+    def _ask(self) -> None:
+        while not self.ended.wait(ASK_SECONDS):
+            with suppress(Exception):
+                scheduler: Any = self.client.scheduler
+                workers = self.client.sync(scheduler.identity, callback_timeout=SILENT_SECONDS)["workers"]
+                self.answered = time.monotonic()
+                if workers:
+                    self.peopled = self.answered
+
+    def check(self, left: int, busy: bool) -> None:
+        """Raises Lost if the scheduler, or the last worker, has been gone for too long. `left`: scenes not done."""
+        now = time.monotonic()
+        again = f"{left} scenes are not done; the same command goes on with them"
+        if now - self.answered > SILENT_SECONDS or self.client.status == "closed":
+            raise Lost(f"the Dask scheduler at {self.scheduler} does not answer any more: {again}")
+        if now - self.peopled > WORKERLESS_SECONDS:
+            raise Lost(
+                f"the Dask scheduler at {self.scheduler} has had no worker for {WORKERLESS_SECONDS:g} s: {again}"
+            )
+
+
+@dataclass
+class _State:
+    """The scenes that are waited for: what is `heard` of them, those that are `running` (since when, where), and those
+    that took too long."""
+
+    heard: queue.SimpleQueue
+    running: dict[str, tuple[float, str]]
+    waiting: dict[str, tuple[Task, Future]]
+    late: set[str]
+
+    def news(self) -> Iterator[Event]:
+        """What is heard within a tick. Raises Lost for a scene that the cluster gave up."""
+        with suppress(queue.Empty):
+            kind, scene, worker, content = self.heard.get(timeout=TICK)
+            if scene not in self.waiting or scene in self.late:
+                return
+            task, future = self.waiting[scene]
+            since, last = self.running.get(scene, (time.monotonic(), "?"))
+            if kind == "started":
+                self.running[scene] = time.monotonic(), worker
+            elif kind == "ended":
+                kind, content = _outcome(future, len(self.waiting))
+                del self.waiting[scene]
+                self.running.pop(scene, None)
+                worker = last
+            yield Event(kind, task, worker, content, time.monotonic() - since)
+
+    def late_ones(self, timeout: float) -> Iterator[Event]:
+        """Cancels the scenes over their time, and tells of them once their workers have been killed."""
+        now = time.monotonic()
+        for scene, (since, worker) in list(self.running.items()):
+            if now - since > timeout and scene not in self.late:
+                self.late.add(scene)
+                self.waiting[scene][1].cancel()
+            elif now - since > timeout + 2 * GRACE:
+                task, _ = self.waiting.pop(scene)
+                del self.running[scene]
+                yield Event("failed", task, worker, f"timed out after {timeout:g} s", now - since)
 
 
 def _ended(scene: str, heard: queue.SimpleQueue, future: Future) -> None:
     heard.put(("ended", scene, "", None))
 
 
-def _outcome(future: Future) -> tuple[str, Any]:
+def _outcome(future: Future, left: int) -> tuple[str, Any]:
+    """What became of a scene. Raises Lost if nothing did: that is not the scene's fault, and it is not written down."""
     if future.status == "finished":
         return "done", future.result()
     if future.status == "error":
         error = future.exception()
         if isinstance(error, KilledWorker):
             return "failed", "the workers that it was given to died: out of memory?"
-        return "failed", f"{type(error).__name__}: {error}"
-    return "failed", f"given up by the cluster ({future.status})"
+        if not isinstance(error, CommClosedError | FutureCancelledError):
+            return "failed", f"{type(error).__name__}: {error}"
+    raise Lost(f"the Dask cluster was lost: {left} scenes are not done; the same command goes on with them")
 
 
 def _stop(client: Client, workers: Sequence[str]) -> None:
     """End the workers that are at a scene: nothing less stops a thread. Their nannies start others."""
     if workers:
         ask = partial(client.run, os._exit, 1, workers=list(dict.fromkeys(workers)), on_error="ignore")
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        asking.join(5)  # one that hangs does not answer
+        with suppress(Exception):  # one that hangs does not answer
+            _within(CLOSING_SECONDS, ask)

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import __version__, charts
-from .errors import InputError
+from . import __version__, charts, foreign
 from .publish import check_own, read_own
 from .publish import write as write_file
 from .report import FIGURES, render
 
 PAGE = "index.html"
 _GENERATOR = b'<meta name="generator" content="pansharpen '
+MOST_PIXELS = 1 << 24
+"""Of a quicklook that is unpacked for the page: the tool's own are far smaller."""
 THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
@@ -57,7 +58,7 @@ def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
 def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     figures = record.get("figures") or {}
     cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
-    size = record["rows"] * record["cols"] / 1e6 if "rows" in record else None
+    size = (record.get("rows") or 0) * (record.get("cols") or 0) / 1e6 or None
     cells += [_cell(size, 2, " Mpx"), _cell(record.get("seconds"), 1, " s")]
     quicklook = str(record.get("quicklook", ""))
     return {
@@ -72,7 +73,7 @@ def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[
 
 
 def _cell(value: Any, digits: int, unit: str) -> dict[str, str]:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not abs(value) < 1e15:
         return {"value": "", "text": "–"}
     return {"value": repr(value), "text": f"{value:.{digits}f}{unit}"}
 
@@ -81,11 +82,15 @@ def _thumbnail(path: Path) -> str:
     """A small JPEG as a data: URI; nothing where there is no picture."""
     from PIL import Image
 
+    if foreign.kind_of(path):
+        return ""
     try:
-        with Image.open(io.BytesIO(read_own(path, 1 << 26))) as image:
+        with Image.open(io.BytesIO(read_own(path, 1 << 26)), formats=["PNG", "JPEG"]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return ""
             small = image.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-    except (OSError, ValueError, InputError):
+    except Exception:  # what a damaged picture runs into can be anything
         return ""
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=75)

@@ -247,8 +247,9 @@ def opened(
     if any(applied) or any(part is not None for part in parts.values()):
         # the part is one of where the MS lies now; files that change in between are seen
         moved = replace(pair, open_options={**pair.open_options, "shift": applied})
-        scene, stamps = stack.enter_context(moved.open()), scene.stamps
-        scene.stamps.update(stamps)
+        scene, first = stack.enter_context(moved.open()), scene
+        scene.stamps.update(first.stamps)
+        scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
     if measured and found is not None:
         settle(scene, found)
     registration = Registration(options.align, applied, found, source[1] if source else "measured")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -18,8 +21,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from affine import Affine
 
-from . import sensors
-from .errors import InputError, reason_of
+from . import foreign, sensors
+from .errors import InputError
 from .grid import Grid
 from .references import outside
 from .scene import MAX_RATIO, MIN_RATIO, Source, metadata, open_raster
@@ -240,27 +243,62 @@ def _without_tile(stem: str) -> tuple[str, tuple[int, ...]]:
     return (stem, ()) if match is None else (_TILE.sub("", stem, count=1), (int(match[1]), int(match[2])))
 
 
-def by_regex(pattern: str) -> Any:
-    """A rule from --pair-regex, searched in a file's path below its source.
+REGEX_SECONDS = 20.0
+"""For --pair-regex on all names: one that backtracks takes longer than the universe has been there."""
 
-    Raises InputError unless it has the groups `scene`, `pan` and `ms` (which of these takes part tells the role).
+_SEARCH = """
+import json, re, sys
+pattern, texts = json.load(sys.stdin)
+try:
+    compiled = re.compile(pattern)
+except (re.error, RecursionError, OverflowError) as error:
+    print(json.dumps([str(error) or "nested too deeply", [], []]))
+else:
+    found = [compiled.search(text) for text in texts]
+    print(json.dumps(["", list(compiled.groupindex), [m and m.groupdict() for m in found]]))
+"""
+
+
+def _matches(pattern: str, texts: Sequence[str]) -> list[dict[str, str | None] | None]:
+    """The groups of a pattern in each of some texts, None where it is not found.
+
+    A process of its own looks for them: nothing else ends a search that backtracks. Raises InputError for a pattern
+    that is none, lacks the groups `scene`, `pan` and `ms`, or takes longer than `REGEX_SECONDS`.
     """
+    command, given = [sys.executable, "-I", "-c", _SEARCH], json.dumps([pattern, texts])
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--pair-regex is no regular expression: {error}") from error
-    missing = [g for g in ("scene", "pan", "ms") if g not in compiled.groupindex]
-    if missing:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=REGEX_SECONDS, check=True)
+    except subprocess.TimeoutExpired as error:
+        advice = "a repetition within another one tries all ways"
+        raise InputError(f"--pair-regex is not done with {len(texts)} names after {REGEX_SECONDS:g} s: {advice}") from (
+            error
+        )
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"--pair-regex cannot be used: {error.stderr.strip().splitlines()[-1:]}") from error
+    wrong, groups, found = json.loads(done.stdout)
+    if wrong:
+        raise InputError(f"--pair-regex is no regular expression: {wrong}")
+    if missing := [g for g in ("scene", "pan", "ms") if g not in groups]:
         raise InputError(
             f"--pair-regex has no group (?P<{missing[0]}>...); for example '(?P<scene>.+)_((?P<pan>P)|(?P<ms>M))\\.tif'"
         )
+    return found
+
+
+def by_regex(pattern: str, files: Sequence[File]) -> Any:
+    """A rule from --pair-regex, searched in the paths of files below their sources.
+
+    Raises InputError unless it has the groups `scene`, `pan` and `ms` (which of these takes part tells the role).
+    """
+    texts = [file.relative.partition("/")[2] or file.relative for file in files]
+    matches = dict(zip(files, _matches(pattern, texts), strict=True))
 
     def rule(file: File) -> Part | None:
-        match = compiled.search(file.relative.partition("/")[2] or file.relative)
+        match = matches.get(file)
         if match is None or not match["scene"] or (match["pan"] is None) == (match["ms"] is None):
             return None
         stem, tile = _without_tile(file.stem)
-        band = int(re.sub(r"\D", "", match["band"]) or 0) if "band" in compiled.groupindex and match["band"] else 0
+        band = int(re.sub(r"\D", "", match.get("band") or "") or 0)
         role = "pan" if match["pan"] is not None else "ms"
         name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
         return Part("--pair-regex", role, match["scene"], name or stem, band=band if role == "ms" else 0, tile=tile)
@@ -270,7 +308,7 @@ def by_regex(pattern: str) -> Any:
 
 def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[Left]]:
     """Pairs by names alone; what may be paired by looking into it; and what is none of a scene."""
-    rules = (by_regex(regex), *_RULES) if regex else _RULES
+    rules = (by_regex(regex, files), *_RULES) if regex else _RULES
     groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
     loose: list[Loose] = []
     left: list[Left] = []
@@ -557,7 +595,7 @@ def raster_of(layer: Layer, folder: Path) -> tuple[str, str]:
     tiles, label = list(layer), layer[0]
     if label.lower().endswith(CONTAINERS):
         del tiles[0]
-        listed = re.findall(r'"([^"]+\.(?:tiff?|jp2|ntf))"', Path(label).read_text(errors="replace"), re.IGNORECASE)
+        listed = re.findall(r'"([^"]+\.(?:tiff?|jp2|ntf))"', foreign.read_text(label, errors="replace"), re.IGNORECASE)
         there = {os.path.basename(t).lower() for t in tiles}
         if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
@@ -627,35 +665,29 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 
     Without a comma in its first line, `;` or a tab stands between the cells.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = next((d for d in ",;\t" if d in header), ",")
-            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
-            columns = [c.strip().lower() for c in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [
-                (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)})
-                for row in reader
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    with foreign.boundary(path):
+        file = io.StringIO(foreign.read_text(path), newline="")
+        header = file.readline()
+        file.seek(0)
+        delimiter = next((d for d in ",;\t" if d in header), ",")
+        reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
+        columns = [c.strip().lower() for c in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = [
+            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
+        ]
     return columns, rows
 
 
 def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file by line number."""
     rows = []
-    try:
-        for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
-            if line.strip():
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}, line {number}: not an object with 'pan' and 'ms'")
-                rows.append((number, {str(k).lower(): v for k, v in row.items()}))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    for number, line in foreign.json_lines(foreign.read_text(path)):
+        with foreign.boundary(f"{path}, line {number}"):
+            row = foreign.parse_json(line)
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not an object with 'pan' and 'ms'")
+        rows.append((number, {str(k).lower(): v for k, v in row.items()}))
     return rows
 
 
@@ -727,62 +759,97 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
 
     Raises InputError if pystac is not installed, for what is no STAC, and for links that leave the disk.
     """
+    found: list[Found] = []
+    loose: list[Loose] = []
+    left: list[Left] = []
+    with foreign.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
+        for item in _stac_items(path):
+            each = _of_item(item, path)
+            if isinstance(each, Found):
+                found.append(each)
+            elif isinstance(each, Loose):
+                loose.append(each)
+            else:
+                left.append(each)
+    if not found and not loose and not left:
+        raise InputError(f"{path} holds no STAC item")
+    return found, loose, left
+
+
+MOST_STAC = 100_000
+"""STAC files that are read for one source."""
+
+
+def _on_disk(path: Path) -> Any:
+    """A reader of STAC for pystac: regular files and nothing from a network, whatever the links say."""
     try:
-        import pystac
         from pystac.stac_io import DefaultStacIO
     except ImportError as error:
         raise InputError(f"reading {path} as STAC needs pystac: pip install 'pansharpen[stac]'") from error
 
     class OnDisk(DefaultStacIO):
-        """Reads files and nothing from a network, whatever the links say."""
+        read = 0
 
         def read_text(self, source, *args: Any, **kwargs: Any) -> str:
-            if "://" in str(getattr(source, "href", source)):
-                raise InputError(f"{path} links to {getattr(source, 'href', source)}; only STAC on disk is read")
-            return super().read_text(source, *args, **kwargs)
+            place = str(getattr(source, "href", source))
+            if "://" in place:
+                raise InputError(f"{path} links to {place}; only STAC on disk is read")
+            self.read += 1
+            if self.read > MOST_STAC:
+                raise InputError(f"{path} leads to more than {MOST_STAC:,} STAC files: name the collections in it")
+            return foreign.read_text(place)
 
-    found: list[Found] = []
-    loose: list[Loose] = []
-    left: list[Left] = []
-    try:
-        reader = OnDisk()
-        content = reader.read_json(str(path))
-        if content.get("type") == "FeatureCollection":
-            items = list(pystac.ItemCollection.from_dict(content).items)
-            for item in items:
-                item.set_self_href(str(path.absolute()))
+        def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return foreign.parse_json(txt)
+
+    return OnDisk()
+
+
+def _stac_items(path: Path) -> Iterator[Any]:
+    """The items of a STAC file and of all that its links lead to, each file once however many lead to it."""
+    reader = _on_disk(path)
+    import pystac
+
+    content = reader.read_json(str(path))
+    if content.get("type") == "FeatureCollection":
+        for item in pystac.ItemCollection.from_dict(content).items:
+            item.set_self_href(str(path.absolute()))
+            yield item
+        return
+    waiting: list[Any] = [pystac.read_file(str(path.absolute()), stac_io=reader)]
+    seen: set[Any] = set()
+    while waiting:
+        each = waiting.pop()
+        place = each.get_self_href() or id(each)
+        if place in seen:
+            continue
+        seen.add(place)
+        if isinstance(each, pystac.Item):
+            yield each
         else:
-            read = pystac.read_file(str(path.absolute()), stac_io=reader)
-            items = [read] if isinstance(read, pystac.Item) else list(read.get_items(recursive=True))  # type: ignore
-        for item in items:
-            assets = {k: (a, a.get_absolute_href() or a.href) for k, a in item.assets.items()}
-            chosen = _assets({k: (a.to_dict(), href) for k, (a, href) in assets.items()})
-            if isinstance(chosen, str):
-                left.append(Left(f"{path}: item {item.id}", chosen))
-                continue
-            pan, mss = chosen
-            if wrong := [p for p in (pan, *mss) if _NO_PATH.search(p)]:
-                left.append(Left(f"{path}: item {item.id}", f"{ascii(wrong[0])[:80]} is no path"))
-                continue
-            if away := [p for p in (pan, *mss) if _NETWORK.search(p)]:
-                left.append(Left(f"{path}: item {item.id}", f"{away[0]} is in a network; only files on disk are read"))
-                continue
-            name, time = f"{item.collection_id or ''}/{item.id}".lstrip("/"), item.datetime
-            time = time.replace(tzinfo=None) if time else None
-            if pan and mss:
-                made = _named(name, pan, mss, "STAC")
-                found.append(replace(made, time=time or made.time))
-            else:
-                file = File(pan or mss[0], f"{path.stem}/{item.id}")
-                layers = tuple((m,) for m in (mss or [pan]))
-                loose.append(Loose("ms" if mss else "pan", layers, file, item.id, "", time))
-    except InputError:
-        raise
-    except Exception as error:  # pystac raises whatever its parts do
-        raise InputError(f"cannot read {path} as STAC: {type(error).__name__}: {reason_of(error)}") from error
-    if not found and not loose and not left:
-        raise InputError(f"{path} holds no STAC item")
-    return found, loose, left
+            waiting += [*list(each.get_children())[::-1], *list(each.get_items())[::-1]]
+
+
+def _of_item(item: Any, path: Path) -> Found | Loose | Left:
+    """What a STAC item is: a scene, a part of one, or why it is none."""
+    assets = {k: (a, a.get_absolute_href() or a.href) for k, a in item.assets.items()}
+    chosen = _assets({k: (a.to_dict(), href) for k, (a, href) in assets.items()})
+    here = f"{path}: item {item.id}"
+    if isinstance(chosen, str):
+        return Left(here, chosen)
+    pan, mss = chosen
+    if wrong := [p for p in (pan, *mss) if _NO_PATH.search(p)]:
+        return Left(here, f"{ascii(wrong[0])[:80]} is no path")
+    if away := [p for p in (pan, *mss) if _NETWORK.search(p)]:
+        return Left(here, f"{away[0]} is in a network; only files on disk are read")
+    name, time = f"{item.collection_id or ''}/{item.id}".lstrip("/"), item.datetime
+    time = time.replace(tzinfo=None) if time else None
+    if pan and mss:
+        made = _named(name, pan, mss, "STAC")
+        return replace(made, time=time or made.time)
+    file = File(pan or mss[0], f"{path.stem}/{item.id}")
+    layers = tuple((m,) for m in (mss or [pan]))
+    return Loose("ms" if mss else "pan", layers, file, item.id, "", time)
 
 
 def _assets(assets: Mapping[str, tuple[dict, str]]) -> tuple[str, list[str]] | str:
@@ -835,46 +902,51 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     passed: list[str] = []
     folders: list[Path] = []
     for source in sources:
-        path = Path(source)
-        folders.append(path if path.is_dir() else Path(*_fixed(path.parts)) if glob.has_magic(source) else path.parent)
-        if path.is_dir():
-            if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
-                raise InputError(f"{source} is the output folder itself; choose another --output")
-            roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
-            if not roots:
-                pairing.empty.append(f"no raster in {source}{_archives(path)}")
-            passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
-        elif glob.has_magic(source) and not path.exists():
-            hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
-            hits = _outside(hits, source, beside)
-            base = os.path.abspath(Path(*_fixed(path.parts)))
-            roots = []
-            for hit in hits:
-                if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
-                    alone += _take(pairing, Path(hit))
-                elif _is_raster(hit):
-                    where = os.path.relpath(os.path.abspath(hit), base)
-                    roots.append((hit, f"{os.path.basename(base)}/{where}"))
-            if not hits or not (roots or _is_list(source)):
-                pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
-            passed += [] if _is_list(source) else [h for h in hits if _is_list(h)]
-        elif not path.is_file():
-            raise InputError(f"no such file or folder: {source}")
-        elif _is_list(source):
-            alone += _take(pairing, path)
-            continue
-        else:
-            single.append(os.path.abspath(source))
-            continue
-        for file, relative in roots:
-            files.setdefault(os.path.realpath(file), File(os.path.abspath(file), relative.replace(os.sep, "/")))
+        with foreign.boundary(source):
+            path = Path(source)
+            folders.append(
+                path if path.is_dir() else Path(*_fixed(path.parts)) if glob.has_magic(source) else path.parent
+            )
+            if path.is_dir():
+                if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
+                    raise InputError(f"{source} is the output folder itself; choose another --output")
+                roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
+                if not roots:
+                    pairing.empty.append(f"no raster in {source}{_archives(path)}")
+                passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
+            elif glob.has_magic(source) and not path.exists():
+                hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
+                hits = _outside(hits, source, beside)
+                base = os.path.abspath(Path(*_fixed(path.parts)))
+                roots = []
+                for hit in hits:
+                    if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
+                        alone += _take(pairing, Path(hit))
+                    elif _is_raster(hit):
+                        where = os.path.relpath(os.path.abspath(hit), base)
+                        roots.append((hit, f"{os.path.basename(base)}/{where}"))
+                if not hits or not (roots or _is_list(source)):
+                    pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
+                passed += [] if _is_list(source) else [h for h in hits if _is_list(h)]
+            elif not path.is_file():
+                raise InputError(f"no such file or folder: {source}")
+            elif _is_list(source):
+                alone += _take(pairing, path)
+                continue
+            else:
+                single.append(os.path.abspath(source))
+                continue
+            for file, relative in roots:
+                files.setdefault(os.path.realpath(file), File(os.path.abspath(file), relative.replace(os.sep, "/")))
     if single := _outside(single, "the files", beside):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         for one in single:
             relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
             files.setdefault(os.path.realpath(one), File(one, relative))
-    foreign = {real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))}
-    pairing.left += [Left(files.pop(real).path, why) for real, why in foreign.items()]
+    elsewhere = {
+        real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))
+    }
+    pairing.left += [Left(files.pop(real).path, why) for real, why in elsewhere.items()]
     pairing.found, alone = _own(pairing, alone, folders)
     found, loose, left = by_name(sorted(files.values(), key=lambda f: f.relative), regex)
     more, rest = by_overlap(loose + alone)
@@ -904,12 +976,12 @@ def _parent(path: str) -> Path:
 def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
     """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
 
-    def foreign(files: Sequence[str]) -> list[Left]:
+    def refer_out(files: Sequence[str]) -> list[Left]:
         whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
         return [Left(f, why) for f, why in whys if why]
 
-    found = [(each, foreign(each.files)) for each in pairing.found]
-    loose = [(each, foreign([p for layer in each.layers for p in layer])) for each in alone]
+    found = [(each, refer_out(each.files)) for each in pairing.found]
+    loose = [(each, refer_out([p for layer in each.layers for p in layer])) for each in alone]
     pairing.left += [left for _, lefts in (*found, *loose) for left in lefts]
     return [each for each, lefts in found if not lefts], [each for each, lefts in loose if not lefts]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import foreign
 from .errors import InputError
 
 _MOST = 1e12
+_MOST_OPTION = 4096
+"""Of a network's options; weights hold no larger ones, either."""
+_MOST_BANDS = 512
 
 
 def _key(default: Any, about: str, least: float | None = None, most: float | None = None) -> Any:
@@ -26,7 +29,7 @@ def _table(kind: type, about: str) -> Any:
 class Budget:
     minutes: float = _key(60.0, "time to train for; the learning rate is annealed over it", 0)
     steps: int = _key(0, "steps to train for instead, whatever time they take; 0: the minutes count", 0)
-    checks: int = _key(20, "validations over the budget; the best weights are those of one of them", 1)
+    checks: int = _key(20, "validations over the budget; the best weights are those of one of them", 1, 100_000)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Samples:
     fine: float = _key(
         0.75, "of the samples of scenes: share of those with pixels of under 2 m, where others are coarser", 0, 1
     )
-    landscapes: int = _key(12, "number of simulated landscapes", 1)
+    landscapes: int = _key(12, "number of simulated landscapes", 1, 1000)
     held_out: float = _key(0.15, "share of the scenes that is held out for validation, where none is named", 0, 1)
-    validation: int = _key(40, "number of validation samples, drawn once from the held-out scenes", 1)
+    validation: int = _key(40, "number of validation samples, drawn once from the held-out scenes", 1, 10_000)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Words:
 @dataclass(frozen=True)
 class Recipe:
     network: str = _key("glpnet", "the network to train")
-    bands: int = _key(0, "band count; 0: any that the network takes, or that which all scenes have", 0)
+    bands: int = _key(0, "band count; 0: any that the network takes, or that which all scenes have", 0, _MOST_BANDS)
     start: str = _key("", "weights to start from, a file or the name of installed ones; empty: none")
     seed: int = _key(0, "of the first weights, the split and the samples", 0, 2**32 - 1)
     precision: str = _key("auto", "auto, float32 or bfloat16; auto takes bfloat16 where the hardware multiplies it")
@@ -112,12 +115,7 @@ class Recipe:
 
 def read(path: Path) -> Recipe:
     """The recipe of a TOML file; what it leaves out has its default. Raises InputError naming what is wrong."""
-    try:
-        return parse(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # of TOML and UTF-8
-        raise InputError(f"{path} is not TOML: {error}") from error
+    return parse(foreign.read_toml(path, "is not TOML"), str(path))
 
 
 def parse(table: Mapping[str, Any], origin: str) -> Recipe:
@@ -140,6 +138,8 @@ def _parsed(kind: Any, table: Mapping[str, Any], origin: str, prefix: str) -> An
             wrong = [k for k, v in value.items() if isinstance(old, dict) and type(v) is not int]
             if wrong:
                 raise InputError(f"{origin}: '{name}.{wrong[0]}' takes a whole number, not {value[wrong[0]]!r}")
+            if isinstance(old, dict) and (wrong := [k for k, v in value.items() if not 0 <= v <= _MOST_OPTION]):
+                raise InputError(f"{origin}: '{name}.{wrong[0]}' takes a whole number from 0 to {_MOST_OPTION}")
             continue
         wanted = {float: "a number", int: "a whole number", str: "a text"}[type(old)]
         if type(value) not in ((float, int) if isinstance(old, float) else (type(old),)):

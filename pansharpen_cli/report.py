@@ -461,7 +461,7 @@ def _expected(qualities: Sequence[Mapping]) -> str:
 def ranking_csv(facts: Mapping) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": r["name"], "path": r["path"]} | _flat(finite(r["quality"]))
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(finite(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()
@@ -469,6 +469,11 @@ def ranking_csv(facts: Mapping) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe before it says that it is none."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _flat(value: Mapping, prefix: str = "") -> dict:

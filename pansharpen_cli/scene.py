@@ -22,7 +22,7 @@ from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from . import sensors
+from . import foreign, sensors
 from .errors import InputError, ReadError, reason_of
 from .grid import Grid, Phase, Window, area, intersect, is_empty, widened
 from .messages import gdal_messages
@@ -42,6 +42,14 @@ LOST = 0.05
 
 EXACT = 1 << 24
 """Up to it single precision holds every whole number."""
+MOST_BANDS = 512
+"""Of the MS: memory grows with bands as it does with the area of tiles."""
+
+MOST_BLOCK = 1 << 29
+"""Bytes of a block, which GDAL reads and unpacks as a whole however small the window is."""
+
+MOST_BESIDE = 64 << 20
+"""Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -69,7 +77,9 @@ def bounded_cache() -> Iterator[None]:
 
 
 def open_raster(path: str):
-    """Open a raster; InputError in one line if GDAL cannot, or if it takes bytes of another file for pixels."""
+    """Open a raster; InputError in one line if GDAL cannot, and for what would wait or grow without end, or takes bytes
+    of another file for pixels."""
+    _check_place(path)
     check_raw(path)
     try:
         with warnings.catch_warnings():
@@ -98,6 +108,11 @@ def open_raster(path: str):
         if reason := cut_off(file):
             dataset.close()
             raise InputError(f"{file} is cut off: {reason}; copy it again")
+    try:
+        _check_blocks(dataset, path)
+    except InputError:
+        dataset.close()
+        raise
     return dataset
 
 
@@ -107,6 +122,39 @@ def rpcs_of(dataset) -> RPC | None:
         return dataset.rpcs
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
+
+
+def _check_place(path: str) -> None:
+    """Raises InputError for pipes and devices, there or among the files beside it that GDAL looks into."""
+    if kind := foreign.kind_of(path):
+        raise InputError(f"cannot open {path}: it is {kind}; only files are read")
+    if not foreign.gives_parts(path):
+        raise InputError(f"cannot open {path}: its server gives whole files only; download it first")
+    folder, name = os.path.split(path)
+    stem = os.path.splitext(name)[0].lower()
+    try:
+        with os.scandir(folder or ".") as entries:
+            own = [e for e in entries if e.name.lower().startswith(stem) and not e.is_dir()]
+    except (OSError, ValueError):
+        return
+    for entry in own:
+        if not entry.is_file() and (kind := foreign.kind_of(entry.path)):
+            raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
+        if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
+            size = f"{entry.stat().st_size:,} bytes"
+            raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
+
+
+def _check_blocks(dataset, path: str) -> None:
+    """Raises InputError for blocks of more than `MOST_BLOCK` bytes."""
+    together = dataset.count if str(dataset.profile.get("interleave", "")).lower() == "pixel" else 1
+    for (rows, cols), kind in dict.fromkeys(zip(dataset.block_shapes, dataset.dtypes, strict=True)):
+        size = rows * cols * together * np.dtype(kind if kind != "complex_int16" else "complex64").itemsize
+        if size > MOST_BLOCK:
+            raise InputError(
+                f"{path} has blocks of {rows} x {cols} pixels, {size / 1e9:.1f} GB that are read as a whole: "
+                "write it with smaller ones first (gdal_translate -co TILED=YES)"
+            )
 
 
 def check_size(path: str, rows: int, cols: int) -> None:
@@ -167,11 +215,12 @@ class Source:
         """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own value."""
         ds = self.dataset
         mask = np.ones(values.shape[1:], bool)
+        every, own = ds.mask_flag_enums, ds.nodatavals  # of all bands, and gathered at each look
         for band in self.alpha:
             mask &= ds.read(band, window=at) > 0
         for i, band in enumerate(self.bands):
-            flags = ds.mask_flag_enums[band - 1]
-            nodata = ds.nodatavals[band - 1] if self.nodata is None else self.nodata
+            flags = every[band - 1]
+            nodata = own[band - 1] if self.nodata is None else self.nodata
             if nodata is not None:
                 mask &= ~_equals(values[i], nodata)
             if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
@@ -387,6 +436,8 @@ class Scene:
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             every, chosen = ms_sources, _chosen(ms_sources, bidx)
+            if len(chosen) > MOST_BANDS:
+                raise InputError(f"the MS has {len(chosen)} bands, at most {MOST_BANDS} are fused: choose with --bidx")
             ms_sources = _choose(ms_sources, chosen) if bidx else ms_sources
             all_names = tuple(s.dataset.descriptions[b - 1] for s in every for b in s.bands)
             ms_dtype = _check_types([pan_source, *ms_sources])
@@ -873,9 +924,7 @@ def _fits(kind: np.dtype, value: float) -> bool:
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
 
 
-SIDE_BYTES = 2_000_000
-"""Side files of more bytes are not read."""
-
+_KEY = re.compile("[A-Za-z_]+")
 _SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
 
 
@@ -900,7 +949,7 @@ def _side_files(path: str, listed: Sequence[str]) -> list[str]:
         stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
         names += [str(folder / f"{stem}{ending}") for ending in ("_MTL.txt", ".IMD", ".imd")]
         names += _dimap_files(folder, {os.path.basename(p) for p in (path, *listed)})
-    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < SIDE_BYTES]
+    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < foreign.MOST_SIDE]
 
 
 _TILE = re.compile(r"_R\d+C\d+$", re.IGNORECASE)
@@ -920,7 +969,7 @@ def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
             continue
         if path.stem[4:].lower() in products:
             found.append(str(path))
-        elif path.stat().st_size < SIDE_BYTES:
+        elif path.stat().st_size < foreign.MOST_SIDE:
             listed = re.findall(r'href="([^"]+)"', path.read_text(errors="replace"))
             found += [str(path)] if rasters & {os.path.basename(name) for name in listed} else []
     return found
@@ -928,10 +977,18 @@ def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
 
 def _side_tags(path: str) -> dict[str, str]:
     """KEY = "value" and <KEY>value</KEY> pairs of a side file."""
-    text = Path(path).read_text(errors="replace")
-    pairs = re.findall(r'^\s*([A-Za-z_]+)\s*=\s*"?([^";\n]+)', text, re.MULTILINE)
-    pairs += re.findall(r"<([A-Za-z_]+)>([^<]+)</", text)
+    text = foreign.read_text(path, foreign.MOST_SIDE, "replace")
+    pairs = []
+    for line in text.splitlines():  # no pattern over all of it: they are slow on text that is made for it
+        key, _, value = line.partition("=")
+        pairs.append((key.strip(), value.strip().removeprefix('"').partition('"')[0].partition(";")[0]))
+    elements = text.split("<")
+    for element, after in zip(elements, elements[1:], strict=False):
+        key, _, value = element.partition(">")
+        if after.startswith("/"):
+            pairs.append((key, value))
     tags: dict[str, str] = {}
     for key, value in pairs:
-        tags.setdefault(key, value.strip())
+        if value and _KEY.fullmatch(key):
+            tags.setdefault(key, value.strip())
     return tags

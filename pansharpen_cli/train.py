@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import pickle
 import re
 import signal
 import threading
@@ -31,7 +30,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from . import models, stacks, weights
+from . import foreign, models, stacks, weights
 from .errors import InputError, PansharpenError, reason_of
 from .fuse import Progress, choose_device, choose_precision, quiet
 from .messages import gdal_messages
@@ -48,6 +47,8 @@ _LONGEST = 0.1
 """Share of the time that validation may take."""
 _VALIDATION_SEED = 12345
 """One for all trainings, so that those with the same held-out scenes can be compared."""
+MOST_PARAMETERS = 500_000_000
+"""Of a network to train: with its gradients and moments it takes 16 bytes for each."""
 
 Say = Callable[[str], None]
 
@@ -98,7 +99,9 @@ class State:
         """Go on from a checkpoint. Raises InputError if it is damaged or of another training."""
         advice = "use --no-resume to start afresh"
         try:
-            held = torch.load(path, map_location=next(self.network.parameters()).device, weights_only=True)
+            with foreign.opened(path, foreign.MOST_WEIGHTS) as file:
+                foreign.check_archive(path, file)
+                held = torch.load(file, map_location=next(self.network.parameters()).device, weights_only=True)
             if held["identity"] != identity:
                 known = json.loads(held["identity"])
                 told = next(k for k, v in json.loads(identity).items() if known.get(k) != v)
@@ -110,7 +113,7 @@ class State:
             self.step, self.seconds = int(held["step"]), float(held["seconds"])
         except InputError:
             raise
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # what a damaged pickle runs into can be anything
             raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({reason_of(error)})") from error
 
 
@@ -173,11 +176,11 @@ def train(
             if checkpoint is not None and (due or stop or used >= 1 or now - written > SAVED_EVERY):
                 state.save(checkpoint, identity)
                 written = now
-            progress("training", int(used * total), total)
             if stop and used < 1:
                 if checkpoint is not None:
                     say(f"stopped at step {state.step}; the same command goes on from {checkpoint}")
                 raise KeyboardInterrupt
+            progress("training", int(used * total), total)
 
 
 def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, precision: torch.dtype) -> float:
@@ -369,14 +372,24 @@ def _check_recipe(recipe: Recipe) -> None:
     """Raises InputError for a network, options or budget that cannot be trained."""
     if not recipe.budget.steps and not recipe.budget.minutes:
         raise InputError("the budget is neither minutes nor steps")
-    if not any(asdict(recipe.loss).values()):
+    if not any(vars(recipe.loss).values()):
         raise InputError("all weights of the loss are zero")
     if recipe.network not in models.REGISTRY:
         raise InputError(f"no network named '{recipe.network}'; there is {', '.join(models.REGISTRY)}")
     if "bands" in recipe.options:
         raise InputError("'options.bands' is not a key of its own: use --bands, or 'bands' in the config")
     if recipe.bands or not _bound(recipe.network):
-        models.create(recipe.network, _config(recipe))
+        _check_parameters(recipe.network, _config(recipe))
+
+
+def _check_parameters(network: str, config: Mapping[str, int]) -> None:
+    """Raises InputError, before memory is taken, for options of no network or of more than `MOST_PARAMETERS`."""
+    with torch.device("meta"):
+        count = sum(p.numel() for p in models.create(network, dict(config)).parameters())
+    if count > MOST_PARAMETERS:
+        raise InputError(
+            f"{dict(config)} makes a '{network}' of {count:,} parameters, at most {MOST_PARAMETERS:,} are trained"
+        )
 
 
 def _bound(network: str) -> bool:
@@ -394,6 +407,7 @@ def _config(recipe: Recipe) -> dict[str, int]:
 def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
     """The network as it starts: from given weights where they fit, as of another band count, and say what does
     not. Raises InputError for weights to start from that are not of this network or of which hardly anything fits."""
+    _check_parameters(recipe.network, config)
     network = models.create(recipe.network, config)
     if recipe.start:
         card = weights.get(recipe.start)
@@ -461,7 +475,7 @@ def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mappi
     digest = hashlib.sha256(content).hexdigest()
     manifest, entry = path.with_name("manifest.toml"), b""
     if manifest.is_file():
-        entries = [e for e in re.split(r"(?m)^(?=\[)", manifest.read_text()) if e.strip()]
+        entries = [e for e in re.split(r"(?m)^(?=\[)", foreign.read_text(manifest, foreign.MOST_TOML)) if e.strip()]
         entries = [e for e in entries if not e.startswith(f"[{path.stem}]")]
         fields = {"file": path.name, "network": network, "sha256": digest} | words
         lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())]

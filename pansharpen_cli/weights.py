@@ -7,7 +7,6 @@ import io
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from . import models, publish
+from . import foreign, models, publish
 from .errors import InputError, WeightsError, reason_of
 from .models import Backbone
 
@@ -103,7 +102,9 @@ def folder() -> Path:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """sha256 of a weights file. Raises WeightsError for what is no regular file, or too large for one."""
+    with foreign.opened(path, foreign.MOST_WEIGHTS, WeightsError) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest(where: Path | None = None) -> dict[str, Card]:
@@ -112,19 +113,16 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
     path = where / "manifest.toml"
     if not path.is_file():
         return {}
-    try:
-        entries: Mapping[str, Mapping] = tomllib.loads(path.read_text())
+    entries = foreign.read_toml(path, "is not a valid weights manifest", WeightsError)
+    words = ("licence", "data", "command", "source", "source_sha256")
+    with foreign.boundary(path, "is not a valid weights manifest", WeightsError):
         return {
             name: Card(
                 name, where / _file_name(e["file"]), _text(e["network"]), _config(e.get("config", {})),
-                _text(e["sha256"]), e.get("licence", ""), e.get("data", ""), e.get("command", ""),
-                _scale(e.get("scale")),
-                e.get("source", ""), e.get("source_sha256", ""),
+                _text(e["sha256"]), scale=_scale(e.get("scale")), **{key: _text(e.get(key, "")) for key in words},  # type: ignore[arg-type]
             )
             for name, e in entries.items()
         }  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of TOML and UTF-8 as well
-        raise WeightsError(f"{path} is not a valid weights manifest: {error}") from error
 
 
 def cards(method: str, file: str | None = None) -> list[Card]:
@@ -188,14 +186,10 @@ def _card_of(path: Path, method: str | None = None) -> Card:
     network = metadata.get("network", method)
     if network is None:
         raise WeightsError(f"{path} does not name its network, and no manifest.toml beside it lists it")
-    try:
-        config = _config(json.loads(metadata.get("config", "{}")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path} has an unusable config in its metadata: {error}") from error
-    try:
+    with foreign.boundary(path, "has an unusable config in its metadata", WeightsError):
+        config = _config(foreign.parse_json(metadata.get("config", "{}")))
+    with foreign.boundary(path, "has an unusable scale in its metadata", WeightsError):
         scale = _scale(metadata.get("scale"))
-    except ValueError as error:
-        raise WeightsError(f"{path} has an unusable scale in its metadata: {error}") from error
     known = {
         key: metadata.get(key, "")
         for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
@@ -400,10 +394,8 @@ def import_checkpoint(source: Path, network: str, bands: int, scale: float, outp
     need more than weights to be unpickled, or whose tensors do not fit the network.
     """
     check_import(network, bands, scale, output)
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot read {source}: {error.strerror}") from error
+    content = foreign.read_bytes(source, foreign.MOST_WEIGHTS, WeightsError)
+    foreign.check_archive(source, io.BytesIO(content), WeightsError)
     config = {"bands": bands}
     model = models.create(network, config)
     state = _fitted(source, _public_state(source, content), network, model)

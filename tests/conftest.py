@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -43,3 +45,10 @@ def run(monkeypatch, capfd) -> Callable[..., Finished]:
         return Finished(stop.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """The port of a server on this machine that accepts and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server.getsockname()[1]

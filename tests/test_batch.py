@@ -293,15 +293,21 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
     assert {name: (out / name).read_bytes() for name in stamps(out)} == expected
 
 
-def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "hang_pan.tif")
-    (tmp_path / "hang_ms.tif").touch()
-    command = [sys.executable, "-m", "pansharpen_cli.cli", "batch", str(tmp_path), "-o", str(tmp_path / "out"), *FAST]
+def hanging(folder: Path, port: int) -> str:
+    """A list with a scene that waits for a silent server."""
+    (folder / "hang.csv").write_text(f"pan,ms,name\n/vsicurl/http://127.0.0.1:{port}/pan.tif,ms.tif,hang\n")
+    return str(folder / "hang.csv")
+
+
+def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, listener: int) -> None:
+    given = [hanging(tmp_path, listener), "-o", str(tmp_path / "out"), *FAST]
+    command = [sys.executable, "-m", "pansharpen_cli.cli", "batch", *given]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     log = tmp_path / "out" / "batch.jsonl"
     while process.poll() is None and not (log.exists() and "started" in log.read_text()):
         time.sleep(0.01)
     time.sleep(0.2)
+    assert process.poll() is None
     process.kill()
     process.wait()
     deadline = time.monotonic() + 30
@@ -559,16 +565,17 @@ def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None
         pass
 
 
-def test_a_missing_file_and_one_that_hangs_are_failures_of_their_own(tmp_path: Path, run) -> None:
+def test_a_missing_file_a_pipe_and_one_that_hangs_are_failures_of_their_own(tmp_path: Path, listener: int, run) -> None:
     (tmp_path / "list.csv").write_text("pan,ms,name\nlost.tif,ms.tif,lost\n")
-    os.mkfifo(tmp_path / "hang_pan.tif")  # opening it waits for somebody to write
-    (tmp_path / "hang_ms.tif").touch()
-    out = tmp_path / "out"
-    finished = run("batch", tmp_path / "list.csv", tmp_path, "-o", out, *FAST, "--timeout", 2, "-q")
+    os.mkfifo(tmp_path / "pipe_pan.tif")  # opening it would wait for somebody to write
+    (tmp_path / "pipe_ms.tif").touch()
+    out, hangs = tmp_path / "out", hanging(tmp_path, listener)
+    finished = run("batch", tmp_path / "list.csv", hangs, tmp_path, "-o", out, *FAST, "--timeout", 2, "-q")
     assert (finished.code, finished.out) == (1, "")
     errors = {r["scene"]: r["error"] for r in lines_of(out)}
     assert errors["hang.tif"] == "timed out after 2 s" and "no such file" in errors["lost.tif"]
-    assert len(finished.errors) == 3 and finished.errors[-1].startswith("error: 2 of 2 scenes failed")
+    assert "pipe_pan.tif: it is a pipe" in errors["pipe.tif"]
+    assert len(finished.errors) == 4 and finished.errors[-1].startswith("error: 3 of 3 scenes failed")
 
 
 FOUND = Found(

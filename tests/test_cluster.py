@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,13 +64,14 @@ def test_scenes_of_a_worker_that_is_killed_are_done_by_the_others(scheduler, sce
     assert all(t.output.is_file() and t.report.is_file() for t in tasks)
 
 
-def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(scheduler, scenes: Path, tmp_path: Path, run) -> None:
-    os.mkfifo(tmp_path / "hang_pan.tif")
-    (tmp_path / "hang_ms.tif").touch()
+def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(
+    scheduler, listener: int, scenes: Path, tmp_path: Path, run
+) -> None:
+    (tmp_path / "list.csv").write_text(f"pan,ms,name\n/vsicurl/http://127.0.0.1:{listener}/pan.tif,ms.tif,hang\n")
     (tmp_path / "bad_pan.tif").touch()
     (tmp_path / "bad_ms.tif").touch()
     options = ("--method", "exp", "--no-score", "--scheduler", scheduler, "--timeout", 3)
-    finished = run("batch", tmp_path, scenes / "s0", "-o", tmp_path / "out", *options)
+    finished = run("batch", tmp_path / "list.csv", tmp_path, scenes / "s0", "-o", tmp_path / "out", *options)
     records = batch.read_log(tmp_path / "out")
     assert finished.code == 1
     assert {name: r["status"] for name, r in records.items()} == {
@@ -78,3 +84,78 @@ def test_a_scheduler_that_does_not_answer_is_an_error(scenes: Path, tmp_path: Pa
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     finished = run("batch", scenes, "-o", tmp_path / "out", "--method", "exp", "--scheduler", "tcp://127.0.0.1:9")
     assert finished.code == 2 and "no Dask scheduler answers at tcp://127.0.0.1:9" in finished.errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:{port}", "no Dask scheduler answers at tcp://127.0.0.1:{port}"),
+        ("tcp://127.0.0.1:{port}", "no Dask scheduler answers at tcp://127.0.0.1:{port}"),
+        ("tls://127.0.0.1:{port}", "tls://127.0.0.1:{port} needs certificates"),
+        ("http://127.0.0.1:{port}", "takes an address such as tcp://host:8786"),
+        ("a-name", "takes an address such as tcp://host:8786"),
+    ],
+)
+def test_what_is_no_scheduler_is_refused_soon(
+    address: str, words: str, listener: int, scenes: Path, tmp_path: Path, monkeypatch, run
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    began = time.monotonic()
+    address = address.format(port=listener)
+    finished = run("batch", scenes / "s0", "-o", tmp_path / "out", "--method", "exp", "--scheduler", address)
+    assert finished.code == 2 and words.format(port=listener) in finished.errors[-1], finished.err
+    assert time.monotonic() - began < 60
+
+
+CLUSTER = """
+import sys, time
+from distributed import LocalCluster
+kind = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
+with LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, **kind) as made:
+    print(made.scheduler_address, flush=True)
+    sys.stdin.readline()
+    made.scale(0)
+    time.sleep(1000)
+"""
+
+
+@contextmanager
+def cluster_of(workers: int) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A cluster in one process, which loses its workers when it reads a line."""
+    command = [sys.executable, "-c", CLUSTER, str(int(workers))]
+    environment = os.environ | {"PYTHONPATH": str(Path(batch.__file__).parents[1])}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("fault", ["no worker", "the last worker", "stopped", "killed"])
+def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
+    fault: str, scenes: Path, tmp_path: Path, monkeypatch
+) -> None:
+    silent = 60.0 if "worker" in fault else 3.0  # a busy machine is silent, too
+    for name, seconds in (("ASK_SECONDS", 0.1), ("SILENT_SECONDS", silent), ("WORKERLESS_SECONDS", 3.0)):
+        monkeypatch.setattr(cluster, name, seconds)
+    tasks = batch.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
+    with cluster_of(fault != "no worker") as (address, process):
+
+        def watch(event: Event, tally: batch.Tally, record: dict | None) -> None:
+            if event.kind != "started" or len(tally.done) != 1:
+                return
+            if fault == "the last worker":
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+            else:
+                process.send_signal(signal.SIGSTOP if fault == "stopped" else signal.SIGKILL)
+
+        words = "had no worker for 3 s" if "worker" in fault else "does not answer any more|was lost"
+        with pytest.raises(cluster.Lost, match=f"({words}).* scenes are not done"):
+            batch.run(tasks, tmp_path, cluster.execute(CHOICES, address, None), watch=watch)
+    assert {r["status"] for r in batch.read_log(tmp_path).values()} <= {"done", "started"}
+    done = batch.run(tasks, tmp_path, batch.local(CHOICES, 1, None, None))
+    assert done.failed == [] and len(done.done) + done.before == len(tasks)

@@ -18,6 +18,7 @@ NAME = PACKAGE.name
 # A module imports from rows above its own only. A new module needs a place here.
 LAYERS = (
     ("__init__", "errors", "interrupts"),
+    ("foreign",),
     ("sensors", "recipe", "pool", "publish", "whole", "references"),
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
@@ -37,6 +38,7 @@ LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 RASTERS = {
     "errors",
+    "foreign",
     "references",
     "publish",
     "messages",
@@ -50,7 +52,19 @@ RASTERS = {
     "pairs",
 }
 """Know files and arrays, and no torch."""
-TENSORS = {"errors", "publish", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights"}
+TENSORS = {
+    "errors",
+    "foreign",
+    "publish",
+    "sensors",
+    "physics",
+    "moments",
+    "losses",
+    "metrics",
+    "classical",
+    "models",
+    "weights",
+}
 TENSORS |= {"tailor"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {

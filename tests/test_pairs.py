@@ -215,7 +215,7 @@ def test_a_regular_expression_that_matches_nothing_is_refused() -> None:
 @pytest.mark.parametrize("regex", ["(", "(?P<scene>.+)", "(?P<scene>.+)(?P<pan>P)"])
 def test_a_regular_expression_that_cannot_pair_is_refused(regex: str) -> None:
     with pytest.raises(InputError, match="--pair-regex"):
-        pairs.by_regex(regex)
+        pairs.by_regex(regex, [])
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str) -> None
         ("m.csv", "pan,ms\nx.tif,\n", "line 2"),
         ("m.jsonl", '{"pan": "a"}\n', "line 1"),
         ("m.jsonl", "[1]\n", "line 1"),
-        ("m.jsonl", "{oops\n", "cannot read"),
+        ("m.jsonl", "{oops\n", "cannot be read"),
         ("m.jsonl", '{"pan": 3, "ms": ["a"]}\n', "line 1"),
         ("m.jsonl", '{"pan": "\\ud800.tif", "ms": ["a"]}\n', "line 1"),
         ("m.jsonl", '{"pan": "<VRTDataset/>", "ms": ["a"]}\n', "line 1: .* is no path"),

@@ -1,0 +1,170 @@
+"""What others wrote, read within bounds: regular files of a limited size, and whatever a reader runs into is one line
+that names the file. All readers of text from outside (manifests, STAC, side files, recipes, logs) go through here."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import stat
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import InputError, PansharpenError, reason_of
+
+MOST_TEXT = 64 << 20
+"""Bytes of a manifest, a STAC file or a delivery's list of tiles: some hundred thousand scenes."""
+MOST_SIDE = 2_000_000
+"""Bytes of a side file that is looked into for a sensor and a date; a larger one is none."""
+MOST_TOML = 1 << 20
+"""Bytes of a recipe or a manifest of weights."""
+MOST_LOG = 512 << 20
+"""Bytes of a batch's log."""
+MOST_LINE = 4 << 20
+"""Characters of a line of a log."""
+MOST_WEIGHTS = 1 << 30
+"""Bytes of a weights file or a checkpoint, packed and unpacked; the largest network that is known takes 0.05 of it."""
+
+SERVER_SECONDS = 10.0
+"""For a server's first word."""
+
+
+@contextmanager
+def boundary(name: object, what: str = "cannot be read", error: type[PansharpenError] = InputError) -> Iterator[None]:
+    """Any exception of a reader of untrusted text becomes `error`, one line that names the file; the program's own
+    errors pass."""
+    try:
+        yield
+    except PansharpenError:
+        raise
+    except Exception as found:
+        raise error(f"{name} {what}: {fault_of(found)}") from found
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong with a file that a reader raised an exception on."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it needs too much memory"
+    if isinstance(error, UnicodeError):
+        return f"it is not text in UTF-8 ({reason_of(error)})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+    return kind + reason_of(error)[:300]
+
+
+def kind_of(path: str | os.PathLike) -> str:
+    """What a path is that is neither a regular file nor a folder, or missing; empty for those and for names of GDAL."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return kinds.get(stat.S_IFMT(mode), "")
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike, most: int, error: type[PansharpenError] = InputError
+) -> Iterator[io.BufferedReader]:
+    """A regular file of at most `most` bytes, open for reading.
+
+    Raises `error` for a pipe, a device or a folder, which are never waited for, and for a larger file.
+    """
+    with boundary(path, error=error):
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            known = os.fstat(handle)
+            if not stat.S_ISREG(known.st_mode):
+                raise error(f"{path} is {kind_of(path) or 'no regular file'}: only regular files are read")
+            check_size(path, known.st_size, most, error)
+            yield file
+
+
+def check_size(path: object, size: int, most: int, error: type[PansharpenError] = InputError) -> None:
+    """Raises `error` for a file of more than `most` bytes."""
+    if size > most:
+        raise error(f"{path} has {size:,} bytes, and at most {most:,} are read: is it what it should be?")
+
+
+def read_bytes(path: str | os.PathLike, most: int, error: type[PansharpenError] = InputError) -> bytes:
+    """All of a regular file of at most `most` bytes. Raises `error` for any other."""
+    with opened(path, most, error) as file:
+        content = file.read(most + 1)
+        check_size(path, len(content), most, error)  # it may have grown
+        return content
+
+
+def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "strict") -> str:
+    """The text of a regular file in UTF-8, with or without a byte order mark. Raises InputError for any other."""
+    with boundary(path):
+        return read_bytes(path, most).decode("utf-8-sig", errors)
+
+
+def parse_json(text: str) -> Any:
+    """JSON as the standard has it. Raises ValueError, also for NaN and Infinity, and RecursionError."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def json_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of JSON lines that are not empty with their numbers: JSON may hold what else ends lines in Unicode."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def read_toml(path: Path, what: str, error: type[PansharpenError] = InputError) -> dict[str, Any]:
+    """The table of a TOML file. Raises `error`, in words of `what`, for anything else."""
+    text = read_bytes(path, MOST_TOML, error)
+    with boundary(path, what, error):
+        return tomllib.loads(text.decode("utf-8-sig"))
+
+
+def check_archive(path: Path, file: IO[bytes], error: type[PansharpenError] = InputError) -> None:
+    """Raises `error` if a ZIP, such as `torch.save` writes, unpacks to more than it holds: nothing in one is packed."""
+    with boundary(path, "is damaged", error):
+        size = file.seek(0, os.SEEK_END)
+        if zipfile.is_zipfile(file):
+            file.seek(0)
+            unpacked = sum(entry.file_size for entry in zipfile.ZipFile(file).infolist())
+            if unpacked > size:
+                raise error(f"{path} unpacks to {unpacked:,} bytes, more than it holds: refused")
+        file.seek(0)
+
+
+def gives_parts(path: str) -> bool:
+    """False if a path leads to a server that answers a request for one byte with all that it has: GDAL would hold it
+    in memory, and it may never end. What else is wrong with a server, GDAL says."""
+    url = path.removeprefix("/vsicurl/")
+    if not url.lower().startswith(("http://", "https://")):
+        return True
+    import urllib.request  # takes a while to import
+    from http import HTTPStatus
+    from http.client import HTTPException
+
+    try:
+        request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+        with urllib.request.urlopen(request, timeout=SERVER_SECONDS) as answer:
+            return answer.status != HTTPStatus.OK
+    except (OSError, ValueError, HTTPException):
+        return True
+
+
+_UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line ends of Unicode, changes of the writing direction, halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: names may hold sequences that command it, which are shown as they are written in Python."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -1,0 +1,472 @@
+"""Nothing foreign is opened without a bound, and what is wrong with it is one line that names the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+
+from pansharpen_cli import batch, foreign, index, pairs, recipe, report, scene, simulate, train, weights
+from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+SOON = 30.0
+"""Seconds for what takes a fraction of one on an idle machine, and minutes or for ever without a bound."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A small pair."""
+    folder = tmp_path_factory.mktemp("pair")
+    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), folder)
+    return folder
+
+
+@pytest.fixture
+def pair(made: Path, tmp_path: Path, monkeypatch) -> Path:
+    """A folder of its own with the pair, where the test runs."""
+    for name in ("pan.tif", "ms.tif"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fuse(*options: str) -> tuple[str, ...]:
+    return ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "exp", "--no-score", *options)
+
+
+# Readers ------------------------------------------------------------------------------------------------------------
+
+
+def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert foreign.read_bytes(tmp_path / "a", 5) == b"12345"
+    os.mkfifo(tmp_path / "pipe")
+    for path, most, words in (
+        (tmp_path / "a", 4, "a has 5 bytes, and at most 4 are read"),
+        (tmp_path / "pipe", 5, "pipe is a pipe"),
+        (Path("/dev/zero"), 5, "/dev/zero is a device"),
+        (tmp_path, 5, "."),
+        (tmp_path / "none", 5, "none cannot be read: No such file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            foreign.read_bytes(path, most)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RecursionError("maximum"), "f is broken: it is nested too deeply"),
+        (TypeError("3 is no text"), "f is broken: TypeError: 3 is no text"),
+        (KeyError("file"), "f is broken: KeyError: 'file'"),
+        (ValueError("oops"), "f is broken: oops"),
+        (MemoryError(), "f is broken: it needs too much memory"),
+        (OSError(40, "Too many levels"), "f is broken: Too many levels"),
+        (InputError("as it is"), "as it is"),
+    ],
+)
+def test_any_exception_of_a_reader_becomes_a_line_that_names_the_file(error: Exception, words: str) -> None:
+    with pytest.raises(InputError) as caught, foreign.boundary("f", "is broken"):
+        raise error
+    assert str(caught.value) == words
+
+
+DEEP = "[" * 100_000
+LISTS: dict[str, tuple[str, str]] = {
+    "JSON lines that are nested": ("list.jsonl", DEEP),
+    "JSON lines with NaN": ("list.jsonl", '{"pan": "a", "ms": "b", "cloud": NaN}'),
+    "STAC that is nested": ("item.json", '{"type": ' + DEEP),
+    "STAC with Infinity": ("item.json", '{"type": "Feature", "x": -Infinity}'),
+    "STAC that is a list": ("item.json", "[1]"),
+    "a CSV that is no text": ("list.csv", "pan,ms\n\udcff,b\n"),
+    "a CSV with NUL and quotes": ("list.csv", 'pan,ms\n"a' + "x" * 200_000 + '",b\n'),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), LISTS.values(), ids=LISTS.keys())
+def test_a_malformed_list_is_one_line_that_names_it(tmp_path: Path, run, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    result = run("batch", tmp_path / name, "-o", tmp_path / "out", "--dry-run")
+    assert (result.code, len(result.errors)) == (2, 1), result.err
+    assert name in result.errors[0] and "unexpected" not in result.errors[0]
+
+
+def test_json_lines_end_at_newlines_only(tmp_path: Path) -> None:
+    lines = [{"pan": f"p{i}.tif", "ms": "m.tif", "name": f"a\u2028b{i}\x85"} for i in range(2)]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "list.jsonl").write_text(text, "utf-8")
+    assert [f.name for f in pairs.from_manifest(tmp_path / "list.jsonl")] == [str(line["name"]) for line in lines]
+
+
+TOMLS = {"nested": "a = " + DEEP, "no text": b"\xff", "large": "#" * ((1 << 20) + 1), "a value": "samples = 3"}
+
+
+@pytest.mark.parametrize("content", TOMLS.values(), ids=TOMLS.keys())
+def test_a_malformed_recipe_or_manifest_is_one_line_that_names_it(tmp_path: Path, content) -> None:
+    path = tmp_path / "manifest.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match="manifest.toml"):
+        recipe.read(path)
+    with pytest.raises(WeightsError, match="manifest.toml"):
+        weights.manifest(tmp_path)
+
+
+RECORDS = [
+    '{"schema": "pansharpen-batch/1", "scene": ["a"], "status": "done"}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": {}}',
+    '{"schema": "pansharpen-batch/1", "scene": "a"}', DEEP, "{", "",
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "figures": 3}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "seconds": "long"}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "rows": 1e400}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "seconds": NaN}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "inputs": {}}',
+    '{"schema": "pansharpen-batch/1", "scene": "a", "status": "done", "error": 3}',
+]  # fmt: skip
+
+
+def test_lines_of_a_log_that_are_no_records_do_not_count(tmp_path: Path, run) -> None:
+    good = {
+        "schema": batch.SCHEMA,
+        "scene": "b\u2028.tif",
+        "status": "failed",
+        "error": "why",
+        "figures": {"hqnr": "high"},
+        "rows": 3,
+    }
+    (tmp_path / "batch.jsonl").write_text("\n".join([*RECORDS, json.dumps(good, ensure_ascii=False)]), "utf-8")
+    assert batch.read_log(tmp_path) == {good["scene"]: good}
+    result = run("batch", "report", tmp_path)
+    assert (result.code, result.err) == (0, "")
+
+
+# What is opened -----------------------------------------------------------------------------------------------------
+
+
+def beside(name: str) -> Callable[[Path], object]:
+    return lambda folder: os.mkfifo(folder / name)
+
+
+def pipe_for_pan(folder: Path) -> None:
+    (folder / "pan.tif").unlink()
+    os.mkfifo(folder / "pan.tif")
+
+
+PIPES = {
+    "the PAN": (pipe_for_pan, "pan.tif: it is a pipe"),
+    "a side file": (beside("pan.tif.aux.xml"), "pan.tif.aux.xml beside it is a pipe"),
+    "overviews": (beside("ms.tif.ovr"), "ms.tif.ovr beside it is a pipe"),
+    "a device": (lambda f: ((f / "ms.tif").unlink(), (f / "ms.tif").symlink_to("/dev/zero")), "ms.tif: it is a device"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), PIPES.values(), ids=PIPES.keys())
+def test_pipes_and_devices_are_not_waited_for(pair: Path, run, make: Callable[[Path], object], words: str) -> None:
+    make(pair)
+    result = run(*fuse())
+    assert (result.code, len(result.errors)) == (2, 1) and words in result.errors[0]
+    planned = run("batch", pair, "-o", pair / "out", "--dry-run")
+    assert planned.code in (0, 2) and "unexpected" not in planned.err
+
+
+SLOW = {
+    "ms.IMD": "\n" * 1_900_000,
+    "ms_MTL.txt": " " * 1_900_000,
+    "DIM_a.XML": "<" * 1_900_000,
+    "ms.imd": "a" * 1_900_000,
+    "ms.tif.aux.xml": "<PAMDataset>" + "\n" * 1_900_000 + "</PAMDataset>",
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_side_files_that_are_made_to_be_slow_are_not(pair: Path, run, name: str) -> None:
+    (pair / name).write_text(SLOW[name])
+    began = time.monotonic()
+    assert run(*fuse()).code == 0
+    assert time.monotonic() - began < SOON
+
+
+def test_side_files_are_read_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a.IMD").write_text(
+        'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\n  empty =\nx.y = 3;\n<MISSION>SPOT</MISSION>\n<A>\n<B>1</B></A>\n'
+    )
+    assert scene._side_tags(str(tmp_path / "a.IMD")) == {
+        "BEGIN_GROUP": "IMAGE_1", "satId": "WV02", "MISSION": "SPOT", "B": "1",
+    }  # fmt: skip
+
+
+def test_a_large_side_file_is_refused_and_named(pair: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr(scene, "MOST_BESIDE", 1000)
+    (pair / "ms.tif.aux.xml").write_text("<PAMDataset>" + " " * 1000 + "</PAMDataset>")
+    result = run(*fuse())
+    assert result.code == 2 and "ms.tif.aux.xml beside it has 1,025 bytes" in result.errors[0]
+
+
+def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -> None:
+    with rasterio.open(pair / "ms.tif") as source:
+        profile, pixels = source.profile, source.read()
+    profile |= {"tiled": False, "blockysize": pixels.shape[1], "compress": "deflate", "interleave": "pixel"}
+    profile.pop("blockxsize", None)
+    with rasterio.open(pair / "ms.tif", "w", **profile) as target:
+        target.write(pixels)
+    monkeypatch.setattr(scene, "MOST_BLOCK", pixels.nbytes)
+    scene.open_raster("ms.tif").close()
+    monkeypatch.setattr(scene, "MOST_BLOCK", pixels.nbytes - 1)
+    with pytest.raises(InputError, match="ms.tif has blocks of .* TILED=YES"):
+        scene.open_raster("ms.tif")
+
+
+def test_more_bands_than_memory_is_planned_for_are_refused(pair: Path, run) -> None:
+    with rasterio.open(pair / "ms.tif") as source:
+        profile, pixels = source.profile, source.read(1)
+    with rasterio.open(pair / "ms.tif", "w", **profile | {"count": scene.MOST_BANDS + 1, "dtype": "uint8"}) as target:
+        target.write(np.broadcast_to((pixels // 16).astype("uint8"), (target.count, *pixels.shape)))
+    result = run(*fuse())
+    assert result.code == 2 and "has 513 bands, at most 512 are fused: choose with --bidx" in result.errors[0]
+    assert run(*fuse("--bidx", "1,2,513")).code == 0
+
+
+# Servers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole_files() -> Callable[[], str]:
+    """Starts a server that answers every request with bytes that do not end, and says where."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            with peer:
+                peer.recv(65536)
+                try:
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    for _ in range(100):
+                        peer.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                except OSError:
+                    pass
+
+    threading.Thread(target=answer, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}/pan.tif"
+    server.close()
+
+
+def test_a_server_that_sends_without_end_is_refused(pair: Path, run, whole_files: str) -> None:
+    for path in (whole_files, f"/vsicurl/{whole_files}"):
+        result = run("fuse", path, "ms.tif", "-o", "out.tif")
+        assert result.code == 2 and "gives whole files only" in result.errors[0]
+
+
+def test_a_server_that_says_nothing_is_waited_for_within_bounds(pair: Path, listener: int) -> None:
+    path = f"/vsicurl?url=http%3A%2F%2F127.0.0.1%3A{listener}%2Fpan.tif"
+    result = subprocess.run(command(path), env=environment(3), capture_output=True, text=True, timeout=240)
+    assert result.returncode == 2 and result.stderr.startswith(f"error: cannot open {path}: ")
+    known = subprocess.run([sys.executable, "-c", "import os, pansharpen_cli; print(*os.environ)"], **TOLD)
+    assert {"GDAL_HTTP_TIMEOUT", "GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME"} <= set(known.stdout.split())
+
+
+TOLD = {"capture_output": True, "text": True, "cwd": ROOT}
+
+
+def command(pan: str) -> list[str]:
+    return [sys.executable, "-m", "pansharpen_cli", "fuse", pan, "ms.tif", "-o", "out.tif"]
+
+
+def environment(seconds: int) -> dict[str, str]:
+    """Of a run that waits for a silent server as long as that."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "GDAL_HTTP_LOW_SPEED_TIME": str(seconds), "OMP_NUM_THREADS": "1"}
+
+
+def started(pair: Path, listener: int, seconds: int) -> subprocess.Popen:
+    """A run that waits within GDAL for a silent server."""
+    path = f"/vsicurl?url=http%3A%2F%2F127.0.0.1%3A{listener}%2Fpan.tif"
+    process = subprocess.Popen(
+        command(path), env=environment(seconds), stderr=subprocess.PIPE, text=True, cwd=pair,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    tables = [Path(f"/proc/{process.pid}/net/tcp")]
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        ends = [line.split()[1:4] for line in tables[0].read_text().splitlines()[1:]]
+        if any(there == f"0100007F:{listener:04X}" and state == "01" for _, there, state in ends):
+            return process
+        time.sleep(0.05)
+    raise AssertionError("it does not get that far")
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sees connections in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_gdal_waits_ends_the_run_when_it_is_back(pair: Path, listener: int, number: int) -> None:
+    process = started(pair, listener, 3)
+    process.send_signal(number)
+    assert process.communicate(timeout=240)[1] == "error: interrupted\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sees connections in /proc")
+def test_a_second_signal_ends_a_run_while_gdal_waits(pair: Path, listener: int) -> None:
+    process = started(pair, listener, 300)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # as one
+    time.sleep(2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "error: interrupted\n"
+    assert process.returncode == 130
+
+
+# Patterns, catalogues, weights, recipes -----------------------------------------------------------------------------
+
+
+def test_a_pattern_that_backtracks_is_given_up(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / ("a" * 60 + ".tif")).touch()
+    monkeypatch.setattr(pairs, "REGEX_SECONDS", 1.0)
+    with pytest.raises(InputError, match="--pair-regex is not done with 1 names after 1 s"):
+        pairs.find([str(tmp_path)], "(?P<scene>(a+)+)_((?P<pan>p)|(?P<ms>m))")
+
+
+def catalogue(folder: Path, name: str, links: list[tuple[str, str]]) -> None:
+    content = {
+        "type": "Catalog", "stac_version": "1.0.0", "id": name, "description": name,
+        "links": [{"rel": rel, "href": f"./{target}.json"} for rel, target in links],
+    }  # fmt: skip
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_catalogues_that_share_their_parts_are_read_once(tmp_path: Path) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    depth = 25  # 2 to the power of that if each way is gone
+    for level in range(depth):
+        for side in "ab":
+            below = [("child", f"{other}{level + 1}") for other in "ab"] if level < depth - 1 else [("item", "i")]
+            catalogue(tmp_path, f"{side}{level}", [*below, ("child", "a0")])
+    asset = {"href": "./x.tif", "type": "image/tiff"}
+    item = {
+        "type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": None, "links": [],
+        "properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {"pan": asset, "ms": asset},
+    }  # fmt: skip
+    (tmp_path / "i.json").write_text(json.dumps(item))
+    began = time.monotonic()
+    found = pairs.from_stac(tmp_path / "a0.json")[0]
+    assert [f.name for f in found] == ["i"] and time.monotonic() - began < SOON
+
+
+def test_a_catalogue_without_end_is_given_up(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("pystac", reason="needs the extra stac")
+    monkeypatch.setattr(pairs, "MOST_STAC", 5)
+    for i in range(7):
+        catalogue(tmp_path, f"c{i}", [("child", f"c{i + 1}")])
+    with pytest.raises(InputError, match="leads to more than 5 STAC files"):
+        pairs.from_stac(tmp_path / "c0.json")
+
+
+def test_weights_that_are_only_long_are_refused(pair: Path, run) -> None:
+    header = json.dumps({"__metadata__": {"network": "glpnet"}}).encode()
+    with (pair / "w.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(20 << 30)  # takes no space
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors")
+    assert result.code == 2 and "w.safetensors" in result.errors[0]
+    with pytest.raises(WeightsError, match="at most 1,073,741,824 are read"):
+        weights._digest(pair / "w.safetensors")
+
+
+def bomb(path: Path) -> None:
+    """A checkpoint whose records are packed: `torch.load` would unpack them."""
+    plain = io.BytesIO()
+    torch.save({"conv.weight": torch.zeros(1 << 22)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path, run) -> None:
+    bomb(tmp_path / "c.pth")
+    assert (tmp_path / "c.pth").stat().st_size < 100_000
+    options = ("--network", "fusionnet", "--bands", 4, "--scale", 2047, "-o", tmp_path / "w.safetensors")
+    result = run("weights", "import", tmp_path / "c.pth", *options)
+    assert result.code == 2 and "c.pth unpacks to 16," in result.errors[0]
+    with pytest.raises(InputError, match="c.pth unpacks to 16,"):
+        train.State.start(weights.models.create("glpnet", {"features": 4, "blocks": 1}), Recipe()).resume(
+            tmp_path / "c.pth", "{}"
+        )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "samples.validation = 1000000000000", "samples.landscapes = 1000000", "bands = 100000", "options.features = -1",
+        "options.features = 1000000000", "budget.checks = 1000000000000",
+    ],
+)  # fmt: skip
+def test_numbers_of_a_recipe_have_limits(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(InputError, match=f"r.toml: '{text.split()[0]}' takes a whole number"):
+        recipe.read(tmp_path / "r.toml")
+
+
+def test_a_network_too_large_to_train_is_refused_before_memory_is_taken_for_it(monkeypatch) -> None:
+    made = train.models.create("glpnet", {"features": 8, "blocks": 1})
+    count = sum(p.numel() for p in made.parameters())
+    monkeypatch.setattr(train, "MOST_PARAMETERS", count)
+    train._check_recipe(Recipe(options={"features": 8, "blocks": 1}))
+    monkeypatch.setattr(train, "MOST_PARAMETERS", count - 1)
+    with pytest.raises(InputError, match=f"of {count:,} parameters, at most {count - 1:,} are trained"):
+        train._check_recipe(Recipe(options={"features": 8, "blocks": 1}))
+
+
+# What is printed ----------------------------------------------------------------------------------------------------
+
+NASTY = "\x1b]0;title\x07\x9b31m\u202egnp\u2028"
+
+
+def test_names_do_not_command_the_terminal(pair: Path, run) -> None:
+    (pair / "pan.tif").rename(pair / f"{NASTY}.tif")
+    for arguments in (("fuse", f"{NASTY}.tiff", "ms.tif", "-o", "out.tif"), ("check", f"{NASTY}.tif", "ms.tif")):
+        result = run(*arguments)
+        assert not set("\x1b\x07\x9b\u202e\u2028") & set(result.out + result.err)
+        assert r"\x1b]0;title\x07\x9b31m\u202egnp" in result.out + result.err
+    assert foreign.printable("Pléiades – 大\tb\n") == "Pléiades – 大\tb\n"
+    assert foreign.printable("\udcff") == r"\udcff"
+
+
+def test_cells_of_a_csv_are_no_formulas() -> None:
+    results = [{"rank": 1, "name": "=HYPERLINK(1)", "path": "@a.tif", "quality": {"d": -0.5}}]
+    row = next(csv.DictReader(io.StringIO(report.ranking_csv({"results": results}))))
+    assert row == {"rank": "1", "name": "'=HYPERLINK(1)", "path": "'@a.tif", "d": "-0.5"}
+
+
+@pytest.mark.parametrize("options", [("--ram", "inf"), ("--timeout", "nan"), ("--adapt-seconds", "nan")])
+def test_options_that_are_no_numbers_are_refused(tmp_path: Path, run, options: tuple[str, str]) -> None:
+    result = run("batch", tmp_path, "-o", tmp_path / "out", *options)
+    assert result.code == 2 and len(result.errors) == 1 and options[0] in result.errors[0]
+
+
+def test_a_huge_quicklook_is_left_out_of_the_page(tmp_path: Path, monkeypatch) -> None:
+    Image.new("L", (300, 300)).save(tmp_path / "q.png")
+    assert index._thumbnail(tmp_path / "q.png").startswith("data:")
+    monkeypatch.setattr(index, "MOST_PIXELS", 300 * 300 - 1)
+    assert index._thumbnail(tmp_path / "q.png") == ""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # where Pillow itself raises
+    assert index._thumbnail(tmp_path / "q.png") == ""
+    os.mkfifo(tmp_path / "p.png")
+    assert index._thumbnail(tmp_path / "p.png") == ""
