@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from . import metrics, physics
 from .errors import InputError
+from .fidelity import FIGURES as FIDELITY
+from .fidelity import KERNEL_GAINS, Fidelity
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Grid, Window, area, intersect, is_empty, widened
 from .physics import Axis, Span
@@ -59,7 +61,7 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     axes, reach = axes_of(scene), Reach(axes_of(scene))
     ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
     indices = metrics.FullResolution((window[1] - window[0], window[3] - window[2]), scale=_index_scale(scene))
-    reprojection = metrics.Reprojection(scene.bands)
+    reprojection, fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, ratio)
     crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
     low, high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
     tiles = plan_tiles(window, TILE)
@@ -98,6 +100,10 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             core=part_of(around, core),
             at=(core[0] - window[0], core[2] - window[2]),
         )
+        own_pan = pan[(slice(None), *part_of(pan_window, around))]
+        fidelity.add_detail(
+            fused[(slice(None), *part_of(wide, around))], own_pan, torch.from_numpy(valid), part_of(around, core)
+        )
         own = joined([a.centred(s) for a, s in zip(axes, spans_of(core), strict=True)])
         if not is_empty(own):
             degraded = _degraded(axes, own, wide, fused, scene.gains)
@@ -106,6 +112,12 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             whole[part_of(wide, around)] = valid
             inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
             reprojection.update(degraded, target, inside)
+            fidelity.add_colour(
+                torch.stack([_degraded(axes, own, wide, fused, [g]) for g in KERNEL_GAINS]),
+                target,
+                torch.cat([_degraded(axes, own, pan_window, pan, [g]) for g in KERNEL_GAINS]),
+                inside,
+            )
             crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())
@@ -113,36 +125,18 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
         f"band {i + 1} of the MS is constant ({low[i]:g}): the indices suffer" for i in np.flatnonzero(low == high)
     ]
     notes += indices.notes
-    try:
-        figures["reprojection"] = reprojection.compute()
-    except InputError as error:
-        figures["reprojection"] = None
-        notes.append(str(error))
+    figures["reprojection"] = _noted(reprojection.compute, notes)
+    figures |= _noted(fidelity.compute, notes) or dict.fromkeys(FIDELITY)
     _check_order(crossed)
     return Score(figures, indices.maps, window, notes)
 
 
-def expected_detail(scene: Scene, window: Window | None = None, progress: Progress = quiet) -> float | None:
-    """The PAN detail correlation that this scene's bands ought to have: that of the MS with PAN degraded to its grid.
-
-    Both on the MS grid, PAN through its own MTF at the exact phase. None where the scene is too small or too flat.
-    """
-    window = window or scene.window
-    axes = axes_of(scene)
-    grid = (*_footprints(axes[0], window[:2]), *_footprints(axes[1], window[2:]))
-    if is_empty(grid):
-        return None
-    correlation = metrics.DetailCorrelation(scene.bands)
-    tiles = plan_tiles(grid, TILE // 2)
-    for i, tile in enumerate(tiles):
-        progress("scoring", i, len(tiles))
-        around = intersect(widened(tile.core, correlation.reach), grid)
-        pan, ms, valid = _reduced(scene, axes, around)
-        if valid.any():
-            correlation.update(torch.from_numpy(ms).double(), pan, torch.from_numpy(valid), part_of(around, tile.core))
+def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:
+    """What `measure` returns, or None with its reason in `notes`."""
     try:
-        return correlation.compute()
-    except InputError:
+        return measure()
+    except InputError as error:
+        notes.append(str(error))
         return None
 
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights"),
-    ("writer", "tailor", "gallery", "pairs"),
+    ("writer", "tailor", "gallery", "pairs", "fidelity"),
     ("fuse", "charts"),
     ("assess", "report", "register"),
     ("job", "stacks", "index"),
@@ -51,7 +51,7 @@ RASTERS = {
 }
 """Know files and arrays, and no torch."""
 TENSORS = {"errors", "publish", "sensors", "physics", "moments", "losses", "metrics", "classical", "models", "weights"}
-TENSORS |= {"tailor"}
+TENSORS |= {"tailor", "fidelity"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {
     "rasterio": {"grid", "messages", "scene", "writer", "simulate"},
