@@ -33,7 +33,7 @@ from pansharpen_cli.scene import read_stack
 
 FULL = {
     "fidelity": "fidelity",
-    "sharpness": "sharpness",
+    "sharpness": "pan_sharpness",
     "HQNR": "hqnr",
     "D_lambda_K": "d_lambda_k",
     "D_s": "d_s",

@@ -53,8 +53,9 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     """All full-resolution figures of a fused image over a window of the scene.
 
     The indices are the reference toolbox's with its 32 x 32 blocks from the window's corner, the MS expanded at the
-    scene's true phase; blocks with an invalid pixel are left out. `reprojection` compares the image, blurred with the
-    MS's MTF and sampled at the exact phase, with the MS, where the whole kernel lies on valid pixels, in DN per band.
+    scene's true phase; blocks with an invalid pixel are left out. `fidelity` and what it is made of are those of
+    `Fidelity`. `reprojection` compares the image, blurred with the MS's MTF and sampled at the exact phase, with the
+    MS, where the whole kernel lies on valid pixels, in DN per band.
     Raises InputError if no block is valid.
     """
     window = window or scene.window
@@ -112,12 +113,8 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             whole[part_of(wide, around)] = valid
             inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
             reprojection.update(degraded, target, inside)
-            fidelity.add_colour(
-                torch.stack([_degraded(axes, own, wide, fused, [g]) for g in KERNEL_GAINS]),
-                target,
-                torch.cat([_degraded(axes, own, pan_window, pan, [g]) for g in KERNEL_GAINS]),
-                inside,
-            )
+            seen_fused = _through_kernels(axes, own, wide, fused)
+            fidelity.add_colour(seen_fused, target, _through_kernels(axes, own, pan_window, pan)[:, 0], inside)
             crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())
@@ -154,6 +151,11 @@ def _reduced(scene: Scene, axes: tuple[Axis, Axis], around: Window) -> tuple[Ten
 def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
     """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
     return physics.degrader(axes, spans_of(ms), spans_of(pan), gains)(image.double())
+
+
+def _through_kernels(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor) -> Tensor:
+    """The same through each kernel that fidelity makes the MS's point spread of: (kernels, bands, rows, cols)."""
+    return torch.stack([_degraded(axes, ms, pan, image, [gain]) for gain in KERNEL_GAINS])
 
 
 def _footprints(axis: Axis, pan: Span) -> Span:

@@ -37,7 +37,7 @@ from .errors import InputError
 from .metrics import Core, eroded, high_pass
 from .moments import Moments
 
-FIGURES = ("fidelity", "colour_error", "detail_error", "sharpness")
+FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness")
 """What `Fidelity.compute` names."""
 
 KERNEL_GAINS = tuple(math.exp(-((math.pi * width) ** 2) / 2) for width in (0.25, 0.4, 0.55, 0.75, 1.0))
@@ -113,8 +113,8 @@ class Fidelity:
         return shares, weights
 
     def compute(self) -> dict[str, float | list[float]]:
-        """`fidelity`; `colour_error` per band, c_b; `detail_error`, d; `sharpness`, the gain of the intensity's detail
-        on that of PAN: 1 is as sharp as the PAN, less is softer.
+        """`fidelity`; `colour_error` per band, c_b; `detail_error`, d; `pan_sharpness`, the gain of the weighted
+        sum's detail on that of PAN: 1 is as sharp as the PAN, less is softer.
 
         Raises InputError where they are undefined: too few valid pixels, a band of zeros, a PAN without detail.
         """
@@ -138,5 +138,5 @@ class Fidelity:
             "fidelity": 1 / (1 + error / math.sqrt(pan / intensity)),
             "colour_error": colour.sqrt().tolist(),
             "detail_error": math.sqrt(detail),
-            "sharpness": float(weights @ details[:-1, -1]) / pan,
+            "pan_sharpness": float(weights @ details[:-1, -1]) / pan,
         }

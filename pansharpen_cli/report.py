@@ -62,7 +62,7 @@ FIGURES = {
         "relative to the sum’s; 0 is best.",
         " %",
     ),
-    "sharpness": Figure(
+    "pan_sharpness": Figure(
         "sharpness", "sharpness", 3, "one",
         "Gain of the detail of that weighted sum on the PAN’s: 1 is as sharp as the PAN, less is softer, more is "
         "sharpened or has detail in the wrong place.",
@@ -391,7 +391,7 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
         return "  ".join(f"{FIGURES[k].name} {text_of(k, quality)}" for k in keys if value_of(k, quality) is not None)
 
     rows = [
-        ("quality", line("fidelity", "colour_error", "detail_error", "sharpness")),
+        ("quality", line("fidelity", "colour_error", "detail_error", "pan_sharpness")),
         ("indices", line("hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda") + f"  ({quality['blocks']} blocks)"),
         ("detail", line("pan_detail_correlation", "flat_area_activity")),
         ("reprojection", ""),
@@ -676,11 +676,11 @@ def _lead(scene: Mapping, output: Mapping | None) -> list[str]:
 def _tiles(quality: Mapping) -> list[dict]:
     """The figures at the head of the page."""
     tiles = []
-    for key in ("fidelity", "colour_error", "detail_error", "sharpness", "flat_area_activity", "hqnr"):
+    for key in ("fidelity", "colour_error", "detail_error", "pan_sharpness", "flat_area_activity", "hqnr"):
         if value_of(key, quality) is None:
             continue
         note = {"high": "higher is better", "low": "lower is better"}.get(FIGURES[key].better, "")
-        if key == "sharpness":
+        if key == "pan_sharpness":
             note = "1 is as sharp as PAN"
         elif key == "flat_area_activity":
             note = "1 is as calm as PAN"

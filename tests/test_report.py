@@ -30,7 +30,7 @@ QUALITY = {
     "fidelity": 0.8765,
     "colour_error": [0.01, 0.02, 0.03, 0.04],
     "detail_error": 0.0125,
-    "sharpness": 0.962,
+    "pan_sharpness": 0.962,
     "hqnr": 0.9123,
     "d_lambda_k": 0.0312,
     "d_s": 0.0584,
@@ -51,7 +51,7 @@ QUALITY = {
 }
 EXP = QUALITY | {
     "fidelity": 0.5432,
-    "sharpness": 1.051,
+    "pan_sharpness": 1.051,
     "hqnr": 0.8902,
     "d_s": 0.0812,
     "pan_detail_correlation": 0.512,
@@ -219,8 +219,8 @@ def test_the_ranking_is_aligned_and_marks_the_best() -> None:
 
 
 def test_the_best_is_the_highest_the_lowest_the_nearest_to_one_or_none() -> None:
-    near, over = QUALITY | {"sharpness": 0.97}, QUALITY | {"sharpness": 1.04, "pan_detail_correlation": 0.97}
-    assert report.best_of("sharpness", [over, near]) == {1}
+    near, over = QUALITY | {"pan_sharpness": 0.97}, QUALITY | {"pan_sharpness": 1.04, "pan_detail_correlation": 0.97}
+    assert report.best_of("pan_sharpness", [over, near]) == {1}
     assert report.best_of("pan_detail_correlation", [over, near]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
