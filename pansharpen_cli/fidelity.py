@@ -15,13 +15,17 @@ that was sharpened on the ground (with an a_k below zero) are all seen as they a
 MTF may be far from that of the product. The weights are fitted once more with D, then none is negative.
 
 Both are the data terms of the variational methods (Ballester et al., "A variational model for P+XS image fusion",
-2006), taken as a yardstick. The distance from the truth is e^2 = mean_b(c_b^2) + d^2, an estimate of (ERGAS ratio /
-100)^2, and fidelity = 1 / (1 + e / p), where p is the d of an image without any detail: what PAN has to give. So 1 is
-best, and a result whose colours are right and which has no detail at all has 0.5.
+2006), taken as a yardstick. What neither of them sees, detail of a band that does not follow the PAN, is
+
+- **stray**: s_b^2 = mean((H X_b - g_b H P)^2) / mean(Y_b^2) with the regression's g_b. The true bands have some of it,
+  speckle and fringes of colour are made of it; it counts a twentieth (`STRAY`).
+
+The distance from the truth is e^2 = mean_b(c_b^2) + d^2 + STRAY mean_b(s_b^2), an estimate of (ERGAS ratio / 100)^2,
+and fidelity = 1 / (1 + e / p), where p is the d of an image without any detail: what PAN has to give. So 1 is best, and
+a result whose colours are right and which has no detail at all has 0.5.
 
 The MS as it was measured, its aliasing included, is the target at its own scale only; nothing asks for the up-sampled
-MS, and softness does not pay. What neither PAN nor MS shows, colour finer than the MS that PAN does not see, is not
-judged.
+MS, and softness does not pay.
 """
 
 from __future__ import annotations
@@ -46,6 +50,9 @@ deviations) are in MS pixels. The usual MTF gains, 0.04 to 0.6, lie between, and
 
 MAX_REACH = 20
 """PAN pixels on each side at which the Gaussian of the high pass is cut, at the most."""
+
+STRAY = 0.05
+"""Weight of the detail that does not follow the PAN: the more, the less do true bands that differ count for true."""
 
 LEAST_PIXELS = 64
 """MS pixels that the weights of the bands are fitted to, at the least."""
@@ -133,7 +140,9 @@ class Fidelity:
         both = torch.cat([shares, -torch.ones(1, dtype=torch.float64)])
         colour = (self._seen @ both @ both).clamp(min=0) / squares
         detail = max(float(against @ details @ against), 0.0) / intensity
-        error = math.sqrt(float(colour.mean()) + detail)
+        stray = (details.diagonal()[:-1] - details[:-1, -1].square() / pan).clamp(min=0)
+        stray = stray / self._low.second("ms").diagonal()
+        error = math.sqrt(float(colour.mean()) + detail + STRAY * float(stray.mean()))
         return {
             "fidelity": 1 / (1 + error / math.sqrt(pan / intensity)),
             "colour_error": colour.sqrt().tolist(),
