@@ -337,20 +337,17 @@ class Tables:
         lines = []
         for bands in sorted({s.bands for s in self.scenes}):
             names = [s.name for s in self.scenes if s.bands == bands]
-            body, expected = [], []
+            body = []
             for card in self.cards:
                 full = self.own(card, [*PLUG.values()], "full", bands)
                 reduced = self.own(card, [*PLUG.values()], "reduced", bands)
                 for name, f, r in zip(PLUG, full, reduced, strict=True):
                     if f:
-                        expected += [row["expected"] for row in f if row.get("expected") is not None]
                         body.append([card.name, name, scenes_cell(f, r), kept(f), *figures(f, r), *times(f)])
             if body:
                 lines += [f"### Scenes of {bands} bands ({', '.join(names)})", ""]
                 heads = ["weights", "adapt", "scenes", "kept", *FULL, *REDUCED, "adapting s", "total s"]
                 lines += [*table(heads, body), ""]
-            if expected:
-                lines += [f"Expected PAN detail correlation: {np.mean(expected):.3f} on the mean.", ""]
         return lines
 
     def placement(self) -> list[str]:
@@ -497,8 +494,7 @@ def document(
         "",
         "None of these scenes was trained on, but the adaptation's schedule and the weights of its loss terms were "
         "chosen on scenes of this folder. HQNR alone is not quality: up-sampling the MS scores well in it. Read it "
-        "with the PAN detail correlation (close to the expected value is right, higher is too much PAN), the "
-        "flat-area activity (1 is as calm as PAN) and the reduced resolution.",
+        "with the flat-area activity (1 is as calm as PAN) and the reduced resolution.",
         "",
         "Weights:",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from . import metrics, physics
 from .errors import InputError
+from .fidelity import FIGURES as FIDELITY
+from .fidelity import KERNEL_GAINS, Fidelity
 from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
 from .grid import Grid, Window, area, intersect, is_empty, widened
 from .physics import Axis, Span
@@ -51,15 +53,16 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     """All full-resolution figures of a fused image over a window of the scene.
 
     The indices are the reference toolbox's with its 32 x 32 blocks from the window's corner, the MS expanded at the
-    scene's true phase; blocks with an invalid pixel are left out. `reprojection` compares the image, blurred with the
-    MS's MTF and sampled at the exact phase, with the MS, where the whole kernel lies on valid pixels, in DN per band.
+    scene's true phase; blocks with an invalid pixel are left out. `fidelity` and what it is made of are those of
+    `Fidelity`. `reprojection` compares the image, blurred with the MS's MTF and sampled at the exact phase, with the
+    MS, where the whole kernel lies on valid pixels, in DN per band.
     Raises InputError if no block is valid.
     """
     window = window or scene.window
     axes, reach = axes_of(scene), Reach(axes_of(scene))
     ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
     indices = metrics.FullResolution((window[1] - window[0], window[3] - window[2]), scale=_index_scale(scene))
-    reprojection = metrics.Reprojection(scene.bands)
+    reprojection, fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, ratio)
     crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
     low, high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
     tiles = plan_tiles(window, TILE)
@@ -98,6 +101,10 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             core=part_of(around, core),
             at=(core[0] - window[0], core[2] - window[2]),
         )
+        own_pan = pan[(slice(None), *part_of(pan_window, around))]
+        fidelity.add_detail(
+            fused[(slice(None), *part_of(wide, around))], own_pan, torch.from_numpy(valid), part_of(around, core)
+        )
         own = joined([a.centred(s) for a, s in zip(axes, spans_of(core), strict=True)])
         if not is_empty(own):
             degraded = _degraded(axes, own, wide, fused, scene.gains)
@@ -106,6 +113,8 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
             whole[part_of(wide, around)] = valid
             inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
             reprojection.update(degraded, target, inside)
+            seen_fused = _through_kernels(axes, own, wide, fused)
+            fidelity.add_colour(seen_fused, target, _through_kernels(axes, own, pan_window, pan)[:, 0], inside)
             crossed += _squared_errors(degraded[:, inside], target[:, inside])
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())
@@ -113,36 +122,18 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
         f"band {i + 1} of the MS is constant ({low[i]:g}): the indices suffer" for i in np.flatnonzero(low == high)
     ]
     notes += indices.notes
-    try:
-        figures["reprojection"] = reprojection.compute()
-    except InputError as error:
-        figures["reprojection"] = None
-        notes.append(str(error))
+    figures["reprojection"] = _noted(reprojection.compute, notes)
+    figures |= _noted(fidelity.compute, notes) or dict.fromkeys(FIDELITY)
     _check_order(crossed)
     return Score(figures, indices.maps, window, notes)
 
 
-def expected_detail(scene: Scene, window: Window | None = None, progress: Progress = quiet) -> float | None:
-    """The PAN detail correlation that this scene's bands ought to have: that of the MS with PAN degraded to its grid.
-
-    Both on the MS grid, PAN through its own MTF at the exact phase. None where the scene is too small or too flat.
-    """
-    window = window or scene.window
-    axes = axes_of(scene)
-    grid = (*_footprints(axes[0], window[:2]), *_footprints(axes[1], window[2:]))
-    if is_empty(grid):
-        return None
-    correlation = metrics.DetailCorrelation(scene.bands)
-    tiles = plan_tiles(grid, TILE // 2)
-    for i, tile in enumerate(tiles):
-        progress("scoring", i, len(tiles))
-        around = intersect(widened(tile.core, correlation.reach), grid)
-        pan, ms, valid = _reduced(scene, axes, around)
-        if valid.any():
-            correlation.update(torch.from_numpy(ms).double(), pan, torch.from_numpy(valid), part_of(around, tile.core))
+def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:
+    """What `measure` returns, or None with its reason in `notes`."""
     try:
-        return correlation.compute()
-    except InputError:
+        return measure()
+    except InputError as error:
+        notes.append(str(error))
         return None
 
 
@@ -160,6 +151,11 @@ def _reduced(scene: Scene, axes: tuple[Axis, Axis], around: Window) -> tuple[Ten
 def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
     """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
     return physics.degrader(axes, spans_of(ms), spans_of(pan), gains)(image.double())
+
+
+def _through_kernels(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor) -> Tensor:
+    """The same through each kernel that fidelity makes the MS's point spread of: (kernels, bands, rows, cols)."""
+    return torch.stack([_degraded(axes, ms, pan, image, [gain]) for gain in KERNEL_GAINS])
 
 
 def _footprints(axis: Axis, pan: Span) -> Span:

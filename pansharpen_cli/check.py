@@ -974,7 +974,6 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
                         clock = time.perf_counter()
                         with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
                             assess.full_resolution(part, raster.read, window)
-                            assess.expected_detail(part, window)
                         scoring = (time.perf_counter() - clock) / area(window)
             clock = time.perf_counter()
             writer.commit({})

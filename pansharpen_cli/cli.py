@@ -289,7 +289,7 @@ def evaluate(
     overwrite: Overwrite = False,
     fail_under: Annotated[
         list[str] | None,
-        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. HQNR=0.9.", metavar="FIGURE=VALUE"),
+        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"),
     ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False,
@@ -558,10 +558,10 @@ class _BatchProgress:
         interrupts.check()
         line = ""
         if record is not None:
-            hqnr = record.get("figures", {}).get("hqnr")
+            fidelity = record.get("figures", {}).get("fidelity")
             line = f"[{tally.ended}/{tally.todo}] {record['scene']}: {record['status']}"
             line += f": {record['error']}" if "error" in record else f" in {record['seconds']:.1f} s"
-            line += f", HQNR {hqnr:.3f}" if hqnr is not None else ""
+            line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
         if self.bar is None:
             if line and not self.quiet:
                 _say(line, err=True)
@@ -625,7 +625,7 @@ def _limits(texts: Sequence[str]) -> dict[str, float]:
                 raise ValueError
             limits[name] = max(limit, limits.get(name, limit))
         except ValueError:
-            raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. HQNR=0.9, not '{text}'") from None
+            raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. FIDELITY=0.7, not '{text}'") from None
     return limits
 
 

@@ -54,7 +54,7 @@ REFERENCE_MAPS = ("q2n", "sam")
 """Figures of which `evaluate --map` writes maps."""
 
 _AGAINST_REFERENCE = ("q2n", "q", "scc", "psnr", "ssim", "cc")
-HIGHER_IS_BETTER = {"full": ("hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
+HIGHER_IS_BETTER = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
 """Figures by kind of evaluation of which a least value can be asked for."""
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -123,7 +123,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
                 measured = _scored(scene, raster, progress) if score else None
                 score_seconds = time.perf_counter() - clock
                 if measured is not None:
-                    quality = _quality(measured, scene, assess.expected_detail(scene, scene.window, progress))
+                    quality = _quality(measured, scene)
                     score_seconds = time.perf_counter() - clock
                 if illustrated:
                     pictures = _pictures(scene, raster, measured, progress)
@@ -309,7 +309,7 @@ def evaluate(
     progress: Progress = quiet,
     align: str = "auto",
 ) -> dict:
-    """Full-resolution figures of any files on the PAN grid, ranked by HQNR: the facts of an evaluation.
+    """Full-resolution figures of any files on the PAN grid, ranked by fidelity: the facts of an evaluation.
 
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
@@ -324,19 +324,15 @@ def evaluate(
             progress,
         )
 
-        expected: dict[Window, float | None] = {}
-
         def result(path: str) -> _Result:
             with Raster.on_scene(path, scene) as raster, _naming(path):
                 score = assess.full_resolution(scene, raster.read, raster.window, progress)
-            if raster.window not in expected:
-                expected[raster.window] = assess.expected_detail(scene, raster.window, progress)
 
             def show() -> Pictures:
                 with Raster.on_scene(path, scene) as raster:
                     return _pictures(scene, raster, score, progress)
 
-            return _Result(path, path, _quality(score, scene, expected[raster.window]), score, scene.pan_grid, show)
+            return _Result(path, path, _quality(score, scene), score, scene.pan_grid, show)
 
         results = [result(path) for path in dict.fromkeys(files)]
         notes = [*scene.warnings, *said.notes()]
@@ -428,8 +424,8 @@ def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) 
 
 
 def _worth(result: _Result) -> tuple[float, ...]:
-    """Sort key, the best first: HQNR or Q2n; where that is undefined QNR or ERGAS."""
-    keys = {"hqnr": -1, "qnr": -1} if "hqnr" in result.quality else {"q2n": -1, "ergas": 1}
+    """Sort key, the best first: fidelity or Q2n; where that is undefined HQNR or ERGAS."""
+    keys = {"fidelity": -1, "hqnr": -1} if "fidelity" in result.quality else {"q2n": -1, "ergas": 1}
     return tuple(math.inf if result.quality[k] is None else sign * result.quality[k] for k, sign in keys.items())
 
 
@@ -604,19 +600,19 @@ def _comparison(
     None where nothing can be measured on that part.
     """
     window = _richest_part(scene.window, score.maps["detail"])
-    part, expected = scene, quality["pan_detail_expected"]
+    part = scene
     place = "all that was fused"
     try:
         if window != scene.window:
-            part, expected = replace(scene, full=window, window=window), assess.expected_detail(scene, window)
-            quality = _quality(assess.full_resolution(scene, raster.read, window), scene, expected)
+            part = replace(scene, full=window, window=window)
+            quality = _quality(assess.full_resolution(scene, raster.read, window), scene)
             place = f"{_place(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = fuse.fuse_array(part, fuse.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
             measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
-            rows.append({"name": name, **_quality(measured, part, expected)})
+            rows.append({"name": name, **_quality(measured, part)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
         return None
@@ -649,10 +645,10 @@ def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
     return score
 
 
-def _quality(score: Score, scene: Scene, expected: float | None) -> dict:
+def _quality(score: Score, scene: Scene) -> dict:
     return {
         **score.figures,
-        "pan_detail_expected": expected,
+        "pan_detail_expected": None,  # a key of the schema that is no longer measured
         "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }
@@ -752,7 +748,7 @@ def _provenance(facts: dict) -> dict[str, str]:
         for name in ("before", "after"):
             if "total" in adaptation[name]:
                 tags[f"ADAPT_LOSS_{name.upper()}"] = f"{adaptation[name]['total']:.6g}"
-    for key in ("hqnr", "d_lambda_k", "d_s"):
+    for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
         if quality and quality[key] is not None:
             tags[key.upper()] = f"{quality[key]:.6f}"
     return {k: str(v) for k, v in tags.items() if v is not None}

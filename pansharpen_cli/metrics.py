@@ -136,7 +136,7 @@ def _gaussian(sigma: float, reach: int) -> np.ndarray:
     return (taps / taps.sum())[None]
 
 
-def _eroded(valid: Tensor, reach: int) -> Tensor:
+def eroded(valid: Tensor, reach: int) -> Tensor:
     """Pixels of (rows, cols) with no invalid pixel within `reach` rows and columns; outside the image is valid."""
     if valid.all():
         return valid
@@ -712,7 +712,7 @@ class SpatialCorrelation:
         """Add a piece: images (bands, rows, cols) in DN."""
         g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
         inner = _inner(own, mask.shape, 1)
-        kept = _eroded(mask[1:-1, 1:-1], 1)[inner]
+        kept = eroded(mask[1:-1, 1:-1], 1)[inner]
         for a, b in zip(g, f, strict=True):
             x, y = (_gradient(band[1:-1, 1:-1])[inner][kept] for band in (a, b))
             self._sums = _added(self._sums, [x @ y, x @ x, y @ y])
@@ -763,7 +763,7 @@ class StructuralSimilarity:
             return
         inside = slice(self.reach, -self.reach)
         inner = _inner(own, mask.shape, self.reach)
-        kept = _eroded(mask, self.reach)[inside, inside][inner]
+        kept = eroded(mask, self.reach)[inside, inside][inner]
         for a, b in zip(g, f, strict=True):
             self._sums = _added(self._sums, [_similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
 
@@ -1033,7 +1033,7 @@ class FullResolution:
             _selected(x, whole)
             for x in (torch.cat([fused[:, *own], pan[:, *own]]), blurred, torch.cat([expanded, pan_low]))
         )
-        energy = details[-1:].square().masked_fill(~_eroded(mask, DETAIL_REACH), math.nan)
+        energy = details[-1:].square().masked_fill(~eroded(mask, DETAIL_REACH), math.nan)
         figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside], whole).nanmean((1, 2))]
         # Whole blocks only: a trailing partial one has no place in the maps.
         rows, cols = (slice(part.start, part.start + n) for part, n in zip(area, whole.shape, strict=True))
@@ -1138,7 +1138,7 @@ class DetailCorrelation:
 
     def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
-        x = _kept(details, _eroded(mask, DETAIL_REACH), own)
+        x = _kept(details, eroded(mask, DETAIL_REACH), own)
         self._pixels += x.shape[1]
         self._sums = _added(self._sums, [x.sum(1), torch.linalg.vecdot(x, x), x @ x[-1]])
 
@@ -1189,7 +1189,7 @@ class FlatArea:
     def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
         energy = _local_energy(details[-1])[None]
-        kept = _eroded(mask, self.reach)
+        kept = eroded(mask, self.reach)
         bins = self._bin(_kept(energy, kept, own)[0])
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
@@ -1244,16 +1244,19 @@ def _details(
     _same_size(fused, pan, valid)
     area, own = _trimmed(_own(core, fused), fused.shape[-2:], reach)
     mask = torch.ones_like(pan[0, *area], dtype=torch.bool) if valid is None else valid[area]
-    return _high_pass(torch.cat([fused[:, *area].double(), pan[:, *area].double()]), mask), mask, own
+    return high_pass(torch.cat([fused[:, *area].double(), pan[:, *area].double()]), mask), mask, own
 
 
-def _high_pass(x: Tensor, valid: Tensor) -> Tensor:
-    """x - gauss(x, sigma 2) of (bands, rows, cols) in float64, edges repeated; wrong near invalid pixels."""
+def high_pass(x: Tensor, valid: Tensor, sigma: float = DETAIL_SIGMA, reach: int = DETAIL_REACH) -> Tensor:
+    """x - gauss(x, sigma) of (bands, rows, cols) in float64, cut at `reach` pixels, edges repeated.
+
+    Wrong within `reach` of invalid pixels: those of `valid` (rows, cols) that are not set.
+    """
     # Differences from one pixel: a constant image has a high pass of zero, not of rounding noise.
     x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
     x = torch.where(valid, x, 0.0)
-    taps = _gaussian(DETAIL_SIGMA, DETAIL_REACH)
-    return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, DETAIL_REACH)])
+    taps = _gaussian(sigma, reach)
+    return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, reach)])
 
 
 def _local_energy(detail: Tensor) -> Tensor:

@@ -477,8 +477,9 @@ SCENE_KEYS = {
     "warped", "window",
 }  # fmt: skip
 QUALITY_KEYS = {
-    "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda", "pan_detail_correlation", "pan_detail_expected",
-    "flat_area_activity", "reprojection", "blocks", "measured_on", "mtf_gains",
+    "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
+    "pan_detail_correlation", "pan_detail_expected", "flat_area_activity", "reprojection", "blocks",
+    "measured_on", "mtf_gains",
 }  # fmt: skip
 
 
@@ -520,7 +521,10 @@ def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None
     assert result.code == 0
     assert "warning: " in result.err
     quality = json.loads(result.out)["quality"]
-    assert {quality[k] for k in ("hqnr", "d_s", "qnr", "pan_detail_correlation", "flat_area_activity")} == {None}
+    assert {
+        quality[k]
+        for k in ("fidelity", "pan_sharpness", "hqnr", "d_s", "qnr", "pan_detail_correlation", "flat_area_activity")
+    } == {None}
     assert 0 < quality["d_lambda_k"] < 0.1
     options = ("--json", "--nodata", "nan", "--dtype", "float32", "--overwrite")
     result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, *options)
@@ -533,8 +537,8 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     assert result.err.splitlines() == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
     lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
     assert list(lines) == [
-        "ratio", "offset", "sensor", "registration", "MTF", "scale", "method", "adaptation", "quality", "detail",
-        "reprojection", "time", "throughput", "output",
+        "ratio", "offset", "sensor", "registration", "MTF", "scale", "method", "adaptation", "quality", "indices",
+        "detail", "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"
     assert lines["offset"].startswith("0.7, 1.6 PAN pixels")
@@ -542,7 +546,8 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
         r"fast, \d+ \+ \d+ tiles, \d+ epochs, [\d.]+ s, held-out loss [\d.]+ -> [\d.]+, kept", lines["adaptation"]
     )
     for figure in ("HQNR", "D_lambda_K", "D_s"):
-        assert figure in lines["quality"]
+        assert figure in lines["indices"]
+    assert "fidelity" in lines["quality"]
 
 
 def test_quiet_prints_nothing(scene: Path, run) -> None:

@@ -23,7 +23,7 @@ LAYERS = (
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights"),
-    ("writer", "tailor", "gallery", "pairs"),
+    ("writer", "tailor", "gallery", "pairs", "fidelity"),
     ("fuse", "charts"),
     ("assess", "report", "register"),
     ("job", "stacks", "index"),
@@ -64,8 +64,9 @@ TENSORS = {
     "classical",
     "models",
     "weights",
+    "tailor",
+    "fidelity",
 }
-TENSORS |= {"tailor"}
 """Know tensors, and no files of pixels."""
 ALLOWED = {
     "rasterio": {"grid", "messages", "scene", "writer", "simulate"},

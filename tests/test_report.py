@@ -27,13 +27,17 @@ CHROMIUM = shutil.which("chromium")
 HOSTILE = '<script>alert("1")</script>&$x_{2}$.tif'
 
 QUALITY = {
+    "fidelity": 0.8765,
+    "colour_error": [0.01, 0.02, 0.03, 0.04],
+    "detail_error": 0.0125,
+    "pan_sharpness": 0.962,
     "hqnr": 0.9123,
     "d_lambda_k": 0.0312,
     "d_s": 0.0584,
     "qnr": 0.9211,
     "d_lambda": 0.0217,
     "pan_detail_correlation": 0.913,
-    "pan_detail_expected": 0.881,
+    "pan_detail_expected": None,
     "flat_area_activity": 1.07,
     "blocks": 812,
     "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
@@ -45,7 +49,14 @@ QUALITY = {
         "pixels": 57121,
     },
 }
-EXP = QUALITY | {"hqnr": 0.8902, "d_s": 0.0812, "pan_detail_correlation": 0.512, "flat_area_activity": 1.81}
+EXP = QUALITY | {
+    "fidelity": 0.5432,
+    "pan_sharpness": 1.051,
+    "hqnr": 0.8902,
+    "d_s": 0.0812,
+    "pan_detail_correlation": 0.512,
+    "flat_area_activity": 1.81,
+}
 REDUCED = {
     "q2n": 0.9377,
     "q": 0.9412,
@@ -184,34 +195,36 @@ class References(HTMLParser):
 
 def test_the_table_has_all_figures_and_takes_old_reports() -> None:
     text = report.table(facts())
-    for figure in ("HQNR 0.9123", "QNR 0.9211", "D_lambda_K 0.0312", "D_s 0.0584", "D_lambda 0.0217", "0.913", "0.881"):
+    for figure in ("HQNR 0.9123", "QNR 0.9211", "D_lambda_K 0.0312", "D_s 0.0584", "D_lambda 0.0217", "0.913"):
         assert figure in text
+    assert "fidelity 0.8765  colour error 2.50 %  detail error 1.25 %  sharpness 0.962" in text
     assert "flat-area activity 1.07" in text and "4.25 5.5 6.75 9.12" in text and "1.50 %" in text
     old = facts()
     old["quality"] = {
         k: QUALITY[k] for k in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation", "blocks", "measured_on")
     }
-    assert "PAN detail 0.913" in report.table(old) and "reprojection" not in report.table(old)
+    assert "PAN detail 0.913" in report.table(old)
+    assert all(word not in report.table(old) for word in ("reprojection", "fidelity"))
     assert "quality" not in report.table(facts() | {"quality": None})
 
 
 def test_the_ranking_is_aligned_and_marks_the_best() -> None:
     lines = report.ranking(evaluation()).splitlines()
-    assert lines[0].split()[:4] == ["name", "HQNR", "D_lambda_K", "D_s"]
-    assert "0.9123*" in lines[1] and "0.8902" in lines[2] and "0.8902*" not in lines[2]
+    assert lines[0].split()[:2] == ["name", "fidelity"]
+    assert "0.8765*" in lines[1] and "0.9123*" in lines[1] and "0.8902" in lines[2] and "0.8902*" not in lines[2]
     assert lines[1].index("0.9123") == lines[2].index("0.8902")
-    assert "0.913*" in lines[1] and "1.07*" in lines[1] and "0.881" in report.ranking(evaluation())
+    assert "0.913*" not in lines[1] and "1.07*" in lines[1] and "0.962*" in lines[1]
     against = report.ranking(evaluation("reference")).splitlines()
     assert "2.900°*" in against[2] and "0.9377*" in against[1] and " - " in against[2] + " "
 
 
-def test_the_best_of_pan_detail_is_the_nearest_to_the_expected() -> None:
-    near, over = QUALITY | {"pan_detail_correlation": 0.86}, QUALITY | {"pan_detail_correlation": 0.97}
-    assert report.best_of("pan_detail_correlation", [over, near]) == {1}
-    unknown = [q | {"pan_detail_expected": None} for q in (over, near)]
-    assert report.best_of("pan_detail_correlation", unknown) == set()
+def test_the_best_is_the_highest_the_lowest_the_nearest_to_one_or_none() -> None:
+    near, over = QUALITY | {"pan_sharpness": 0.97}, QUALITY | {"pan_sharpness": 1.04, "pan_detail_correlation": 0.97}
+    assert report.best_of("pan_sharpness", [over, near]) == {1}
+    assert report.best_of("pan_detail_correlation", [over, near]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
+    assert report.best_of("d_s", [EXP, QUALITY]) == {1}
 
 
 def test_the_csv_has_one_row_per_result_and_a_column_per_band() -> None:
@@ -234,7 +247,8 @@ def test_the_page_has_every_figure_and_everything_that_makes_it_repeatable(tmp_p
     (tmp_path / "r.html").write_bytes(report.html_bytes(facts(), [("fused.tif", drawn())]))
     page = References((tmp_path / "r.html").read_text())
     for text in (
-        "0.9123", "0.0312", "0.0584", "0.9211", "0.0217", "0.913", "0.881", "1.07", "0.8902", "1.81", "6.75", "+0.5",
+        "0.9123", "0.0312", "0.0584", "0.9211", "0.0217", "0.913", "0.8765", "0.962", "1.07", "0.8902", "1.81",
+        "6.75", "+0.5",
         "1.20%", "3.13.1", "2.7.7", "1.4.9", "3.11.5", "1.2.3", "pansharpen fuse 'pan.tif'", "the sky was cloudy",
         "the whole scene", "812 blocks", "1.37, 2.61", "0.655", "0.5895", "glpnet.safetensors", "ab" * 32, "100 %",
         "400 %", "250,000",

@@ -232,7 +232,7 @@ def test_provenance_says_how_the_file_came_about(tmp_path: Path, run, driver: st
         tags = dataset.tags(ns="PANSHARPEN")
     assert set(tags) == {
         "VERSION", "METHOD", "PRECISION", "SEED", "PAN", "MS", "SENSOR", "RATIO", "OFFSET", "MS_WARPED", "ALIGN",
-        "MTF", "MTF_GAINS", "ADAPT", "OPTIONS", "HQNR", "D_LAMBDA_K", "D_S",
+        "MTF", "MTF_GAINS", "ADAPT", "OPTIONS", "FIDELITY", "HQNR", "D_LAMBDA_K", "D_S",
     }  # fmt: skip
     assert (tags["PAN"], tags["MS"], tags["METHOD"], tags["ADAPT"]) == ("pan.tif", "ms.tif", "none", "off")
     assert (tags["RATIO"], tags["OFFSET"], tags["SEED"]) == ("4 4", "1.3 2.6", "5")
