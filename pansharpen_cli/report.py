@@ -31,7 +31,7 @@ QUICKLOOK_SIDE = 1024
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is named, written and read. `better`: high, low, or near what `target` finds in the figures."""
+    """How a figure is named, written and read. `better`: high, low, near one or near what is expected of the scene."""
 
     name: str
     symbol: str
@@ -45,6 +45,8 @@ class Figure:
         if self.better == "expected":
             expected = quality.get("pan_detail_expected")
             return math.nan if expected is None else abs(value - expected)
+        if self.better == "one":
+            return abs(value - 1)
         return -value if self.better == "high" else value
 
 
@@ -106,6 +108,16 @@ FIGURES = {
         "ERGAS", "ERGAS", 3, "low",
         "Relative global error (Wald 2000): root mean square error relative to the bands’ means, scaled by the ratio; "
         "0 is best.",
+    ),
+    "sharpness": Figure(
+        "sharpness", "sharpness", 3, "one",
+        "Energy of the finest detail (high pass, sigma 1 pixel) relative to the reference’s, mean of the bands; 1 is "
+        "right, below it the image is soft, above it over-sharpened or noisy.",
+    ),
+    "edge_error": Figure(
+        "beside edges", "error beside edges", 3, "low",
+        "Error where PAN is calm beside its strong edges, less its mean nearby: halos, ringing, coloured glow. Root "
+        "mean square in units of the band’s standard deviation, mean of the bands; 0 is best.",
     ),
     "scc": Figure(
         "SCC", "SCC", 4, "high", "Spatial correlation (Zhou et al. 1998): of the edges, up to 1; higher is better."
@@ -705,7 +717,7 @@ def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
     qualities = [quality for _, _, quality in rows]
     keys = _shown(qualities)
     best = {k: best_of(k, qualities) for k in keys}
-    arrows = {"high": "↑", "low": "↓", "expected": "≈"}
+    arrows = {"high": "↑", "low": "↓", "expected": "≈", "one": "≈ 1"}
     expected = _expected(qualities)
     return {
         "heads": [

@@ -51,6 +51,8 @@ REDUCED = {
     "q": 0.9412,
     "sam": 3.021,
     "ergas": 2.713,
+    "sharpness": 0.912,
+    "edge_error": 0.087,
     "scc": 0.9011,
     "psnr": 33.12,
     "ssim": 0.9243,
@@ -212,6 +214,11 @@ def test_the_best_of_pan_detail_is_the_nearest_to_the_expected() -> None:
     assert report.best_of("pan_detail_correlation", unknown) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
+
+
+def test_the_best_sharpness_is_the_nearest_to_one() -> None:
+    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.7, 1.2, 1.9)]) == {1}
+    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.9, 1.2)]) == {0}
 
 
 def test_the_csv_has_one_row_per_result_and_a_column_per_band() -> None:
