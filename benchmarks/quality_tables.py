@@ -115,8 +115,6 @@ class Document:
         found = cls()
         seconds: dict[tuple[str, str], float] = {}
         for heading, body in _sections(text):
-            if heading == BLIND:
-                found.blind = body.strip()
             for name, level in LEVELS.items():
                 if heading.lower() == f"{level.title}, mean over scenes":
                     for method, row in _table(body).items():
@@ -127,6 +125,8 @@ class Document:
         for (_, name, method), row in found.rows.items():
             if (name, method) in seconds and "error" not in row:
                 row["seconds"] = seconds[name, method]
+        blind = re.search(f"^## {BLIND}\\n(.*?)(?=^## |\\Z)", text, re.MULTILINE | re.DOTALL)
+        found.blind = blind[1].strip() if blind else ""
         tools = re.search(f"^{TOOLS}(.+)\\.$", text, re.MULTILINE)
         found.tools = tools[1] if tools else ""
         return found
@@ -298,9 +298,9 @@ def document(tables: Tables, command: str, threads: int, tools: str, blind: str,
         "",
         "Aerial images seen by simulated sensors: the truth is known at the PAN's scale, as sharp as the PAN. No "
         "network was trained on these scenes. Ordered by ERGAS; SAM in degrees, PSNR in dB; *beside edges* (the error "
-        "there) and *sharpness* (1 is right) are those of [metrics.md](metrics.md). *Of the best classical*: mean ERGAS "
-        "over that of the classical method with the lowest mean. *Under all classical*: scenes on which ERGAS is lower "
-        "than that of every classical method.",
+        "there) and *sharpness* (1 is right) are those of [metrics.md](metrics.md). *Of the best classical*: mean "
+        "ERGAS over that of the classical method with the lowest mean. *Under all classical*: scenes on which ERGAS is "
+        "lower than that of every classical method.",
         "",
         *tables.means("true"),
         "",

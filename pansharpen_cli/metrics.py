@@ -954,12 +954,9 @@ def _widest(x: Tensor, reach: int) -> Tensor:
 
 def _box_sum(x: Tensor, reach: int) -> Tensor:
     """Sums of (bands, rows, cols) over windows of 2 reach + 1, cut at the edges of the image."""
-    for axis in (1, 2):
-        size = x.shape[axis]
-        sums = torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), x.cumsum(axis)], axis)
-        at = torch.arange(size, device=x.device)
-        last, first = (at + reach + 1).clamp(max=size), (at - reach).clamp(min=0)
-        x = sums.index_select(axis, last) - sums.index_select(axis, first)
+    for axis, pad in ((1, (0, 0, reach + 1, reach)), (2, (reach + 1, reach))):
+        size, sums = x.shape[axis], F.pad(x, pad).cumsum(axis)
+        x = sums.narrow(axis, 2 * reach + 1, size) - sums.narrow(axis, 0, size)
     return x
 
 
