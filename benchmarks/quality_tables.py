@@ -242,7 +242,7 @@ class Tables:
         best, shown = self._best_classical(), [n for n in shown if self.good("true", n)]
         lines = _head("scene", "best classical", *shown, "best of all")
         for scene in self.scenes("true"):
-            found = {n: r for n in self.names if (r := self.rows.get((scene, "true", n))) and "error" not in r}
+            found = {n: r for (s, at, n), r in self.rows.items() if (s, at) == (scene, "true") and "error" not in r}
             if not found:
                 continue
             first = min(found, key=lambda n, f=found: f[n]["ergas"])  # type: ignore[misc]
