@@ -300,7 +300,7 @@ def document(tables: Tables, command: str, threads: int, tools: str, blind: str,
         "network was trained on these scenes. Ordered by ERGAS; SAM in degrees, PSNR in dB; *beside edges* (the error "
         "there) and *sharpness* (1 is right) are those of [metrics.md](metrics.md). *Of the best classical*: mean "
         "ERGAS over that of the classical method with the lowest mean. *Under all classical*: scenes on which ERGAS is "
-        "lower than that of every classical method.",
+        "lower than that of every classical method measured here.",
         "",
         *tables.means("true"),
         "",
