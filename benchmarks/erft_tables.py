@@ -33,7 +33,8 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from quality import mean, measure
+from quality import measure
+from quality_tables import mean
 from torch import Tensor
 
 from pansharpen_cli import fuse, weights

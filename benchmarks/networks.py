@@ -31,7 +31,8 @@ from pathlib import Path
 
 import torch
 from gsa import Run, measured
-from quality import cell, mean, measure, ours
+from quality import measure, ours
+from quality_tables import cell, mean
 from safetensors.torch import save_file
 from speed import repeated_scene
 from torch.nn.attention import SDPBackend, sdpa_kernel

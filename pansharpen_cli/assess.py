@@ -251,6 +251,12 @@ class Raster:
         return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
 
     @classmethod
+    def pan_on(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+        """A PAN on the grid of a reference. Raises InputError if its grid is another or it has several bands."""
+        nodata, grid = reference.source.nodata, reference.grid
+        return cls._on(path, nodata, grid, reference.window, (None,), "reference", "PAN", "")
+
+    @classmethod
     def _on(
         cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
     ) -> Raster:
@@ -377,16 +383,21 @@ def radiometry(reference: Raster, peak: float | None = None) -> Radiometry:
 
 
 def against_reference(
-    reference: Raster, fused: Raster, ratio: float, known: Radiometry, progress: Progress = quiet
+    reference: Raster,
+    fused: Raster,
+    ratio: float,
+    known: Radiometry,
+    pan: Raster | None = None,
+    progress: Progress = quiet,
 ) -> Score:
-    """All reduced-resolution figures of a fused image against the true bands, over what both cover.
+    """All figures of a fused image against the true bands, over what both cover.
 
-    `ratio`: MS pixel size in PAN pixels, for ERGAS; `known`: the reference's `radiometry`. Raises InputError if no
-    pixel is valid in both.
+    `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `known`: the
+    reference's `radiometry`. Raises InputError if no pixel is valid in both images.
     """
     window = fused.window
     shape = window[1] - window[0], window[3] - window[2]
-    indices = metrics.ReducedResolution(shape, ratio, known.peak, known.scale)
+    indices = metrics.ReducedResolution(shape, ratio, known.peak, known.scale, with_pan=pan is not None)
     expected = scored = 0
     tiles = plan_tiles(window, TILE)
     for i, tile in enumerate(tiles):
@@ -398,12 +409,15 @@ def against_reference(
         valid = there & seen
         own = part_of(around, core)
         expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
+        detail = [torch.from_numpy(x) for x in filled(pan.read, around)] if pan else (None, None)
         indices.update(
             torch.from_numpy(truth).double(),
             torch.from_numpy(values).double(),
             torch.from_numpy(valid),
             core=own,
             at=(core[0] - window[0], core[2] - window[2]),
+            pan=detail[0],
+            pan_valid=detail[1],
         )
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())

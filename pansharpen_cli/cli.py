@@ -259,7 +259,9 @@ def evaluate(
     fused: Annotated[
         list[str] | None, typer.Argument(help="Fused rasters, whoever made them.", metavar="FUSED...")
     ] = None,
-    pan: Annotated[str | None, typer.Option(help="Panchromatic raster.")] = None,
+    pan: Annotated[
+        str | None, typer.Option(help="Panchromatic raster; with --reference it adds the error beside edges.")
+    ] = None,
     ms: Annotated[list[str] | None, typer.Option(help="Multispectral raster; again for more files.")] = None,
     reference: Annotated[
         str | None, typer.Option(help="True bands at the fused resolution to compare with.", metavar="GT")
@@ -273,7 +275,7 @@ def evaluate(
     adapt: Annotated[Adapt, typer.Option(help="With --wald: adaptation of the networks.")] = Adapt.fast,
     device: Device = "auto",
     ratio: Annotated[
-        float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels, for ERGAS; default 4.", min=1.0)
+        float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
     ] = None,
     peak: Annotated[
         float | None, typer.Option(help="Full value in DN, for PSNR and SSIM; default: that of the bit depth.")
@@ -317,7 +319,7 @@ def evaluate(
     open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata}
     with _Progress(quiet, verbose) as progress:
         if reference is not None:
-            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata)
+            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
             options = job.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
@@ -609,8 +611,8 @@ def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: b
         if not fused:
             raise InputError("name one or more fused files, or use --wald")
     if reference is not None:
-        if pan is not None or ms:
-            raise InputError("--reference takes no --pan and --ms: the fused files are compared with it alone")
+        if ms:
+            raise InputError("--reference takes no --ms: give its pixel size in PAN pixels with --ratio")
     elif pan is None or not ms:
         raise InputError("evaluate needs --pan and --ms, or --reference")
 

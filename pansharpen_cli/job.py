@@ -53,9 +53,9 @@ FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
 REFERENCE_MAPS = ("q2n", "sam")
 """Figures of which `evaluate --map` writes maps."""
 
-_AGAINST_REFERENCE = ("q2n", "q", "scc", "psnr", "ssim", "cc")
-HIGHER_IS_BETTER = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
-"""Figures by kind of evaluation of which a least value can be asked for."""
+_AGAINST_REFERENCE = ("q2n", "q", "sharpness", "scc", "psnr", "ssim", "cc")
+LIMITED = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
+"""Figures by kind of evaluation of which a least value can be asked for: too low is bad."""
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """How the names of quicklooks end."""
@@ -347,16 +347,21 @@ def evaluate_against(
     output: EvaluationOutput = EvaluationOutput(),
     progress: Progress = quiet,
     nodata: float | None = None,
+    pan: str | None = None,
 ) -> dict:
-    """Reduced-resolution figures of files against the true bands on the same grid, ranked by Q2n.
+    """Figures of files against the true bands on the same grid, ranked by Q2n.
 
-    `ratio`: MS pixel size in PAN pixels, for ERGAS; `peak`: DN, for PSNR and SSIM, by default that of
-    `assess.radiometry`; `nodata` replaces all files' own value. Raises InputError if a file does not fit the reference.
+    `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `peak`: DN,
+    for PSNR and SSIM, by default that of `assess.radiometry`; `nodata` replaces all files' own value. Raises InputError
+    if a file does not fit the reference.
     """
-    with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth:
-        _check_outputs(output, {reference, *files}, files, REFERENCE_MAPS)
+    with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
+        inputs = {reference, *files} | ({pan} if pan is not None else set())
+        _check_outputs(output, inputs, files, REFERENCE_MAPS)
+        detail = stack.enter_context(Raster.pan_on(pan, truth)) if pan is not None else None
         known = assess.radiometry(truth, peak)
-        results = [_compared_with(truth, path, path, path, ratio, known, progress) for path in dict.fromkeys(files)]
+        against = _Reference(truth, detail, ratio, known)
+        results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
         return _finish("reference", results, output, None, known.notes + said.notes(), REFERENCE_MAPS)
 
 
@@ -395,10 +400,11 @@ def evaluate_wald(
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
         low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name, "dtype": scene.dtype})
         results, notes = [], list(scene.warnings)
-        with Raster.open(reduced.reference) as truth:
+        with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
             truth.source.label = "the MS"
             values = assess.radiometry(truth, peak)
             notes += values.notes
+            against = _Reference(truth, detail, ratio, values)
             for name in names:
                 path = folder / f"{name}.tif"
                 try:
@@ -409,7 +415,7 @@ def evaluate_wald(
                         raise InputError(f"{name}: {reason}") from error
                     notes.append(f"{name} is left out: {reason}")
                     continue
-                results.append(_compared_with(truth, str(path), name, None, ratio, values, progress))
+                results.append(_compared_with(against, str(path), name, None, progress))
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
@@ -432,8 +438,8 @@ def _worth(result: _Result) -> tuple[float, ...]:
 def check_limits(kind: str, limits: Mapping[str, float]) -> None:
     """Raises InputError for a limit on what is no figure of that kind of evaluation, or is the better the lower."""
     for figure in limits:
-        if figure not in HIGHER_IS_BETTER[kind]:
-            known = ", ".join(f.upper() for f in HIGHER_IS_BETTER[kind])
+        if figure not in LIMITED[kind]:
+            known = ", ".join(f.upper() for f in LIMITED[kind])
             raise InputError(f"--fail-under knows {known} here, not '{figure.upper()}'")
 
 
@@ -458,12 +464,21 @@ def _naming(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _compared_with(
-    truth: Raster, path: str, name: str, shown_path: str | None, ratio: float, known: Radiometry, progress: Progress
-) -> _Result:
+@dataclass(frozen=True)
+class _Reference:
+    """What files are compared with: the true bands and their PAN, if known, and what the figures need besides."""
+
+    truth: Raster
+    pan: Raster | None
+    ratio: float
+    known: Radiometry
+
+
+def _compared_with(against: _Reference, path: str, name: str, shown_path: str | None, progress: Progress) -> _Result:
+    truth = against.truth
     with Raster.on_reference(path, truth) as raster, _naming(name):
         raster.source.label = name
-        score = assess.against_reference(truth, raster, ratio, known, progress)
+        score = assess.against_reference(truth, raster, against.ratio, against.known, against.pan, progress)
 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:
@@ -475,8 +490,8 @@ def _compared_with(
             )
 
     quality = dict(score.figures) | {
-        "ratio": ratio,
-        "peak": known.peak,
+        "ratio": against.ratio,
+        "peak": against.known.peak,
         "measured_on": "against the reference, its valid pixels that the image covers",
     }
     return _Result(name, shown_path, quality, score, truth.grid, show)
@@ -648,7 +663,6 @@ def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
 def _quality(score: Score, scene: Scene) -> dict:
     return {
         **score.figures,
-        "pan_detail_expected": None,  # a key of the schema that is no longer measured
         "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }

@@ -43,6 +43,21 @@ ENERGY_SIZE = 9
 FLAT_SHARE = 0.2
 """Share of the valid pixels that counts as flat."""
 
+SHARPNESS_SIGMA = 1.0
+"""Standard deviation, in PAN pixels, of the Gaussian that the high pass of the sharpness takes away."""
+
+SHARPNESS_REACH = 4
+"""PAN pixels on each side that one value of that high pass depends on (4 sigma)."""
+
+DEVIATION_SIZE = 5
+"""Side of the window of PAN's local deviation, in PAN pixels."""
+
+CALM = 0.12
+"""PAN is calm beside an edge where its local deviation is under this share of the largest nearby."""
+
+EDGE_SHARE = 0.4
+"""Share of the pixels, those with the largest local deviation nearby, that counts as beside an edge."""
+
 SSIM_SIGMA = 1.5
 """Standard deviation, in pixels, of the Gaussian window of SSIM."""
 
@@ -61,6 +76,9 @@ _ENERGY_BITS = 13
 
 _ENERGY_RANGE = (-64, 128)
 """Exponents of two of the bins: finer than the detail of reflectances, as large as float32 has them."""
+
+_BINS = (_ENERGY_RANGE[1] - _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
+_FIRST_BIN = (127 + _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
 
 
 # Filters
@@ -571,6 +589,11 @@ class Errors:
         finite = decibels[decibels.isfinite()]
         return float(finite.mean()) if len(finite) else math.inf
 
+    def reference_deviation(self) -> Tensor:
+        """Standard deviation of the reference per band (bands,), DN."""
+        means = self._means()
+        return (means[4] - means[1].square()).clamp(min=0).sqrt()
+
     def reference_varies(self) -> bool:
         """Whether any band of the reference is not constant."""
         means = self._means()
@@ -790,6 +813,153 @@ def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
     return above / ((squared_means + first) * (squares - squared_means + second))
 
 
+# Detail against a reference
+
+
+@dataclass(eq=False)
+class Sharpness:
+    """Energy of the high pass relative to the reference's, mean over bands: 1 is right, below it soft, above it crisp.
+
+    High pass: x - gauss(x, sigma 1 pixel), cut at 4 sigma, edges of the image repeated; energy: sum of its squares.
+    Pixels whose kernel touches an invalid one are left out, and so are bands whose reference is constant.
+    """
+
+    bands: int
+    reach: ClassVar[int] = SHARPNESS_REACH
+    _energies: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._energies = torch.zeros(2, self.bands, dtype=torch.float64)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: images (bands, rows, cols) in DN."""
+        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        kept = eroded(mask, self.reach)
+        details = (_kept(high_pass(x, mask, SHARPNESS_SIGMA, SHARPNESS_REACH), kept, own) for x in (g, f))
+        self._energies = _added(self._energies, [torch.linalg.vecdot(x, x) for x in details])
+
+    def compute(self) -> float:
+        """The figure of all pieces so far; `InputError` when no pixel is left or the reference has no detail."""
+        wanted, found = self._energies
+        varying = wanted != 0
+        if not varying.any():
+            raise InputError(
+                f"sharpness is undefined: no detail in the reference {self.reach} pixels from invalid ones"
+            )
+        return _defined((found / wanted)[varying].mean(), "sharpness")
+
+
+@dataclass(eq=False)
+class EdgeError:
+    """Error beside edges: halos, ringing and glow that strong edges throw on calm ground; 0 is best.
+
+    Error per band less its mean over the valid pixels of a window of 8 ratio + 1; root mean square in units of the
+    reference band's standard deviation, mean over bands (those whose reference is constant are left out). It is taken
+    where PAN's local deviation (5 x 5 windows of valid pixels) is under 12 % of its largest within 2 ratio pixels and
+    that largest is among the upper 40 % of the image. `ratio`: MS pixel size in PAN pixels.
+
+    The quantile comes from a histogram as in `FlatArea`; of the bin on the border, a share counts.
+    """
+
+    bands: int
+    ratio: float
+
+    def __post_init__(self) -> None:
+        self._around, self._near = round(4 * self.ratio), round(2 * self.ratio)
+        self._errors = Errors(self.bands)
+        self._counts = torch.zeros(2, _BINS, dtype=torch.float64)
+        self._squares = torch.zeros(self.bands, _BINS, dtype=torch.float64)
+
+    @property
+    def reach(self) -> int:
+        """Pixels of margin that a piece needs."""
+        return max(self._around, self._near + DEVIATION_SIZE // 2)
+
+    def update(
+        self, reference: Tensor, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None
+    ) -> None:
+        """Add a piece: images (bands, rows, cols) and `pan`, one band, in DN; `valid` holds for all three."""
+        self._errors.update(reference, fused, valid, core)
+        pan = _image(pan)
+        _same_size(pan, fused)
+        area, _ = _trimmed(_own(core, fused), fused.shape[-2:], self.reach)
+        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        known, variance = _local_variance(_differences(pan[:, *area].double(), mask)[0], mask)
+        largest = _widest(variance, self._near)
+        seen = known[own]
+        calm = (variance < CALM**2 * largest)[own][seen]
+        bins = _energy_bins(largest[own][seen])
+        weights = mask.double()
+        error = f - g
+        error = (error - _box_sum(error, self._around) / _box_sum(weights[None], self._around).clamp(min=1))[:, *own]
+        self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
+        self._counts[0].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        self._counts[1].index_add_(0, bins, calm.double())
+        self._squares.index_add_(1, bins, torch.where(calm, error[:, seen].square(), 0.0))
+
+    def compute(self) -> float:
+        """The figure of all pieces so far; `InputError` when PAN has no calm pixel beside an edge."""
+        share = 1 - _lowest(self._counts[0], (1 - EDGE_SHARE) * float(self._counts[0].sum()))
+        pixels = self._counts[1] @ share
+        if not pixels:
+            raise InputError("the error beside edges is undefined: PAN has no calm pixel beside an edge")
+        deviation = self._errors.reference_deviation()
+        varying = deviation != 0
+        if not varying.any():
+            raise InputError("the error beside edges is undefined: the reference is constant")
+        error = (self._squares @ share / pixels).sqrt()
+        return _defined((error.to(deviation.device) / deviation)[varying].mean(), "the error beside edges")
+
+
+def sharpness(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """`Sharpness` of a whole image: images (bands, rows, cols) in DN; `valid` (rows, cols)."""
+    figure = Sharpness(len(reference))
+    figure.update(reference, fused, valid)
+    return figure.compute()
+
+
+def edge_error(reference: Tensor, fused: Tensor, pan: Tensor, ratio: float, valid: Tensor | None = None) -> float:
+    """`EdgeError` of a whole image: images (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
+    figure = EdgeError(len(reference), ratio)
+    figure.update(reference, fused, pan, valid)
+    return figure.compute()
+
+
+def _local_variance(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of the 5 x 5 window around each pixel of (rows, cols), and where all of that is valid and inside.
+
+    Elsewhere it is zero.
+    """
+    reach = DEVIATION_SIZE // 2
+    known = F.pad(torch.zeros_like(valid)[2 * reach :, 2 * reach :], (reach,) * 4)
+    variance = torch.zeros_like(x)
+    if min(x.shape) <= 2 * reach:
+        return known, variance
+    inside = (slice(reach, -reach),) * 2
+    known[inside] = eroded(valid, reach)[inside]
+    taps = np.full((1, DEVIATION_SIZE), 1 / DEVIATION_SIZE)
+    mean, square = _correlate(x, taps, taps), _correlate(x * x, taps, taps)
+    found = square - mean * mean
+    # less is rounding noise, which a constant PAN must not be measured by
+    variance[inside] = torch.where(known[inside] & (found > 1e-12 * square), found, 0.0)
+    return known, variance
+
+
+def _widest(x: Tensor, reach: int) -> Tensor:
+    """Largest value of (rows, cols) within `reach` rows and columns."""
+    size = 2 * reach + 1
+    x = F.max_pool2d(x[None], (1, size), stride=1, padding=(0, reach))
+    return F.max_pool2d(x, (size, 1), stride=1, padding=(reach, 0))[0]
+
+
+def _box_sum(x: Tensor, reach: int) -> Tensor:
+    """Sums of (bands, rows, cols) over windows of 2 reach + 1, cut at the edges of the image."""
+    for axis, pad in ((1, (0, 0, reach + 1, reach)), (2, (reach + 1, reach))):
+        size, sums = x.shape[axis], F.pad(x, pad).cumsum(axis)
+        x = sums.narrow(axis, 2 * reach + 1, size) - sums.narrow(axis, 0, size)
+    return x
+
+
 # Reduced resolution: against a reference
 
 
@@ -797,21 +967,25 @@ def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
 class ReducedResolution:
     """All indices against a reference, piece by piece.
 
-    `shape`: rows and columns of the image; `ratio`: MS pixel size in PAN pixels (ERGAS); `peak` in DN (PSNR, SSIM);
-    `scale` as in `Q2n`. `notes` tells after `compute` why a figure is None.
+    `shape`: rows and columns of the image; `ratio`: MS pixel size in PAN pixels (ERGAS, error beside edges); `peak` in
+    DN (PSNR, SSIM); `scale` as in `Q2n`; `with_pan`: PAN comes with every piece, for the error beside edges. `notes`
+    tells after `compute` why a figure is None.
     """
 
     shape: tuple[int, int]
     ratio: float
     peak: float
     scale: float = 1.0
+    with_pan: bool = False
     notes: list[str] = field(default_factory=list, init=False)
-    reach: ClassVar[int] = BLOCK - 1
 
     def __post_init__(self) -> None:
         self._q2n, self._q, self._angles = Q2n(self.scale), QAverage(), Angles()
         self._scc, self._ssim = SpatialCorrelation(), StructuralSimilarity(self.peak)
         self._errors: Errors | None = None
+        self._sharpness: Sharpness | None = None
+        self._edges: EdgeError | None = None
+        self.reach = max(BLOCK - 1, EdgeError(0, self.ratio).reach if self.with_pan else 0)
         self._maps = np.full((2, -(-self.shape[0] // BLOCK), -(-self.shape[1] // BLOCK)), np.nan)
 
     def update(
@@ -821,16 +995,25 @@ class ReducedResolution:
         valid: Tensor | None = None,
         core: Core | None = None,
         at: tuple[int, int] = (0, 0),
+        pan: Tensor | None = None,
+        pan_valid: Tensor | None = None,
     ) -> None:
         """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
 
-        Images (bands, rows, cols) in DN. Raises ValueError for shapes that do not match or a piece off the lattice.
+        Images (bands, rows, cols) and `pan` (1, rows, cols) in DN. Raises ValueError for shapes that do not match or a
+        piece off the lattice.
         """
         area = _block_area(_own(core, reference), at, self.shape)
         self._errors = self._errors or Errors(len(reference))
-        self._errors.update(reference, fused, valid, core)
-        for index in (self._q, self._scc, self._ssim):
+        self._sharpness = self._sharpness or Sharpness(len(reference))
+        for index in (self._errors, self._q, self._scc, self._ssim, self._sharpness):
             index.update(reference, fused, valid, core)
+        if self.with_pan:
+            if pan is None:
+                raise ValueError("PAN is missing")
+            self._edges = self._edges or EdgeError(len(reference), self.ratio)
+            both = valid if pan_valid is None else pan_valid if valid is None else valid & pan_valid
+            self._edges.update(reference, fused, pan, both, core)
         q2n = self._q2n.update(reference, fused, valid, core)
         angles = self._angles.update(reference, fused, valid, core)
         rows, cols = angles.shape
@@ -844,19 +1027,22 @@ class ReducedResolution:
         return dict(zip(("q2n", "sam"), self._maps, strict=True))
 
     def compute(self) -> dict[str, Any]:
-        """`q2n`, `q`, `sam`, `ergas`, `scc`, `psnr`, `ssim`, `cc`; per band `rmse` and `bias`; `pixels`, `blocks`.
+        """`q2n`, `q`, `sam`, `ergas`, `sharpness`, `edge_error` (None without PAN), `scc`, `psnr`, `ssim`, `cc`; per
+        band `rmse` and `bias`; `pixels`, `blocks`.
 
         A figure that this image does not define is None and its reason is in `notes`. `InputError` when there was no
         valid pixel at all.
         """
-        errors = self._errors
-        if errors is None or not errors.pixels:
+        errors, sharp, edges = self._errors, self._sharpness, self._edges
+        if errors is None or sharp is None or not errors.pixels:
             raise InputError("no quality figure: there is no valid pixel to compare the images at")
         measures: dict[str, Callable[[], Any]] = {
             "q2n": lambda: self._of_varying(errors, self._q2n.compute, "Q2n"),
             "q": lambda: self._of_varying(errors, self._q.compute, "Q"),
             "sam": self._angles.compute,
             "ergas": lambda: errors.ergas(self.ratio),
+            "sharpness": sharp.compute,
+            "edge_error": lambda: edges and edges.compute(),
             "scc": self._scc.compute,
             "psnr": lambda: errors.psnr(self.peak),
             "ssim": lambda: self._of_varying(errors, self._ssim.compute, "SSIM"),
@@ -1176,11 +1362,8 @@ class FlatArea:
     reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
 
     def __post_init__(self) -> None:
-        low, high = _ENERGY_RANGE
-        self._bins = (high - low) << (23 - _ENERGY_BITS)
-        self._first = (127 + low) << (23 - _ENERGY_BITS)
-        self._counts = torch.zeros(self._bins, dtype=torch.float64)
-        self._squares = torch.zeros(self.bands + 1, self._bins, dtype=torch.float64)
+        self._counts = torch.zeros(_BINS, dtype=torch.float64)
+        self._squares = torch.zeros(self.bands + 1, _BINS, dtype=torch.float64)
 
     def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
@@ -1190,16 +1373,11 @@ class FlatArea:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
         energy = _local_energy(details[-1])[None]
         kept = eroded(mask, self.reach)
-        bins = self._bin(_kept(energy, kept, own)[0])
+        bins = _energy_bins(_kept(energy, kept, own)[0])
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
         for total, square in zip(self._squares, _kept(details, kept, own).square(), strict=True):
             total.index_add_(0, bins, square)
-
-    def _bin(self, energy: Tensor) -> Tensor:
-        """Bins of energies: the upper bits of a positive float32 grow with its value."""
-        bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
-        return (bits - self._first).clamp(0, self._bins - 1)
 
     def compute(self) -> float:
         """The figure of all pieces so far.
@@ -1210,8 +1388,7 @@ class FlatArea:
         if not pixels:
             raise _no_detail(self.reach)
         wanted = math.ceil(FLAT_SHARE * pixels)
-        missing = wanted - (self._counts.cumsum(0) - self._counts)
-        share = (missing / self._counts.clamp(min=1)).clamp(0, 1)
+        share = _lowest(self._counts, wanted)
         flat, elsewhere = self._squares @ share, self._squares @ (1 - share)
         _defined(flat.sum() + elsewhere.sum(), "flat-area activity")
         if wanted == pixels or (elsewhere == 0).any():
@@ -1252,17 +1429,36 @@ def high_pass(x: Tensor, valid: Tensor, sigma: float = DETAIL_SIGMA, reach: int 
 
     Wrong within `reach` of invalid pixels: those of `valid` (rows, cols) that are not set.
     """
-    # Differences from one pixel: a constant image has a high pass of zero, not of rounding noise.
-    x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
-    x = torch.where(valid, x, 0.0)
+    x = _differences(x, valid)
     taps = _gaussian(sigma, reach)
     return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, reach)])
+
+
+def _differences(x: Tensor, valid: Tensor) -> Tensor:
+    """Differences of (bands, rows, cols) from one valid pixel, 0 where invalid.
+
+    So a constant image has a high pass and a variance of zero, not of rounding noise.
+    """
+    x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
+    return torch.where(valid, x, 0.0)
 
 
 def _local_energy(detail: Tensor) -> Tensor:
     """9 x 9 mean of the squared high pass (rows, cols), edges repeated."""
     taps = np.full((1, ENERGY_SIZE), 1 / ENERGY_SIZE)
     return _correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
+
+
+def _energy_bins(energy: Tensor) -> Tensor:
+    """Bins of energies: the upper bits of a positive float32 grow with its value."""
+    bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
+    return (bits - _FIRST_BIN).clamp(0, _BINS - 1)
+
+
+def _lowest(counts: Tensor, wanted: float) -> Tensor:
+    """Which share of each bin belongs to the `wanted` lowest pixels."""
+    missing = wanted - (counts.cumsum(0) - counts)
+    return (missing / counts.clamp(min=1)).clamp(0, 1)
 
 
 def _kept(x: Tensor, kept: Tensor, own: Core) -> Tensor:

@@ -127,6 +127,16 @@ FIGURES = {
         "Relative global error (Wald 2000): root mean square error relative to the bands’ means, scaled by the ratio; "
         "0 is best.",
     ),
+    "sharpness": Figure(
+        "sharpness", "sharpness", 3, "one",
+        "Energy of the finest detail (high pass, sigma 1 pixel) relative to the reference’s, mean of the bands; 1 is "
+        "right, below it the image is soft, above it over-sharpened or noisy.",
+    ),
+    "edge_error": Figure(
+        "beside edges", "error beside edges", 3, "low",
+        "Error where PAN is calm beside its strong edges, less its mean nearby: halos, ringing, coloured glow. Root "
+        "mean square in units of the band’s standard deviation, mean of the bands; 0 is best.",
+    ),
     "scc": Figure(
         "SCC", "SCC", 4, "high", "Spatial correlation (Zhou et al. 1998): of the edges, up to 1; higher is better."
     ),

@@ -478,7 +478,7 @@ SCENE_KEYS = {
 }  # fmt: skip
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
-    "pan_detail_correlation", "pan_detail_expected", "flat_area_activity", "reprojection", "blocks",
+    "pan_detail_correlation", "flat_area_activity", "reprojection", "blocks",
     "measured_on", "mtf_gains",
 }  # fmt: skip
 

@@ -109,6 +109,7 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
         monkeypatch.setattr(assess, "TILE", 64)
         tiled = assess.full_resolution(scene, read)
     reprojection = whole.figures.pop("reprojection"), tiled.figures.pop("reprojection")
+    assert tiled.figures.pop("colour_error") == pytest.approx(whole.figures.pop("colour_error"), rel=1e-6)
     assert tiled.figures == pytest.approx(whole.figures, rel=1e-6)
     for key, values in reprojection[0].items():
         assert reprojection[1][key] == pytest.approx(values, rel=1e-6), key
@@ -195,6 +196,8 @@ def test_files_that_do_not_fit_the_scene_are_refused(scene: Path, run, change: d
         ("out.tif --reference truth.tif --sensor generic", ("--sensor",)),
         ("out.tif --pan pan.tif --ms ms.tif --adapt off", ("--adapt", "--wald")),
         ("out.tif --reference truth.tif --device cpu", ("--device", "--wald")),
+        ("out.tif --reference truth.tif --pan nope.tif", ("nope.tif", "no such file")),
+        ("out.tif --reference truth.tif --pan pan.tif --fail-under edge_error=0.1", ("SHARPNESS", "EDGE_ERROR")),
         ("nope.tif --pan pan.tif --ms ms.tif --map maps", ("nope.tif",)),
         ("out.tif --reference nope.tif", ("nope.tif", "no such file")),
     ],
@@ -229,6 +232,42 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
     assert found["q2n"] == pytest.approx(metrics.q2n(g, f, valid), rel=1e-9)
     assert found["scc"] == pytest.approx(metrics.scc(g, f, valid), rel=1e-9)
     assert found["rmse"] == pytest.approx(metrics.rmse(g, f, valid).tolist(), rel=1e-9)
+    assert found["sharpness"] == pytest.approx(metrics.sharpness(g, f, valid), rel=1e-9)
+    assert found["edge_error"] is None
+
+
+def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr(assess, "TILE", 64)  # it streams
+    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+    edited(scene / "pan.tif", scene / "holed.tif", lambda p: np.where(np.indices(p.shape)[1] < 40, 0, p), nodata=0)
+    with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
+        both = (truth.dataset_mask() > 0) & (out.dataset_mask() > 0)
+        g, f = (torch.from_numpy(d.read().astype(float)) for d in (truth, out))
+    for name in ("pan.tif", "holed.tif"):
+        with rasterio.open(name) as dataset:
+            pan, valid = dataset.read().astype(float), both & (dataset.dataset_mask() > 0)
+        found = quality_of(run, "out.tif", "--reference", "truth.tif", "--pan", name, "--ratio", 2)
+        expected = metrics.edge_error(g, f, torch.from_numpy(pan), 2, torch.from_numpy(valid))
+        assert found["edge_error"] == pytest.approx(expected, rel=1e-9)
+        assert found["pixels"] == both.sum()  # the other figures do not see PAN
+    against = ("evaluate", "out.tif", "truth.tif", "--reference", "truth.tif")
+    assert "beside edges" not in run(*against).out
+    table = run(*against, "--pan", "pan.tif").out
+    assert "sharpness" in table and "beside edges" in table
+    rows = list(csv.DictReader(io.StringIO(run(*against, "--pan", "pan.tif", "--csv").out)))
+    assert float(rows[0]["sharpness"]) == 1 and float(rows[0]["edge_error"]) == 0 < float(rows[1]["edge_error"])
+    run(*against, "--pan", "pan.tif", "--report", "page.html")
+    assert "beside edges" in (scene / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("pan", "words"), [("truth.tif", ("truth.tif has 4 bands",)), ("ms.tif", ("ms.tif", "not on the reference grid"))]
+)
+def test_a_pan_that_is_none_or_on_another_grid_than_the_reference_is_refused(scene: Path, run, pan, words) -> None:
+    finished = run("evaluate", "truth.tif", "--reference", "truth.tif", "--pan", pan)
+    assert finished.code == 2 and len(finished.errors) == 1
+    for word in words:
+        assert word in finished.errors[0]
 
 
 def test_the_truth_against_itself_is_perfect_and_ranks_first(scene: Path, run) -> None:
@@ -463,6 +502,8 @@ def test_fail_under_gives_3_and_the_table(scene: Path, run) -> None:
     assert run("evaluate", "out.tif", *PAIR, "--fail-under", "HQNR=0.999", "--fail-under", "hqnr=0.1").code == 3
     against = run("evaluate", "out.tif", "--reference", "truth.tif", "--fail-under", "Q2n=0.999")
     assert against.code == 3 and "Q2N is 0." in against.err
+    soft = run("evaluate", "out.tif", "--reference", "truth.tif", "--fail-under", "sharpness=0.9")
+    assert soft.code == 3 and "SHARPNESS is 0." in soft.err
 
 
 @pytest.mark.parametrize("what", [("out.tif", *PAIR), ("out.tif", "--reference", "truth.tif")])

@@ -219,6 +219,8 @@ def test_functions_equal_the_figures_of_one_piece() -> None:
         "cc": metrics.cross_correlation(*pixels),
         "rmse": metrics.rmse(*pixels).tolist(),
         "bias": metrics.bias(*pixels).tolist(),
+        "sharpness": metrics.sharpness(*pixels),
+        "edge_error": None,
         "pixels": int(valid.sum()),
         "blocks": 5,
     }
@@ -441,6 +443,106 @@ def test_flat_area_activity_of_pan_is_one_and_ringing_raises_it() -> None:
     assert metrics.flat_area_activity(ringing[None], pan) > 1.2
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_sharpness_equals_a_naive_reference(masked: bool) -> None:
+    reference, _ = random_scene(3, 60, 70, seed=1)
+    fused, _ = random_scene(3, 60, 70, seed=2)
+    valid = hole(60, 70) if masked else torch.ones(60, 70, dtype=torch.bool)
+    kept = ndimage.minimum_filter(valid.numpy(), 9, mode="constant", cval=True)
+
+    def energy(band: Tensor) -> float:
+        x = np.where(valid, band.numpy(), 0.0)
+        low = ndimage.gaussian_filter(x, 1, mode="nearest", truncate=4)
+        return float(((x - low)[kept] ** 2).sum())
+
+    expected = np.mean([energy(f) / energy(g) for f, g in zip(fused, reference, strict=True)])
+    reference[:, ~valid], fused[:, ~valid] = torch.nan, 60000
+    assert metrics.sharpness(reference, fused, valid) == pytest.approx(expected, rel=1e-9)
+
+
+def test_sharpness_tells_soft_from_crisp() -> None:
+    reference, _ = random_scene()
+    blurred = torch.from_numpy(ndimage.gaussian_filter(reference.numpy(), (0, 1, 1)))
+    assert metrics.sharpness(reference, reference) == 1
+    assert metrics.sharpness(reference, blurred) < 0.5
+    assert metrics.sharpness(reference, 2 * reference - blurred) > 2
+    reference[1] = 7  # tells nothing
+    assert metrics.sharpness(reference, blurred) < 0.5
+    with pytest.raises(InputError, match="no detail in the reference"):
+        metrics.sharpness(torch.full_like(reference, 0.1), blurred)
+
+
+def edges(rows: int = 90, cols: int = 100) -> tuple[Tensor, Tensor, Tensor]:
+    """A reference, a fused image and PAN: bright roofs on ground with a little texture, errors everywhere."""
+    rng = np.random.default_rng(5)
+    pan = np.zeros((rows, cols))
+    for r, c in rng.integers(0, (rows - 20, cols - 20), (6, 2)):
+        pan[r : r + 14, c : c + 11] = rng.uniform(300, 900)
+    pan += rng.standard_normal((rows, cols)) * rng.uniform(2, 12, (1, cols)) + 200
+    reference = np.stack([0.7 * pan, 1.2 * pan + 40])
+    fused = reference + ndimage.gaussian_filter(rng.standard_normal((2, rows, cols)), (0, 1, 1)) * 30 + 25
+    return torch.from_numpy(reference), torch.from_numpy(fused), torch.from_numpy(pan)
+
+
+def naive_edge_error(reference: Tensor, fused: Tensor, pan: Tensor, ratio: float, valid: np.ndarray) -> float:
+    """Pixel by pixel; of pixels with the largest deviation on the border of the upper 40 %, a share counts."""
+    rows, cols = valid.shape
+    around, near = round(4 * ratio), round(2 * ratio)
+
+    def window(x: np.ndarray, r: int, c: int, reach: int) -> np.ndarray:
+        return x[..., max(0, r - reach) : r + reach + 1, max(0, c - reach) : c + reach + 1]
+
+    deviation = np.full(valid.shape, np.nan)
+    for r in range(2, rows - 2):
+        for c in range(2, cols - 2):
+            if window(valid, r, c, 2).all():
+                deviation[r, c] = window(pan.numpy(), r, c, 2).std()
+    places = np.argwhere(np.isfinite(deviation))
+    largest = np.array([np.nanmax(window(deviation, r, c, near)) for r, c in places])
+    calm = deviation[tuple(places.T)] < 0.12 * largest
+    border = np.sort(largest)[int(0.6 * len(places))]
+    share = 0.4 * len(places) - (largest > border).sum()
+    weights = np.where(largest > border, 1, np.where(largest == border, share / (largest == border).sum(), 0)) * calm
+    found = []
+    for g, f in zip(reference.numpy(), fused.numpy(), strict=True):
+        error = f - g
+        local = [window(error, r, c, around)[window(valid, r, c, around)].mean() for r, c in places]
+        rms = np.sqrt(np.average((error[tuple(places.T)] - local) ** 2, weights=weights))
+        found.append(rms / g[valid].std())
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("ratio", [2, 2.76, 4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_error_beside_edges_equals_a_naive_reference(ratio: float, masked: bool) -> None:
+    reference, fused, pan = edges()
+    valid = hole(*pan.shape) if masked else torch.ones_like(pan, dtype=torch.bool)
+    expected = naive_edge_error(reference, fused, pan, ratio, valid.numpy())
+    reference[:, ~valid], fused[:, ~valid], pan[~valid] = torch.nan, 60000, torch.nan
+    for factor in (1, 3e-5):  # DN and reflectances
+        found = metrics.edge_error(reference * factor, fused * factor, pan * factor, ratio, valid)
+        assert found == pytest.approx(expected, rel=1e-3)  # the quantile comes from a histogram
+
+
+def test_halos_raise_the_error_beside_edges_and_an_offset_does_not() -> None:
+    reference, _, pan = edges()
+    halo = torch.from_numpy(pan.numpy() - ndimage.gaussian_filter(pan.numpy(), 2))
+    assert metrics.edge_error(reference, reference, pan, 4) == 0
+    assert metrics.edge_error(reference, reference + 50, pan, 4) == pytest.approx(0, abs=1e-9)
+    assert metrics.edge_error(reference, reference - 0.5 * halo, pan, 4) > 0.05
+    reference[0] = 7  # has no deviation to measure in
+    assert metrics.edge_error(reference, reference - 0.5 * halo, pan, 4) > 0.05
+
+
+def test_a_pan_without_edges_or_a_constant_reference_has_no_error_beside_them() -> None:
+    reference, fused, pan = edges()
+    for flat in (torch.full_like(pan, 0.1), pan.new_tensor(range(100)).expand(90, 100)):
+        with pytest.raises(InputError, match="no calm pixel beside an edge"):
+            metrics.edge_error(reference, fused, flat, 4)
+    with pytest.raises(InputError, match="the reference is constant"):
+        metrics.edge_error(torch.ones_like(reference), fused, pan, 4)
+
+
 # Streaming
 
 
@@ -488,6 +590,8 @@ ACCUMULATORS: dict[str, Callable[[int], Any]] = {
     "ssim": lambda bands: metrics.StructuralSimilarity(2047),
     "detail": lambda bands: metrics.DetailCorrelation(bands),
     "flat": lambda bands: metrics.FlatArea(bands),
+    "sharpness": lambda bands: metrics.Sharpness(bands),
+    "edges": lambda bands: metrics.EdgeError(bands, 2),
 }
 
 
@@ -495,7 +599,7 @@ def streamed(name: str, image: dict, cuts: tuple, margin: int | None = None) -> 
     """A figure of an image in pieces with the accumulator's own margin, or another one."""
     first, second, _, pan, _ = image["images"]
     accumulator = ACCUMULATORS[name](len(first))
-    pair = (second, pan) if name in ("detail", "flat") else (first, second)
+    pair = {"detail": (second, pan), "flat": (second, pan), "edges": (first, second, pan)}.get(name, (first, second))
     for array, core, _ in pieces(*image["shape"], cuts, accumulator.reach if margin is None else margin):
         accumulator.update(*(x[array] for x in pair), image["valid"][array], core)
     return measured(accumulator.compute)
@@ -547,11 +651,12 @@ def same(found: dict, expected: dict) -> None:
 @given(image=images())
 def test_reduced_resolution_by_pieces_equals_one_piece(image: dict) -> None:
     shape, valid = image["shape"], image["valid"]
-    reference, fused, *_ = image["images"]
-    whole, tiled = (metrics.ReducedResolution(shape, 4, 2047) for _ in range(2))
-    whole.update(reference, fused, valid)
+    reference, fused, _, pan, _ = image["images"]
+    whole, tiled = (metrics.ReducedResolution(shape, 9, 2047, with_pan=True) for _ in range(2))
+    seen = valid.roll(7, 0)
+    whole.update(reference, fused, valid, pan=pan, pan_valid=seen)
     for array, core, at in pieces(*shape, image["block_cuts"], tiled.reach):
-        tiled.update(reference[array], fused[array], valid[array], core, at)
+        tiled.update(reference[array], fused[array], valid[array], core, at, pan[array], seen[array])
     same(tiled.compute(), whole.compute())
     assert tiled.notes == whole.notes
     for name, expected in whole.maps.items():
@@ -759,9 +864,9 @@ def test_undefined_figures_of_reduced_resolution_are_none_with_a_note() -> None:
     scores.update(constant, varying)
     found = scores.compute()
     assert [name for name, value in found.items() if value is None] == [
-        *("q2n", "q", "sam", "ergas", "scc", "ssim", "cc")
+        *("q2n", "q", "sam", "ergas", "sharpness", "edge_error", "scc", "ssim", "cc")
     ]
-    assert len(scores.notes) == 7
+    assert len(scores.notes) == 8  # that PAN is not given is no finding
     assert found["pixels"] == 400
     broken = varying.clone()
     broken[0, 3, 3] = torch.inf
@@ -874,6 +979,8 @@ def test_an_empty_mask_is_an_error_everywhere() -> None:
         lambda: metrics.q_average(fused, fused, none),
         lambda: metrics.pan_detail_correlation(fused, pan, none),
         lambda: metrics.flat_area_activity(fused, pan, none),
+        lambda: metrics.sharpness(fused, fused, none),
+        lambda: metrics.edge_error(fused, fused, pan, 4, none),
     ]
     for measure in measures:
         with pytest.raises(InputError, match="pixel"):

@@ -37,7 +37,6 @@ QUALITY = {
     "qnr": 0.9211,
     "d_lambda": 0.0217,
     "pan_detail_correlation": 0.913,
-    "pan_detail_expected": None,
     "flat_area_activity": 1.07,
     "blocks": 812,
     "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
@@ -62,6 +61,8 @@ REDUCED = {
     "q": 0.9412,
     "sam": 3.021,
     "ergas": 2.713,
+    "sharpness": 0.912,
+    "edge_error": 0.087,
     "scc": 0.9011,
     "psnr": 33.12,
     "ssim": 0.9243,
@@ -225,6 +226,11 @@ def test_the_best_is_the_highest_the_lowest_the_nearest_to_one_or_none() -> None
     assert report.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
     assert report.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
     assert report.best_of("d_s", [EXP, QUALITY]) == {1}
+
+
+def test_the_best_sharpness_is_the_nearest_to_one() -> None:
+    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.7, 1.2, 1.9)]) == {1}
+    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.9, 1.2)]) == {0}
 
 
 def test_the_csv_has_one_row_per_result_and_a_column_per_band() -> None:
