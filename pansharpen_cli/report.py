@@ -568,6 +568,7 @@ TERMS = {
     "excess": "flat-area activity above its ceiling",
     "consistency": "distance from the frozen network",
     "reduced": "against the MS itself, one level down",
+    "similarity": "change of each band's quality index with PAN between the two scales, on the survey tiles",
 }
 
 
