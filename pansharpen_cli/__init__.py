@@ -9,7 +9,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Threads of OpenMP that wait actively take the cores from other processes. The runtime reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import rasterio
@@ -74,7 +74,7 @@ class GeoArray:
     band_names: Sequence[str | None] = ()
 
 
-Input = str | os.PathLike | DatasetReader | GeoArray
+Input: TypeAlias = "str | os.PathLike[str] | DatasetReader | GeoArray"
 """A path or name that GDAL opens, an open dataset of rasterio, or an array with its place."""
 
 
@@ -427,7 +427,7 @@ def _path(path: str | os.PathLike | None) -> Path | None:
 
 # Measuring ----------------------------------------------------------------------------------------------------------
 
-Results = Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]
+Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]"
 """One fused image, a list of several, or several by the names that the report calls them by."""
 
 

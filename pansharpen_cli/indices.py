@@ -179,9 +179,9 @@ def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     bands = array[None] if array.ndim == 2 else array
     if bands.ndim != 3:
         raise ValueError(f"an image is (bands, rows, cols) or (rows, cols), not {array.shape}")
-    mask = None
+    mask: np.ndarray | None = None
     if isinstance(bands, np.ma.MaskedArray):
-        mask = ~np.ma.getmaskarray(bands).any(0)
+        mask = np.logical_not(np.ma.getmaskarray(bands).any(0))
         bands = bands.filled(0)
     return torch.from_numpy(np.array(bands, np.float64)), mask
 

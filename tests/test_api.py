@@ -15,10 +15,10 @@ import rasterio
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
+from rasters import edited
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli import metrics, simulate
-from rasters import edited
 
 ROOT = Path(__file__).parent.parent
 
@@ -222,9 +222,10 @@ def test_check_says_what_the_command_line_says(pair, run):
     assert "ratio" in refused["refused"]
 
 
-def test_the_indices_are_those_of_the_metrics_on_plain_arrays(rng=np.random.default_rng(0)):
+def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
     import torch
 
+    rng = np.random.default_rng(0)
     a = rng.integers(1, 2000, (4, 96, 64)).astype(np.uint16)
     b = (a + rng.normal(0, 60, a.shape)).clip(1, 2047).astype(np.uint16)
     x, y = (torch.from_numpy(v.astype(np.float64)) for v in (a, b))

@@ -33,6 +33,7 @@ LAYERS = (
     ("train",),
     ("cli",),
     ("__main__",),
+    ("rio",),
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
@@ -72,6 +73,7 @@ ALLOWED = {
     "rasterio": {"grid", "messages", "scene", "writer", "simulate", "api"},
     "affine": {"grid", "scene", "writer", "simulate", "pairs", "api"},
     "xarray": {"api"},
+    "click": {"rio"},
     "typer": {"cli"},
     "distributed": {"cluster"},
     "pystac": {"pairs"},
