@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +307,12 @@ def test_all_names_are_there_and_importing_them_loads_nothing():
     assert set(pansharpen.__all__) - {"__version__"} == set(sys.modules["pansharpen_cli.api"].__all__)
     with pytest.raises(AttributeError, match="nothing"):
         pansharpen.nothing  # noqa: B018
+
+
+def test_rasterio_finds_the_command_line_as_a_plug_in():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["rasterio.rio_plugins"]
+    module, name = named["pansharpen"].split(":")
+    code = f"import sys, {module} as rio; assert 'torch' not in sys.modules; rio.{name}(sys.argv[1:])"
+    for arguments, words in (["--version"], pansharpen.__version__), (["fuse", "--help"], "--window"):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, cwd=ROOT, text=True)
+        assert (done.returncode, words in done.stdout) == (0, True), done.stderr
