@@ -315,6 +315,7 @@ def fuse(
     sensor: str = "auto",
     adapt: str = "fast",
     adapt_seconds: float | None = None,
+    adapt_loss: str = "sharp",
     device: str = "auto",
     precision: str = "auto",
     tile_size: int = 512,
@@ -348,7 +349,7 @@ def fuse(
     """
     options = _checked(
         Options(
-            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf,  # type: ignore[arg-type]
+            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
     opening = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
@@ -377,6 +378,7 @@ def check(
     sensor: str = "auto",
     adapt: str = "fast",
     adapt_seconds: float | None = None,
+    adapt_loss: str = "sharp",
     device: str = "auto",
     precision: str = "auto",
     tile_size: int = 512,
@@ -399,7 +401,7 @@ def check(
     """
     options = _checked(
         Options(
-            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf,  # type: ignore[arg-type]
+            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
     opening = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
