@@ -1,6 +1,7 @@
 """What adapting to the scene (ERFT) brings each network, and what each part of it brings, over a folder of real scenes.
 
-    python benchmarks/erft_tables.py ../shared/data/dev -o docs/erft.md [--part plug] [--network glpnet] [--scene gf2_1]
+    python benchmarks/erft_tables.py ../shared/data/dev -o docs/lab/erft.md [--part plug] [--network glpnet]
+        [--scene gf2_1]
 
 Parts, after the tables and figures of arXiv 2508.07369:
 

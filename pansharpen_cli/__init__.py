@@ -1,8 +1,15 @@
-"""Fuse a panchromatic and a multispectral GeoTIFF into one sharp multispectral GeoTIFF."""
+"""Fuse a panchromatic and a multispectral GeoTIFF into one sharp multispectral GeoTIFF.
+
+`import pansharpen_cli as pansharpen` is the Python interface (docs/python.md). Nothing large is imported before it is
+used.
+"""
 
 import os
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Threads of OpenMP that wait actively take the cores from other processes. The runtime reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -15,3 +22,44 @@ for _option, _value in {
     "GDAL_HTTP_TIMEOUT": "120",
 }.items():
     os.environ.setdefault(_option, _value)
+
+__all__ = [
+    "Fused",
+    "GeoArray",
+    "InputError",
+    "PansharpenError",
+    "ReadError",
+    "WeightsError",
+    "__version__",
+    "check",
+    "evaluate",
+    "evaluate_against",
+    "evaluate_wald",
+    "fuse",
+    "indices",
+]
+
+if TYPE_CHECKING:
+    from .api import Fused, GeoArray, evaluate, evaluate_against, evaluate_wald
+    from .errors import InputError, PansharpenError, ReadError, WeightsError
+
+
+def __getattr__(name: str) -> Any:
+    """The interface's names, found when they are asked for: torch and rasterio take a second to import."""
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if name in ("check", "fuse", "indices"):  # modules
+        return import_module(f".{name}", __name__)
+    return getattr(import_module(".errors" if name.endswith("Error") else ".api", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class SharedName(ModuleType):
+    """The class of a module that has the name of a function of the interface: calling the module calls the function."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(".api", __name__), name)(*arguments, **options)

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, pairs, physics, register, sensors
+from . import SharedName, __version__, assess, classical, fuse, pairs, physics, register, sensors
 from .errors import InputError, PansharpenError
 from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
 from .grid import Window, area, intersect, is_empty
@@ -1041,3 +1042,6 @@ def _judge_scene(scene: Scene, found: Findings) -> None:
     for warning in scene.warnings:
         if not (known and UNTAGGED in warning):
             found.warning("scene", warning)
+
+
+sys.modules[__name__].__class__ = SharedName  # pansharpen.check(...) is a function of the interface

@@ -772,13 +772,10 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
     return left, bottom, right, top
 
 
-_DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-
-
 def _dtype(name: str | None) -> str | None:
-    if name is not None and name not in _DTYPES:
-        raise InputError(f"unknown --dtype '{name}'; there is {', '.join(_DTYPES)}")
-    return name
+    from .writer import check_dtype
+
+    return None if name is None else check_dtype(name)
 
 
 _UsageError: Any = typer.BadParameter.__mro__[2]

@@ -573,11 +573,12 @@ MAPS = {
 
 TERMS = {
     "total": "weighted sum, its excess over all tiles",
+    "reduced": "against the MS itself, one level down",
+    "colour": "fused, blurred and sampled, against the MS, means over 3 x 3 MS pixels",
+    "sharpness": "energy of the finest detail against the frozen network's",
+    "consistency": "distance from the frozen network",
     "spectral": "fused, blurred and sampled, against the MS",
     "spatial": "detail against PAN",
-    "excess": "flat-area activity above its ceiling",
-    "consistency": "distance from the frozen network",
-    "reduced": "against the MS itself, one level down",
 }
 
 

@@ -2,7 +2,7 @@
 
 A landscape of fields, streets, roofs, trees, water and shadows is painted as flat materials at twice the PAN
 resolution and averaged down, so that edges are antialiased. `simulate` turns it into a PAN / MS pair at any ratio and
-phase; `python -m pansharpen_cli.simulate sample_data` writes the scene that the repository ships.
+phase; `python -m pansharpen_cli.simulate sample_data/simulated` writes the scene that the repository ships.
 """
 
 from __future__ import annotations
@@ -799,13 +799,13 @@ def write_scene(scene: SimulatedScene, folder: Path | str) -> tuple[Path, Path, 
 
 
 SAMPLE = Simulation(rows=960, cols=960, bands=8, ratio=4.0, offset=(1.37, 2.61), seed=3, border=90.0)
-"""The scene of `sample_data/`."""
+"""The scene of `sample_data/simulated/`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the sample scene into the given folder."""
     parser = argparse.ArgumentParser(prog="python -m pansharpen_cli.simulate", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="where pan.tif, ms.tif and truth.tif go (sample_data)")
+    parser.add_argument("folder", type=Path, help="where pan.tif, ms.tif and truth.tif go (sample_data/simulated)")
     for path in write_scene(simulate(SAMPLE), parser.parse_args(arguments).folder):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
 

@@ -59,6 +59,8 @@ _COG_CREATION = {
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
+DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Types of the output."""
 
 CLIPPED, STEPS = 1e-3, 16.0
 """Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
@@ -74,6 +76,13 @@ def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--co takes KEY=VALUE, not '{option}'")
         parsed[key.strip().upper()] = value.strip()
     return parsed
+
+
+def check_dtype(name: str) -> str:
+    """The name of an output type. Raises InputError for one that there is not."""
+    if name not in DTYPES:
+        raise InputError(f"unknown --dtype '{name}'; there is {', '.join(DTYPES)}")
+    return name
 
 
 def check_creation_options(driver: str, options: Mapping[str, str], count: int, dtype: np.dtype, nodata: float) -> bool:

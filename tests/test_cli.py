@@ -410,9 +410,9 @@ def test_vrt_zip_and_names_with_spaces_work(scene: Path, run) -> None:
             (odd / "pan.tif", odd / "ms.tif"),
         ]
     ):
-        result = run("fuse", pan, ms, "-o", odd / f"out {i}", *PLAIN)
+        result = run("fuse", pan, ms, "-o", odd / f"out {i}.tif", *PLAIN)
         assert (result.code, result.err) == (0, "")
-        np.testing.assert_array_equal(pixels_of(odd / f"out {i}"), expected)
+        np.testing.assert_array_equal(pixels_of(odd / f"out {i}.tif"), expected)
 
 
 def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, run) -> None:

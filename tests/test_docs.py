@@ -1,13 +1,17 @@
-"""The documents name every command and every option."""
+"""The documents name every command and every option, lead where they say, and their Python examples run."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 from pathlib import Path
 
 import pytest
 import typer
 
+import pansharpen_cli as pansharpen
+from pansharpen_cli import simulate
 from pansharpen_cli.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +51,87 @@ def test_no_option_is_documented_that_does_not_exist() -> None:
         assert set(re.findall(r"(?<![\w-])--[\w-]+", options)) <= known
     described = re.findall(r"^\| (`-.*?) \|", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
     assert set(re.findall(r"--[\w-]+", " ".join(described))) <= known
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "sample_data").rglob("*.md")])
+USERS = [page for page in PAGES if "lab" not in page.parts and page.name not in ("quality.md", "benchmarks.md")]
+pages = pytest.mark.parametrize("page", PAGES, ids=[str(p.relative_to(ROOT)) for p in PAGES])
+users_pages = pytest.mark.parametrize("page", USERS, ids=[str(p.relative_to(ROOT)) for p in USERS])
+
+
+def anchors(page: Path) -> set[str]:
+    """What can be linked to in a page: its headings, as GitHub spells them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pages
+def test_links_and_pictures_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(other), f"{page.name}: {target}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs/index.md"
+    linked = {(index.parent / t.partition("#")[0]).resolve() for t in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
+    assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {index} <= linked
+
+
+@users_pages
+def test_commands_in_the_pages_exist_and_take_what_they_are_given(page: Path) -> None:
+    text = re.sub(r"\\\n", " ", page.read_text())
+    for name, rest in re.findall(r"^(?:\$ )?pansharpen (\w+)([^\n#]*)", text, re.MULTILINE):
+        assert name in COMMANDS, f"{page.name}: pansharpen {name}"
+        command = COMMANDS[name]
+        words = rest.split()
+        if hasattr(command, "commands"):
+            command = command.commands[words[0]]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        used = {w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)}
+        assert used <= known, f"{page.name}: pansharpen {name} {sorted(used - known)}"
+
+
+EXAMPLES = [page for page in USERS if "```python" in page.read_text() and page.name != "clusters.md"]
+
+
+@pytest.fixture
+def at_a_pair(tmp_path: Path, monkeypatch):
+    made = simulate.simulate(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
+    for folder in (tmp_path, tmp_path / "sample_data"):
+        folder.mkdir(exist_ok=True)
+        simulate.write_scene(made, folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=[str(p.relative_to(ROOT)) for p in EXAMPLES])
+def test_the_python_examples_run(page: Path, at_a_pair) -> None:
+    names: dict = {}
+    for example in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(example, str(page), "exec"), names)
+    assert names and os.listdir(".")
+
+
+def test_the_python_interface_is_documented_and_has_the_options_of_the_command_line() -> None:
+    text = (ROOT / "docs/python.md").read_text()
+    for name in {*pansharpen.__all__, *pansharpen.indices.__all__} - {"__version__"}:
+        assert re.search(rf"\b{name}\b", text), name
+    from pansharpen_cli import api
+
+    here_only = {"output", "creation_options", "progress"}
+    shell_only = {"co", "as_json", "quiet", "verbose", "debug", "dry_run"}
+    for name in ("fuse", "check"):
+        options = {p.name for p in COMMANDS[name].params if p.name not in ("pan", "ms")}
+        keywords = set(inspect.signature(getattr(api, name)).parameters) - {"pan", "ms"}
+        assert keywords - here_only == options - shell_only - here_only
+        for keyword in keywords:
+            assert f"`{keyword}`" in text, keyword
 
 
 def test_every_command_and_option_has_a_help_text() -> None:

@@ -22,17 +22,18 @@ LAYERS = (
     ("sensors", "recipe", "pool", "publish", "whole", "references"),
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
-    ("scene", "classical", "weights"),
+    ("scene", "classical", "weights", "indices"),
     ("writer", "tailor", "gallery", "pairs", "fidelity"),
     ("fuse", "charts"),
     ("assess", "report", "register"),
     ("job", "stacks", "index"),
     ("batch", "samples", "check"),
-    ("cluster",),
+    ("cluster", "api"),
     ("objective",),
     ("train",),
     ("cli",),
     ("__main__",),
+    ("rio",),
 )
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
@@ -69,8 +70,10 @@ TENSORS = {
 }
 """Know tensors, and no files of pixels."""
 ALLOWED = {
-    "rasterio": {"grid", "messages", "scene", "writer", "simulate"},
-    "affine": {"grid", "scene", "writer", "simulate", "pairs"},
+    "rasterio": {"grid", "messages", "scene", "writer", "simulate", "api"},
+    "affine": {"grid", "scene", "writer", "simulate", "pairs", "api"},
+    "xarray": {"api"},
+    "click": {"rio"},
     "typer": {"cli"},
     "distributed": {"cluster"},
     "pystac": {"pairs"},
@@ -83,10 +86,14 @@ def module_of(path: Path) -> str:
 
 
 def imports_of(tree: ast.AST, path: Path) -> list[str]:
-    """Full dotted names of all that is imported anywhere below a node, in functions as well."""
+    """Full dotted names of all that is imported anywhere below a node, in functions as well.
+
+    The package itself names its interface to type checkers only, and loads it when it is asked for.
+    """
     package = [NAME, *path.relative_to(PACKAGE).parts[:-1]]
     found = []
-    for node in ast.walk(tree):
+    unseen = {id(n) for node in ast.walk(tree) if _is_for_types(node, path) for n in ast.walk(node)}
+    for node in (n for n in ast.walk(tree) if id(n) not in unseen):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -94,6 +101,11 @@ def imports_of(tree: ast.AST, path: Path) -> list[str]:
             origin = [*base, *(node.module or "").split(".")] if node.module else base
             found += [".".join([*origin, alias.name]) for alias in node.names]
     return found
+
+
+def _is_for_types(node: ast.AST, path: Path) -> bool:
+    whole = path == PACKAGE / "__init__.py" and isinstance(node, ast.If)
+    return whole and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def own(names: list[str]) -> set[str]:

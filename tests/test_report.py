@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pansharpen_cli import charts, gallery, report, simulate
+from pansharpen_cli import charts, gallery, losses, report, simulate, tailor
 from pansharpen_cli.gallery import Composition, Histogram, Panel, Pictures, View
 from pansharpen_cli.scene import Scene
 
@@ -604,3 +605,9 @@ def test_pictures_are_what_they_say() -> None:
     for uri in (r for r in page.found if r.startswith("data:")):
         head, content = uri.split(";base64,")
         assert base64.b64decode(content).startswith(kinds[head])
+
+
+def test_every_term_of_the_adaptation_is_explained():
+    weights = {f.name for f in dataclasses.fields(tailor.Settings) if f.name in ("reduced", *dir(losses))}
+    assert {"reduced", "colour", "consistency"} <= weights
+    assert weights | {"total"} == set(report.TERMS)

@@ -9,7 +9,7 @@ import rasterio
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.physics import MTF_REACH, Axis, degrade_matrix
 
-SAMPLE = Path(__file__).parent.parent / "sample_data"
+SAMPLE = Path(__file__).parent.parent / "sample_data" / "simulated"
 FILES = ("pan.tif", "ms.tif", "truth.tif")
 
 
@@ -42,6 +42,20 @@ def test_sample_data_is_small_and_complete():
         assert ms.descriptions == sim.BAND_NAMES
         assert ms.tags(ns="IMAGERY")["SATELLITEID"] == "SIMULATED"
         assert ms.crs.to_epsg() == 32631
+
+
+def test_the_pair_for_demos_is_real_and_says_where_it_is_from():
+    folder = SAMPLE.parent
+    assert {path.name for path in folder.iterdir()} == {"pan.tif", "ms.tif", "README.md", "simulated"}
+    with rasterio.open(folder / "pan.tif") as pan, rasterio.open(folder / "ms.tif") as ms:
+        assert (pan.count, ms.count, pan.crs, ms.crs.to_epsg()) == (1, 4, ms.crs, 32630)
+        assert (pan.res, ms.res) == ((15, 15), (30, 30))
+        # Landsat's PAN grid lies half a PAN pixel off the MS grid
+        assert (ms.bounds.left - pan.bounds.left, pan.bounds.top - ms.bounds.top) == (7.5, 7.5)
+        assert ms.descriptions == ("blue", "green", "red", "nir")
+        assert (pan.read() > 0).all() and (ms.read() > 0).all()
+    text = (folder / "README.md").read_text()
+    assert "public domain" in text and "LC08_L1TP_204023_20200927_20201006_02_T1" in text
 
 
 def test_sample_has_an_irregular_nodata_border_in_both_images():

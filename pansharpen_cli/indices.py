@@ -1,0 +1,194 @@
+"""The quality indices on plain numpy arrays: `pansharpen.indices.q2n(reference, fused)`.
+
+Images are arrays (bands, rows, cols) in DN, PAN is (rows, cols) or (1, rows, cols). `valid` is a bool array (rows,
+cols); what a masked array masks in any band is invalid, too. Every function raises InputError where the index is
+undefined, and ValueError for shapes that do not fit. Definitions and sources are in docs/metrics.md. A function has
+the name of the key that reports use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import metrics, physics
+
+__all__ = [
+    "bias",
+    "cc",
+    "d_lambda",
+    "d_lambda_k",
+    "d_s",
+    "ergas",
+    "expand",
+    "flat_area_activity",
+    "hqnr",
+    "low_passed_pan",
+    "pan_detail_correlation",
+    "psnr",
+    "q",
+    "q2n",
+    "qnr",
+    "rmse",
+    "sam",
+    "scc",
+    "ssim",
+]
+
+
+# Against a reference ------------------------------------------------------------------------------------------------
+
+
+def q2n(reference: Any, fused: Any, valid: Any = None, *, scale: float = 1.0) -> float:
+    """Q2n, 1 is best; values times `scale` are rounded to integers (Garzelli and Nencini 2009)."""
+    return _measured(metrics.q2n, [reference, fused], valid, scale=scale)
+
+
+def q(reference: Any, fused: Any, valid: Any = None) -> float:
+    """Universal index of all sliding 32 x 32 windows, mean over bands, 1 is best (Wang and Bovik 2002)."""
+    return _measured(metrics.q_average, [reference, fused], valid)
+
+
+def sam(reference: Any, fused: Any, valid: Any = None) -> float:
+    """Spectral angle in degrees, mean over pixels, 0 is best."""
+    return _measured(metrics.sam, [reference, fused], valid)
+
+
+def ergas(reference: Any, fused: Any, ratio: float, valid: Any = None) -> float:
+    """ERGAS, 0 is best; `ratio`: MS pixel size in PAN pixels (Wald 2000)."""
+    return _measured(metrics.ergas, [reference, fused], valid, ratio=ratio)
+
+
+def scc(reference: Any, fused: Any, valid: Any = None) -> float:
+    """Correlation of Sobel gradient magnitudes, 1 is best."""
+    return _measured(metrics.scc, [reference, fused], valid)
+
+
+def psnr(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
+    """PSNR in dB, mean over bands; `peak`: full value in DN. Infinite for equal images."""
+    return _measured(metrics.psnr, [reference, fused], valid, peak=peak)
+
+
+def ssim(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
+    """Structural similarity, 11 x 11 Gaussian windows, mean over bands, 1 is best (Wang et al. 2004)."""
+    return _measured(metrics.ssim, [reference, fused], valid, peak=peak)
+
+
+def cc(reference: Any, fused: Any, valid: Any = None) -> float:
+    """Pearson correlation, mean over bands, 1 is best."""
+    return _measured(metrics.cross_correlation, [reference, fused], valid)
+
+
+def rmse(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
+    """Root mean square error of each band (bands,), DN."""
+    return _measured(metrics.rmse, [reference, fused], valid).numpy()
+
+
+def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
+    """Mean of fused - reference of each band (bands,), DN."""
+    return _measured(metrics.bias, [reference, fused], valid).numpy()
+
+
+# Without a reference ------------------------------------------------------------------------------------------------
+
+
+def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    """The MS (bands, MS rows, MS cols) up-sampled to a PAN grid of `shape`: (bands, rows, cols), float64.
+
+    `ratio`: MS pixel size in PAN pixels; `offset`: origin of the MS in PAN pixels (rows, columns) from the PAN's.
+    """
+    image = _image(ms)[0]
+    up = physics.upsampler(_axes(ratio, offset), _spans(shape), _spans(image.shape[1:]))
+    return up.to("cpu", torch.float64)(image).numpy()
+
+
+def low_passed_pan(
+    pan: Any, ms_shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
+    """PAN reduced to an MS grid of `ms_shape` and expanded again, for `d_s`: (rows, cols), float64."""
+    image = _image(pan)[0]
+    axes, ms, full = _axes(ratio, offset), _spans(ms_shape), _spans(image.shape[1:])
+    low = physics.cubic_reducer(axes, ms, full).to("cpu", torch.float64)(image)
+    return physics.upsampler(axes, full, ms).to("cpu", torch.float64)(low)[0].numpy()
+
+
+def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio: float, valid: Any = None) -> float:
+    """Spectral distortion of Khan, 0 is best: 1 - Q2n of the expanded MS and the fused image blurred with the MTF.
+
+    `expanded`: of `expand`. `gains`: MTF gains at the MS Nyquist frequency, one per band or one for all. `ratio`: MS
+    pixel size in PAN pixels (Khan et al. 2009).
+    """
+    bands = len(_image(fused)[0])
+    each = [float(gains)] * bands if isinstance(gains, int | float) else [float(g) for g in gains]
+    return _measured(metrics.d_lambda_k, [expanded, fused], valid, gains=each, ratio=ratio)
+
+
+def d_s(fused: Any, expanded: Any, pan: Any, pan_low: Any, valid: Any = None) -> float:
+    """Spatial distortion, 0 is best (Alparone et al. 2008); `pan_low`: of `low_passed_pan`."""
+    return _measured(metrics.d_s, [fused, expanded, pan, pan_low], valid)
+
+
+def hqnr(d_lambda_k: float, d_s: float) -> float:
+    """(1 - D_lambda_K) (1 - D_s): Aiazzi et al. 2014."""
+    return metrics.hqnr(d_lambda_k, d_s)
+
+
+def d_lambda(fused: Any, expanded: Any, valid: Any = None) -> float:
+    """Spectral distortion of QNR, 0 is best (Alparone et al. 2008)."""
+    return _measured(metrics.d_lambda, [fused, expanded], valid)
+
+
+def qnr(d_lambda: float, d_s: float) -> float:
+    """(1 - D_lambda) (1 - D_s): Alparone et al. 2008."""
+    return metrics.qnr(d_lambda, d_s)
+
+
+def pan_detail_correlation(fused: Any, pan: Any, valid: Any = None) -> float:
+    """Correlation of the high passes of the bands and of PAN; best near that of the true bands."""
+    return _measured(metrics.pan_detail_correlation, [fused, pan], valid)
+
+
+def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
+    """Detail of the result where PAN is flat, over detail elsewhere, divided by the same of PAN; best about 1."""
+    return _measured(metrics.flat_area_activity, [fused, pan], valid)
+
+
+# From numpy ---------------------------------------------------------------------------------------------------------
+
+
+def _measured(index: Callable[..., Any], images: Sequence[Any], valid: Any, **options: Any) -> Any:
+    """An index of arrays."""
+    read = [_image(image) for image in images]
+    masks = [mask for _, mask in read if mask is not None]
+    if valid is not None:
+        masks.append(np.asarray(valid, bool))
+    shape = read[0][0].shape[1:]
+    for other in (*(tensor.shape[1:] for tensor, _ in read), *(mask.shape for mask in masks)):
+        if tuple(other) != tuple(shape):
+            raise ValueError(f"images and masks of {tuple(shape)} and {tuple(other)} pixels do not fit")
+    whole = torch.from_numpy(np.logical_and.reduce(masks)) if masks else None
+    return index(*(tensor for tensor, _ in read), valid=whole, **options)
+
+
+def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
+    """(bands, rows, cols) in float64, and where a masked array is valid (rows, cols)."""
+    array = np.ma.asarray(image) if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
+    bands = array[None] if array.ndim == 2 else array
+    if bands.ndim != 3:
+        raise ValueError(f"an image is (bands, rows, cols) or (rows, cols), not {array.shape}")
+    mask: np.ndarray | None = None
+    if isinstance(bands, np.ma.MaskedArray):
+        mask = np.logical_not(np.ma.getmaskarray(bands).any(0))
+        bands = bands.filled(0)
+    return torch.from_numpy(np.array(bands, np.float64)), mask
+
+
+def _axes(ratio: float, offset: tuple[float, float]) -> tuple[physics.Axis, physics.Axis]:
+    return physics.Axis(ratio, offset[0]), physics.Axis(ratio, offset[1])
+
+
+def _spans(shape: Sequence[int]) -> tuple[physics.Span, physics.Span]:
+    return (0, int(shape[0])), (0, int(shape[1]))

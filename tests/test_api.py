@@ -1,0 +1,318 @@
+"""The Python interface: the pixels, figures and files of the command line, from paths, datasets and arrays."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from rasters import edited
+
+import pansharpen_cli as pansharpen
+from pansharpen_cli import metrics, simulate
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    made = simulate.simulate(simulate.Simulation(rows=256, cols=288, bands=4, offset=(1.37, 2.61), border=20, seed=3))
+    return simulate.write_scene(made, folder)[:2]
+
+
+@pytest.fixture(scope="module")
+def shifted(pair, tmp_path_factory) -> tuple[Path, Path]:
+    """The pair with an MS that says it lies 2 rows and 3 columns from where it does."""
+    path = tmp_path_factory.mktemp("shifted") / "ms.tif"
+    with rasterio.open(pair[1]) as dataset:
+        transform, names = dataset.transform, dataset.descriptions
+    return pair[0], edited(pair[1], path, names=names, transform=Affine.translation(-3, 2) @ transform)
+
+
+@pytest.fixture(scope="module")
+def plain(pair) -> pansharpen.Fused:
+    return pansharpen.fuse(*pair, method="gsa", score=False)
+
+
+def written(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({"method": "glpnet"}, ["--method", "glpnet"]),
+        ({"method": "bt-h"}, ["--method", "bt-h"]),
+        (
+            {"method": "GSA", "window": (30, 40, 120, 100), "bidx": [3, 1], "dtype": "float32"},
+            ["--method", "GSA", "--window", "30,40,120,100", "--bidx", "3,1", "--dtype", "float32"],
+        ),
+    ],
+    ids=["network", "classical", "window"],
+)
+def test_the_pixels_and_the_bytes_are_those_of_the_command_line(pair, run, tmp_path, options, arguments):
+    done = run("fuse", *pair, "-o", tmp_path / "cli.tif", *arguments, "-q")
+    assert done.code == 0, done.err
+    result = pansharpen.fuse(*pair, **options)
+    assert np.array_equal(result.data, written(tmp_path / "cli.tif"))
+    assert result.write(tmp_path / "api.tif").read_bytes() == (tmp_path / "cli.tif").read_bytes()
+
+
+def test_a_shifted_pair_is_registered_as_on_the_command_line(shifted, run, tmp_path):
+    arguments = ["-o", tmp_path / "cli.tif", "--method", "fusionnet", "--adapt", "off", "--json", "-q"]
+    done = run("fuse", *shifted, *arguments)
+    result = pansharpen.fuse(*shifted, method="fusionnet", adapt="off")
+    assert max(map(abs, result.report["registration"]["applied"])) > 1.5
+    assert np.array_equal(result.data, written(tmp_path / "cli.tif"))
+    told = json.loads(done.out)
+    assert result.report["registration"] == told["registration"]
+    assert result.report["quality"] == told["quality"]
+    assert result.report["method"] == told["method"]
+    unregistered = pansharpen.fuse(*shifted, method="fusionnet", adapt="off", align="off", score=False)
+    assert not np.array_equal(unregistered.data, result.data)
+
+
+def test_paths_datasets_and_arrays_give_the_same_pixels(pair, plain):
+    with rasterio.open(pair[0]) as pan, rasterio.open(pair[1]) as ms:
+        opened = pansharpen.fuse(pan, ms, method="gsa", score=False)
+        arrays = pansharpen.fuse(
+            pansharpen.GeoArray(pan.read(1), pan.transform, pan.crs, nodata=0),
+            pansharpen.GeoArray(ms.read(masked=True), ms.transform, ms.crs, band_names=ms.descriptions),
+            method="gsa",
+            score=False,
+        )
+    assert not plain.valid.all()
+    for other in (opened, arrays):
+        assert np.array_equal(other.data, plain.data) and np.array_equal(other.valid, plain.valid)
+        assert other.transform == plain.transform and other.crs == plain.crs
+    assert arrays.band_names == plain.band_names
+    assert (arrays.report["scene"]["pan"], arrays.report["scene"]["ms"]) == ("pan array", ["ms array"])
+    assert "vsimem" not in json.dumps(arrays.report)
+
+
+def test_several_ms_files_are_bands_in_order(pair, plain, tmp_path):
+    bands = [edited(pair[1], tmp_path / f"{i}.tif", lambda x, i=i: x[i : i + 1]) for i in range(4)]
+    several = pansharpen.fuse(pair[0], bands, method="gsa", score=False)
+    assert np.array_equal(several.data, plain.data)
+
+
+def test_a_result_tells_what_it_is(pair, plain):
+    rows, cols = plain.data.shape[1:]
+    assert plain.data.dtype == np.uint16 and plain.shape == plain.data.shape
+    assert plain.valid.shape == (rows, cols) and plain.valid.sum() == plain.report["output"]["valid_pixels"]
+    assert (plain.data[:, ~plain.valid] == plain.nodata).all() and (plain.data[:, plain.valid] != plain.nodata).all()
+    assert plain.band_names == ("Blue", "Green", "Red", "NIR1") or len(plain.band_names) == 4
+    assert plain.report["schema"] == "pansharpen-report/1" and plain.report["quality"] is None
+    assert "gsa" in repr(plain) and plain.warnings == plain.report["warnings"]
+
+
+def test_a_temporary_file_goes_with_the_result_and_an_output_stays(pair, tmp_path):
+    result = pansharpen.fuse(*pair, method="exp", score=False, align="off")
+    folder = result.path.parent
+    assert result.path.exists() and result.is_temporary
+    del result
+    gc.collect()
+    assert not folder.exists()
+    kept = pansharpen.fuse(*pair, method="exp", score=False, align="off", output=tmp_path / "kept.tif")
+    assert kept.path == tmp_path / "kept.tif" and not kept.is_temporary
+    del kept
+    gc.collect()
+    assert (tmp_path / "kept.tif").exists()
+
+
+def test_nothing_is_left_of_what_fails(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(pansharpen.InputError, match="--bidx 9"):
+        pansharpen.fuse(*pair, bidx=[9])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_replaces_nothing_unasked_and_never_an_input(pair, plain, tmp_path):
+    target = plain.write(tmp_path / "fused.tif")
+    with pytest.raises(pansharpen.InputError, match="exists"):
+        plain.write(target)
+    assert plain.write(target, overwrite=True) == target
+    with pytest.raises(pansharpen.InputError, match="one of the inputs"):
+        plain.write(pair[0], overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fused.tif"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "best"}, "unknown method 'best'"),
+        ({"adapt": "slow"}, "adapt is one of off, fast, best"),
+        ({"align": "yes"}, "align is one of"),
+        ({"extent": "ms"}, "extent is one of"),
+        ({"dtype": "complex64"}, "complex64"),
+        ({"tile_size": 10}, "tile_size is a whole number from 64 to 8192"),
+        ({"seed": -1}, "seed is a whole number"),
+        ({"window": (0, 0, 0, 5)}, "window takes"),
+        ({"creation_options": {"COMPRESS": "NONSENSE"}}, "NONSENSE"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(pair, options, words):
+    with pytest.raises(pansharpen.InputError, match=re.escape(words)) as caught:
+        pansharpen.fuse(*pair, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_inputs_are_refused_by_the_name_that_the_caller_knows(pair):
+    with rasterio.open(pair[1]) as ms:
+        transform = ms.transform
+        with WarpedVRT(ms) as warped, pytest.raises(pansharpen.InputError, match="WarpedVRT"):
+            pansharpen.fuse(pair[0], warped)
+    for data, words in (
+        (np.zeros((2, 2, 2, 2)), r"shape \(2, 2, 2, 2\)"),
+        (np.zeros((4, 30, 30), complex), "complex128"),
+        (np.zeros((4, 3, 3)), "ms array"),
+    ):
+        with pytest.raises(pansharpen.InputError, match=words) as caught:
+            pansharpen.fuse(pair[0], pansharpen.GeoArray(data, transform, "EPSG:32631"))
+        assert "vsimem" not in str(caught.value)
+    with pytest.raises(pansharpen.InputError, match="a list; a path"):
+        pansharpen.fuse([1], pair[1])
+    with pytest.raises(pansharpen.InputError, match="no MS"):
+        pansharpen.fuse(pair[0], [])
+
+
+def test_a_window_of_rasterio_is_a_window(pair, plain):
+    part = pansharpen.fuse(*pair, method="gsa", score=False, window=Window(30, 40, 64, 50))
+    r0, _, c0, _ = plain.report["scene"]["window"]
+    assert np.array_equal(part.data, plain.data[:, 40 - r0 : 90 - r0, 30 - c0 : 94 - c0])
+
+
+def test_evaluations_are_those_of_the_command_line(pair, run, tmp_path, plain):
+    plain.write(tmp_path / "gsa.tif")
+    told = json.loads(run("evaluate", tmp_path / "gsa.tif", "--pan", pair[0], "--ms", pair[1], "--json").out)
+    exp = pansharpen.fuse(*pair, method="exp", score=False)
+    facts = pansharpen.evaluate({"mine": plain, "soft": exp}, *pair)
+    by_name = {r["name"]: r["quality"] for r in facts["results"]}
+    assert by_name["mine"] == told["results"][0]["quality"]
+    assert set(by_name) == {"mine", "soft"} and facts["kind"] == "full"
+    assert [r["name"] for r in pansharpen.evaluate([plain, tmp_path / "gsa.tif"], *pair)["results"]] == [
+        "gsa 1",
+        str(tmp_path / "gsa.tif"),
+    ]
+    truth = pansharpen.GeoArray(exp.data, exp.transform, exp.crs, exp.nodata)
+    against = pansharpen.evaluate_against(plain, truth, ratio=4, peak=2047)["results"][0]["quality"]
+    both = plain.valid & exp.valid
+    assert against["q2n"] == pytest.approx(pansharpen.indices.q2n(exp.data, plain.data, both), abs=1e-12)
+    assert against["sam"] == pytest.approx(pansharpen.indices.sam(exp.data, plain.data, both), abs=1e-9)
+    wald = pansharpen.evaluate_wald(*pair, ["gsa", "exp"])
+    assert [r["name"] for r in wald["results"]] == ["gsa", "exp"]
+
+
+def test_check_says_what_the_command_line_says(pair, run):
+    told = json.loads(run("check", *pair, "--method", "gsa", "--json").out)
+    facts = pansharpen.check(*pair, method="gsa")
+    assert facts["bands"] == told["bands"] and facts["scene"] == told["scene"] and facts["refused"] is None
+    refused = pansharpen.check(pair[0], pair[0])
+    assert "ratio" in refused["refused"]
+
+
+def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
+    import torch
+
+    rng = np.random.default_rng(0)
+    a = rng.integers(1, 2000, (4, 96, 64)).astype(np.uint16)
+    b = (a + rng.normal(0, 60, a.shape)).clip(1, 2047).astype(np.uint16)
+    x, y = (torch.from_numpy(v.astype(np.float64)) for v in (a, b))
+    index = pansharpen.indices
+    assert index.q2n(a, b) == metrics.q2n(x, y) and index.q2n(a, a) == pytest.approx(1)
+    assert index.ergas(a, b, ratio=4) == metrics.ergas(x, y, 4)
+    assert index.sam(a, b) == metrics.sam(x, y) and index.scc(a, b) == metrics.scc(x, y)
+    assert index.psnr(a, b, peak=2047) == metrics.psnr(x, y, 2047)
+    assert index.ssim(a, b, peak=2047) == metrics.ssim(x, y, 2047)
+    assert index.cc(a, b) == metrics.cross_correlation(x, y) and index.q(a, b) == metrics.q_average(x, y)
+    assert np.allclose(index.rmse(a, b), np.sqrt(((a.astype(float) - b) ** 2).mean((1, 2))))
+    assert np.allclose(index.bias(a, b), (b.astype(float) - a).mean((1, 2)))
+    valid = np.ones(a.shape[1:], bool)
+    valid[:32] = False
+    hidden = np.ma.masked_array(b, np.broadcast_to(~valid, b.shape))
+    assert index.q2n(a, hidden) == index.q2n(a, b, valid) != index.q2n(a, b)
+    with pytest.raises(ValueError, match="do not fit"):
+        index.sam(a, b[:, :-1])
+    with pytest.raises(ValueError, match="an image is"):
+        index.sam(a, b[0, 0])
+
+
+def test_the_full_resolution_indices_follow_from_arrays(tmp_path):
+    made = simulate.simulate(simulate.Simulation(rows=320, cols=320, bands=4, seed=5))
+    pan, ms = simulate.write_scene(made, tmp_path)[:2]
+    fused = pansharpen.fuse(pan, ms, method="gsa", align="off")
+    index, inner = pansharpen.indices, np.s_[..., 32:-32, 32:-32]
+    expanded = index.expand(made.ms, made.pan.shape, ratio=4)
+    low = index.low_passed_pan(made.pan, made.ms.shape[1:], ratio=4)
+    d_s = index.d_s(fused.data, expanded, made.pan, low)
+    d_lambda_k = index.d_lambda_k(expanded, fused.data, 0.3, ratio=4)
+    part = pansharpen.fuse(pan, ms, method="gsa", align="off", window=(32, 32, 256, 256)).report["quality"]
+    assert np.array_equal(
+        fused.data[inner], pansharpen.fuse(pan, ms, method="gsa", align="off", window=(32, 32, 256, 256)).data
+    )
+    assert index.d_s(fused.data[inner], expanded[inner], made.pan[inner], low[inner]) == pytest.approx(
+        part["d_s"], abs=1e-6
+    )
+    whole = fused.report["quality"]
+    assert d_s == pytest.approx(whole["d_s"], abs=0.01) and d_lambda_k == pytest.approx(whole["d_lambda_k"], abs=0.01)
+    assert index.hqnr(0.1, 0.2) == pytest.approx(0.72) and index.qnr(0.1, 0.2) == pytest.approx(0.72)
+    assert index.pan_detail_correlation(fused.data, made.pan) == pytest.approx(
+        whole["pan_detail_correlation"], abs=1e-6
+    )
+    assert index.flat_area_activity(fused.data, made.pan) == pytest.approx(whole["flat_area_activity"], abs=1e-3)
+    assert 0 < index.d_lambda(fused.data, expanded) < 0.5
+
+
+def test_a_result_becomes_an_array_of_xarray(plain):
+    pytest.importorskip("xarray")
+    array = plain.to_xarray()
+    assert array.dims == ("band", "y", "x") and np.array_equal(array.values, plain.data)
+    x, y = plain.transform @ (0.5, 0.5)
+    assert (float(array.x[0]), float(array.y[0])) == pytest.approx((x, y))
+    assert np.array_equal(array.valid.values, plain.valid) and array.attrs["_FillValue"] == plain.nodata
+    assert rasterio.crs.CRS.from_wkt(array.spatial_ref.attrs["crs_wkt"]) == plain.crs
+    assert Affine.from_gdal(*map(float, array.spatial_ref.attrs["GeoTransform"].split())) == plain.transform
+
+
+def test_without_xarray_the_error_says_what_to_install(plain, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(pansharpen.InputError, match=r"pip install 'pansharpen\[xarray\]'"):
+        plain.to_xarray()
+
+
+def test_all_names_are_there_and_importing_them_loads_nothing():
+    code = (
+        "import sys, pansharpen_cli as p; assert set(p.__all__) <= set(dir(p)), p.__all__;"
+        "print(sorted({'torch', 'rasterio', 'numpy'} & set(sys.modules)));"
+        "p.InputError; assert 'numpy' not in sys.modules; [getattr(p, n) for n in p.__all__];"
+        "assert callable(p.fuse) and callable(p.check); from pansharpen_cli import fuse; fuse.fit"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    for name in ("api", "indices"):
+        module = sys.modules[f"pansharpen_cli.{name}"]
+        assert all(getattr(getattr(module, n), "__doc__", None) for n in module.__all__)
+    assert set(pansharpen.__all__) - {"__version__"} == set(sys.modules["pansharpen_cli.api"].__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        pansharpen.nothing  # noqa: B018
+
+
+def test_rasterio_finds_the_command_line_as_a_plug_in():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["rasterio.rio_plugins"]
+    module, name = named["pansharpen"].split(":")
+    code = f"import sys, {module} as rio; assert 'torch' not in sys.modules; rio.{name}(sys.argv[1:])"
+    for arguments, words in (["--version"], pansharpen.__version__), (["fuse", "--help"], "--window"):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, cwd=ROOT, text=True)
+        assert (done.returncode, words in done.stdout) == (0, True), done.stderr
