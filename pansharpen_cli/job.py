@@ -27,6 +27,7 @@ from .messages import gdal_messages
 from .models import REGISTRY
 from .publish import TIFF, Publication, check_target, orphans
 from .scene import Scene, bounded_cache, open_raster
+from .verdict import verdict, warnings_of
 from .writer import (
     PROVENANCE,
     SceneWriter,
@@ -134,12 +135,13 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
+            facts["verdict"] = verdict(quality, scene.band_names, options.method)
             facts |= {"batch": output.batch} if output.batch else {}
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
                 facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
             facts["output"]["bytes"] = writer.ready(_provenance(facts))
-            facts["warnings"] += said.notes()
+            facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
             facts["seconds"]["total"] = time.perf_counter() - started
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
@@ -527,6 +529,7 @@ def _finish(
     if common < 0.95 or min(counts) < 0.95 * max(counts):
         parts = ", ".join(f"{r.name} {r.quality['blocks']} in {_place(r.score.window)}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
+    names = scene.band_names if scene is not None else ()
     facts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
@@ -536,7 +539,8 @@ def _finish(
         "scene": scene_facts(scene) if scene is not None else None,
         "registration": registration,
         "results": [
-            {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality} for rank, r in enumerate(results, 1)
+            {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality, "verdict": verdict(r.quality, names)}
+            for rank, r in enumerate(results, 1)
         ],
         "warnings": notes,
     }

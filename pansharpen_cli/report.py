@@ -207,7 +207,8 @@ def best_of(key: str, qualities: Sequence[Mapping]) -> set[int]:
 def table(facts: dict) -> str:
     """The short table of `fuse` on stdout."""
     scene = facts["scene"]
-    rows = [
+    rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
+    rows += [
         ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
         ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
@@ -634,6 +635,7 @@ def _fusion_page(facts: Mapping) -> dict:
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
         "lead": _lead(facts["scene"], facts["output"]),
+        "verdict": facts.get("verdict") or [],
         "tiles": _tiles(quality) if quality else [],
         "measured_on": _measured(quality) if quality else "",
         "table": _figures_table(rows) if rows else None,

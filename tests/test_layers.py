@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 LAYERS = (
     ("__init__", "errors", "interrupts"),
     ("foreign",),
-    ("sensors", "recipe", "pool", "publish", "whole", "references"),
+    ("sensors", "recipe", "verdict", "pool", "publish", "whole", "references"),
     ("grid", "physics", "moments", "messages"),
     ("tiles", "losses", "metrics", "models", "simulate", "sensing"),
     ("scene", "classical", "weights", "indices"),
