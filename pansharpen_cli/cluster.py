@@ -189,7 +189,7 @@ class _Watch:
         again = f"{left} scenes are not done; the same command goes on with them"
         if now - self.answered > SILENT_SECONDS or self.client.status == "closed":
             raise Lost(f"the Dask scheduler at {self.scheduler} does not answer any more: {again}")
-        if now - self.peopled > WORKERLESS_SECONDS:
+        if self.answered - self.peopled > WORKERLESS_SECONDS:  # by what it said itself
             raise Lost(
                 f"the Dask scheduler at {self.scheduler} has had no worker for {WORKERLESS_SECONDS:g} s: {again}"
             )
