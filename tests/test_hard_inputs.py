@@ -534,14 +534,15 @@ def test_compressed_with_losses_means_the_pixels_that_are_decoded(case: Case, dr
 def test_whole_numbers_that_single_precision_does_not_hold_are_refused(case: Case, dtype: str, which: str) -> None:
     case.change(which, lambda p: p.astype(dtype) + ((1 << 24) - 2100))
     case.fuse()
-    case.change(which, lambda p: p + dtype_of(p)(4000))
+    case.change(which, with_a_corner_beyond)
     assert f"{which} holds whole numbers beyond 16777216" in case.refused("--overwrite", *EXP)
-    case.change(which, lambda p: np.where(p > 1 << 24, dtype_of(p)(2_000_000_000), p), nodata=2_000_000_000)
+    case.change(which, lambda p: np.where(p > 1 << 24, p.dtype.type(2_000_000_000), p), nodata=2_000_000_000)
     case.fuse()
 
 
-def dtype_of(pixels: np.ndarray) -> type:
-    return pixels.dtype.type
+def with_a_corner_beyond(pixels: np.ndarray) -> np.ndarray:
+    pixels[:, :12, :12] += 4000
+    return pixels
 
 
 @pytest.mark.parametrize("exponent", [-24, -60, -100])

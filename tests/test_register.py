@@ -369,7 +369,7 @@ def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
 @pytest.mark.parametrize("method", ["mtf-glp-fs", "glpnet"])
 def test_a_shift_beyond_the_search_is_said_and_not_called_zero(fuse, scenes, run, tmp_path, method):
     with rasterio.open(scenes / "ms.tif") as dataset:
-        moved, names = Affine.translation(30.0, -25.0) @ dataset.transform, dataset.descriptions
+        moved, names = Affine.translation(90.0, -85.0) @ dataset.transform, dataset.descriptions
     edited(scenes / "ms.tif", tmp_path / "far.tif", names=names, transform=moved)
     page = tmp_path / "r.html"
     common = ("fuse", scenes / "pan.tif", tmp_path / "far.tif", "--no-score", "--adapt", "off")
