@@ -260,7 +260,8 @@ class Source:
         elif self.nodata is None and self.dataset.nodata is None:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
                 fill = mask & (values == value).all(0)
-                if fill.any() and solid(fill).sum() > _FILLED * fill.size:
+                least = _FILLED * fill.size if value == 0 else 0  # zeros may be dark
+                if fill.any() and solid(fill).sum() > least:
                     self.notes.append(f"{text} (areas of {value} in all bands): name them with --nodata {value}")
                     return
 
@@ -911,10 +912,13 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
 
 
 def default_nodata(dtype: np.dtype) -> float:
-    """What stands for nodata where no file says: 0, the minimum of signed types, NaN."""
+    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN.
+
+    GDAL would write the least of 64 bits with an exponent and read it as -9.
+    """
     if dtype.kind == "f":
         return float("nan")
-    return 0.0 if dtype.kind == "u" else float(np.iinfo(dtype).min)
+    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
 
 
 def _fits(kind: np.dtype, value: float) -> bool:

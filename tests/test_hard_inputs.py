@@ -41,7 +41,7 @@ class Case:
     def fuse(self, *options: str, pan: str = "pan.tif", ms: tuple[str, ...] = ("ms.tif",)) -> np.ma.MaskedArray:
         """The fused pixels, invalid ones masked."""
         result = self.run("fuse", pan, *ms, "-o", "out.tif", *(options or EXP), "--overwrite", "--json")
-        assert (result.code, result.errors) == (0, [])
+        assert (result.code, result.errors) == (0, []), result.err
         self.report = json.loads(result.out)
         with rasterio.open(self.folder / "out.tif") as dataset:
             assert dataset.nodata is not None
@@ -101,7 +101,7 @@ def test_beside_saturated_clouds_the_network_is_better_than_up_sampling(case: Ca
     assert (fused[:, inside] > 60_000).all()
     masked = case.fuse("--nodata", "65535", *NETWORK)
     assert masked.mask[:, inside].all() and not masked.mask[:, away].any()
-    assert (case.error(masked, away) < 0.8 * case.error(plain, away)).all()
+    assert (case.error(masked, away) < 0.85 * case.error(plain, away)).all()
 
 
 def test_dead_lines_of_the_pan_stay_lines(case: Case) -> None:
@@ -271,7 +271,7 @@ def test_areas_of_65535_without_a_tag_are_said_aloud(case: Case, method) -> None
 
     case.change("ms.tif", holed)
     said = "ms.tif holds values that look like nodata and are not tagged as such (areas of 65535 in all bands)"
-    assert told() == [f"{said}: name them with --nodata"]
+    assert told() == [f"{said}: name them with --nodata 65535"]
     fused = case.fuse(*method, "--nodata", "65535")
     assert fused.mask[:, 80:116, 80:116].all() and case.report["warnings"] == []
     case.change("ms.tif", nodata=0)

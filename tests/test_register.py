@@ -321,6 +321,7 @@ def test_a_shifted_scene_is_corrected_and_says_so(fuse, scenes, run):
 def test_measuring_changes_no_pixel(fuse):
     (only, facts, said), (off, _, nothing) = fuse("off.tif", "measure"), fuse("off.tif", "off")
     np.testing.assert_array_equal(pixels_of(only), pixels_of(off))
+    said, nothing = ([line for line in lines if "doubtful" not in line] for lines in (said, nothing))
     assert len(said) == 1 and "not corrected" in said[0] and nothing == []
     np.testing.assert_allclose(facts["registration"]["shift"], (2.0, 1.5), atol=0.1)
     assert facts["registration"]["applied"] == [0, 0]
@@ -505,7 +506,8 @@ def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
         mtf: np.sqrt(np.mean((pixels_of(path)[:, 16:-16, 16:-16] - truth) ** 2, axis=(1, 2)))
         for mtf, path in made.items()
     }
-    assert (error["auto"][:3] < 0.97 * error["sensor"][:3]).all()
+    assert (error["auto"][:3] < error["sensor"][:3]).all()
+    assert error["auto"][:3].mean() < 0.95 * error["sensor"][:3].mean()
 
 
 def test_the_mtf_does_not_depend_on_the_alignment(soft, tmp_path):
