@@ -213,6 +213,8 @@ def main() -> None:
     before = args.output or DOCUMENT
     old = Document.parse(before.read_text() if before.is_file() else "")
     rows = old.rows | kept(args.rows)
+    if args.weights:
+        rows = {key: row for key, row in rows.items() if key[2] not in names}
     wanted = []
     for folder, level in places(args):
         with rasterio.open(folder / "ms.tif") as ms:
