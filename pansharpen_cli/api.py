@@ -299,8 +299,8 @@ class Fused:
 
     def __repr__(self) -> str:
         bands, rows, cols = self.shape
-        hqnr = (self.report["quality"] or {}).get("hqnr")
-        score = "" if hqnr is None else f", HQNR {hqnr:.3f}"
+        fidelity = (self.report["quality"] or {}).get("fidelity")
+        score = "" if fidelity is None else f", fidelity {fidelity:.3f}"
         method = self.report["method"]["name"]
         return f"<Fused by {method}: {bands} bands of {rows} x {cols} pixels{score}, {len(self.warnings)} warnings>"
 
