@@ -19,8 +19,9 @@ import torch
 from affine import Affine
 
 from pansharpen_cli import fuse, physics
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import write_png
+from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.writer import write_png
 
 CASES = {
     "exp": {"method": "exp"},
@@ -43,7 +44,7 @@ def pair_of(stack: Path, folder: Path) -> Path:
         dtype = source.dtypes[0]
     side = [n // 4 * 4 for n in truth.shape[1:]]
     truth = truth[:, : side[0], : side[1]]
-    axis, spans = physics.Axis(4.0), ((0, side[0]), (0, side[1]))
+    axis, spans = geometry.Axis(4.0), ((0, side[0]), (0, side[1]))
     down = physics.degrader((axis, axis), ((0, side[0] // 4), (0, side[1] // 4)), spans, [0.3] * 4)
     ms = down(torch.from_numpy(truth)[None])[0].numpy()
     for name, image, scale in (("pan", truth.mean(0, keepdims=True), 1), ("ms", ms, 4)):

@@ -42,10 +42,11 @@ from pansharpen_cli import fuse, weights
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
-from pansharpen_cli.scene import Scene, read_stack
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.source import read_stack
+from pansharpen_cli.raster.writer import SceneWriter
 from pansharpen_cli.tailor import FeatureTailor, Settings
 from pansharpen_cli.weights import Card
-from pansharpen_cli.writer import SceneWriter
 
 ABLATED = ("glpnet", "fusionnet")
 """Networks of the ablation and the sweeps, unless others are named."""

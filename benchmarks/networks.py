@@ -41,7 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pansharpen_cli import fuse, models, simulate, weights
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
-from pansharpen_cli.scene import Scene, read_stack
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.source import read_stack
 from pansharpen_cli.tailor import FeatureTailor
 
 COUNTED = 128

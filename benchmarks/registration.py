@@ -23,8 +23,8 @@ import torch
 from speed import repeated_scene
 
 from pansharpen_cli import assess, fuse, register
-from pansharpen_cli.grid import intersect, widened
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.geometry import intersect, widened
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.simulate import Simulation, simulate, write_scene
 
 RATIOS = (2.0, 2.76, 3.0, 4.0, 6.0)

@@ -26,8 +26,8 @@ from speed import repeated_scene
 
 from pansharpen_cli import fuse
 from pansharpen_cli.fuse import Options
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import SceneWriter
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.writer import SceneWriter
 
 PROGRAM = [sys.executable, "-m", "pansharpen_cli.cli"]
 

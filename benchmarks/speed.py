@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from pansharpen_cli import fuse, simulate
 from pansharpen_cli.models.base import Inputs, SceneStats
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.scene import Scene
 
 
 def small(args: argparse.Namespace) -> None:

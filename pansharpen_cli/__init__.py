@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     """The interface's names, found when they are asked for: torch and rasterio take a second to import."""
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    if name in ("check", "fuse", "indices"):  # modules
+    if name in ("check", "indices"):  # modules
         return import_module(f".{name}", __name__)
     return getattr(import_module(".errors" if name.endswith("Error") else ".api", __name__), name)
 

@@ -31,8 +31,8 @@ from . import indices, job
 from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fuse import ADAPT, Options, Progress, quiet
 from .publish import Publication, check_target
+from .raster.writer import check_dtype
 from .report import finite
-from .writer import check_dtype
 
 if TYPE_CHECKING:
     import xarray
@@ -53,7 +53,6 @@ __all__ = [
 ]
 
 _TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-
 
 # Inputs -------------------------------------------------------------------------------------------------------------
 

@@ -15,13 +15,14 @@ from . import metrics, physics
 from .errors import InputError
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
-from .fuse import Progress, Reach, axes_of, covered, joined, part_of, quiet, spans_of
-from .grid import Grid, Window, area, intersect, is_empty, widened
-from .physics import Axis, Span
-from .scene import MIN_MS_PIXELS, Reader, Scene, Source, check_size, data_bands, filled, open_raster
-from .sensors import band_name
-from .tiles import plan_tiles
-from .writer import raster_writer
+from .fuse import Progress, Reach, quiet
+from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
+from .raster.grid import Grid
+from .raster.scene import MIN_MS_PIXELS, Scene, axes_of
+from .raster.sensors import band_name
+from .raster.source import Reader, Source, check_size, data_bands, filled, open_raster
+from .raster.tiles import plan_tiles
+from .raster.writer import raster_writer
 
 TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""

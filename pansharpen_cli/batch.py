@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, foreign, fuse, index, job, report, sensors, weights
+from . import __version__, foreign, fuse, index, job, report, weights
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
@@ -29,7 +29,8 @@ from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
 from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
 from .publish import sweep as sweep_one
-from .writer import DRIVERS, check_creation_options, parse_creation_options
+from .raster import sensors
+from .raster.writer import DRIVERS, check_creation_options, parse_creation_options
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"

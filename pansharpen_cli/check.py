@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,17 +21,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import SharedName, __version__, assess, classical, fuse, pairs, physics, register, sensors
+from . import __version__, assess, classical, fuse, pairs, physics, register
 from .errors import InputError, PansharpenError
-from .fuse import Fit, Fuser, Options, Progress, axes_of, joined, part_of, quiet, spans_of
-from .grid import Window, area, intersect, is_empty
+from .fuse import Fit, Fuser, Options, Progress, quiet
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
-from .messages import gdal_messages
 from .moments import Moments
+from .raster import geometry, sensors
+from .raster.geometry import Window, area, intersect, is_empty, joined, part_of, spans_of
+from .raster.messages import gdal_messages
+from .raster.scene import Scene, axes_of
+from .raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, bounded_cache, open_raster, plain, solid
+from .raster.tiles import plan_tiles
+from .raster.writer import SceneWriter, parse_creation_options
 from .report import byte_size
-from .scene import CUSTOMARY_NODATA, UNTAGGED, Scene, Source, bounded_cache, open_raster, plain, solid
-from .tiles import plan_tiles
-from .writer import SceneWriter, parse_creation_options
 
 SCHEMA = "pansharpen-check/1"
 LEVELS = ("error", "warning", "note")
@@ -500,7 +501,7 @@ def _survey(scene: Scene, look: _Look, block: Window, pan_read, ms_window: Windo
                 band.stripes += stripes
                 band.dead_lines += dead
     assert look.relation is not None
-    whole = fuse.covered(axes, own, block, pan_read[1], reach=physics.MTF_REACH)
+    whole = geometry.covered(axes, own, block, pan_read[1], reach=physics.MTF_REACH)
     whole &= np.logical_and.reduce([p[1][part_of(ms_window, own)] for p in parts])
     if whole.any():
         pan = torch.from_numpy(np.where(pan_read[1], pan_read[0][0], 0).astype(np.float64))[None]
@@ -1042,6 +1043,3 @@ def _judge_scene(scene: Scene, found: Findings) -> None:
     for warning in scene.warnings:
         if not (known and UNTAGGED in warning):
             found.warning("scene", warning)
-
-
-sys.modules[__name__].__class__ = SharedName  # pansharpen.check(...) is a function of the interface

@@ -24,7 +24,8 @@ from torch import Tensor
 from . import physics
 from .errors import InputError
 from .moments import Moments
-from .physics import MTF_REACH, UPSAMPLE_REACH, Axis, Separable, Span
+from .physics import MTF_REACH, UPSAMPLE_REACH, Separable
+from .raster.geometry import Axis, Span
 
 Spans = tuple[Span, Span]
 
@@ -49,7 +50,6 @@ LOCAL_REACH = 32
 
 DOUBLE_REACH = 38
 """MS pixels on each side that a `DOUBLE` layer depends on, at most."""
-
 
 STRIP = 64
 """Pixels that are filtered at a time along an axis."""

@@ -170,11 +170,13 @@ def fuse(
 ) -> None:
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
-    job = _heavy()
+    _heavy()
+    from . import fuse, job
+
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
-    options = job.Options(
+    options = fuse.Options(
         method.lower(),
         weights,
         adapt.value,
@@ -230,11 +232,12 @@ def check(
 ) -> None:
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
     _check_finite(adapt_seconds=adapt_seconds)
-    job = _heavy()
+    _heavy()
     from . import check as checking
+    from . import fuse, job
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
-    options = job.Options(
+    options = fuse.Options(
         method.lower(),
         weights,
         adapt.value,
@@ -300,7 +303,9 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
-    job = _heavy()
+    _heavy()
+    from . import fuse, job
+
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
     if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
         raise InputError("--sensor, --bidx and --align belong to --pan and --ms; a reference is compared band by band")
@@ -321,7 +326,7 @@ def evaluate(
         if reference is not None:
             facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
-            options = job.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
+            options = fuse.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
             pair = job.Pair(pan or "", ms or (), open_options)
             facts = job.evaluate_wald(pair, names, options, peak, output, progress)
@@ -696,17 +701,19 @@ class _Progress:
             self.bar.stop()
 
 
-def _heavy():
-    """The module of the jobs and all that it imports; collecting garbage meanwhile takes a fifth of the time."""
+def _heavy() -> None:
+    """Import the jobs and all that they import; collecting garbage meanwhile takes a fifth of the time."""
     gc.disable()
     try:
         with interrupts.starting():
-            from . import job
+            from .jobs import (
+                evaluate,  # noqa: F401
+                fuse,  # noqa: F401
+            )
 
         gc.freeze()  # what is imported stays
     finally:
         gc.enable()
-    return job
 
 
 def _open_options(
@@ -773,7 +780,7 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
 
 
 def _dtype(name: str | None) -> str | None:
-    from .writer import check_dtype
+    from .raster.writer import check_dtype
 
     return None if name is None else check_dtype(name)
 
@@ -948,7 +955,3 @@ def import_weights(
     card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
     parameters = weights.facts(card)["parameters"]
     _say(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
-
-
-if __name__ == "__main__":
-    main()

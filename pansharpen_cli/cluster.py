@@ -36,7 +36,6 @@ CLOSING_SECONDS = 5.0
 GRACE = 1.0
 """Seconds over the time limit after which a worker is killed: the scene is cancelled by then, so none else gets it."""
 
-
 _ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://(?P<host>\[[0-9a-f:.]+\]|[^/:\[\]]+):(?P<port>\d{1,5})/?", re.IGNORECASE)
 
 

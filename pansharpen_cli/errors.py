@@ -1,4 +1,4 @@
-"""The errors a user can meet; `cli.py` turns each into one line on stderr and an exit code."""
+"""The errors a user can meet; `cli/app.py` turns each into one line on stderr and an exit code."""
 
 
 class PansharpenError(Exception):

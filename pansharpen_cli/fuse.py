@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import SharedName, classical, models, physics, tailor, weights
+from . import classical, models, physics, tailor, weights
 from .errors import InputError, PansharpenError
-from .grid import Window, area, intersect, is_empty, widened
 from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
-from .physics import Axis, Span
-from .scene import Scene, TileData, plain
+from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
+from .raster.scene import Scene, TileData, axes_of
+from .raster.source import plain
+from .raster.tiles import Stitcher, Tile, plan_tiles
+from .raster.writer import SceneWriter
 from .tailor import FeatureTailor, Outcome, Settings, Tiles
-from .tiles import Stitcher, Tile, plan_tiles
 from .weights import Card
-from .writer import SceneWriter
 
 BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
@@ -125,24 +125,6 @@ def _cpu_has_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def axes_of(scene: Scene) -> tuple[Axis, Axis]:
-    """The scene's phase as the operators want it."""
-    return Axis(scene.phase.ratio[0], scene.phase.offset[0]), Axis(scene.phase.ratio[1], scene.phase.offset[1])
-
-
-def spans_of(window: Window) -> tuple[Span, Span]:
-    return (window[0], window[1]), (window[2], window[3])
-
-
-def joined(spans: Sequence[Span]) -> Window:
-    return (*spans[0], *spans[1])
-
-
-def part_of(outer: Window, inner: Window) -> tuple[slice, slice]:
-    """Index of `inner` in an array that covers `outer`."""
-    return slice(inner[0] - outer[0], inner[1] - outer[0]), slice(inner[2] - outer[2], inner[3] - outer[2])
 
 
 @dataclass
@@ -634,28 +616,6 @@ def _as_seen(pan: Tensor, ms: Tensor, inside: np.ndarray) -> Tensor:
     return pan + torch.einsum("k,krc->rc", found[: len(steps)], steps)
 
 
-def covered(
-    axes: tuple[Axis, Axis], ms: Window, pan: Window, valid: np.ndarray, *, reach: int = 0, slack: int = 0
-) -> np.ndarray:
-    """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres.
-
-    `valid` (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels.
-    """
-    counts = None if valid.all() else np.pad((~valid).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    bounds = []
-    for axis, span, (first, last) in zip(axes, spans_of(ms), spans_of(pan), strict=True):
-        centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
-        lower, upper = np.ceil(centre - half).astype(int) - first, np.floor(centre + half).astype(int) + 1 - first
-        inside = (lower >= -slack) & (upper <= last - first + slack)
-        bounds.append((lower.clip(0, last - first), upper.clip(0, last - first), inside))
-    (r0, r1, rows), (c0, c1, cols) = bounds
-    inside = rows[:, None] & cols[None, :]
-    if counts is None:
-        return inside
-    invalid = counts[np.ix_(r1, c1)] - counts[np.ix_(r0, c1)] - counts[np.ix_(r1, c0)] + counts[np.ix_(r0, c0)]
-    return (invalid == 0) & inside
-
-
 def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:
     """Three quarters of the drawn tiles for training, one quarter to judge with; none if too few."""
     usable, reduced = [p for p in picked if len(p.ms)], [p for p in picked if len(p.target)]
@@ -937,6 +897,3 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
     if count == 0:
         raise nothing_valid(scene)
     return count
-
-
-sys.modules[__name__].__class__ = SharedName  # pansharpen.fuse(...) is a function of the interface

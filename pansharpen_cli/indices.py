@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from . import metrics, physics
+from .raster import geometry
 
 __all__ = [
     "bias",
@@ -37,7 +38,6 @@ __all__ = [
     "scc",
     "ssim",
 ]
-
 
 # Against a reference ------------------------------------------------------------------------------------------------
 
@@ -186,9 +186,9 @@ def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     return torch.from_numpy(np.array(bands, np.float64)), mask
 
 
-def _axes(ratio: float, offset: tuple[float, float]) -> tuple[physics.Axis, physics.Axis]:
-    return physics.Axis(ratio, offset[0]), physics.Axis(ratio, offset[1])
+def _axes(ratio: float, offset: tuple[float, float]) -> tuple[geometry.Axis, geometry.Axis]:
+    return geometry.Axis(ratio, offset[0]), geometry.Axis(ratio, offset[1])
 
 
-def _spans(shape: Sequence[int]) -> tuple[physics.Span, physics.Span]:
+def _spans(shape: Sequence[int]) -> tuple[geometry.Span, geometry.Span]:
     return (0, int(shape[0])), (0, int(shape[1]))

@@ -22,13 +22,14 @@ from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
 from .gallery import Pictures
-from .grid import Grid, Window, area, intersect
-from .messages import gdal_messages
 from .models import REGISTRY
 from .publish import TIFF, Publication, check_target, orphans
-from .scene import Scene, bounded_cache, open_raster
-from .verdict import verdict, warnings_of
-from .writer import (
+from .raster.geometry import Window, area, intersect
+from .raster.grid import Grid
+from .raster.messages import gdal_messages
+from .raster.scene import Scene
+from .raster.source import bounded_cache, open_raster
+from .raster.writer import (
     PROVENANCE,
     SceneWriter,
     parse_creation_options,
@@ -37,6 +38,7 @@ from .writer import (
     raster_writer,
     to_dtype,
 )
+from .verdict import verdict, warnings_of
 
 SCHEMA = "pansharpen-report/1"
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"

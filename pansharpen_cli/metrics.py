@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pansharpen_cli.errors import InputError
-from pansharpen_cli.physics import MTF_REACH, mtf_kernel
+from .errors import InputError
+from .physics import MTF_REACH, mtf_kernel
 
 BLOCK = 32
 """Side of the blocks of Q2n and of the universal index, in PAN pixels."""
@@ -79,7 +79,6 @@ _ENERGY_RANGE = (-64, 128)
 
 _BINS = (_ENERGY_RANGE[1] - _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
 _FIRST_BIN = (127 + _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
-
 
 # Filters
 

@@ -21,11 +21,13 @@ from xml.sax.saxutils import escape, quoteattr
 
 from affine import Affine
 
-from . import foreign, sensors
+from . import foreign
 from .errors import InputError
-from .grid import Grid
-from .references import outside
-from .scene import MAX_RATIO, MIN_RATIO, Source, metadata, open_raster
+from .raster import sensors
+from .raster.grid import Grid
+from .raster.references import outside
+from .raster.scene import MAX_RATIO, MIN_RATIO
+from .raster.source import Source, metadata, open_raster
 
 Layer = tuple[str, ...]
 """One raster, or the tiles of one; a .TIL or DIM .XML before tiles is the delivery's own list of them."""

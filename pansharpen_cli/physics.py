@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Span = tuple[int, int]
-"""First and one-past-last pixel index of a range on one axis."""
+from .raster.geometry import Axis, Span
 
 UPSAMPLE_REACH = 11
 """MS pixels on each side that one up-sampled value depends on."""
@@ -39,51 +38,6 @@ _HALF_BAND = 2 * np.array(
     [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]
 )
 _TABLE_LEVELS = 12
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Phase of the MS grid on the PAN grid along one image axis.
-
-    `ratio`: MS pixel size in PAN pixels. `offset`: position of the MS grid's origin (its edge, not a centre) in PAN
-    pixels from the PAN grid's origin.
-    """
-
-    ratio: float
-    offset: float = 0.0
-
-    def ms_centres(self, span: Span) -> np.ndarray:
-        """Centres of MS pixels in PAN pixel indices (0 is the centre of the first PAN pixel)."""
-        return self.offset + self.ratio * (np.arange(*span) + 0.5) - 0.5
-
-    def pan_centres(self, span: Span) -> np.ndarray:
-        """Centres of PAN pixels in MS pixel indices."""
-        return (np.arange(*span) + 0.5 - self.offset) / self.ratio - 0.5
-
-    def ms_span(self, pan: Span, reach: float = 0.0) -> Span:
-        """MS pixels that touch the PAN span, widened by `reach` MS pixels on each side."""
-        first = np.floor((pan[0] - self.offset) / self.ratio - reach + 1e-6)
-        last = np.ceil((pan[1] - self.offset) / self.ratio + reach - 1e-6)
-        return int(first), int(last)
-
-    def pan_span(self, ms: Span, reach: float = 0.0) -> Span:
-        """PAN pixels that touch the MS span, widened by `reach` PAN pixels on each side."""
-        first = np.floor(self.offset + self.ratio * ms[0] - reach + 1e-6)
-        last = np.ceil(self.offset + self.ratio * ms[1] + reach - 1e-6)
-        return int(first), int(last)
-
-    def centred(self, pan: Span) -> Span:
-        """MS pixels whose centres lie in a PAN span, so that spans that follow each other share none."""
-        first, last = (int(np.ceil((end - self.offset) / self.ratio - 0.5 - 1e-9)) for end in pan)
-        return first, last
-
-    def moved(self, offset: float) -> Axis:
-        """The grid that lies so many PAN pixels further."""
-        return Axis(self.ratio, self.offset + offset)
-
-    def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
-        """The same phase seen from windows that start at the given pixels."""
-        return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,6 @@ _MISLEADING = (".wld", ".tab", ".imd", ".rpb", "_rpc.txt", ".pvl")
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 
-
 # What belongs to a file ---------------------------------------------------------------------------------------------
 
 

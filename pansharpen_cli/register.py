@@ -21,24 +21,11 @@ import torch
 from torch import Tensor
 
 from . import physics
-from .fuse import (
-    BLOCK,
-    MAX_BLOCKS,
-    Progress,
-    axes_of,
-    covered,
-    joined,
-    lift_of,
-    one_thread_each,
-    part_of,
-    quiet,
-    spans_of,
-)
-from .grid import Window, widened
+from .fuse import BLOCK, MAX_BLOCKS, Progress, lift_of, one_thread_each, quiet
 from .moments import Moments
-from .physics import Axis
-from .scene import Scene
-from .tiles import plan_tiles
+from .raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
+from .raster.scene import Scene, axes_of
+from .raster.tiles import plan_tiles
 
 SEARCH, FAR = 8.0, 64.0
 """Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""

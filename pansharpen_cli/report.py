@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .writer import read_reduced
+from .raster.writer import read_reduced
 
 QUICKLOOK_SIDE = 1024
-
 
 # Figures
 

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from . import sensing, simulate
 from .errors import InputError
-from .fuse import part_of, spans_of
-from .grid import Window, intersect, widened
 from .models.base import Inputs, SceneStats, TileOperators
+from .raster.geometry import Window, intersect, part_of, spans_of, widened
 from .stacks import SIZES, RealPair, Stack, room
 
 COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))

@@ -16,7 +16,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from .physics import MTF_REACH, Axis, degrade_matrix
+from .physics import MTF_REACH, degrade_matrix
+from .raster.geometry import Axis
 
 Point = tuple[float, float]
 
@@ -81,7 +82,6 @@ _PAN_WEIGHTS = np.array([0.02, 0.10, 0.19, 0.16, 0.16, 0.10, 0.05, 0.0, 0.22])
 _PAN_POWER = 0.98
 _PAN_OFFSET = 24.0  # DN
 _MAXIMUM = 2047  # DN
-
 
 # Geometry -----------------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import assess, sensors
+from . import assess
 from .errors import InputError
-from .fuse import axes_of
 from .pairs import read_table
-from .physics import Axis
-from .scene import Scene, Source, data_bands, open_raster
-from .sensors import WAVELENGTHS, Sensor, band_name
+from .raster import sensors
+from .raster.geometry import Axis
+from .raster.scene import Scene, axes_of
+from .raster.sensors import WAVELENGTHS, Sensor, band_name
+from .raster.source import Source, data_bands, open_raster
 
 VISIBLE = 0.95
 """Wavelength in um up to which a panchromatic detector sees."""
@@ -29,7 +30,6 @@ MIN_BANDS = 3
 """Least number of bands of an MS to train on."""
 
 Warn = Callable[[str], None]
-
 
 # Finding scenes
 

@@ -33,10 +33,10 @@ from torch import Tensor
 from . import foreign, models, stacks, weights
 from .errors import InputError, PansharpenError, reason_of
 from .fuse import Progress, choose_device, choose_precision, quiet
-from .messages import gdal_messages
 from .models.base import Backbone, channels_last
 from .objective import auxiliary, composite, fused_of, loss_terms, mean_of, validate
 from .publish import Publication, check_target, write
+from .raster.messages import gdal_messages
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
 from .stacks import Stack
@@ -51,7 +51,6 @@ MOST_PARAMETERS = 500_000_000
 """Of a network to train: with its gradients and moments it takes 16 bytes for each."""
 
 Say = Callable[[str], None]
-
 
 # The loop
 

@@ -22,8 +22,10 @@ import rasterio
 import torch
 from PIL import Image
 
-from pansharpen_cli import batch, foreign, index, pairs, recipe, report, scene, simulate, train, weights
+from pansharpen_cli import batch, foreign, index, models, pairs, recipe, report, simulate, train, weights
 from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.raster import scene
+from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -206,13 +208,13 @@ def test_side_files_are_read_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a.IMD").write_text(
         'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\n  empty =\nx.y = 3;\n<MISSION>SPOT</MISSION>\n<A>\n<B>1</B></A>\n'
     )
-    assert scene._side_tags(str(tmp_path / "a.IMD")) == {
+    assert raster_source._side_tags(str(tmp_path / "a.IMD")) == {
         "BEGIN_GROUP": "IMAGE_1", "satId": "WV02", "MISSION": "SPOT", "B": "1",
     }  # fmt: skip
 
 
 def test_a_large_side_file_is_refused_and_named(pair: Path, run, monkeypatch) -> None:
-    monkeypatch.setattr(scene, "MOST_BESIDE", 1000)
+    monkeypatch.setattr(raster_source, "MOST_BESIDE", 1000)
     (pair / "ms.tif.aux.xml").write_text("<PAMDataset>" + " " * 1000 + "</PAMDataset>")
     result = run(*fuse())
     assert result.code == 2 and "ms.tif.aux.xml beside it has 1,025 bytes" in result.errors[0]
@@ -225,11 +227,11 @@ def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -
     profile.pop("blockxsize", None)
     with rasterio.open(pair / "ms.tif", "w", **profile) as target:
         target.write(pixels)
-    monkeypatch.setattr(scene, "MOST_BLOCK", pixels.nbytes)
-    scene.open_raster("ms.tif").close()
-    monkeypatch.setattr(scene, "MOST_BLOCK", pixels.nbytes - 1)
+    monkeypatch.setattr(raster_source, "MOST_BLOCK", pixels.nbytes)
+    raster_source.open_raster("ms.tif").close()
+    monkeypatch.setattr(raster_source, "MOST_BLOCK", pixels.nbytes - 1)
     with pytest.raises(InputError, match="ms.tif has blocks of .* TILED=YES"):
-        scene.open_raster("ms.tif")
+        raster_source.open_raster("ms.tif")
 
 
 def test_more_bands_than_memory_is_planned_for_are_refused(pair: Path, run) -> None:
@@ -406,7 +408,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Pa
     result = run("weights", "import", tmp_path / "c.pth", *options)
     assert result.code == 2 and "c.pth unpacks to 16," in result.errors[0]
     with pytest.raises(InputError, match="c.pth unpacks to 16,"):
-        train.State.start(weights.models.create("glpnet", {"features": 4, "blocks": 1}), Recipe()).resume(
+        train.State.start(models.create("glpnet", {"features": 4, "blocks": 1}), Recipe()).resume(
             tmp_path / "c.pth", "{}"
         )
 
@@ -425,7 +427,7 @@ def test_numbers_of_a_recipe_have_limits(tmp_path: Path, text: str) -> None:
 
 
 def test_a_network_too_large_to_train_is_refused_before_memory_is_taken_for_it(monkeypatch) -> None:
-    made = train.models.create("glpnet", {"features": 8, "blocks": 1})
+    made = models.create("glpnet", {"features": 8, "blocks": 1})
     count = sum(p.numel() for p in made.parameters())
     monkeypatch.setattr(train, "MOST_PARAMETERS", count)
     train._check_recipe(Recipe(options={"features": 8, "blocks": 1}))

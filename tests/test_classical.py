@@ -17,8 +17,8 @@ from pansharpen_cli import classical, fuse, metrics, simulate
 from pansharpen_cli.classical import METHODS, Layers, Setup
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.moments import Moments
-from pansharpen_cli.physics import Axis
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.scene import Scene
 
 GAINS = {
     "rr4_qb": (0.34, 0.32, 0.30, 0.22),

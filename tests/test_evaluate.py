@@ -16,7 +16,9 @@ from rasters import edited
 
 from pansharpen_cli import assess, fuse, job, metrics, physics, simulate
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster import scene as scenes
+from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
@@ -120,7 +122,7 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
 def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) -> None:
     make(tmp_path, 128, 160, offset=(0.5, 0.25), border=0.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        axes = fuse.axes_of(scene)
+        axes = scenes.axes_of(scene)
         fused = np.random.default_rng(1).uniform(200, 900, (4, 128, 160)).astype(np.float32)
         read = assess.array_reader(fused, np.ones((128, 160), bool), (0, 0))
         found = assess.full_resolution(scene, read, (0, 128, 0, 160)).figures["reprojection"]
@@ -410,7 +412,7 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
     (tmp_path / "low").mkdir()
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
         pair = assess.degrade(scene, tmp_path / "low")
-        axes, phase = fuse.axes_of(scene), scene.phase
+        axes, phase = scenes.axes_of(scene), scene.phase
         with Scene.open(pair.pan, [pair.ms], sensor="quickbird") as low:
             assert low.phase.ratio == phase.ratio
             with rasterio.open(pair.reference) as reference:
@@ -422,12 +424,12 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
             rows, cols = low.pan_grid.height, low.pan_grid.width
             window = (row, row + rows, col, col + cols)
             np.testing.assert_array_equal(truth, scene.read_ms(window)[0])
-            down = physics.degrader(axes, fuse.spans_of(window), ((0, 250), (0, 210)), [scene.sensor.pan_gain])
+            down = physics.degrader(axes, geometry.spans_of(window), ((0, 250), (0, 210)), [scene.sensor.pan_gain])
             pan = scene.pan.read((0, 250, 0, 210))[0]
             expected = down(torch.from_numpy(pan.astype(float))).numpy()
             assert np.abs(low.pan.read((0, rows, 0, cols))[0] - expected).max() <= 0.5 + 1e-6
             coarse, _ = low.read_ms((0, low.ms_grid.height, 0, low.ms_grid.width))
-            shifted = [a.shifted(f, 0) for a, f in zip(fuse.axes_of(low), (-row, -col), strict=True)]
+            shifted = [a.shifted(f, 0) for a, f in zip(scenes.axes_of(low), (-row, -col), strict=True)]
             height, width = scene.ms_grid.height, scene.ms_grid.width
             down = physics.degrader(
                 (shifted[0], shifted[1]), ((0, coarse.shape[1]), (0, coarse.shape[2])), ((0, height), (0, width)),

@@ -23,10 +23,10 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import fuse, job, models, simulate, weights
+from pansharpen_cli import assess, fuse, models, simulate, tailor, weights
 from pansharpen_cli.errors import ReadError
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import SceneWriter
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"features": 8, "blocks": 1}
@@ -67,16 +67,16 @@ def names_in(folder: Path) -> set[str]:
 # Signals ------------------------------------------------------------------------------------------------------------
 
 MOMENTS = {
-    "before opening": "pansharpen_cli.job.Scene.open 1",
-    "making the output": "pansharpen_cli.writer.SceneWriter._create 1",
+    "before opening": "pansharpen_cli.raster.scene.Scene.open 1",
+    "making the output": "pansharpen_cli.raster.writer.SceneWriter._create 1",
     "fitting": "pansharpen_cli.fuse.fit 1",
-    "reading": "pansharpen_cli.scene.Scene.read 3",
-    "fusing": "pansharpen_cli.tiles.Stitcher.add 2",
-    "writing": "pansharpen_cli.writer.SceneWriter.write 2",
-    "finishing": "pansharpen_cli.writer.SceneWriter.finish 1",
+    "reading": "pansharpen_cli.raster.scene.Scene.read 3",
+    "fusing": "pansharpen_cli.raster.tiles.Stitcher.add 2",
+    "writing": "pansharpen_cli.raster.writer.SceneWriter.write 2",
+    "finishing": "pansharpen_cli.raster.writer.SceneWriter.finish 1",
     "scoring": "pansharpen_cli.assess.full_resolution 1",
-    "committing": "pansharpen_cli.writer.os.fsync 1",
-    "after the file is in place": "pansharpen_cli.writer.SceneWriter.discard 1",
+    "committing": "pansharpen_cli.raster.writer.os.fsync 1",
+    "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
     "writing the report": "pansharpen_cli.report.os.replace 2",
     "printing": "pansharpen_cli.cli._print 1",
 }
@@ -262,8 +262,8 @@ def test_an_input_that_changes_while_it_is_read_is_noticed(scene: Path, run, mon
 def test_a_source_of_a_vrt_is_watched_and_evaluate_watches_as_well(scene: Path, run, monkeypatch) -> None:
     raster_copy(scene / "ms.tif", scene / "ms.vrt", driver="VRT")
     assert run("fuse", "pan.tif", "ms.vrt", "-o", "out.tif", *EXP).code == 0
-    scored = job.assess.full_resolution
-    monkeypatch.setattr(job.assess, "full_resolution", lambda *a: (touched(scene / "ms.tif"), scored(*a))[1])
+    scored = assess.full_resolution
+    monkeypatch.setattr(assess, "full_resolution", lambda *a: (touched(scene / "ms.tif"), scored(*a))[1])
     result = run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.vrt", "--report", "r.json")
     assert (result.code, result.out) == (1, "")
     assert "ms.tif changed while it was read" in result.err
@@ -302,7 +302,7 @@ def test_a_read_error_while_scoring_is_no_warning(scene: Path, run, monkeypatch)
     def fail(*_):
         raise ReadError("cannot read pan.tif: the cable is out")
 
-    monkeypatch.setattr(job.assess, "full_resolution", fail)
+    monkeypatch.setattr(assess, "full_resolution", fail)
     result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *EXP)
     assert (result.code, result.err) == (1, "error: cannot read pan.tif: the cable is out\n")
     assert not (scene / "out.tif").exists()
@@ -407,7 +407,7 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
     arguments = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--precision", "float32")
     assert run(*arguments, "--no-score", "--overwrite").code == 0
     expected = (scene / "out.tif").read_bytes()
-    adapt, failures = fuse.tailor.adapt, [1]
+    adapt, failures = tailor.adapt, [1]
 
     def scarce(*args, **kwargs):
         if failures:
@@ -415,7 +415,7 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
             raise fuse.OutOfMemory("CUDA out of memory")
         return adapt(*args, **kwargs)
 
-    monkeypatch.setattr(fuse.tailor, "adapt", scarce)
+    monkeypatch.setattr(tailor, "adapt", scarce)
     result = run(*arguments, "--no-score", "--overwrite", "--json")
     assert result.code == 0
     assert result.err == "warning: cpu ran out of memory while adapting: the CPU did all\n"

@@ -13,8 +13,9 @@ from scipy import ndimage
 from pansharpen_cli import assess, fuse, physics, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fidelity import KERNEL_GAINS, Fidelity
-from pansharpen_cli.physics import Axis
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.scene import Scene
 
 SIDE, RATIO, GAIN = 192, 4, 0.2
 WEIGHTS = np.array([0.2, 0.5, 0.3])
@@ -192,7 +193,7 @@ def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, rati
         for method in ("exp", "gsa"):
             fused, valid = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)
             scores[method] = assess.full_resolution(scene, assess.array_reader(fused, valid, origin)).figures
-        rows, cols = (slice(a, b) for a, b in fuse.spans_of(scene.window))
+        rows, cols = (slice(a, b) for a, b in geometry.spans_of(scene.window))
         truth = assess.array_reader(made.truth[:, rows, cols].astype(np.float32), valid, origin)
         scores["truth"] = assess.full_resolution(scene, truth).figures
     found = {k: v["fidelity"] for k, v in scores.items()}

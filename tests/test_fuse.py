@@ -10,7 +10,7 @@ import torch
 
 from pansharpen_cli import assess, fuse, metrics, models, simulate
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.scene import Scene
 
 
 def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from pansharpen_cli.grid import Grid, Phase, intersect, is_empty
+from pansharpen_cli.raster.geometry import Phase, intersect, is_empty
+from pansharpen_cli.raster.grid import Grid
 
 UTM = CRS.from_epsg(32631)
 PAN = Grid(UTM, Affine(0.5, 0, 431200, 0, -0.5, 4583600), 400, 600)

@@ -19,7 +19,7 @@ from rasters import edited
 from scipy import ndimage
 
 from pansharpen_cli import simulate, tailor
-from pansharpen_cli.scene import plain, untagged_nodata
+from pansharpen_cli.raster.source import plain, untagged_nodata
 
 EXP = ("--method", "exp", "--no-score")
 NETWORK = ("--adapt", "off", "--precision", "float32", "--no-score")

@@ -16,9 +16,9 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
 from pansharpen_cli.objective import auxiliary, composite, fused_of, loss_terms
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.recipe import LossWeights
 from pansharpen_cli.samples import Sampler
-from pansharpen_cli.scene import Scene
 from pansharpen_cli.stacks import Stack
 from pansharpen_cli.tailor import FeatureTailor, Settings
 

@@ -13,8 +13,8 @@ from scipy import ndimage
 from pansharpen_cli import fuse, models, physics
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.models.base import SceneStats
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import to_dtype
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.writer import to_dtype
 
 CPU = torch.device("cpu")
 SPECS = {

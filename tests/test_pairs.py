@@ -16,7 +16,7 @@ from affine import Affine
 from pansharpen_cli import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.pairs import File
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.scene import Scene
 
 ORDER = "052783426010_01_P001"
 PHR = "201202250025329_SEN_PRG_FC_5847"

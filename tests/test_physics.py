@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pansharpen_cli import models, physics
 from pansharpen_cli.models.base import SceneStats, TileOperators
-from pansharpen_cli.physics import Axis
+from pansharpen_cli.raster.geometry import Axis
 
 GOLDEN = Path(__file__).parent / "golden"
 GAINS = {

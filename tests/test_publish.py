@@ -18,14 +18,15 @@ import rasterio.shutil
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import batch, index, pairs, publish, report, scene, simulate, weights
+from pansharpen_cli import batch, index, pairs, publish, report, simulate, weights
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.pool import Event
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
-from pansharpen_cli.whole import cut_off
-from pansharpen_cli.writer import check_creation_options
+from pansharpen_cli.raster import scene, source
+from pansharpen_cli.raster.whole import cut_off
+from pansharpen_cli.raster.writer import check_creation_options
 
 FAST = ("--method", "none", "--no-score")
 
@@ -310,7 +311,7 @@ def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, opti
     ],
 )
 def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monkeypatch, change, words: str) -> None:
-    from pansharpen_cli import writer
+    from pansharpen_cli.raster import writer
 
     original, calls = writer._verify, []
 
@@ -342,14 +343,14 @@ def raster(path: Path, driver: str, **more) -> Path:
 def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, driver: str, name: str) -> None:
     path = raster(tmp_path / name, driver)
     assert cut_off(str(path)) == ""
-    scene.open_raster(str(path)).close()
+    source.open_raster(str(path)).close()
     rasterio.shutil.copy(path, tmp_path / "a.vrt", driver="VRT")
     size = path.stat().st_size
     for cut in (size - 1, size // 2, size // 10 * 9):
         os.truncate(path, cut)
         for opened in (path, tmp_path / "a.vrt"):
             with pytest.raises(InputError, match=f"{name} is cut off"):
-                scene.open_raster(str(opened))
+                source.open_raster(str(opened))
 
 
 def test_a_header_beside_a_file_of_another_format_says_nothing(tmp_path: Path) -> None:

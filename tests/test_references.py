@@ -13,8 +13,8 @@ from affine import Affine
 
 from pansharpen_cli import pairs
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.references import outside
-from pansharpen_cli.scene import open_raster
+from pansharpen_cli.raster.references import outside
+from pansharpen_cli.raster.source import open_raster
 
 RAW = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" {}>{}
 <SourceFilename relativeToVRT="0">{}</SourceFilename><ImageOffset>0</ImageOffset></VRTRasterBand></VRTDataset>"""

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pansharpen_cli import charts, gallery, losses, report, simulate, tailor
 from pansharpen_cli.gallery import Composition, Histogram, Panel, Pictures, View
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.scene import Scene
 
 NAMES = ("blue", "green", "red", "nir")
 CHROMIUM = shutil.which("chromium")

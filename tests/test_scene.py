@@ -21,7 +21,9 @@ from scipy import ndimage
 from pansharpen_cli import fuse
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.scene import Scene, Source, filled
+from pansharpen_cli.raster import scene as scenes
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.source import Source, filled
 
 CPU = torch.device("cpu")
 SPEC = sim.Simulation(rows=120, cols=136, bands=4, ratio=4.0, offset=(1.37, 2.61), nodata=None, seed=11)
@@ -946,7 +948,7 @@ def striped(tmp_path):
 
 
 def test_small_windows_read_the_same_as_large_ones(striped):
-    scene, reach = striped, fuse.Reach(fuse.axes_of(striped))
+    scene, reach = striped, fuse.Reach(scenes.axes_of(striped))
     big = (10, 150, 20, 380)
     whole = scene.read(big, *reach.windows(big))
     for small in ((60, 100, 100, 160), (20, 64, 250, 314), (80, 140, 280, 340), (10, 30, 140, 150)):

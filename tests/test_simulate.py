@@ -7,7 +7,8 @@ import pytest
 import rasterio
 
 from pansharpen_cli import simulate as sim
-from pansharpen_cli.physics import MTF_REACH, Axis, degrade_matrix
+from pansharpen_cli.physics import MTF_REACH, degrade_matrix
+from pansharpen_cli.raster.geometry import Axis
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "simulated"
 FILES = ("pan.tif", "ms.tif", "truth.tif")

@@ -14,7 +14,7 @@ from pansharpen_cli import fuse, losses, models, simulate, tailor
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.tailor import FeatureTailor, Settings
 
 CPU = torch.device("cpu")

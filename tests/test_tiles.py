@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pansharpen_cli.grid import Window
-from pansharpen_cli.tiles import Stitcher, Tile, blend_weights, plan_tiles
+from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.tiles import Stitcher, Tile, blend_weights, plan_tiles
 
 
 @st.composite

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pansharpen_cli import fuse, models
 from pansharpen_cli import simulate as sim
-from pansharpen_cli.grid import Window
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.tailor import FeatureTailor
 
 CPU = torch.device("cpu")

@@ -16,10 +16,11 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import assess, fuse, metrics, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli import assess, errors, fuse, metrics, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli.raster import scene as raster_scene
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.recipe import LossWeights, Recipe
 from pansharpen_cli.samples import Sampler, crop_pair
-from pansharpen_cli.scene import Scene
 from pansharpen_cli.stacks import Stack
 
 SMALL = """
@@ -102,7 +103,7 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
     with Scene.open(reduced.pan, [reduced.ms]) as low:
         around, coarse = (0, low.pan_grid.height, 0, low.pan_grid.width), (0, low.ms_grid.height, 0, low.ms_grid.width)
         tile = low.read(window, around, coarse)
-        inputs = fuse.tile_inputs(fuse.axes_of(low), gains, tile, window, torch.device("cpu"))
+        inputs = fuse.tile_inputs(raster_scene.axes_of(low), gains, tile, window, torch.device("cpu"))
         assert sample.ratio == low.phase.ratio[0] == 2 and sample.real
     assert torch.equal(sample.inputs.pan, inputs.pan)
     inner = np.s_[..., 12:-12, 12:-12]
@@ -143,7 +144,7 @@ def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[Stack]) -> N
 
 def test_scenes_without_a_usable_crop_end_in_an_error() -> None:
     flat = Stack(np.ones((3, 100, 100), np.float32), np.ones((100, 100), bool))
-    with pytest.raises(train.InputError, match="constant"):
+    with pytest.raises(errors.InputError, match="constant"):
         Sampler([flat]).pair(96, 3)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from pansharpen_cli import fuse, models, simulate, weights
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import InputError, WeightsError
-from pansharpen_cli.scene import Scene
+from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster.scene import Scene
 
 ROOT = Path(__file__).parent.parent
 IMPORT = ("--network", "fusionnet", "--bands", "4", "--scale", "2047", "-o", "my.safetensors")
@@ -449,7 +450,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )
         unscaled, _ = fuse.fuse_array(scene, other)
-        inner = fuse.part_of(out, scene.window)
+        inner = geometry.part_of(out, scene.window)
     with torch.no_grad():
         expected = 2047 * plain.double()(inputs.expanded.double() / 2047, inputs.pan.double() / 2047)
     assert fit.stats is not None and fit.stats.scale == 2047

@@ -20,8 +20,8 @@ from rio_cogeo.cogeo import cog_validate
 from pansharpen_cli import fuse, simulate
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.publish import check_target
-from pansharpen_cli.scene import Scene
-from pansharpen_cli.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
+from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
 
 PLAIN = ("--method", "none")
 
@@ -463,8 +463,8 @@ def test_a_file_that_lost_its_end_is_never_committed(tmp_path: Path, scene: Scen
     before = set(tmp_path.iterdir())
     with SceneWriter(tmp_path / "out.tif", scene, driver=driver) as writer:
         write_all(writer, scene)
-        verify = "pansharpen_cli.writer._verify"
-        original = __import__("pansharpen_cli.writer", fromlist=["_verify"])._verify
+        verify = "pansharpen_cli.raster.writer._verify"
+        original = __import__("pansharpen_cli.raster.writer", fromlist=["_verify"])._verify
 
         def shortened(path: Path) -> None:
             with rasterio.open(path) as dataset:

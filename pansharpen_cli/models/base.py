@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import moments
-from ..physics import Axis, Offset, Separable, Span, degrader, upsampler
+from ..physics import Offset, Separable, degrader, upsampler
+from ..raster.geometry import Axis, Span
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -22,12 +22,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
+from ..errors import InputError, PansharpenError, reason_of
+from ..publish import Publication
 from . import sensors
-from .errors import InputError, PansharpenError, reason_of
-from .grid import Grid, Window
+from .geometry import Window
+from .grid import Grid
 from .messages import gdal_messages
-from .publish import Publication
-from .scene import Scene, default_nodata, rpcs_of
+from .scene import Scene
+from .source import default_nodata, rpcs_of
 
 BLOCK = 512
 PROVENANCE = "PANSHARPEN"

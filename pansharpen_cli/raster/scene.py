@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,304 +14,36 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.rpc import RPC
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window as RasterWindow
 
-from . import foreign, sensors
-from .errors import InputError, ReadError, reason_of
-from .grid import Grid, Phase, Window, area, intersect, is_empty, widened
-from .messages import gdal_messages
-from .references import check_raw
+from ..errors import InputError, ReadError, reason_of
+from . import sensors
+from .geometry import Axis, Phase, Window, area, intersect, is_empty, widened
+from .grid import Grid
 from .sensors import Sensor
-from .whole import cut_off
+from .source import (
+    FILL_REACH,
+    Source,
+    bounded_cache,
+    check_size,
+    data_bands,
+    default_nodata,
+    filled,
+    metadata,
+    open_raster,
+)
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
 MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
 
-MAX_PIXELS = 1 << 36
-"""Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
-
 LOST = 0.05
 """Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
 
-EXACT = 1 << 24
-"""Up to it single precision holds every whole number."""
 MOST_BANDS = 512
 """Of the MS: memory grows with bands as it does with the area of tiles."""
-
-MOST_BLOCK = 1 << 29
-"""Bytes of a block, which GDAL reads and unpacks as a whole however small the window is."""
-
-MOST_BESIDE = 64 << 20
-"""Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
-
-FILL_REACH = 24
-"""Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
-
-
-CACHE_BYTES = 64 << 20
-"""GDAL's block cache, shared by reading and writing."""
-
-
-Pixels = tuple[np.ndarray, np.ndarray]
-"""Values (bands, rows, cols) and where they are valid (rows, cols)."""
-
-Reader = Callable[[Window], Pixels]
-"""Reads a window; what lies outside of the raster is invalid."""
-
-
-@contextmanager
-def bounded_cache() -> Iterator[None]:
-    """Rasters read in this context share a block cache of `CACHE_BYTES`, unless the user has set GDAL_CACHEMAX."""
-    if "GDAL_CACHEMAX" in os.environ:
-        yield
-        return
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):  # GDAL's own default is a share of all memory
-        yield
-
-
-def open_raster(path: str):
-    """Open a raster; InputError in one line if GDAL cannot, and for what would wait or grow without end, or takes bytes
-    of another file for pixels."""
-    _check_place(path)
-    check_raw(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except (RasterioError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
-            reason = "no such file"
-        elif os.path.isfile(path) and os.path.getsize(path) == 0:
-            reason = "the file is empty (0 bytes)"
-        raise InputError(f"cannot open {path}: {reason}") from error
-    if dataset.count == 0:
-        dataset.close()
-        raise InputError(f"cannot use {path}: it has no bands of its own (a container? name one of its subdatasets)")
-    if dataset.gcps[0] and dataset.transform.is_identity:
-        dataset.close()
-        raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
-    if dataset.transform.is_identity and rpcs_of(dataset) is not None:
-        dataset.close()
-        raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
-    if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
-        dataset.close()
-        raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
-    for file in dataset.files:
-        if reason := cut_off(file):
-            dataset.close()
-            raise InputError(f"{file} is cut off: {reason}; copy it again")
-    try:
-        _check_blocks(dataset, path)
-    except InputError:
-        dataset.close()
-        raise
-    return dataset
-
-
-def rpcs_of(dataset) -> RPC | None:
-    """The rational polynomials that locate a raster's pixels; None without any that can be read."""
-    try:
-        return dataset.rpcs
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return None
-
-
-def _check_place(path: str) -> None:
-    """Raises InputError for pipes and devices, there or among the files beside it that GDAL looks into."""
-    if kind := foreign.kind_of(path):
-        raise InputError(f"cannot open {path}: it is {kind}; only files are read")
-    if not foreign.gives_parts(path):
-        raise InputError(f"cannot open {path}: its server gives whole files only; download it first")
-    folder, name = os.path.split(path)
-    stem = os.path.splitext(name)[0].lower()
-    try:
-        with os.scandir(folder or ".") as entries:
-            own = [e for e in entries if e.name.lower().startswith(stem) and not e.is_dir()]
-    except (OSError, ValueError):
-        return
-    for entry in own:
-        if not entry.is_file() and (kind := foreign.kind_of(entry.path)):
-            raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
-        if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
-            size = f"{entry.stat().st_size:,} bytes"
-            raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
-
-
-def _check_blocks(dataset, path: str) -> None:
-    """Raises InputError for blocks of more than `MOST_BLOCK` bytes."""
-    together = dataset.count if str(dataset.profile.get("interleave", "")).lower() == "pixel" else 1
-    for (rows, cols), kind in dict.fromkeys(zip(dataset.block_shapes, dataset.dtypes, strict=True)):
-        size = rows * cols * together * np.dtype(kind if kind != "complex_int16" else "complex64").itemsize
-        if size > MOST_BLOCK:
-            raise InputError(
-                f"{path} has blocks of {rows} x {cols} pixels, {size / 1e9:.1f} GB that are read as a whole: "
-                "write it with smaller ones first (gdal_translate -co TILED=YES)"
-            )
-
-
-def check_size(path: str, rows: int, cols: int) -> None:
-    """Raises InputError for more than `MAX_PIXELS`."""
-    if rows * cols > MAX_PIXELS:
-        raise InputError(
-            f"{path} claims {rows} x {cols} pixels, more than {MAX_PIXELS:.2g}: "
-            "if it is not damaged, cut it with gdal_translate -srcwin"
-        )
-
-
-def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
-    """All bands of a file as float32 (bands, rows, cols), their descriptions and the nodata value."""
-    with open_raster(str(path)) as dataset:
-        return dataset.read().astype(np.float32), dataset.descriptions, dataset.nodata
-
-
-@dataclass
-class Source:
-    """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
-
-    `notes` receives what reading finds suspicious.
-    """
-
-    dataset: Any
-    bands: list[int]
-    label: str
-    nodata: float | None = None
-    alpha: tuple[int, ...] = ()
-    notes: list[str] = field(default_factory=list)
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
-        ds = self.dataset
-        rows, cols = window[1] - window[0], window[3] - window[2]
-        inner = intersect(window, (0, ds.height, 0, ds.width))
-        data = np.zeros((len(self.bands), rows, cols), ds.dtypes[self.bands[0] - 1])
-        valid = np.zeros((rows, cols), bool)
-        if is_empty(inner):
-            return data, valid
-        at = RasterWindow(inner[2], inner[0], inner[3] - inner[2], inner[1] - inner[0])
-        place = np.s_[inner[0] - window[0] : inner[1] - window[0], inner[2] - window[2] : inner[3] - window[2]]
-        with gdal_messages() as said:
-            try:
-                values = ds.read(self.bands, window=at)
-                mask = self._mask(values, at)
-            except RasterioIOError as error:
-                raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
-        # of a warp these are points of its border that have no place in the other CRS
-        if said.errors and not isinstance(ds, WarpedVRT):
-            raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
-        self._suspect(values, mask)
-        data[(slice(None), *place)] = values
-        valid[place] = mask
-        return data, valid
-
-    def _mask(self, values: np.ndarray, at: RasterWindow) -> np.ndarray:
-        """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own value."""
-        ds = self.dataset
-        mask = np.ones(values.shape[1:], bool)
-        every, own = ds.mask_flag_enums, ds.nodatavals  # of all bands, and gathered at each look
-        for band in self.alpha:
-            mask &= ds.read(band, window=at) > 0
-        for i, band in enumerate(self.bands):
-            flags = every[band - 1]
-            nodata = own[band - 1] if self.nodata is None else self.nodata
-            if nodata is not None:
-                mask &= ~_equals(values[i], nodata)
-            if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
-                mask &= ds.read_masks(band, window=at) > 0
-        if values.dtype.kind == "f":
-            mask &= np.isfinite(values).all(0)
-        self._check_exact(values, mask)
-        return mask
-
-    def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
-        if values.dtype == np.float64:
-            if (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
-                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
-        elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:
-            held = values[:, mask]
-            odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
-            if odd:
-                raise InputError(
-                    f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which single precision does "
-                    "not tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
-                    "scale them (gdal_translate -scale)"
-                )
-
-    def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 0 or
-        65535 in all bands of a file without any nodata value."""
-        text = f"{self.label} {UNTAGGED}"
-        if any(note.startswith(text) for note in self.notes):
-            return
-        if values.dtype.kind == "f":
-            for band, pixels in zip(self.bands, values, strict=True):
-                odd = untagged_nodata(pixels[mask])
-                if odd is not None:
-                    self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
-                    return
-        elif self.nodata is None and self.dataset.nodata is None:
-            for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
-                fill = mask & (values == value).all(0)
-                least = _FILLED * fill.size if value == 0 else 0  # zeros may be dark
-                if fill.any() and solid(fill).sum() > least:
-                    self.notes.append(f"{text} (areas of {value} in all bands): name them with --nodata {value}")
-                    return
-
-
-CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
-"""Values that stand for nodata by custom."""
-UNTAGGED = "holds values that look like nodata and are not tagged as such"
-_SHARED = 3
-_FULL = 65535
-_FILLED = 0.002
-"""Share of what is read from which on areas of one value are worth a word; `check` takes the same."""
-
-
-def untagged_nodata(pixels: np.ndarray) -> float | None:
-    """The least or largest of some values if it looks like nodata, else None.
-
-    Several pixels share it, and it is a customary nodata value and the only one below zero, or lies farther from the
-    others than three times (positive: a thousand times, so that no saturated cloud does) the range that those have.
-    """
-    if pixels.size == 0:
-        return None
-    low, high = float(pixels.min()), float(pixels.max())
-    thin = pixels[:: max(1, pixels.size // 1000)]
-    for odd in (low, high):
-        known, reach = odd in CUSTOMARY_NODATA, 3.0 if odd < 0 else 1000.0
-        if not known and ((thin != odd) & (np.abs(thin - thin.dtype.type(odd)) < 0.7 * (high - low))).any():
-            continue  # spares the look at every value
-        rest = pixels[pixels != odd]
-        if rest.size == 0 or pixels.size - rest.size < _SHARED:
-            continue
-        nearest, farthest = float(rest.min()), float(rest.max())
-        gap = min(abs(nearest - odd), abs(farthest - odd))
-        if (known and nearest >= 0) or gap > reach * (farthest - nearest) > 0:
-            return odd
-    return None
-
-
-def solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
-    """Upper-left corners of squares of `size` pixels that are set throughout."""
-    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return filled == size * size
-
-
-def plain(value: float) -> str:
-    """The shortest text from which the same single-precision value is read."""
-    text = f"{value:g}"
-    return text if np.float32(text) == np.float32(value) else str(np.float32(value))
-
-
-def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
-    return np.isnan(values) if np.isnan(nodata) else values == nodata
 
 
 @dataclass(frozen=True)
@@ -548,34 +278,6 @@ def _fill_reach(around: Window, window: Window) -> int:
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 
-def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels | None = None) -> Pixels:
-    """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask.
-
-    `known`: what reading it gave, if that was done. A pixel with a valid one within `reach` pixels is filled the same
-    in every window; zeros if nothing is valid.
-    """
-    data, valid = known or read(window)
-    if valid.all():
-        return data.astype(np.float32), valid
-    data, wide = read(widened(window, reach))
-    data = data.astype(np.float32)
-    if not wide.any():
-        data[:] = 0
-    elif not wide.all():
-        rows, cols = np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-        if wide[box].all():
-            pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
-            data = np.pad(data[(slice(None), *box)], ((0, 0), *pads), mode="edge")
-        else:
-            from scipy import ndimage  # takes a fifth of a second to import
-
-            nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
-            data = data[(slice(None), *nearest)]
-    inner = np.s_[reach : data.shape[1] - reach, reach : data.shape[2] - reach]
-    return np.ascontiguousarray(data[(slice(None), *inner)]), valid
-
-
 def _unique(sources: Sequence[Source]) -> list[Source]:
     return list({s.label: s for s in sources}.values())
 
@@ -608,61 +310,6 @@ def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Sou
         bands, alpha = data_bands(ds, path, notes)
         sources.append(Source(ds, bands, path, nodata, alpha, notes))
     return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
-
-
-def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
-    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
-    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'.
-
-    Raises InputError for bands that hold indices of colours.
-    """
-    alpha = []
-    for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
-        if interpretation == ColorInterp.palette:
-            _check_palette(ds, band, path)
-        if interpretation != ColorInterp.alpha or ds.count == 1:
-            continue
-        if sensors.band_name(ds.descriptions[band - 1]) is not None:
-            continue
-        try:
-            held = _some_values(ds, band)
-        except RasterioIOError as error:
-            raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
-        if len(held) <= 2:
-            alpha.append(band)
-        else:
-            notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
-    if len(alpha) == ds.count:
-        raise InputError(f"{path} holds nothing but masks (alpha)")
-    return [b for b in ds.indexes if b not in alpha], tuple(alpha)
-
-
-def _check_palette(ds, band: int, path: str) -> None:
-    """Raises InputError unless a band's colours are the greys of its values, in order: others make it an index."""
-    try:
-        colours = np.array([colour[:3] for _, colour in sorted(ds.colormap(band).items())], float)
-    except ValueError:
-        return  # tagged as a palette without one
-    grey = bool((np.ptp(colours, axis=1) == 0).all())
-    # a nodata value makes its entry transparent, so that alpha tells nothing
-    if grey and np.abs(colours[:, 0] - np.linspace(0, 255, len(colours))).max() <= 1:
-        return
-    raise InputError(
-        f"{path} holds indices of a colour table in band {band}, not radiance: expand it first "
-        f"(gdal_translate -expand {'gray' if grey else 'rgb'} {os.path.basename(path)} expanded.tif)"
-    )
-
-
-def _some_values(ds, band: int) -> set[float]:
-    """Different values of a band, of 16 places of a large one."""
-    held: set[float] = set()
-    for row in range(0, ds.height, max(512, -(-ds.height // 4))):
-        for col in range(0, ds.width, max(512, -(-ds.width // 4))):
-            part = RasterWindow(col, row, min(512, ds.width - col), min(512, ds.height - row))
-            held.update(np.unique(ds.read(band, window=part)).tolist())
-            if len(held) > 2:
-                return held
-    return held
 
 
 def _chosen(sources: list[Source], bidx: Sequence[int] | None) -> list[int]:
@@ -911,16 +558,6 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
     return default_nodata(kind)
 
 
-def default_nodata(dtype: np.dtype) -> float:
-    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN.
-
-    GDAL would write the least of 64 bits with an exponent and read it as -9.
-    """
-    if dtype.kind == "f":
-        return float("nan")
-    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
-
-
 def _fits(kind: np.dtype, value: float) -> bool:
     if kind.kind == "f":
         return True
@@ -928,71 +565,6 @@ def _fits(kind: np.dtype, value: float) -> bool:
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
 
 
-_KEY = re.compile("[A-Za-z_]+")
-_SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
-
-
-def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
-    """The tags that may name a sensor, most trusted first, with the place where they stand."""
-    name, ds = os.path.basename(source.label), source.dataset
-    ds = getattr(ds, "src_dataset", ds)
-    found = []
-    for domain in ("IMAGERY", "IMD", "DIMAP", None):
-        tags = ds.tags(ns=domain) if domain else ds.tags()
-        if tags:
-            found.append((f"{domain or 'TIFF'} metadata of {name}", tags))
-    found += [(f"{os.path.basename(p)}", _side_tags(p)) for p in _side_files(source.label, ds.files)]
-    return found
-
-
-def _side_files(path: str, listed: Sequence[str]) -> list[str]:
-    """Text files that belong to a raster: those GDAL lists, and Landsat's MTL or DigitalGlobe's IMD beside it."""
-    names = [p for p in listed if p != path and _SIDE_FILES.search(p)]
-    folder = Path(path).parent
-    if "://" not in path and not path.startswith("/vsi") and folder.is_dir():
-        stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
-        names += [str(folder / f"{stem}{ending}") for ending in ("_MTL.txt", ".IMD", ".imd")]
-        names += _dimap_files(folder, {os.path.basename(p) for p in (path, *listed)})
-    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < foreign.MOST_SIDE]
-
-
-_TILE = re.compile(r"_R\d+C\d+$", re.IGNORECASE)
-
-
-def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
-    """The DIM_*.XML of a folder that are those of one of the rasters: by their names, IMG_ for DIM_ and without a tile,
-    or as what they list. Others in the folder are of other scenes."""
-    products = {_TILE.sub("", Path(r).stem)[4:].lower() for r in rasters if re.match("(IMG|DIM)_", r, re.IGNORECASE)}
-    found = []
-    try:
-        names = sorted(folder.iterdir())
-    except OSError:  # a folder that may be passed through and not be listed
-        return []
-    for path in names:
-        if not re.match(r"DIM_.*\.XML$", path.name, re.IGNORECASE) or not path.is_file():
-            continue
-        if path.stem[4:].lower() in products:
-            found.append(str(path))
-        elif path.stat().st_size < foreign.MOST_SIDE:
-            listed = re.findall(r'href="([^"]+)"', path.read_text(errors="replace"))
-            found += [str(path)] if rasters & {os.path.basename(name) for name in listed} else []
-    return found
-
-
-def _side_tags(path: str) -> dict[str, str]:
-    """KEY = "value" and <KEY>value</KEY> pairs of a side file."""
-    text = foreign.read_text(path, foreign.MOST_SIDE, "replace")
-    pairs = []
-    for line in text.splitlines():  # no pattern over all of it: they are slow on text that is made for it
-        key, _, value = line.partition("=")
-        pairs.append((key.strip(), value.strip().removeprefix('"').partition('"')[0].partition(";")[0]))
-    elements = text.split("<")
-    for element, after in zip(elements, elements[1:], strict=False):
-        key, _, value = element.partition(">")
-        if after.startswith("/"):
-            pairs.append((key, value))
-    tags: dict[str, str] = {}
-    for key, value in pairs:
-        if value and _KEY.fullmatch(key):
-            tags.setdefault(key, value.strip())
-    return tags
+def axes_of(scene: Scene) -> tuple[Axis, Axis]:
+    """The scene's phase as the operators want it."""
+    return Axis(scene.phase.ratio[0], scene.phase.offset[0]), Axis(scene.phase.ratio[1], scene.phase.offset[1])

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .errors import InputError
+from ..errors import InputError
 
 LARGEST_VRT = 64 << 20
 """Bytes of a VRT: a hundred thousand tiles take a fifth of them."""

@@ -13,24 +13,12 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
 
-Window = tuple[int, int, int, int]
-"""First row, one past the last row, first column, one past the last column."""
+from .geometry import Phase, Window, intersect
 
 SAME_PLACE = 0.01
 """Pixels within which two CRSs put the same coordinates in the same place."""
 
 _NOWHERE = (math.nan,) * 4
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Where the MS grid lies on the PAN grid, per axis (rows, columns).
-
-    `ratio`: MS pixel size in PAN pixels; `offset`: MS origin (edge) in PAN pixels from the PAN origin.
-    """
-
-    ratio: tuple[float, float]
-    offset: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -141,25 +129,6 @@ class Grid:
 
 def _turns(degrees: float) -> int:
     return round(degrees / 360) if math.isfinite(degrees) else 0
-
-
-def intersect(a: Window, b: Window) -> Window:
-    """Common part of two windows; stop may be below start where there is none."""
-    return max(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), min(a[3], b[3])
-
-
-def widened(window: Window, margin: int) -> Window:
-    """A window with `margin` more pixels on every side."""
-    return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
-
-
-def area(window: Window) -> int:
-    """Number of pixels; 0 of an empty window."""
-    return max(0, window[1] - window[0]) * max(0, window[3] - window[2])
-
-
-def is_empty(window: Window) -> bool:
-    return window[1] <= window[0] or window[3] <= window[2]
 
 
 def _centres(first: float, last: float) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Window
+from .geometry import Window
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InputError
+from ..errors import InputError
 
 DEFAULT_GAIN = 0.3
 """MTF gain at Nyquist of an MS band of an unknown sensor."""
