@@ -15,7 +15,8 @@ from . import metrics, physics
 from .errors import InputError
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
-from .fuse import Progress, Reach, quiet
+from .fuse import Progress, quiet
+from .physics import Reach
 from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.grid import Grid
 from .raster.scene import MIN_MS_PIXELS, Scene, axes_of

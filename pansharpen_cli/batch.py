@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, foreign, fuse, index, job, report, weights
+from . import __version__, device, foreign, fuse, index, job, report, weights
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fuse import Options, Progress, quiet
@@ -65,7 +65,7 @@ class Choices:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
         fuse.check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
-            fuse.choose_device(self.options.device)
+            device.choose_device(self.options.device)
         if self.driver not in DRIVERS:
             raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(DRIVERS)}")
         self._check_creation_options()

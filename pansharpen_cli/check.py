@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, pairs, physics, register
+from . import __version__, assess, classical, device, fuse, pairs, physics, register
 from .errors import InputError, PansharpenError
 from .fuse import Fit, Fuser, Options, Progress, quiet
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
@@ -163,7 +163,7 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
     facts = _frame("plan")
     parse_creation_options(output.creation_options)
     fuse.check_method(options)
-    fuse.choose_device(options.device)
+    device.choose_device(options.device)
     facts["files"] = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
         scene, aligning = _aligned(facts, pair, options, stack, output, progress, found)
@@ -889,7 +889,7 @@ def _trial_window(scene: Scene, look: _Look) -> Window:
 
     Raises InputError if nothing in the window is valid.
     """
-    whole, reach = scene.window, fuse.Reach(axes_of(scene))
+    whole, reach = scene.window, physics.Reach(axes_of(scene))
     count = 2 * min(torch.get_num_threads(), 16) + 2
     shape = 2 * TRIAL_TILE, -(-count // 2) * TRIAL_TILE
     for place in (*(b for _, b in look.blocks), *(t.core for t in plan_tiles(whole, TRIAL_TILE))):

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,9 +18,12 @@ import torch
 from torch import Tensor
 
 from . import classical, models, physics, tailor, weights
+from . import device as devices
+from .device import OutOfMemory, choose_device, choose_precision, one_thread_each
 from .errors import InputError, PansharpenError
 from .models import Backbone
 from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
+from .physics import Reach
 from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.scene import Scene, TileData, axes_of
 from .raster.source import plain
@@ -42,8 +44,6 @@ _BATCH_PIXELS = 1 << 19
 _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 """Beyond it squares overflow in single precision."""
 
-OutOfMemory = torch.cuda.OutOfMemoryError
-"""An accelerator's memory does not suffice."""
 SMALL = 2.0**-7
 """Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
 _USUAL = 10
@@ -83,66 +83,6 @@ class Fuser(Protocol):
     def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
 
     def __call__(self, tile: TileData) -> np.ndarray: ...
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of --device. Raises InputError for one that is unknown or not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise InputError(f"unknown device '{name}'; there is auto, cpu, cuda and mps")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device '{name}'; there is auto, cpu, cuda and mps") from error
-    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"device '{name}' is not available on this machine; use --device auto")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, else float32."""
-    if name not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"unknown precision '{name}'; there is auto, float32 and bfloat16")
-    if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
-    if any(capabilities.get(k) for k in ("amx_bf16", "amx_tile", "avx512_bf16")):
-        return True
-    try:
-        with open("/proc/cpuinfo") as info:
-            flags = next((line for line in info if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-@dataclass
-class Reach:
-    """Which PAN and MS windows the operators of a tile ask for."""
-
-    axes: tuple[Axis, Axis]
-    ms_reach: int = physics.UPSAMPLE_REACH
-    offsets: tuple[physics.Offset, ...] = ()
-
-    def windows(self, window: Window) -> tuple[Window, Window]:
-        """(PAN window, MS window) around a window of PAN pixels."""
-        spans = spans_of(window)
-        far = max((abs(d) for o in self.offsets for d in o), default=0.0)
-        ms = tuple(a.ms_span(s, self.ms_reach + far / a.ratio) for a, s in zip(self.axes, spans, strict=True))
-        pan = tuple(a.pan_span(m, physics.MTF_REACH + 1 + far) for a, m in zip(self.axes, ms, strict=True))
-        pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
-        return joined(pan), joined(ms)
 
 
 class ClassicalFuser:
@@ -213,7 +153,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
         return data.lifted(lift)
 
     low, high = np.inf, -np.inf
-    with ThreadPoolExecutor(1) as reader, tailor.threads(torch.get_num_threads() // 2):
+    with ThreadPoolExecutor(1) as reader, devices.threads(torch.get_num_threads() // 2):
         for number in range(method.passes):
             for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
@@ -332,7 +272,7 @@ class NetworkFuser:
         inputs = tile_inputs(self.axes, self.gains, tile, window, self.device, self.offsets)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
-        with tailor.autocast(self.device, self.precision):
+        with devices.autocast(self.device, self.precision):
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
         fused = self.backbone.spread(residual, inputs, self.stats).add_(self.backbone.base(inputs, self.stats))
@@ -763,7 +703,7 @@ def _fit_network(
     backbone = _network(card, scene.bands, device)
     settings = settings_of(options)
     clock = time.perf_counter()
-    with tailor.threads(1):
+    with devices.threads(1):
         drawn = sample(scene, settings, options.seed, device, progress)
     if card.scale is not None:
         drawn.stats = _in_units_of(math.ldexp(card.scale, drawn.stats.lift), drawn.stats, scene)
@@ -797,13 +737,6 @@ def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
         return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
     scene.warnings.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
     return replace(stats, scale=scale)
-
-
-@contextmanager
-def one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """So many workers: each does its own work by itself, which wastes less than many threads on one piece."""
-    with tailor.threads(1), ThreadPoolExecutor(workers, "worker", torch.set_num_threads, (1,)) as pool:
-        yield pool
 
 
 _TILES_AT_ONCE = 1 << 24

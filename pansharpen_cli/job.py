@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, fuse, gallery, register, report, weights
+from . import __version__, assess, classical, device, fuse, gallery, register, report, weights
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options, Progress, quiet
@@ -106,7 +106,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
     fuse.check_method(options)
-    fuse.choose_device(options.device)
+    device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
         aligning, illustrated = time.perf_counter() - started, any(map(_is_html, output.reports))

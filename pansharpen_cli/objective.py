@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from . import metrics
+from .device import autocast
 from .errors import InputError
 from .models.base import Backbone
 from .physics import gaussian_matrix
 from .recipe import LossWeights
 from .samples import Sample
-from .tailor import autocast
 
 MARGIN = 12
 """Pixels at the border of a training crop that the loss leaves out: the degradation saw repeated edges there."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .raster.geometry import Axis, Span
+from .raster.geometry import Axis, Span, Window, joined, spans_of
 
 UPSAMPLE_REACH = 11
 """MS pixels on each side that one up-sampled value depends on."""
@@ -273,3 +273,21 @@ def blurrer(
 def cubic_reducer(axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span]) -> Separable:
     """Antialiased bicubic reduction of PAN to the MS grid (for D_s)."""
     return separable(*(bicubic_matrix(a, m, p) for a, m, p in zip(axes, ms, pan, strict=True)))
+
+
+@dataclass
+class Reach:
+    """Which PAN and MS windows the operators of a tile ask for."""
+
+    axes: tuple[Axis, Axis]
+    ms_reach: int = UPSAMPLE_REACH
+    offsets: tuple[Offset, ...] = ()
+
+    def windows(self, window: Window) -> tuple[Window, Window]:
+        """(PAN window, MS window) around a window of PAN pixels."""
+        spans = spans_of(window)
+        far = max((abs(d) for o in self.offsets for d in o), default=0.0)
+        ms = tuple(a.ms_span(s, self.ms_reach + far / a.ratio) for a, s in zip(self.axes, spans, strict=True))
+        pan = tuple(a.pan_span(m, MTF_REACH + 1 + far) for a, m in zip(self.axes, ms, strict=True))
+        pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
+        return joined(pan), joined(ms)

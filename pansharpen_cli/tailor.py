@@ -7,9 +7,9 @@ resolution above all) and a judgement on tiles that the tailor was not trained o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from . import losses
+from .device import autocast, threads
 from .models import Backbone
 from .models.base import Inputs, SceneStats, channels_last, convolve
 from .physics import Separable, gaussian_matrix
@@ -169,26 +170,6 @@ def _of(features: Tensor, part: Tensor, tiles: int) -> Tensor:
         return features[part]
     per = len(features) // tiles
     return features.index_select(0, (part[:, None] * per + torch.arange(per, device=part.device)).flatten())
-
-
-def autocast(device: torch.device, precision: torch.dtype):
-    """The context in which convolutions run in `precision`."""
-    return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads of the CPU.
-
-    One that waits for its peers keeps its core busy: many threads on small tensors are little faster than one on an
-    idle machine, and many times slower on a busy one.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Problem:

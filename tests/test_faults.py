@@ -23,7 +23,7 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import assess, fuse, models, simulate, tailor, weights
+from pansharpen_cli import assess, device, fuse, models, simulate, tailor, weights
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
@@ -360,7 +360,7 @@ class Scarce:
         self.seen.append(max(encoded.shape[-2:]))
         if self.failures > 0 and self.seen[-1] > self.room:
             self.failures -= 1
-            raise fuse.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            raise device.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return self.extract(encoded)
 
 
@@ -398,7 +398,7 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
         "cpu ran out of memory: it was given smaller parts",
         "cpu ran out of memory: what was left was fused on the CPU",
     ]
-    with pytest.raises(fuse.OutOfMemory):
+    with pytest.raises(device.OutOfMemory):
         fused_with(scene, monkeypatch, 3)
 
 
@@ -412,7 +412,7 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
     def scarce(*args, **kwargs):
         if failures:
             failures.pop()
-            raise fuse.OutOfMemory("CUDA out of memory")
+            raise device.OutOfMemory("CUDA out of memory")
         return adapt(*args, **kwargs)
 
     monkeypatch.setattr(tailor, "adapt", scarce)

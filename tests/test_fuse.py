@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import assess, fuse, metrics, models, simulate
+from pansharpen_cli import assess, device, fuse, metrics, models, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster.scene import Scene
 
@@ -155,7 +155,7 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(InputError):
-        fuse.choose_device(name)
+        device.choose_device(name)
 
 
 def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from toolbox import reach_of
 from torch import Tensor
 
 from pansharpen_cli import models, weights
+from pansharpen_cli.device import autocast
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import base
 from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate, convolve
-from pansharpen_cli.tailor import autocast
 
 
 def randomised(name: str, config: dict[str, int], seed: int = 0) -> Backbone:

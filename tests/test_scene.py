@@ -18,7 +18,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from scipy import ndimage
 
-from pansharpen_cli import fuse
+from pansharpen_cli import fuse, physics
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import scene as scenes
@@ -948,7 +948,7 @@ def striped(tmp_path):
 
 
 def test_small_windows_read_the_same_as_large_ones(striped):
-    scene, reach = striped, fuse.Reach(scenes.axes_of(striped))
+    scene, reach = striped, physics.Reach(scenes.axes_of(striped))
     big = (10, 150, 20, 380)
     whole = scene.read(big, *reach.windows(big))
     for small in ((60, 100, 100, 160), (20, 64, 250, 314), (80, 140, 280, 340), (10, 30, 140, 150)):
