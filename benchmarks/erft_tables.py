@@ -39,13 +39,14 @@ from quality_tables import mean
 from torch import Tensor
 
 from pansharpen_cli import fuse, weights
+from pansharpen_cli.adapt import sampling
+from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import read_stack
 from pansharpen_cli.raster.writer import SceneWriter
-from pansharpen_cli.tailor import FeatureTailor, Settings
 from pansharpen_cli.weights import Card
 
 ABLATED = ("glpnet", "fusionnet")
@@ -169,7 +170,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    network_of, sample, settings = fuse._network, fuse.sample, variant.settings()
+    network_of, sample, settings = fuse._network, sampling.sample, variant.settings()
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
@@ -179,6 +180,7 @@ def changed(card: Card, variant: Variant) -> Iterator[None]:
     with (
         patch.object(fuse, "settings_of", lambda options: settings),
         patch.object(fuse, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
+        patch.object(sampling, "sample", everything),
         patch.object(fuse, "sample", everything),
     ):
         yield
@@ -486,7 +488,7 @@ def document(
         f"`{command}`; {' or '.join(sorted(threads))} thread(s), {' and '.join(sorted(devices))}, "
         f"{' and '.join(sorted(precisions))}. Networks stay frozen; a small Feature Tailor is trained on tiles of the "
         "scene itself and kept only where it does better on tiles that it was not trained on (ERFT, arXiv 2508.07369, "
-        "with the changes that `pansharpen_cli/tailor.py` names). Every result was written to a file in the type of "
+        "with the changes that `pansharpen_cli/adapt/tailor.py` names). Every result was written to a file in the type of "
         "the MS and scored by `pansharpen evaluate`. Means are over the scenes on which every row of a network gave a "
         "result, so rows of one network are comparable; two networks are where they have the same scenes. `scenes` "
         "counts those at full + reduced resolution, `kept` how many tailors were, at full resolution. Seconds are "

@@ -39,11 +39,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pansharpen_cli import fuse, models, simulate, weights
+from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fuse import Options
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import read_stack
-from pansharpen_cli.tailor import FeatureTailor
 
 COUNTED = 128
 """Side of the tile that multiply-accumulates are counted on: attention between all its pixels is done in full there."""

@@ -28,8 +28,9 @@ from rasterio.vrt import WarpedVRT
 
 from . import check as checking
 from . import indices, job
+from .adapt.sampling import ADAPT, Progress, quiet
 from .errors import InputError, PansharpenError, ReadError, WeightsError
-from .fuse import ADAPT, Options, Progress, quiet
+from .fuse import Options
 from .publish import Publication, check_target
 from .raster.writer import check_dtype
 from .report import finite

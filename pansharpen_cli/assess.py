@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from . import metrics, physics
+from .adapt.sampling import Progress, quiet
 from .errors import InputError
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
-from .fuse import Progress, quiet
 from .physics import Reach
 from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.grid import Grid

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from . import __version__, device, foreign, fuse, index, job, report, weights
+from .adapt.sampling import Progress, quiet
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
-from .fuse import Options, Progress, quiet
+from .fuse import Options
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
 from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write

@@ -22,8 +22,10 @@ import numpy as np
 import torch
 
 from . import __version__, assess, classical, device, fuse, pairs, physics, register
+from .adapt import sampling
+from .adapt.sampling import Progress, quiet
 from .errors import InputError, PansharpenError
-from .fuse import Fit, Fuser, Options, Progress, quiet
+from .fuse import Fit, Fuser, Options
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
 from .moments import Moments
 from .raster import geometry, sensors
@@ -406,7 +408,7 @@ class _Look:
         return {
             "blocks": self.tried,
             "blocks_in_all": self.total,
-            "side": fuse.BLOCK,
+            "side": sampling.BLOCK,
             "pixels": self.pixels,
             "valid_share": self.valid_share,
         }
@@ -422,7 +424,7 @@ def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
     Without `survey` only how much is valid is measured.
     """
     axes = axes_of(scene)
-    order = fuse.sample_blocks(scene, seed)
+    order = sampling.sample_blocks(scene, seed)
     look = _Look(len(order))
     candidates = _fill_candidates(scene)
     if survey:
@@ -458,7 +460,7 @@ def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
             break
     progress("looking", wanted, wanted)
     if not look.valid:
-        raise fuse.nothing_valid(scene)
+        raise sampling.nothing_valid(scene)
     look.blocks.sort(key=lambda b: -b[0])
     for band in look.bands:
         band.settle()
@@ -901,7 +903,7 @@ def _trial_window(scene: Scene, look: _Look) -> Window:
             first = max(low, min(first, high - size))
             spans.append((first, min(first + size, high)))
         return joined(spans)
-    raise fuse.nothing_valid(scene)
+    raise sampling.nothing_valid(scene)
 
 
 def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:

@@ -8,54 +8,45 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from . import classical, models, physics, tailor, weights
+from . import classical, models, weights
 from . import device as devices
+from .adapt import tailor
+from .adapt.sampling import (
+    ADAPT,
+    BLOCK,
+    Progress,
+    _ahead,
+    check_range,
+    lift_of,
+    nothing_valid,
+    quiet,
+    sample,
+    tile_inputs,
+)
+from .adapt.tailor import FeatureTailor, Outcome, Settings
 from .device import OutOfMemory, choose_device, choose_precision, one_thread_each
-from .errors import InputError, PansharpenError
+from .errors import InputError
 from .models import Backbone
-from .models.base import Inputs, SceneMoments, SceneStats, TileOperators, channels_last, concatenate
+from .models.base import Inputs, SceneStats, channels_last
 from .physics import Reach
-from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
+from .raster.geometry import Window, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.scene import Scene, TileData, axes_of
-from .raster.source import plain
 from .raster.tiles import Stitcher, Tile, plan_tiles
 from .raster.writer import SceneWriter
-from .tailor import FeatureTailor, Outcome, Settings, Tiles
 from .weights import Card
 
-BLOCK = 512
-"""PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
-MAX_BLOCKS = 12
-TILE = 64
-REDUCED_TILE = 40
-"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
-LEAST_TILES = 8
-"""Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
 _BATCH_PIXELS = 1 << 19
-_LARGEST = float(np.finfo(np.float32).max) ** 0.5
-"""Beyond it squares overflow in single precision."""
-
-SMALL = 2.0**-7
-"""Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
-_USUAL = 10
 
 SMALL_PART = 64
 """Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
-
-ADAPT = {
-    "fast": Settings(),
-    "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
-}
-"""Schedules of --adapt."""
 
 ADAPT_LOSS: dict[str, dict[str, float]] = {
     "sharp": {},
@@ -64,12 +55,6 @@ ADAPT_LOSS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """Loss weights of --adapt-loss: ours, which keep a result sharp and clean, and the terms of ERFT (eq. 7-10)."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done and what there is to do."""
-
-
-def quiet(stage: str, done: int, total: int) -> None: ...
 
 
 class Fuser(Protocol):
@@ -173,16 +158,6 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     return ClassicalFuser(setup, method, lift or 0)
 
 
-def _ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
-    """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
-    pending = reader.submit(load, items[0]) if items else None
-    for i, item in enumerate(items):
-        assert pending is not None
-        loaded = pending.result()
-        pending = reader.submit(load, items[i + 1]) if i + 1 < len(items) else None
-        yield item, loaded
-
-
 class NetworkFuser:
     """A frozen network, tailored or not, on tiles of a scene."""
 
@@ -281,310 +256,9 @@ class NetworkFuser:
         return fused[0].cpu().numpy()
 
 
-def tile_inputs(
-    axes: tuple[Axis, Axis],
-    gains: tuple[float, ...],
-    tile: TileData,
-    window: Window,
-    device: torch.device,
-    offsets: tuple[physics.Offset, ...] = (),
-) -> Inputs:
-    """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
-    where = device if device.type == "cuda" else torch.device("cpu")
-    spans = spans_of(window), spans_of(tile.pan_window), spans_of(tile.ms_window)
-    operators = TileOperators.build(axes, *spans, gains, device=where, offsets=offsets)
-    pan = torch.from_numpy(tile.pan).to(where)[None, None]
-    ms = torch.from_numpy(tile.ms).to(where)[None]
-    inputs = operators.inputs(pan, pan[(..., *part_of(tile.pan_window, window))], ms)
-    return inputs.map(lambda t: t.to(device))
-
-
-def nothing_valid(scene: Scene) -> InputError:
-    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
-
-
-def lift_of(tile: TileData) -> int:
-    """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
-    largest = max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max()))
-    return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
-
-
 def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
     """Fused pixels in DN again."""
     return np.ldexp(fused, -lift) if lift else fused
-
-
-def check_range(scene: Scene, tile: TileData) -> None:
-    """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
-    bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
-    for (label, band), pixels in zip(bands, (tile.pan, *tile.ms), strict=True):
-        largest = max(float(pixels.min()), float(pixels.max()), key=abs)
-        if abs(largest) > _LARGEST:
-            raise PansharpenError(
-                f"{label} holds values too large to take statistics of ({plain(largest)} in band {band}): if they are "
-                f"nodata, name them with --nodata {plain(largest)}"
-            )
-
-
-@dataclass
-class Sample:
-    """What one pass over sampled blocks of a scene yields."""
-
-    stats: SceneStats
-    training: Tiles | None = None
-    held_out: Tiles | None = None
-
-
-def sample_blocks(scene: Scene, seed: int) -> list[Window]:
-    """All blocks of a small scene; of a large one a seeded order in which to try them."""
-    blocks = [t.core for t in plan_tiles(scene.full, BLOCK)]
-    if len(blocks) > MAX_BLOCKS:
-        blocks = [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
-    return blocks
-
-
-def sample(
-    scene: Scene, settings: Settings | None, seed: int, device: torch.device, progress: Progress = quiet
-) -> Sample:
-    """Statistics of the scene and, if `settings` is given, tiles to train a tailor on and to judge it with.
-
-    Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
-    """
-    axes, rng = axes_of(scene), np.random.default_rng(seed)
-    moments = SceneMoments(scene.bands)
-    offsets = scene.band_offsets
-    reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH, offsets)
-    blocks = sample_blocks(scene, seed)
-    wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
-    whole, seen = wanted / len(blocks) * sum(map(area, blocks)), 0
-    picked: list[_Picked] = []
-    used = 0
-    lift: int | None = None
-
-    def load(block: Window) -> tuple[TileData, Inputs] | None:
-        nonlocal lift
-        data = scene.read(block, *reach.windows(block))
-        if data is None:
-            return None
-        check_range(scene, data)
-        lift = lift_of(data) if lift is None else lift
-        data = data.lifted(lift)
-        return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"), offsets)
-
-    with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
-        for tried, (block, loaded) in enumerate(_ahead(reader, load, blocks)):
-            progress("reading", min(used, wanted), wanted)
-            if loaded is None:
-                whole -= 0 if large else area(block)
-                continue
-            data, inputs = loaded
-            if large and data.valid.mean() <= 0.25 and tried <= 200:
-                continue
-            moments.update(inputs, torch.from_numpy(data.valid)[None], step=2 if min(data.valid.shape) >= 256 else 1)
-            if settings:
-                # each block its share by area, and what blocks before it could not give
-                seen += area(block)
-                share = min(1.0, seen / whole)
-                wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
-                has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
-                due = tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
-                picked.append(_pick_tiles(scene, axes, data, inputs, due, wanted == 1, rng))
-            used += 1
-            if used == wanted:
-                break
-    progress("reading", wanted, wanted)
-    if moments.count == 0:
-        raise nothing_valid(scene)
-    stats = replace(moments.stats(), lift=lift or 0)
-    if settings is None:
-        return Sample(stats)
-    return Sample(stats, *_split(picked, settings, rng, device))
-
-
-@dataclass
-class _Picked:
-    """Tiles of one block, each entry with a leading dimension of tiles."""
-
-    inputs: Inputs
-    ms: Tensor
-    down: physics.Separable
-    blur: physics.Separable
-    reduced: Inputs
-    target: Tensor
-
-
-def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
-    """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them.
-
-    At most so many at full and at reduced resolution; `only`: there is no other block.
-    """
-    window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
-    margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    parts, ms_parts, rows, cols = [], [], [], []
-    for r, c in corners:
-        tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
-        at = part_of(window, tile)
-        parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
-        spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
-        ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
-        ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
-        # seen from the tile's own corner, so that tiles of equal phase share their matrices
-        local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
-        here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
-        down = physics.degrader((local[0], local[1]), here, ((0, TILE), (0, TILE)), gains, offsets).to("cpu")
-        rows.append(down.rows)
-        cols.append(down.cols)
-    tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
-    ratios = axes[0].ratio, axes[1].ratio
-    blur = physics.blurrer(ratios, tile_span, tile_span, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :TILE, :TILE][:0])
-    count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
-    ms = [m[:, : count[0], : count[1]] for m in ms_parts]
-    down = physics.Separable(
-        torch.stack([_with_band_axis(r)[:, : count[0]] for r in rows]) if rows else torch.empty(0),
-        torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
-    )
-    reduced, target = _reduced_tiles(scene, axes, data, counts[1], only, rng)
-    return _Picked(
-        concatenate(parts) if parts else empty,
-        torch.stack(ms) if ms else torch.empty(0),
-        down,
-        blur,
-        reduced,
-        target,
-    )
-
-
-def _with_band_axis(matrix: Tensor) -> Tensor:
-    return matrix if matrix.ndim == 3 else matrix[None]
-
-
-def _inner_ms(axis: Axis, span: Span, margin: int) -> Span:
-    """MS pixels whose blur stays `margin` PAN pixels inside a span: a fixed number for a tile size."""
-    first = int(np.ceil((span[0] + margin + 0.5 - axis.offset) / axis.ratio - 0.5 - 1e-9))
-    return first, first + int((span[1] - span[0] - 2 * margin - 1) // axis.ratio)
-
-
-def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """Upper-left corners of `count` wholly valid tiles on a randomly shifted lattice, likelier where `pan` varies."""
-    rows, cols = valid.shape
-    if rows < size or cols < size:
-        return []
-    start = rng.integers(0, rows % size + 1), rng.integers(0, cols % size + 1)
-    corners, interest = [], []
-    for r in range(start[0], rows - size + 1, size):
-        for c in range(start[1], cols - size + 1, size):
-            if valid[r : r + size, c : c + size].all():
-                corners.append((r, c))
-                interest.append(1.0 if pan is None else float(pan[r : r + size, c : c + size].std()))
-    if len(corners) <= count:
-        return corners
-    chance = np.sqrt(np.array(interest) + 1e-6 * (max(interest) + 1e-9))
-    return [corners[i] for i in rng.choice(len(corners), count, replace=False, p=chance / chance.sum())]
-
-
-def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
-    """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio.
-
-    PAN is seen as the MS sees it, and the bands are put in their place: what is asked for there is what is wanted at
-    full resolution, bands as sharp as the PAN and where it is.
-    """
-    gains = scene.effective_gains
-    rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
-    ms_core = intersect((*rows, *cols), data.ms_window)
-    ms_spans = spans_of(data.ms_window)
-    down_pan = physics.degrader(axes, ms_spans, spans_of(data.pan_window), [float(np.mean(gains))])
-    pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
-    ms = _in_place(axes, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
-    coarse = [(a.ms_span(s)) for a, s in zip(axes, ms_spans, strict=True)]
-    coarse_spans: tuple[Span, Span] = ((coarse[0][0], coarse[0][1]), (coarse[1][0], coarse[1][1]))
-    inside = covered(axes, ms_core, data.window, data.valid, slack=1)
-    pan = _as_seen(pan, ms, np.pad(inside, _margins(data.ms_window, ms_core)))
-    down_ms = physics.degrader(axes, coarse_spans, ms_spans, gains)
-    operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
-    inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
-    target = ms[(..., *part_of(data.ms_window, ms_core))].float()
-    size = REDUCED_TILE
-    if only:
-        size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
-    corners = _draw(inside, size, count, rng, inputs.pan[0, 0].numpy())
-    cuts = [np.s_[..., r : r + size, c : c + size] for r, c in corners]
-    if not cuts:
-        return inputs.map(lambda t: t[:0, :, :size, :size]), target[:0, :, :size, :size]
-    return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
-
-
-def _margins(outer: Window, inner: Window) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (inner[0] - outer[0], outer[1] - inner[1]), (inner[2] - outer[2], outer[3] - inner[3])
-
-
-def _in_place(axes: tuple[Axis, Axis], ms: Tensor, offsets: Sequence[physics.Offset]) -> Tensor:
-    """MS (1, bands, rows, cols) whose single bands lie off, each moved to the grid of the whole."""
-    if not offsets:
-        return ms
-    here = [(0, n) for n in ms.shape[-2:]]
-    moved = [(rows / axes[0].ratio, cols / axes[1].ratio) for rows, cols in offsets]
-    return physics.upsampler((Axis(1.0), Axis(1.0)), (here[0], here[1]), (here[0], here[1]), moved)(ms)
-
-
-SEEN = 2
-"""MS pixels that the filter of PAN at the scale of the MS reaches."""
-
-
-def _as_seen(pan: Tensor, ms: Tensor, inside: np.ndarray) -> Tensor:
-    """PAN on the MS grid (1, 1, rows, cols) through the filter with which it is most like the bands together.
-
-    No Gaussian describes the MTF of an MS that was sharpened on the ground: least squares find the weights of PAN's
-    neighbours, which sum to one, and those of the bands. PAN stays as it is where too few pixels are `inside`.
-    """
-    size = 2 * SEEN + 1
-    known = torch.nn.functional.max_pool2d(torch.from_numpy(~inside)[None].float(), size, 1, SEEN)[0] == 0
-    if int(known.sum()) < 50 * size**2:
-        return pan
-    padded = torch.nn.functional.pad(pan, (SEEN,) * 4, mode="replicate")
-    rows, cols = pan.shape[-2:]
-    steps = torch.stack([padded[0, 0, r : r + rows, c : c + cols] for r in range(size) for c in range(size)]) - pan[0]
-    steps = torch.cat([steps[: size**2 // 2], steps[size**2 // 2 + 1 :]])
-    level = ms[0][:, known].mean(1)
-    regressors = torch.cat([-steps[:, known], ms[0][:, known] - level[:, None]])
-    wanted = pan[0, 0][known]
-    scale = regressors.square().mean(1).sqrt().clamp(min=1e-12)
-    regressors = regressors / scale[:, None]
-    normal = regressors @ regressors.T / regressors.shape[1] + 1e-4 * torch.eye(len(regressors), dtype=pan.dtype)
-    found = torch.linalg.solve(normal, regressors @ (wanted - wanted.mean()) / regressors.shape[1]) / scale
-    return pan + torch.einsum("k,krc->rc", found[: len(steps)], steps)
-
-
-def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:
-    """Three quarters of the drawn tiles for training, one quarter to judge with; none if too few."""
-    usable, reduced = [p for p in picked if len(p.ms)], [p for p in picked if len(p.target)]
-    least = min(LEAST_TILES, settings.tiles)
-    if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3:
-        return ()
-    ms_rows = min(p.ms.shape[-2] for p in usable)
-    ms_cols = min(p.ms.shape[-1] for p in usable)
-    inputs = concatenate([p.inputs for p in usable])
-    ms = torch.cat([p.ms[..., :ms_rows, :ms_cols] for p in usable])
-    down_rows = torch.cat([p.down.rows[..., :ms_rows, :] for p in usable])
-    down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
-    red = concatenate([p.reduced for p in reduced])
-    target = torch.cat([p.target for p in reduced])
-    order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
-    cut, reduced_cut = max(1, len(ms) // 4), max(1, len(target) // 4)
-
-    def take(part: Tensor, reduced_part: Tensor) -> Tiles:
-        return Tiles(
-            inputs.map(lambda t: t[part].to(device)),
-            ms[part].to(device),
-            physics.Separable(down_rows[part], down_cols[part]).to(device),
-            usable[0].blur.to(device),
-            red.map(lambda t: t[reduced_part].to(device)),
-            target[reduced_part].to(device),
-        )
-
-    training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
-    return training, take(order[:cut], reduced_order[:reduced_cut])
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from . import __version__, assess, classical, device, fuse, gallery, register, report, weights
+from .adapt.sampling import Progress, quiet
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
-from .fuse import Fit, Options, Progress, quiet
+from .fuse import Fit, Options
 from .gallery import Pictures
 from .models import REGISTRY
 from .publish import TIFF, Publication, check_target, orphans

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from . import physics
+from .adapt.sampling import BLOCK, MAX_BLOCKS, Progress, lift_of, quiet
 from .device import one_thread_each
-from .fuse import BLOCK, MAX_BLOCKS, Progress, lift_of, quiet
 from .moments import Moments
 from .raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
 from .raster.scene import Scene, axes_of

@@ -26,6 +26,7 @@ import rasterio.shutil
 import torch
 
 from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate, weights
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fuse import Options
@@ -684,7 +685,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
     for task in batch.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
-        assert "error" not in function(task, fuse.quiet)
+        assert "error" not in function(task, sampling.quiet)
     assert len(loaded) == 1
 
 

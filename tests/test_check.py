@@ -347,8 +347,8 @@ def test_overlap_of_both_footprints(scene) -> None:
 
 def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(check, "LOOKED_AT", 3)
-    monkeypatch.setattr("pansharpen_cli.fuse.BLOCK", 32)
-    monkeypatch.setattr("pansharpen_cli.fuse.MAX_BLOCKS", 3)
+    monkeypatch.setattr("pansharpen_cli.adapt.sampling.BLOCK", 32)
+    monkeypatch.setattr("pansharpen_cli.adapt.sampling.MAX_BLOCKS", 3)
     spec = simulate.Simulation(256, 256, 3, border=60.0)
     simulate.write_scene(simulate.simulate(spec), tmp_path)
     sample = inspected(tmp_path)["sample"]

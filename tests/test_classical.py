@@ -14,6 +14,7 @@ from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
 from pansharpen_cli import classical, fuse, metrics, simulate
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, Layers, Setup
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.moments import Moments
@@ -260,6 +261,7 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeypatch) -> None:
+    monkeypatch.setattr(sampling, "BLOCK", 128)
     monkeypatch.setattr(fuse, "BLOCK", 128)  # several blocks to fit on
     whole = fused_files(paths, name)
     assert np.isfinite(whole.pixels[:, whole.valid]).all()
@@ -284,6 +286,7 @@ def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) 
         monkeypatch.setattr(classical, "k_means", lambda points, *_: torch.tensor([[0.2, 0.4], [0.2, 0.4]]).double())
     results = []
     for block in (512, 90):
+        monkeypatch.setattr(sampling, "BLOCK", block)
         monkeypatch.setattr(fuse, "BLOCK", block)
         results.append(fused_files(paths, name))
     valid = results[0].valid
@@ -432,6 +435,7 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
     """Against a naive computation on whole arrays; the scene has no nodata, so blocks take the short way."""
     made = simulate.simulate(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
     written = write(tmp_path, made)
+    monkeypatch.setattr(sampling, "BLOCK", 64)
     monkeypatch.setattr(fuse, "BLOCK", 64)
     method = fused_files(written, "gsa").fuser.method  # type: ignore[attr-defined]
     expanded = fused_files(written, "exp").pixels.astype(float).reshape(4, -1)

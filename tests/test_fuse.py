@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pansharpen_cli import assess, device, fuse, metrics, models, simulate
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster.scene import Scene
 
@@ -21,7 +22,7 @@ def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:
 
 def injected(scene: Scene) -> fuse.NetworkFuser:
     """MTF-GLP-FS: the default network with its correction at zero."""
-    stats = fuse.sample(scene, None, 0, torch.device("cpu")).stats
+    stats = sampling.sample(scene, None, 0, torch.device("cpu")).stats
     network = models.create("glpnet", {}).eval()
     return fuse.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
 
@@ -149,7 +150,7 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
         Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], nodata=0) as scene,
         pytest.raises(InputError, match="nodata"),
     ):
-        fuse.sample(scene, None, 0, torch.device("cpu"))
+        sampling.sample(scene, None, 0, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
@@ -192,6 +193,7 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene.full = scene.window = (0, rows, 0, cols)
         expected = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
+        monkeypatch.setattr(sampling, "BLOCK", 64)
         monkeypatch.setattr(fuse, "BLOCK", 64)
         found = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()

@@ -18,7 +18,8 @@ from rasterio.rpc import RPC
 from rasters import edited
 from scipy import ndimage
 
-from pansharpen_cli import simulate, tailor
+from pansharpen_cli import simulate
+from pansharpen_cli.adapt import tailor
 from pansharpen_cli.raster.source import plain, untagged_nodata
 
 EXP = ("--method", "exp", "--no-score")

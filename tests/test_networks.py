@@ -11,7 +11,9 @@ from toolbox import reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
 
-from pansharpen_cli import fuse, models, simulate, tailor
+from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli.adapt import sampling, tailor
+from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
@@ -20,7 +22,6 @@ from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.recipe import LossWeights
 from pansharpen_cli.samples import Sampler
 from pansharpen_cli.stacks import Stack
-from pansharpen_cli.tailor import FeatureTailor, Settings
 
 CPU = torch.device("cpu")
 
@@ -340,7 +341,7 @@ def scene(tmp_path_factory):
 
 
 def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = None) -> fuse.NetworkFuser:
-    stats = fuse.sample(scene, None, 0, CPU).stats
+    stats = sampling.sample(scene, None, 0, CPU).stats
     return fuse.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
 
 
@@ -425,7 +426,7 @@ def sample(tmp_path_factory):
     spec = simulate.Simulation(rows=320, cols=320, bands=4, seed=2)
     pan, ms, _ = simulate.write_scene(simulate.simulate(spec), tmp_path_factory.mktemp("sample"))
     with Scene.open(pan, [ms]) as opened:
-        return fuse.sample(opened, QUICK, 0, CPU)
+        return sampling.sample(opened, QUICK, 0, CPU)
 
 
 def test_pan_crafter_trains_its_other_mode_too(sampler):

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from pansharpen_cli import fuse, models, physics
 from pansharpen_cli import simulate as sim
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models.base import SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import to_dtype
@@ -72,7 +73,7 @@ def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tu
 
 def statistics(paths: tuple[Path, Path]) -> SceneStats:
     with Scene.open(paths[0], [paths[1]]) as scene:
-        return fuse.sample(scene, None, 0, CPU).stats
+        return sampling.sample(scene, None, 0, CPU).stats
 
 
 @pytest.mark.parametrize("method", ["none", "injection"])

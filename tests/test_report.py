@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pansharpen_cli import charts, gallery, losses, report, simulate, tailor
+from pansharpen_cli import charts, gallery, report, simulate
+from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.gallery import Composition, Histogram, Panel, Pictures, View
 from pansharpen_cli.raster.scene import Scene
 

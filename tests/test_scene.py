@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from pansharpen_cli import fuse, physics
 from pansharpen_cli import simulate as sim
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
@@ -730,7 +731,7 @@ def test_all_nodata_fails(pair):
     with pair.open() as scene:
         assert not upsampled(scene)[1].any()
         with pytest.raises(InputError, match="no valid pixel in common"):
-            fuse.sample(scene, None, 0, CPU)
+            sampling.sample(scene, None, 0, CPU)
 
 
 # Sensors -------------------------------------------------------------------------------------------------------------

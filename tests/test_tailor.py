@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import fuse, losses, models, simulate, tailor
+from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli.adapt import losses, sampling, tailor
+from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.tailor import FeatureTailor, Settings
 
 CPU = torch.device("cpu")
 QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
@@ -39,13 +40,13 @@ def backbone(request) -> Backbone:
 
 
 def adapted(scene: Scene, backbone: Backbone, settings: Settings = QUICK, seed: int = 0):
-    drawn = fuse.sample(scene, settings, seed, CPU)
+    drawn = sampling.sample(scene, settings, seed, CPU)
     assert drawn.training is not None and drawn.held_out is not None
     return drawn, *tailor.adapt(backbone, drawn.stats, drawn.training, drawn.held_out, settings, seed=seed)
 
 
 def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Backbone) -> None:
-    stats = fuse.sample(scene, None, 0, CPU).stats
+    stats = sampling.sample(scene, None, 0, CPU).stats
     fresh = FeatureTailor(backbone.features, scene.bands)
     results = []
     for tailored in (None, fresh):
@@ -69,7 +70,7 @@ def test_same_seed_same_tailor_other_seed_another(scene: Scene, backbone: Backbo
 
 
 def test_training_and_held_out_tiles_differ(scene: Scene) -> None:
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     for train in drawn.training.inputs.pan:
         assert all(not torch.equal(train, held) for held in drawn.held_out.inputs.pan)
 
@@ -138,7 +139,7 @@ def test_the_backbone_stays_frozen(scene: Scene, backbone: Backbone) -> None:
 
 def test_the_reduced_pair_is_the_scene_one_level_down(scene: Scene) -> None:
     """The target of a reduced tile is MS itself, and up-sampling the reduced MS comes near it."""
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     target, inputs = drawn.training.target, drawn.training.reduced
     ms, valid = scene.read_ms((0, scene.ms_grid.height, 0, scene.ms_grid.width))
     assert valid.all() and float(target.amax()) <= ms.max() and float(target.amin()) >= ms.min()
@@ -151,7 +152,7 @@ def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
     made = simulate.simulate(simulate.Simulation(rows=512, cols=512, bands=4, seed=2, border=120.0))
     simulate.write_scene(made, tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        drawn = fuse.sample(opened, QUICK, 0, CPU)
+        drawn = sampling.sample(opened, QUICK, 0, CPU)
         pan = made.pan[made.pan_valid]
         assert drawn.stats.pan_mean == pytest.approx(pan.mean(), rel=0.05)
         for tiles in (drawn.training, drawn.held_out):
@@ -161,7 +162,7 @@ def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
 def test_thin_blocks_take_their_share_only(tmp_path: Path) -> None:
     simulate.write_scene(simulate.simulate(simulate.Simulation(rows=560, cols=560, bands=4, seed=2)), tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        drawn = fuse.sample(opened, Settings(), 0, CPU)
+        drawn = sampling.sample(opened, Settings(), 0, CPU)
         share = 512**2 / 560**2  # of the one block that holds whole tiles
         assert len(drawn.training) + len(drawn.held_out) == int(np.ceil(share * 16 * 4 / 3))
         assert len(drawn.training) == 14
@@ -172,7 +173,7 @@ def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
     made.pan[:, :512] = 0
     simulate.write_scene(made, tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        drawn = fuse.sample(opened, Settings(), 0, CPU)
+        drawn = sampling.sample(opened, Settings(), 0, CPU)
         assert len(drawn.training) == 16
 
 
@@ -188,7 +189,7 @@ def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path, rows: int, col
 
 def test_the_spectral_loss_has_the_exact_phase(scene: Scene) -> None:
     """Two PAN pixels of shift in any direction more than double the loss of the classical injection."""
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     tiles, stats = drawn.training, drawn.stats
     injected = tiles.inputs.expanded + stats.gain[:, None, None] * (tiles.inputs.pan - tiles.inputs.pan_low)
     right = losses.spectral(injected, tiles.ms, tiles.down, stats.std)
@@ -209,7 +210,7 @@ def test_the_training_takes_a_second_thread_only_where_it_has_it(
 
     monkeypatch.setattr(tailor, "ThreadPoolExecutor", Pool)
     before = torch.get_num_threads()
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     torch.set_num_threads(count)
     try:
         tailor.adapt(backbone, drawn.stats, drawn.training, drawn.held_out, QUICK)
@@ -222,7 +223,7 @@ def test_torch_gets_its_threads_back_after_the_training(scene: Scene, backbone: 
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        drawn = fuse.sample(scene, QUICK, 0, CPU)
+        drawn = sampling.sample(scene, QUICK, 0, CPU)
         tailor.adapt(
             backbone, drawn.stats, drawn.training, drawn.held_out, QUICK,
             progress=lambda *_: seen.append(torch.get_num_threads()),
@@ -242,7 +243,7 @@ def test_softer_and_harsher_detail_than_the_frozen_network_gives_costs_alike() -
 
 def test_a_sharp_result_does_not_pay_for_an_ms_that_was_sharpened_on_the_ground(scene: Scene) -> None:
     """The colour of a result that lies right costs little beside an MS that overshoots; the paper asks for it."""
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     tiles, std = drawn.training, drawn.stats.std
     right = tiles.inputs.expanded
     low = torch.from_numpy(gaussian_matrix(tiles.ms.shape[-1], 0.8)).float()
@@ -256,7 +257,7 @@ def test_a_sharp_result_does_not_pay_for_an_ms_that_was_sharpened_on_the_ground(
 
 def test_the_papers_terms_are_an_option(scene: Scene, backbone: Backbone) -> None:
     settings = fuse.settings_of(fuse.Options(adapt_loss="paper"))
-    drawn = fuse.sample(scene, QUICK, 0, CPU)
+    drawn = sampling.sample(scene, QUICK, 0, CPU)
     problem = tailor._Problem(backbone, drawn.stats, settings, torch.float32)
     judged = problem.judge(None, problem.cache(drawn.training), problem.cache(drawn.held_out))
     assert set(judged) == {"spectral", "spatial", "consistency", "total"}
@@ -271,7 +272,7 @@ def test_pan_at_the_scale_of_the_ms_is_as_sharp_as_a_sharpened_ms(tmp_path: Path
     made.ms[:] = np.clip(made.ms + 0.8 * (made.ms - low[0] @ made.ms @ low[1].T), 1, 65535)
     simulate.write_scene(made, tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        drawn = fuse.sample(opened, QUICK, 0, CPU)
+        drawn = sampling.sample(opened, QUICK, 0, CPU)
     inputs, ms = drawn.training.reduced, drawn.training.target
     rough = [
         float(t.diff(dim=-1).std() / t.std()) for t in (inputs.pan, torch.einsum("b,nbrc->nrc", torch.ones(4), ms))

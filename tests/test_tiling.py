@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pansharpen_cli import fuse, models
 from pansharpen_cli import simulate as sim
+from pansharpen_cli.adapt import sampling
+from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.tailor import FeatureTailor
 
 CPU = torch.device("cpu")
 SPEC = sim.Simulation(rows=230, cols=266, bands=4, ratio=4.0, offset=(1.37, 2.61), seed=4)
@@ -54,7 +55,7 @@ def network_fuser(scene: Scene, name: str, tailored: bool) -> fuse.NetworkFuser:
     config = {"bands": scene.bands} if name == "fusionnet" else {}
     network = channels_last(make_random(models.create(name, config)))
     tailor = make_random(FeatureTailor(network.features, scene.bands)) if tailored else None
-    stats = fuse.sample(scene, None, 0, CPU).stats
+    stats = sampling.sample(scene, None, 0, CPU).stats
     return fuse.NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
 
 
@@ -143,7 +144,7 @@ def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size
     pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         network = make_random(Attention(4))
-        fuser = fuse.NetworkFuser(scene, network, fuse.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fuser = fuse.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
         fused, valid = fuse.fuse_array(scene, fuser, size)
         assert valid.all()
         assert np.isfinite(fused).all()
@@ -163,7 +164,7 @@ def test_blended_tiles_have_the_right_nodata(tmp_path):
     with Scene.open(pan, [ms]) as scene:
         expected = fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))
-        fuser = fuse.NetworkFuser(scene, network, fuse.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fuser = fuse.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
         fused, valid = fuse.fuse_array(scene, fuser, 80)
         whole = fuse.fuse_array(scene, fuser, 512)[0]
     np.testing.assert_array_equal(valid, expected)

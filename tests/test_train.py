@@ -16,7 +16,8 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import assess, errors, fuse, metrics, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli import assess, errors, metrics, models, objective, recipe, simulate, stacks, train, weights
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.raster import scene as raster_scene
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.recipe import LossWeights, Recipe
@@ -103,7 +104,7 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
     with Scene.open(reduced.pan, [reduced.ms]) as low:
         around, coarse = (0, low.pan_grid.height, 0, low.pan_grid.width), (0, low.ms_grid.height, 0, low.ms_grid.width)
         tile = low.read(window, around, coarse)
-        inputs = fuse.tile_inputs(raster_scene.axes_of(low), gains, tile, window, torch.device("cpu"))
+        inputs = sampling.tile_inputs(raster_scene.axes_of(low), gains, tile, window, torch.device("cpu"))
         assert sample.ratio == low.phase.ratio[0] == 2 and sample.real
     assert torch.equal(sample.inputs.pan, inputs.pan)
     inner = np.s_[..., 12:-12, 12:-12]

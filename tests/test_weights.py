@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pansharpen_cli import fuse, models, simulate, weights
+from pansharpen_cli.adapt import sampling
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.raster import geometry
@@ -445,7 +446,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
         data = scene.read(out, pan_window, ms_window)
         assert isinstance(fit.fuser, fuse.NetworkFuser) and data is not None
         inputs = fit.fuser.inputs(data)
-        own = fuse.sample(scene, None, 0, torch.device("cpu")).stats.scale
+        own = sampling.sample(scene, None, 0, torch.device("cpu")).stats.scale
         other = fuse.NetworkFuser(
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )

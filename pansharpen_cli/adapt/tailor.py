@@ -17,11 +17,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..device import autocast, threads
+from ..models import Backbone
+from ..models.base import Inputs, SceneStats, channels_last, convolve
+from ..physics import Separable, gaussian_matrix
 from . import losses
-from .device import autocast, threads
-from .models import Backbone
-from .models.base import Inputs, SceneStats, channels_last, convolve
-from .physics import Separable, gaussian_matrix
 
 T = TypeVar("T")
 U = TypeVar("U")

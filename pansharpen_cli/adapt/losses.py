@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .physics import Separable
+from ..physics import Separable
 
 
 def _l1(difference: Tensor, std: Tensor) -> Tensor:
