@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .classical import regression, signed_regression
+from .classical.method import regression, signed_regression
 from .errors import InputError
 from .metrics import Core, eroded, high_pass
 from .moments import Moments

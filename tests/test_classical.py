@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pansharpen_cli import classical, fuse, metrics, simulate
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.classical import METHODS, Layers, Setup
+from pansharpen_cli.classical import METHODS, Layers, Setup, bdsd, method, substitution
+from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.moments import Moments
 from pansharpen_cli.raster.geometry import Axis
@@ -85,7 +86,7 @@ class ToolboxLayers(Layers):
 
     @cached_property
     def pan_gauss(self) -> Tensor:
-        return metrics.mtf_filter(self.pan, [classical.GAUSS_GAIN], 4)
+        return metrics.mtf_filter(self.pan, [method_layers.GAUSS_GAIN], 4)
 
     @cached_property
     def pan_cubic(self) -> Tensor:
@@ -105,7 +106,7 @@ class ToolboxLayers(Layers):
     @cached_property
     def pan_morph(self) -> Tensor:
         """Odd pixels first, then even ones; imresize's half-pixel centres on the way back."""
-        return classical.half_gradient(self.pan, (1, 0), (0.5, 0.5))
+        return method_layers.half_gradient(self.pan, (1, 0), (0.5, 0.5))
 
     @cached_property
     def ms_atrous(self) -> Tensor:
@@ -127,7 +128,7 @@ class ToolboxLayers(Layers):
         return layer[..., 2::4, 2::4]
 
 
-class Labelled(classical.CBDSD):
+class Labelled(bdsd.CBDSD):
     """C-BDSD with clusters that are given."""
 
     passes, LEAST = 1, 1  # the toolbox fits the smallest cluster, too
@@ -188,7 +189,7 @@ def scene_layers(case: str) -> Layers:
     pan, ms = stored["pan"].astype(float), image(stored["ms"]).numpy()
     setup = Setup(TOOLBOX, GAINS[case], PAN_GAINS[case], (), pan.size)
     window = ((0, pan.shape[0]), (0, pan.shape[1]))
-    pan_spans, ms_spans = classical.windows(setup.axes, window, classical.DOUBLE)
+    pan_spans, ms_spans = classical.windows(setup.axes, window, method_layers.DOUBLE)
     pan = np.pad(pan, [(-s[0], s[1] - n) for s, n in zip(pan_spans, pan.shape, strict=True)], mode="edge")
     around = [(-s[0], s[1] - n) for s, n in zip(ms_spans, ms.shape[1:], strict=True)]
     ms = np.pad(ms, [(0, 0), *around], mode="edge")
@@ -283,7 +284,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeyp
 def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) -> None:
     """Every pixel counts once, on both grids, whatever blocks the scene is fitted on."""
     if name == "c-bdsd":  # whose cluster centres depend on the order in which the sample is drawn
-        monkeypatch.setattr(classical, "k_means", lambda points, *_: torch.tensor([[0.2, 0.4], [0.2, 0.4]]).double())
+        monkeypatch.setattr(bdsd, "k_means", lambda points, *_: torch.tensor([[0.2, 0.4], [0.2, 0.4]]).double())
     results = []
     for block in (512, 90):
         monkeypatch.setattr(sampling, "BLOCK", block)
@@ -499,21 +500,21 @@ def test_the_haze_percentile_is_exact() -> None:
     rng = np.random.default_rng(1)
     values = rng.gamma(2, 100, (2, 37, 1100))
     valid = rng.random(values.shape[1:]) < 0.8
-    lowest = classical.Lowest(2, valid.size, 0.01)
+    lowest = substitution.Lowest(2, valid.size, 0.01)
     for part in np.array_split(np.arange(1100), 29):
         lowest.update(torch.from_numpy(values[..., part]), torch.from_numpy(valid[:, part]))
     expected = np.percentile(values[:, valid], 1, axis=1, method="hazen")
     np.testing.assert_allclose(lowest.quantile(), expected, rtol=1e-12)
-    minimum = classical.Lowest(2, valid.size, 0)
+    minimum = substitution.Lowest(2, valid.size, 0)
     minimum.update(torch.from_numpy(values), torch.from_numpy(valid))
     np.testing.assert_array_equal(minimum.quantile(), values[:, valid].min(1))
 
 
 def test_a_thinned_haze_percentile_is_within_the_error_allowed(monkeypatch) -> None:
-    monkeypatch.setattr(classical.Lowest, "LIMIT", 1 << 20)
+    monkeypatch.setattr(substitution.Lowest, "LIMIT", 1 << 20)
     values = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(1, 2048, 2048)), (0, 4, 4)))
     values = 400 + 100 * values / values.std()
-    lowest = classical.Lowest(1, 2048 * 2048, 0.01)
+    lowest = substitution.Lowest(1, 2048 * 2048, 0.01)
     for rows in values.split(256, 1):
         lowest.update(rows, None)
     assert lowest.step == 4
@@ -550,7 +551,7 @@ def test_signed_regression_is_non_negative_least_squares_with_flipped_signs() ->
     x, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 2))
     signs = torch.tensor([-1.0, -1, -1, 1], dtype=torch.float64)
     gram, target = torch.from_numpy(x.T @ x / 200), torch.from_numpy(x.T @ y / 200)
-    found = classical.signed_regression(gram, target, signs).numpy()
+    found = method.signed_regression(gram, target, signs).numpy()
     from scipy.optimize import nnls
 
     expected = np.stack([nnls(x * signs.numpy(), side)[0] for side in y.T], 1) * signs.numpy()[:, None]
@@ -561,7 +562,7 @@ def test_k_means_finds_separate_clouds_again() -> None:
     rng = np.random.default_rng(2)
     true = np.array([[0.1, 0.9, 0.5], [0.1, 0.2, 0.9]])
     points = torch.from_numpy(np.repeat(true, 200, 1) + 0.02 * rng.normal(size=(2, 600)))
-    centres = classical.k_means(points, 3, seed=0).numpy()
+    centres = bdsd.k_means(points, 3, seed=0).numpy()
     assert sorted(np.abs(centres.T[:, None] - true.T).sum(2).argmin(1)) == [0, 1, 2]
 
 
@@ -588,16 +589,16 @@ def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
 
     def seen(at: Layers, reach: int) -> dict[str, Tensor]:
         found = {"expanded": at.expanded}
-        if reach >= classical.LOCAL:
+        if reach >= method_layers.LOCAL:
             names = ("pan_gauss", "pan_atrous", "pan_box", "pan_morph", "pan_std", "ms", "ms_atrous", "ms_pan")
             found |= {name: getattr(at, name) for name in names}
-        if reach >= classical.TRIP:
+        if reach >= method_layers.TRIP:
             found |= {"pan_low": at.pan_low, "pan_cubic": at.pan_cubic}
-        if reach == classical.DOUBLE:
+        if reach == method_layers.DOUBLE:
             found |= {"low": at.cubic_low(torch.sqrt), "reduced": at.reduced, "blurred": at.blurred}
         return found
 
-    for reach in (classical.POINT, classical.LOCAL, classical.TRIP, classical.DOUBLE):
+    for reach in (method_layers.POINT, method_layers.LOCAL, method_layers.TRIP, method_layers.DOUBLE):
         for name, layer in seen(layers(reach, 0), reach).items():
             wider = seen(layers(reach, 16), reach)[name]
             torch.testing.assert_close(layer, wider, rtol=0, atol=1e-10, msg=f"{name} at reach {reach}", equal_nan=True)

@@ -1,0 +1,356 @@
+"""What classical methods see of a tile: PAN, MS and their low passes, at the exact phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import physics
+from ..moments import Moments
+from ..physics import MTF_REACH, UPSAMPLE_REACH, Separable
+from ..raster.geometry import Axis, Span
+
+Spans = tuple[Span, Span]
+
+EPS = 2.0**-52
+"""Added to the denominators of ratios, as the toolbox does."""
+
+GAUSS_GAIN = 0.3 ** ((40 / 41) ** 2)
+"""Gain of our kernel that makes it the toolbox's LPfilterGauss: 0.3 at Nyquist, with 41 instead of 40 in the width."""
+
+STD_SIZE = 51
+"""Side in PAN pixels of the window of the local standard deviation that C-BDSD clusters by."""
+
+HAZE = {"blue": 0.95, "green": 0.45, "red": 0.40, "nir": 0.05}
+"""BT-H: haze of a band as a share of its 1st percentile."""
+
+POINT, LOCAL, TRIP, DOUBLE = range(4)
+"""How far a method looks: at the window's own PAN pixels; at their neighbours; at PAN brought to the MS grid and back;
+at the up-sampled MS brought to the MS grid and back."""
+
+LOCAL_REACH = 32
+"""PAN pixels on each side that a `LOCAL` layer depends on, at most."""
+
+DOUBLE_REACH = 38
+"""MS pixels on each side that a `DOUBLE` layer depends on, at most."""
+
+STRIP = 64
+"""Pixels that are filtered at a time along an axis."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method knows before it sees a pixel: phase, MTF gains, standard band names and the scene's size in PAN
+    pixels."""
+
+    axes: tuple[Axis, Axis]
+    gains: tuple[float, ...]
+    pan_gain: float = physics.PAN_GAIN
+    names: tuple[str | None, ...] = ()
+    pixels: int = 0
+    seed: int = 0
+
+    @property
+    def bands(self) -> int:
+        return len(self.gains)
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """Dyadic levels between PAN and MS along rows and columns."""
+        rows, cols = (max(1, round(float(np.log2(a.ratio)))) for a in self.axes)
+        return rows, cols
+
+
+def windows(axes: tuple[Axis, Axis], window: Spans, reach: int) -> tuple[Spans, Spans]:
+    """PAN and MS windows that the layers of a window of PAN pixels are made of."""
+    around = [a.ms_span(s, UPSAMPLE_REACH) for a, s in zip(axes, window, strict=True)]
+    ms = [a.ms_span(s, DOUBLE_REACH) for a, s in zip(axes, window, strict=True)] if reach == DOUBLE else around
+    if reach == POINT:
+        return window, (ms[0], ms[1])
+    pan = [(s[0] - LOCAL_REACH, s[1] + LOCAL_REACH) for s in window]
+    if reach >= TRIP:
+        far = [a.pan_span(m, MTF_REACH + 1) for a, m in zip(axes, around, strict=True)]
+        pan = [(min(p[0], f[0]), max(p[1], f[1])) for p, f in zip(pan, far, strict=True)]
+    return (pan[0], pan[1]), (ms[0], ms[1])
+
+
+def own_ms(axes: tuple[Axis, Axis], window: Spans) -> Spans:
+    """The MS pixels whose centres lie in a window, so that windows that tile a scene share no MS pixel."""
+    rows, cols = (a.centred(span) for a, span in zip(axes, window, strict=True))
+    return rows, cols
+
+
+Strips = list[tuple[slice, slice, Tensor]]
+"""A matrix that is zero but for a band, cut into strips: (its rows, the columns that they use, their weights)."""
+
+
+def _cut(matrix: np.ndarray) -> Strips:
+    whole, strips = torch.from_numpy(matrix), []
+    if not len(whole):
+        return [(slice(0, 0), slice(0, 0), whole[:, :0])]
+    for first in range(0, len(whole), STRIP):
+        part = whole[first : first + STRIP]
+        used = part.any(0).nonzero()
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        strips.append((slice(first, first + len(part)), columns, part[:, columns].contiguous()))
+    return strips
+
+
+def _banded(rows: Strips, cols: Strips, x: Tensor) -> Tensor:
+    """R @ x @ C.T of (..., rows, cols), a strip at a time."""
+    wide = torch.cat([x[..., used] @ weights.T for _, used, weights in cols], -1)
+    out = wide.new_empty(*wide.shape[:-2], rows[-1][0].stop, wide.shape[-1])
+    for made, used, weights in rows:
+        torch.matmul(weights, wide[..., used, :], out=out[..., made, :])
+    return out
+
+
+@lru_cache(maxsize=64)
+def _upsample(axis: Axis, pan: Span, ms: Span) -> Strips:
+    return _cut(physics.upsample_matrix(axis, pan, ms))
+
+
+@lru_cache(maxsize=64)
+def _up_sums(axis: Axis, pan: Span, ms: Span) -> tuple[Tensor, Tensor]:
+    """Of the up-sampling matrix U: the sums of its columns (MS pixels,), and U'U (MS pixels, MS pixels)."""
+    whole = torch.from_numpy(physics.upsample_matrix(axis, pan, ms))
+    return whole.sum(0), whole.T @ whole
+
+
+@lru_cache(maxsize=64)
+def _binomial(axis: Axis | None, out: Span, source: Span, levels: int) -> Strips:
+    """At MS pixels of an axis, or at PAN pixels without one."""
+    centres = np.arange(*out).astype(float) if axis is None else axis.ms_centres(out)
+    return _cut(physics.binomial_matrix(centres, source, levels))
+
+
+@lru_cache(maxsize=64)
+def _box(out: Span, source: Span, size: int) -> Strips:
+    return _cut(physics.box_matrix(out, source, size))
+
+
+@lru_cache(maxsize=64)
+def _cubic_there_and_back(axis: Axis, out: Span, ms: Span) -> Tensor:
+    """MS pixels `ms` up-sampled to the PAN grid and reduced again by the cubic: (out MS pixels, MS pixels)."""
+    pan = axis.pan_span(out, 2 * axis.ratio + 1)
+    return torch.from_numpy(physics.bicubic_matrix(axis, out, pan) @ physics.upsample_matrix(axis, pan, ms))
+
+
+def _inside(outer: Spans, inner: Spans) -> tuple[slice, slice]:
+    rows, cols = (slice(i[0] - o[0], i[1] - o[0]) for o, i in zip(outer, inner, strict=True))
+    return rows, cols
+
+
+class Layers:
+    """What a method sees of a window: each layer is made when it is asked for, float64, at the exact phase.
+
+    `pan` (1, rows, cols) of `pan_spans` in PAN pixels and `ms` (bands, rows, cols) of `ms_spans` in MS pixels lie
+    around the `window`; `valid` (rows, cols) marks the window's own pixels, `ms_valid` the MS pixels of `own_ms`.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        window: Spans,
+        pan: Tensor,
+        pan_spans: Spans,
+        ms: Tensor,
+        ms_spans: Spans,
+        valid: Tensor | None = None,
+        ms_valid: Tensor | None = None,
+    ) -> None:
+        self.setup, self.window, self.valid, self.ms_valid = setup, window, valid, ms_valid
+        self._pan, self._pan_spans = pan.double(), pan_spans
+        self._ms, self._ms_spans = ms.double(), ms_spans
+        self._mid = self._ms_around(window, UPSAMPLE_REACH)
+
+    # On the PAN grid
+
+    @cached_property
+    def pan(self) -> Tensor:
+        """P (1, rows, cols)."""
+        return self._pan[(..., *_inside(self._pan_spans, self.window))]
+
+    @cached_property
+    def expanded(self) -> Tensor:
+        """E (bands, rows, cols)."""
+        return self._expand(self._ms, self._ms_spans)
+
+    def add_expanded(self, sums: Moments) -> None:
+        """Add E's valid pixels to `sums`, without up-sampling where the whole window is valid.
+
+        With E = R M C' and x = M - shift, the sum over pixels of E_a E_b is that of x_a (R'R x_b C'C) over MS pixels.
+        """
+        if self.valid is not None and not self.valid.all():
+            sums.update(self.valid, expanded=self.expanded)
+            return
+        spans = zip(self.setup.axes, self.window, self._ms_spans, strict=True)
+        (row_sums, row_gram), (col_sums, col_gram) = (_up_sums(*span) for span in spans)
+        shift = self._ms.mean((1, 2))
+        x = self._ms - column(shift)
+        products = (row_gram @ x @ col_gram).flatten(1) @ x.flatten(1).T
+        count = self.pan.shape[-2] * self.pan.shape[-1]
+        sums.add(count, shift, row_sums @ x @ col_sums, (products + products.T) / 2)
+
+    def mixed(self, weights: Tensor, constant: Tensor) -> Tensor:
+        """weights @ E + constant: taken on the MS grid, since the up-sampler's weights sum to one."""
+        mix = torch.tensordot(weights, self._ms, 1) + constant[:, None, None]
+        return self._expand(mix, self._ms_spans)
+
+    @cached_property
+    def pan_low(self) -> Tensor:
+        """P_L (bands, rows, cols): P degraded to the MS grid with each band's MTF and up-sampled."""
+        down = physics.degrader(self.setup.axes, self._mid, self._pan_spans, self.setup.gains)
+        return self._expand(down(self._pan), self._mid).expand(self.setup.bands, -1, -1)
+
+    def matched(self, low: str, scale: Tensor, shift: Tensor) -> Tensor:
+        """The low-pass `low` of the matched PANs scale * P + shift; all of them keep a constant as it is."""
+        return scale * getattr(self, low) + shift
+
+    @cached_property
+    def pan_cubic(self) -> Tensor:
+        """P reduced to the MS grid by the antialiased cubic and up-sampled (1, rows, cols)."""
+        down = physics.cubic_reducer(self.setup.axes, self._mid, self._pan_spans)
+        return self._expand(down(self._pan), self._mid)
+
+    def cubic_low(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same low-pass of any function of E, pixel by pixel."""
+        axes = self.setup.axes
+        rows, cols = (a.pan_span(m, 2 * a.ratio + 1) for a, m in zip(axes, self._mid, strict=True))
+        down = physics.cubic_reducer(axes, self._mid, (rows, cols))
+        return self._expand(down(function(self._expand(self._ms, self._ms_spans, (rows, cols)))), self._mid)
+
+    @cached_property
+    def pan_gauss(self) -> Tensor:
+        """P through the toolbox's LPfilterGauss (1, rows, cols)."""
+        ratios = self.setup.axes[0].ratio, self.setup.axes[1].ratio
+        return physics.blurrer(ratios, self.window, self._pan_spans, [GAUSS_GAIN])(self._pan)
+
+    @cached_property
+    def pan_atrous(self) -> Tensor:
+        """The low-pass of P's "a trous" decomposition (1, rows, cols)."""
+        spans = zip(self.window, self._pan_spans, self.setup.levels, strict=True)
+        rows, cols = (_binomial(None, *span) for span in spans)
+        return _banded(rows, cols, self._pan)
+
+    @cached_property
+    def pan_box(self) -> Tensor:
+        """Mean of P over an MS pixel's size, made odd (1, rows, cols)."""
+        sizes = [2 * int(np.ceil(a.ratio / 2 - 0.5)) + 1 for a in self.setup.axes]
+        rows, cols = (_box(w, p, n) for w, p, n in zip(self.window, self._pan_spans, sizes, strict=True))
+        return _banded(rows, cols, self._pan)
+
+    @cached_property
+    def pan_morph(self) -> Tensor:
+        """The half-gradient low-pass of P (1, rows, cols); its lattice is the scene's, so that windows agree."""
+        levels = max(self.setup.levels)
+        step = 1 << levels
+        rows, cols = (((w[0] - LOCAL_REACH // 2) // step * step, w[1] + LOCAL_REACH // 2) for w in self.window)
+        part = self._pan[(..., *_inside(self._pan_spans, (rows, cols)))]
+        low = half_gradient(part, (0,) * levels, (0.0,) * levels)
+        return low[(..., *_inside((rows, cols), self.window))]
+
+    @cached_property
+    def pan_std(self) -> Tensor:
+        """Standard deviation (n - 1) of P in a window of 51 x 51 pixels (1, rows, cols)."""
+        centre = float(self._pan.mean())
+        rows, cols = (_box(w, p, STD_SIZE) for w, p in zip(self.window, self._pan_spans, strict=True))
+        mean, square = (_banded(rows, cols, x) for x in (self._pan - centre, (self._pan - centre) ** 2))
+        count = STD_SIZE**2
+        return ((square - mean**2).clamp(min=0) * (count / (count - 1))).sqrt()
+
+    # On the MS grid, at the window's own MS pixels
+
+    @cached_property
+    def _own(self) -> Spans:
+        return own_ms(self.setup.axes, self.window)
+
+    @cached_property
+    def ms(self) -> Tensor:
+        """M (bands, MS rows, MS cols)."""
+        return self._ms[(..., *_inside(self._ms_spans, self._own))]
+
+    @cached_property
+    def ms_atrous(self) -> Tensor:
+        """The "a trous" low-pass of P at the MS pixels' centres (1, MS rows, MS cols)."""
+        spans = zip(self.setup.axes, self._own, self._pan_spans, self.setup.levels, strict=True)
+        rows, cols = (_binomial(*span) for span in spans)
+        return _banded(rows, cols, self._pan)
+
+    @cached_property
+    def ms_pan(self) -> Tensor:
+        """P degraded with its own MTF to the MS pixels (1, MS rows, MS cols)."""
+        return physics.degrader(self.setup.axes, self._own, self._pan_spans, [self.setup.pan_gain])(self._pan)
+
+    @cached_property
+    def reduced(self) -> Tensor:
+        """E reduced to the MS grid by the antialiased cubic (bands, MS rows, MS cols)."""
+        return self._reduced_around[(..., *_inside(self._own_around, self._own))]
+
+    @cached_property
+    def blurred(self) -> Tensor:
+        """`reduced` through the MTF of each band once more, on the MS grid (bands, MS rows, MS cols)."""
+        ratios = self.setup.axes[0].ratio, self.setup.axes[1].ratio
+        return physics.blurrer(ratios, self._own, self._own_around, self.setup.gains)(self._reduced_around)
+
+    @cached_property
+    def _own_around(self) -> Spans:
+        rows, cols = ((s[0] - MTF_REACH, s[1] + MTF_REACH) for s in self._own)
+        return rows, cols
+
+    @cached_property
+    def _reduced_around(self) -> Tensor:
+        spans = zip(self.setup.axes, self._own_around, self._ms_spans, strict=True)
+        rows, cols = (_cubic_there_and_back(*span) for span in spans)
+        return Separable(rows, cols)(self._ms)
+
+    def at_ms(self, layer: Tensor) -> Tensor:
+        """A layer of the PAN grid (..., rows, cols) at the PAN pixels in which the MS pixels' centres lie."""
+        rows, cols = (
+            torch.from_numpy(np.floor(a.ms_centres(o) + 0.5 + 1e-9).astype(int) - w[0]).clamp(0, w[1] - w[0] - 1)
+            for a, o, w in zip(self.setup.axes, self._own, self.window, strict=True)
+        )
+        return layer[..., rows, :][..., cols]
+
+    def _ms_around(self, window: Spans, reach: float) -> Spans:
+        rows, cols = (a.ms_span(s, reach) for a, s in zip(self.setup.axes, window, strict=True))
+        return rows, cols
+
+    def _expand(self, ms: Tensor, ms_spans: Spans, window: Spans | None = None) -> Tensor:
+        spans = zip(self.setup.axes, window or self.window, ms_spans, strict=True)
+        rows, cols = (_upsample(*span) for span in spans)
+        return _banded(rows, cols, ms)
+
+
+def half_gradient(pan: Tensor, keep: Sequence[int], centre: Sequence[float]) -> Tensor:
+    """Low-pass pyramid of (1, rows, cols): mean of dilation and erosion by the 3 x 3 cross, then every second pixel
+    from `keep` on, once per level; and back by linear interpolation, which takes the samples to lie at `centre`.
+
+    Restaino et al., "Fusion of Multispectral and Panchromatic Images Based on Morphological Operators", 2016.
+    """
+    sizes = []
+    for first in keep:
+        sizes.append((pan.shape[-2], pan.shape[-1]))
+        pan = ((_dilated(pan) - _dilated(-pan)) / 2)[..., first::2, first::2]
+    for size, at in zip(reversed(sizes), reversed(centre), strict=True):
+        rows, cols = (
+            torch.from_numpy(physics.linear_matrix((np.arange(n) - at) / 2, m))
+            for n, m in zip(size, pan.shape[-2:], strict=True)
+        )
+        pan = Separable(rows, cols)(pan)
+    return pan
+
+
+def _dilated(x: Tensor) -> Tensor:
+    pool = torch.nn.functional.max_pool2d
+    return torch.maximum(pool(x, (3, 1), 1, (1, 0)), pool(x, (1, 3), 1, (0, 1)))
+
+
+def column(x: Tensor) -> Tensor:
+    """One value per band (bands,) as (bands, 1, 1)."""
+    return x[:, None, None]

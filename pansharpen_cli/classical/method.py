@@ -1,0 +1,121 @@
+"""The protocol of classical methods, and regressions that several share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..moments import Moments
+from .layers import EPS, POINT, Layers, Setup
+
+
+def over(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, 0 where the denominator is: what does not vary injects nothing."""
+    there = denominator != 0
+    return torch.where(there, numerator / torch.where(there, denominator, 1.0), 0.0)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / (denominator + eps), finite where the denominator is -eps."""
+    raised = denominator + EPS
+    return numerator / torch.where(raised == 0, EPS, raised)
+
+
+def regression(gram: Tensor, target: Tensor) -> Tensor:
+    """Least-squares weights (variables[, targets]) from the variables' moments and theirs with the targets.
+
+    Variables are brought to one scale first; of those that others explain, the solution of least norm.
+    """
+    scale = unit_scale(gram)
+    values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale)
+    inverse = torch.where(values > 1e-12 * values.max(), 1 / values, 0.0)
+    flat = target if target.ndim == 2 else target[:, None]
+    found = (vectors * inverse) @ (vectors.T @ (flat * scale[:, None])) * scale[:, None]
+    return found if target.ndim == 2 else found[:, 0]
+
+
+def signed_regression(gram: Tensor, target: Tensor, signs: Tensor) -> Tensor:
+    """The same with weights (variables, targets) that have the given signs: non-negative least squares, flipped."""
+    from scipy.optimize import nnls  # takes a quarter of a second to import
+
+    scale = signs * unit_scale(gram)
+    values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale)
+    kept = values > 1e-12 * values.max()
+    root = values[kept].sqrt()[:, None]
+    system = (root * vectors[:, kept].T).numpy()
+    sides = (vectors[:, kept].T @ (scale[:, None] * target) / root).numpy()
+    found = [nnls(system, side)[0] for side in sides.T]
+    return scale[:, None] * torch.from_numpy(np.stack(found, 1))
+
+
+def unit_scale(gram: Tensor) -> Tensor:
+    """What brings each variable to a moment of one; 0 for one that is 0 everywhere."""
+    return over(torch.ones(len(gram), dtype=gram.dtype), gram.diagonal().clamp(min=0).sqrt())
+
+
+class Method:
+    """A method on a scene: `passes` over all windows with `observe`, each closed by `settle`, then `apply` anywhere.
+
+    `observes`, `applies`: how far the layers look in the two phases (`POINT` to `DOUBLE`).
+    """
+
+    passes: ClassVar[int] = 1
+    observes: ClassVar[int] = POINT
+    applies: ClassVar[int] = POINT
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    def observe(self, layers: Layers) -> None:
+        """Take in the valid pixels of a window."""
+
+    def settle(self) -> None:
+        """End a pass. Raises InputError if the scene has too few valid pixels."""
+
+    def apply(self, layers: Layers) -> Tensor:
+        """F (bands, rows, cols) in DN, float64."""
+        raise NotImplementedError
+
+
+def need(count: int, least: int, what: str) -> None:
+    """Raises InputError unless there are pixels enough."""
+    if count == 0:
+        raise InputError("PAN and MS have no valid pixel in common (all nodata)")
+    if count < least:
+        raise InputError(f"the scene has only {count} valid {what} pixels, this method needs {least}: use --method exp")
+
+
+class Exp(Method):
+    """The MS up-sampled at the exact phase and nothing else."""
+
+    passes = 0
+
+    def apply(self, layers: Layers) -> Tensor:
+        return layers.expanded
+
+
+class WithMoments(Method):
+    """A method that needs means and covariances of P, E and some low-passes of P over the PAN grid."""
+
+    lows: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        sizes = {low: setup.bands if low == "pan_low" else 1 for low in self.lows}
+        self.sums = self.pan_sums = Moments(pan=1, expanded=setup.bands, **sizes)
+
+    def observe(self, layers: Layers) -> None:
+        lows = {low: getattr(layers, low) for low in self.lows}
+        self.sums.update(layers.valid, pan=layers.pan, expanded=layers.expanded, **lows)
+
+    def settle(self) -> None:
+        need(self.sums.count, 2, "PAN")
+        self.pan_mean, self.mean = self.pan_sums.mean("pan"), self.sums.mean("expanded")
+        self.solve()
+
+    def solve(self) -> None:
+        """Derive what `apply` needs from the moments."""
