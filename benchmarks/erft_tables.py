@@ -38,16 +38,17 @@ from quality import measure
 from quality_tables import mean
 from torch import Tensor
 
-from pansharpen_cli import fuse, weights
+from pansharpen_cli import fuse
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fuse import Options
+from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
+from pansharpen_cli.models.weights import Card
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import read_stack
 from pansharpen_cli.raster.writer import SceneWriter
-from pansharpen_cli.weights import Card
 
 ABLATED = ("glpnet", "fusionnet")
 """Networks of the ablation and the sweeps, unless others are named."""

@@ -38,9 +38,10 @@ from speed import repeated_scene
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pansharpen_cli import fuse, models, simulate, weights
+from pansharpen_cli import fuse, models, simulate
 from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fuse import Options
+from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import read_stack

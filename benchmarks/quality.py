@@ -35,9 +35,10 @@ import rasterio
 import torch
 from quality_tables import LEVELS, Document, Key, Rows, Tables, document
 
-from pansharpen_cli import classical, job, models, weights
+from pansharpen_cli import classical, job, models
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fuse import Options
+from pansharpen_cli.models import weights
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"
 

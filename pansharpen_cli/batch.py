@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, device, foreign, fuse, index, job, report, weights
+from . import __version__, device, foreign, fuse, index, job, report
 from .adapt.sampling import Progress, quiet
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fuse import Options
+from .models import weights
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
 from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write

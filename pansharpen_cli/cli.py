@@ -888,7 +888,7 @@ JsonCards = Annotated[bool, typer.Option("--json", help="Print JSON instead of t
 def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
     """List the installed weights."""
     with interrupts.starting():
-        from . import weights
+        from .models import weights
 
     cards = [weights.facts(card) for card in weights.manifest().values()]
     _say(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
@@ -902,7 +902,7 @@ def show_weights(
 ) -> None:
     """Show all that is known about weights: network, scale, licence, training, hashes."""
     with interrupts.starting():
-        from . import weights
+        from .models import weights
 
     known = weights.facts(weights.get(name))
     _say(json.dumps(known, indent=2) if as_json else weights.description(known))
@@ -920,7 +920,7 @@ def verify_weights(
 ) -> None:
     """Check hash, shapes and values of weights; exit with 1 if any is not as it should be."""
     with interrupts.starting():
-        from . import weights
+        from .models import weights
 
     faults = []
     names = names or list(weights.manifest())
@@ -947,7 +947,7 @@ def import_weights(
 ) -> None:
     """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
     with interrupts.starting():
-        from . import weights
+        from .models import weights
         from .publish import check_target
 
     weights.check_import(network, bands, scale, output)

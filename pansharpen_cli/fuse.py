@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from . import classical, models, weights
+from . import classical, models
 from . import device as devices
 from .adapt import tailor
 from .adapt.sampling import (
@@ -34,14 +34,14 @@ from .adapt.sampling import (
 from .adapt.tailor import FeatureTailor, Outcome, Settings
 from .device import OutOfMemory, choose_device, choose_precision, one_thread_each
 from .errors import InputError
-from .models import Backbone
+from .models import Backbone, weights
 from .models.base import Inputs, SceneStats, channels_last
+from .models.weights import Card
 from .physics import Reach
 from .raster.geometry import Window, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.scene import Scene, TileData, axes_of
 from .raster.tiles import Stitcher, Tile, plan_tiles
 from .raster.writer import SceneWriter
-from .weights import Card
 
 _BATCH_PIXELS = 1 << 19
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, device, fuse, gallery, register, report, weights
+from . import __version__, assess, classical, device, fuse, gallery, register, report
 from .adapt.sampling import Progress, quiet
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fuse import Fit, Options
 from .gallery import Pictures
-from .models import REGISTRY
+from .models import REGISTRY, weights
 from .publish import TIFF, Publication, check_target, orphans
 from .raster.geometry import Window, area, intersect
 from .raster.grid import Grid

@@ -25,11 +25,12 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate, weights
+from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fuse import Options
+from pansharpen_cli.models import weights
 from pansharpen_cli.pairs import Found
 from pansharpen_cli.publish import PARTIAL
 

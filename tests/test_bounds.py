@@ -22,8 +22,9 @@ import rasterio
 import torch
 from PIL import Image
 
-from pansharpen_cli import batch, foreign, index, models, pairs, recipe, report, simulate, train, weights
+from pansharpen_cli import batch, foreign, index, models, pairs, recipe, report, simulate, train
 from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.recipe import Recipe

@@ -23,9 +23,10 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import assess, device, fuse, models, simulate, weights
+from pansharpen_cli import assess, device, fuse, models, simulate
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
+from pansharpen_cli.models import weights
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
 

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from toolbox import reach_of
 from torch import Tensor
 
-from pansharpen_cli import models, weights
+from pansharpen_cli import models
 from pansharpen_cli.device import autocast
 from pansharpen_cli.errors import InputError, WeightsError
-from pansharpen_cli.models import base
+from pansharpen_cli.models import base, weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate, convolve
 
 

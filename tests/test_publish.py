@@ -18,10 +18,11 @@ import rasterio.shutil
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import batch, index, pairs, publish, report, simulate, weights
+from pansharpen_cli import batch, index, pairs, publish, report, simulate
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fuse import Options
+from pansharpen_cli.models import weights
 from pansharpen_cli.pool import Event
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source

@@ -18,10 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pansharpen_cli import fuse, models, simulate, weights
+from pansharpen_cli import fuse, models, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.models import weights
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from . import foreign, models, publish
-from .errors import InputError, WeightsError, reason_of
-from .models import Backbone
+from .. import foreign, models, publish
+from ..errors import InputError, WeightsError, reason_of
+from . import Backbone
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Card:
 
 def folder() -> Path:
     """Where the shipped weights lie: inside the installed package or beside a source checkout's package."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     installed = package / "_weights"
     return installed if installed.is_dir() else package.parent / "weights"
 
