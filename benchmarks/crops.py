@@ -18,7 +18,8 @@ import rasterio
 import torch
 from affine import Affine
 
-from pansharpen_cli import fuse, physics
+from pansharpen_cli import physics
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import write_png
@@ -62,7 +63,7 @@ def rows_of(scene_folder: Path, cases: list[str], at: tuple[int, int], size: int
     rows: list[list[np.ndarray]] = [[], []]
     for case in cases:
         with Scene.open(scene_folder / "pan.tif", [scene_folder / "ms.tif"]) as scene:
-            fused, _ = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(**CASES[case])).fuser)
+            fused, _ = loop.fuse_array(scene, fit.fit(scene, fit.Options(**CASES[case])).fuser)
             if not rows[0]:
                 pan = scene.pan.read(scene.window)[0].astype(float)
                 low, high = (np.repeat(np.percentile(pan[part], q), 3) for q in (1, 99))

@@ -38,11 +38,12 @@ from quality import measure
 from quality_tables import mean
 from torch import Tensor
 
-from pansharpen_cli import fuse
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.models.weights import Card
@@ -121,7 +122,7 @@ class Variant:
         return " ".join(f"{k}={v}" for k, v in asdict(self).items() if k == "adapt" or v != getattr(Variant, k))
 
     def settings(self) -> Settings | None:
-        chosen = fuse.settings_of(Options(adapt=self.adapt))
+        chosen = fitting.settings_of(Options(adapt=self.adapt))
         if chosen is None:
             return None
         if self.tiles is not None:
@@ -171,7 +172,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    network_of, sample, settings = fuse._network, sampling.sample, variant.settings()
+    network_of, sample, settings = fitting._network, sampling.sample, variant.settings()
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
@@ -179,10 +180,10 @@ def changed(card: Card, variant: Variant) -> Iterator[None]:
         return sample(scene, settings, *args, **options)
 
     with (
-        patch.object(fuse, "settings_of", lambda options: settings),
-        patch.object(fuse, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
+        patch.object(fitting, "settings_of", lambda options: settings),
+        patch.object(fitting, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
         patch.object(sampling, "sample", everything),
-        patch.object(fuse, "sample", everything),
+        patch.object(fitting, "sample", everything),
     ):
         yield
 
@@ -194,12 +195,12 @@ def maker(card: Card, variant: Variant, device: str, facts: dict) -> Callable[[P
         options = Options(card.network, str(card.path), variant.adapt, device=device, seed=variant.seed)
         try:
             with changed(card, variant), Scene.open(str(pan), [str(ms)]) as scene:
-                fit = fuse.fit(scene, options)
+                fit = fitting.fit(scene, options)
                 clock = time.perf_counter()
-                fused, valid = fuse.fuse_array(scene, fit.fuser, variant.side)
+                fused, valid = loop.fuse_array(scene, fit.fuser, variant.side)
                 if fit.card is None or fit.card.sha256 != card.sha256:
                     raise SystemExit(f"the weights {card.name} were replaced meanwhile; run it again")
-                assert fit.seconds is not None and isinstance(fit.fuser, fuse.NetworkFuser)
+                assert fit.seconds is not None and isinstance(fit.fuser, fitting.NetworkFuser)
                 assert isinstance(fit.fuser.backbone, AfterMapper) == (variant.place != "before")
                 facts.update(fit.seconds, fusing=time.perf_counter() - clock, precision=fit.precision)
                 if fit.outcome is not None:
@@ -396,7 +397,7 @@ class Tables:
 def state_of_code() -> str:
     """A digest of the sources of adaptation, fusion and scoring, as they are now."""
     names = ("tailor", "losses", "fuse", "physics", "moments", "scene", "metrics", "assess", "models/*")
-    found = sorted(path for name in names for path in Path(fuse.__file__).parent.glob(f"{name}.py"))
+    found = sorted(path for name in names for path in Path(loop.__file__).parent.glob(f"{name}.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
 
 

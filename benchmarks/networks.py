@@ -38,9 +38,11 @@ from speed import repeated_scene
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli import models, simulate
 from pansharpen_cli.adapt.tailor import FeatureTailor
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
@@ -105,9 +107,9 @@ def cost(subject: Subject, pan: str, ms: str, bands: int, device: str, threads: 
     for _ in range(repeat + 1):
         clock = time.perf_counter()
         with Scene.open(pan, [ms]) as scene:
-            fit = fuse.fit(scene, options)
+            fit = fitting.fit(scene, options)
             fitted = time.perf_counter()
-            fuse.fuse_array(scene, fit.fuser)
+            loop.fuse_array(scene, fit.fuser)
         done = time.perf_counter()
         assert fit.seconds is not None
         times.append({"adapting": fit.seconds["adapting"], "fusing": done - fitted, "total": done - clock})

@@ -37,7 +37,7 @@ from quality_tables import LEVELS, Document, Key, Rows, Tables, document
 
 from pansharpen_cli import classical, job, models
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"

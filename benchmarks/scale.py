@@ -24,8 +24,9 @@ import rasterio
 from gsa import measured
 from speed import repeated_scene
 
-from pansharpen_cli import fuse
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
 
@@ -87,13 +88,13 @@ def timeline(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         pan, ms = repeated_scene(Path(folder), args.side[0] if args.side else 4096, args.bands)
         with Scene.open(pan, [ms]) as scene, SceneWriter(Path(folder, "fused.tif"), scene) as writer:
-            fit = fuse.fit(scene, Options(method=args.method, device=args.device))
+            fit = fitting.fit(scene, Options(method=args.method, device=args.device))
             fuser = type(fit.fuser)
             fuser.__call__ = noted("fuse", fuser.__call__)  # type: ignore[method-assign]
             Scene.read = noted("read", Scene.read)  # type: ignore[method-assign]
             SceneWriter.write = noted("write", SceneWriter.write)  # type: ignore[method-assign]
             begin = time.perf_counter()
-            fuse.write_fused(scene, fit.fuser, writer, 512)
+            loop.write_fused(scene, fit.fuser, writer, 512)
             wall = time.perf_counter() - begin
     busy = {kind: sum(e[3] - e[2] for e in events if e[0] == kind) for kind in COLOURS}
     told = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in busy.items())

@@ -25,7 +25,9 @@ import torch
 from affine import Affine
 from rasterio.windows import Window
 
-from pansharpen_cli import fuse, simulate
+from pansharpen_cli import simulate
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
 from pansharpen_cli.models.base import Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 
@@ -38,13 +40,13 @@ def small(args: argparse.Namespace) -> None:
             results, arrays = {}, {}
             for precision in ("auto", "float32"):
                 for adapt in ("off", "fast"):
-                    options = fuse.Options(method=method, adapt=adapt, precision=precision, device=args.device)
+                    options = fitting.Options(method=method, adapt=adapt, precision=precision, device=args.device)
                     times, fit = [], None
                     for _ in range(args.repeat + 1):
                         clock = time.perf_counter()
                         with Scene.open(pan, [ms]) as scene:
-                            fit = fuse.fit(scene, options)
-                            arrays[precision, adapt], valid = fuse.fuse_array(scene, fit.fuser)
+                            fit = fitting.fit(scene, options)
+                            arrays[precision, adapt], valid = loop.fuse_array(scene, fit.fuser)
                         times.append(time.perf_counter() - clock)
                     assert fit is not None and fit.seconds is not None
                     results[precision, adapt] = statistics.median(times[1:]), fit.precision, fit.seconds

@@ -30,7 +30,7 @@ from . import check as checking
 from . import indices, job
 from .adapt.sampling import ADAPT, Progress, quiet
 from .errors import InputError, PansharpenError, ReadError, WeightsError
-from .fuse import Options
+from .fusion.fit import Options
 from .publish import Publication, check_target
 from .raster.writer import check_dtype
 from .report import finite

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, device, foreign, fuse, index, job, report
+from . import __version__, device, foreign, index, job, report
 from .adapt.sampling import Progress, quiet
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
-from .fuse import Options
+from .fusion import fit
+from .fusion.fit import Options
 from .models import weights
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
@@ -65,7 +66,7 @@ class Choices:
 
     def check(self, here: bool = True) -> None:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
-        fuse.check_method(self.options)
+        fit.check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
         if self.driver not in DRIVERS:
@@ -548,7 +549,7 @@ def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Func
     if devices and choices.options.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         device = f"cuda:{number % torch.cuda.device_count()}"
         choices = replace(choices, options=replace(choices.options, device=device))
-    fuse.preload(choices.options)
+    fit.preload(choices.options)
     if threads < cores():
         choices = replace(choices, creation_options=(f"NUM_THREADS={threads}", *choices.creation_options))
     return partial(_fused, choices=choices)

@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, device, fuse, pairs, physics, register
+from . import __version__, assess, classical, device, pairs, physics
 from .adapt import sampling
 from .adapt.sampling import Progress, quiet
 from .errors import InputError, PansharpenError
-from .fuse import Fit, Fuser, Options
+from .fusion import fit as fitting
+from .fusion import loop, register
+from .fusion.fit import Fit, Fuser, Options
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
 from .moments import Moments
 from .raster import geometry, sensors
@@ -119,7 +121,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     facts["files"] = _files(pair, found)
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            fuse.check_method(options)
+            fitting.check_method(options)
             look: _Look | None = None
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
@@ -164,7 +166,7 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
     found = Findings()
     facts = _frame("plan")
     parse_creation_options(output.creation_options)
-    fuse.check_method(options)
+    fitting.check_method(options)
     device.choose_device(options.device)
     facts["files"] = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
@@ -189,7 +191,7 @@ def _frame(kind: str) -> dict:
 
 
 def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
-    facts["scene"] = scene_facts(scene) | {"assumed_names": list(fuse.setup_of(scene).names)}
+    facts["scene"] = scene_facts(scene) | {"assumed_names": list(fitting.setup_of(scene).names)}
     common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
     rows, cols = common[1] - common[0], common[3] - common[2]
     ratio, ms = scene.phase.ratio, scene.ms_grid
@@ -845,12 +847,12 @@ def _predict(
     stored = int(trial.stored * pixels * look.valid_share)
     tile = max(options.tile_size, 2 * fit.fuser.overlap)
     tiles = len(plan_tiles(scene.window, tile, fit.fuser.overlap))
-    at_once = fuse.tiles_at_once(fit.fuser, scene.bands, tiles, tile, torch.get_num_threads())
+    at_once = loop.tiles_at_once(fit.fuser, scene.bands, tiles, tile, torch.get_num_threads())
     memory = _memory(scene, fit, min(tile, max(rows, cols)), at_once, score)
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
-    settings = fuse.settings_of(options) if fit.card is not None else None
+    settings = fitting.settings_of(options) if fit.card is not None else None
     return {
         "method": {
             "name": options.method,
@@ -921,17 +923,17 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
     if options.method in classical.NAMES:
         small, corner = replace(part, full=part.window), _corner(part.window, TRIAL_TILE)
         try:
-            fuse.fit(replace(part, full=corner, window=corner), options, timed)  # to warm up
-            fit = fuse.fit(small, options, timed)
+            fitting.fit(replace(part, full=corner, window=corner), options, timed)  # to warm up
+            fit = fitting.fit(small, options, timed)
         except InputError:  # too few pixels, perhaps in this part only
-            fit = fuse.fit(scene, options, timed)
+            fit = fitting.fit(scene, options, timed)
             return fit, dict(fit.seconds or {})
         passes = (fit.seconds or {})["fitting"] * area(scene.full) / area(small.full)
         return fit, {"fitting": passes}
     limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
-    fit = fuse.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
+    fit = fitting.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
     seconds = dict(fit.seconds or {})
-    settings = fuse.settings_of(options) if fit.card else None
+    settings = fitting.settings_of(options) if fit.card else None
     if settings is not None and fit.outcome is not None and fit.outcome.epochs:
         done = fit.outcome.epochs
         each = (stamps[-1] - stamps[0]) / (done - 1) if done > 1 else seconds["adapting"] / 12
@@ -957,7 +959,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
         stamps.append(time.perf_counter())
 
     warm = replace(part, window=_corner(part.window, TRIAL_TILE))
-    for _ in fuse.fused_tiles(warm, fuser, TRIAL_TILE):
+    for _ in loop.fused_tiles(warm, fuser, TRIAL_TILE):
         pass
     with tempfile.TemporaryDirectory(prefix="pansharpen-") as folder:
         with SceneWriter(
@@ -968,7 +970,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
             overviews=output.overviews,
         ) as writer:
             began = time.perf_counter()
-            valid = fuse.write_fused(part, fuser, writer, min(options.tile_size, TRIAL_TILE), timed)
+            valid = loop.write_fused(part, fuser, writer, min(options.tile_size, TRIAL_TILE), timed)
             written = writer.finish()
             fused = time.perf_counter()
             scoring = 0.0
@@ -985,7 +987,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
                 fused += time.perf_counter() - clock
         stored = os.path.getsize(Path(folder, "part.tif"))
     # the first tiles wait for the reader and for each other: counted where there are later ones
-    threads = fuse.tiles_at_once(fuser, part.bands, len(stamps), TRIAL_TILE, torch.get_num_threads())
+    threads = loop.tiles_at_once(fuser, part.bands, len(stamps), TRIAL_TILE, torch.get_num_threads())
     skipped = threads if len(stamps) >= 2 * threads else 0
     if skipped:
         began = stamps[skipped - 1]

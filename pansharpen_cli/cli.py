@@ -171,12 +171,13 @@ def fuse(
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
-    from . import fuse, job
+    from . import job
+    from .fusion import fit
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
     target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
-    options = fuse.Options(
+    options = fit.Options(
         method.lower(),
         weights,
         adapt.value,
@@ -234,10 +235,11 @@ def check(
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
     from . import check as checking
-    from . import fuse, job
+    from . import job
+    from .fusion import fit
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
-    options = fuse.Options(
+    options = fit.Options(
         method.lower(),
         weights,
         adapt.value,
@@ -304,7 +306,8 @@ def evaluate(
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     _heavy()
-    from . import fuse, job
+    from . import job
+    from .fusion import fit
 
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
     if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
@@ -326,7 +329,7 @@ def evaluate(
         if reference is not None:
             facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
-            options = fuse.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
+            options = fit.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
             pair = job.Pair(pan or "", ms or (), open_options)
             facts = job.evaluate_wald(pair, names, options, peak, output, progress)
@@ -481,7 +484,7 @@ def batch(
         raise InputError(f"{output} is no folder")
     _heavy()
     from . import batch, pairs
-    from .fuse import Options
+    from .fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
     file = os.path.abspath(weights) if weights is not None else None

@@ -17,11 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, device, fuse, gallery, register, report
+from . import __version__, assess, classical, device, gallery, report
 from .adapt.sampling import Progress, quiet
 from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
-from .fuse import Fit, Options
+from .fusion import fit as fitting
+from .fusion import loop, register
+from .fusion.fit import Fit, Options
 from .gallery import Pictures
 from .models import REGISTRY, weights
 from .publish import TIFF, Publication, check_target, orphans
@@ -106,7 +108,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    fuse.check_method(options)
+    fitting.check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
@@ -116,9 +118,9 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
         ) as writer:
             apart = registration.found is not None and register.is_apart(registration.found)
             # tiles of different places would teach a network the wrong thing, and judge it by the same
-            fit = fuse.fit(scene, replace(options, adapt="off") if apart else options, progress)
+            fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
-            valid = fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+            valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
             fused_seconds = time.perf_counter() - clock
             quality, comparison, pictures = None, None, None
@@ -504,8 +506,8 @@ def _compared_with(against: _Reference, path: str, name: str, shown_path: str | 
 
 def _fuse_plainly(pair: Pair, path: Path, options: Options, progress: Progress) -> None:
     with pair.open() as scene, SceneWriter(path, scene) as writer:
-        fit = fuse.fit(scene, options, progress)
-        fuse.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+        fit = fitting.fit(scene, options, progress)
+        loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
         writer.finish()
         writer.commit({"METHOD": options.method})
 
@@ -631,7 +633,7 @@ def _comparison(
             place = f"{_place(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
-            fused, valid = fuse.fuse_array(part, fuse.fit(part, Options(method=name), progress).fuser)
+            fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
             measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
             rows.append({"name": name, **_quality(measured, part)})

@@ -25,11 +25,12 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import batch, fuse, index, job, pairs, pool, simulate
+from pansharpen_cli import batch, index, job, pairs, pool, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion import fit
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.pairs import Found
 from pansharpen_cli.publish import PARTIAL
@@ -681,7 +682,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     loaded = []
     load = weights.load
     monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
-    monkeypatch.setattr(fuse, "_NETWORKS", {})
+    monkeypatch.setattr(fit, "_NETWORKS", {})
     choices = Choices(Options(method="glpnet", adapt="off"), {"sensor": "generic"}, score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1

@@ -12,8 +12,9 @@ import pytest
 import rasterio
 from rasters import edited
 
-from pansharpen_cli import check, register, report, simulate
-from pansharpen_cli.fuse import Options
+from pansharpen_cli import check, report, simulate
+from pansharpen_cli.fusion import register
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.job import Pair
 
 STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)

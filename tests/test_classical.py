@@ -13,11 +13,12 @@ from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
-from pansharpen_cli import classical, fuse, metrics, simulate
+from pansharpen_cli import classical, metrics, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, Layers, Setup, bdsd, method, substitution
 from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.moments import Moments
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene
@@ -234,13 +235,13 @@ class Fused:
     pixels: np.ndarray
     valid: np.ndarray
     window: tuple[int, int, int, int]
-    fuser: fuse.Fuser
+    fuser: fit.Fuser
 
 
-def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fuse.Fuser | None = None, **opening):
+def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fit.Fuser | None = None, **opening):
     with Scene.open(paths[0], [paths[1]], **opening) as scene:
-        fuser = fitted or fuse.fit(scene, fuse.Options(method=name)).fuser
-        return Fused(*fuse.fuse_array(scene, fuser, size), scene.window, fuser)
+        fuser = fitted or fit.fit(scene, fit.Options(method=name)).fuser
+        return Fused(*loop.fuse_array(scene, fuser, size), scene.window, fuser)
 
 
 ALL = tuple(METHODS)
@@ -263,7 +264,8 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeypatch) -> None:
     monkeypatch.setattr(sampling, "BLOCK", 128)
-    monkeypatch.setattr(fuse, "BLOCK", 128)  # several blocks to fit on
+    monkeypatch.setattr(fit, "BLOCK", 128)
+    monkeypatch.setattr(loop, "BLOCK", 128)  # several blocks to fit on
     whole = fused_files(paths, name)
     assert np.isfinite(whole.pixels[:, whole.valid]).all()
     assert whole.valid.mean() > 0.5
@@ -288,7 +290,8 @@ def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) 
     results = []
     for block in (512, 90):
         monkeypatch.setattr(sampling, "BLOCK", block)
-        monkeypatch.setattr(fuse, "BLOCK", block)
+        monkeypatch.setattr(fit, "BLOCK", block)
+        monkeypatch.setattr(loop, "BLOCK", block)
         results.append(fused_files(paths, name))
     valid = results[0].valid
     np.testing.assert_allclose(results[0].pixels[:, valid], results[1].pixels[:, valid], rtol=1e-6, atol=1e-3)
@@ -437,7 +440,8 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
     made = simulate.simulate(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
     written = write(tmp_path, made)
     monkeypatch.setattr(sampling, "BLOCK", 64)
-    monkeypatch.setattr(fuse, "BLOCK", 64)
+    monkeypatch.setattr(fit, "BLOCK", 64)
+    monkeypatch.setattr(loop, "BLOCK", 64)
     method = fused_files(written, "gsa").fuser.method  # type: ignore[attr-defined]
     expanded = fused_files(written, "exp").pixels.astype(float).reshape(4, -1)
     # between two pixels the binomial of order 16 is close to the mean of those of orders 15 and 17
@@ -543,7 +547,7 @@ def test_unnamed_bands_are_in_the_order_of_the_sensor_s_product(tmp_path: Path) 
     written = write(tmp_path, made)
     for sensor, first in (("spot-6", "red"), ("ikonos", "blue"), ("worldview-2", "blue")):
         with Scene.open(written[0], [written[1]], sensor=sensor) as scene:
-            assert fuse.setup_of(scene).names[0] == first
+            assert fit.setup_of(scene).names[0] == first
 
 
 def test_signed_regression_is_non_negative_least_squares_with_flipped_signs() -> None:

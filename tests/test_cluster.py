@@ -20,7 +20,7 @@ from distributed import LocalCluster
 
 from pansharpen_cli import batch, cluster, pairs, simulate
 from pansharpen_cli.batch import Choices
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.pool import Event
 
 CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"})

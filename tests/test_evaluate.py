@@ -14,8 +14,9 @@ import torch
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import assess, fuse, job, metrics, physics, simulate
+from pansharpen_cli import assess, job, metrics, physics, simulate
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
@@ -105,7 +106,7 @@ def noisy(pixels: np.ndarray) -> np.ndarray:
 def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 230, 260, border=40.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        fused, valid = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method="gsa")).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
         read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
         whole = assess.full_resolution(scene, read)
         monkeypatch.setattr(assess, "TILE", 64)

@@ -23,9 +23,10 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import assess, device, fuse, models, simulate
+from pansharpen_cli import assess, device, models, simulate
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
@@ -71,7 +72,7 @@ def names_in(folder: Path) -> set[str]:
 MOMENTS = {
     "before opening": "pansharpen_cli.raster.scene.Scene.open 1",
     "making the output": "pansharpen_cli.raster.writer.SceneWriter._create 1",
-    "fitting": "pansharpen_cli.fuse.fit 1",
+    "fitting": "pansharpen_cli.fusion.fit.fit 1",
     "reading": "pansharpen_cli.raster.scene.Scene.read 3",
     "fusing": "pansharpen_cli.raster.tiles.Stitcher.add 2",
     "writing": "pansharpen_cli.raster.writer.SceneWriter.write 2",
@@ -368,15 +369,15 @@ class Scarce:
 
 def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> tuple[np.ndarray, list[int], list[str]]:
     """The pixels of a fuser that stands for one on an accelerator, the sizes it was given, and the warnings."""
-    options = fuse.Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
-    monkeypatch.setattr(fuse, "_NETWORKS", {})
+    options = fit.Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
+    monkeypatch.setattr(fit, "_NETWORKS", {})
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        fuser = fuse.fit(scene, options).fuser
-        assert isinstance(fuser, fuse.NetworkFuser)
+        fuser = fit.fit(scene, options).fuser
+        assert isinstance(fuser, fit.NetworkFuser)
         fuser.on_cpu = False
         scarce = Scarce(fuser.backbone.extract, failures, room)
         monkeypatch.setattr(fuser.backbone, "extract", scarce)
-        pixels = fuse.fuse_array(scene, fuser, 128)[0]
+        pixels = loop.fuse_array(scene, fuser, 128)[0]
         assert fuser.on_cpu == any("CPU" in note for note in scene.warnings)
         return pixels, scarce.seen, list(scene.warnings)
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pansharpen_cli import assess, fuse, physics, simulate
+from pansharpen_cli import assess, physics, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fidelity import KERNEL_GAINS, Fidelity
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene
@@ -191,7 +192,7 @@ def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, rati
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         origin = scene.window[0], scene.window[2]
         for method in ("exp", "gsa"):
-            fused, valid = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)
+            fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method=method)).fuser)
             scores[method] = assess.full_resolution(scene, assess.array_reader(fused, valid, origin)).figures
         rows, cols = (slice(a, b) for a, b in geometry.spans_of(scene.window))
         truth = assess.array_reader(made.truth[:, rows, cols].astype(np.float32), valid, origin)

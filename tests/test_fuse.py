@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import assess, device, fuse, metrics, models, simulate
+from pansharpen_cli import assess, device, metrics, models, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
 from pansharpen_cli.raster.scene import Scene
 
 
@@ -20,11 +22,11 @@ def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:
     return folder, made
 
 
-def injected(scene: Scene) -> fuse.NetworkFuser:
+def injected(scene: Scene) -> fitting.NetworkFuser:
     """MTF-GLP-FS: the default network with its correction at zero."""
     stats = sampling.sample(scene, None, 0, torch.device("cpu")).stats
     network = models.create("glpnet", {}).eval()
-    return fuse.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
+    return fitting.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
 
 
 def shift_between(image: np.ndarray, truth: np.ndarray, limit: float = 0.08) -> np.ndarray:
@@ -66,8 +68,10 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
             assert scene.phase.ratio == pytest.approx((ratio, ratio), abs=1e-6)
             assert scene.phase.offset == pytest.approx(offset, abs=1e-6)
-            fuser = injected(scene) if method == "injection" else fuse.fit(scene, fuse.Options(method=method)).fuser
-            fused, valid = fuse.fuse_array(scene, fuser)
+            fuser = (
+                injected(scene) if method == "injection" else fitting.fit(scene, fitting.Options(method=method)).fuser
+            )
+            fused, valid = loop.fuse_array(scene, fuser)
             r0, r1, c0, c1 = scene.window
         truth = made.truth[:, r0:r1, c0:c1].astype(float)
         inner = np.s_[8:-8, 8:-8]
@@ -82,8 +86,8 @@ def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) 
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         truth = torch.from_numpy(made.truth.astype(np.float64))
         errors = []
-        for fuser in (fuse.fit_classical(scene, "exp"), injected(scene)):
-            fused, _ = fuse.fuse_array(scene, fuser)
+        for fuser in (fitting.fit_classical(scene, "exp"), injected(scene)):
+            fused, _ = loop.fuse_array(scene, fuser)
             errors.append(metrics.ergas(truth, torch.from_numpy(fused).double(), 4.0))
         assert errors[1] < 0.75 * errors[0]
 
@@ -93,22 +97,22 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
     results = []
     for precision in ("float32", "bfloat16"):
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-            fit = fuse.fit(scene, fuse.Options(adapt="off", precision=precision))
+            fit = fitting.fit(scene, fitting.Options(adapt="off", precision=precision))
             assert fit.precision == precision
-            results.append(fuse.fuse_array(scene, fit.fuser)[0])
+            results.append(loop.fuse_array(scene, fit.fuser)[0])
     difference = results[0] - results[1]
     assert 0 < np.sqrt((difference**2).mean()) < 0.6
 
 
 def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
     folder, _ = write(tmp_path, rows=300, cols=280, bands=3, offset=(1.3, 0.2), seed=3)
-    options = fuse.Options(precision="float32")
+    options = fitting.Options(precision="float32")
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        whole, _ = fuse.fuse_array(scene, fuse.fit(scene, options).fuser)
+        whole, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
         origin = scene.window
     window = (100, 190, 57, 200)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"], window=window) as scene:
-        part, _ = fuse.fuse_array(scene, fuse.fit(scene, options).fuser)
+        part, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
     expected = whole[:, 100 - origin[0] : 190 - origin[0], 57 - origin[2] : 200 - origin[2]]
     np.testing.assert_array_equal(part, expected)
 
@@ -117,7 +121,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
     folder, _ = write(tmp_path, rows=240, cols=240, bands=4, offset=(0.5, 0.5), seed=6)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene.window = (32, 224, 32, 224)
-        fused, valid = fuse.fuse_array(scene, injected(scene))
+        fused, valid = loop.fuse_array(scene, injected(scene))
         reader = assess.array_reader(fused, valid, (32, 32))
         whole = assess.full_resolution(scene, reader).figures
         monkeypatch.setattr(assess, "TILE", 64)
@@ -125,7 +129,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
         assert tiled["blocks"] == whole["blocks"] == 36
         for key in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation"):
             assert tiled[key] == pytest.approx(whole[key], abs=1e-6)
-        expanded, _ = fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))
+        expanded, _ = loop.fuse_array(scene, fitting.fit_classical(scene, "exp"))
         x, e = torch.from_numpy(fused).double(), torch.from_numpy(expanded).double()
         assert whole["d_lambda_k"] == pytest.approx(metrics.d_lambda_k(e, x, scene.gains, 4.0), abs=1e-4)
 
@@ -134,8 +138,8 @@ def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path
     folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=6)
     figures = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        for fuser in (fuse.fit_classical(scene, "exp"), injected(scene)):
-            fused, valid = fuse.fuse_array(scene, fuser)
+        for fuser in (fitting.fit_classical(scene, "exp"), injected(scene)):
+            fused, valid = loop.fuse_array(scene, fuser)
             reader = assess.array_reader(fused, valid, (0, 0))
             figures.append(assess.full_resolution(scene, reader).figures)
     assert figures[0]["pan_detail_correlation"] < 0.6 < 0.85 < figures[1]["pan_detail_correlation"]
@@ -163,14 +167,14 @@ def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: 
     folder, _ = write(tmp_path, rows=96, cols=96, bands=3, seed=3)
     seen = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        fit = fuse.fit(scene, fuse.Options(method="pracs"), lambda *step: seen.append(step))
-        assert isinstance(fit.fuser, fuse.ClassicalFuser)
+        fit = fitting.fit(scene, fitting.Options(method="pracs"), lambda *step: seen.append(step))
+        assert isinstance(fit.fuser, fitting.ClassicalFuser)
         assert fit.seconds is not None and set(fit.seconds) == {"fitting"}
         assert seen[-1] == ("fitting", 2, 2)
         with pytest.raises(
             InputError, match="unknown method 'magic'; there is glpnet, fusionnet, .*exp, brovey, .*none"
         ):
-            fuse.fit(scene, fuse.Options(method="magic"))
+            fitting.fit(scene, fitting.Options(method="magic"))
 
 
 def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
     try:
         seen = []
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-            fuse.fit(scene, fuse.Options(method="gsa"), lambda *_: seen.append(torch.get_num_threads()))
+            fitting.fit(scene, fitting.Options(method="gsa"), lambda *_: seen.append(torch.get_num_threads()))
         assert torch.get_num_threads() == 4 and 2 in seen
     finally:
         torch.set_num_threads(before)
@@ -192,10 +196,11 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
     folder, _ = write(tmp_path, rows=132, cols=132, bands=3, offset=(0, 0), seed=3)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene.full = scene.window = (0, rows, 0, cols)
-        expected = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
+        expected = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
         monkeypatch.setattr(sampling, "BLOCK", 64)
-        monkeypatch.setattr(fuse, "BLOCK", 64)
-        found = fuse.fuse_array(scene, fuse.fit(scene, fuse.Options(method=method)).fuser)[0]
+        monkeypatch.setattr(fitting, "BLOCK", 64)
+        monkeypatch.setattr(loop, "BLOCK", 64)
+        found = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()
     if method != "c-bdsd":  # whose clusters are drawn block by block
         np.testing.assert_allclose(found, expected, atol=1e-2)

@@ -11,10 +11,11 @@ from toolbox import reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
 
-from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli import models, simulate
 from pansharpen_cli.adapt import sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
 from pansharpen_cli.objective import auxiliary, composite, fused_of, loss_terms
@@ -269,7 +270,7 @@ def test_tiles_of_u2net_agree_about_the_windows(scene, monkeypatch):
     extract = network.extract
     network.extract = lambda encoded: seen.append(encoded.shape[-2:]) or extract(encoded)  # type: ignore
     fuser = fuser_of(scene, network)
-    whole, tiled = (fuse.fuse_array(scene, fuser, size)[0] for size in (512, 72))
+    whole, tiled = (loop.fuse_array(scene, fuser, size)[0] for size in (512, 72))
     assert len(seen) > 4 and all(side % 64 == 0 for sides in seen for side in sides)
     assert abs(tiled - whole).max() < 1e-4 * whole.std()
 
@@ -340,9 +341,9 @@ def scene(tmp_path_factory):
         yield opened
 
 
-def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = None) -> fuse.NetworkFuser:
+def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = None) -> fit.NetworkFuser:
     stats = sampling.sample(scene, None, 0, CPU).stats
-    return fuse.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
+    return fit.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
 
 
 @named(CROPPED)
@@ -351,9 +352,9 @@ def test_the_same_pixels_for_any_tile_size(scene, name, config):
     tailored = FeatureTailor(network.features, scene.bands).requires_grad_(False)
     torch.nn.init.normal_(tailored.second.weight, std=0.05)
     fuser = fuser_of(scene, network, tailored)
-    whole, valid = fuse.fuse_array(scene, fuser, 512)
+    whole, valid = loop.fuse_array(scene, fuser, 512)
     assert whole[:, valid].std() > 1
-    tiled, _ = fuse.fuse_array(scene, fuser, 50)
+    tiled, _ = loop.fuse_array(scene, fuser, 50)
     np.testing.assert_allclose(tiled[:, valid], whole[:, valid], rtol=1e-5, atol=5e-3)
 
 
@@ -374,10 +375,10 @@ def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
     if name == "u2net":
         network.multiple_of, network.halo = 16, 0  # with its own, tiles differ too little to show a seam
     fuser = fuser_of(scene, network)
-    whole, valid = fuse.fuse_array(scene, fuser, 512)
-    fused, _ = fuse.fuse_array(scene, fuser, size)
+    whole, valid = loop.fuse_array(scene, fuser, 512)
+    fused, _ = loop.fuse_array(scene, fuser, size)
     fuser.overlap = 0
-    hard, _ = fuse.fuse_array(scene, fuser, size)
+    hard, _ = loop.fuse_array(scene, fuser, size)
     assert valid.mean() > 0.95
     fused, hard, whole = (np.where(valid, t, 0) for t in (fused, hard, whole))
     assert (fused - whole).std() > 1e-3

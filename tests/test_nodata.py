@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pansharpen_cli import fuse, models, physics
+from pansharpen_cli import models, physics
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.adapt import sampling
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import to_dtype
@@ -64,11 +65,11 @@ def holed(request, tmp_path_factory) -> Holed:
 
 def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tuple[np.ndarray, np.ndarray, Scene]:
     with Scene.open(paths[0], [paths[1]]) as scene:
-        fuser: fuse.Fuser = fuse.fit_classical(scene, "exp")
+        fuser: fit.Fuser = fit.fit_classical(scene, "exp")
         if method == "injection":
             assert stats is not None
-            fuser = fuse.NetworkFuser(scene, models.create("glpnet", {}), stats, None, CPU, torch.float32)
-        return (*fuse.fuse_array(scene, fuser, 128), scene)
+            fuser = fit.NetworkFuser(scene, models.create("glpnet", {}), stats, None, CPU, torch.float32)
+        return (*loop.fuse_array(scene, fuser, 128), scene)
 
 
 def statistics(paths: tuple[Path, Path]) -> SceneStats:

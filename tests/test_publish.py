@@ -21,7 +21,7 @@ from rasters import edited
 from pansharpen_cli import batch, index, pairs, publish, report, simulate
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
-from pansharpen_cli.fuse import Options
+from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.pool import Event
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace

@@ -18,10 +18,11 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from scipy import ndimage
 
-from pansharpen_cli import fuse, physics
+from pansharpen_cli import physics
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
@@ -106,7 +107,7 @@ def pair(tmp_path) -> Pair:
 
 
 def upsampled(scene: Scene, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    return fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"), tile_size)
+    return loop.fuse_array(scene, fit.fit_classical(scene, "exp"), tile_size)
 
 
 def expected_valid(scene: Scene, pan_valid: np.ndarray, ms_valid: np.ndarray) -> np.ndarray:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli import models, simulate
 from pansharpen_cli.adapt import losses, sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.raster.scene import Scene
@@ -50,8 +52,8 @@ def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Bac
     fresh = FeatureTailor(backbone.features, scene.bands)
     results = []
     for tailored in (None, fresh):
-        fuser = fuse.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
-        results.append(fuse.fuse_array(scene, fuser, 128)[0])
+        fuser = fitting.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
+        results.append(loop.fuse_array(scene, fuser, 128)[0])
     assert results[0].tobytes() == results[1].tobytes()
 
 
@@ -181,9 +183,9 @@ def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
 def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path, rows: int, cols: int) -> None:
     simulate.write_scene(simulate.simulate(simulate.Simulation(rows=rows, cols=cols, bands=4, seed=2)), tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        fit = fuse.fit(opened, fuse.Options())
+        fit = fitting.fit(opened, fitting.Options())
         assert fit.outcome is not None and not fit.outcome.kept and "too few" in fit.outcome.reason
-        fused, valid = fuse.fuse_array(opened, fit.fuser)
+        fused, valid = loop.fuse_array(opened, fit.fuser)
         assert valid.all() and fused.shape == (4, rows, cols)
 
 
@@ -256,13 +258,13 @@ def test_a_sharp_result_does_not_pay_for_an_ms_that_was_sharpened_on_the_ground(
 
 
 def test_the_papers_terms_are_an_option(scene: Scene, backbone: Backbone) -> None:
-    settings = fuse.settings_of(fuse.Options(adapt_loss="paper"))
+    settings = fitting.settings_of(fitting.Options(adapt_loss="paper"))
     drawn = sampling.sample(scene, QUICK, 0, CPU)
     problem = tailor._Problem(backbone, drawn.stats, settings, torch.float32)
     judged = problem.judge(None, problem.cache(drawn.training), problem.cache(drawn.held_out))
     assert set(judged) == {"spectral", "spatial", "consistency", "total"}
     with pytest.raises(InputError, match="unknown --adapt-loss 'mine'; there is sharp, paper"):
-        fuse.settings_of(fuse.Options(adapt_loss="mine"))
+        fitting.settings_of(fitting.Options(adapt_loss="mine"))
 
 
 def test_pan_at_the_scale_of_the_ms_is_as_sharp_as_a_sharpened_ms(tmp_path: Path) -> None:

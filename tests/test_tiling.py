@@ -11,10 +11,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from pansharpen_cli import fuse, models
+from pansharpen_cli import models
 from pansharpen_cli import simulate as sim
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
@@ -51,12 +52,12 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
     return pan, ms
 
 
-def network_fuser(scene: Scene, name: str, tailored: bool) -> fuse.NetworkFuser:
+def network_fuser(scene: Scene, name: str, tailored: bool) -> fit.NetworkFuser:
     config = {"bands": scene.bands} if name == "fusionnet" else {}
     network = channels_last(make_random(models.create(name, config)))
     tailor = make_random(FeatureTailor(network.features, scene.bands)) if tailored else None
     stats = sampling.sample(scene, None, 0, CPU).stats
-    return fuse.NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
+    return fit.NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(("name", "tailored"), [("glpnet", False), ("fusionnet", True)])
@@ -64,18 +65,18 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
     pan, ms = paths
     with Scene.open(pan, [ms]) as scene:
         fuser = network_fuser(scene, name, tailored)
-        whole, valid = fuse.fuse_array(scene, fuser, SIZES[-1])
+        whole, valid = loop.fuse_array(scene, fuser, SIZES[-1])
         assert np.isfinite(whole[:, valid]).all()
         assert valid.mean() > 0.5
         for size in SIZES[:-1]:
-            tiled, tiled_valid = fuse.fuse_array(scene, fuser, size)
+            tiled, tiled_valid = loop.fuse_array(scene, fuser, size)
             np.testing.assert_array_equal(tiled_valid, valid)
             np.testing.assert_array_equal(tiled[:, valid], whole[:, valid])
         full = scene.window
     for window in ((40, 133, 77, 201), (full[1] - 31, full[1], full[3] - 17, full[3])):
         with Scene.open(pan, [ms], window=window) as scene:
             assert scene.window == window
-            preview, preview_valid = fuse.fuse_array(scene, fuser, 64)
+            preview, preview_valid = loop.fuse_array(scene, fuser, 64)
         at = np.s_[window[0] - full[0] : window[1] - full[0], window[2] - full[2] : window[3] - full[2]]
         np.testing.assert_array_equal(preview_valid, valid[at])
         np.testing.assert_array_equal(preview[:, preview_valid], whole[(slice(None), *at)][:, preview_valid])
@@ -85,9 +86,9 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
 def test_the_same_up_sampling_for_any_tile_size(paths, size):
     pan, ms = paths
     with Scene.open(pan, [ms]) as scene:
-        fuser = fuse.fit_classical(scene, "exp")
-        whole, valid = fuse.fuse_array(scene, fuser)
-        tiled, tiled_valid = fuse.fuse_array(scene, fuser, size)
+        fuser = fit.fit_classical(scene, "exp")
+        whole, valid = loop.fuse_array(scene, fuser)
+        tiled, tiled_valid = loop.fuse_array(scene, fuser, size)
     np.testing.assert_array_equal(tiled_valid, valid)
     np.testing.assert_array_equal(tiled[:, valid], whole[:, valid])
 
@@ -132,9 +133,9 @@ def seam_steps(image: np.ndarray, window: Window, size: int) -> tuple[float, flo
     return steps[0], steps[1]
 
 
-def without_overlap(scene: Scene, fuser: fuse.NetworkFuser, size: int) -> np.ndarray:
+def without_overlap(scene: Scene, fuser: fit.NetworkFuser, size: int) -> np.ndarray:
     fuser.overlap = 0
-    return fuse.fuse_array(scene, fuser, size)[0]
+    return loop.fuse_array(scene, fuser, size)[0]
 
 
 @pytest.mark.parametrize("size", [64, 80, 100, 127])
@@ -144,13 +145,13 @@ def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size
     pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         network = make_random(Attention(4))
-        fuser = fuse.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
-        fused, valid = fuse.fuse_array(scene, fuser, size)
+        fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fused, valid = loop.fuse_array(scene, fuser, size)
         assert valid.all()
         assert np.isfinite(fused).all()
         assert all(rows % 8 == 0 and cols % 8 == 0 for rows, cols in network.sides)
         # what attention changes from tile to tile, without the picture's own edges
-        base = fuse.fuse_array(scene, fuse.NetworkFuser(scene, network, fuser.stats, None, CPU, torch.float32), 512)[0]
+        base = loop.fuse_array(scene, fit.NetworkFuser(scene, network, fuser.stats, None, CPU, torch.float32), 512)[0]
         difference = fused - base
         assert difference.std() > 0.5
         assert max(seam_steps(difference, scene.window, size)) < 3.5
@@ -162,11 +163,11 @@ def test_blended_tiles_have_the_right_nodata(tmp_path):
     spec = replace(SPEC, border=50.0)
     pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
-        expected = fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))[1]
+        expected = loop.fuse_array(scene, fit.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))
-        fuser = fuse.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
-        fused, valid = fuse.fuse_array(scene, fuser, 80)
-        whole = fuse.fuse_array(scene, fuser, 512)[0]
+        fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fused, valid = loop.fuse_array(scene, fuser, 80)
+        whole = loop.fuse_array(scene, fuser, 512)[0]
     np.testing.assert_array_equal(valid, expected)
     assert 0.5 < valid.mean() < 0.95
     difference = abs(fused - whole).max(0)

@@ -18,10 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pansharpen_cli import fuse, models, simulate
+from pansharpen_cli import models, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import InputError, WeightsError
+from pansharpen_cli.fusion import fit as fitting
+from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
@@ -439,19 +441,19 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
     plain = Plain(4)
     torch.save(plain.state_dict(), "public.pth")
     weights.import_checkpoint(Path("public.pth"), "fusionnet", 4, 2047, Path("my.safetensors"))
-    options = fuse.Options("fusionnet", "my.safetensors", adapt="off", device="cpu", precision="float32")
+    options = fitting.Options("fusionnet", "my.safetensors", adapt="off", device="cpu", precision="float32")
     with Scene.open("pan.tif", ["ms.tif"]) as scene:
-        fit = fuse.fit(scene, options)
-        fused, valid = fuse.fuse_array(scene, fit.fuser)
+        fit = fitting.fit(scene, options)
+        fused, valid = loop.fuse_array(scene, fit.fuser)
         out, pan_window, ms_window = fit.fuser.windows(scene.window)
         data = scene.read(out, pan_window, ms_window)
-        assert isinstance(fit.fuser, fuse.NetworkFuser) and data is not None
+        assert isinstance(fit.fuser, fitting.NetworkFuser) and data is not None
         inputs = fit.fuser.inputs(data)
         own = sampling.sample(scene, None, 0, torch.device("cpu")).stats.scale
-        other = fuse.NetworkFuser(
+        other = fitting.NetworkFuser(
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )
-        unscaled, _ = fuse.fuse_array(scene, other)
+        unscaled, _ = loop.fuse_array(scene, other)
         inner = geometry.part_of(out, scene.window)
     with torch.no_grad():
         expected = 2047 * plain.double()(inputs.expanded.double() / 2047, inputs.pan.double() / 2047)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
-from pansharpen_cli import fuse, simulate
+from pansharpen_cli import simulate
 from pansharpen_cli.errors import InputError, PansharpenError
+from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.publish import check_target
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
@@ -35,7 +36,7 @@ def make(folder: Path, **spec) -> simulate.SimulatedScene:
 def upsampled(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """What `--method none` computes, before rounding: float32 pixels and the valid mask."""
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        return fuse.fuse_array(scene, fuse.fit_classical(scene, "exp"))
+        return loop.fuse_array(scene, fit.fit_classical(scene, "exp"))
 
 
 def fused(run, folder: Path, *options: object, name: str = "out.tif") -> Path:

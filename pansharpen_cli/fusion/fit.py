@@ -1,4 +1,4 @@
-"""The one pass: open, fit on samples of the scene, fuse tile by tile, write; the bridge between rasters and torch."""
+"""Fitting: from a scene and options to a fuser of its tiles, classical or deep."""
 
 from __future__ import annotations
 
@@ -7,41 +7,27 @@ import math
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from . import classical, models
-from . import device as devices
-from .adapt import tailor
-from .adapt.sampling import (
-    ADAPT,
-    BLOCK,
-    Progress,
-    _ahead,
-    check_range,
-    lift_of,
-    nothing_valid,
-    quiet,
-    sample,
-    tile_inputs,
-)
-from .adapt.tailor import FeatureTailor, Outcome, Settings
-from .device import OutOfMemory, choose_device, choose_precision, one_thread_each
-from .errors import InputError
-from .models import Backbone, weights
-from .models.base import Inputs, SceneStats, channels_last
-from .models.weights import Card
-from .physics import Reach
-from .raster.geometry import Window, covered, intersect, is_empty, joined, part_of, spans_of, widened
-from .raster.scene import Scene, TileData, axes_of
-from .raster.tiles import Stitcher, Tile, plan_tiles
-from .raster.writer import SceneWriter
+from .. import classical, models
+from .. import device as devices
+from ..adapt import tailor
+from ..adapt.sampling import ADAPT, BLOCK, Progress, _ahead, check_range, lift_of, quiet, sample, tile_inputs
+from ..adapt.tailor import FeatureTailor, Outcome, Settings
+from ..device import OutOfMemory, choose_device, choose_precision
+from ..errors import InputError
+from ..models import Backbone, weights
+from ..models.base import Inputs, SceneStats, channels_last
+from ..models.weights import Card
+from ..physics import Reach
+from ..raster.geometry import Window, covered, intersect, joined, part_of, spans_of, widened
+from ..raster.scene import Scene, TileData, axes_of
+from ..raster.tiles import plan_tiles
 
 _BATCH_PIXELS = 1 << 19
 
@@ -411,96 +397,3 @@ def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
         return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
     scene.warnings.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
     return replace(stats, scale=scale)
-
-
-_TILES_AT_ONCE = 1 << 24
-"""Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
-
-
-def tiles_at_once(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -> int:
-    """How many tiles to fuse at once; a fuser may come over to the CPU in the middle of a scene."""
-    if not fuser.on_cpu:
-        return 1
-    fitting = _TILES_AT_ONCE // (bands * (size + 2 * fuser.halo) ** 2)
-    return max(1, min(cores, tiles, fitting))
-
-
-def fused_tiles(
-    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = quiet
-) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
-    """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading and fusing ahead.
-
-    On a CPU several tiles are fused at once, each by one thread: that wastes less than many threads on one tile, and a
-    pixel is the same to the last bit on any number of cores.
-    """
-    size = max(tile_size, 2 * fuser.overlap)
-    tiles = plan_tiles(scene.window, size, fuser.overlap)
-    stitcher = Stitcher(tiles)
-    masks: dict[Window, np.ndarray] = {}
-
-    def load(tile: Tile) -> tuple[TileData | None, Window]:
-        out, pan, ms = fuser.windows(tile.outer)
-        return scene.read(out, pan, ms), out
-
-    def fuse(loading: Future) -> tuple[np.ndarray | None, np.ndarray | None, Window]:
-        data, out = loading.result()
-        return (None, None, out) if data is None else (fuser(data), data.valid, out)
-
-    cores = torch.get_num_threads()
-    most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
-    with ThreadPoolExecutor(1) as reader, one_thread_each(most) as pool:
-        ahead: deque[Future] = deque()
-        for i, tile in enumerate(tiles):
-            workers = tiles_at_once(fuser, scene.bands, len(tiles), size, cores)
-            for later in tiles[i + len(ahead) : i + workers + 1]:
-                ahead.append(pool.submit(fuse, reader.submit(load, later)))
-            made, mask_of_all, out = ahead.popleft().result()
-            shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
-            inner = part_of(out, tile.outer)
-            if made is None or mask_of_all is None:
-                fused, valid = np.zeros((scene.bands, *shape), np.float32), np.zeros(shape, bool)
-            else:
-                fused, valid = made[(slice(None), *inner)], mask_of_all[inner]
-            masks[tile.core] = valid[part_of(tile.outer, tile.core)]
-            for window, pixels in stitcher.add(tile, fused):
-                mask = np.zeros(pixels.shape[1:], bool)
-                for core in list(masks):
-                    common = intersect(core, window)
-                    if not is_empty(common):
-                        mask[part_of(window, common)] = masks[core][part_of(core, common)]
-                    if core[1] <= window[1] and core[3] <= window[3]:
-                        del masks[core]
-                yield window, pixels, mask
-            progress("fusing", i + 1, len(tiles))
-
-
-def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """The fused scene in memory: (bands, rows, cols) float32 and its valid mask."""
-    grid = scene.grid
-    fused = np.zeros((scene.bands, grid.height, grid.width), np.float32)
-    valid = np.zeros((grid.height, grid.width), bool)
-    for window, pixels, mask in fused_tiles(scene, fuser, tile_size):
-        at = part_of(scene.window, window)
-        fused[(slice(None), *at)], valid[at] = pixels, mask
-    return fused, valid
-
-
-def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = quiet) -> int:
-    """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels.
-
-    The tile size is rounded to a part or a multiple of the output block, so that no block is written twice.
-    """
-    count = 0
-    tile_size = -(-tile_size // BLOCK) * BLOCK if tile_size > BLOCK else 1 << (tile_size.bit_length() - 1)
-    with ThreadPoolExecutor(1) as pool:
-        pending: Future | None = None
-        for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):
-            if pending is not None:
-                pending.result()
-            count += int(valid.sum())
-            pending = pool.submit(writer.write, window, pixels, valid)
-        if pending is not None:
-            pending.result()
-    if count == 0:
-        raise nothing_valid(scene)
-    return count

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import physics
-from .adapt.sampling import BLOCK, MAX_BLOCKS, Progress, lift_of, quiet
-from .device import one_thread_each
-from .moments import Moments
-from .raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
-from .raster.scene import Scene, axes_of
-from .raster.tiles import plan_tiles
+from .. import physics
+from ..adapt.sampling import BLOCK, MAX_BLOCKS, Progress, lift_of, quiet
+from ..device import one_thread_each
+from ..moments import Moments
+from ..raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
+from ..raster.scene import Scene, axes_of
+from ..raster.tiles import plan_tiles
 
 SEARCH, FAR = 8.0, 64.0
 """Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
