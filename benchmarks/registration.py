@@ -105,7 +105,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
 
 
 def against(truth: Path, fused: np.ndarray, valid: np.ndarray, window, common, ratio: float) -> dict[str, float]:
-    from pansharpen_cli import metrics
+    from pansharpen_cli.quality import metrics
 
     r0, r1, c0, c1 = common
     with assess.Raster.open(truth) as raster:

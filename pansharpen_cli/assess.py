@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import metrics, physics
+from . import physics
 from .adapt.sampling import Progress, quiet
 from .errors import InputError
-from .fidelity import FIGURES as FIDELITY
-from .fidelity import KERNEL_GAINS, Fidelity
 from .physics import Reach
+from .quality import metrics
+from .quality.fidelity import FIGURES as FIDELITY
+from .quality.fidelity import KERNEL_GAINS, Fidelity
 from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from .raster.grid import Grid
 from .raster.scene import MIN_MS_PIXELS, Scene, axes_of

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import metrics, physics
+from . import physics
+from .quality import metrics
 from .raster import geometry
 
 __all__ = [

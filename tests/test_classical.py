@@ -13,13 +13,14 @@ from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
-from pansharpen_cli import classical, metrics, simulate
+from pansharpen_cli import classical, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, Layers, Setup, bdsd, method, substitution
 from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.moments import Moments
+from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene
 

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from pansharpen_cli import assess, physics, simulate
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fidelity import KERNEL_GAINS, Fidelity
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene

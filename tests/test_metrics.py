@@ -18,8 +18,8 @@ from toolbox import GOLDEN, arrays, image, interp23tap
 from torch import Tensor
 from torchmetrics.functional import image as torchmetrics
 
-from pansharpen_cli import metrics
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.quality import metrics
 
 GAINS = {
     "QB": (0.34, 0.32, 0.30, 0.22),

@@ -36,10 +36,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .classical.method import regression, signed_regression
-from .errors import InputError
+from ..classical.method import regression, signed_regression
+from ..errors import InputError
+from ..moments import Moments
 from .metrics import Core, eroded, high_pass
-from .moments import Moments
 
 FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness")
 """What `Fidelity.compute` names."""

@@ -1,0 +1,367 @@
+"""What indices share: filters, blocks, moments, sums over valid pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import InputError
+from ...physics import MTF_REACH, mtf_kernel
+
+BLOCK = 32
+"""Side of the blocks of Q2n and of the universal index, in PAN pixels."""
+
+DETAIL_SIGMA = 2.0
+"""Standard deviation, in PAN pixels, of the Gaussian that the high pass takes away."""
+
+DETAIL_REACH = 8
+"""PAN pixels on each side that one high-passed value depends on (4 sigma)."""
+
+ENERGY_SIZE = 9
+"""Side of the window of the local energy of PAN, in PAN pixels."""
+
+FLAT_SHARE = 0.2
+"""Share of the valid pixels that counts as flat."""
+
+SSIM_SIGMA = 1.5
+"""Standard deviation, in pixels, of the Gaussian window of SSIM."""
+
+SSIM_REACH = 5
+"""Pixels on each side of the centre of a window of SSIM."""
+
+Core = tuple[slice, slice]
+"""Rows and columns of a piece's own pixels inside its arrays; the rest of the arrays is margin."""
+
+_FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
+
+_SEGMENT = 64
+
+_ENERGY_BITS = 13
+"""Low bits of a float32 that a bin of the local energy does not tell apart: it keeps 10 bits of the mantissa."""
+
+_ENERGY_RANGE = (-64, 128)
+"""Exponents of two of the bins: finer than the detail of reflectances, as large as float32 has them."""
+
+_BINS = (_ENERGY_RANGE[1] - _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
+_FIRST_BIN = (127 + _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
+
+# Filters
+
+
+def mtf_filter(
+    x: Tensor, gains: Sequence[float], ratio: float, border: Literal["replicate", "valid"] = "replicate"
+) -> Tensor:
+    """Correlate each band with the toolbox's own 41 x 41 MTF kernel of its gain (not normalised to DC 1).
+
+    `x`: (bands, rows, cols), floating, DN; `gains` at the MS Nyquist frequency, one per band; `ratio`: MS pixel size in
+    PAN pixels. "replicate" repeats the edge pixel and keeps the size; "valid" returns what needs no border, 20 pixels
+    less on each side. The kernel is nearly of rank one, so a few separable passes do the work of its 1681 taps. The
+    dropped rest is below 1e-10 of the kernel's norm in float64 and 1e-6 in float32.
+    Raises ValueError for a wrong number of gains, or too small an image for "valid".
+    """
+    if border == "replicate":
+        x = _replicate(x, MTF_REACH)
+    elif min(x.shape[-2:]) <= 2 * MTF_REACH:
+        raise ValueError(f"a valid MTF filter needs more than {2 * MTF_REACH} rows and columns, not {tuple(x.shape)}")
+    tolerance = 1e-10 if x.dtype == torch.float64 else 1e-6
+    terms = [_mtf_terms(float(gain), float(ratio), tolerance) for gain in gains]
+    return torch.stack([_correlate(band, *term) for band, term in zip(x, terms, strict=True)])
+
+
+@lru_cache(maxsize=64)
+def _mtf_terms(gain: float, ratio: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The MTF kernel as a sum of outer products: taps along rows and along columns, (terms, 41) each."""
+    left, weight, right = np.linalg.svd(mtf_kernel(gain, ratio))
+    kept = weight > tolerance * weight[0]
+    return (left[:, kept] * weight[kept]).T, right[kept]
+
+
+def _correlate(x: Tensor, down: np.ndarray, across: np.ndarray) -> Tensor:
+    """Correlate (rows, cols) with a sum of separable kernels (terms, taps), without borders.
+
+    Segments times small banded matrices: several times faster than a convolution, in float64 above all.
+    """
+    rows, cols = x.shape[0] - down.shape[1] + 1, x.shape[1] - across.shape[1] + 1
+    out = x.new_zeros(rows, cols)
+    for down_taps, across_taps in zip(down, across, strict=True):
+        band = _banded(across_taps, x)
+        parts = [x[:, i : i + len(b)] @ b for i, b in _segments(band, cols)]
+        passed = torch.cat(parts, dim=1)
+        band = _banded(down_taps, x)
+        for i, b in _segments(band, rows):
+            out[i : i + b.shape[1]].addmm_(b.mT, passed[i : i + len(b)])
+    return out
+
+
+def _banded(taps: np.ndarray, like: Tensor) -> Tensor:
+    """Matrix that correlates a segment: (segment + taps - 1, segment)."""
+    matrix = np.zeros((_SEGMENT + len(taps) - 1, _SEGMENT))
+    for k, weight in enumerate(taps):
+        np.fill_diagonal(matrix[k:], weight)
+    return torch.from_numpy(matrix).to(like)
+
+
+def _segments(band: Tensor, length: int) -> list[tuple[int, Tensor]]:
+    """First output pixel of each segment of an axis, with the matrix cut to the segment's size."""
+    cut = [(i, min(_SEGMENT, length - i)) for i in range(0, length, _SEGMENT)]
+    return [(i, band[: len(band) - _SEGMENT + n, :n]) for i, n in cut]
+
+
+def _replicate(x: Tensor, reach: int) -> Tensor:
+    """Repeat the edge pixels of (bands, rows, cols) `reach` times on each side."""
+    return F.pad(x[None], (reach,) * 4, mode="replicate")[0]
+
+
+def _gaussian(sigma: float, reach: int) -> np.ndarray:
+    """Taps of a Gaussian cut at `reach` pixels, summing to one: (1, 2 reach + 1)."""
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return (taps / taps.sum())[None]
+
+
+def eroded(valid: Tensor, reach: int) -> Tensor:
+    """Pixels of (rows, cols) with no invalid pixel within `reach` rows and columns; outside the image is valid."""
+    if valid.all():
+        return valid
+    invalid = (~valid).float()[None]
+    size = 2 * reach + 1
+    invalid = F.max_pool2d(invalid, (1, size), stride=1, padding=(0, reach))
+    return F.max_pool2d(invalid, (size, 1), stride=1, padding=(reach, 0))[0] == 0
+
+
+# Pieces of an image
+
+
+def _own(core: Core | None, x: Tensor) -> Core:
+    """`core` with plain limits in (..., rows, cols); None stands for all pixels."""
+    rows, cols = (slice(*part.indices(n)[:2]) for part, n in zip(core or (slice(None),) * 2, x.shape[-2:], strict=True))
+    return rows, cols
+
+
+def _trimmed(own: Core, shape: Sequence[int], reach: int) -> tuple[Core, Core]:
+    """The own pixels with at most `reach` pixels of margin, and where the own pixels lie in that."""
+    rows, cols = (slice(max(0, o.start - reach), min(n, o.stop + reach)) for o, n in zip(own, shape, strict=True))
+    return (rows, cols), (_shifted(own[0], -rows.start), _shifted(own[1], -cols.start))
+
+
+def _shifted(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def _inner(own: Core, shape: Sequence[int], border: int) -> Core:
+    """Own pixels that are not within `border` pixels of the array's edge, as indices of the array without it."""
+    rows, cols = (
+        slice(max(o.start - border, 0), max(min(o.stop, n - border) - border, 0))
+        for o, n in zip(own, shape, strict=True)
+    )
+    return rows, cols
+
+
+def _pair(
+    reference: Tensor, fused: Tensor, valid: Tensor | None, core: Core | None, reach: int
+) -> tuple[Tensor, Tensor, Tensor, Core]:
+    """Both images in float64 with at most `reach` pixels of margin, 0 where invalid; their mask; the own pixels."""
+    _same_shape(reference, fused)
+    _same_size(reference, valid)
+    area, own = _trimmed(_own(core, reference), reference.shape[-2:], reach)
+    g, f = reference[:, *area].double(), fused[:, *area].double()
+    mask = torch.ones_like(g[0], dtype=torch.bool) if valid is None else valid[area]
+    if not mask.all():
+        g, f = (torch.where(mask, x, 0.0) for x in (g, f))
+    return g, f, mask, own
+
+
+def _block_area(own: Core, at: tuple[int, int], shape: tuple[int, int]) -> Core:
+    """Blocks of the image that a piece covers; ValueError unless it keeps to the image and its lattice of blocks."""
+    sizes = [part.stop - part.start for part in own]
+    for first, n, size in zip(at, sizes, shape, strict=True):
+        if first < 0 or first + n > size or first % BLOCK or (n % BLOCK and first + n != size):
+            raise ValueError(f"a piece of {n} pixels at {first} of {size} is not on the lattice of {BLOCK} x {BLOCK}")
+    rows, cols = (slice(first // BLOCK, -(-(first + n) // BLOCK)) for first, n in zip(at, sizes, strict=True))
+    return rows, cols
+
+
+def _same_shape(*images: Tensor) -> None:
+    if len({image.shape for image in images}) > 1:
+        raise ValueError(f"images of different shapes: {', '.join(str(tuple(i.shape)) for i in images)}")
+
+
+def _same_size(*images: Tensor | None) -> None:
+    if len({image.shape[-2:] for image in images if image is not None}) > 1:
+        raise ValueError("images or masks of different numbers of rows and columns")
+
+
+def _defined(value: float | Tensor, what: str) -> float:
+    """The value, unless it is NaN."""
+    value = float(value)
+    if math.isnan(value):
+        raise InputError(f"{what} is undefined: there are pixels that are not numbers; mark them as invalid")
+    return value
+
+
+def _ratio(sums: Tensor, what: str, of: str) -> float:
+    """A sum divided by a number (2,); `InputError` when nothing was summed."""
+    if not sums[1]:
+        raise InputError(f"{what} is undefined: there is no {of}")
+    return _defined(sums[0] / sums[1], what)
+
+
+def _added(total: Tensor, sums: Iterable[Tensor]) -> Tensor:
+    """The running total, on the device of the new sums."""
+    new = torch.stack([x.double() for x in sums])
+    return total.to(new.device) + new
+
+
+def _noted(measure: Callable[[], Any], notes: list[str]) -> Any:
+    """What `measure` returns, or None with its reason in `notes`."""
+    try:
+        return measure()
+    except InputError as error:
+        notes.append(str(error))
+        return None
+
+
+# Block statistics
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Statistics of two images per block: `mean_*` and `var_*` (..., bands), `cov` (..., bands a, bands b)."""
+
+    mean_a: Tensor
+    mean_b: Tensor
+    var_a: Tensor
+    var_b: Tensor
+    cov: Tensor
+
+
+def _moments(a: Tensor, b: Tensor) -> _Moments:
+    """Means, variances and covariances (n - 1) of blocks (..., bands, pixels)."""
+    pixels = a.shape[-1]
+    # Differences from the first pixel: exactly zero in a constant block, and no cancellation elsewhere.
+    da = a - a[..., :1]
+    db = da if b is a else b - b[..., :1]
+    sum_a, sum_b = da.sum(-1), db.sum(-1)
+    squares_a, squares_b = torch.linalg.vecdot(da, da), torch.linalg.vecdot(db, db)
+    return _Moments(
+        mean_a=a[..., 0] + sum_a / pixels,
+        mean_b=b[..., 0] + sum_b / pixels,
+        var_a=((squares_a - sum_a**2 / pixels) / (pixels - 1)).clamp(min=0),
+        var_b=((squares_b - sum_b**2 / pixels) / (pixels - 1)).clamp(min=0),
+        cov=(da @ db.mT - sum_a[..., :, None] * sum_b[..., None, :] / pixels) / (pixels - 1),
+    )
+
+
+def _image(x: Tensor) -> Tensor:
+    """(rows, cols) or (bands, rows, cols) as (bands, rows, cols)."""
+    return x[None] if x.ndim == 2 else x
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """The whole blocks of (bands, rows, cols) in float64: (block rows, block cols, bands, pixels)."""
+    rows, cols = x.shape[1] // BLOCK, x.shape[2] // BLOCK
+    x = x[:, : rows * BLOCK, : cols * BLOCK].reshape(len(x), rows, BLOCK, cols, BLOCK)
+    out = torch.empty((rows, cols, len(x), BLOCK, BLOCK), dtype=torch.float64, device=x.device)
+    return out.copy_(x.permute(1, 3, 0, 2, 4)).flatten(-2)
+
+
+def _whole_blocks(valid: Tensor) -> Tensor:
+    """Blocks of (rows, cols) without an invalid pixel: (block rows, block cols), bool."""
+    return _blocks(valid[None])[:, :, 0].amin(-1) > 0
+
+
+def _mirrored(x: Tensor, own: Core) -> Tensor:
+    """The own pixels of (..., rows, cols), continued by mirroring (edge pixel included) up to whole blocks.
+
+    Only the image ends inside a block: ValueError when an incomplete block has a margin beyond it.
+    """
+    for axis, part in zip((-2, -1), own, strict=True):
+        size, missing = x.shape[axis], -(part.stop - part.start) % BLOCK
+        if missing and part.stop != size:
+            raise ValueError(f"own pixels {part.start} to {part.stop} of {size} end inside a {BLOCK} x {BLOCK} block")
+        index = torch.arange(part.start, part.stop + missing, device=x.device) % (2 * size)
+        index = torch.minimum(index, 2 * size - 1 - index)
+        x = x.index_select(axis, index) if missing else x.narrow(axis, part.start, part.stop - part.start)
+    return x
+
+
+# Universal index
+
+
+def universal_blocks(a: Tensor, b: Tensor) -> Tensor:
+    """Universal image quality index of each distinct 32 x 32 block: (bands, block rows, block cols), float64.
+
+    Wang and Bovik, "A Universal Image Quality Index", 2002, with variances of n - 1 and without guards:
+    4 cov mean_a mean_b / ((var_a + var_b) (mean_a^2 + mean_b^2)). `a`: (bands, rows, cols); `b`: the same, or one band
+    (PAN) for all of them. Whole blocks only. A block that is constant in both images (or where both means are zero)
+    has no index and is NaN, as in the toolbox. Raises ValueError for shapes that do not match.
+    """
+    a, b = _image(a), _image(b)
+    _same_size(a, b)
+    quality = _universal(_blocks(a), _blocks(b))
+    quality = quality.masked_fill(quality.isinf(), math.nan)
+    if len(b) == 1:
+        return quality[..., 0].permute(2, 0, 1)
+    _same_shape(a, b)
+    return quality.diagonal(dim1=-2, dim2=-1).permute(2, 0, 1)
+
+
+def _universal(a: Tensor, b: Tensor) -> Tensor:
+    """Universal index of every band of `a` with every band of `b`: (..., bands a, bands b).
+
+    Infinite where there is none, so that NaN stands for pixels that are not numbers alone.
+    """
+    m = _moments(a, b)
+    mean_a, mean_b = m.mean_a[..., :, None], m.mean_b[..., None, :]
+    below = (m.var_a[..., :, None] + m.var_b[..., None, :]) * (mean_a**2 + mean_b**2)
+    return torch.where(below == 0, math.inf, 4 * m.cov * mean_a * mean_b / below)
+
+
+def high_pass(x: Tensor, valid: Tensor, sigma: float = DETAIL_SIGMA, reach: int = DETAIL_REACH) -> Tensor:
+    """x - gauss(x, sigma) of (bands, rows, cols) in float64, cut at `reach` pixels, edges repeated.
+
+    Wrong within `reach` of invalid pixels: those of `valid` (rows, cols) that are not set.
+    """
+    x = _differences(x, valid)
+    taps = _gaussian(sigma, reach)
+    return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, reach)])
+
+
+def _differences(x: Tensor, valid: Tensor) -> Tensor:
+    """Differences of (bands, rows, cols) from one valid pixel, 0 where invalid.
+
+    So a constant image has a high pass and a variance of zero, not of rounding noise.
+    """
+    x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
+    return torch.where(valid, x, 0.0)
+
+
+def _local_energy(detail: Tensor) -> Tensor:
+    """9 x 9 mean of the squared high pass (rows, cols), edges repeated."""
+    taps = np.full((1, ENERGY_SIZE), 1 / ENERGY_SIZE)
+    return _correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
+
+
+def _energy_bins(energy: Tensor) -> Tensor:
+    """Bins of energies: the upper bits of a positive float32 grow with its value."""
+    bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
+    return (bits - _FIRST_BIN).clamp(0, _BINS - 1)
+
+
+def _lowest(counts: Tensor, wanted: float) -> Tensor:
+    """Which share of each bin belongs to the `wanted` lowest pixels."""
+    missing = wanted - (counts.cumsum(0) - counts)
+    return (missing / counts.clamp(min=1)).clamp(0, 1)
+
+
+def _kept(x: Tensor, kept: Tensor, own: Core) -> Tensor:
+    """The own pixels of (bands, rows, cols) where `kept` (rows, cols) holds: (bands, pixels)."""
+    x, kept = x[:, *own], kept[own]
+    return x.flatten(1) if kept.all() else x[:, kept]
