@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from speed import repeated_scene
 
-from pansharpen_cli import assess
 from pansharpen_cli.fusion import fit, loop, register
+from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.geometry import intersect, widened
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.simulate import Simulation, simulate, write_scene

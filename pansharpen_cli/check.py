@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, device, pairs, physics
+from . import __version__, classical, device, pairs, physics
 from .adapt import sampling
 from .adapt.sampling import Progress, quiet
 from .errors import InputError, PansharpenError
@@ -30,6 +30,7 @@ from .fusion import loop, register
 from .fusion.fit import Fit, Fuser, Options
 from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
 from .moments import Moments
+from .quality import assess
 from .raster import geometry, sensors
 from .raster.geometry import Window, area, intersect, is_empty, joined, part_of, spans_of
 from .raster.messages import gdal_messages

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, assess, classical, device, gallery, report
+from . import __version__, classical, device, gallery, report
 from .adapt.sampling import Progress, quiet
-from .assess import Radiometry, Raster, Score, array_reader
 from .errors import InputError, PansharpenError, ReadError
 from .fusion import fit as fitting
 from .fusion import loop, register
@@ -27,6 +26,8 @@ from .fusion.fit import Fit, Options
 from .gallery import Pictures
 from .models import REGISTRY, weights
 from .publish import TIFF, Publication, check_target, orphans
+from .quality import assess
+from .quality.assess import Radiometry, Raster, Score, array_reader
 from .raster.geometry import Window, area, intersect
 from .raster.grid import Grid
 from .raster.messages import gdal_messages

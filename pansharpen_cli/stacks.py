@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import assess
 from .errors import InputError
 from .pairs import read_table
+from .quality import assess
 from .raster import sensors
 from .raster.geometry import Axis
 from .raster.scene import Scene, axes_of

@@ -14,10 +14,10 @@ import torch
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import assess, job, physics, simulate
+from pansharpen_cli import job, physics, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
-from pansharpen_cli.quality import metrics
+from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene

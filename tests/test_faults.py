@@ -23,11 +23,12 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import assess, device, models, simulate
+from pansharpen_cli import device, models, simulate
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import weights
+from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
 
@@ -77,7 +78,7 @@ MOMENTS = {
     "fusing": "pansharpen_cli.raster.tiles.Stitcher.add 2",
     "writing": "pansharpen_cli.raster.writer.SceneWriter.write 2",
     "finishing": "pansharpen_cli.raster.writer.SceneWriter.finish 1",
-    "scoring": "pansharpen_cli.assess.full_resolution 1",
+    "scoring": "pansharpen_cli.quality.assess.full_resolution 1",
     "committing": "pansharpen_cli.raster.writer.os.fsync 1",
     "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
     "writing the report": "pansharpen_cli.report.os.replace 2",

@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pansharpen_cli import assess, physics, simulate
+from pansharpen_cli import physics, simulate
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.geometry import Axis

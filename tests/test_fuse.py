@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import assess, device, models, simulate
+from pansharpen_cli import device, models, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
-from pansharpen_cli.quality import metrics
+from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster.scene import Scene
 
 

@@ -16,10 +16,10 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import assess, errors, models, objective, recipe, simulate, stacks, train
+from pansharpen_cli import errors, models, objective, recipe, simulate, stacks, train
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models import weights
-from pansharpen_cli.quality import metrics
+from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import scene as raster_scene
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.recipe import LossWeights, Recipe

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import physics
-from .adapt.sampling import Progress, quiet
-from .errors import InputError
-from .physics import Reach
-from .quality import metrics
-from .quality.fidelity import FIGURES as FIDELITY
-from .quality.fidelity import KERNEL_GAINS, Fidelity
-from .raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
-from .raster.grid import Grid
-from .raster.scene import MIN_MS_PIXELS, Scene, axes_of
-from .raster.sensors import band_name
-from .raster.source import Reader, Source, check_size, data_bands, filled, open_raster
-from .raster.tiles import plan_tiles
-from .raster.writer import raster_writer
+from .. import physics
+from ..adapt.sampling import Progress, quiet
+from ..errors import InputError
+from ..physics import Reach
+from ..raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
+from ..raster.grid import Grid
+from ..raster.scene import MIN_MS_PIXELS, Scene, axes_of
+from ..raster.sensors import band_name
+from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster
+from ..raster.tiles import plan_tiles
+from ..raster.writer import raster_writer
+from . import metrics
+from .fidelity import FIGURES as FIDELITY
+from .fidelity import KERNEL_GAINS, Fidelity
 
 TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
