@@ -33,7 +33,7 @@ from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fusion.fit import Options
 from .publish import Publication, check_target
 from .raster.writer import check_dtype
-from .report import finite
+from .report.files import finite
 
 if TYPE_CHECKING:
     import xarray

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, device, foreign, index, job, report
+from . import __version__, device, foreign, job
 from .adapt.sampling import Progress, quiet
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
@@ -34,6 +34,8 @@ from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, 
 from .publish import sweep as sweep_one
 from .raster import sensors
 from .raster.writer import DRIVERS, check_creation_options, parse_creation_options
+from .report import figures as figure_table
+from .report import files, index
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"
@@ -494,7 +496,7 @@ class Log:
 
 
 def _line(record: Mapping) -> bytes:
-    return json.dumps({"schema": SCHEMA, **report.finite(record)}, allow_nan=False).encode() + b"\n"
+    return json.dumps({"schema": SCHEMA, **files.finite(record)}, allow_nan=False).encode() + b"\n"
 
 
 # One scene ----------------------------------------------------------------------------------------------------------
@@ -522,7 +524,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             )  # fmt: skip
             facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
         quality = facts["quality"] or {}
-        figures = {k: report.value_of(k, quality) for k in report.FIGURES}
+        figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {
             "figures": {k: v for k, v in figures.items() if v is not None},
             "rows": facts["output"]["rows"],

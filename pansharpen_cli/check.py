@@ -38,7 +38,7 @@ from .raster.scene import Scene, axes_of
 from .raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, bounded_cache, open_raster, plain, solid
 from .raster.tiles import plan_tiles
 from .raster.writer import SceneWriter, parse_creation_options
-from .report import byte_size
+from .report.text import byte_size
 
 SCHEMA = "pansharpen-check/1"
 LEVELS = ("error", "warning", "note")

@@ -407,7 +407,7 @@ def train(
     for warning in () if quiet else made["warnings"]:
         _say(f"warning: {warning}", err=True)
     if as_json:
-        from .report import to_json
+        from .report.files import to_json
 
         _say(to_json(made))
     elif not quiet:
@@ -539,7 +539,8 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     _heavy()
-    from . import batch, index
+    from . import batch
+    from .report import index
 
     path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
     if not quiet:
@@ -640,7 +641,8 @@ def _limits(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> None:
-    from .report import ranking, ranking_csv, table, to_json
+    from .report.files import to_json
+    from .report.text import ranking, ranking_csv, table
 
     if not quiet:
         for warning in facts["warnings"]:
@@ -654,7 +656,8 @@ def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> Non
 
 
 def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
-    from .report import check_table, to_json
+    from .report.files import to_json
+    from .report.text import check_table
 
     if as_json:
         _say(to_json(facts))

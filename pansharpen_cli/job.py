@@ -17,13 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, classical, device, gallery, report
+from . import __version__, classical, device
 from .adapt.sampling import Progress, quiet
 from .errors import InputError, PansharpenError, ReadError
 from .fusion import fit as fitting
 from .fusion import loop, register
 from .fusion.fit import Fit, Options
-from .gallery import Pictures
 from .models import REGISTRY, weights
 from .publish import TIFF, Publication, check_target, orphans
 from .quality import assess
@@ -42,7 +41,9 @@ from .raster.writer import (
     raster_writer,
     to_dtype,
 )
-from .verdict import verdict, warnings_of
+from .report import files, gallery, html
+from .report.gallery import Pictures
+from .report.verdict import verdict, warnings_of
 
 SCHEMA = "pansharpen-report/1"
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
@@ -137,7 +138,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
                     if measured is not None and quality is not None:
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
             scene.check_unchanged()
-            picture = report.quicklook(written, scene.band_names) if output.quicklook else None
+            picture = html.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
@@ -160,7 +161,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
 
 def _report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
     """A report of the kind that its path asks for."""
-    return report.html_bytes(facts, shown) if _is_html(path) else report.json_bytes(facts)
+    return html.html_bytes(facts, shown) if _is_html(path) else files.json_bytes(facts)
 
 
 def check_targets(output: Output, scene: Scene) -> None:

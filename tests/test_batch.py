@@ -25,7 +25,7 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import batch, index, job, pairs, pool, simulate
+from pansharpen_cli import batch, job, pairs, pool, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -34,6 +34,7 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.pairs import Found
 from pansharpen_cli.publish import PARTIAL
+from pansharpen_cli.report import index
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")

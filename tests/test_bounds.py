@@ -22,12 +22,13 @@ import rasterio
 import torch
 from PIL import Image
 
-from pansharpen_cli import batch, foreign, index, models, pairs, recipe, report, simulate, train
+from pansharpen_cli import batch, foreign, models, pairs, recipe, simulate, train
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.recipe import Recipe
+from pansharpen_cli.report import index, text
 
 ROOT = Path(__file__).parent.parent
 SOON = 30.0
@@ -454,7 +455,7 @@ def test_names_do_not_command_the_terminal(pair: Path, run) -> None:
 
 def test_cells_of_a_csv_are_no_formulas() -> None:
     results = [{"rank": 1, "name": "=HYPERLINK(1)", "path": "@a.tif", "quality": {"d": -0.5}}]
-    row = next(csv.DictReader(io.StringIO(report.ranking_csv({"results": results}))))
+    row = next(csv.DictReader(io.StringIO(text.ranking_csv({"results": results}))))
     assert row == {"rank": "1", "name": "'=HYPERLINK(1)", "path": "'@a.tif", "d": "-0.5"}
 
 

@@ -12,10 +12,11 @@ import pytest
 import rasterio
 from rasters import edited
 
-from pansharpen_cli import check, report, simulate
+from pansharpen_cli import check, simulate
 from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.job import Pair
+from pansharpen_cli.report import text as texts
 
 STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
 MEASURE = register.measure
@@ -471,7 +472,7 @@ def test_the_report_fits_the_terminal_and_says_what_json_says(scene, run) -> Non
     command = ["check", "pan.tif", "ms.tif", "--method", "none"]
     text, machine = run(*command), run(*command, "--json")
     assert text.code == machine.code == 0 and not text.err
-    assert max(map(len, text.out.splitlines())) <= report.WIDTH
+    assert max(map(len, text.out.splitlines())) <= texts.WIDTH
     facts = json.loads(machine.out)
     assert facts["schema"] == check.SCHEMA and facts["refused"] is None
     keys = {"schema", "version", "kind", "refused", "files", "scene", "overlap", "sample", "bands", "agreement",

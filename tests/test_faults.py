@@ -81,7 +81,7 @@ MOMENTS = {
     "scoring": "pansharpen_cli.quality.assess.full_resolution 1",
     "committing": "pansharpen_cli.raster.writer.os.fsync 1",
     "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
-    "writing the report": "pansharpen_cli.report.os.replace 2",
+    "writing the report": "pansharpen_cli.report.html.os.replace 2",
     "printing": "pansharpen_cli.cli._print 1",
 }
 """Before which call of which function, in whatever thread, the signal comes."""

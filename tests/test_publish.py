@@ -18,7 +18,7 @@ import rasterio.shutil
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import batch, index, pairs, publish, report, simulate
+from pansharpen_cli import batch, pairs, publish, simulate
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fusion.fit import Options
@@ -28,6 +28,7 @@ from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
+from pansharpen_cli.report import files, index
 
 FAST = ("--method", "none", "--no-score")
 
@@ -225,7 +226,7 @@ def test_a_report_that_cannot_be_made_keeps_the_old_output(pair: Path, run, monk
     def full(facts) -> bytes:
         raise PansharpenError("no space left")
 
-    monkeypatch.setattr(report, "json_bytes", full)
+    monkeypatch.setattr(files, "json_bytes", full)
     assert run(*command, "--overwrite", "--seed", 5).code == 1 and contents(pair) == before
 
 
@@ -501,7 +502,7 @@ def test_a_scene_whose_report_cannot_be_written_keeps_its_earlier_output(tmp_pat
     def full(facts) -> bytes:
         raise PansharpenError("no space left")
 
-    monkeypatch.setattr(report, "json_bytes", full)
+    monkeypatch.setattr(files, "json_bytes", full)
     inputs = ({**tasks[0].inputs[0], "mtime": 1.0}, *tasks[0].inputs[1:])  # changed: all of it is to be done again
     again = [replace(tasks[0], inputs=inputs), replace(tasks[1], options="other")]
     assert len(batch.run(again, out, here()).failed) == 2

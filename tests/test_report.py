@@ -19,10 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pansharpen_cli import charts, gallery, report, simulate
+from pansharpen_cli import simulate
 from pansharpen_cli.adapt import losses, tailor
-from pansharpen_cli.gallery import Composition, Histogram, Panel, Pictures, View
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.report import charts, figures, files, gallery
+from pansharpen_cli.report import html as html_report
+from pansharpen_cli.report import text as texts
+from pansharpen_cli.report.gallery import Composition, Histogram, Panel, Pictures, View
 
 NAMES = ("blue", "green", "red", "nir")
 CHROMIUM = shutil.which("chromium")
@@ -197,7 +200,7 @@ class References(HTMLParser):
 
 
 def test_the_table_has_all_figures_and_takes_old_reports() -> None:
-    text = report.table(facts())
+    text = texts.table(facts())
     for figure in ("HQNR 0.9123", "QNR 0.9211", "D_lambda_K 0.0312", "D_s 0.0584", "D_lambda 0.0217", "0.913"):
         assert figure in text
     assert "fidelity 0.8765  colour error 2.50 %  detail error 1.25 %  sharpness 0.962" in text
@@ -206,45 +209,45 @@ def test_the_table_has_all_figures_and_takes_old_reports() -> None:
     old["quality"] = {
         k: QUALITY[k] for k in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation", "blocks", "measured_on")
     }
-    assert "PAN detail 0.913" in report.table(old)
-    assert all(word not in report.table(old) for word in ("reprojection", "fidelity"))
-    assert "quality" not in report.table(facts() | {"quality": None})
+    assert "PAN detail 0.913" in texts.table(old)
+    assert all(word not in texts.table(old) for word in ("reprojection", "fidelity"))
+    assert "quality" not in texts.table(facts() | {"quality": None})
 
 
 def test_the_ranking_is_aligned_and_marks_the_best() -> None:
-    lines = report.ranking(evaluation()).splitlines()
+    lines = texts.ranking(evaluation()).splitlines()
     assert lines[0].split()[:2] == ["name", "fidelity"]
     assert "0.8765*" in lines[1] and "0.9123*" in lines[1] and "0.8902" in lines[2] and "0.8902*" not in lines[2]
     assert lines[1].index("0.9123") == lines[2].index("0.8902")
     assert "0.913*" not in lines[1] and "1.07*" in lines[1] and "0.962*" in lines[1]
-    against = report.ranking(evaluation("reference")).splitlines()
+    against = texts.ranking(evaluation("reference")).splitlines()
     assert "2.900°*" in against[2] and "0.9377*" in against[1] and " - " in against[2] + " "
 
 
 def test_the_best_is_the_highest_the_lowest_the_nearest_to_one_or_none() -> None:
     near, over = QUALITY | {"pan_sharpness": 0.97}, QUALITY | {"pan_sharpness": 1.04, "pan_detail_correlation": 0.97}
-    assert report.best_of("pan_sharpness", [over, near]) == {1}
-    assert report.best_of("pan_detail_correlation", [over, near]) == set()
-    assert report.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
-    assert report.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
-    assert report.best_of("d_s", [EXP, QUALITY]) == {1}
+    assert figures.best_of("pan_sharpness", [over, near]) == {1}
+    assert figures.best_of("pan_detail_correlation", [over, near]) == set()
+    assert figures.best_of("hqnr", [QUALITY, QUALITY | {"hqnr": None}]) == set()
+    assert figures.best_of("hqnr", [QUALITY, QUALITY, EXP]) == {0, 1}
+    assert figures.best_of("d_s", [EXP, QUALITY]) == {1}
 
 
 def test_the_best_sharpness_is_the_nearest_to_one() -> None:
-    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.7, 1.2, 1.9)]) == {1}
-    assert report.best_of("sharpness", [{"sharpness": v} for v in (0.9, 1.2)]) == {0}
+    assert figures.best_of("sharpness", [{"sharpness": v} for v in (0.7, 1.2, 1.9)]) == {1}
+    assert figures.best_of("sharpness", [{"sharpness": v} for v in (0.9, 1.2)]) == {0}
 
 
 def test_the_csv_has_one_row_per_result_and_a_column_per_band() -> None:
-    rows = list(csv.DictReader(io.StringIO(report.ranking_csv(evaluation("wald")))))
+    rows = list(csv.DictReader(io.StringIO(texts.ranking_csv(evaluation("wald")))))
     assert [r["name"] for r in rows] == ["a/first.tif", "a/second.tif"]
     assert float(rows[0]["rmse_4"]) == 20 and float(rows[1]["q2n"]) == 0.9 and rows[1]["psnr"] == ""
-    full = list(csv.DictReader(io.StringIO(report.ranking_csv(evaluation()))))
+    full = list(csv.DictReader(io.StringIO(texts.ranking_csv(evaluation()))))
     assert float(full[0]["reprojection_bias_2"]) == -0.25
 
 
 def test_json_has_null_for_what_was_not_measured(tmp_path: Path) -> None:
-    (tmp_path / "r.json").write_bytes(report.json_bytes(facts() | {"quality": QUALITY | {"hqnr": float("nan")}}))
+    (tmp_path / "r.json").write_bytes(files.json_bytes(facts() | {"quality": QUALITY | {"hqnr": float("nan")}}))
     assert json.loads((tmp_path / "r.json").read_text())["quality"]["hqnr"] is None
 
 
@@ -252,7 +255,7 @@ def test_json_has_null_for_what_was_not_measured(tmp_path: Path) -> None:
 
 
 def test_the_page_has_every_figure_and_everything_that_makes_it_repeatable(tmp_path: Path) -> None:
-    (tmp_path / "r.html").write_bytes(report.html_bytes(facts(), [("fused.tif", drawn())]))
+    (tmp_path / "r.html").write_bytes(html_report.html_bytes(facts(), [("fused.tif", drawn())]))
     page = References((tmp_path / "r.html").read_text())
     for text in (
         "0.9123", "0.0312", "0.0584", "0.9211", "0.0217", "0.913", "0.8765", "0.962", "1.07", "0.8902", "1.81",
@@ -268,7 +271,7 @@ def test_the_page_has_every_figure_and_everything_that_makes_it_repeatable(tmp_p
 
 def test_the_page_refers_to_nothing_but_itself() -> None:
     for made in (facts(), evaluation()):
-        page = report.to_html(made, [("fused.tif", drawn())])
+        page = html_report.to_html(made, [("fused.tif", drawn())])
         found = References(page).found
         assert sum(r.startswith("data:image/") for r in found) >= 30
         assert all(r.startswith(("data:image/", "#")) for r in found)
@@ -285,13 +288,13 @@ def test_hostile_names_stay_text() -> None:
     histograms = tuple(replace(h, band=HOSTILE) for h in shown.histograms)
     panels = tuple(replace(p, label=HOSTILE) for p in shown.overview.panels)
     shown = replace(shown, histograms=histograms, overview=replace(shown.overview, panels=panels))
-    page = report.to_html(made, [(HOSTILE, shown)])
+    page = html_report.to_html(made, [(HOSTILE, shown)])
     assert "<script>alert" not in page and page.count("<script") == 1
     assert HOSTILE in References(page).text
 
 
 def test_the_script_is_allowed_by_its_hash_and_nothing_else_is() -> None:
-    page = report.to_html(facts(), [])
+    page = html_report.to_html(facts(), [])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy and "default-src 'none'" in policy[1] and "script-src 'sha256-" in policy[1]
 
@@ -302,15 +305,15 @@ def test_pictures_of_a_huge_noisy_scene_stay_below_three_megabytes() -> None:
     noisy = replace(
         drawn(gallery.OVERVIEW, 90), maps={k: np.random.default_rng(1).random((1250, 1250)) for k in "abcd"}
     )
-    page = report.to_html(made, [("fused.tif", noisy)])
+    page = html_report.to_html(made, [("fused.tif", noisy)])
     assert 1_000_000 < len(page.encode()) < 3_000_000
     four = [(f"{k}.tif", noisy) for k in range(4)]
-    assert len(report.to_html(evaluation(), four).encode()) < 3_000_000
+    assert len(html_report.to_html(evaluation(), four).encode()) < 3_000_000
 
 
 def test_any_picture_can_be_encoded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 700, 3)).astype(np.uint8)
-    for quality, scale in report.ENCODINGS:
+    for quality, scale in html_report.ENCODINGS:
         decoded = Image.open(io.BytesIO(charts.photograph(noise, quality, scale)))
         assert decoded.size == (round(700 * scale), round(900 * scale)) and decoded.load()
 
@@ -326,26 +329,26 @@ def test_maps_are_transparent_where_nothing_was_measured() -> None:
 def test_old_and_empty_reports_are_rendered() -> None:
     old = {k: v for k, v in facts().items() if k not in ("comparison", "software", "warnings")}
     old["adaptation"] = {"mode": "off"}
-    assert "0.9123" in report.to_html(old, [])
+    assert "0.9123" in html_report.to_html(old, [])
     old["quality"] = None
-    assert "not scored" in report.to_html(old, [])
+    assert "not scored" in html_report.to_html(old, [])
 
 
 def test_results_at_the_same_places_stand_side_by_side() -> None:
     first, second = drawn(), drawn()
     panels = [replace(p, true=p.true[::-1]) for p in second.overview.panels]
     second = replace(second, overview=replace(second.overview, panels=tuple(panels)))
-    page = report.to_html(evaluation(), [("a/first.tif", first), ("a/second.tif", second)])
+    page = html_report.to_html(evaluation(), [("a/first.tif", first), ("a/second.tif", second)])
     assert page.count('data-view="Overview"') == 1
     assert [page.count(f'data-label="{n}"') for n in ("PAN", "MS", "first.tif", "second.tif")] == [7] * 4
     elsewhere = drawn(window=(0, 64, 0, 64))
-    page = report.to_html(evaluation(), [("a/first.tif", first), ("a/second.tif", elsewhere)])
+    page = html_report.to_html(evaluation(), [("a/first.tif", first), ("a/second.tif", elsewhere)])
     assert page.count('data-view="Overview"') == 2
 
 
 @pytest.mark.parametrize("kind", ["full", "reference", "wald"])
 def test_the_evaluation_page_ranks_with_the_best_marked(kind: str) -> None:
-    page = report.to_html(evaluation(kind), [])
+    page = html_report.to_html(evaluation(kind), [])
     assert page.index("first.tif") < page.index("second.tif")
     assert 'class="best">0.9' in page
     assert ("Error per band" in page) == (kind != "full")
@@ -408,7 +411,7 @@ def test_small_windows_have_pictures(scene: Scene, window) -> None:
         window[1] - window[0],
         window[3] - window[2],
     )
-    assert report.to_html(facts(), [("f", pictures)])
+    assert html_report.to_html(facts(), [("f", pictures)])
 
 
 def test_a_scene_without_a_valid_pixel_is_black(scene: Scene) -> None:
@@ -418,7 +421,7 @@ def test_a_scene_without_a_valid_pixel_is_black(scene: Scene) -> None:
 
     pictures = gallery.collect(scene, nothing, (300, 600, 500, 800))
     assert not pictures.overview.panels[2].true.any() and pictures.histograms == ()
-    assert report.to_html(facts(), [("f", pictures)])
+    assert html_report.to_html(facts(), [("f", pictures)])
 
 
 def test_the_overview_of_a_large_scene_is_averaged_and_samples_are_few() -> None:
@@ -538,7 +541,7 @@ def dumped(tmp_path: Path, page: Path, marker: str, *arguments: str) -> subproce
 @browser
 def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
-    page.write_bytes(report.html_bytes(facts(HOSTILE), [("fused.tif", drawn(noise=2))]))
+    page.write_bytes(html_report.html_bytes(facts(HOSTILE), [("fused.tif", drawn(noise=2))]))
     chromium(tmp_path, page, "--window-size=1200,3000", f"--screenshot={picture}")
     shot = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     assert shot.shape[1] == 1200 and len(np.unique(shot.reshape(-1, 3), axis=0)) > 100
@@ -561,7 +564,7 @@ def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
 @browser
 def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
     page = tmp_path / "r.html"
-    html = report.to_html(facts(HOSTILE), [("fused.tif", drawn())])
+    html = html_report.to_html(facts(HOSTILE), [("fused.tif", drawn())])
     driven = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace(
         "</body>", DRIVER + "</body>"
     )
@@ -594,14 +597,14 @@ def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
 def test_the_page_as_written_runs_its_script_without_a_word(tmp_path: Path) -> None:
     """The policy lets the script run, all pictures decode, nothing is reported to the console."""
     page = tmp_path / "r.html"
-    page.write_bytes(report.html_bytes(evaluation(), [("a", drawn()), ("b", drawn(200))]))
+    page.write_bytes(html_report.html_bytes(evaluation(), [("a", drawn()), ("b", drawn(200))]))
     done = dumped(tmp_path, page, 'data-ready="yes"', "--enable-logging=stderr", "--window-size=400,800")
     assert 'data-ready="yes"' in done.stdout
     assert "CONSOLE" not in done.stderr
 
 
 def test_pictures_are_what_they_say() -> None:
-    page = References(report.to_html(facts(), [("f", drawn())]))
+    page = References(html_report.to_html(facts(), [("f", drawn())]))
     kinds = {"data:image/jpeg": b"\xff\xd8", "data:image/png": b"\x89PNG"}
     for uri in (r for r in page.found if r.startswith("data:")):
         head, content = uri.split(";base64,")
@@ -611,4 +614,4 @@ def test_pictures_are_what_they_say() -> None:
 def test_every_term_of_the_adaptation_is_explained():
     weights = {f.name for f in dataclasses.fields(tailor.Settings) if f.name in ("reduced", *dir(losses))}
     assert {"reduced", "colour", "consistency"} <= weights
-    assert weights | {"total"} == set(report.TERMS)
+    assert weights | {"total"} == set(html_report.TERMS)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .raster.geometry import Window, area
-from .raster.scene import Scene
-from .raster.sensors import band_name
-from .raster.source import Pixels, Reader
-from .raster.tiles import plan_tiles
+from ..raster.geometry import Window, area
+from ..raster.scene import Scene
+from ..raster.sensors import band_name
+from ..raster.source import Pixels, Reader
+from ..raster.tiles import plan_tiles
 
 OVERVIEW = 1024
 """Longest side of an overview in pixels."""

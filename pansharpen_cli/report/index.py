@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import __version__, charts, foreign
-from .publish import check_own, read_own
-from .publish import write as write_file
-from .report import FIGURES, render
+from .. import __version__, foreign
+from ..publish import check_own, read_own
+from ..publish import write as write_file
+from . import charts
+from .figures import FIGURES
+from .html import render
 
 PAGE = "index.html"
 _GENERATOR = b'<meta name="generator" content="pansharpen '

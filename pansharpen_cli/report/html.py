@@ -1,0 +1,536 @@
+"""Renders what was found: terminal tables, JSON, CSV, quicklook, HTML. Computes nothing about quality."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..raster.writer import read_reduced
+from .figures import FIGURES, _known, _shown, best_of, text_of, value_of
+from .files import _plain, _signed, finite, to_json
+from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
+from .text import _adaptation, _number, _registration
+
+QUICKLOOK_SIDE = 1024
+
+
+def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarray:
+    """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
+    return quick_picture(*read_reduced(fused, display_bands(names), QUICKLOOK_SIDE)).transpose(2, 0, 1)
+
+
+# HTML
+
+PICTURE_BYTES = 1_900_000
+"""All pictures of a page together, before base64 adds a third: the page stays below 3 MB."""
+
+ENCODINGS = (
+    (92, 1.0),
+    (88, 1.0),
+    (82, 1.0),
+    (75, 1.0),
+    (66, 1.0),
+    (60, 0.75),
+    (50, 0.75),
+    (50, 0.5),
+    (35, 0.4),
+    (20, 0.3),
+)
+"""JPEG quality, and scale of the overviews, from what is wanted to what fits any few results."""
+
+MAP_SIDE = 240
+"""Largest side of the map of a single result in pixels."""
+
+MAPS = {
+    "hqnr": ("HQNR", "high"),
+    "d_lambda_k": ("D_λ,K", "low"),
+    "d_s": ("D_S", "low"),
+    "q2n": ("Q2n", "high"),
+    "sam": ("SAM in degrees", "low"),
+}
+"""Title of a map and what is better in it."""
+
+TERMS = {
+    "total": "weighted sum, its excess over all tiles",
+    "reduced": "against the MS itself, one level down",
+    "colour": "fused, blurred and sampled, against the MS, means over 3 x 3 MS pixels",
+    "sharpness": "energy of the finest detail against the frozen network's",
+    "consistency": "distance from the frozen network",
+    "spectral": "fused, blurred and sampled, against the MS",
+    "spatial": "detail against PAN",
+}
+
+
+def html_bytes(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> bytes:
+    """A report as the content of a .html file."""
+    return to_html(facts, pictures).encode("utf-8", "replace")
+
+
+def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
+    """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show.
+
+    Names and tags in `facts` are untrusted text and are escaped.
+    """
+    facts = finite(facts)
+    return render(
+        "report",
+        page=_evaluation_page(facts) if "results" in facts else _fusion_page(facts),
+        sections=_sections(pictures),
+        facts=facts,
+        json=to_json(facts),
+    )
+
+
+def render(name: str, **values: Any) -> str:
+    """A page of the template `name`.html.j2 with the script `name`.js and the style of all reports put into it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    folder = Path(__file__).parent / "templates"
+    style, script = (Markup((folder / file).read_text("utf-8")) for file in ("report.css", f"{name}.js"))
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["symbols"] = lambda text: Markup(re.sub(r"D_(λ,K|λ|S)", r"D<sub>\1</sub>", str(escape(text))))
+    return environment.get_template(f"{name}.html.j2").render(
+        style=style,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **values,
+    )
+
+
+def _fusion_page(facts: Mapping) -> dict:
+    quality, comparison = facts.get("quality"), facts.get("comparison")
+    rows = [(r["name"], "", r) for r in comparison["rows"]] if comparison else []
+    if quality and not rows:
+        rows = [("this result", "", quality)]
+    return {
+        "title": os.path.basename(facts["output"]["path"]),
+        "kind": "Pansharpening report",
+        "lead": _lead(facts["scene"], facts["output"]),
+        "verdict": facts.get("verdict") or [],
+        "tiles": _tiles(quality) if quality else [],
+        "measured_on": _measured(quality) if quality else "",
+        "table": _figures_table(rows) if rows else None,
+        "table_note": f"Measured on {comparison['measured_on']}." if comparison else "",
+        "meanings": _meanings([r[2] for r in rows]),
+        "bands": _reprojection(quality, facts["scene"]["band_names"]) if quality else None,
+        "adaptation": _adaptation_view(facts["adaptation"]),
+        "groups": _fact_groups(facts),
+        "warnings": facts.get("warnings") or [],
+    }
+
+
+def _evaluation_page(facts: Mapping) -> dict:
+    results = facts["results"]
+    names = _short_names([r["name"] for r in results])
+    rows = [(name, r["path"] or "", r["quality"]) for name, r in zip(names, results, strict=True)]
+    kinds = {
+        "full": "full resolution, without a reference",
+        "reference": "against a reference",
+        "wald": "reduced resolution, by Wald’s protocol: the pair degraded, the MS itself as the reference",
+    }
+    places = dict.fromkeys(str(r["quality"]["measured_on"]) for r in results if r["quality"].get("measured_on"))
+    return {
+        "title": names[0] if len(names) == 1 else f"{len(names)} results compared",
+        "kind": "Evaluation, " + kinds.get(facts["kind"], facts["kind"]),
+        "lead": _lead(facts["scene"], None) if facts.get("scene") else [],
+        "tiles": [],
+        "measured_on": "",
+        "table": _figures_table(rows),
+        "table_note": "Measured on: " + "; ".join(places) + "." if places else "",
+        "meanings": _meanings([r[2] for r in rows]),
+        "bands": _errors_per_band(names, results, facts.get("scene")),
+        "adaptation": None,
+        "groups": _fact_groups(facts),
+        "warnings": facts.get("warnings") or [],
+    }
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """File names without their folders where that keeps them apart."""
+    short = [os.path.basename(n) or n for n in names]
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _lead(scene: Mapping, output: Mapping | None) -> list[str]:
+    """The scene in a few words."""
+    rows, cols = scene["window"][1] - scene["window"][0], scene["window"][3] - scene["window"][2]
+    ratio = " × ".join(dict.fromkeys(f"{v:.4g}" for v in scene["ratio"]))
+    sensor = "unknown sensor" if scene["sensor"] == "generic" else scene["sensor"]
+    lead = [sensor, f"{scene['bands']} bands, {scene['dtype']}", f"{cols} × {rows} pixels", f"ratio {ratio}"]
+    if output and output.get("valid_pixels") is not None:
+        lead.append(f"{100 * output['valid_pixels'] / max(rows * cols, 1):.4g} % valid")
+    return [*lead, scene["crs"] or "no CRS"]
+
+
+def _tiles(quality: Mapping) -> list[dict]:
+    """The figures at the head of the page."""
+    tiles = []
+    for key in ("fidelity", "colour_error", "detail_error", "pan_sharpness", "flat_area_activity", "hqnr"):
+        if value_of(key, quality) is None:
+            continue
+        note = {"high": "higher is better", "low": "lower is better"}.get(FIGURES[key].better, "")
+        if key == "pan_sharpness":
+            note = "1 is as sharp as PAN"
+        elif key == "flat_area_activity":
+            note = "1 is as calm as PAN"
+        tiles.append(
+            {"name": FIGURES[key].symbol, "value": text_of(key, quality), "note": note, "title": FIGURES[key].meaning}
+        )
+    return tiles
+
+
+def _measured(quality: Mapping) -> str:
+    blocks = f", {quality['blocks']} blocks" if quality.get("blocks") is not None else ""
+    gains = quality.get("mtf_gains")
+    mtf = f"; MTF gains at Nyquist {', '.join(f'{g:.3g}' for g in gains)}" if gains else ""
+    return f"Basis: {quality['measured_on']}{blocks}{mtf}."
+
+
+def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
+    """Heads and rows of cells; rows are (name, note, figures)."""
+    qualities = [quality for _, _, quality in rows]
+    keys = _shown(qualities)
+    best = {k: best_of(k, qualities) for k in keys}
+    arrows = {"high": "↑", "low": "↓", "one": "→ 1", "no": ""}
+    return {
+        "heads": [
+            {
+                "name": FIGURES[k].symbol,
+                "arrow": arrows[FIGURES[k].better],
+                "title": FIGURES[k].meaning,
+            }
+            for k in keys
+        ],
+        "rows": [
+            {
+                "name": name,
+                "note": note if note != name else "",
+                "cells": [{"text": text_of(k, quality, "–"), "best": i in best[k]} for k in keys],
+            }
+            for i, (name, note, quality) in enumerate(rows)
+        ],
+    }
+
+
+def _meanings(qualities: Sequence[Mapping]) -> list[tuple[str, str]]:
+    return [(FIGURES[k].symbol, FIGURES[k].meaning) for k in _shown(qualities)]
+
+
+def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
+    return [label_of(names or [None] * count, band) for band in range(1, count + 1)]
+
+
+def _reprojection(quality: Mapping, names: Sequence[str | None]) -> dict | None:
+    """Errors per band against the MS, as a table and a chart."""
+    errors = quality.get("reprojection")
+    if not errors:
+        return None
+    labels = _band_labels(names, len(errors["rmse"]))
+    rows = [("RMSE (DN)", [_number(v, 4) for v in errors["rmse"]])]
+    if errors.get("bias"):
+        rows.append(("bias (DN)", [_signed(v) for v in errors["bias"]]))
+    relative = errors.get("relative")
+    if relative:
+        rows.append(("RMSE of the band’s mean", [f"{v:.2%}" if _known(v) else "–" for v in relative]))
+    series = [("RMSE", [v and 100 * v for v in relative])] if relative else [("RMSE", errors["rmse"])]
+    pixels = f", {errors['pixels']:,} MS pixels" if errors.get("pixels") else ""
+    return {
+        "title": "Reprojection error per band",
+        "note": "The fused image, blurred with the sensor’s MTF and sampled on the MS grid at its exact phase, minus "
+        f"the MS{pixels}. What the sensor measured ought to be found again: errors near 0.",
+        "labels": labels,
+        "rows": rows,
+        "chart": _bars(labels, series, "% of the mean" if relative else "DN"),
+        "legend": [],
+    }
+
+
+def _errors_per_band(names: Sequence[str], results: Sequence[Mapping], scene: Mapping | None) -> dict | None:
+    """RMSE and bias of each result per band, against the reference or, at full resolution, against the MS."""
+    found = []
+    for name, result in zip(names, results, strict=True):
+        quality = result["quality"]
+        errors = quality if isinstance(quality.get("rmse"), list) else quality.get("reprojection")
+        if errors and errors.get("rmse"):
+            found.append((name, errors))
+    if not found:
+        return None
+    labels = _band_labels(scene["band_names"] if scene else None, len(found[0][1]["rmse"]))
+    rows = [(f"{n}: RMSE (DN)", [_number(v, 4) for v in e["rmse"]]) for n, e in found]
+    rows += [(f"{n}: bias (DN)", [_signed(v) for v in e["bias"]]) for n, e in found if e.get("bias")]
+    reprojected = "rmse" not in results[0]["quality"]
+    shown = found[:SERIES]
+    return {
+        "title": "Reprojection error per band" if reprojected else "Error per band",
+        "note": "Each image, blurred with the sensor’s MTF and sampled on the MS grid, minus the MS."
+        if reprojected
+        else "Each image minus the reference.",
+        "labels": labels,
+        "rows": rows,
+        "chart": _bars(labels, [(n, e["rmse"]) for n, e in shown], "RMSE (DN)"),
+        "legend": [(n, k + 1) for k, (n, _) in enumerate(shown)],
+    }
+
+
+SERIES = 5
+"""Results in one chart: as many as there are colours."""
+
+
+def _bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str):
+    from markupsafe import Markup
+
+    from . import charts
+
+    coloured = [(name, values, charts.COLOURS[k + 1]) for k, (name, values) in enumerate(series)]
+    return Markup(charts.bars(labels, coloured, unit))
+
+
+def _adaptation_view(adaptation: Mapping) -> dict | None:
+    """Verdict, terms before and after, curves."""
+    from markupsafe import Markup
+
+    from . import charts
+
+    if "kept" not in adaptation:
+        return None
+    before, after, history = adaptation["before"], adaptation["after"], adaptation.get("history") or []
+    terms = [t for t in TERMS if t in before or (history and t in history[0])]
+    terms += [t for t in before if t not in TERMS]
+    return {
+        "summary": _adaptation(adaptation).replace("->", "→"),
+        "rows": [
+            (t, TERMS.get(t, ""), _number(before.get(t), 4), _number(after.get(t), 4)) for t in terms if t in before
+        ],
+        "curves": [
+            (t, Markup(charts.curve(t, history, before.get(t), after.get(t))))
+            for t in terms
+            if any(_known(h.get(t)) for h in history)
+        ],
+        "kept": adaptation["kept"],
+    }
+
+
+def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Names and values of everything that makes the run repeatable, by subject."""
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    scene = facts.get("scene")
+    if scene:
+        groups.append(("Scene", _scene_rows(scene)))
+    if facts.get("registration"):
+        groups.append(("Registration", _registration_rows(facts["registration"])))
+    if "method" in facts:
+        method, output = facts["method"], facts["output"]
+        rows = [(k.replace("_", " "), _plain(v)) for k, v in method.items() if v is not None]
+        size = f"{output['cols']} × {output['rows']} pixels, {output['driver']}"
+        groups.append(("Method", [*rows, ("output", f"{output['path']} ({size})")]))
+        groups.append(("Options", [(k.replace("_", " "), _plain(v)) for k, v in facts.get("options", {}).items()]))
+    if "seconds" in facts:
+        rows = [(k, f"{v:.2f} s") for k, v in facts["seconds"].items() if v]
+        groups.append(("Time", [*rows, ("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s")]))
+    software = {"pansharpen": facts["version"]} | dict(facts.get("software") or {})
+    groups.append(("Software", [(k, _plain(v)) for k, v in software.items()]))
+    return groups
+
+
+def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
+    rows = [("mode", found["mode"]), ("shift", _registration(found))]
+    if "bands" in found:
+        bands = "; ".join(f"{_signed(r)}, {_signed(c)}" for r, c in found["bands"])
+        rows += [
+            ("tiles", str(found["tiles"])),
+            ("varies by", f"{_number(found['varies'])} PAN pixels"),
+            ("bands", bands),
+        ]
+    return rows
+
+
+def _scene_rows(scene: Mapping) -> list[tuple[str, str]]:
+    r0, r1, c0, c1 = scene["window"]
+    names = ", ".join(_band_labels(scene["band_names"], scene["bands"]))
+    return [
+        ("PAN", scene["pan"]),
+        *(("MS", path) for path in scene["ms"]),
+        ("bands", names),
+        ("type", f"{scene['dtype']}, nodata {_plain(scene['nodata'])}"),
+        ("CRS", (scene["crs"] or "none") + (", MS warped" if scene["warped"] else "")),
+        ("ratio", " × ".join(f"{v:.9g}" for v in scene["ratio"])),
+        ("offset of the MS", "{:.6g}, {:.6g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+        ("window", f"rows {r0}–{r1}, columns {c0}–{c1} of the PAN"),
+    ]
+
+
+# HTML: pictures
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Pictures of the same places, by the name of what they show."""
+
+    title: str
+    parts: list[tuple[str, Pictures]]
+
+    def merged(self, views: Sequence[View]) -> View:
+        """What the views share once, and each one's own panels under its own name."""
+        panels: dict[str, Panel] = {}
+        for (name, _), view in zip(self.parts, views, strict=True):
+            for panel in view.panels:
+                own = len(self.parts) > 1 and panel.label.startswith(FUSED)
+                label = panel.label.replace(FUSED, name, 1) if own else panel.label
+                panels.setdefault(label, replace(panel, label=label))
+        return replace(views[0], panels=tuple(panels.values()))
+
+
+def _groups(pictures: Sequence[tuple[str, Pictures]]) -> list[_Group]:
+    """Results that are shown at the same places stand side by side."""
+    names = _short_names([name for name, _ in pictures])
+    groups: dict[tuple, _Group] = {}
+    for name, shown in zip(names, (p for _, p in pictures), strict=True):
+        places = (shown.overview.window, *(v.window for v in (*shown.details, *shown.closeups)))
+        groups.setdefault(places, _Group(name, [])).parts.append((name, shown))
+    single = len(groups) == 1
+    return [replace(g, title="" if single else ", ".join(n for n, _ in g.parts)) for g in groups.values()]
+
+
+def _sections(pictures: Sequence[tuple[str, Pictures]]) -> list[dict]:
+    """Views for the template, with pictures as data: URIs that all together stay below `PICTURE_BYTES`."""
+    groups = _groups(pictures)
+    maps = [_maps(group) for group in groups]
+    budget = PICTURE_BYTES - sum(len(m["uri"]) * 3 // 4 for ms in maps for each in ms for m in each["pictures"])
+    for quality, scale in ENCODINGS:
+        views = [_views(group, quality, scale) for group in groups]
+        if sum(v["bytes"] for v in views) <= budget:
+            break
+    return [{"title": g.title, "maps": m, **v, **_histograms(g)} for g, m, v in zip(groups, maps, views, strict=True)]
+
+
+def _views(group: _Group, quality: int, scale: float) -> dict:
+    """Overview, details and close-ups of a group as the template shows them, and their size in bytes."""
+    from . import charts
+
+    shown = group.parts[0][1]
+    total = 0
+
+    def pictured(views: Sequence[View], encode: Callable[[np.ndarray], bytes]) -> dict:
+        nonlocal total
+        view = group.merged(views)
+        panels = []
+        for panel in view.panels:
+            pictures = []
+            for kind, pixels in _kinds(panel, shown):
+                content = encode(pixels)
+                total += len(content)
+                size = {"height": pixels.shape[0], "width": pixels.shape[1]}
+                pictures.append({"kind": kind, "uri": charts.data_uri(content), **size})
+            panels.append({"label": panel.label, "pictures": pictures})
+        r0, r1, c0, c1 = view.window
+        return {"title": view.title, "place": f"rows {r0}–{r1}, columns {c0}–{c1}", "panels": panels}
+
+    overview = pictured([p.overview for _, p in group.parts], lambda p: charts.photograph(p, quality, scale))
+    places = []
+    for k, (detail, closeup) in enumerate(zip(shown.details, shown.closeups, strict=True)):
+        places.append(
+            {
+                "mark": _inside(detail.window, shown.overview.window),
+                "box": _inside(closeup.window, detail.window),
+                "detail": pictured([p.details[k] for _, p in group.parts], lambda p: charts.photograph(p, quality)),
+                "closeup": pictured([p.closeups[k] for _, p in group.parts], charts.exact),
+            }
+        )
+    return {
+        "bytes": total,
+        "overview": overview,
+        "reduction": round(1 / (shown.overview.scale * scale), 1),
+        "places": places,
+        "true": shown.true,
+        "false": shown.false,
+        "error_white": shown.error_white,
+    }
+
+
+def _kinds(panel: Panel, shown: Pictures) -> list[tuple[str, np.ndarray]]:
+    """Pictures of a panel: `true`, `false`, or `` for one that stands for both."""
+    if panel.false is None or shown.false is None:
+        return [("", panel.true)]
+    return [("true", panel.true), ("false", panel.false)]
+
+
+def _inside(inner: Sequence[int], outer: Sequence[int]) -> dict[str, float]:
+    """Where a window lies in another, in percent."""
+    rows, cols = outer[1] - outer[0], outer[3] - outer[2]
+    return {
+        "top": 100 * (inner[0] - outer[0]) / rows,
+        "left": 100 * (inner[2] - outer[2]) / cols,
+        "height": 100 * (inner[1] - inner[0]) / rows,
+        "width": 100 * (inner[3] - inner[2]) / cols,
+    }
+
+
+def _histograms(group: _Group) -> dict:
+    """A chart per band: the input of all results as an area, each result as a line."""
+    from markupsafe import Markup
+
+    from . import charts
+
+    parts = [(name, p.histograms) for name, p in group.parts if p.histograms][: SERIES - 1]
+    if not parts:
+        return {"histograms": [], "legend": [], "histogram_pixels": 0}
+    before, after = list(parts[0][1][0].shares)
+    names = [name if len(parts) > 1 else after for name, _ in parts]
+    made = []
+    for k, first in enumerate(parts[0][1]):
+        series = [(before, first, charts.COLOURS[0])]
+        series += [(after, each[k], charts.COLOURS[n + 1]) for n, (_, each) in enumerate(parts)]
+        made.append((first.band, Markup(charts.histogram(first.band, series))))
+    legend = [(name, k) for k, name in enumerate([before, *names])]
+    return {"histograms": made, "legend": legend, "histogram_pixels": group.parts[0][1].histogram_pixels}
+
+
+def _maps(group: _Group) -> list[dict]:
+    """Maps by figure, the results side by side on one scale."""
+    from . import charts
+
+    keys = dict.fromkeys(k for _, p in group.parts for k in p.maps)
+    made, side = [], round(MAP_SIDE / len(group.parts) ** 0.5)
+    for key in sorted(keys, key=lambda k: list(MAPS).index(k) if k in MAPS else len(MAPS)):
+        title, better = MAPS.get(key, (key, "high"))
+        blocks = [(name, np.asarray(p.maps[key], float)) for name, p in group.parts if key in p.maps]
+        seen = np.concatenate([b[np.isfinite(b)] for _, b in blocks])
+        if not seen.size:
+            continue
+        low, high = (float(v) for v in np.percentile(seen, (2, 98)))
+        pictures = [
+            {
+                "label": name if len(group.parts) > 1 else "",
+                "uri": charts.data_uri(charts.map_picture(b, low, high, better == "low", side)),
+                "height": b.shape[0],
+                "width": b.shape[1],
+            }
+            for name, b in blocks
+        ]
+        made.append(
+            {
+                "title": title,
+                "better": better,
+                "low": f"{low:.3g}",
+                "high": f"{high:.3g}",
+                "gradient": charts.gradient(better == "low"),
+                "pictures": pictures,
+            }
+        )
+    return made

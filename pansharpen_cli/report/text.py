@@ -1,0 +1,327 @@
+"""Reports as text for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .figures import FIGURES, _known, _shown, best_of, text_of, value_of
+from .files import _plain, finite
+
+# Terminal, JSON, CSV
+
+
+def table(facts: dict) -> str:
+    """The short table of `fuse` on stdout."""
+    scene = facts["scene"]
+    rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
+    rows += [
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+    ]
+    if "registration" in facts:
+        rows.append(("registration", _registration(facts["registration"])))
+    method, output = facts["method"], facts["output"]
+    if "mtf_gains" in method:
+        rows.append(("MTF", _gains(method)))
+    if method["scale"]:
+        rows.append(("scale", f"{method['scale']:.6g} DN"))
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    rows.append(("method", method["name"] + weights))
+    rows.append(("adaptation", _adaptation(facts["adaptation"])))
+    if facts.get("quality"):
+        rows += _quality_rows(facts["quality"])
+    rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
+    rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
+    size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
+    rows.append(("output", f"{output['path']} ({size})"))
+    return _aligned(rows)
+
+
+WIDTH = 100
+"""Columns of the report of `check`, where file names allow."""
+
+
+def check_table(facts: Mapping) -> str:
+    """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
+    rows = [(f["role"].upper(), _file_line(f)) for f in facts["files"]]
+    if facts["scene"]:
+        rows += _pair_rows(facts)
+    lines = [_wrapped(rows)] if rows else []
+    if facts["bands"]:
+        lines += ["", _bands_table(facts["bands"])]
+    if facts["prediction"]:
+        lines += ["", _wrapped(_plan_rows(facts))]
+    if facts["findings"]:
+        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts["findings"]])]
+    elif not facts["refused"]:
+        lines += ["", "nothing to complain of"]
+    return "\n".join(lines)
+
+
+def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
+    """Aligned rows, broken between words."""
+    width = max(len(name) for name, _ in rows) + 2
+    lines = []
+    for name, value in rows:
+        value = re.sub(r"(\d) (s|min|h|bytes|[kMG]B)\b", "\\1\u00a0\\2", value)  # a number stays with its unit
+        parts = textwrap.wrap(value, WIDTH - width, break_long_words=False, break_on_hyphens=False) or [""]
+        lines += [
+            f"{label:<{width}}{part}".rstrip()
+            for label, part in zip([name, *[""] * (len(parts) - 1)], parts, strict=True)
+        ]
+    return "\n".join(lines).replace("\u00a0", " ")
+
+
+def _file_line(file: Mapping) -> str:
+    bands = f" x {file['bands']}" if file["bands"] > 1 else ""
+    nodata = "NaN" if file["nodata_is_nan"] else _plain(file["nodata"])
+    storage = " ".join(filter(None, (file["driver"], (file["compression"] or "").lower())))
+    parts = [
+        f"{file['path']}: {file['cols']} x {file['rows']}{bands} {file['dtype']}",
+        f"nodata {nodata}",
+        file["crs"] or "no CRS",
+        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file["pixel_size"])) + " per pixel",
+        storage,
+        f"acquired {file['acquired']}" if file["acquired"] else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
+    scene, overlap, sample = facts["scene"], facts["overlap"], facts["sample"]
+    names = scene["band_names"]
+    assumed = [a or "?" for a in scene["assumed_names"]]
+    bands = (
+        ", ".join(names)
+        if all(names)
+        else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
+    )
+    shares = f"{overlap['pan_share']:.1%} of PAN, {overlap['ms_share']:.1%} of MS"
+    rows = [
+        ("bands", bands),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("overlap", f"{overlap['cols']} x {overlap['rows']} PAN pixels: {shares}"),
+    ]
+    if sample:
+        some = "all" if sample["blocks"] == sample["blocks_in_all"] else f"of {sample['blocks_in_all']}"
+        plural, side = "s" * (sample["blocks"] > 1), sample["side"]
+        looked = f"{sample['blocks']} block{plural} ({some}) of {side} x {side} PAN pixels"
+        rows.append(("looked at", f"{looked}: {sample['valid_share']:.1%} valid in PAN and MS"))
+    agreement = facts["agreement"]
+    if agreement and agreement["r2"] is not None:
+        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement["correlations"])
+        rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
+    shift = facts["shift"]
+    if shift:
+        known = _known(shift["rows"])
+        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
+        text += f", confidence {shift['confidence']:.2f} from {shift['tiles']} tiles"
+        if known:
+            text += f", varies by {shift['varies']:.2f}"
+        offsets = [math.hypot(*b) for b in shift["bands"]]
+        if any(map(_known, offsets)):
+            text += "; bands off by " + " ".join(f"{v:.2f}" if _known(v) else "-" for v in offsets)
+        rows.append(("shift", f"{text}; fuse: {shift['action']}"))
+    if facts["mtf"]:
+        table, measured, gains = (_gain_list(facts["mtf"][k]) for k in ("table", "measured", "gains"))
+        rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}; fuse: {gains}"))
+    return rows
+
+
+def _bands_table(bands: Sequence[Mapping]) -> str:
+    """One line per band: what its valid pixels are like."""
+    heads = ("", "bits", "min", "max", "mean", "std", "dark", "haze", "floor", "ceiling", "nodata")
+    rows = [heads]
+    for band in bands:
+        if not band["pixels"]:
+            rows.append((band["name"], *["-"] * 9, "100.0%"))
+            continue
+        depth = "-" if band["bits"] is None else f"{band['bits']} of {8 * np.dtype(band['dtype']).itemsize}"
+        values = [f"{band[k]:.5g}" for k in ("minimum", "maximum", "mean", "std", "dark")]
+        shares = ["-" if band[k] is None else f"{band[k]:.1%}"
+                  for k in ("haze", "floor_share", "ceiling_share", "nodata_share")]  # fmt: skip
+        rows.append((band["name"], depth, *values, *shares))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _plan_rows(facts: Mapping) -> list[tuple[str, str]]:
+    method, output, predicted = facts["method"], facts["output"], facts["prediction"]
+    adaptation, seconds = facts["adaptation"], predicted["seconds"]
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    how = "off"
+    if adaptation["mode"] != "off":
+        how = f"{adaptation['mode']}, {adaptation['tiles']} tiles, {adaptation['epochs']} epochs at most"
+        how = how if adaptation["possible"] else "none: too few valid tiles"
+    size = f"{output['cols']} x {output['rows']} x {output['bands']} {output['dtype']}, nodata "
+    size += "NaN" if output["nodata"] is None else f"{output['nodata']:g}"
+    raw, stored = byte_size(predicted["raw_bytes"]), byte_size(predicted["stored_bytes"])
+    at_once = f", {method['tiles_at_once']} at once" if method["tiles_at_once"] > 1 else ""
+    stages = ", ".join(f"{k} {_duration(v)}" for k, v in seconds.items() if k != "total" and v >= 0.05)
+    trial = predicted["trial"]
+    return [
+        ("output", (f"{output['path']}: " if output["path"] else "") + f"{size}, {output['driver']}"),
+        ("size", f"{raw} of pixels, about {stored} in the file"),
+        ("method", method["name"] + weights),
+        ("adaptation", how),
+        ("tiles", f"{method['tiles']} of {method['tile_size']} x {method['tile_size']}{at_once}"),
+        ("time", f"about {_duration(seconds['total'])} on this machine as busy as it is now ({stages}); measured on "
+                 f"{trial['cols']} x {trial['rows']} pixels"),
+        ("memory", f"about {byte_size(predicted['memory_bytes'])}"),
+    ]  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def byte_size(count: float) -> str:
+    """A number of bytes to read, in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
+    """The figures by what they tell; what a report does not have is left out."""
+
+    def line(*keys: str) -> str:
+        return "  ".join(f"{FIGURES[k].name} {text_of(k, quality)}" for k in keys if value_of(k, quality) is not None)
+
+    rows = [
+        ("quality", line("fidelity", "colour_error", "detail_error", "pan_sharpness")),
+        ("indices", line("hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda") + f"  ({quality['blocks']} blocks)"),
+        ("detail", line("pan_detail_correlation", "flat_area_activity")),
+        ("reprojection", ""),
+    ]
+    reprojection = quality.get("reprojection")
+    if reprojection:
+        each = " ".join(_number(v) for v in reprojection["rmse"])
+        rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
+    return [row for row in rows if row[1]]
+
+
+NOT_MEASURABLE = "not measurable"
+
+
+def _registration(found: Mapping | None) -> str:
+    """By how much the MS is off, how sure that is, and what was done."""
+    if found is None:
+        return "not measured"
+    known = all(map(_known, found["shift"]))
+    text = "MS {:+.2f}, {:+.2f} PAN pixels off (rows, columns)".format(*found["shift"]) if known else NOT_MEASURABLE
+    if found["source"] != "measured":
+        return f"{text}, as recorded in {found['source']}"
+    verdict = "corrected" if any(found["applied"]) else "not corrected"
+    if not known:
+        verdict = f"{verdict}: none of up to {found['searched']:g} PAN pixels fits"
+    return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
+
+
+def _gains(method: Mapping) -> str:
+    """The MTF gains at Nyquist that were fused with."""
+    source = "the sensor's" if method["mtf"] == "sensor" else "measured"
+    return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
+
+
+def _gain_list(gains: Sequence[float]) -> str:
+    """One gain, where all bands have the same."""
+    return " ".join(f"{g:.3g}" for g in (gains if len(set(gains)) > 1 else gains[:1]))
+
+
+def _number(value: object, digits: int = 3) -> str:
+    return f"{value:.{digits}g}" if _known(value) else "-"
+
+
+def _stages(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
+
+
+def _adaptation(adaptation: Mapping) -> str:
+    if "kept" not in adaptation:
+        return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
+    verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
+    text = f"{adaptation['mode']}, {adaptation['tiles']} + {adaptation['reduced_tiles']} tiles, "
+    text += f"{adaptation['epochs']} epochs, {adaptation['seconds']:.2f} s"
+    before, after = adaptation["before"].get("total"), adaptation["after"].get("total")
+    if before is not None and after is not None:
+        text += f", held-out loss {before:.4f} -> {after:.4f}"
+    return f"{text}, {verdict}"
+
+
+def ranking(facts: Mapping) -> str:
+    """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
+    results = facts["results"]
+    qualities = [r["quality"] for r in results]
+    columns = [["", *(str(r["rank"]) for r in results)], ["name", *(" ".join(r["name"].splitlines()) for r in results)]]
+    for key in _shown(qualities):
+        best = best_of(key, qualities)
+        cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
+        columns.append([FIGURES[key].name + " ", *cells])
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for row in zip(*columns, strict=True):
+        name, *figures = row[1:]
+        cells = [f"{row[0]:>{widths[0]}}", f"{name:<{widths[1]}}"]
+        cells += [f"{c:>{w}}" for c, w in zip(figures, widths[2:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
+    lines += [f"measured on: {p}" for p in places]
+    return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
+
+
+def ranking_csv(facts: Mapping) -> str:
+    """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
+    rows = [
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(finite(r["quality"]))
+        for r in facts["results"]
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(dict.fromkeys(k for row in rows for k in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe before it says that it is none."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _flat(value: Mapping, prefix: str = "") -> dict:
+    """Nested values by joined names; list entries are numbered from 1."""
+    flat: dict = {}
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            flat |= _flat(entry, f"{prefix}{key}_")
+        elif isinstance(entry, list):
+            flat |= {f"{prefix}{key}_{i}": v for i, v in enumerate(entry, 1)}
+        else:
+            flat[f"{prefix}{key}"] = entry
+    return flat
