@@ -35,9 +35,10 @@ import rasterio
 import torch
 from quality_tables import LEVELS, Document, Key, Rows, Tables, document
 
-from pansharpen_cli import classical, job, models
+from pansharpen_cli import classical, models
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.jobs import evaluate, fuse, opened
 from pansharpen_cli.models import weights
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"
@@ -49,7 +50,7 @@ Maker = Callable[[Path, Path, Path], None]
 def ours(method: str, adapt: str = "off", align: str = "auto", weights: str | None = None) -> Maker:
     def make(pan: Path, ms: Path, out: Path) -> None:
         options = Options(method=method, weights=weights, adapt=adapt, align=align)
-        job.fuse_scene(job.Pair(str(pan), [str(ms)]), job.Output(out), options, score=False)
+        fuse.fuse_scene(opened.Pair(str(pan), [str(ms)]), fuse.Output(out), options, score=False)
 
     return make
 
@@ -130,7 +131,7 @@ def measure(folder: Path, level: str, make: Maker) -> dict:
 
 
 def without_truth(out: Path, pan: Path, ms: Path, level: str) -> dict:
-    facts = job.evaluate([str(out)], job.Pair(str(pan), [str(ms)], {"extent": "pan"}), align="auto")
+    facts = evaluate.evaluate([str(out)], opened.Pair(str(pan), [str(ms)], {"extent": "pan"}), align="auto")
     quality = facts["results"][0]["quality"]
     if level == "reduced":
         return {"rr_detail": quality["pan_detail_correlation"]}
@@ -143,7 +144,7 @@ def without_truth(out: Path, pan: Path, ms: Path, level: str) -> dict:
 def against_truth(out: Path, pan: Path, ms: Path, truth: Path, level: str) -> dict:
     with rasterio.open(pan) as fine, rasterio.open(ms) as coarse:
         ratio = math.prod(c / f for c, f in zip(coarse.res, fine.res, strict=True)) ** 0.5
-    facts = job.evaluate_against(str(truth), [str(out)], ratio, pan=str(pan))
+    facts = evaluate.evaluate_against(str(truth), [str(out)], ratio, pan=str(pan))
     quality = facts["results"][0]["quality"]
     return {k: quality[k] for k in LEVELS[level].columns.values() if k in quality}
 

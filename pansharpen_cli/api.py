@@ -27,10 +27,13 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from . import check as checking
-from . import indices, job
+from . import indices
 from .adapt.sampling import ADAPT, Progress, quiet
 from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fusion.fit import Options
+from .jobs import evaluate as evaluation
+from .jobs import fuse as fusion_job
+from .jobs import opened
 from .publish import Publication, check_target
 from .raster.writer import check_dtype
 from .report.files import finite
@@ -118,14 +121,14 @@ class _Inputs:
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
 
-    def pair(self, pan: Input, ms: Input | Sequence[Input], **open_options: Any) -> job.Pair:
+    def pair(self, pan: Input, ms: Input | Sequence[Input], **open_options: Any) -> opened.Pair:
         """The pair for the jobs."""
         several = list(ms) if isinstance(ms, list | tuple) else [ms]
         if not several:
             raise InputError("no MS is given")
         names = ["ms array", *(f"ms array {i}" for i in range(2, len(several) + 1))]
         paths = [self.path(each, name) for each, name in zip(several, names, strict=True)]
-        return job.Pair(self.path(pan, "pan array"), paths, open_options, self.labels)
+        return opened.Pair(self.path(pan, "pan array"), paths, open_options, self.labels)
 
     def named(self, text: str) -> str:
         """A text with labels in the place of paths that mean nothing to the caller."""
@@ -202,7 +205,7 @@ def _one_of(name: str, value: object, known: Sequence[str]) -> None:
 def _checked(options: Options) -> Options:
     """The options with the name of the method in lower case. Raises InputError for what the command line refuses."""
     _one_of("adapt", options.adapt, ("off", *ADAPT))
-    _one_of("align", options.align, job.ALIGN)
+    _one_of("align", options.align, opened.ALIGN)
     for name, value, low, high in (
         ("tile_size", options.tile_size, 64, 8192),
         ("seed", options.seed, 0, 2**32 - 1),
@@ -357,11 +360,11 @@ def fuse(
     folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
     reports = () if report is None else (Path(report),)
-    target = job.Output(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
+    target = fusion_job.Output(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
     try:
         with _Inputs() as inputs:
             pair = inputs.pair(pan, ms, **opening)
-            facts = job.fuse_scene(pair, target, options, score, progress)
+            facts = fusion_job.fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
             return Fused(path, inputs.facts(facts), files, folder)
     except BaseException:
@@ -474,12 +477,12 @@ def evaluate(
     folder for figures per block; `report`: an .html or .json file to write. Raises InputError for an image that does
     not fit the pair.
     """
-    _one_of("align", align, job.ALIGN)
+    _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
         opening = _open_options(sensor, bidx, nodata, "pan", None, None, None)
         pair, paths = inputs.pair(pan, ms, **opening), _fused(inputs, fused)
-        output = job.EvaluationOutput(_path(report), _path(maps), overwrite)
-        return inputs.facts(job.evaluate(paths, pair, output, progress, align))
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
 
 
 def evaluate_against(
@@ -504,8 +507,8 @@ def evaluate_against(
     _check_peak(peak)
     with _Inputs() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
-        output = job.EvaluationOutput(_path(report), _path(maps), overwrite)
-        return inputs.facts(job.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        return inputs.facts(evaluation.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
 def evaluate_wald(
@@ -535,9 +538,9 @@ def evaluate_wald(
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
         pair = inputs.pair(pan, ms, **_open_options(sensor, bidx, nodata, "intersection", None, None, None))
-        output = job.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         lowered = [name.lower() for name in names]
-        return inputs.facts(job.evaluate_wald(pair, lowered, options, peak, output, progress))
+        return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))
 
 
 def _check_peak(peak: float | None) -> None:

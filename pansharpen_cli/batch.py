@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, device, foreign, job
+from . import __version__, device, foreign
 from .adapt.sampling import Progress, quiet
 from .classical import NAMES as CLASSICAL
 from .errors import InputError, PansharpenError
 from .fusion import fit
 from .fusion.fit import Options
+from .jobs import fuse, opened
 from .models import weights
 from .pairs import CONTAINERS, Found, Left, raster_of, read_with
 from .pool import Event, Function, Pool
@@ -517,12 +518,12 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             named = task.found.sensor or next((s for _, s in rasters if s), "")
             if named and open_options.get("sensor", "auto") == "auto":
                 open_options["sensor"] = named
-            pair = job.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
-            output = job.Output(
+            pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
+            output = fuse.Output(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             )  # fmt: skip
-            facts = job.fuse_scene(pair, output, choices.options, choices.score, progress)
+            facts = fuse.fuse_scene(pair, output, choices.options, choices.score, progress)
         quality = facts["quality"] or {}
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {

@@ -28,7 +28,9 @@ from .errors import InputError, PansharpenError
 from .fusion import fit as fitting
 from .fusion import loop, register
 from .fusion.fit import Fit, Fuser, Options
-from .job import Output, Pair, check_targets, opened, scene_facts, takes_measured_mtf
+from .jobs.facts import scene_facts
+from .jobs.fuse import Output, check_targets
+from .jobs.opened import Pair, opened, takes_measured_mtf
 from .moments import Moments
 from .quality import assess
 from .raster import geometry, sensors

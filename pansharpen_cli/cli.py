@@ -171,12 +171,12 @@ def fuse(
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
-    from . import job
     from .fusion import fit
+    from .jobs import fuse, opened
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
-    target = job.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
+    target = fuse.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
     options = fit.Options(
         method.lower(),
         weights,
@@ -194,9 +194,9 @@ def fuse(
         if dry_run:
             from . import check as checking
 
-            facts = checking.plan(job.Pair(pan, ms, open_options), target, options, score, progress)
+            facts = checking.plan(opened.Pair(pan, ms, open_options), target, options, score, progress)
         else:
-            facts = job.fuse_scene(job.Pair(pan, ms, open_options), target, options, score, progress)
+            facts = fuse.fuse_scene(opened.Pair(pan, ms, open_options), target, options, score, progress)
     if dry_run:
         _print_check(facts, as_json, quiet)
     else:
@@ -235,8 +235,8 @@ def check(
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
     from . import check as checking
-    from . import job
     from .fusion import fit
+    from .jobs import opened
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = fit.Options(
@@ -253,7 +253,7 @@ def check(
         adapt_loss.value,
     )
     with _Progress(quiet, verbose) as progress:
-        facts = checking.check(job.Pair(pan, ms, open_options), options, score, progress=progress)
+        facts = checking.check(opened.Pair(pan, ms, open_options), options, score, progress=progress)
     _print_check(facts, as_json, quiet)
     if facts["refused"]:
         raise InputError(facts["refused"])
@@ -306,8 +306,8 @@ def evaluate(
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     _heavy()
-    from . import job
     from .fusion import fit
+    from .jobs import evaluate, opened
 
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
     if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
@@ -322,21 +322,21 @@ def evaluate(
     if peak is not None and (kind == "full" or not 0 < peak < 1e15):
         raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
     limits = _limits(fail_under or ())
-    job.check_limits(kind, limits)
-    output = job.EvaluationOutput(report, maps, overwrite, _command())
+    evaluate.check_limits(kind, limits)
+    output = evaluate.EvaluationOutput(report, maps, overwrite, _command())
     open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata}
     with _Progress(quiet, verbose) as progress:
         if reference is not None:
-            facts = job.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
+            facts = evaluate.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
             options = fit.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
-            pair = job.Pair(pan or "", ms or (), open_options)
-            facts = job.evaluate_wald(pair, names, options, peak, output, progress)
+            pair = opened.Pair(pan or "", ms or (), open_options)
+            facts = evaluate.evaluate_wald(pair, names, options, peak, output, progress)
         else:
-            pair = job.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
-            facts = job.evaluate(fused or (), pair, output, progress, align.value)
-    below = job.shortfalls(facts, limits)
+            pair = opened.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
+            facts = evaluate.evaluate(fused or (), pair, output, progress, align.value)
+    below = evaluate.shortfalls(facts, limits)
     _print(facts, as_json, quiet, as_csv)
     if below:
         _say(f"error: {'; '.join(below)}", err=True)

@@ -25,12 +25,13 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import batch, job, pairs, pool, simulate
+from pansharpen_cli import batch, pairs, pool, simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.batch import Choices
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
 from pansharpen_cli.pairs import Found
 from pansharpen_cli.publish import PARTIAL
@@ -94,9 +95,9 @@ def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp
     assert not left_behind(out) and not (out / BAD).parent.exists()
     alone = tmp_path / "alone.tif"
     source = scenes / "2019" / "s1"
-    job.fuse_scene(
-        job.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.open_options),
-        job.Output(alone),
+    fuse.fuse_scene(
+        opened.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.open_options),
+        fuse.Output(alone),
         CHOICES.options,
     )
     with rasterio.open(alone) as one, rasterio.open(out / GOOD[1]) as other:

@@ -181,11 +181,10 @@ class Harness:
     """Runs cases of a seed in this process and a folder of its own."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        from pansharpen_cli import cli
         from pansharpen_cli.jobs import (
             fuse,  # noqa: F401 - all that is heavy
         )
-
-        from pansharpen_cli import cli
 
         self.cli, self.seed, self.folder = cli, seed, folder / "case"
         self.bases = base_files(folder)

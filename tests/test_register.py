@@ -15,9 +15,11 @@ import torch
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import job, physics
+from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, register
+from pansharpen_cli.jobs import fuse as fusion_job
+from pansharpen_cli.jobs import opened
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.simulate import Simulation, simulate, write_scene
@@ -419,9 +421,9 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
     assert result.code == 2 and not (tmp_path / "x.tif").exists()
     result = run("evaluate", scenes / "truth.tif", "--reference", scenes / "truth.tif", "--align", "off")
     assert result.code == 2 and "--align" in result.err
-    pair = job.Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
+    pair = opened.Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
     with pytest.raises(InputError, match="unknown --align 'maybe'"):
-        job.fuse_scene(pair, job.Output(tmp_path / "x.tif"), fit.Options("exp", align="maybe"))
+        fusion_job.fuse_scene(pair, fusion_job.Output(tmp_path / "x.tif"), fit.Options("exp", align="maybe"))
 
 
 @pytest.mark.parametrize(
@@ -490,8 +492,10 @@ def soft(tmp_path_factory) -> Path:
 
 
 def fused_at(folder: Path, target: Path, **options) -> dict:
-    pair = job.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], {"extent": "pan"})
-    return job.fuse_scene(pair, job.Output(target, overwrite=True), fit.Options(adapt="off", **options), score=False)
+    pair = opened.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], {"extent": "pan"})
+    return fusion_job.fuse_scene(
+        pair, fusion_job.Output(target, overwrite=True), fit.Options(adapt="off", **options), score=False
+    )
 
 
 def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
@@ -541,8 +545,8 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
 
 def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path):
     moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())
-    output = job.Output(tmp_path / "out.tif")
-    facts = job.fuse_scene(job.Pair(str(pair[0]), [str(moved)]), output, fit.Options(), score=False)
+    output = fusion_job.Output(tmp_path / "out.tif")
+    facts = fusion_job.fuse_scene(opened.Pair(str(pair[0]), [str(moved)]), output, fit.Options(), score=False)
     assert facts["adaptation"]["mode"] == "off" and "same place" in facts["adaptation"]["reason"]
     (told,) = (w for w in facts["warnings"] if "lays the MS on the PAN" in w)
     assert re.search(r"no shift of up to (8|64) PAN pixels", told) and "do not use the result" in told

@@ -1,0 +1,369 @@
+"""Evaluation of fused files: at full resolution, against a reference, by Wald's protocol."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__, classical
+from ..adapt.sampling import Progress, quiet
+from ..errors import InputError, PansharpenError
+from ..fusion import fit as fitting
+from ..fusion import loop
+from ..fusion.fit import Options
+from ..models import REGISTRY, weights
+from ..publish import Publication, check_target
+from ..quality import assess
+from ..quality.assess import Radiometry, Raster, Score
+from ..raster.geometry import Window, area, intersect
+from ..raster.grid import Grid
+from ..raster.messages import gdal_messages
+from ..raster.scene import Scene
+from ..raster.source import bounded_cache
+from ..raster.writer import SceneWriter, raster_writer
+from ..report import files, gallery, html
+from ..report.gallery import Pictures
+from ..report.verdict import verdict
+from .facts import BLOCK, FULL_MAPS, _is_html, _pictures, _quality, _software, scene_facts
+from .opened import Pair, opened
+
+EVALUATION_SCHEMA = "pansharpen-evaluation/1"
+
+SHOWN = 4
+"""Results of an evaluation whose pictures are in its HTML report, best first."""
+
+REFERENCE_MAPS = ("q2n", "sam")
+"""Figures of which `evaluate --map` writes maps."""
+
+_AGAINST_REFERENCE = ("q2n", "q", "sharpness", "scc", "psnr", "ssim", "cc")
+LIMITED = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE, "wald": _AGAINST_REFERENCE}
+"""Figures by kind of evaluation of which a least value can be asked for: too low is bad."""
+
+
+def _report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
+    """A report of the kind that its path asks for."""
+    return html.html_bytes(facts, shown) if _is_html(path) else files.json_bytes(facts)
+
+
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """Where an evaluation writes: a report (.html or .json) and a folder of maps; nothing by default.
+
+    `command` is what the report says was called.
+    """
+
+    report: Path | None = None
+    maps: Path | None = None
+    overwrite: bool = False
+    command: str | None = None
+
+
+@dataclass
+class _Result:
+    """One scored image of an evaluation; `show` reads its pictures."""
+
+    name: str
+    path: str | None
+    quality: dict
+    score: Score
+    grid: Grid
+    show: Callable[[], Pictures]
+
+
+def evaluate(
+    files: Sequence[str],
+    pair: Pair,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+    align: str = "auto",
+) -> dict:
+    """Full-resolution figures of any files on the PAN grid, ranked by fidelity: the facts of an evaluation.
+
+    Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
+    that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
+    """
+    with gdal_messages() as said, ExitStack() as stack:
+        scene, registration = opened(
+            pair,
+            Options(align=align, mtf="sensor"),
+            stack,
+            lambda scene: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
+            files,
+            progress,
+        )
+
+        def result(path: str) -> _Result:
+            with Raster.on_scene(path, scene) as raster, _naming(path):
+                score = assess.full_resolution(scene, raster.read, raster.window, progress)
+
+            def show() -> Pictures:
+                with Raster.on_scene(path, scene) as raster:
+                    return _pictures(scene, raster, score, progress)
+
+            return _Result(path, path, _quality(score, scene), score, scene.pan_grid, show)
+
+        results = [result(path) for path in dict.fromkeys(files)]
+        notes = [*scene.warnings, *said.notes()]
+        return _finish("full", results, output, scene, notes, FULL_MAPS, registration.facts())
+
+
+def evaluate_against(
+    reference: str,
+    files: Sequence[str],
+    ratio: float,
+    peak: float | None = None,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+    nodata: float | None = None,
+    pan: str | None = None,
+) -> dict:
+    """Figures of files against the true bands on the same grid, ranked by Q2n.
+
+    `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `peak`: DN,
+    for PSNR and SSIM, by default that of `assess.radiometry`; `nodata` replaces all files' own value. Raises InputError
+    if a file does not fit the reference.
+    """
+    with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
+        inputs = {reference, *files} | ({pan} if pan is not None else set())
+        _check_outputs(output, inputs, files, REFERENCE_MAPS)
+        detail = stack.enter_context(Raster.pan_on(pan, truth)) if pan is not None else None
+        known = assess.radiometry(truth, peak)
+        against = _Reference(truth, detail, ratio, known)
+        results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
+        return _finish("reference", results, output, None, known.notes + said.notes(), REFERENCE_MAPS)
+
+
+def evaluate_wald(
+    pair: Pair,
+    methods: Sequence[str],
+    options: Options,
+    peak: float | None = None,
+    output: EvaluationOutput = EvaluationOutput(),
+    progress: Progress = quiet,
+) -> dict:
+    """Wald's protocol: the pair degraded at its exact phase, fused by each method, compared with the MS itself.
+
+    `methods`: names, or "all". Raises InputError for a method that does not take this scene; of "all" it is left out
+    with a warning.
+    """
+    every = list(methods) == ["all"]
+    known = [*classical.METHODS, *REGISTRY]
+    trained = {card.network for card in weights.manifest().values()}
+    asked = [n for n in known if n not in REGISTRY or n in trained] if every else methods
+    names = list(dict.fromkeys(classical.ALIASES.get(m, m) for m in asked))
+    unknown = [n for n in names if n not in known]
+    if unknown or not names:
+        what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
+        raise InputError(f"{what}; there is all, {', '.join(known)}")
+    with gdal_messages() as said, ExitStack() as stack:
+        scene, registration = opened(
+            pair,
+            options,
+            stack,
+            lambda scene: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
+            progress=progress,
+        )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
+        reduced = assess.degrade(scene, folder, progress)
+        ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
+        low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name, "dtype": scene.dtype})
+        results, notes = [], list(scene.warnings)
+        with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
+            truth.source.label = "the MS"
+            values = assess.radiometry(truth, peak)
+            notes += values.notes
+            against = _Reference(truth, detail, ratio, values)
+            for name in names:
+                path = folder / f"{name}.tif"
+                try:
+                    _fuse_plainly(low, path, replace(options, method=name), progress)
+                except InputError as error:
+                    reason = str(error).replace(f"{folder}/", "the degraded ")
+                    if not every:
+                        raise InputError(f"{name}: {reason}") from error
+                    notes.append(f"{name} is left out: {reason}")
+                    continue
+                results.append(_compared_with(against, str(path), name, None, progress))
+                _keep_shown(results, output, folder)
+            if not results:
+                raise InputError(f"no method takes this scene: {notes[-1]}")
+            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration.facts())
+
+
+def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
+    """Remove the fused files that no report will show."""
+    count = SHOWN if _is_html(output.report) else 0
+    for result in sorted(results, key=_worth)[count:]:
+        (folder / f"{result.name}.tif").unlink(missing_ok=True)
+
+
+def _worth(result: _Result) -> tuple[float, ...]:
+    """Sort key, the best first: fidelity or Q2n; where that is undefined HQNR or ERGAS."""
+    keys = {"fidelity": -1, "hqnr": -1} if "fidelity" in result.quality else {"q2n": -1, "ergas": 1}
+    return tuple(math.inf if result.quality[k] is None else sign * result.quality[k] for k, sign in keys.items())
+
+
+def check_limits(kind: str, limits: Mapping[str, float]) -> None:
+    """Raises InputError for a limit on what is no figure of that kind of evaluation, or is the better the lower."""
+    for figure in limits:
+        if figure not in LIMITED[kind]:
+            known = ", ".join(f.upper() for f in LIMITED[kind])
+            raise InputError(f"--fail-under knows {known} here, not '{figure.upper()}'")
+
+
+def shortfalls(facts: Mapping, limits: Mapping[str, float]) -> list[str]:
+    """What of an evaluation is below the given limits, one line each; a figure that is undefined is below any."""
+    lines = []
+    for figure, limit in limits.items():
+        for result in facts["results"]:
+            value = result["quality"][figure]
+            if value is None or value < limit:
+                shown = "undefined" if value is None else f"{value:.4f}"
+                lines.append(f"{result['name']}: {figure.upper()} is {shown}, under {limit:g}")
+    return lines
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the name of what is scored before an error."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What files are compared with: the true bands and their PAN, if known, and what the figures need besides."""
+
+    truth: Raster
+    pan: Raster | None
+    ratio: float
+    known: Radiometry
+
+
+def _compared_with(against: _Reference, path: str, name: str, shown_path: str | None, progress: Progress) -> _Result:
+    truth = against.truth
+    with Raster.on_reference(path, truth) as raster, _naming(name):
+        raster.source.label = name
+        score = assess.against_reference(truth, raster, against.ratio, against.known, against.pan, progress)
+
+    def show() -> Pictures:
+        with Raster.on_reference(path, truth) as raster:
+            return replace(
+                gallery.collect_reference(
+                    truth.read, raster.read, raster.window, truth.names, progress=partial(progress, "drawing")
+                ),
+                maps=score.maps,
+            )
+
+    quality = dict(score.figures) | {
+        "ratio": against.ratio,
+        "peak": against.known.peak,
+        "measured_on": "against the reference, its valid pixels that the image covers",
+    }
+    return _Result(name, shown_path, quality, score, truth.grid, show)
+
+
+def _fuse_plainly(pair: Pair, path: Path, options: Options, progress: Progress) -> None:
+    with pair.open() as scene, SceneWriter(path, scene) as writer:
+        fit = fitting.fit(scene, options, progress)
+        loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
+        writer.finish()
+        writer.commit({"METHOD": options.method})
+
+
+def _finish(
+    kind: str,
+    results: list[_Result],
+    output: EvaluationOutput,
+    scene: Scene | None,
+    warnings: Sequence[str],
+    maps: Sequence[str],
+    registration: dict | None = None,
+) -> dict:
+    """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
+    if scene is not None:
+        scene.check_unchanged()
+    results.sort(key=_worth)
+    notes = [
+        *warnings,
+        *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
+    ]
+    counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
+    common = area(reduce(intersect, windows)) / max(map(area, windows))
+    if common < 0.95 or min(counts) < 0.95 * max(counts):
+        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {_place(r.score.window)}" for r in results)
+        notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
+    names = scene.band_names if scene is not None else ()
+    facts = {
+        "schema": EVALUATION_SCHEMA,
+        "version": __version__,
+        "command": output.command,
+        "software": _software(),
+        "kind": kind,
+        "scene": scene_facts(scene) if scene is not None else None,
+        "registration": registration,
+        "results": [
+            {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality, "verdict": verdict(r.quality, names)}
+            for rank, r in enumerate(results, 1)
+        ],
+        "warnings": notes,
+    }
+    if output.maps is not None:
+        try:
+            output.maps.mkdir(exist_ok=True)
+        except OSError as error:
+            raise PansharpenError(f"cannot make the folder {output.maps}: {error.strerror}") from error
+    with Publication() as files:
+        if output.maps is not None:
+            for result in results:
+                _write_maps(output.maps, result, maps, files)
+        if output.report is not None:
+            shown = [(r.name, r.show()) for r in results[:SHOWN]] if _is_html(output.report) else []
+            files.add(output.report, _report_bytes(output.report, facts, shown))
+        files.publish()
+    return facts
+
+
+def _place(window: Window) -> str:
+    return "rows {}-{}, columns {}-{}".format(*window)
+
+
+def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
+    """Raises InputError before anything is measured if something could not be written in the end."""
+    _is_html(output.report)
+    if output.report is not None:
+        check_target(output.report, inputs, output.overwrite)
+        if output.maps is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
+            raise InputError("--report and --map need different paths")
+    if output.maps is None:
+        return
+    stems = [Path(n).stem for n in dict.fromkeys(names)]
+    if len(set(stems)) < len(stems):
+        raise InputError("--map names its files after the fused ones: these need different names")
+    if not output.maps.is_dir():
+        if output.maps.exists() or not output.maps.resolve().parent.is_dir():
+            raise InputError(f"cannot make the folder {output.maps} of --map")
+        return
+    for stem in stems:
+        for figure in maps:
+            check_target(output.maps / f"{stem}_{figure}.tif", inputs, output.overwrite)
+
+
+def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:
+    for figure in maps:
+        values = result.score.maps[figure]
+        grid = result.grid.window(result.score.window).blocks(BLOCK, values.shape)
+        with raster_writer(
+            folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
+        ) as write:
+            write((0, grid.height, 0, grid.width), values[None].astype(np.float32))

@@ -1,0 +1,169 @@
+"""The facts of a report: scene, quality, software, provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..adapt.sampling import Progress
+from ..errors import InputError, ReadError
+from ..fusion.fit import Fit, Options
+from ..quality import assess
+from ..quality.assess import Raster, Score
+from ..raster.scene import Scene
+from ..raster.writer import raster_versions
+from ..report import gallery
+from ..report.gallery import Pictures
+from .opened import Pair, _names
+
+SCHEMA = "pansharpen-report/1"
+
+FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
+
+BLOCK = 32
+"""Side of the blocks of the maps, in PAN pixels."""
+
+
+def _is_html(path: Path | None) -> bool:
+    """Which kind of report a path asks for. Raises InputError if its ending says neither."""
+    if path is None or path.suffix.lower() == ".json":
+        return False
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report takes a .html or a .json file, not {path}")
+    return True
+
+
+def _pictures(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
+    detail = score.maps["detail"] if score is not None else None
+    pictures = gallery.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
+    shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
+    return replace(pictures, maps=shown)
+
+
+def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
+    """The figures, or None with a warning where the scene has no whole valid block to measure."""
+    try:
+        score = assess.full_resolution(scene, raster.read, scene.window, progress)
+    except ReadError:
+        raise
+    except InputError as error:
+        scene.warnings.append(str(error))
+        return None
+    scene.warnings.extend(score.notes)
+    return score
+
+
+def _quality(score: Score, scene: Scene) -> dict:
+    return {
+        **score.figures,
+        "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
+        "mtf_gains": list(scene.gains),
+    }
+
+
+def _software() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
+
+
+def scene_facts(scene: Scene) -> dict:
+    return {
+        "pan": scene.pan.label,
+        "ms": list(dict.fromkeys(s.label for s in scene.ms)),
+        "bands": scene.bands,
+        "band_names": list(scene.band_names),
+        "dtype": scene.dtype,
+        "nodata": None if scene.nodata != scene.nodata else scene.nodata,
+        "crs": scene.pan_grid.crs.to_string() if scene.pan_grid.crs else None,
+        "ratio": list(scene.phase.ratio),
+        "offset": list(scene.phase.offset),
+        "sensor": scene.sensor.name,
+        "sensor_recognised_in": scene.sensor_source,
+        "warped": scene.warped,
+        "window": list(scene.window),
+    }
+
+
+def _report(
+    scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
+) -> dict:
+    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    adaptation = {"mode": options.adapt if fit.card is not None else "off"}
+    if fit.outcome is not None:
+        adaptation |= fit.outcome.as_dict()
+    total = time.perf_counter() - started
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "command": output.command,
+        "software": _software(),
+        "output": {
+            "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
+        },
+        "scene": scene_facts(scene),
+        "method": {
+            "name": options.method,
+            "weights": fit.card.path.name if fit.card else None,
+            "weights_sha256": fit.card.sha256 if fit.card else None,
+            "scale": fit.stats.scale_in_dn if fit.stats else None,
+            "mtf": options.mtf if scene.fitted_gains else "sensor",
+            "mtf_gains": list(scene.effective_gains),
+            "band_offsets": [list(offset) for offset in scene.band_offsets],
+            "device": fit.device,
+            "precision": fit.precision,
+            "tile_size": options.tile_size,
+            "seed": options.seed,
+        },
+        "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
+        "adaptation": adaptation,
+        "quality": quality,
+        "seconds": seconds | {"total": total},
+        "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
+        "warnings": scene.warnings,
+    }  # fmt: skip
+
+
+def _provenance(facts: dict) -> dict[str, str]:
+    """The report as flat GDAL tags; nothing in it depends on the clock, so that the same input gives the same bytes."""
+    scene, method, adaptation, quality = facts["scene"], facts["method"], facts["adaptation"], facts["quality"]
+    tags = {
+        "VERSION": facts["version"],
+        "METHOD": method["name"],
+        "WEIGHTS": method["weights"],
+        "WEIGHTS_SHA256": method["weights_sha256"],
+        "SCALE": method["scale"],
+        "PRECISION": method["precision"],
+        "SEED": method["seed"],
+        "PAN": os.path.basename(scene["pan"]),
+        "MS": _names(scene["ms"]),
+        "SENSOR": f"{scene['sensor']} ({scene['sensor_recognised_in']})",
+        "RATIO": " ".join(f"{v:.9g}" for v in scene["ratio"]),
+        "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),
+        "MS_WARPED": "YES" if scene["warped"] else "NO",
+        "ALIGN": facts["options"]["align"],
+        "MTF": method["mtf"],
+        "MTF_GAINS": " ".join(f"{v:.9g}" for v in method["mtf_gains"]),
+        "ADAPT": adaptation["mode"],
+        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
+    }
+    aligned = facts["registration"]
+    if aligned and any(aligned["applied"]):
+        tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
+        tags["ALIGN_CONFIDENCE"] = aligned["confidence"]
+    if "kept" in adaptation:
+        tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
+        tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]
+        for name in ("before", "after"):
+            if "total" in adaptation[name]:
+                tags[f"ADAPT_LOSS_{name.upper()}"] = f"{adaptation[name]['total']:.6g}"
+    for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
+        if quality and quality[key] is not None:
+            tags[key.upper()] = f"{quality[key]:.6f}"
+    return {k: str(v) for k, v in tags.items() if v is not None}

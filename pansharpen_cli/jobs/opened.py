@@ -1,0 +1,136 @@
+"""A pair, opened, registered and given its MTF."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+
+from ..adapt.sampling import Progress, quiet
+from ..errors import InputError
+from ..fusion import register
+from ..fusion.fit import Options
+from ..models import REGISTRY
+from ..raster.scene import Scene
+from ..raster.source import open_raster
+from ..raster.writer import PROVENANCE
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
+
+    pan: str
+    ms: Sequence[str]
+    open_options: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self) -> Scene:
+        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
+
+
+ALIGN = ("auto", "off", "measure")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it."""
+
+    mode: str
+    applied: tuple[float, float] = (0.0, 0.0)
+    found: register.Shift | None = None
+    source: str = ""
+
+    def facts(self) -> dict | None:
+        """For the report; None where nothing was measured or read."""
+        if not self.source:
+            return None
+        shift = (self.found.rows, self.found.cols) if self.found else self.applied
+        known = asdict(self.found) if self.found else {}
+        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
+        return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
+
+    def notes(self) -> list[str]:
+        """What the user ought to know, a line each."""
+        if self.found is not None:
+            return register.remarks(self.found, any(self.applied))
+        moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
+        return [moved] if any(self.applied) else []
+
+
+def takes_measured_mtf(options: Options) -> bool:
+    """Whether MTF gains are measured for the method: for networks, unless the sensor's are asked for."""
+    return options.mtf != "sensor" and options.method in REGISTRY
+
+
+def opened(
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    ready: Callable[[Scene], None] = lambda scene: None,
+    files: Sequence[str] = (),
+    progress: Progress = quiet,
+) -> tuple[Scene, Registration]:
+    """The scene, with its MS moved where `align` corrects it and a warning of that, and how it was settled.
+
+    A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's, and the
+    offsets of its single bands.
+    `ready` is called with the scene before anything is measured. Of fused `files` to be measured, the shift that they
+    were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
+    """
+    if options.align not in ALIGN:
+        raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
+    measured = takes_measured_mtf(options)
+
+    def settle(scene: Scene, found: register.Shift) -> None:
+        scene.fitted_gains = found.gains
+        if options.align == "auto":
+            scene.band_offsets = register.band_offsets(found)
+
+    given = dict(pair.open_options)
+    parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
+    scene = stack.enter_context(replace(pair, open_options=given).open())
+    ready(scene)
+    if options.align == "off":
+        if measured:
+            settle(scene, register.measure(scene, options.seed, progress))
+        return scene, Registration(options.align)
+    found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
+    if source is not None:
+        applied = source[0]
+    else:
+        found = register.measure(scene, options.seed, progress)
+        if options.align == "auto" and register.is_off(found):
+            applied = found.rows, found.cols
+    if any(applied) or any(part is not None for part in parts.values()):
+        # the part is one of where the MS lies now; files that change in between are seen
+        moved = replace(pair, open_options={**pair.open_options, "shift": applied})
+        scene, first = stack.enter_context(moved.open()), scene
+        scene.stamps.update(first.stamps)
+        scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
+    if measured and found is not None:
+        settle(scene, found)
+    registration = Registration(options.align, applied, found, source[1] if source else "measured")
+    scene.warnings.extend(registration.notes())
+    return scene, registration
+
+
+def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:
+    """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ."""
+    shifts: dict[tuple[float, float], str] = {}
+    for path in files:
+        with open_raster(path) as dataset:
+            tags = dataset.tags(ns=PROVENANCE)
+        if "ALIGN" in tags and tags.get("MS") == _names(s.label for s in scene.ms):
+            try:
+                rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
+            except ValueError:
+                continue  # not ours
+            if all(abs(v) <= register.FAR + register.SEARCH for v in (rows, cols)):  # no NaN
+                shifts.setdefault((rows, cols), path)
+    return next(iter(shifts.items())) if len(shifts) == 1 else None
+
+
+def _names(paths: Iterable[str]) -> str:
+    return " ".join(os.path.basename(p) for p in dict.fromkeys(paths))
