@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, classical, device, pairs, physics
+from . import __version__, classical, device, physics
 from .adapt import sampling
 from .adapt.sampling import Progress, quiet
+from .archive import pairs
 from .errors import InputError, PansharpenError
 from .fusion import fit as fitting
 from .fusion import loop, register

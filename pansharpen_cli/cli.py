@@ -483,7 +483,7 @@ def batch(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _heavy()
-    from . import batch, pairs
+    from .archive import batch, pairs
     from .fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
@@ -515,7 +515,7 @@ def batch(
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
         try:
-            from . import cluster
+            from .archive import cluster
         except ImportError as error:
             raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
         execute = cluster.execute(choices, scheduler, timeout)
@@ -539,7 +539,7 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     _heavy()
-    from . import batch
+    from .archive import batch
     from .report import index
 
     path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .archive.lists import read_table
 from .errors import InputError
-from .pairs import read_table
 from .quality import assess
 from .raster import sensors
 from .raster.geometry import Axis

@@ -25,15 +25,16 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import batch, pairs, pool, simulate
+from pansharpen_cli import simulate
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.batch import Choices
+from pansharpen_cli.archive import batch, pairs, pool
+from pansharpen_cli.archive.batch import Choices
+from pansharpen_cli.archive.names import Found
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
-from pansharpen_cli.pairs import Found
 from pansharpen_cli.publish import PARTIAL
 from pansharpen_cli.report import index
 

@@ -22,7 +22,8 @@ import rasterio
 import torch
 from PIL import Image
 
-from pansharpen_cli import batch, foreign, models, pairs, recipe, simulate, train
+from pansharpen_cli import foreign, models, recipe, simulate, train
+from pansharpen_cli.archive import batch, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
@@ -116,7 +117,7 @@ def test_json_lines_end_at_newlines_only(tmp_path: Path) -> None:
     lines = [{"pan": f"p{i}.tif", "ms": "m.tif", "name": f"a\u2028b{i}\x85"} for i in range(2)]
     text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
     (tmp_path / "list.jsonl").write_text(text, "utf-8")
-    assert [f.name for f in pairs.from_manifest(tmp_path / "list.jsonl")] == [str(line["name"]) for line in lines]
+    assert [f.name for f in lists.from_manifest(tmp_path / "list.jsonl")] == [str(line["name"]) for line in lines]
 
 
 TOMLS = {"nested": "a = " + DEEP, "no text": b"\xff", "large": "#" * ((1 << 20) + 1), "a value": "samples = 3"}
@@ -343,7 +344,7 @@ def test_a_second_signal_ends_a_run_while_gdal_waits(pair: Path, listener: int) 
 
 def test_a_pattern_that_backtracks_is_given_up(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / ("a" * 60 + ".tif")).touch()
-    monkeypatch.setattr(pairs, "REGEX_SECONDS", 1.0)
+    monkeypatch.setattr(names, "REGEX_SECONDS", 1.0)
     with pytest.raises(InputError, match="--pair-regex is not done with 1 names after 1 s"):
         pairs.find([str(tmp_path)], "(?P<scene>(a+)+)_((?P<pan>p)|(?P<ms>m))")
 
@@ -370,17 +371,17 @@ def test_catalogues_that_share_their_parts_are_read_once(tmp_path: Path) -> None
     }  # fmt: skip
     (tmp_path / "i.json").write_text(json.dumps(item))
     began = time.monotonic()
-    found = pairs.from_stac(tmp_path / "a0.json")[0]
+    found = lists.from_stac(tmp_path / "a0.json")[0]
     assert [f.name for f in found] == ["i"] and time.monotonic() - began < SOON
 
 
 def test_a_catalogue_without_end_is_given_up(tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("pystac", reason="needs the extra stac")
-    monkeypatch.setattr(pairs, "MOST_STAC", 5)
+    monkeypatch.setattr(lists, "MOST_STAC", 5)
     for i in range(7):
         catalogue(tmp_path, f"c{i}", [("child", f"c{i + 1}")])
     with pytest.raises(InputError, match="leads to more than 5 STAC files"):
-        pairs.from_stac(tmp_path / "c0.json")
+        lists.from_stac(tmp_path / "c0.json")
 
 
 def test_weights_that_are_only_long_are_refused(pair: Path, run) -> None:

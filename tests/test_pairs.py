@@ -13,9 +13,11 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli import pairs
+from pansharpen_cli.archive import mosaic as mosaics
+from pansharpen_cli.archive import names as naming
+from pansharpen_cli.archive import pairs
+from pansharpen_cli.archive.names import File
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.pairs import File
 from pansharpen_cli.raster.scene import Scene
 
 ORDER = "052783426010_01_P001"
@@ -31,7 +33,7 @@ def files(*names: str) -> list[File]:
 
 def paired(*names: str, regex: str | None = None) -> list[tuple]:
     """(folder, name, PAN, MS files) of what names pair, without the path of the source."""
-    found, _, _ = pairs.by_name(files(*names), regex)
+    found, _, _ = naming.by_name(files(*names), regex)
     return [
         (f.folder, f.name, [p[4:] for p in f.pan], [[p[4:] for p in layer] for layer in f.ms])
         for f in sorted(found, key=lambda f: (f.folder, f.name))
@@ -40,7 +42,7 @@ def paired(*names: str, regex: str | None = None) -> list[tuple]:
 
 def left(*names: str) -> dict[str, str]:
     """Why files are in no pair, of what is not even to be looked into."""
-    return {each.path[4:]: each.reason for each in pairs.by_name(files(*names))[2]}
+    return {each.path[4:]: each.reason for each in naming.by_name(files(*names))[2]}
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def test_a_regular_expression_that_matches_nothing_is_refused() -> None:
 @pytest.mark.parametrize("regex", ["(", "(?P<scene>.+)", "(?P<scene>.+)(?P<pan>P)"])
 def test_a_regular_expression_that_cannot_pair_is_refused(regex: str) -> None:
     with pytest.raises(InputError, match="--pair-regex"):
-        pairs.by_regex(regex, [])
+        naming.by_regex(regex, [])
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_a_regular_expression_that_cannot_pair_is_refused(regex: str) -> None:
     ],
 )
 def test_times_in_names(text: str, time: datetime | None) -> None:
-    assert pairs.time_in(text) == time
+    assert naming.time_in(text) == time
 
 
 # Overlap and time ---------------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ def at(minute: int) -> dict[str, str]:
     return {"ACQUISITIONDATETIME": f"2020-08-14 10:{minute:02}:00"}
 
 
-def names_of(pairing: pairs.Pairing) -> set[tuple[str, str]]:
+def names_of(pairing: naming.Pairing) -> set[tuple[str, str]]:
     return {(Path(f.pan[0]).name, Path(f.ms[0][0]).name) for f in pairing.found}
 
 
@@ -336,7 +338,7 @@ def test_a_vrt_is_read_with_its_sources(tmp_path: Path) -> None:
     first = raster(tmp_path / "a.tif", 1, 8, 1)
     rasterio.shutil.copy(first, tmp_path / "b.vrt", driver="VRT")
     (tmp_path / "c.VRT").write_text((tmp_path / "b.vrt").read_text().replace("a.tif", "b.vrt"))
-    names = pairs.read_with([str(tmp_path / "c.VRT"), str(tmp_path / "lost.vrt")])
+    names = mosaics.read_with([str(tmp_path / "c.VRT"), str(tmp_path / "lost.vrt")])
     assert {Path(n).name for n in names} == {"a.tif", "b.vrt", "c.VRT", "lost.vrt"}
 
 
@@ -525,7 +527,7 @@ def test_tiles_become_one_raster(tmp_path: Path) -> None:
         )  # fmt: skip
     raster(tmp_path / "10JUN12053804-P2AS-x.TIF", 1, 96, 1)
     (found,) = pairs.find([str(tmp_path)]).found
-    path, sensor = pairs.raster_of(found.ms[0], tmp_path)
+    path, sensor = mosaics.raster_of(found.ms[0], tmp_path)
     assert sensor == "quickbird"
     with rasterio.open(path) as mosaic:
         expected = values.copy()
@@ -540,7 +542,7 @@ def test_tiles_become_one_raster(tmp_path: Path) -> None:
 def test_tiles_of_different_grids_are_refused(tmp_path: Path) -> None:
     tiles = tuple(str(raster(tmp_path / f"{n}.tif", 1, 8, 1, left=n * 8.4)) for n in (0, 1))
     with pytest.raises(InputError, match="no tile of the same grid"):
-        pairs.raster_of(tiles, tmp_path)
+        mosaics.raster_of(tiles, tmp_path)
 
 
 def test_a_til_names_the_sensor_and_the_tiles_that_have_to_be_there(tmp_path: Path) -> None:
@@ -552,12 +554,12 @@ def test_a_til_names_the_sensor_and_the_tiles_that_have_to_be_there(tmp_path: Pa
     raster(tmp_path / "10JUN12053804-M2AS-x.TIF", 4, 4, 4)
     (found,) = pairs.find([str(tmp_path)]).found
     assert found.pan[0].endswith(".TIL") and len(found.pan) == 3
-    path, sensor = pairs.raster_of(found.pan, tmp_path)
+    path, sensor = mosaics.raster_of(found.pan, tmp_path)
     assert sensor == "quickbird"
     with rasterio.open(path) as mosaic:
         assert mosaic.shape == (8, 16)
     with pytest.raises(InputError, match=names[1]):
-        pairs.raster_of(found.pan[:-1] + found.pan[1:2], tmp_path)
+        mosaics.raster_of(found.pan[:-1] + found.pan[1:2], tmp_path)
 
 
 def test_pairs_across_180_degrees_are_found_by_overlap(tmp_path: Path) -> None:
@@ -575,7 +577,7 @@ def test_tiles_may_name_one_crs_in_two_ways(tmp_path: Path) -> None:
     tiles = [raster(tmp_path / f"x_ms_R1C{i}.tif", 4, 8, 4, left=32.0 * (i - 1)) for i in (1, 2)]
     with rasterio.open(tiles[1], "r+") as dataset:
         dataset.crs = "EPSG:25831"
-    path, _ = pairs.raster_of(tuple(map(str, tiles)), tmp_path)
+    path, _ = mosaics.raster_of(tuple(map(str, tiles)), tmp_path)
     with rasterio.open(path) as dataset:
         assert (dataset.width, dataset.height) == (16, 8)
 

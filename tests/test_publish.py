@@ -18,12 +18,13 @@ import rasterio.shutil
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import batch, pairs, publish, simulate
-from pansharpen_cli.batch import Choices
+from pansharpen_cli import publish, simulate
+from pansharpen_cli.archive import batch, pairs
+from pansharpen_cli.archive.batch import Choices
+from pansharpen_cli.archive.pool import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
-from pansharpen_cli.pool import Event
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.whole import cut_off

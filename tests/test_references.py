@@ -11,7 +11,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli import pairs
+from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster.references import outside
 from pansharpen_cli.raster.source import open_raster

@@ -20,9 +20,10 @@ from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from . import batch, foreign
+from .. import foreign
+from ..errors import InputError, PansharpenError
+from . import batch
 from .batch import Choices, Execute, Task
-from .errors import InputError, PansharpenError
 from .pool import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0

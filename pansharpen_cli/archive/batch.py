@@ -21,22 +21,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, device, foreign
-from .adapt.sampling import Progress, quiet
-from .classical import NAMES as CLASSICAL
-from .errors import InputError, PansharpenError
-from .fusion import fit
-from .fusion.fit import Options
-from .jobs import fuse, opened
-from .models import weights
-from .pairs import CONTAINERS, Found, Left, raster_of, read_with
+from .. import __version__, device, foreign
+from ..adapt.sampling import Progress, quiet
+from ..classical import NAMES as CLASSICAL
+from ..errors import InputError, PansharpenError
+from ..fusion import fit
+from ..fusion.fit import Options
+from ..jobs import fuse, opened
+from ..models import weights
+from ..publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
+from ..publish import sweep as sweep_one
+from ..raster import sensors
+from ..raster.writer import DRIVERS, check_creation_options, parse_creation_options
+from ..report import figures as figure_table
+from ..report import files, index
+from .mosaic import raster_of, read_with
+from .names import CONTAINERS, Found, Left
 from .pool import Event, Function, Pool
-from .publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
-from .publish import sweep as sweep_one
-from .raster import sensors
-from .raster.writer import DRIVERS, check_creation_options, parse_creation_options
-from .report import figures as figure_table
-from .report import files, index
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"

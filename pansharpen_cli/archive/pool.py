@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from .errors import PansharpenError
+from ..errors import PansharpenError
 
 TICK = 0.25
 """Seconds between looks at time limits and memory."""

@@ -1,0 +1,417 @@
+"""Pairs by the names of files, as vendors and archives give them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..errors import InputError
+
+Layer = tuple[str, ...]
+"""One raster, or the tiles of one; a .TIL or DIM .XML before tiles is the delivery's own list of them."""
+
+SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf", ".til")
+CONTAINERS = (".til", ".xml")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scene: its name, the folder below its source in which it lies, its files, and what paired them."""
+
+    name: str
+    folder: str
+    pan: Layer
+    ms: tuple[Layer, ...]
+    rule: str
+    sensor: str = ""
+    time: datetime | None = None
+
+    @property
+    def files(self) -> list[str]:
+        return [*self.pan, *(p for layer in self.ms for p in layer)]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A file that is in no pair, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A raster: where it is, and its path from its source on, which begins with the source's own name."""
+
+    path: str
+    relative: str
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.relative).stem
+
+
+@dataclass(frozen=True)
+class Loose:
+    """What names alone did not pair: `role` is `pan`, `ms` or empty where nothing tells."""
+
+    role: str
+    layers: tuple[Layer, ...]
+    file: File
+    name: str
+    reason: str
+    time: datetime | None = None
+
+    def left(self, reason: str = "") -> list[Left]:
+        return [Left(p, reason or self.reason) for layer in self.layers for p in layer]
+
+
+@dataclass
+class Pairing:
+    """The scenes that were found, the files that are left over, and what is to be said of sources that give nothing."""
+
+    found: list[Found] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a name tells: the rule that knows it, its role, the scene's key and name, and which part of it the file is.
+
+    `unit` keeps deliveries in one folder apart; `band` orders files of single bands, 0 for a file of all.
+    """
+
+    rule: str
+    role: str
+    key: str
+    name: str
+    unit: str = ""
+    band: int = 0
+    tile: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A name that tells that the file is neither PAN nor MS to fuse."""
+
+    reason: str
+
+
+_TILE = re.compile(r"[-_]R(\d+)C(\d+)(?=[-_]|$)", re.IGNORECASE)
+_LANDSAT = re.compile(r"^(?P<key>L[CEO]0?(?P<number>[789]).*?)_B(?P<band>\d{1,2})$", re.IGNORECASE)
+_MAXAR = re.compile(
+    r"^(?P<time>\d{2}[A-Z]{3}\d{8})-(?P<role>[PMSA])(?P<level>\d[A-Z]{2})[^-]*-(?P<order>.+)$", re.IGNORECASE
+)
+_AIRBUS = re.compile(
+    r"^(?:IMG|DIM)_(?P<sat>[A-Z]+\d+[A-Z]?)_(?P<role>P|MS|PMS)(?:-\w+)?_(?P<time>\d{14})\d*_(?P<rest>.+)$",
+    re.IGNORECASE,
+)
+_GEOEYE = re.compile(r"^(?P<key>po_\d+)_(?P<role>pan|bgrn|blu|grn|red|nir)_(?P<part>\d+)$", re.IGNORECASE)
+_GEOEYE_BANDS = ("blu", "grn", "red", "nir")
+_PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
+_MS_WORDS = {
+    "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "analytic", "analyticms",
+}  # fmt: skip
+_SIDE_WORDS = {
+    "udm": "a mask", "udm2": "a mask", "qa": "a mask", "mask": "a mask", "cloud": "a mask", "clouds": "a mask",
+    "browse": "a preview", "preview": "a preview", "thumbnail": "a preview", "quicklook": "a preview",
+    "visual": "a picture to look at", "pansharpened": "pansharpened already", "pansharpen": "pansharpened already",
+    "psh": "pansharpened already", "fused": "pansharpened already",
+}  # fmt: skip
+
+
+def _landsat(file: File) -> Part | Skip | None:
+    """Landsat 7 to 9: PAN is band 8; MS are the bands of 30 m that its spectrum lies among, and the short-wave ones."""
+    if not (match := _LANDSAT.match(file.stem)):
+        return None
+    band = int(match["band"])
+    if band != 8 and band not in LANDSAT_BANDS[match["number"]]:
+        return Skip(f"band {band} of Landsat {match['number']} is not fused")
+    return Part("Landsat", "pan" if band == 8 else "ms", match["key"], match["key"], band=0 if band == 8 else band)
+
+
+LANDSAT_BANDS = {"7": (1, 2, 3, 4, 5, 7), "8": (2, 3, 4, 5, 6, 7), "9": (2, 3, 4, 5, 6, 7)}
+"""Blue, green, red, near infrared and two short-wave infrared bands by the satellite's number."""
+
+
+def _maxar(file: File) -> Part | Skip | None:
+    """WorldView, GeoEye and QuickBird as Maxar delivers them: 10JUN12053804-P1BS_R1C1-052783426010_01_P001."""
+    stem, tile = _without_tile(file.stem)
+    if not (match := _MAXAR.match(stem)):
+        return None
+    role = {"P": "pan", "M": "ms"}.get(match["role"].upper())
+    if role is None:
+        return Skip("pansharpened already" if match["role"] in "Ss" else "SWIR, not MS")
+    return Part("Maxar", role, f"{match['level']}-{match['order']}", f"{match['time']}-{match['order']}", tile=tile)
+
+
+def _airbus(file: File) -> Part | Skip | None:
+    """Pleiades and SPOT 6/7: IMG_PHR1A_P_201202250025329_SEN_..._R1C1.JP2, listed by DIM_PHR1A_P_...XML."""
+    stem, tile = _without_tile(file.stem)
+    if not (match := _AIRBUS.match(stem)):
+        return None
+    if match["role"].upper() == "PMS":
+        return Skip("pansharpened already")
+    level = match["rest"].split("_")[0]
+    name = f"{match['sat']}_{match['time']}_{level}"
+    return Part("Airbus", "pan" if match["role"].upper() == "P" else "ms", name, name, match["rest"].lower(), tile=tile)
+
+
+def _geoeye(file: File) -> Part | Skip | None:
+    """GeoEye-1 and IKONOS of old: po_37836_pan_0000000 and _bgrn_, or one file per band."""
+    if not (match := _GEOEYE.match(file.stem)):
+        return None
+    role, name = match["role"].lower(), f"{match['key']}_{match['part']}"
+    band = _GEOEYE_BANDS.index(role) + 1 if role in _GEOEYE_BANDS else 0
+    return Part("GeoEye", "pan" if role == "pan" else "ms", name, name, band=band)
+
+
+def _words(file: File) -> Part | Skip | None:
+    """A word for PAN or MS in the file's name, else in its folders': the rest of the path is the scene's.
+
+    GaoFen (`-PAN1`, `-MSS1`), PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
+    """
+    stem, tile = _without_tile(file.stem)
+    pieces = [*PurePosixPath(file.relative).parts[:-1], stem]
+    role, key = "", []
+    for piece in pieces:
+        tokens = re.split(r"([^A-Za-z0-9]+)", piece)
+        for i, token in enumerate(tokens):
+            word = re.sub(r"\d+$", "", token.lower())
+            if piece is pieces[-1] and (kind := _SIDE_WORDS.get(token.lower())):
+                return Skip(f"looks like {kind}")
+            if word in _PAN_WORDS or word in _MS_WORDS:
+                role = "pan" if word in _PAN_WORDS else "ms"
+                tokens[i] = "*" + token[len(word) :]
+        key.append("".join(tokens))
+    if not role:
+        return None
+    shown = (re.sub(r"[-_. ]*\*(?!\d)|\*", "", piece).strip("-_. ") for piece in reversed(key))
+    return Part("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
+
+
+_RULES = (_landsat, _maxar, _airbus, _geoeye, _words)
+
+
+def _without_tile(stem: str) -> tuple[str, tuple[int, ...]]:
+    match = _TILE.search(stem)
+    return (stem, ()) if match is None else (_TILE.sub("", stem, count=1), (int(match[1]), int(match[2])))
+
+
+REGEX_SECONDS = 20.0
+"""For --pair-regex on all names: one that backtracks takes longer than the universe has been there."""
+
+_SEARCH = """
+import json, re, sys
+pattern, texts = json.load(sys.stdin)
+try:
+    compiled = re.compile(pattern)
+except (re.error, RecursionError, OverflowError) as error:
+    print(json.dumps([str(error) or "nested too deeply", [], []]))
+else:
+    found = [compiled.search(text) for text in texts]
+    print(json.dumps(["", list(compiled.groupindex), [m and m.groupdict() for m in found]]))
+"""
+
+
+def _matches(pattern: str, texts: Sequence[str]) -> list[dict[str, str | None] | None]:
+    """The groups of a pattern in each of some texts, None where it is not found.
+
+    A process of its own looks for them: nothing else ends a search that backtracks. Raises InputError for a pattern
+    that is none, lacks the groups `scene`, `pan` and `ms`, or takes longer than `REGEX_SECONDS`.
+    """
+    command, given = [sys.executable, "-I", "-c", _SEARCH], json.dumps([pattern, texts])
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=REGEX_SECONDS, check=True)
+    except subprocess.TimeoutExpired as error:
+        advice = "a repetition within another one tries all ways"
+        raise InputError(f"--pair-regex is not done with {len(texts)} names after {REGEX_SECONDS:g} s: {advice}") from (
+            error
+        )
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"--pair-regex cannot be used: {error.stderr.strip().splitlines()[-1:]}") from error
+    wrong, groups, found = json.loads(done.stdout)
+    if wrong:
+        raise InputError(f"--pair-regex is no regular expression: {wrong}")
+    if missing := [g for g in ("scene", "pan", "ms") if g not in groups]:
+        raise InputError(
+            f"--pair-regex has no group (?P<{missing[0]}>...); for example '(?P<scene>.+)_((?P<pan>P)|(?P<ms>M))\\.tif'"
+        )
+    return found
+
+
+def by_regex(pattern: str, files: Sequence[File]) -> Any:
+    """A rule from --pair-regex, searched in the paths of files below their sources.
+
+    Raises InputError unless it has the groups `scene`, `pan` and `ms` (which of these takes part tells the role).
+    """
+    texts = [file.relative.partition("/")[2] or file.relative for file in files]
+    matches = dict(zip(files, _matches(pattern, texts), strict=True))
+
+    def rule(file: File) -> Part | None:
+        match = matches.get(file)
+        if match is None or not match["scene"] or (match["pan"] is None) == (match["ms"] is None):
+            return None
+        stem, tile = _without_tile(file.stem)
+        band = int(re.sub(r"\D", "", match.get("band") or "") or 0)
+        role = "pan" if match["pan"] is not None else "ms"
+        name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
+        return Part("--pair-regex", role, match["scene"], name or stem, band=band if role == "ms" else 0, tile=tile)
+
+    return rule
+
+
+def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[Left]]:
+    """Pairs by names alone; what may be paired by looking into it; and what is none of a scene."""
+    rules = (by_regex(regex, files), *_RULES) if regex else _RULES
+    groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
+    loose: list[Loose] = []
+    left: list[Left] = []
+    if regex and files and not any(map(rules[0], files)):
+        example = files[0].relative.partition("/")[2] or files[0].relative
+        raise InputError(
+            f"--pair-regex matches no file: it is searched in paths below the source, such as '{example}', where the "
+            "group 'scene' and one of 'pan' and 'ms' have to take part"
+        )
+    for file in files:
+        part = next(filter(None, (rule(file) for rule in rules)), None)
+        if part is None:
+            reason = "its name tells neither PAN nor MS"
+            loose.append(Loose("", ((file.path,),), file, file.stem, reason, time_in(file.stem)))
+        elif isinstance(part, Skip):
+            left.append(Left(file.path, part.reason))
+        else:
+            units = groups.setdefault((part.rule, part.key.lower()), defaultdict(list))
+            units[part.role, str(PurePosixPath(file.relative).parent), part.unit].append((part, file))
+    found: list[Found] = []
+    for (rule, _), units in groups.items():
+        made: dict[str, list[Loose]] = {"pan": [], "ms": []}
+        refused: dict[str, str] = {}
+        for (role, *_), members in units.items():
+            unit = _unit(rule, role, members)
+            if isinstance(unit, Loose):
+                made[role].append(unit)
+            else:
+                left += unit
+                refused[role] = unit[0].reason
+        for pan, ms in _closest(made["pan"], made["ms"]):
+            found.append(_scene(pan, ms, rule))
+            made["pan"].remove(pan)
+            made["ms"].remove(ms)
+        for role, other in (("pan", "ms"), ("ms", "pan")):
+            reason = _unpaired(len(made[other]), role, other, "fit by name")
+            if not made[other] and other in refused:
+                reason = f"its {other.upper()} is left over: {refused[other]}"
+            loose += [replace(unit, reason=reason) for unit in made[role]]
+    return found, loose, left
+
+
+def _unpaired(others: int, role: str, other: str, how: str) -> str:
+    """Why a raster of a role stays without one of the other, of which so many would do."""
+    if others == 0:
+        return f"no {other.upper()} for it"
+    if others > 1:
+        return f"{others} {other.upper()}s {how} alike"
+    return f"the {other.upper()} that {how.replace(' ', 's ', 1)} does so for another {role.upper()}, too"
+
+
+def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[Left]:
+    """The files of one role in one place as layers; or why they are none."""
+    bands: dict[int, list[tuple[Part, File]]] = defaultdict(list)
+    for part, file in members:
+        bands[part.band].append((part, file))
+    first, file = members[0]
+
+    def refused(reason: str) -> list[Left]:
+        return [Left(f.path, reason) for _, f in members]
+
+    if rule == "Landsat" and role == "ms":
+        wanted = next(b for n, b in LANDSAT_BANDS.items() if re.match(f"L.0?{n}", first.key, re.IGNORECASE))
+        usual = next(u for u in (wanted[:3], wanted[:4], wanted) if set(bands) <= set(u))
+        if missing := sorted(set(usual) - set(bands)):
+            return refused(f"band {', '.join(map(str, missing))} is missing: bands {usual} are fused together")
+    layers = []
+    for band in sorted(bands):
+        layer = _layer(bands[band])
+        if layer is None:
+            return refused("several files stand for the same thing")
+        layers.append(layer)
+    if 0 in bands and len(bands) > 1:
+        return refused("there is a file of all bands and files of single ones")
+    return Loose(role, tuple(layers), file, first.name, "", time_in(file.stem))
+
+
+def _layer(members: Sequence[tuple[Part, File]]) -> Layer | None:
+    lists = sorted(f.path for _, f in members if f.path.lower().endswith(CONTAINERS))
+    tiles = sorted(((p.tile, f.path) for p, f in members if f.path not in lists))
+    if len(tiles) > 1 and (not all(t for t, _ in tiles) or len({t for t, _ in tiles}) < len(tiles)):
+        return None
+    paths = tuple(path for _, path in tiles)
+    if len(lists) > 1:
+        return None
+    return paths if len(paths) == 1 or not lists else (lists[0], *paths)
+
+
+def _common(a: str, b: str) -> tuple[str, ...]:
+    """The folders that two paths share."""
+    shared = []
+    for one, other in zip(PurePosixPath(a).parts[:-1], PurePosixPath(b).parts[:-1], strict=False):
+        if one != other:
+            break
+        shared.append(one)
+    return tuple(shared)
+
+
+def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
+    """Of several that a name fits, those that lie closest to each other, where that leaves one choice."""
+
+    def best(one: Loose, others: Sequence[Loose]) -> Loose | None:
+        depths = [len(_common(one.file.relative, o.file.relative)) for o in others]
+        top = max(depths, default=0)
+        return others[depths.index(top)] if depths.count(top) == 1 else None
+
+    pairs = [(pan, best(pan, mss)) for pan in pans]
+    return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pans) is pan]
+
+
+def _scene(pan: Loose, ms: Loose, rule: str) -> Found:
+    folder = "/".join(_common(pan.file.relative, ms.file.relative)[1:])
+    name = pan.name if rule == "Maxar" else ms.name
+    return Found(name, folder, pan.layers[0], ms.layers, rule, time=pan.time or ms.time)
+
+
+_DATE = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)[-_:]?(\d\d)[-_:]?(\d\d)"
+    r"(?:[T_ ](\d\d):?(\d\d):?(\d\d)(?!\d)|(\d\d)(\d\d)(\d\d)\d*|(?!\d))"
+)
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+
+
+def time_in(text: str) -> datetime | None:
+    """The acquisition's date and time in a name or a tag: ISO, 20200814_162132, 201202250025329, 10JUN12053804."""
+    text = text.upper()
+    if match := re.search(r"(?<!\d)(\d{2})([A-Z]{3})(\d{2})(\d{2})(\d{2})(\d{2})(?!\d)", text):
+        year, month, *rest = match.groups()
+        parts = [
+            f"{19 if year > '90' else 20}{year}",
+            str(_MONTHS.index(month) + 1) if month in _MONTHS else "0",
+            *rest,
+        ]
+    elif match := _DATE.search(text):
+        year, month, day, *clock = match.groups()
+        parts = [year, month, day, *(p for p in clock if p)]
+    else:
+        return None
+    try:
+        return datetime(*map(int, parts))  # type: ignore[arg-type]
+    except ValueError:
+        return None

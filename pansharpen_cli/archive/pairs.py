@@ -1,0 +1,300 @@
+"""The PAN and MS of scenes, found by the names of common products, by overlap and time, in manifests and in STAC."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from .. import foreign
+from ..errors import InputError
+from ..raster.grid import Grid
+from ..raster.references import outside
+from ..raster.scene import MAX_RATIO, MIN_RATIO
+from ..raster.source import Source, metadata, open_raster
+from .lists import MANIFESTS, from_manifest, from_stac
+from .names import SUFFIXES, File, Found, Left, Loose, Pairing, _scene, _unpaired, by_name, time_in
+
+LEAST_OVERLAP = 0.5
+"""Common part of the smaller footprint from which on two files may be of one scene."""
+MOST_SECONDS = 120.0
+"""Between the acquisition of PAN and MS of one scene."""
+
+# By overlap and time ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is read of a loose raster: band count, footprint in degrees, pixel size in degrees, time to the second."""
+
+    loose: Loose
+    role: str
+    bounds: tuple[float, float, float, float]
+    pixel: float
+    time: datetime | None
+
+    def same_grid(self, other: _Seen) -> bool:
+        return abs(other.pixel / self.pixel - 1) < 0.01 and self.overlap(other) > 0.99
+
+    def overlap(self, other: _Seen) -> float:
+        """The common part of the smaller footprint."""
+        a, b = self.bounds, _turned(other.bounds, self.bounds)
+        common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+        return common / max(min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)), 1e-18)
+
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; east may lie beyond 180."""
+
+
+def _turned(box: Box, towards: Box) -> Box:
+    """A box by whole turns of the globe as close to another one as can be."""
+    turn = 360 * round((towards[0] + towards[2] - box[0] - box[2]) / 720)
+    return box[0] + turn, box[1], box[2] + turn, box[3]
+
+
+_SINGLE_BANDS = (
+    "are these single bands of one MS? Name them together in a manifest, or join them (gdalbuildvrt -separate)"
+)
+
+
+def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
+    """Pairs of rasters that overlap, whose pixel sizes fit, and that were taken at the same time as far as they tell.
+
+    A raster that several would fit alike stays without: a guess would make a wrong picture.
+    """
+    seen: dict[str, list[_Seen]] = {"pan": [], "ms": []}
+    found: list[Found] = []
+    left: list[Left] = []
+    for each in loose:
+        look = _look(each)
+        if isinstance(look, str):
+            left += each.left(look)
+        else:
+            seen[look.role].append(look)
+    ranks: dict[tuple[int, int], tuple[float, float]] = {}
+    for i, pan in enumerate(seen["pan"]):
+        for k, ms in enumerate(seen["ms"]):
+            overlap, ratio = pan.overlap(ms), ms.pixel / pan.pixel
+            apart = abs((pan.time - ms.time).total_seconds()) if pan.time and ms.time else None
+            fits = overlap >= LEAST_OVERLAP and 0.9 * MIN_RATIO <= ratio <= 1.1 * MAX_RATIO
+            if fits and (apart is None or apart <= MOST_SECONDS):
+                ranks[i, k] = MOST_SECONDS if apart is None else apart, -overlap
+    first = {pair for pair in ranks if _stands_out(pair, ranks)}
+    for i, k in sorted(first):
+        found.append(_scene(seen["pan"][i].loose, seen["ms"][k].loose, "overlap"))
+    for axis, (role, other) in enumerate((("pan", "ms"), ("ms", "pan"))):
+        for n, look in enumerate(seen[role]):
+            if n not in {pair[axis] for pair in first}:
+                several = sum(pair[axis] == n for pair in ranks)
+                known = look.loose.reason if look.loose.role and not several else ""
+                why = known or _unpaired(several, role, other, "overlap it")
+                alike = role == "pan" and not several and sum(look.same_grid(o) for o in seen[role]) > 1
+                left += look.loose.left(f"{why}; {_SINGLE_BANDS}" if alike else why)
+    return found, left
+
+
+def _stands_out(pair: tuple[int, int], ranks: Mapping[tuple[int, int], tuple[float, float]]) -> bool:
+    """Is it better than all that share one of its rasters: closer in time, or as close and overlapping clearly more?"""
+    time, overlap = ranks[pair]
+    rivals = [r for p, r in ranks.items() if p != pair and (p[0] == pair[0] or p[1] == pair[1])]
+    return all(time < t or (time == t and overlap < o - 0.1) for t, o in rivals)
+
+
+def _look(loose: Loose) -> _Seen | str:
+    """What `by_overlap` compares, or why the raster cannot be paired."""
+    paths = loose.layers[0] if len(loose.layers[0]) == 1 else loose.layers[0][1:]
+    boxes, time = [], None
+    for path in paths:
+        try:
+            with open_raster(path) as dataset:
+                role = loose.role or {1: "pan", 2: ""}.get(dataset.count, "ms")
+                grid, width = Grid.of(dataset), dataset.width
+                time = time or acquired(Source(dataset, [1], path)) or loose.time
+                boxes.append(grid.lonlat_bounds())
+        except InputError as error:
+            return str(error)
+        if boxes[-1] is None:
+            return f"{loose.reason}, and it has no CRS to find its place with"
+        if not role:
+            return f"{loose.reason}, and it has 2 bands"
+    known = [_turned(b, boxes[0]) for b in boxes if b is not None and boxes[0] is not None]
+    bounds = tuple(f(b[i] for b in known) for i, f in enumerate((min, min, max, max)))
+    if time is not None and not (time.hour or time.minute or time.second):
+        time = None  # a date alone tells too little
+    return _Seen(loose, role, bounds, (known[-1][2] - known[-1][0]) / width, time)  # type: ignore[arg-type]
+
+
+_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "datetime")
+_DAY_KEYS = (("date_acquired", "scene_center_time"), ("imaging_date", "imaging_time"))
+_DATE_KEYS = ("acquisitiondate", "acquisition_date")
+
+
+def acquired(source: Source) -> datetime | None:
+    """When a raster's metadata say that it was taken; without a time zone."""
+    for _, tags in metadata(source):
+        low = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
+        texts = [low.get(k, "") for k in _TIME_KEYS]
+        texts += [f"{low[day]}T{low.get(clock, '')}" for day, clock in _DAY_KEYS if day in low]
+        texts += [low.get(k, "") for k in _DATE_KEYS]
+        for text in texts:
+            if time := time_in(text):
+                return time
+    return None
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+def find(sources: Sequence[str], regex: str | None = None, beside: Path | None = None) -> Pairing:
+    """The scenes of folders (all below them), globs, files, manifests and STAC on disk, each once.
+
+    `regex`: a rule of --pair-regex that goes before the others. `beside`: the output folder, which is no source.
+    Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC.
+    """
+    pairing = Pairing()
+    alone: list[Loose] = []
+    files: dict[str, File] = {}
+    single: list[str] = []
+    passed: list[str] = []
+    folders: list[Path] = []
+    for source in sources:
+        with foreign.boundary(source):
+            path = Path(source)
+            folders.append(
+                path if path.is_dir() else Path(*_fixed(path.parts)) if glob.has_magic(source) else path.parent
+            )
+            if path.is_dir():
+                if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
+                    raise InputError(f"{source} is the output folder itself; choose another --output")
+                roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
+                if not roots:
+                    pairing.empty.append(f"no raster in {source}{_archives(path)}")
+                passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
+            elif glob.has_magic(source) and not path.exists():
+                hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
+                hits = _outside(hits, source, beside)
+                base = os.path.abspath(Path(*_fixed(path.parts)))
+                roots = []
+                for hit in hits:
+                    if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
+                        alone += _take(pairing, Path(hit))
+                    elif _is_raster(hit):
+                        where = os.path.relpath(os.path.abspath(hit), base)
+                        roots.append((hit, f"{os.path.basename(base)}/{where}"))
+                if not hits or not (roots or _is_list(source)):
+                    pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
+                passed += [] if _is_list(source) else [h for h in hits if _is_list(h)]
+            elif not path.is_file():
+                raise InputError(f"no such file or folder: {source}")
+            elif _is_list(source):
+                alone += _take(pairing, path)
+                continue
+            else:
+                single.append(os.path.abspath(source))
+                continue
+            for file, relative in roots:
+                files.setdefault(os.path.realpath(file), File(os.path.abspath(file), relative.replace(os.sep, "/")))
+    if single := _outside(single, "the files", beside):
+        root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
+        for one in single:
+            relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
+            files.setdefault(os.path.realpath(one), File(one, relative))
+    elsewhere = {
+        real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))
+    }
+    pairing.left += [Left(files.pop(real).path, why) for real, why in elsewhere.items()]
+    pairing.found, alone = _own(pairing, alone, folders)
+    found, loose, left = by_name(sorted(files.values(), key=lambda f: f.relative), regex)
+    more, rest = by_overlap(loose + alone)
+    pairing.found += found + more
+    pairing.left += left + rest
+    if regex and not files:
+        pairing.empty.append("--pair-regex has no file to match: lists name the pairs themselves")
+    if passed and not pairing.found:
+        globs = sorted({f"{PurePosixPath(p).parent}/*{PurePosixPath(p).suffix}" for p in passed})
+        pairing.empty.append(f"lists of scenes are read where they are named: {' '.join(globs)}")
+    return pairing
+
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".bz2")
+
+
+def _archives(folder: Path) -> str:
+    """A hint at the first archive of a folder, or nothing."""
+    held = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_ARCHIVES))
+    return f", but archives ({held[0]}): unpack them first" if held else ""
+
+
+def _parent(path: str) -> Path:
+    return Path(os.path.dirname(os.path.abspath(path)))
+
+
+def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
+    """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
+
+    def refer_out(files: Sequence[str]) -> list[Left]:
+        whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
+        return [Left(f, why) for f, why in whys if why]
+
+    found = [(each, refer_out(each.files)) for each in pairing.found]
+    loose = [(each, refer_out([p for layer in each.layers for p in layer])) for each in alone]
+    pairing.left += [left for _, lefts in (*found, *loose) for left in lefts]
+    return [each for each, lefts in found if not lefts], [each for each, lefts in loose if not lefts]
+
+
+def _outside(files: Sequence[str], source: str, folder: Path | None) -> list[str]:
+    """Those of the files that do not lie in the output folder. Raises InputError if all do."""
+    if folder is None:
+        return list(files)
+    base = os.path.realpath(folder)
+    kept = [f for f in files if not Path(os.path.realpath(os.path.dirname(f))).is_relative_to(base)]
+    if files and not kept:
+        raise InputError(f"all of {source} lies in the output folder {folder}; choose another --output")
+    return kept
+
+
+def _take(pairing: Pairing, path: Path) -> list[Loose]:
+    """Add what a list names; what of it is yet to be paired."""
+    if path.suffix.lower() in MANIFESTS:
+        pairing.found += from_manifest(path)
+        return []
+    found, loose, left = from_stac(path)
+    pairing.found += found
+    pairing.left += left
+    return loose
+
+
+def _is_list(path: str) -> bool:
+    return path.lower().endswith((*MANIFESTS, ".json", ".geojson"))
+
+
+def _is_raster(path: str) -> bool:
+    name = os.path.basename(path)
+    return name.lower().endswith(SUFFIXES) or bool(re.match(r"DIM_.*\.XML$", name, re.IGNORECASE))
+
+
+def _fixed(parts: Sequence[str]) -> Iterator[str]:
+    """The folders of a glob before its first wildcard."""
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _walk(folder: Path, beside: Path | None) -> list[str]:
+    """All rasters below a folder, through links to folders as well, but through none twice."""
+    found, seen = [], {os.path.realpath(beside)} if beside is not None else set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [os.path.join(here, n) for n in sorted(names) if not n.startswith(".") and _is_raster(n)]
+    return found
