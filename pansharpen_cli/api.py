@@ -26,9 +26,9 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 
-from . import check as checking
 from . import indices
 from .adapt.sampling import ADAPT, Progress, quiet
+from .check import check as checking
 from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fusion.fit import Options
 from .jobs import evaluate as evaluation

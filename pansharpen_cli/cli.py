@@ -192,7 +192,7 @@ def fuse(
     )
     with _Progress(quiet, verbose) as progress:
         if dry_run:
-            from . import check as checking
+            from .check import check as checking
 
             facts = checking.plan(opened.Pair(pan, ms, open_options), target, options, score, progress)
         else:
@@ -234,7 +234,7 @@ def check(
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
-    from . import check as checking
+    from .check import check as checking
     from .fusion import fit
     from .jobs import opened
 

@@ -12,7 +12,8 @@ import pytest
 import rasterio
 from rasters import edited
 
-from pansharpen_cli import check, simulate
+from pansharpen_cli import simulate
+from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs.opened import Pair
@@ -323,7 +324,7 @@ def test_the_mtf_that_a_network_would_take_is_told(scene, monkeypatch) -> None:
 def test_the_most_serious_comes_first(scene) -> None:
     edited(scene / "ms.tif", scene / "faulty.tif", dead, NAMES, nodata=5)
     levels = [f["level"] for f in inspected(scene, ms="faulty.tif")["findings"]]
-    assert levels == sorted(levels, key=check.LEVELS.index) and {"error", "note"} <= set(levels)
+    assert levels == sorted(levels, key=judge.LEVELS.index) and {"error", "note"} <= set(levels)
 
 
 # Figures ------------------------------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ def test_overlap_of_both_footprints(scene) -> None:
 
 
 def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(check, "LOOKED_AT", 3)
+    monkeypatch.setattr(look, "LOOKED_AT", 3)
     monkeypatch.setattr("pansharpen_cli.adapt.sampling.BLOCK", 32)
     monkeypatch.setattr("pansharpen_cli.adapt.sampling.MAX_BLOCKS", 3)
     spec = simulate.Simulation(256, 256, 3, border=60.0)
@@ -371,7 +372,7 @@ def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
     own = {"fitting"} if options.method != "glpnet" else {"reading", "adapting"}
     stages = {"start", "aligning", "fusing", "scoring"} | own
     assert set(predicted["seconds"]) == stages | {"total"}
-    assert predicted["seconds"]["total"] > check.START_SECONDS
+    assert predicted["seconds"]["total"] > predict.START_SECONDS
     assert predicted["memory_bytes"] > 3e8
     assert predicted["raw_bytes"] == 255 * 253 * 4 * 2
     assert 0.2 * predicted["raw_bytes"] < predicted["stored_bytes"] < 1.2 * predicted["raw_bytes"]

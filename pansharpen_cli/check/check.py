@@ -1,0 +1,197 @@
+"""What can be told of a pair before it is fused: `pansharpen check` and `fuse --dry-run`.
+
+`check` goes on where reading or the trial fails, and says so: what is known by then is what the user needs.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+
+from .. import __version__, device
+from ..adapt.sampling import Progress, quiet
+from ..archive import pairs
+from ..errors import InputError, PansharpenError
+from ..fusion import fit
+from ..fusion.fit import Options
+from ..jobs.facts import scene_facts
+from ..jobs.fuse import Output, check_targets
+from ..jobs.opened import Pair, opened, takes_measured_mtf
+from ..raster.geometry import intersect
+from ..raster.messages import gdal_messages
+from ..raster.scene import Scene
+from ..raster.source import Source, bounded_cache, open_raster
+from ..raster.writer import parse_creation_options
+from .judge import Findings, _explain_refusal, _judge_file, _judge_headers, _judge_pixels, _judge_scene, _mtf, _shift
+from .look import _band_facts, _Look, _look
+from .predict import _predict
+
+SCHEMA = "pansharpen-check/1"
+
+
+def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
+    """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
+
+    What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
+    What is not known then is None.
+    """
+    found = Findings()
+    facts = _frame("check")
+    facts["files"] = _files(pair, found)
+    try:
+        with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
+            fit.check_method(options)
+            look: _Look | None = None
+            seconds: dict[str, float] = {}
+            scene = stack.enter_context(pair.open())
+            with _noting_failure(found):
+                scene, seconds = _aligned(facts, pair, options, stack, None, progress, found)
+            _describe(facts, scene, pair, options, found)
+            with _noting_failure(found):
+                look = _look(scene, options.seed, progress, survey=True)
+                facts["sample"] = look.facts()
+                facts["bands"] = [_band_facts(band) for band in look.bands]
+                facts["agreement"] = look.agreement()
+                _judge_pixels(scene, look, facts, found)
+            if look is not None:
+                with _noting_failure(found):
+                    facts |= _predict(scene, look, options, score, None, seconds, progress, found)
+            _judge_scene(scene, found)
+            for message in said.notes():
+                found.warning("gdal", message)
+    except InputError as error:
+        facts["refused"] = str(error)
+        _explain_refusal(facts["files"], found)
+    facts["findings"] = found.ranked()
+    return facts
+
+
+@contextmanager
+def _noting_failure(found: Findings) -> Iterator[None]:
+    """Makes a finding of what would end `fuse` while it runs (exit code 1). What it would refuse is raised."""
+    try:
+        yield
+    except PansharpenError as error:
+        if error.exit_code == InputError.exit_code:
+            raise
+        found.error("fails", f"fuse fails here: {error}")
+
+
+def plan(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
+    """What `job.fuse_scene` is going to do with the same arguments; nothing is written.
+
+    Raises InputError where it would refuse.
+    """
+    found = Findings()
+    facts = _frame("plan")
+    parse_creation_options(output.creation_options)
+    fit.check_method(options)
+    device.choose_device(options.device)
+    facts["files"] = _files(pair, found)
+    with gdal_messages() as said, ExitStack() as stack:
+        scene, aligning = _aligned(facts, pair, options, stack, output, progress, found)
+        _describe(facts, scene, pair, options, found)
+        look = _look(scene, options.seed, progress, survey=False)
+        facts["sample"] = look.facts()
+        facts |= _predict(scene, look, options, score, output, aligning, progress, found)
+        _judge_scene(scene, found)
+    for message in said.notes():
+        found.warning("gdal", message)
+    facts["findings"] = found.ranked()
+    return facts
+
+
+def _frame(kind: str) -> dict:
+    keys = (
+        "scene", "overlap", "sample", "bands", "agreement", "shift", "mtf", "method", "adaptation", "output",
+        "prediction",
+    )  # fmt: skip
+    return {"schema": SCHEMA, "version": __version__, "kind": kind, "refused": None, "files": []} | dict.fromkeys(keys)
+
+
+def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
+    facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
+    common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
+    rows, cols = common[1] - common[0], common[3] - common[2]
+    ratio, ms = scene.phase.ratio, scene.ms_grid
+    facts["overlap"] = {
+        "rows": rows,
+        "cols": cols,
+        "pan_share": rows * cols / (scene.pan_grid.height * scene.pan_grid.width),
+        "ms_share": min(1.0, rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])),
+    }
+    _judge_headers(scene, facts, pair, found)
+
+
+# What the headers say
+
+
+def _files(pair: Pair, found: Findings) -> list[dict]:
+    """Facts of each file that can be opened."""
+    files = []
+    for role, path in [("pan", pair.pan), *(("ms", p) for p in pair.ms)]:
+        try:
+            with gdal_messages(), bounded_cache(), open_raster(path) as dataset:
+                files.append(_file_facts(path, role, dataset))
+        except InputError:
+            continue  # opening the scene says it
+        _judge_file(files[-1], found)
+    return files
+
+
+def _file_facts(path: str, role: str, dataset) -> dict:
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
+    acquired = pairs.acquired(Source(dataset, list(dataset.indexes), path))
+    block = dataset.block_shapes[0]
+    compression = structure.get("COMPRESSION")
+    reversibility = structure.get("COMPRESSION_REVERSIBILITY", "")
+    lossy = dataset.driver in ("JPEG", "ECW") or reversibility.upper().startswith("LOSSY")
+    return {
+        "path": path,
+        "role": role,
+        "driver": dataset.driver,
+        "rows": dataset.height,
+        "cols": dataset.width,
+        "bands": dataset.count,
+        "dtype": dataset.dtypes[0],
+        "nodata": None if dataset.nodata is None or dataset.nodata != dataset.nodata else dataset.nodata,
+        "nodata_is_nan": dataset.nodata is not None and dataset.nodata != dataset.nodata,
+        "crs": dataset.crs.to_string() if dataset.crs else None,
+        "pixel_size": [math.hypot(dataset.transform.a, dataset.transform.d),
+                       math.hypot(dataset.transform.b, dataset.transform.e)],
+        "band_names": list(dataset.descriptions),
+        "compression": compression,
+        "lossy": lossy or ("JPEG" in (compression or "") and "2000" not in (compression or "")),
+        "block": list(block),
+        "acquired": acquired.isoformat(" ") if acquired else None,
+    }  # fmt: skip
+
+
+# Registration
+
+
+def _aligned(
+    facts: dict,
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    output: Output | None,
+    progress: Progress,
+    found: Findings,
+) -> tuple[Scene, dict[str, float]]:
+    """The scene as `fuse` sees it, and the seconds that the alignment takes; its shift is measured in any case."""
+    clock = time.perf_counter()
+    asked = replace(options, align="measure") if options.align == "off" else options
+    ready = partial(check_targets, output) if output else lambda scene: None
+    scene, registration = opened(pair, asked, stack, ready, progress=progress)
+    told = set(registration.notes())
+    scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `_shift` has words of its own for it
+    assert registration.found is not None
+    facts["shift"] = _shift(scene, registration.found, options.align, found)
+    facts["mtf"] = _mtf(scene, registration.found.gains, found)
+    measures = options.align != "off" or takes_measured_mtf(options)
+    return scene, {"aligning": time.perf_counter() - clock} if measures else {}

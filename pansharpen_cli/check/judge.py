@@ -1,0 +1,328 @@
+"""Findings: what is wrong or odd with what was looked at."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from ..fusion import register
+from ..jobs.opened import Pair
+from ..raster import sensors
+from ..raster.scene import Scene
+from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
+from .look import _ABSURD, _Band, _Look
+
+LEVELS = ("error", "warning", "note")
+"""Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
+
+SOFT, CRISP = 0.15, 0.5
+"""Mean MTF gains at Nyquist that no optics have less, or more, than."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the user should know, and what to do about it; `code` names it for programs."""
+
+    level: str
+    code: str
+    text: str
+
+
+class Findings(list[Finding]):
+    def error(self, code: str, text: str) -> None:
+        self.append(Finding("error", code, text))
+
+    def warning(self, code: str, text: str) -> None:
+        self.append(Finding("warning", code, text))
+
+    def note(self, code: str, text: str) -> None:
+        self.append(Finding("note", code, text))
+
+    def ranked(self) -> list[dict[str, str]]:
+        """The most serious first, each once."""
+        return [asdict(f) for f in sorted(dict.fromkeys(self), key=lambda f: LEVELS.index(f.level))]
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def _judge_file(file: dict, found: Findings) -> None:
+    name = _name(file["path"])
+    if file["lossy"]:
+        how = file["compression"] or file["driver"]
+        found.warning(
+            "lossy",
+            f"{name} is compressed with losses ({how}): its block artefacts are detail to every method; take "
+            "the original delivery if there is one",
+        )
+    rows, cols = file["block"]
+    if rows * cols > 1 << 24:
+        found.note(
+            "blocks",
+            f"{name} is stored in blocks of {cols} x {rows} pixels: every access decodes one whole; gdal_translate "
+            "-co TILED=YES makes reading faster",
+        )
+
+
+def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
+    for warning in scene.warnings:
+        if UNTAGGED not in warning:  # the pixels will tell more
+            found.warning("scene", warning)
+    files, overlap = facts["files"], facts["overlap"]
+    for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
+        if share < 0.5:
+            found.note("overlap", f"only {share:.1%} of the {who} lies in the overlap; the rest is not fused")
+    if scene.sensor == sensors.GENERIC:
+        found.note(
+            "sensor",
+            f"{scene.sensor_source}: MTF gains of 0.3 (MS, unless measured) and 0.15 (PAN) are assumed; "
+            "name the sensor with --sensor",
+        )
+    elif any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
+        ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
+        found.warning(
+            "sensor-ratio",
+            f"the ratio is {ratios}, that of {scene.sensor.name} products is {scene.sensor.ratio:g}: one of the files "
+            "has been resampled, or --sensor is wrong; its MTF does not fit resampled pixels",
+        )
+    names, assumed = facts["scene"]["band_names"], facts["scene"]["assumed_names"]
+    if not any(names):
+        order = ", ".join(a or "?" for a in assumed)
+        how = (
+            f"taken for {order}, the usual order of {scene.sensor.name}"
+            if any(assumed)
+            else "not known: bt-h, which asks for them, does without"
+        )
+        found.note("band-names", f"the MS bands have no names; they are {how}")
+    elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
+        found.note("band-names", f"no standard name in: {', '.join(unknown)}")
+    for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha and not scene.warped}.values():
+        bands = " and ".join(map(str, source.alpha))
+        found.note("alpha", f"{_name(source.label)}: band {bands} is a mask (alpha) and not fused")
+    _judge_nodata_tags(files, pair, found)
+    pan, ms = (next(f for f in files if f["role"] == role) for role in ("pan", "ms"))
+    if pan["dtype"] != ms["dtype"]:
+        found.note("dtype", f"PAN is {pan['dtype']}, MS is {ms['dtype']}")
+    if pan["acquired"] and ms["acquired"]:
+        apart = abs(datetime.fromisoformat(pan["acquired"]) - datetime.fromisoformat(ms["acquired"]))
+        text = f"PAN was acquired {pan['acquired']}, MS {ms['acquired']}"
+        if apart >= timedelta(days=1):
+            found.error("times", f"{text}: not the same image; land, sun and shadows have changed")
+        elif apart >= timedelta(minutes=1):
+            found.warning("times", f"{text}: clouds, shadows and cars have moved, and they were seen at other angles")
+
+
+def _judge_nodata_tags(files: Sequence[dict], pair: Pair, found: Findings) -> None:
+    if pair.open_options.get("nodata") is not None:
+        return
+    tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _tag(f["nodata"]) for f in files}
+    if len(set(tags.values())) > 1:
+        listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
+        found.note("nodata-tags", f"the files disagree on nodata ({listed}); each counts for its own file")
+
+
+def _tag(nodata: float | None) -> str:
+    return "none" if nodata is None else f"{nodata:g}"
+
+
+def _explain_refusal(files: Sequence[dict], found: Findings) -> None:
+    """What may lie behind a refusal, as far as the headers tell."""
+    pans, multi = [f for f in files if f["role"] == "pan"], [f for f in files if f["role"] == "ms"]
+    if not pans or not multi:
+        return
+    pan, ms = pans[0], multi[0]
+    if pan["bands"] > 1 and all(f["bands"] == 1 for f in multi):
+        found.error("swapped", f"PAN has {pan['bands']} bands and MS has one: the two seem to be swapped")
+    elif pan["crs"] == ms["crs"] and pan["bands"] == 1:
+        ratio = ms["pixel_size"][0] / pan["pixel_size"][0] if pan["pixel_size"][0] else 0.0
+        if ratio < 1 / 1.5:
+            found.error("swapped", f"MS pixels are {ratio:.3g} times the PAN's: the two seem to be swapped")
+        elif ratio < 1.5 and pan["crs"]:
+            found.error(
+                "same-resolution",
+                f"MS pixels are {ratio:.3g} times the PAN's: this MS is sharpened or resampled already; take the "
+                "original MS",
+            )
+
+
+def _judge_pixels(scene: Scene, look: _Look, facts: dict, found: Findings) -> None:
+    bands = [(band, f) for band, f in zip(look.bands, facts["bands"], strict=True)]
+    for source in (scene.pan, *scene.ms):
+        _judge_fills(source, next(b.fills for b, _ in bands if b.source is source), found)
+    seen = [(b, f) for b, f in bands if b.count]
+    for band, _ in ((b, f) for b, f in bands if not b.count):
+        found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; leave it out with --bidx")
+    _judge_flatness(scene, seen, found)
+    _judge_clipping(seen, found)
+    _judge_depth(seen, found)
+    for code, key, what in (
+        ("dead-lines", "dead_lines", "lines of one value"),
+        ("stripes", "stripes", "lines brighter or darker than both neighbours all along"),
+    ):
+        listed = ", ".join(f"{b.label} {f[key]}" for b, f in seen if f[key])
+        if listed:
+            found.warning(code, f"{what} in the sampled blocks: {listed}; fusion keeps or sharpens them")
+    hazy = [f"{b.label} {f['haze']:.0%}" for b, f in seen[1:] if f["haze"] and f["std"] > 0 and f["haze"] > _usual(b)]
+    if hazy:
+        found.note(
+            "haze",
+            f"the darkest pixels are not dark (share of the mean: {', '.join(hazy)}): haze; methods that multiply "
+            "(brovey, sfim, *-hpm) tint unless they correct for it (bt-h, mtf-glp-hpm-r)",
+        )
+    share = look.valid_share
+    if share < 0.5:
+        level = found.warning if share < 0.1 else found.note
+        level("nodata-share", f"only {share:.1%} of the pixels looked at are valid in both PAN and MS")
+    lone = [b for b in look.bands if b.nodata > 50 and b.lone_nodata > 0.5 * b.nodata]
+    for tagged, text in (
+        (True, "most nodata are single pixels: dark pixels that happen to have the nodata value? They become holes; "
+               "give another value with --nodata"),
+        (False, "most invalid pixels are single ones (NaN, infinite or masked): they become holes"),
+    ):  # fmt: skip
+        if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
+            found.warning("lone-nodata", f"{named}: {text}")
+    agreement = facts["agreement"]
+    r2 = agreement["r2"] if agreement else None
+    if r2 is not None and (doubts := register.doubt(r2)):
+        level = found.error if r2 < register.WRONG else found.warning
+        level("agreement", doubts)
+
+
+def _has_value(source: Source) -> bool:
+    """Whether a number stands for nodata in a file."""
+    value = source.dataset.nodata if source.nodata is None else source.nodata
+    return value is not None and not math.isnan(value)
+
+
+def _usual(band: _Band) -> float:
+    """Share of the mean that the darkest pixels may have before it is worth a word; blue light is always scattered."""
+    return 0.9 if sensors.band_name(band.label) in ("coastal", "blue") else 0.75
+
+
+def _which(band: _Band) -> str:
+    return "PAN" if band.label == "PAN" else f"MS {band.label}"
+
+
+def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
+    for value, share in sorted(fills.items()):
+        text = plain(value)
+        areas = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
+        level = found.error if value in CUSTOMARY_NODATA or abs(value) >= _ABSURD else found.warning
+        level(
+            "untagged-nodata",
+            f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {text}",
+        )
+
+
+def _judge_flatness(scene: Scene, seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+    for band, f in seen:
+        most = int(band.counts.max()) / band.count
+        if len(band.levels) == 1:
+            if band.label == "PAN":
+                found.error("flat-pan", f"PAN is constant ({f['mean']:g}) in what was looked at: it has no detail")
+            else:
+                found.error(
+                    "dead-band", f"{_which(band)} is constant ({f['mean']:g}): a dead band; leave it out with --bidx"
+                )
+        elif band.label == "PAN" and f["std"] < 0.01 * abs(f["mean"]):
+            found.warning("flat-pan", f"PAN hardly varies (standard deviation {f['std']:.3g} DN): nothing to sharpen")
+        elif most > 0.9:
+            value = float(band.levels[band.counts.argmax()])
+            found.warning("flat-band", f"{_which(band)} is {value:g} in {most:.0%} of its pixels")
+
+
+def _judge_clipping(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+    for key, what, cause in (
+        ("ceiling_share", "saturated", "clouds, roofs or a stretch; no method brings that detail back"),
+        ("floor_share", "cut off at their lowest value", "water, shadow or a stretch"),
+    ):
+        worst = {b.label: f[key] for b, f in seen if f[key] > 0.001 and len(b.levels) > 2}
+        if worst:
+            listed = ", ".join(f"{label} {share:.1%}" for label, share in worst.items())
+            level = found.warning if max(worst.values()) > 0.02 else found.note
+            level(key.replace("_share", ""), f"pixels {what}: {listed} ({cause})")
+
+
+def _judge_depth(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+    stepped = {b.label: f["step"] for b, f in seen if f["step"] and f["step"] > 1 and len(b.levels) > 2}
+    if stepped:
+        listed = ", ".join(f"of {step} in {label}" for label, step in stepped.items())
+        if len(stepped) == len(seen) and len(set(stepped.values())) == 1:
+            listed = f"of {next(iter(stepped.values()))}"
+        found.note("step", f"all values are multiples {listed}: the data have fewer levels than their bits suggest")
+    combed = [f"{b.label} {f['missing_levels']:.0%}" for b, f in seen if (f["missing_levels"] or 0) > 0.1]
+    if combed:
+        found.warning(
+            "stretched",
+            f"levels are missing from the histogram ({', '.join(combed)} of them): the data were stretched, perhaps "
+            "not linearly, so that radiance ratios no longer hold; take the unstretched delivery if there is one",
+        )
+    depths = [f["bits"] for _, f in seen]
+    pan, ms = depths[0] if seen and seen[0][0].label == "PAN" else None, [d for d in depths[1:] if d]
+    if pan and ms and abs(pan - max(ms)) >= 3:
+        found.note("depth", f"PAN uses {pan} bits, MS {max(ms)}: were they processed differently?")
+
+
+def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
+    """The measured shift as facts, with what `fuse --align` does about it."""
+    size = math.hypot(shift.rows, shift.cols)
+    if shift.confidence < register.MEASURABLE:
+        action = "nothing"
+    elif not shift.confident:
+        action = "nothing: it is not certain enough"
+    elif not register.is_off(shift):
+        action = "nothing: it is within what may be noise"
+    elif align == "auto":
+        action = "moves the MS by it"
+    else:
+        action = f"nothing (--align {align})"
+    if not shift.confident:
+        found.note(
+            "shift-unknown",
+            f"no certain measure of the shift of the MS against PAN (confidence {shift.confidence:.2f}, "
+            f"{shift.tiles} tiles; looked for up to {shift.searched:g} PAN pixels): too little detail, or the two show "
+            "different things",
+        )
+    elif register.is_off(shift):
+        text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
+        if align == "auto":
+            level = found.warning if size >= 1 else found.note
+            level("shift", f"{text}; fuse --align auto corrects it, other tools do not see it")
+        else:
+            found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
+    if shift.confident and shift.varies >= register.VARIES:
+        found.warning(
+            "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
+        )
+    apart = [
+        f"{name or f'band {i}'} {math.hypot(*offset):.2f}"
+        for i, (name, offset) in enumerate(zip(scene.band_names, shift.bands, strict=False), 1)
+        if math.hypot(*offset) >= register.APART
+    ]
+    if apart:
+        found.warning("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
+    return asdict(shift) | {"align": align, "action": action}
+
+
+def _mtf(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
+    """MTF gains as facts, with a note where the MS is softer or crisper than optics are."""
+    if measured:
+        gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
+        if not SOFT <= gain <= CRISP:
+            what, how = ("softer", "resampled") if gain < SOFT else ("crisper", "sharpened or resampled")
+            text = f"MTF gain {gain:.2f} at Nyquist, its sensor's {usual:.2f}"
+            found.note("mtf", f"the MS is {what} than optics make it ({text}): it was {how}")
+    return {"gains": list(scene.effective_gains), "table": list(scene.gains), "measured": list(measured)}
+
+
+def _judge_scene(scene: Scene, found: Findings) -> None:
+    known = any(f.code == "untagged-nodata" for f in found)
+    for warning in scene.warnings:
+        if not (known and UNTAGGED in warning):
+            found.warning("scene", warning)

@@ -1,0 +1,284 @@
+"""What fusing will take: time, memory and disk, from a trial tile."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import classical, physics
+from ..adapt import sampling
+from ..adapt.sampling import Progress
+from ..errors import InputError
+from ..fusion import fit as fitting
+from ..fusion import loop
+from ..fusion.fit import Fit, Fuser, Options
+from ..jobs.fuse import Output
+from ..quality import assess
+from ..raster.geometry import Window, area, intersect, is_empty, joined, spans_of
+from ..raster.scene import Scene, axes_of
+from ..raster.tiles import plan_tiles
+from ..raster.writer import SceneWriter, parse_creation_options
+from ..report.text import byte_size
+from .judge import Findings
+from .look import _Look
+
+TRIAL_TILE = 512
+TRIAL_SECONDS = 0.8
+"""Side of the tiles that are fused to measure the speed, and the time of adaptation for the same purpose."""
+
+START_SECONDS = 1.5
+"""Start of Python, torch and GDAL."""
+
+BASE_BYTES = 400_000_000
+BUFFER_BYTES = 100_000_000
+"""Resident memory of a process with everything imported, and of the caches and queues that a larger scene fills."""
+
+NETWORK_BYTES = 80_000_000
+ADAPTATION_BYTES = 200_000_000
+SCORING_BYTES = 50_000_000
+"""What a network takes besides, adapting it, and scoring (once, and for each band)."""
+
+TILE_BYTES = {
+    "classical": (0, 25),
+    "glpnet": (50, 137),
+    "pantiny": (100, 210),
+    "pantiny-small": (100, 210),
+    "u2net": (2800, 45),
+    "pancrafter": (4000, 45),
+    "networks": (320, 45),
+}
+"""Bytes per PAN pixel of a tile in the making: of all bands together, and per band; by network."""
+
+# What the run will take
+
+
+def _predict(
+    scene: Scene,
+    look: _Look,
+    options: Options,
+    score: bool,
+    output: Output | None,
+    known: dict[str, float],
+    progress: Progress,
+    found: Findings,
+) -> dict:
+    """Method, output and prediction: a part of the scene is adapted to, fused, written and scored for a trial.
+
+    `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
+    """
+    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    pixels = rows * cols
+    part = replace(scene, window=_trial_window(scene, look), warnings=[])
+    fit, seconds = _trial_fit(scene, part, options, progress)
+    trial = _trial_run(part, fit.fuser, options, score, output or Output(Path("fused.tif")))
+    busy = pixels * (1 - look.empty / max(look.tried, 1))
+    seconds |= {"fusing": trial.fusing * busy}
+    if score:
+        seconds["scoring"] = trial.scoring * busy
+    seconds = {"start": START_SECONDS} | known | seconds
+    raw = pixels * scene.bands * np.dtype(scene.dtype).itemsize
+    stored = int(trial.stored * pixels * look.valid_share)
+    tile = max(options.tile_size, 2 * fit.fuser.overlap)
+    tiles = len(plan_tiles(scene.window, tile, fit.fuser.overlap))
+    at_once = loop.tiles_at_once(fit.fuser, scene.bands, tiles, tile, torch.get_num_threads())
+    memory = _memory(scene, fit, min(tile, max(rows, cols)), at_once, score)
+    _judge_resources(stored, memory, output, found)
+    if fit.outcome is not None and fit.outcome.tiles == 0:
+        found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
+    settings = fitting.settings_of(options) if fit.card is not None else None
+    return {
+        "method": {
+            "name": options.method,
+            "weights": fit.card.path.name if fit.card else None,
+            "device": fit.device,
+            "precision": fit.precision,
+            "tile_size": options.tile_size,
+            "tiles": tiles,
+            "tiles_at_once": at_once,
+        },
+        "adaptation": {
+            "mode": options.adapt if fit.card is not None else "off",
+            "tiles": settings.tiles if settings else 0,
+            "epochs": settings.epochs if settings else 0,
+            "possible": settings is not None and fit.outcome is not None and fit.outcome.tiles > 0,
+        },
+        "output": {
+            "path": str(output.path) if output else None,
+            "driver": output.driver if output else "GTiff",
+            "rows": rows,
+            "cols": cols,
+            "bands": scene.bands,
+            "dtype": scene.dtype,
+            "nodata": None if scene.nodata != scene.nodata else scene.nodata,
+        },
+        "prediction": {
+            "seconds": seconds | {"total": sum(seconds.values())},
+            "memory_bytes": memory,
+            "raw_bytes": raw,
+            "stored_bytes": stored,
+            "trial": {"rows": part.grid.height, "cols": part.grid.width},
+        },
+    }  # fmt: skip
+
+
+def _trial_window(scene: Scene, look: _Look) -> Window:
+    """A part of the window with valid pixels at its corner, of so many tiles that all threads have work.
+
+    Raises InputError if nothing in the window is valid.
+    """
+    whole, reach = scene.window, physics.Reach(axes_of(scene))
+    count = 2 * min(torch.get_num_threads(), 16) + 2
+    shape = 2 * TRIAL_TILE, -(-count // 2) * TRIAL_TILE
+    for place in (*(b for _, b in look.blocks), *(t.core for t in plan_tiles(whole, TRIAL_TILE))):
+        at = intersect(place, whole)
+        if is_empty(at) or scene.read(at, *reach.windows(at)) is None:
+            continue
+        spans = []
+        for (first, _), size, (low, high) in zip(spans_of(at), shape, spans_of(whole), strict=True):
+            first = max(low, min(first, high - size))
+            spans.append((first, min(first + size, high)))
+        return joined(spans)
+    raise sampling.nothing_valid(scene)
+
+
+def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:
+    """A fuser and the seconds by stage that it takes to make it with the full schedule on the whole scene.
+
+    Sampling runs in full; of the adaptation the first epochs; a classical method is fitted to the part.
+    """
+    stamps: list[float] = []
+
+    def timed(stage: str, done: int, total: int) -> None:
+        progress("trying", done, total)
+        if stage == "adapting":
+            stamps.append(time.perf_counter())
+
+    if options.method in classical.NAMES:
+        small, corner = replace(part, full=part.window), _corner(part.window, TRIAL_TILE)
+        try:
+            fitting.fit(replace(part, full=corner, window=corner), options, timed)  # to warm up
+            fit = fitting.fit(small, options, timed)
+        except InputError:  # too few pixels, perhaps in this part only
+            fit = fitting.fit(scene, options, timed)
+            return fit, dict(fit.seconds or {})
+        passes = (fit.seconds or {})["fitting"] * area(scene.full) / area(small.full)
+        return fit, {"fitting": passes}
+    limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
+    fit = fitting.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
+    seconds = dict(fit.seconds or {})
+    settings = fitting.settings_of(options) if fit.card else None
+    if settings is not None and fit.outcome is not None and fit.outcome.epochs:
+        done = fit.outcome.epochs
+        each = (stamps[-1] - stamps[0]) / (done - 1) if done > 1 else seconds["adapting"] / 12
+        rest = (settings.epochs - done) * each
+        seconds["adapting"] += max(0.0, min(rest, settings.seconds - (seconds["adapting"])))
+    return fit, seconds
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Seconds per PAN pixel of fusing and writing and of scoring, and bytes per valid pixel in the output."""
+
+    fusing: float
+    scoring: float
+    stored: float
+
+
+def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output: Output) -> _Trial:
+    """Fuse, write and score a part into a temporary folder. Raises InputError for creation options that do not do."""
+    stamps: list[float] = []
+
+    def timed(stage: str, done: int, total: int) -> None:
+        stamps.append(time.perf_counter())
+
+    warm = replace(part, window=_corner(part.window, TRIAL_TILE))
+    for _ in loop.fused_tiles(warm, fuser, TRIAL_TILE):
+        pass
+    with tempfile.TemporaryDirectory(prefix="pansharpen-") as folder:
+        with SceneWriter(
+            Path(folder, "part.tif"),
+            part,
+            driver=output.driver,
+            creation_options=parse_creation_options(output.creation_options),
+            overviews=output.overviews,
+        ) as writer:
+            began = time.perf_counter()
+            valid = loop.write_fused(part, fuser, writer, min(options.tile_size, TRIAL_TILE), timed)
+            written = writer.finish()
+            fused = time.perf_counter()
+            scoring = 0.0
+            if score:
+                with assess.Raster.on_scene(str(written), part) as raster:
+                    for window in (_corner(part.window, TRIAL_TILE // 4), part.window):  # to warm up, and to measure
+                        clock = time.perf_counter()
+                        with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
+                            assess.full_resolution(part, raster.read, window)
+                        scoring = (time.perf_counter() - clock) / area(window)
+            clock = time.perf_counter()
+            writer.commit({})
+            if output.driver == "COG":  # a second file; else the time is no matter of size
+                fused += time.perf_counter() - clock
+        stored = os.path.getsize(Path(folder, "part.tif"))
+    # the first tiles wait for the reader and for each other: counted where there are later ones
+    threads = loop.tiles_at_once(fuser, part.bands, len(stamps), TRIAL_TILE, torch.get_num_threads())
+    skipped = threads if len(stamps) >= 2 * threads else 0
+    if skipped:
+        began = stamps[skipped - 1]
+    done = area(part.window) * (1 - skipped / len(stamps))
+    return _Trial((fused - began) / done, scoring, stored / max(valid, 1))
+
+
+def _corner(window: Window, size: int) -> Window:
+    return window[0], min(window[0] + size, window[1]), window[2], min(window[2] + size, window[3])
+
+
+def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
+    """Peak resident memory in bytes, by a model of what was measured (docs/check.md): a tile's intermediates, what
+    scoring adds to what of them the allocator keeps, and the rows of tiles that a blending network waits for."""
+    bands, network = scene.bands, fit.card.network if fit.card else ""
+    fixed, per_band = TILE_BYTES.get(network, TILE_BYTES["networks"]) if network else TILE_BYTES["classical"]
+    fusing = at_once * (side + 2 * fit.fuser.halo) ** 2 * (fixed + per_band * bands)
+    if fit.fuser.overlap:
+        fusing += 4 * bands * side * (scene.window[3] - scene.window[2])
+    adapting = ADAPTATION_BYTES if fit.outcome is not None and fit.outcome.tiles else 0
+    scoring = (1 + bands) * SCORING_BYTES + fusing * 4 // 5 if score else 0
+    raw = bands * area(scene.window) * np.dtype(scene.dtype).itemsize
+    return (
+        BASE_BYTES
+        + min(BUFFER_BYTES, raw * 3 // 4)
+        + (NETWORK_BYTES if network else 0)
+        + max(fusing + adapting, scoring)
+    )
+
+
+def _judge_resources(stored: int, memory: int, output: Output | None, found: Findings) -> None:
+    if output is not None:
+        free = shutil.disk_usage(output.path.resolve().parent).free
+        if stored > free:
+            found.error(
+                "disk", f"about {byte_size(stored)} will be written, but only {byte_size(free)} are free on the disk"
+            )
+    available = _available_memory()
+    if available is not None and memory > available:
+        found.warning(
+            "memory",
+            f"about {byte_size(memory)} of memory is needed, {byte_size(available)} are free; try --tile-size 256",
+        )
+
+
+def _available_memory() -> int | None:
+    try:
+        with open("/proc/meminfo") as info:
+            found = re.search(r"MemAvailable:\s+(\d+) kB", info.read())
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found else None
