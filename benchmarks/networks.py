@@ -38,7 +38,7 @@ from speed import repeated_scene
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pansharpen_cli import models, simulate
+from pansharpen_cli import models
 from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
@@ -47,6 +47,7 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import read_stack
+from pansharpen_cli.training import simulate
 
 COUNTED = 128
 """Side of the tile that multiply-accumulates are counted on: attention between all its pixels is done in full there."""

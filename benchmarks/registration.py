@@ -26,7 +26,7 @@ from pansharpen_cli.fusion import fit, loop, register
 from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.geometry import intersect, widened
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.simulate import Simulation, simulate, write_scene
+from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
 RATIOS = (2.0, 2.76, 3.0, 4.0, 6.0)
 CASES = [(side, ratio, 4) for side in (256, 512) for ratio in RATIOS] + [(256, 4.0, 1), (512, 4.0, 1), (256, 4.0, 8)]

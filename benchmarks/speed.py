@@ -25,11 +25,11 @@ import torch
 from affine import Affine
 from rasterio.windows import Window
 
-from pansharpen_cli import simulate
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
 from pansharpen_cli.models.base import Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 
 def small(args: argparse.Namespace) -> None:

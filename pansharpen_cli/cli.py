@@ -377,7 +377,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
-    from . import recipe
+    from .training import recipe
 
     _check_finite(minutes=minutes)
     if minutes is not None and steps is not None:
@@ -390,7 +390,7 @@ def train(
     if not sources or output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
     _heavy()
-    from . import train as training
+    from .training import train as training
 
     with _Progress(quiet, verbose=False) as progress:
 

@@ -19,8 +19,8 @@ from rasterio.windows import Window
 from rasters import edited
 
 import pansharpen_cli as pansharpen
-from pansharpen_cli import simulate
 from pansharpen_cli.quality import metrics
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 

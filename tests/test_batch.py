@@ -25,7 +25,6 @@ import rasterio
 import rasterio.shutil
 import torch
 
-from pansharpen_cli import simulate
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.archive import batch, pairs, pool
 from pansharpen_cli.archive.batch import Choices
@@ -37,6 +36,7 @@ from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL
 from pansharpen_cli.report import index
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")

@@ -22,14 +22,15 @@ import rasterio
 import torch
 from PIL import Image
 
-from pansharpen_cli import foreign, models, recipe, simulate, train
+from pansharpen_cli import foreign, models
 from pansharpen_cli.archive import batch, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
 from pansharpen_cli.raster import source as raster_source
-from pansharpen_cli.recipe import Recipe
 from pansharpen_cli.report import index, text
+from pansharpen_cli.training import recipe, simulate, train
+from pansharpen_cli.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 SOON = 30.0

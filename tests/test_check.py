@@ -12,12 +12,12 @@ import pytest
 import rasterio
 from rasters import edited
 
-from pansharpen_cli import simulate
 from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs.opened import Pair
 from pansharpen_cli.report import text as texts
+from pansharpen_cli.training import simulate
 
 STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
 MEASURE = register.measure

@@ -13,7 +13,7 @@ from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
-from pansharpen_cli import classical, simulate
+from pansharpen_cli import classical
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, Layers, Setup, bdsd, method, substitution
 from pansharpen_cli.classical import layers as method_layers
@@ -23,6 +23,7 @@ from pansharpen_cli.moments import Moments
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 GAINS = {
     "rr4_qb": (0.34, 0.32, 0.30, 0.22),

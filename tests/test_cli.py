@@ -24,7 +24,8 @@ from rasterio.shutil import copy as raster_copy
 from rasters import edited
 from safetensors.torch import save_file
 
-from pansharpen_cli import models, simulate
+from pansharpen_cli import models
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")

@@ -18,11 +18,11 @@ pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
 
-from pansharpen_cli import simulate
 from pansharpen_cli.archive import batch, cluster, pairs
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.pool import Event
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.training import simulate
 
 CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"})
 

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 import pansharpen_cli as pansharpen
-from pansharpen_cli import simulate
 from pansharpen_cli.cli import app
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 TEXT = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/cli.md"))

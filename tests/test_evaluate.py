@@ -14,7 +14,7 @@ import torch
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import physics, simulate
+from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.jobs import fuse
@@ -22,6 +22,7 @@ from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")

@@ -23,7 +23,7 @@ from rasterio.shutil import copy as raster_copy
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import device, models, simulate
+from pansharpen_cli import device, models
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, loop
@@ -31,6 +31,7 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"features": 8, "blocks": 1}
@@ -552,7 +553,7 @@ def test_malformed_manifests_are_refused_in_one_line(scene: Path, run, monkeypat
 def test_a_checkpoint_that_is_no_plain_data_is_not_resumed(tmp_path: Path) -> None:
     """The trap of tests/test_weights.py for the checkpoint of a training."""
     from pansharpen_cli.errors import InputError
-    from pansharpen_cli.train import State
+    from pansharpen_cli.training.train import State
 
     class Trap:
         def __reduce__(self):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pansharpen_cli import physics, simulate
+from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.quality import assess
@@ -18,6 +18,7 @@ from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 SIDE, RATIO, GAIN = 192, 4, 0.2
 WEIGHTS = np.array([0.2, 0.5, 0.3])

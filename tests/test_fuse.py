@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import device, models, simulate
+from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 
 def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:

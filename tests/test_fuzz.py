@@ -118,7 +118,8 @@ def base_files(folder: Path) -> list[dict[str, bytes]]:
     import torch
     from safetensors.torch import save_file
 
-    from pansharpen_cli import models, simulate
+    from pansharpen_cli import models
+    from pansharpen_cli.training import simulate
 
     made = simulate.simulate(simulate.Simulation(80, 80, 3, offset=(0.4, 1.3), border=6.0))
     generator = torch.Generator().manual_seed(1)

@@ -18,9 +18,9 @@ from rasterio.rpc import RPC
 from rasters import edited
 from scipy import ndimage
 
-from pansharpen_cli import simulate
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.raster.source import plain, untagged_nodata
+from pansharpen_cli.training import simulate
 
 EXP = ("--method", "exp", "--no-score")
 NETWORK = ("--adapt", "off", "--precision", "float32", "--no-score")

@@ -11,18 +11,19 @@ from toolbox import reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
 
-from pansharpen_cli import models, simulate
+from pansharpen_cli import models
 from pansharpen_cli.adapt import sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
-from pansharpen_cli.objective import auxiliary, composite, fused_of, loss_terms
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.recipe import LossWeights
-from pansharpen_cli.samples import Sampler
-from pansharpen_cli.stacks import Stack
+from pansharpen_cli.training import simulate
+from pansharpen_cli.training.objective import auxiliary, composite, fused_of, loss_terms
+from pansharpen_cli.training.recipe import LossWeights
+from pansharpen_cli.training.samples import Sampler
+from pansharpen_cli.training.stacks import Stack
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ import rasterio.shutil
 from affine import Affine
 from rasters import edited
 
-from pansharpen_cli import publish, simulate
+from pansharpen_cli import publish
 from pansharpen_cli.archive import batch, pairs
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.pool import Event
@@ -30,6 +30,7 @@ from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
+from pansharpen_cli.training import simulate
 
 FAST = ("--method", "none", "--no-score")
 

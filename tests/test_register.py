@@ -22,7 +22,7 @@ from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs import opened
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.simulate import Simulation, simulate, write_scene
+from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
 MS_AT = (1.37, -2.2)
 

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pansharpen_cli import simulate
 from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report import charts, figures, files, gallery
 from pansharpen_cli.report import html as html_report
 from pansharpen_cli.report import text as texts
 from pansharpen_cli.report.gallery import Composition, Histogram, Panel, Pictures, View
+from pansharpen_cli.training import simulate
 
 NAMES = ("blue", "green", "red", "nir")
 CHROMIUM = shutil.which("chromium")

@@ -19,13 +19,13 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject
 from scipy import ndimage
 
 from pansharpen_cli import physics
-from pansharpen_cli import simulate as sim
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
+from pansharpen_cli.training import simulate as sim
 
 CPU = torch.device("cpu")
 SPEC = sim.Simulation(rows=120, cols=136, bands=4, ratio=4.0, offset=(1.37, 2.61), nodata=None, seed=11)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pansharpen_cli import physics, sensing, simulate
+from pansharpen_cli import physics
+from pansharpen_cli.training import sensing, simulate
 
 INNER = np.s_[..., 12:-12, 12:-12]
 

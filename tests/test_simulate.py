@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import rasterio
 
-from pansharpen_cli import simulate as sim
 from pansharpen_cli.physics import MTF_REACH, degrade_matrix
 from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.training import simulate as sim
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "simulated"
 FILES = ("pan.tif", "ms.tif", "truth.tif")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pansharpen_cli import models, simulate
+from pansharpen_cli import models
 from pansharpen_cli.adapt import losses, sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
@@ -19,6 +19,7 @@ from pansharpen_cli.fusion import loop
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 CPU = torch.device("cpu")
 QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)

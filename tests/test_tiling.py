@@ -12,13 +12,13 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from pansharpen_cli import models
-from pansharpen_cli import simulate as sim
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate as sim
 
 CPU = torch.device("cpu")
 SPEC = sim.Simulation(rows=230, cols=266, bands=4, ratio=4.0, offset=(1.37, 2.61), seed=4)

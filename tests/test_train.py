@@ -16,15 +16,16 @@ from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pansharpen_cli import errors, models, objective, recipe, simulate, stacks, train
+from pansharpen_cli import errors, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import scene as raster_scene
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.recipe import LossWeights, Recipe
-from pansharpen_cli.samples import Sampler, crop_pair
-from pansharpen_cli.stacks import Stack
+from pansharpen_cli.training import objective, recipe, simulate, stacks, train
+from pansharpen_cli.training.recipe import LossWeights, Recipe
+from pansharpen_cli.training.samples import Sampler, crop_pair
+from pansharpen_cli.training.stacks import Stack
 
 SMALL = """
 network = "fusionnet"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from pansharpen_cli import recipe, stacks
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.recipe import Recipe, Samples
-from pansharpen_cli.stacks import Item
+from pansharpen_cli.training import recipe, stacks
+from pansharpen_cli.training.recipe import Recipe, Samples
+from pansharpen_cli.training.stacks import Item
 
 
 def raster(path: Path, bands: int, size: int = 8, **tags: str) -> Path:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rasters import edited
 
-from pansharpen_cli import simulate
 from pansharpen_cli.report.verdict import verdict, warnings_of
+from pansharpen_cli.training import simulate
 
 GOOD = {"pan_sharpness": 0.98, "colour_error": [0.01, 0.03], "flat_area_activity": 1.0}
 

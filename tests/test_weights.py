@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pansharpen_cli import models, simulate
+from pansharpen_cli import models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.cli import app
 from pansharpen_cli.errors import InputError, WeightsError
@@ -27,6 +27,7 @@ from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 IMPORT = ("--network", "fusionnet", "--bands", "4", "--scale", "2047", "-o", "my.safetensors")

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
-from pansharpen_cli import simulate
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.publish import check_target
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
+from pansharpen_cli.training import simulate
 
 PLAIN = ("--method", "none")
 

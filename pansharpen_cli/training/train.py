@@ -30,15 +30,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from . import foreign, models, stacks
-from .adapt.sampling import Progress, quiet
-from .device import choose_device, choose_precision
-from .errors import InputError, PansharpenError, reason_of
-from .models import weights
-from .models.base import Backbone, channels_last
+from .. import foreign, models
+from ..adapt.sampling import Progress, quiet
+from ..device import choose_device, choose_precision
+from ..errors import InputError, PansharpenError, reason_of
+from ..models import weights
+from ..models.base import Backbone, channels_last
+from ..publish import Publication, check_target, write
+from ..raster.messages import gdal_messages
+from . import stacks
 from .objective import auxiliary, composite, fused_of, loss_terms, mean_of, validate
-from .publish import Publication, check_target, write
-from .raster.messages import gdal_messages
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
 from .stacks import Stack

@@ -16,8 +16,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from .physics import MTF_REACH, degrade_matrix
-from .raster.geometry import Axis
+from ..physics import MTF_REACH, degrade_matrix
+from ..raster.geometry import Axis
 
 Point = tuple[float, float]
 

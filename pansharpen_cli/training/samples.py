@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..models.base import Inputs, SceneStats, TileOperators
+from ..raster.geometry import Window, intersect, part_of, spans_of, widened
 from . import sensing, simulate
-from .errors import InputError
-from .models.base import Inputs, SceneStats, TileOperators
-from .raster.geometry import Window, intersect, part_of, spans_of, widened
 from .stacks import SIZES, RealPair, Stack, room
 
 COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))

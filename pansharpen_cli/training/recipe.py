@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import foreign
-from .errors import InputError
+from .. import foreign
+from ..errors import InputError
 
 _MOST = 1e12
 _MOST_OPTION = 4096

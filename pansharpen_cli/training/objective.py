@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .device import autocast
-from .errors import InputError
-from .models.base import Backbone
-from .physics import gaussian_matrix
-from .quality import metrics
+from ..device import autocast
+from ..errors import InputError
+from ..models.base import Backbone
+from ..physics import gaussian_matrix
+from ..quality import metrics
 from .recipe import LossWeights
 from .samples import Sample
 

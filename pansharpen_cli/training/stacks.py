@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .archive.lists import read_table
-from .errors import InputError
-from .quality import assess
-from .raster import sensors
-from .raster.geometry import Axis
-from .raster.scene import Scene, axes_of
-from .raster.sensors import WAVELENGTHS, Sensor, band_name
-from .raster.source import Source, data_bands, open_raster
+from ..archive.lists import read_table
+from ..errors import InputError
+from ..quality import assess
+from ..raster import sensors
+from ..raster.geometry import Axis
+from ..raster.scene import Scene, axes_of
+from ..raster.sensors import WAVELENGTHS, Sensor, band_name
+from ..raster.source import Source, data_bands, open_raster
 
 VISIBLE = 0.95
 """Wavelength in um up to which a panchromatic detector sees."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .physics import mtf_sigma
-from .raster.geometry import Axis, Span
+from ..physics import mtf_sigma
+from ..raster.geometry import Axis, Span
 
 OPTICS = (0.12, 0.8)
 """Range of the gain, at the PAN's Nyquist frequency, of the optics that PAN and truth share; drawn by its logarithm."""
