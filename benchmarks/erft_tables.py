@@ -38,6 +38,7 @@ from quality import measure
 from quality_tables import mean
 from torch import Tensor
 
+import pansharpen_cli
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
@@ -396,8 +397,8 @@ class Tables:
 
 def state_of_code() -> str:
     """A digest of the sources of adaptation, fusion and scoring, as they are now."""
-    names = ("tailor", "losses", "fuse", "physics", "moments", "scene", "metrics", "assess", "models/*")
-    found = sorted(path for name in names for path in Path(loop.__file__).parent.glob(f"{name}.py"))
+    names = ("adapt/*", "fusion/*", "raster/*", "quality/**/*", "models/*", "physics", "moments")
+    found = sorted(path for name in names for path in Path(pansharpen_cli.__file__).parent.glob(f"{name}.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
 
 
@@ -490,9 +491,9 @@ def document(
         f"`{command}`; {' or '.join(sorted(threads))} thread(s), {' and '.join(sorted(devices))}, "
         f"{' and '.join(sorted(precisions))}. Networks stay frozen; a small Feature Tailor is trained on tiles of the "
         "scene itself and kept only where it does better on tiles that it was not trained on (ERFT, arXiv 2508.07369, "
-        "with the changes that `pansharpen_cli/adapt/tailor.py` names). Every result was written to a file in the type of "
-        "the MS and scored by `pansharpen evaluate`. Means are over the scenes on which every row of a network gave a "
-        "result, so rows of one network are comparable; two networks are where they have the same scenes. `scenes` "
+        "with the changes that `pansharpen_cli/adapt/tailor.py` names). Every result was written to a file in the type "
+        "of the MS and scored by `pansharpen evaluate`. Means are over the scenes on which every row of a network gave "
+        "a result, so rows of one network are comparable; two networks are where they have the same scenes. `scenes` "
         "counts those at full + reduced resolution, `kept` how many tailors were, at full resolution. Seconds are "
         "those of adapting, and of all from opening the scene to an array; writing and scoring are not in them. "
         + (f"Means over {seeds} seeds, ± the standard deviation over them." if seeds > 1 else "One seed.")

@@ -68,7 +68,7 @@ def main() -> None:
         creation = [*CREATION, f"NUM_THREADS={args.threads}"]
         theirs = [args.python, script, "-q", pan, ms, str(target), "-threads", str(args.threads)]
         theirs += [word for option in creation for word in ("-co", option)]
-        ours = [sys.executable, "-m", "pansharpen_cli.cli", "fuse", pan, ms, "-o", str(target)]
+        ours = [sys.executable, "-m", "pansharpen_cli", "fuse", pan, ms, "-o", str(target)]
         ours += ["--quiet", "--no-score", "--method", args.method]
         ours += [word for option in creation for word in ("--co", option)]
         programs = {"gdal_pansharpen.py": theirs, f"pansharpen {args.method}": ours}

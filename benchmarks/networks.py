@@ -265,7 +265,7 @@ def large(args: argparse.Namespace) -> str:
         pan, ms = alone(repeated_scene, Path(folder), args.large, bands)
         target = Path(folder, "fused.tif")
         theirs = [oty, "-q", "sharpen", "-p", pan, "-ms", ms, "-of", str(target), "-cm", "deflate", "-nbo", "-o"]
-        common = [sys.executable, "-m", "pansharpen_cli.cli", "fuse", pan, ms, "-o", str(target), "--overwrite"]
+        common = [sys.executable, "-m", "pansharpen_cli", "fuse", pan, ms, "-o", str(target), "--overwrite"]
         common += ["--quiet", "--no-score", "--device", args.device]
         for option in ("COMPRESS=DEFLATE", "PREDICTOR=1", "INTERLEAVE=PIXEL"):  # oty's
             common += ["--co", option]

@@ -19,7 +19,7 @@ from pathlib import Path
 from gsa import measured
 from speed import repeated_scene
 
-PROGRAM = [sys.executable, "-m", "pansharpen_cli.cli"]
+PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 
 
 def compared(name: str, pan: str, ms: str, options: str, folder: Path) -> str:

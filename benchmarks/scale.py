@@ -30,7 +30,7 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
 
-PROGRAM = [sys.executable, "-m", "pansharpen_cli.cli"]
+PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 
 
 def sizes(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from speed import repeated_scene
 
-PROGRAM = [sys.executable, "-m", "pansharpen_cli.cli"]
+PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def large(args: argparse.Namespace) -> None:
         pan, ms = repeated_scene(Path(folder), args.side, args.bands)
         for method in args.method or ("glpnet", "fusionnet"):
             target = Path(folder) / "fused.tif"
-            command = [sys.executable, "-m", "pansharpen_cli.cli", "fuse", pan, ms, "-o", str(target), "--overwrite"]
+            command = [sys.executable, "-m", "pansharpen_cli", "fuse", pan, ms, "-o", str(target), "--overwrite"]
             command += ["--no-score", "--json", "--method", method, "--device", args.device, *args.option]
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
             clock = time.perf_counter()

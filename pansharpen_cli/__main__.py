@@ -6,8 +6,8 @@ from . import interrupts
 def main() -> None:
     """Run the command line."""
     with interrupts.starting():
-        from . import cli
-    cli.main()
+        from .cli import app
+    app.main()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pansharpen_cli import cli
+from pansharpen_cli.cli import app
 
 
 def pytest_configure(config) -> None:
@@ -40,7 +40,7 @@ def run(monkeypatch, capfd) -> Callable[..., Finished]:
         monkeypatch.setattr(sys, "argv", ["pansharpen", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
         assert isinstance(stop.value.code, int)
         return Finished(stop.value.code, *capfd.readouterr())
 

@@ -268,7 +268,7 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
     out = tmp_path / "out"
     command = ["batch", str(undisturbed / "in"), "-o", str(out), "-j", "2", "--method", "gsa"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pansharpen_cli.cli", *command], cwd=ROOT, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "pansharpen_cli", *command], cwd=ROOT, stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )  # fmt: skip
@@ -307,7 +307,7 @@ def hanging(folder: Path, port: int) -> str:
 
 def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, listener: int) -> None:
     given = [hanging(tmp_path, listener), "-o", str(tmp_path / "out"), *FAST]
-    command = [sys.executable, "-m", "pansharpen_cli.cli", "batch", *given]
+    command = [sys.executable, "-m", "pansharpen_cli", "batch", *given]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     log = tmp_path / "out" / "batch.jsonl"
     while process.poll() is None and not (log.exists() and "started" in log.read_text()):

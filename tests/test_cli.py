@@ -628,7 +628,7 @@ def test_tile_size_changes_no_pixel(adapted: Path, whole, run) -> None:
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pansharpen_cli.cli", "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "-v"]
+    command = [sys.executable, "-m", "pansharpen_cli", "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "-v"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "--weights", "w.safetensors", "--precision", "float32", *options], cwd=folder, env=environment,
@@ -673,7 +673,7 @@ def test_an_interrupted_run_leaves_nothing(larger: Path, tmp_path: Path, number,
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pansharpen_cli import cli\n"
+        "import sys; from pansharpen_cli.cli.app import app as cli\n"
         "for arguments in (['--help'], ['fuse', '--help'], ['evaluate', '-h'], ['--version']):\n"
         "    sys.argv = ['pansharpen', *arguments]\n"
         "    try: cli.main()\n"
@@ -689,6 +689,6 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_closed_streams_do_not_crash() -> None:
     for arguments, code in (("--version >&-", 1), ("melt 2>&-", 2), ("--version > /dev/full", 1)):
-        command = f"{sys.executable} -m pansharpen_cli.cli {arguments}"
+        command = f"{sys.executable} -m pansharpen_cli {arguments}"
         result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
         assert (result.returncode, "Traceback" in result.stderr) == (code, False)

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import pansharpen_cli as pansharpen
-from pansharpen_cli.cli import app
+from pansharpen_cli.cli.app import app
 from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent

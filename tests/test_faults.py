@@ -83,7 +83,7 @@ MOMENTS = {
     "committing": "pansharpen_cli.raster.writer.os.fsync 1",
     "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
     "writing the report": "pansharpen_cli.report.html.os.replace 2",
-    "printing": "pansharpen_cli.cli._print 1",
+    "printing": "pansharpen_cli.cli.app._print 1",
 }
 """Before which call of which function, in whatever thread, the signal comes."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
@@ -92,7 +92,7 @@ RUN = "fuse pan.tif ms.tif -o out.tif --method exp --tile-size 64 --report r.jso
 
 def run_and_signal(where: str, name: str) -> None:
     """Run the command line in this process, which gets the signal at a moment."""
-    from pansharpen_cli import cli
+    from pansharpen_cli.cli import app
 
     target, _, count = where.rpartition(" ")
     module, _, function = target.rpartition(".")
@@ -109,7 +109,7 @@ def run_and_signal(where: str, name: str) -> None:
 
     sys.argv = ["pansharpen", *RUN.split()]
     with mock.patch.object(owner, function, watched):
-        cli.main()
+        app.main()
 
 
 def pkg_resolve(name: str):
@@ -144,10 +144,10 @@ def signal_server(folder: str) -> None:
     os.chdir(folder)
 
     def plain() -> None:
-        from pansharpen_cli import cli
+        from pansharpen_cli.cli import app
 
         sys.argv = ["pansharpen", *RUN.split()]
-        cli.main()
+        app.main()
 
     before = names_in(Path())
     assert in_a_child(plain)[0] == 0
@@ -338,7 +338,7 @@ def test_a_folder_that_may_only_be_read(scene: Path, run) -> None:
 )
 def test_a_result_that_cannot_be_printed_is_none(scene: Path, run, arguments: str, closed: str, code: int) -> None:
     assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", *EXP, "--no-score", "-q").code == 0
-    shell = f"exec {sys.executable} -m pansharpen_cli.cli {arguments} {closed}"
+    shell = f"exec {sys.executable} -m pansharpen_cli {arguments} {closed}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", shell], env=environment, capture_output=True, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr

@@ -182,12 +182,12 @@ class Harness:
     """Runs cases of a seed in this process and a folder of its own."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        from pansharpen_cli import cli
+        from pansharpen_cli.cli import app
         from pansharpen_cli.jobs import (
             fuse,  # noqa: F401 - all that is heavy
         )
 
-        self.cli, self.seed, self.folder = cli, seed, folder / "case"
+        self.cli, self.seed, self.folder = app, seed, folder / "case"
         self.bases = base_files(folder)
         for files in self.bases:
             self.place(files)

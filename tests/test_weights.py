@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pansharpen_cli import models
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.cli import app
+from pansharpen_cli.cli.app import app
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
@@ -626,7 +626,8 @@ def test_every_sub_command_and_option_is_documented() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pansharpen_cli.cli import main; sys.argv = ['pansharpen', 'weights', 'import', '--help']\n"
+        "import sys; from pansharpen_cli.cli.app import main\n"
+        "sys.argv = ['pansharpen', 'weights', 'import', '--help']\n"
         "try: main()\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "print(sorted({'torch', 'rasterio', 'numpy', 'scipy', 'safetensors'} & set(sys.modules)))"

@@ -1,14 +1,4 @@
-"""Classical pansharpening: component substitution and multi-resolution analysis, fitted on the scene as it streams by.
-
-A method sees a scene through `Layers`: PAN, the up-sampled MS and PAN's low-passes on one window, each at the exact
-phase of the two grids. It takes its statistics in one or two passes over windows that cover the scene (`observe`, then
-`settle`), and fuses any window with them (`apply`). Arithmetic is float64. The formulas are those of the reference
-toolbox (Vivone et al., "A New Benchmark Based on Recent Advances in Multispectral Pansharpening", 2021, and "A Critical
-Comparison Among Pansharpening Algorithms", 2015), whose golden outputs the tests reproduce.
-
-Symbols: E the up-sampled MS, P the PAN, M the MS itself, F the fused bands; match(P, X; R) = (P - mean P) std X / std R
-+ mean X.
-"""
+"""Classical methods by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one pass: open, fit on samples of the scene, fuse tile by tile, write; the bridge between rasters and torch."""
+"""The one pass: read, fuse, stitch, write, tile by tile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole job of `pansharpen fuse` and `pansharpen evaluate`: from paths to finished files and their report."""
+"""One fusion from paths to a finished file and its report."""
 
 from __future__ import annotations
 

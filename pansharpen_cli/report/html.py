@@ -1,4 +1,4 @@
-"""Renders what was found: terminal tables, JSON, CSV, quicklook, HTML. Computes nothing about quality."""
+"""Reports as one HTML page that needs nothing beside it."""
 
 from __future__ import annotations
 

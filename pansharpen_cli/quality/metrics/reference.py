@@ -1,16 +1,4 @@
-"""Quality indices: short functions of whole images, and accumulators that score a scene piece by piece.
-
-Images are tensors `(bands, rows, cols)` in DN, PAN is `(1, rows, cols)` or `(rows, cols)`, masks are bool
-`(rows, cols)`; they may lie on any device. Statistics are taken in float64 whatever the dtype of the images. The
-definitions are those of the DLPan-Toolbox (Vivone et al., "A New Benchmark Based on Recent Advances in Multispectral
-Pansharpening", 2021), which the golden tests check; the expanded MS is an argument, so its phase and its borders are
-the caller's. Nothing here returns NaN for a score: what cannot be measured raises `InputError`.
-
-A function is its accumulator, fed with one piece; `FullResolution` adds up what the functions of HQNR and QNR measure
-block by block. Sums are kept in float64, so the tiling does not change the result, provided that the pieces carry their
-margins: an accumulator takes the edge of an array for the edge of the image unless at least `reach` pixels lie between
-it and the piece's own pixels, its `core`.
-"""
+"""Indices against a reference."""
 
 from __future__ import annotations
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import gc
-import io
 import json
 import math
 import os
@@ -13,15 +11,56 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from . import __version__, interrupts
-from .errors import InputError, PansharpenError, WeightsError
-from .foreign import printable
+from .. import __version__, interrupts
+from ..errors import InputError, PansharpenError
+from ..foreign import printable
+from .options import (
+    Adapt,
+    Adaptation,
+    AdaptLoss,
+    AdaptSeconds,
+    AdaptTerms,
+    Align,
+    Alignment,
+    Bidx,
+    Bounds,
+    Co,
+    Debug,
+    Device,
+    Driver,
+    Dtype,
+    Extent,
+    Footprint,
+    Json,
+    Method,
+    MsFiles,
+    Mtf,
+    Nodata,
+    Optics,
+    Overviews,
+    Overwrite,
+    PanFile,
+    PixelWindow,
+    Precision,
+    Quiet,
+    Score,
+    Seed,
+    Sensor,
+    TileSize,
+    Verbose,
+    Weights,
+    _integers,
+    _limits,
+    _open_options,
+)
+from .progress import _BatchProgress, _Progress, _say
+from .shell import _complain, _replace_closed_streams, _takes_text, _unheard, _UsageError
+from .weights import weights_app
 
 app = typer.Typer(
     name="pansharpen",
@@ -32,39 +71,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Adapt(StrEnum):
-    off = "off"
-    fast = "fast"
-    best = "best"
-
-
-class Align(StrEnum):
-    auto = "auto"
-    off = "off"
-    measure = "measure"
-
-
-class Mtf(StrEnum):
-    auto = "auto"
-    sensor = "sensor"
-
-
-class AdaptTerms(StrEnum):
-    sharp = "sharp"
-    paper = "paper"
-
-
-class Extent(StrEnum):
-    intersection = "intersection"
-    pan = "pan"
-
-
-def _say(text: object, *, err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
-    shown = printable(str(text))
-    typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
 
 
 def _check_finite(**given: float | None) -> None:
@@ -87,49 +93,6 @@ def _main(
     ] = False,
 ) -> None:
     pass
-
-
-Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
-Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
-Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
-Alignment = Annotated[
-    Align, typer.Option(help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.")
-]
-Optics = Annotated[
-    Mtf, typer.Option(help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Method = Annotated[
-    str, typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs.")
-]
-Weights = Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")]
-Adaptation = Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")]
-AdaptLoss = Annotated[
-    AdaptTerms, typer.Option(help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.")
-]
-AdaptSeconds = Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
-TileSize = Annotated[
-    int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
-]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)]
-PixelWindow = Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")]
-Bounds = Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")]
-Footprint = Annotated[Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")]
-Dtype = Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")]
-Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
-PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
-MsFiles = Annotated[
-    list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Driver = Annotated[str, typer.Option(help="GTiff or COG.")]
-Co = Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")]
-Overviews = Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
@@ -171,8 +134,8 @@ def fuse(
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
-    from .fusion import fit
-    from .jobs import fuse, opened
+    from ..fusion import fit
+    from ..jobs import fuse, opened
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
@@ -192,7 +155,7 @@ def fuse(
     )
     with _Progress(quiet, verbose) as progress:
         if dry_run:
-            from .check import check as checking
+            from ..check import check as checking
 
             facts = checking.plan(opened.Pair(pan, ms, open_options), target, options, score, progress)
         else:
@@ -234,9 +197,9 @@ def check(
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
     _check_finite(adapt_seconds=adapt_seconds)
     _heavy()
-    from .check import check as checking
-    from .fusion import fit
-    from .jobs import opened
+    from ..check import check as checking
+    from ..fusion import fit
+    from ..jobs import opened
 
     open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = fit.Options(
@@ -306,8 +269,8 @@ def evaluate(
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     _heavy()
-    from .fusion import fit
-    from .jobs import evaluate, opened
+    from ..fusion import fit
+    from ..jobs import evaluate, opened
 
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
     if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
@@ -377,7 +340,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
-    from .training import recipe
+    from ..training import recipe
 
     _check_finite(minutes=minutes)
     if minutes is not None and steps is not None:
@@ -390,7 +353,7 @@ def train(
     if not sources or output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
     _heavy()
-    from .training import train as training
+    from ..training import train as training
 
     with _Progress(quiet, verbose=False) as progress:
 
@@ -407,7 +370,7 @@ def train(
     for warning in () if quiet else made["warnings"]:
         _say(f"warning: {warning}", err=True)
     if as_json:
-        from .report.files import to_json
+        from ..report.files import to_json
 
         _say(to_json(made))
     elif not quiet:
@@ -483,8 +446,8 @@ def batch(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _heavy()
-    from .archive import batch, pairs
-    from .fusion.fit import Options
+    from ..archive import batch, pairs
+    from ..fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
     file = os.path.abspath(weights) if weights is not None else None
@@ -515,7 +478,7 @@ def batch(
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
         try:
-            from .archive import cluster
+            from ..archive import cluster
         except ImportError as error:
             raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
         execute = cluster.execute(choices, scheduler, timeout)
@@ -539,70 +502,12 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     _heavy()
-    from .archive import batch
-    from .report import index
+    from ..archive import batch
+    from ..report import index
 
     path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
     if not quiet:
         _say(path)
-
-
-class _BatchProgress:
-    """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bar: Any = None
-        self.all: Any = None
-        self.rows: dict[Any, Any] = {}
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (
-                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
-            )  # fmt: skip
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-
-    def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
-        interrupts.check()
-        line = ""
-        if record is not None:
-            fidelity = record.get("figures", {}).get("fidelity")
-            line = f"[{tally.ended}/{tally.todo}] {record['scene']}: {record['status']}"
-            line += f": {record['error']}" if "error" in record else f" in {record['seconds']:.1f} s"
-            line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
-        if self.bar is None:
-            if line and not self.quiet:
-                _say(line, err=True)
-            return
-        if self.all is None:
-            self.all = self.bar.add_task("scenes", total=tally.todo, note="")
-        note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
-        self.bar.update(self.all, completed=tally.ended, note=note)
-        if event.kind == "refused":
-            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-            return
-        row = self.rows.get(event.worker)
-        if row is None:
-            row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")
-        if event.kind == "started":
-            self.bar.reset(row, description=printable(event.task.scene), total=None, note="")
-        elif event.kind == "progress":
-            stage, done, total = event.result
-            self.bar.update(row, completed=done, total=total, note=stage)
-        elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
-            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> _BatchProgress:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.bar:
-            self.bar.stop()
 
 
 def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: bool, as_csv: bool) -> None:
@@ -626,23 +531,9 @@ def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: b
         raise InputError("evaluate needs --pan and --ms, or --reference")
 
 
-def _limits(texts: Sequence[str]) -> dict[str, float]:
-    limits: dict[str, float] = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        try:
-            limit, name = float(value), name.strip().lower()
-            if not sign or not math.isfinite(limit):
-                raise ValueError
-            limits[name] = max(limit, limits.get(name, limit))
-        except ValueError:
-            raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. FIDELITY=0.7, not '{text}'") from None
-    return limits
-
-
 def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> None:
-    from .report.files import to_json
-    from .report.text import ranking, ranking_csv, table
+    from ..report.files import to_json
+    from ..report.text import ranking, ranking_csv, table
 
     if not quiet:
         for warning in facts["warnings"]:
@@ -656,8 +547,8 @@ def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> Non
 
 
 def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
-    from .report.files import to_json
-    from .report.text import check_table
+    from ..report.files import to_json
+    from ..report.text import check_table
 
     if as_json:
         _say(to_json(facts))
@@ -665,54 +556,12 @@ def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
         _say(check_table(facts))
 
 
-class _Progress:
-    """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
-
-    def __init__(self, quiet: bool, verbose: bool) -> None:
-        self.bar: Any = None
-        self.task: Any = None
-        self.stage = ""
-        self.verbose = verbose and not quiet
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (
-                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-            )  # fmt: skip
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        interrupts.check()
-        if stage != self.stage:
-            self.stage = stage
-            if self.verbose:
-                _say(f"{stage} ...", err=True)
-            if self.bar:
-                if self.task is not None:
-                    self.bar.remove_task(self.task)
-                self.task = self.bar.add_task(stage, total=total, rate="")
-        if self.bar and self.task is not None:
-            speed = self.bar.tasks[0].speed
-            self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
-
-    def __enter__(self) -> _Progress:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.bar:
-            self.bar.stop()
-
-
 def _heavy() -> None:
     """Import the jobs and all that they import; collecting garbage meanwhile takes a fifth of the time."""
     gc.disable()
     try:
         with interrupts.starting():
-            from .jobs import (
+            from ..jobs import (
                 evaluate,  # noqa: F401
                 fuse,  # noqa: F401
             )
@@ -722,77 +571,8 @@ def _heavy() -> None:
         gc.enable()
 
 
-def _open_options(
-    sensor: str,
-    bidx: str | None,
-    nodata: float | None,
-    extent: Extent,
-    dtype: str | None,
-    window: str | None = None,
-    bbox: str | None = None,
-) -> dict[str, Any]:
-    """The arguments of `Scene.open`."""
-    return {
-        "sensor": sensor,
-        "bidx": _integers("--bidx", bidx),
-        "nodata": nodata,
-        "extent": extent.value,
-        "window": _pixel_window(window),
-        "bbox": _bounds(bbox),
-        "dtype": _dtype(dtype),
-    }
-
-
 def _command() -> str:
     return shlex.join(["pansharpen", *sys.argv[1:]])
-
-
-def _split(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def _integers(option: str, text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        values = [int(t) for t in _split(text)]
-    except ValueError:
-        values = []
-    if not values:
-        raise InputError(f"{option} takes whole numbers separated by commas, not '{text}'")
-    return values
-
-
-def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
-    values = _integers("--window", text)
-    if values is None:
-        return None
-    if len(values) != 4 or min(values[2:]) < 1:
-        raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
-    col, row, width, height = values
-    return row, row + height, col, col + width
-
-
-def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        left, bottom, right, top = (float(t) for t in _split(text))
-        if not all(math.isfinite(v) for v in (left, bottom, right, top)):
-            raise ValueError
-    except ValueError:
-        raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'") from None
-    return left, bottom, right, top
-
-
-def _dtype(name: str | None) -> str | None:
-    from .raster.writer import check_dtype
-
-    return None if name is None else check_dtype(name)
-
-
-_UsageError: Any = typer.BadParameter.__mro__[2]
-"""Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
 
 
 def main() -> None:
@@ -837,23 +617,6 @@ def main() -> None:
     sys.exit(interrupts.CODE if interrupts.asked() else code or 0)
 
 
-class _Closed(io.StringIO):
-    """In the place of a closed stdout: a result that cannot be printed is none."""
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.EBADF, "cannot print the result, it is closed", "stdout")
-
-
-def _replace_closed_streams() -> None:
-    """Streams that the caller has closed (`>&-`): nothing that is opened later must take their place."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
-
-
 def _clear() -> None:
     """Remove temporary files, if any module that makes them is there."""
     publish = sys.modules.get("pansharpen_cli.publish")
@@ -861,103 +624,4 @@ def _clear() -> None:
         publish.clear()
 
 
-def _complain(message: str, code: int, debug: bool) -> int:
-    if interrupts.asked():  # whatever it was that a signal has turned it into
-        message, code = "interrupted", interrupts.CODE
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-    _say(f"error: {' '.join(message.split())}", err=True)
-    return code
-
-
-def _takes_text(stream: Any) -> bool:
-    try:
-        stream.write("\n")
-        stream.flush()
-    except OSError:
-        return False
-    return True
-
-
-def _unheard(*_) -> None: ...
-
-
-weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
-
-JsonCards = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-
-@weights_app.command("list")
-def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
-    """List the installed weights."""
-    with interrupts.starting():
-        from .models import weights
-
-    cards = [weights.facts(card) for card in weights.manifest().values()]
-    _say(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
-
-
-@weights_app.command("show")
-def show_weights(
-    name: Annotated[str, typer.Argument(help="Installed weights, or a .safetensors file.", metavar="NAME|FILE")],
-    as_json: JsonCards = False,
-    debug: Debug = False,
-) -> None:
-    """Show all that is known about weights: network, scale, licence, training, hashes."""
-    with interrupts.starting():
-        from .models import weights
-
-    known = weights.facts(weights.get(name))
-    _say(json.dumps(known, indent=2) if as_json else weights.description(known))
-
-
-@weights_app.command("verify")
-def verify_weights(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Installed weights or .safetensors files; default: all installed.", metavar="[NAME|FILE]..."
-        ),
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    """Check hash, shapes and values of weights; exit with 1 if any is not as it should be."""
-    with interrupts.starting():
-        from .models import weights
-
-    faults = []
-    names = names or list(weights.manifest())
-    if not names:
-        raise PansharpenError(f"no weights are installed in {weights.folder()}; reinstall")
-    for name in names:
-        try:
-            _say(weights.check(name))
-        except WeightsError as error:
-            faults.append(str(error))
-    if faults:
-        raise PansharpenError("; ".join(faults))
-
-
-@weights_app.command("import")
-def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="Public checkpoint, as torch.save wrote it.", metavar="FILE.pth")],
-    network: Annotated[str, typer.Option(help="The network it is for: fusionnet, pnn, pannet, msdcnn or u2net.")],
-    bands: Annotated[int, typer.Option(help="Its band count: 4 or 8.")],
-    scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")],
-    overwrite: Overwrite = False,
-    debug: Debug = False,
-) -> None:
-    """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
-    with interrupts.starting():
-        from .models import weights
-        from .publish import check_target
-
-    weights.check_import(network, bands, scale, output)
-    check_target(output, [str(checkpoint)], overwrite)
-    card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
-    parameters = weights.facts(card)["parameters"]
-    _say(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")

@@ -1,0 +1,117 @@
+"""Progress on stderr, of one scene and of a batch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from .. import interrupts
+from ..foreign import printable
+
+
+def _say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
+    shown = printable(str(text))
+    typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
+
+
+class _BatchProgress:
+    """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+        self.all: Any = None
+        self.rows: dict[Any, Any] = {}
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
+            )  # fmt: skip
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
+        interrupts.check()
+        line = ""
+        if record is not None:
+            fidelity = record.get("figures", {}).get("fidelity")
+            line = f"[{tally.ended}/{tally.todo}] {record['scene']}: {record['status']}"
+            line += f": {record['error']}" if "error" in record else f" in {record['seconds']:.1f} s"
+            line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
+        if self.bar is None:
+            if line and not self.quiet:
+                _say(line, err=True)
+            return
+        if self.all is None:
+            self.all = self.bar.add_task("scenes", total=tally.todo, note="")
+        note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
+        self.bar.update(self.all, completed=tally.ended, note=note)
+        if event.kind == "refused":
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+            return
+        row = self.rows.get(event.worker)
+        if row is None:
+            row = self.rows[event.worker] = self.bar.add_task("", total=None, note="")
+        if event.kind == "started":
+            self.bar.reset(row, description=printable(event.task.scene), total=None, note="")
+        elif event.kind == "progress":
+            stage, done, total = event.result
+            self.bar.update(row, completed=done, total=total, note=stage)
+        elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> _BatchProgress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+class _Progress:
+    """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self.bar: Any = None
+        self.task: Any = None
+        self.stage = ""
+        self.verbose = verbose and not quiet
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            )  # fmt: skip
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        interrupts.check()
+        if stage != self.stage:
+            self.stage = stage
+            if self.verbose:
+                _say(f"{stage} ...", err=True)
+            if self.bar:
+                if self.task is not None:
+                    self.bar.remove_task(self.task)
+                self.task = self.bar.add_task(stage, total=total, rate="")
+        if self.bar and self.task is not None:
+            speed = self.bar.tasks[0].speed
+            self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+    def __enter__(self) -> _Progress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()

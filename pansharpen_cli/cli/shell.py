@@ -1,0 +1,57 @@
+"""The shell around the command line: closed streams, errors, silence."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import Any
+
+import typer
+
+from .. import interrupts
+from .progress import _say
+
+_UsageError: Any = typer.BadParameter.__mro__[2]
+"""Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
+
+
+class _Closed(io.StringIO):
+    """In the place of a closed stdout: a result that cannot be printed is none."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "cannot print the result, it is closed", "stdout")
+
+
+def _replace_closed_streams() -> None:
+    """Streams that the caller has closed (`>&-`): nothing that is opened later must take their place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
+
+
+def _complain(message: str, code: int, debug: bool) -> int:
+    if interrupts.asked():  # whatever it was that a signal has turned it into
+        message, code = "interrupted", interrupts.CODE
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    _say(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _takes_text(stream: Any) -> bool:
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _unheard(*_) -> None: ...
