@@ -50,7 +50,7 @@ Maker = Callable[[Path, Path, Path], None]
 def ours(method: str, adapt: str = "off", align: str = "auto", weights: str | None = None) -> Maker:
     def make(pan: Path, ms: Path, out: Path) -> None:
         options = Options(method=method, weights=weights, adapt=adapt, align=align)
-        fuse.fuse_scene(opened.Pair(str(pan), [str(ms)]), fuse.Output(out), options, score=False)
+        fuse.fuse_scene(opened.Pair(str(pan), [str(ms)]), fuse.FusionOutput(out), options, score=False)
 
     return make
 

@@ -360,7 +360,7 @@ def fuse(
     folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
     reports = () if report is None else (Path(report),)
-    target = fusion_job.Output(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
+    target = fusion_job.FusionOutput(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
     try:
         with _Inputs() as inputs:
             pair = inputs.pair(pan, ms, **opening)

@@ -26,7 +26,7 @@ import rasterio.shutil
 import torch
 
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.archive import batch, pairs, pool
+from pansharpen_cli.archive import batch, pairs, workers
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -98,7 +98,7 @@ def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp
     source = scenes / "2019" / "s1"
     fuse.fuse_scene(
         opened.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.open_options),
-        fuse.Output(alone),
+        fuse.FusionOutput(alone),
         CHOICES.options,
     )
     with rasterio.open(alone) as one, rasterio.open(out / GOOD[1]) as other:
@@ -604,7 +604,7 @@ def test_templates(template: str, name: str) -> None:
 # Workers ------------------------------------------------------------------------------------------------------------
 
 
-def prepared_to(number: int, word: str = "") -> pool.Function:
+def prepared_to(number: int, word: str = "") -> workers.Function:
     if word == "broken":
         raise PansharpenError("it is broken")
     if word == "ends":
@@ -612,7 +612,7 @@ def prepared_to(number: int, word: str = "") -> pool.Function:
     return act
 
 
-def act(task: str, tell: pool.Tell) -> str:
+def act(task: str, tell: workers.Tell) -> str:
     """Does what the task says."""
     if task == "hang":
         time.sleep(600)
@@ -635,7 +635,7 @@ def act(task: str, tell: pool.Tell) -> str:
 def ends(tasks: list[str], **options: Any) -> dict[str, tuple[str, str]]:
     """How tasks ended, with jobs that do nothing but what the tasks say."""
     setup = partial(prepared_to, word=options.pop("word", ""))
-    events = list(pool.Pool(setup, **options).run(tasks))
+    events = list(workers.Pool(setup, **options).run(tasks))
     assert [e.task for e in events if e.kind == "started"][: len(tasks)] == tasks
     return {e.task: (e.kind, str(e.result)) for e in events if e.kind in ("done", "failed")}
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pansharpen_cli import classical
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.classical import METHODS, Layers, Setup, bdsd, method, substitution
+from pansharpen_cli.classical import METHODS, Setup, bdsd, method, substitution
 from pansharpen_cli.classical import layers as method_layers
+from pansharpen_cli.classical.layers import TileLayers
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.moments import Moments
@@ -58,7 +59,7 @@ def a_trous(x: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-class ToolboxLayers(Layers):
+class ToolboxLayers(TileLayers):
     """What the methods see when the toolbox's operators make the layers of a whole image."""
 
     def __init__(self, case: str) -> None:
@@ -142,10 +143,10 @@ class Labelled(bdsd.CBDSD):
         self.centres = torch.zeros(2, int(labels.max()) + 1)
         self.start()
 
-    def ms_labels(self, layers: Layers) -> Tensor:
+    def ms_labels(self, layers: TileLayers) -> Tensor:
         return layers.at_ms(self.known)
 
-    def pan_labels(self, layers: Layers) -> Tensor:
+    def pan_labels(self, layers: TileLayers) -> Tensor:
         return self.known
 
 
@@ -156,7 +157,7 @@ def golden_method(name: str, case: str, setup: Setup) -> classical.Method:
     return Labelled(setup, torch.from_numpy(np.unique(labels, return_inverse=True)[1].reshape(labels.shape)))
 
 
-def fused_by(method: classical.Method, layers: Layers) -> Tensor:
+def fused_by(method: classical.Method, layers: TileLayers) -> Tensor:
     for _ in range(method.passes):
         method.observe(layers)
         method.settle()
@@ -186,7 +187,7 @@ def test_methods_equal_the_toolbox(case: str, name: str) -> None:
     assert (difference <= np.maximum(2e-3, 1e-6 * np.abs(expected[usual]))).all()
 
 
-def scene_layers(case: str) -> Layers:
+def scene_layers(case: str) -> TileLayers:
     """The product's own operators at the toolbox's phase on the whole image, whose edges are repeated."""
     stored = arrays(case)
     pan, ms = stored["pan"].astype(float), image(stored["ms"]).numpy()
@@ -196,7 +197,7 @@ def scene_layers(case: str) -> Layers:
     pan = np.pad(pan, [(-s[0], s[1] - n) for s, n in zip(pan_spans, pan.shape, strict=True)], mode="edge")
     around = [(-s[0], s[1] - n) for s, n in zip(ms_spans, ms.shape[1:], strict=True)]
     ms = np.pad(ms, [(0, 0), *around], mode="edge")
-    return Layers(setup, window, torch.from_numpy(pan)[None], pan_spans, torch.from_numpy(ms), ms_spans)
+    return TileLayers(setup, window, torch.from_numpy(pan)[None], pan_spans, torch.from_numpy(ms), ms_spans)
 
 
 INTERIOR = {
@@ -265,9 +266,9 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeypatch) -> None:
-    monkeypatch.setattr(sampling, "BLOCK", 128)
-    monkeypatch.setattr(fit, "BLOCK", 128)
-    monkeypatch.setattr(loop, "BLOCK", 128)  # several blocks to fit on
+    monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 128)
+    monkeypatch.setattr(fit, "SAMPLED_BLOCK", 128)
+    monkeypatch.setattr(loop, "SAMPLED_BLOCK", 128)  # several blocks to fit on
     whole = fused_files(paths, name)
     assert np.isfinite(whole.pixels[:, whole.valid]).all()
     assert whole.valid.mean() > 0.5
@@ -291,9 +292,9 @@ def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) 
         monkeypatch.setattr(bdsd, "k_means", lambda points, *_: torch.tensor([[0.2, 0.4], [0.2, 0.4]]).double())
     results = []
     for block in (512, 90):
-        monkeypatch.setattr(sampling, "BLOCK", block)
-        monkeypatch.setattr(fit, "BLOCK", block)
-        monkeypatch.setattr(loop, "BLOCK", block)
+        monkeypatch.setattr(sampling, "SAMPLED_BLOCK", block)
+        monkeypatch.setattr(fit, "SAMPLED_BLOCK", block)
+        monkeypatch.setattr(loop, "SAMPLED_BLOCK", block)
         results.append(fused_files(paths, name))
     valid = results[0].valid
     np.testing.assert_allclose(results[0].pixels[:, valid], results[1].pixels[:, valid], rtol=1e-6, atol=1e-3)
@@ -441,9 +442,9 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
     """Against a naive computation on whole arrays; the scene has no nodata, so blocks take the short way."""
     made = simulate.simulate(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
     written = write(tmp_path, made)
-    monkeypatch.setattr(sampling, "BLOCK", 64)
-    monkeypatch.setattr(fit, "BLOCK", 64)
-    monkeypatch.setattr(loop, "BLOCK", 64)
+    monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
+    monkeypatch.setattr(fit, "SAMPLED_BLOCK", 64)
+    monkeypatch.setattr(loop, "SAMPLED_BLOCK", 64)
     method = fused_files(written, "gsa").fuser.method  # type: ignore[attr-defined]
     expanded = fused_files(written, "exp").pixels.astype(float).reshape(4, -1)
     # between two pixels the binomial of order 16 is close to the mean of those of orders 15 and 17
@@ -586,14 +587,14 @@ def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
     rng = np.random.default_rng(4)
     pan, ms = torch.from_numpy(rng.random((1, 800, 800))), torch.from_numpy(rng.random((2, 500, 500)))
 
-    def layers(reach: int, more: int) -> Layers:
+    def layers(reach: int, more: int) -> TileLayers:
         spans = [
             tuple((s[0] - more, s[1] + more) for s in part) for part in classical.windows(setup.axes, window, reach)
         ]
         cuts = [(..., *(slice(s[0] + 200, s[1] + 200) for s in part)) for part in spans]
-        return Layers(setup, window, pan[cuts[0]], spans[0], ms[cuts[1]], spans[1])  # type: ignore[arg-type]
+        return TileLayers(setup, window, pan[cuts[0]], spans[0], ms[cuts[1]], spans[1])  # type: ignore[arg-type]
 
-    def seen(at: Layers, reach: int) -> dict[str, Tensor]:
+    def seen(at: TileLayers, reach: int) -> dict[str, Tensor]:
         found = {"expanded": at.expanded}
         if reach >= method_layers.LOCAL:
             names = ("pan_gauss", "pan_atrous", "pan_box", "pan_morph", "pan_std", "ms", "ms_atrous", "ms_pan")

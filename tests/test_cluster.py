@@ -20,7 +20,7 @@ from distributed import LocalCluster
 
 from pansharpen_cli.archive import batch, cluster, pairs
 from pansharpen_cli.archive.batch import Choices
-from pansharpen_cli.archive.pool import Event
+from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.training import simulate
 

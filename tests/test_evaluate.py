@@ -112,7 +112,7 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
         fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
         read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
         whole = assess.full_resolution(scene, read)
-        monkeypatch.setattr(assess, "TILE", 64)
+        monkeypatch.setattr(assess, "SCORED_TILE", 64)
         tiled = assess.full_resolution(scene, read)
     reprojection = whole.figures.pop("reprojection"), tiled.figures.pop("reprojection")
     assert tiled.figures.pop("colour_error") == pytest.approx(whole.figures.pop("colour_error"), rel=1e-6)
@@ -243,7 +243,7 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
 
 
 def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> None:
-    monkeypatch.setattr(assess, "TILE", 64)  # it streams
+    monkeypatch.setattr(assess, "SCORED_TILE", 64)  # it streams
     run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
     edited(scene / "pan.tif", scene / "holed.tif", lambda p: np.where(np.indices(p.shape)[1] < 40, 0, p), nodata=0)
     with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
@@ -412,7 +412,7 @@ def test_valid_zeros_of_the_ms_stay_zeros_in_the_reference(tmp_path: Path) -> No
 
 def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operators(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 250, 210, offset=(1.25, 2.75), border=0.0)
-    monkeypatch.setattr(assess, "TILE", 64)
+    monkeypatch.setattr(assess, "SCORED_TILE", 64)
     (tmp_path / "low").mkdir()
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
         pair = assess.degrade(scene, tmp_path / "low")

@@ -126,7 +126,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
         fused, valid = loop.fuse_array(scene, injected(scene))
         reader = assess.array_reader(fused, valid, (32, 32))
         whole = assess.full_resolution(scene, reader).figures
-        monkeypatch.setattr(assess, "TILE", 64)
+        monkeypatch.setattr(assess, "SCORED_TILE", 64)
         tiled = assess.full_resolution(scene, reader).figures
         assert tiled["blocks"] == whole["blocks"] == 36
         for key in ("hqnr", "d_lambda_k", "d_s", "pan_detail_correlation"):
@@ -199,9 +199,9 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene.full = scene.window = (0, rows, 0, cols)
         expected = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
-        monkeypatch.setattr(sampling, "BLOCK", 64)
-        monkeypatch.setattr(fitting, "BLOCK", 64)
-        monkeypatch.setattr(loop, "BLOCK", 64)
+        monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
+        monkeypatch.setattr(fitting, "SAMPLED_BLOCK", 64)
+        monkeypatch.setattr(loop, "SAMPLED_BLOCK", 64)
         found = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()
     if method != "c-bdsd":  # whose clusters are drawn block by block

@@ -20,7 +20,7 @@ from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
-from pansharpen_cli.training.objective import auxiliary, composite, fused_of, loss_terms
+from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
 from pansharpen_cli.training.recipe import LossWeights
 from pansharpen_cli.training.samples import Sampler
 from pansharpen_cli.training.stacks import Stack

@@ -21,7 +21,7 @@ from rasters import edited
 from pansharpen_cli import publish
 from pansharpen_cli.archive import batch, pairs
 from pansharpen_cli.archive.batch import Choices
-from pansharpen_cli.archive.pool import Event
+from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights

@@ -423,7 +423,7 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
     assert result.code == 2 and "--align" in result.err
     pair = opened.Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
     with pytest.raises(InputError, match="unknown --align 'maybe'"):
-        fusion_job.fuse_scene(pair, fusion_job.Output(tmp_path / "x.tif"), fit.Options("exp", align="maybe"))
+        fusion_job.fuse_scene(pair, fusion_job.FusionOutput(tmp_path / "x.tif"), fit.Options("exp", align="maybe"))
 
 
 @pytest.mark.parametrize(
@@ -494,7 +494,7 @@ def soft(tmp_path_factory) -> Path:
 def fused_at(folder: Path, target: Path, **options) -> dict:
     pair = opened.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], {"extent": "pan"})
     return fusion_job.fuse_scene(
-        pair, fusion_job.Output(target, overwrite=True), fit.Options(adapt="off", **options), score=False
+        pair, fusion_job.FusionOutput(target, overwrite=True), fit.Options(adapt="off", **options), score=False
     )
 
 
@@ -545,7 +545,7 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
 
 def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path):
     moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())
-    output = fusion_job.Output(tmp_path / "out.tif")
+    output = fusion_job.FusionOutput(tmp_path / "out.tif")
     facts = fusion_job.fuse_scene(opened.Pair(str(pair[0]), [str(moved)]), output, fit.Options(), score=False)
     assert facts["adaptation"]["mode"] == "off" and "same place" in facts["adaptation"]["reason"]
     (told,) = (w for w in facts["warnings"] if "lays the MS on the PAN" in w)

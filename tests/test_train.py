@@ -22,7 +22,7 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import scene as raster_scene
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import objective, recipe, simulate, stacks, train
+from pansharpen_cli.training import loss, recipe, simulate, stacks, train
 from pansharpen_cli.training.recipe import LossWeights, Recipe
 from pansharpen_cli.training.samples import Sampler, crop_pair
 from pansharpen_cli.training.stacks import Stack
@@ -157,11 +157,11 @@ def test_scenes_without_a_usable_crop_end_in_an_error() -> None:
 
 def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[Stack]) -> None:
     sample = Sampler(truths, seed=2).pair(96, 4)
-    exact = objective.loss_terms([sample.truth], [sample], LossWeights())
+    exact = loss.loss_terms([sample.truth], [sample], LossWeights())
     assert all(abs(float(v)) < 1e-3 for v in exact.values())
     fused, level = sample.inputs.expanded, 300 * sample.stats.std[:, None, None]
-    near = objective.loss_terms([fused], [sample], LossWeights())
-    far = objective.loss_terms([fused + level], [sample._replace(truth=sample.truth + level)], LossWeights())
+    near = loss.loss_terms([fused], [sample], LossWeights())
+    far = loss.loss_terms([fused + level], [sample._replace(truth=sample.truth + level)], LossWeights())
     for name, value in near.items():
         assert float(value) > 1e-3
         assert float(far[name]) == pytest.approx(float(value), rel=0.02)
@@ -171,11 +171,11 @@ def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[Stack]) -> None:
     """1.5 Charbonnier + 4 (1 - SSIM) + 1.5 focal, of values in [0, 1]; SSIM is that of the metrics."""
     weights = LossWeights(0, 0, 0, 0, 0, charbonnier=1.5, similarity=4.0, focal=1.5)
     sample = Sampler(truths, seed=2).pair(96, 4)
-    assert set(objective.loss_terms([sample.truth], [sample], weights)) == {"charbonnier", "similarity", "focal"}
+    assert set(loss.loss_terms([sample.truth], [sample], weights)) == {"charbonnier", "similarity", "focal"}
     scale, inner = sample.stats.scale, np.s_[..., 12:-12, 12:-12]
     fused, truth = (t[inner].double() / scale for t in (sample.inputs.expanded, sample.truth))
     error = (fused - truth).abs()
-    terms = objective.loss_terms([sample.inputs.expanded], [sample], weights)
+    terms = loss.loss_terms([sample.inputs.expanded], [sample], weights)
     assert float(terms["charbonnier"]) == pytest.approx(float((error**2 + 1e-6).sqrt().mean()), rel=1e-4)
     assert float(terms["focal"]) == pytest.approx(float(((255 * error) ** 1.1 / 255 * error).mean()), rel=1e-3)
     expected = 1 - metrics.ssim(truth[0], fused[0], peak=1.0)
@@ -184,8 +184,8 @@ def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[Stack]) -> None:
 
 def test_the_weights_of_the_loss_count(truths: list[Stack]) -> None:
     terms = {name: torch.tensor(float(i)) for i, name in enumerate(("l1", "squared", "flat", "structure"), 1)}
-    assert float(objective.composite(terms, LossWeights(1, 0, 0, 2))) == 9
-    assert float(objective.composite(terms, LossWeights())) == 1 + 2 + 1.5 + 2
+    assert float(loss.composite(terms, LossWeights(1, 0, 0, 2))) == 9
+    assert float(loss.composite(terms, LossWeights())) == 1 + 2 + 1.5 + 2
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:

@@ -21,10 +21,10 @@ from ..raster.source import plain
 from ..raster.tiles import plan_tiles
 from .tailor import Settings, Tiles
 
-BLOCK = 512
+SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
-TILE = 64
+SAMPLED_TILE = 64
 REDUCED_TILE = 40
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
 LEAST_TILES = 8
@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]
 def quiet(stage: str, done: int, total: int) -> None: ...
 
 
-def _ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
+def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
     """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
     pending = reader.submit(load, items[0]) if items else None
     for i, item in enumerate(items):
@@ -111,7 +111,7 @@ class Sample:
 
 def sample_blocks(scene: Scene, seed: int) -> list[Window]:
     """All blocks of a small scene; of a large one a seeded order in which to try them."""
-    blocks = [t.core for t in plan_tiles(scene.full, BLOCK)]
+    blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)]
     if len(blocks) > MAX_BLOCKS:
         blocks = [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
     return blocks
@@ -146,7 +146,7 @@ def sample(
         return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
-        for tried, (block, loaded) in enumerate(_ahead(reader, load, blocks)):
+        for tried, (block, loaded) in enumerate(read_ahead(reader, load, blocks)):
             progress("reading", min(used, wanted), wanted)
             if loaded is None:
                 whole -= 0 if large else area(block)
@@ -193,11 +193,11 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
     window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
+    corners = _draw(data.valid, SAMPLED_TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
     parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
-        tile = (window[0] + r, window[0] + r + TILE, window[2] + c, window[2] + c + TILE)
+        tile = (window[0] + r, window[0] + r + SAMPLED_TILE, window[2] + c, window[2] + c + SAMPLED_TILE)
         at = part_of(window, tile)
         parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
@@ -206,13 +206,15 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         # seen from the tile's own corner, so that tiles of equal phase share their matrices
         local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
         here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
-        down = physics.degrader((local[0], local[1]), here, ((0, TILE), (0, TILE)), gains, offsets).to("cpu")
+        down = physics.degrader((local[0], local[1]), here, ((0, SAMPLED_TILE), (0, SAMPLED_TILE)), gains, offsets).to(
+            "cpu"
+        )
         rows.append(down.rows)
         cols.append(down.cols)
-    tile_span: tuple[Span, Span] = ((0, TILE), (0, TILE))
+    tile_span: tuple[Span, Span] = ((0, SAMPLED_TILE), (0, SAMPLED_TILE))
     ratios = axes[0].ratio, axes[1].ratio
     blur = physics.blurrer(ratios, tile_span, tile_span, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :TILE, :TILE][:0])
+    empty = inputs.map(lambda t: t[..., :0, :SAMPLED_TILE, :SAMPLED_TILE][:0])
     count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
     ms = [m[:, : count[0], : count[1]] for m in ms_parts]
     down = physics.Separable(

@@ -37,7 +37,7 @@ from ..report import figures as figure_table
 from ..report import files, index
 from .mosaic import raster_of, read_with
 from .names import CONTAINERS, Found, Left
-from .pool import Event, Function, Pool
+from .workers import Event, Function, Pool
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"
@@ -520,7 +520,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             if named and open_options.get("sensor", "auto") == "auto":
                 open_options["sensor"] = named
             pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
-            output = fuse.Output(
+            output = fuse.FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             )  # fmt: skip

@@ -24,7 +24,7 @@ from .. import foreign
 from ..errors import InputError, PansharpenError
 from . import batch
 from .batch import Choices, Execute, Task
-from .pool import TICK, Event, now_and_then
+from .workers import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0
 SETUP_SECONDS = 60.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import foreign
 from ..errors import InputError
-from .names import _MS_WORDS, _PAN_WORDS, _RULES, File, Found, Left, Loose, Part, time_in
+from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Left, Loose, Part, time_in
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
@@ -99,7 +99,7 @@ def _named(name: str, pan: str, mss: Sequence[str], rule: str, sensor: str = "")
     folder, stem = (str(given.parent), given.name) if name else ("", "")
     if not stem:
         file = File(mss[0], "/".join(PurePosixPath(mss[0]).parts[-2:]).lstrip("/"))
-        part = next((p for p in (r(file) for r in _RULES) if isinstance(p, Part)), None)
+        part = next((p for p in (r(file) for r in RULES) if isinstance(p, Part)), None)
         stem = part.name if part else file.stem
     time = time_in(PurePosixPath(pan).stem) or time_in(name)
     return Found(stem, "" if folder == "." else folder, (pan,), tuple((m,) for m in mss), rule, sensor, time)
@@ -226,10 +226,10 @@ def _assets(assets: Mapping[str, tuple[dict, str]]) -> tuple[str, list[str]] | s
         names = [_ALIASES.get(n, n) for n in names]
         words = set(re.split(r"[^a-z]+", key.lower()))
         own = names[0] or _ALIASES.get(key.lower(), key.lower())
-        if len(bands) == 1 and (own == "pan" or (words & _PAN_WORDS and not names[0])):
+        if len(bands) == 1 and (own == "pan" or (words & PAN_WORDS and not names[0])):
             pans.append(href)
-        elif len(bands) >= 3 or (words & _MS_WORDS and not names[0]):
-            whole.append((bool(words & _MS_WORDS), len(bands), href))
+        elif len(bands) >= 3 or (words & MS_WORDS and not names[0]):
+            whole.append((bool(words & MS_WORDS), len(bands), href))
         elif own in _COMMON_BANDS:
             single.setdefault(own, href)
     if len(pans) > 1:

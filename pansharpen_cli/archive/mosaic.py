@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..raster import sensors
 from ..raster.grid import Grid
 from ..raster.source import Source, metadata, open_raster
-from .names import CONTAINERS, Layer, _without_tile
+from .names import CONTAINERS, RasterFiles, without_tile
 
 
 def read_with(files: Sequence[str]) -> list[str]:
@@ -40,7 +40,7 @@ _VRT_TYPES = {
 }  # fmt: skip
 
 
-def raster_of(layer: Layer, folder: Path) -> tuple[str, str]:
+def raster_of(layer: RasterFiles, folder: Path) -> tuple[str, str]:
     """The path that opens a layer, and the sensor that its tiles name; of tiles it is a VRT made in `folder`.
 
     GDAL's own reader of .TIL takes the place from another file than the tiles: it is left to lists that stand alone.
@@ -55,7 +55,7 @@ def raster_of(layer: Layer, folder: Path) -> tuple[str, str]:
         there = {os.path.basename(t).lower() for t in tiles}
         if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
-    path = folder / f"{_without_tile(Path(tiles[0]).stem)[0]}.vrt"
+    path = folder / f"{without_tile(Path(tiles[0]).stem)[0]}.vrt"
     content, sensor = _mosaic(tiles, label)
     path.write_text(content, "utf-8")
     return str(path), sensor

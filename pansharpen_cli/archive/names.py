@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError
 
-Layer = tuple[str, ...]
+RasterFiles = tuple[str, ...]
 """One raster, or the tiles of one; a .TIL or DIM .XML before tiles is the delivery's own list of them."""
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf", ".til")
@@ -28,8 +28,8 @@ class Found:
 
     name: str
     folder: str
-    pan: Layer
-    ms: tuple[Layer, ...]
+    pan: RasterFiles
+    ms: tuple[RasterFiles, ...]
     rule: str
     sensor: str = ""
     time: datetime | None = None
@@ -64,7 +64,7 @@ class Loose:
     """What names alone did not pair: `role` is `pan`, `ms` or empty where nothing tells."""
 
     role: str
-    layers: tuple[Layer, ...]
+    layers: tuple[RasterFiles, ...]
     file: File
     name: str
     reason: str
@@ -117,8 +117,8 @@ _AIRBUS = re.compile(
 )
 _GEOEYE = re.compile(r"^(?P<key>po_\d+)_(?P<role>pan|bgrn|blu|grn|red|nir)_(?P<part>\d+)$", re.IGNORECASE)
 _GEOEYE_BANDS = ("blu", "grn", "red", "nir")
-_PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
-_MS_WORDS = {
+PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
+MS_WORDS = {
     "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "analytic", "analyticms",
 }  # fmt: skip
 _SIDE_WORDS = {
@@ -145,7 +145,7 @@ LANDSAT_BANDS = {"7": (1, 2, 3, 4, 5, 7), "8": (2, 3, 4, 5, 6, 7), "9": (2, 3, 4
 
 def _maxar(file: File) -> Part | Skip | None:
     """WorldView, GeoEye and QuickBird as Maxar delivers them: 10JUN12053804-P1BS_R1C1-052783426010_01_P001."""
-    stem, tile = _without_tile(file.stem)
+    stem, tile = without_tile(file.stem)
     if not (match := _MAXAR.match(stem)):
         return None
     role = {"P": "pan", "M": "ms"}.get(match["role"].upper())
@@ -156,7 +156,7 @@ def _maxar(file: File) -> Part | Skip | None:
 
 def _airbus(file: File) -> Part | Skip | None:
     """Pleiades and SPOT 6/7: IMG_PHR1A_P_201202250025329_SEN_..._R1C1.JP2, listed by DIM_PHR1A_P_...XML."""
-    stem, tile = _without_tile(file.stem)
+    stem, tile = without_tile(file.stem)
     if not (match := _AIRBUS.match(stem)):
         return None
     if match["role"].upper() == "PMS":
@@ -180,7 +180,7 @@ def _words(file: File) -> Part | Skip | None:
 
     GaoFen (`-PAN1`, `-MSS1`), PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
     """
-    stem, tile = _without_tile(file.stem)
+    stem, tile = without_tile(file.stem)
     pieces = [*PurePosixPath(file.relative).parts[:-1], stem]
     role, key = "", []
     for piece in pieces:
@@ -189,8 +189,8 @@ def _words(file: File) -> Part | Skip | None:
             word = re.sub(r"\d+$", "", token.lower())
             if piece is pieces[-1] and (kind := _SIDE_WORDS.get(token.lower())):
                 return Skip(f"looks like {kind}")
-            if word in _PAN_WORDS or word in _MS_WORDS:
-                role = "pan" if word in _PAN_WORDS else "ms"
+            if word in PAN_WORDS or word in MS_WORDS:
+                role = "pan" if word in PAN_WORDS else "ms"
                 tokens[i] = "*" + token[len(word) :]
         key.append("".join(tokens))
     if not role:
@@ -199,10 +199,10 @@ def _words(file: File) -> Part | Skip | None:
     return Part("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
 
 
-_RULES = (_landsat, _maxar, _airbus, _geoeye, _words)
+RULES = (_landsat, _maxar, _airbus, _geoeye, _words)
 
 
-def _without_tile(stem: str) -> tuple[str, tuple[int, ...]]:
+def without_tile(stem: str) -> tuple[str, tuple[int, ...]]:
     match = _TILE.search(stem)
     return (stem, ()) if match is None else (_TILE.sub("", stem, count=1), (int(match[1]), int(match[2])))
 
@@ -261,7 +261,7 @@ def by_regex(pattern: str, files: Sequence[File]) -> Any:
         match = matches.get(file)
         if match is None or not match["scene"] or (match["pan"] is None) == (match["ms"] is None):
             return None
-        stem, tile = _without_tile(file.stem)
+        stem, tile = without_tile(file.stem)
         band = int(re.sub(r"\D", "", match.get("band") or "") or 0)
         role = "pan" if match["pan"] is not None else "ms"
         name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
@@ -272,7 +272,7 @@ def by_regex(pattern: str, files: Sequence[File]) -> Any:
 
 def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[Left]]:
     """Pairs by names alone; what may be paired by looking into it; and what is none of a scene."""
-    rules = (by_regex(regex, files), *_RULES) if regex else _RULES
+    rules = (by_regex(regex, files), *RULES) if regex else RULES
     groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
     loose: list[Loose] = []
     left: list[Left] = []
@@ -304,18 +304,18 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
                 left += unit
                 refused[role] = unit[0].reason
         for pan, ms in _closest(made["pan"], made["ms"]):
-            found.append(_scene(pan, ms, rule))
+            found.append(scene_of(pan, ms, rule))
             made["pan"].remove(pan)
             made["ms"].remove(ms)
         for role, other in (("pan", "ms"), ("ms", "pan")):
-            reason = _unpaired(len(made[other]), role, other, "fit by name")
+            reason = why_unpaired(len(made[other]), role, other, "fit by name")
             if not made[other] and other in refused:
                 reason = f"its {other.upper()} is left over: {refused[other]}"
             loose += [replace(unit, reason=reason) for unit in made[role]]
     return found, loose, left
 
 
-def _unpaired(others: int, role: str, other: str, how: str) -> str:
+def why_unpaired(others: int, role: str, other: str, how: str) -> str:
     """Why a raster of a role stays without one of the other, of which so many would do."""
     if others == 0:
         return f"no {other.upper()} for it"
@@ -350,7 +350,7 @@ def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose |
     return Loose(role, tuple(layers), file, first.name, "", time_in(file.stem))
 
 
-def _layer(members: Sequence[tuple[Part, File]]) -> Layer | None:
+def _layer(members: Sequence[tuple[Part, File]]) -> RasterFiles | None:
     lists = sorted(f.path for _, f in members if f.path.lower().endswith(CONTAINERS))
     tiles = sorted(((p.tile, f.path) for p, f in members if f.path not in lists))
     if len(tiles) > 1 and (not all(t for t, _ in tiles) or len({t for t, _ in tiles}) < len(tiles)):
@@ -383,7 +383,7 @@ def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, L
     return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pans) is pan]
 
 
-def _scene(pan: Loose, ms: Loose, rule: str) -> Found:
+def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:
     folder = "/".join(_common(pan.file.relative, ms.file.relative)[1:])
     name = pan.name if rule == "Maxar" else ms.name
     return Found(name, folder, pan.layers[0], ms.layers, rule, time=pan.time or ms.time)

@@ -17,7 +17,7 @@ from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, metadata, open_raster
 from .lists import MANIFESTS, from_manifest, from_stac
-from .names import SUFFIXES, File, Found, Left, Loose, Pairing, _scene, _unpaired, by_name, time_in
+from .names import SUFFIXES, File, Found, Left, Loose, Pairing, by_name, scene_of, time_in, why_unpaired
 
 LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
@@ -86,13 +86,13 @@ def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
                 ranks[i, k] = MOST_SECONDS if apart is None else apart, -overlap
     first = {pair for pair in ranks if _stands_out(pair, ranks)}
     for i, k in sorted(first):
-        found.append(_scene(seen["pan"][i].loose, seen["ms"][k].loose, "overlap"))
+        found.append(scene_of(seen["pan"][i].loose, seen["ms"][k].loose, "overlap"))
     for axis, (role, other) in enumerate((("pan", "ms"), ("ms", "pan"))):
         for n, look in enumerate(seen[role]):
             if n not in {pair[axis] for pair in first}:
                 several = sum(pair[axis] == n for pair in ranks)
                 known = look.loose.reason if look.loose.role and not several else ""
-                why = known or _unpaired(several, role, other, "overlap it")
+                why = known or why_unpaired(several, role, other, "overlap it")
                 alike = role == "pan" and not several and sum(look.same_grid(o) for o in seen[role]) > 1
                 left += look.loose.left(f"{why}; {_SINGLE_BANDS}" if alike else why)
     return found, left

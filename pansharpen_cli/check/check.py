@@ -19,16 +19,25 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import Output, check_targets
+from ..jobs.fuse import FusionOutput, check_targets
 from ..jobs.opened import Pair, opened, takes_measured_mtf
 from ..raster.geometry import intersect
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
 from ..raster.writer import parse_creation_options
-from .judge import Findings, _explain_refusal, _judge_file, _judge_headers, _judge_pixels, _judge_scene, _mtf, _shift
-from .look import _band_facts, _Look, _look
-from .predict import _predict
+from .judge import (
+    Findings,
+    explain_refusal,
+    judge_file,
+    judge_headers,
+    judge_pixels,
+    judge_scene,
+    mtf_facts,
+    shift_facts,
+)
+from .look import Look, band_facts, look_at
+from .predict import predict
 
 SCHEMA = "pansharpen-check/1"
 
@@ -45,27 +54,27 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
             fit.check_method(options)
-            look: _Look | None = None
+            look: Look | None = None
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
             with _noting_failure(found):
                 scene, seconds = _aligned(facts, pair, options, stack, None, progress, found)
             _describe(facts, scene, pair, options, found)
             with _noting_failure(found):
-                look = _look(scene, options.seed, progress, survey=True)
+                look = look_at(scene, options.seed, progress, survey=True)
                 facts["sample"] = look.facts()
-                facts["bands"] = [_band_facts(band) for band in look.bands]
+                facts["bands"] = [band_facts(band) for band in look.bands]
                 facts["agreement"] = look.agreement()
-                _judge_pixels(scene, look, facts, found)
+                judge_pixels(scene, look, facts, found)
             if look is not None:
                 with _noting_failure(found):
-                    facts |= _predict(scene, look, options, score, None, seconds, progress, found)
-            _judge_scene(scene, found)
+                    facts |= predict(scene, look, options, score, None, seconds, progress, found)
+            judge_scene(scene, found)
             for message in said.notes():
                 found.warning("gdal", message)
     except InputError as error:
         facts["refused"] = str(error)
-        _explain_refusal(facts["files"], found)
+        explain_refusal(facts["files"], found)
     facts["findings"] = found.ranked()
     return facts
 
@@ -81,7 +90,7 @@ def _noting_failure(found: Findings) -> Iterator[None]:
         found.error("fails", f"fuse fails here: {error}")
 
 
-def plan(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
+def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
     """What `job.fuse_scene` is going to do with the same arguments; nothing is written.
 
     Raises InputError where it would refuse.
@@ -95,10 +104,10 @@ def plan(pair: Pair, output: Output, options: Options, score: bool = True, progr
     with gdal_messages() as said, ExitStack() as stack:
         scene, aligning = _aligned(facts, pair, options, stack, output, progress, found)
         _describe(facts, scene, pair, options, found)
-        look = _look(scene, options.seed, progress, survey=False)
+        look = look_at(scene, options.seed, progress, survey=False)
         facts["sample"] = look.facts()
-        facts |= _predict(scene, look, options, score, output, aligning, progress, found)
-        _judge_scene(scene, found)
+        facts |= predict(scene, look, options, score, output, aligning, progress, found)
+        judge_scene(scene, found)
     for message in said.notes():
         found.warning("gdal", message)
     facts["findings"] = found.ranked()
@@ -124,7 +133,7 @@ def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Fi
         "pan_share": rows * cols / (scene.pan_grid.height * scene.pan_grid.width),
         "ms_share": min(1.0, rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])),
     }
-    _judge_headers(scene, facts, pair, found)
+    judge_headers(scene, facts, pair, found)
 
 
 # What the headers say
@@ -139,7 +148,7 @@ def _files(pair: Pair, found: Findings) -> list[dict]:
                 files.append(_file_facts(path, role, dataset))
         except InputError:
             continue  # opening the scene says it
-        _judge_file(files[-1], found)
+        judge_file(files[-1], found)
     return files
 
 
@@ -179,7 +188,7 @@ def _aligned(
     pair: Pair,
     options: Options,
     stack: ExitStack,
-    output: Output | None,
+    output: FusionOutput | None,
     progress: Progress,
     found: Findings,
 ) -> tuple[Scene, dict[str, float]]:
@@ -189,9 +198,9 @@ def _aligned(
     ready = partial(check_targets, output) if output else lambda scene: None
     scene, registration = opened(pair, asked, stack, ready, progress=progress)
     told = set(registration.notes())
-    scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `_shift` has words of its own for it
+    scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `shift_facts` has words of its own for it
     assert registration.found is not None
-    facts["shift"] = _shift(scene, registration.found, options.align, found)
-    facts["mtf"] = _mtf(scene, registration.found.gains, found)
+    facts["shift"] = shift_facts(scene, registration.found, options.align, found)
+    facts["mtf"] = mtf_facts(scene, registration.found.gains, found)
     measures = options.align != "off" or takes_measured_mtf(options)
     return scene, {"aligning": time.perf_counter() - clock} if measures else {}

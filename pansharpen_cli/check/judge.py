@@ -15,7 +15,7 @@ from ..jobs.opened import Pair
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
-from .look import _ABSURD, _Band, _Look
+from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
 """Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
@@ -52,7 +52,7 @@ def _name(path: str) -> str:
     return os.path.basename(path.rstrip("/")) or path
 
 
-def _judge_file(file: dict, found: Findings) -> None:
+def judge_file(file: dict, found: Findings) -> None:
     name = _name(file["path"])
     if file["lossy"]:
         how = file["compression"] or file["driver"]
@@ -70,7 +70,7 @@ def _judge_file(file: dict, found: Findings) -> None:
         )
 
 
-def _judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
+def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
     for warning in scene.warnings:
         if UNTAGGED not in warning:  # the pixels will tell more
             found.warning("scene", warning)
@@ -131,7 +131,7 @@ def _tag(nodata: float | None) -> str:
     return "none" if nodata is None else f"{nodata:g}"
 
 
-def _explain_refusal(files: Sequence[dict], found: Findings) -> None:
+def explain_refusal(files: Sequence[dict], found: Findings) -> None:
     """What may lie behind a refusal, as far as the headers tell."""
     pans, multi = [f for f in files if f["role"] == "pan"], [f for f in files if f["role"] == "ms"]
     if not pans or not multi:
@@ -151,7 +151,7 @@ def _explain_refusal(files: Sequence[dict], found: Findings) -> None:
             )
 
 
-def _judge_pixels(scene: Scene, look: _Look, facts: dict, found: Findings) -> None:
+def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None:
     bands = [(band, f) for band, f in zip(look.bands, facts["bands"], strict=True)]
     for source in (scene.pan, *scene.ms):
         _judge_fills(source, next(b.fills for b, _ in bands if b.source is source), found)
@@ -200,12 +200,12 @@ def _has_value(source: Source) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _usual(band: _Band) -> float:
+def _usual(band: Band) -> float:
     """Share of the mean that the darkest pixels may have before it is worth a word; blue light is always scattered."""
     return 0.9 if sensors.band_name(band.label) in ("coastal", "blue") else 0.75
 
 
-def _which(band: _Band) -> str:
+def _which(band: Band) -> str:
     return "PAN" if band.label == "PAN" else f"MS {band.label}"
 
 
@@ -213,14 +213,14 @@ def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> 
     for value, share in sorted(fills.items()):
         text = plain(value)
         areas = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
-        level = found.error if value in CUSTOMARY_NODATA or abs(value) >= _ABSURD else found.warning
+        level = found.error if value in CUSTOMARY_NODATA or abs(value) >= ABSURD else found.warning
         level(
             "untagged-nodata",
             f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {text}",
         )
 
 
-def _judge_flatness(scene: Scene, seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
     for band, f in seen:
         most = int(band.counts.max()) / band.count
         if len(band.levels) == 1:
@@ -237,7 +237,7 @@ def _judge_flatness(scene: Scene, seen: Sequence[tuple[_Band, dict]], found: Fin
             found.warning("flat-band", f"{_which(band)} is {value:g} in {most:.0%} of its pixels")
 
 
-def _judge_clipping(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+def _judge_clipping(seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
     for key, what, cause in (
         ("ceiling_share", "saturated", "clouds, roofs or a stretch; no method brings that detail back"),
         ("floor_share", "cut off at their lowest value", "water, shadow or a stretch"),
@@ -249,7 +249,7 @@ def _judge_clipping(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None
             level(key.replace("_share", ""), f"pixels {what}: {listed} ({cause})")
 
 
-def _judge_depth(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
+def _judge_depth(seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
     stepped = {b.label: f["step"] for b, f in seen if f["step"] and f["step"] > 1 and len(b.levels) > 2}
     if stepped:
         listed = ", ".join(f"of {step} in {label}" for label, step in stepped.items())
@@ -269,7 +269,7 @@ def _judge_depth(seen: Sequence[tuple[_Band, dict]], found: Findings) -> None:
         found.note("depth", f"PAN uses {pan} bits, MS {max(ms)}: were they processed differently?")
 
 
-def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
+def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
     if shift.confidence < register.MEASURABLE:
@@ -310,7 +310,7 @@ def _shift(scene: Scene, shift: register.Shift, align: str, found: Findings) -> 
     return asdict(shift) | {"align": align, "action": action}
 
 
-def _mtf(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
+def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
     """MTF gains as facts, with a note where the MS is softer or crisper than optics are."""
     if measured:
         gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
@@ -321,7 +321,7 @@ def _mtf(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
     return {"gains": list(scene.effective_gains), "table": list(scene.gains), "measured": list(measured)}
 
 
-def _judge_scene(scene: Scene, found: Findings) -> None:
+def judge_scene(scene: Scene, found: Findings) -> None:
     known = any(f.code == "untagged-nodata" for f in found)
     for warning in scene.warnings:
         if not (known and UNTAGGED in warning):

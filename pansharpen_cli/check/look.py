@@ -24,14 +24,14 @@ LOOKED_AT = 12
 TRIED = 200
 """Blocks that are tried to find them."""
 
-_ABSURD = 1e15
+ABSURD = 1e15
 """No radiance is that large."""
 
 # What sampled pixels say
 
 
 @dataclass
-class _Band:
+class Band:
     """Valid values of one band in the sampled blocks, and what was counted on the way."""
 
     label: str
@@ -66,7 +66,7 @@ class _Band:
 
 
 @dataclass
-class _Look:
+class Look:
     """What the sampled blocks yielded. `blocks`: those with many valid pixels, the most valid first."""
 
     total: int
@@ -75,7 +75,7 @@ class _Look:
     pixels: int = 0
     empty: int = 0
     blocks: list[tuple[int, Window]] = field(default_factory=list)
-    bands: list[_Band] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
     relation: Moments | None = None
 
     @property
@@ -86,7 +86,7 @@ class _Look:
         return {
             "blocks": self.tried,
             "blocks_in_all": self.total,
-            "side": sampling.BLOCK,
+            "side": sampling.SAMPLED_BLOCK,
             "pixels": self.pixels,
             "valid_share": self.valid_share,
         }
@@ -96,21 +96,21 @@ class _Look:
         return register.agreement(self.relation) if self.relation is not None else None
 
 
-def _look(scene: Scene, seed: int, progress: Progress, survey: bool) -> _Look:
+def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
     """Look at blocks in the order in which `fuse` samples them. Raises InputError if the scene has no valid pixel.
 
     Without `survey` only how much is valid is measured.
     """
     axes = axes_of(scene)
     order = sampling.sample_blocks(scene, seed)
-    look = _Look(len(order))
+    look = Look(len(order))
     candidates = _fill_candidates(scene)
     if survey:
         look.relation = Moments(pan=1, ms=scene.bands)
-        look.bands = [_Band("PAN", _dtype(scene.pan, 0), scene.pan)]
+        look.bands = [Band("PAN", _dtype(scene.pan, 0), scene.pan)]
         names = [n or f"band {i}" for i, n in enumerate(scene.band_names, 1)]
         pairs = [(s, k) for s in scene.ms for k in range(len(s.bands))]
-        look.bands += [_Band(n, _dtype(s, k), s) for n, (s, k) in zip(names, pairs, strict=True)]
+        look.bands += [Band(n, _dtype(s, k), s) for n, (s, k) in zip(names, pairs, strict=True)]
     wanted = min(len(order), LOOKED_AT)
     ms_extent = (0, scene.ms_grid.height, 0, scene.ms_grid.width)
     for block in order:
@@ -154,7 +154,7 @@ def _dtype(source: Source, index: int) -> np.dtype:
     return np.dtype(source.dataset.dtypes[source.bands[index] - 1])
 
 
-def _survey(scene: Scene, look: _Look, block: Window, pan_read, ms_window: Window, parts, candidates) -> None:
+def _survey(scene: Scene, look: Look, block: Window, pan_read, ms_window: Window, parts, candidates) -> None:
     """Take a block's pixels into the statistics of each band and into the relation of PAN and MS."""
     axes = axes_of(scene)
     own = intersect(joined([a.centred(s) for a, s in zip(axes, spans_of(block), strict=True)]), ms_window)
@@ -234,7 +234,7 @@ def _fill_candidates(scene: Scene) -> dict[str, list[float]]:
     return made
 
 
-def _band_facts(band: _Band) -> dict:
+def band_facts(band: Band) -> dict:
     """Figures of one band's valid pixels, in DN; shares are of the valid pixels."""
     levels, counts, total = band.levels.astype(float), band.counts, band.count
     facts: dict = {"name": band.label, "dtype": band.dtype.name, "pixels": total,
@@ -281,7 +281,7 @@ def _missing_levels(levels: np.ndarray, counts: np.ndarray, step: int) -> float 
     return float(gaps.sum() / (len(gaps) + gaps.sum()))
 
 
-def _fills(bands: Sequence[_Band]) -> dict[float, float]:
+def _fills(bands: Sequence[Band]) -> dict[float, float]:
     """Values that look like nodata, and their share where they fill areas in all bands of a source.
 
     Absurd numbers and those that stand for nodata by custom count wherever they are.
@@ -292,5 +292,5 @@ def _fills(bands: Sequence[_Band]) -> dict[float, float]:
         if share > 0.002 or (value in CUSTOMARY_NODATA and bands[0].dtype.kind == "f"):
             found[value] = share
     if bands[0].dtype.kind == "f":
-        found |= {float(v): 0.0 for b in bands for v in b.levels[np.abs(b.levels) >= _ABSURD][:3]}
+        found |= {float(v): 0.0 for b in bands for v in b.levels[np.abs(b.levels) >= ABSURD][:3]}
     return found

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Fit, Fuser, Options
-from ..jobs.fuse import Output
+from ..jobs.fuse import FusionOutput
 from ..quality import assess
 from ..raster.geometry import Window, area, intersect, is_empty, joined, spans_of
 from ..raster.scene import Scene, axes_of
@@ -29,7 +29,7 @@ from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter, parse_creation_options
 from ..report.text import byte_size
 from .judge import Findings
-from .look import _Look
+from .look import Look
 
 TRIAL_TILE = 512
 TRIAL_SECONDS = 0.8
@@ -61,12 +61,12 @@ TILE_BYTES = {
 # What the run will take
 
 
-def _predict(
+def predict(
     scene: Scene,
-    look: _Look,
+    look: Look,
     options: Options,
     score: bool,
-    output: Output | None,
+    output: FusionOutput | None,
     known: dict[str, float],
     progress: Progress,
     found: Findings,
@@ -79,7 +79,7 @@ def _predict(
     pixels = rows * cols
     part = replace(scene, window=_trial_window(scene, look), warnings=[])
     fit, seconds = _trial_fit(scene, part, options, progress)
-    trial = _trial_run(part, fit.fuser, options, score, output or Output(Path("fused.tif")))
+    trial = _trial_run(part, fit.fuser, options, score, output or FusionOutput(Path("fused.tif")))
     busy = pixels * (1 - look.empty / max(look.tried, 1))
     seconds |= {"fusing": trial.fusing * busy}
     if score:
@@ -130,7 +130,7 @@ def _predict(
     }  # fmt: skip
 
 
-def _trial_window(scene: Scene, look: _Look) -> Window:
+def _trial_window(scene: Scene, look: Look) -> Window:
     """A part of the window with valid pixels at its corner, of so many tiles that all threads have work.
 
     Raises InputError if nothing in the window is valid.
@@ -193,7 +193,7 @@ class _Trial:
     stored: float
 
 
-def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output: Output) -> _Trial:
+def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output: FusionOutput) -> _Trial:
     """Fuse, write and score a part into a temporary folder. Raises InputError for creation options that do not do."""
     stamps: list[float] = []
 
@@ -260,7 +260,7 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
     )
 
 
-def _judge_resources(stored: int, memory: int, output: Output | None, found: Findings) -> None:
+def _judge_resources(stored: int, memory: int, output: FusionOutput | None, found: Findings) -> None:
     if output is not None:
         free = shutil.disk_usage(output.path.resolve().parent).free
         if stored > free:

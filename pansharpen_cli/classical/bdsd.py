@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..moments import Moments
-from .layers import DOUBLE, LOCAL, Layers, Setup, column
+from .layers import DOUBLE, LOCAL, Setup, TileLayers, column
 from .method import Method, need, over, regression, signed_regression
 
 
@@ -26,7 +26,7 @@ class BDSD(Method):
         super().__init__(setup)
         self.sums = Moments(blurred=setup.bands, pan=1, detail=setup.bands)
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         self.sums.update(
             layers.ms_valid, blurred=layers.blurred, pan=layers.ms_pan, detail=layers.reduced - layers.blurred
         )
@@ -40,7 +40,7 @@ class BDSD(Method):
     def solution(self, gram: Tensor, target: Tensor) -> Tensor:
         return regression(gram, target)
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         nothing = torch.zeros(self.setup.bands, dtype=torch.float64)
         return layers.mixed(self.mix, nothing).addcmul_(column(self.gamma[-1]), layers.pan)
 
@@ -76,11 +76,11 @@ class CBDSD(Method):
         self.count, self.step = 0, 1
         self.centres: Tensor | None = None
 
-    def features(self, layers: Layers) -> Tensor:
+    def features(self, layers: TileLayers) -> Tensor:
         """Local standard deviation of P and P (2, rows, cols)."""
         return torch.cat([layers.pan_std, layers.pan])
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         if self.centres is None:
             self.look(layers)
             return
@@ -92,7 +92,7 @@ class CBDSD(Method):
         for label in labels[valid].unique().tolist():
             self.sums[label].update(valid & (labels == label), **values)
 
-    def look(self, layers: Layers) -> None:
+    def look(self, layers: TileLayers) -> None:
         """First pass: the features' maxima, and a sample of them."""
         features = self.features(layers)
         if layers.valid is not None and not layers.valid.any():
@@ -142,13 +142,13 @@ class CBDSD(Method):
         assert self.centres is not None
         return nearest(over(features, column(self.peaks)), self.centres)
 
-    def ms_labels(self, layers: Layers) -> Tensor:
+    def ms_labels(self, layers: TileLayers) -> Tensor:
         return self.labels(layers.at_ms(self.features(layers)))
 
-    def pan_labels(self, layers: Layers) -> Tensor:
+    def pan_labels(self, layers: TileLayers) -> Tensor:
         return self.labels(self.features(layers))
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         labels = self.pan_labels(layers)
         known = torch.cat([layers.expanded, torch.ones_like(layers.pan), layers.pan])
         fused = layers.expanded.clone()

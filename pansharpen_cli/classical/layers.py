@@ -146,7 +146,7 @@ def _inside(outer: Spans, inner: Spans) -> tuple[slice, slice]:
     return rows, cols
 
 
-class Layers:
+class TileLayers:
     """What a method sees of a window: each layer is made when it is asked for, float64, at the exact phase.
 
     `pan` (1, rows, cols) of `pan_spans` in PAN pixels and `ms` (bands, rows, cols) of `ms_spans` in MS pixels lie

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..moments import Moments
-from .layers import EPS, POINT, Layers, Setup
+from .layers import EPS, POINT, Setup, TileLayers
 
 
 def over(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class Method:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         """Take in the valid pixels of a window."""
 
     def settle(self) -> None:
         """End a pass. Raises InputError if the scene has too few valid pixels."""
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         """F (bands, rows, cols) in DN, float64."""
         raise NotImplementedError
 
@@ -94,7 +94,7 @@ class Exp(Method):
 
     passes = 0
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         return layers.expanded
 
 
@@ -108,7 +108,7 @@ class WithMoments(Method):
         sizes = {low: setup.bands if low == "pan_low" else 1 for low in self.lows}
         self.sums = self.pan_sums = Moments(pan=1, expanded=setup.bands, **sizes)
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         lows = {low: getattr(layers, low) for low in self.lows}
         self.sums.update(layers.valid, pan=layers.pan, expanded=layers.expanded, **lows)
 

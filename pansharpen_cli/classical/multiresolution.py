@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from .layers import LOCAL, TRIP, Layers, column
+from .layers import LOCAL, TRIP, TileLayers, column
 from .method import WithMoments, over, ratio
 from .substitution import Component
 
@@ -27,7 +27,7 @@ class MatchedDetail(Component):
         self.scale = over(self.sums.std("expanded"), self.pan_sums.std(self.reference))
         self.shift = self.mean - self.scale * self.pan_mean
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         expanded, scale, shift = layers.expanded, column(self.scale), column(self.shift)
         matched, low = scale * layers.pan + shift, layers.matched(self.low, scale, shift)
         if self.injection == "multiply":
@@ -96,7 +96,7 @@ class Regressed(WithMoments):
         low = self.sums.cov("expanded", "pan_low").diagonal()
         return over(low, self.sums.cov("pan_low").diagonal().clamp(min=0))
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         return layers.expanded + column(self.gain) * (layers.pan - layers.pan_low)
 
 
@@ -122,6 +122,6 @@ class MTFGLPHPMR(Regressed):
         self.gain = self.onto_low()
         self.shift = self.mean - self.gain * self.pan_mean
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         gain, shift = column(self.gain), column(self.shift)
         return layers.expanded * ratio(gain * layers.pan + shift, gain * layers.pan_low + shift)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..moments import Moments
-from .layers import DOUBLE, HAZE, LOCAL, Layers, Setup, column
+from .layers import DOUBLE, HAZE, LOCAL, Setup, TileLayers, column
 from .method import Method, WithMoments, need, over, ratio, regression
 
 
@@ -20,7 +20,7 @@ class Component(WithMoments):
         super().__init__(setup)
         self.sums, self.pan_sums = Moments(expanded=setup.bands), Moments(pan=1, **dict.fromkeys(self.lows, 1))
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         layers.add_expanded(self.sums)
         self.pan_sums.update(layers.valid, pan=layers.pan, **{low: getattr(layers, low) for low in self.lows})
 
@@ -31,7 +31,7 @@ class Brovey(Component):
     def solve(self) -> None:
         self.scale = over(self.sums.cov("expanded").mean().clamp(min=0).sqrt(), self.pan_sums.std("pan")[0])
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         matched = self.scale * (layers.pan - self.pan_mean) + self.mean.mean()
         return layers.expanded * ratio(matched, layers.expanded.mean(0, keepdim=True))
 
@@ -59,7 +59,7 @@ class Substitution(Component):
         towards = self.sums.cov("expanded") @ self.weight
         return over(towards, (self.weight @ towards).clamp(min=0))
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         return layers.mixed(self.mix, self.constant).addcmul_(column(self.injection), layers.pan)
 
 
@@ -101,7 +101,7 @@ class GSA(Substitution):
         super().__init__(setup)
         self.ms_sums = Moments(ms=setup.bands, pan=1)
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         super().observe(layers)
         self.ms_sums.update(layers.ms_valid, ms=layers.ms, pan=layers.ms_atrous)
 
@@ -127,7 +127,7 @@ class BTH(WithMoments):
         self.shares = haze_shares(setup.names, setup.bands)
         self.lowest = Lowest(setup.bands, setup.pixels, 0.01 if self.shares is not None else 0.0)
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         super().observe(layers)
         self.lowest.update(layers.expanded, layers.valid)
 
@@ -139,7 +139,7 @@ class BTH(WithMoments):
         self.centre = self.weight @ (self.mean - self.haze)
         self.low_mean = self.sums.mean("pan_gauss")
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         clear = layers.expanded - column(self.haze)
         component = torch.tensordot(self.weight[None], clear, 1)
         matched = self.scale * (layers.pan - self.low_mean) + self.centre
@@ -213,7 +213,7 @@ class PRACS(Method):
         self.first: Moments | None = Moments(pan=1, expanded=n)
         self.sums = Moments(pan=1, expanded=n, matched=n, pan_low=1, matched_low=n)
 
-    def observe(self, layers: Layers) -> None:
+    def observe(self, layers: TileLayers) -> None:
         if self.first is not None:
             self.first.update(layers.valid, pan=layers.pan, expanded=layers.expanded)
             return
@@ -255,7 +255,7 @@ class PRACS(Method):
         self.weight = self.BETA * correlation * over(band_std, band_std.mean())
         self.alike = over(self.low @ with_bands, low_std * band_std)
 
-    def apply(self, layers: Layers) -> Tensor:
+    def apply(self, layers: TileLayers) -> Tensor:
         expanded, matched = layers.expanded, self.like_pan(layers.expanded)
         low = torch.tensordot(self.own.T, matched, 1) + column(self.own_constant)
         share = column(self.share)

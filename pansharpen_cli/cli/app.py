@@ -54,12 +54,12 @@ from .options import (
     TileSize,
     Verbose,
     Weights,
-    _integers,
-    _limits,
-    _open_options,
+    figure_limits,
+    scene_options,
+    whole_numbers,
 )
-from .progress import _BatchProgress, _Progress, _say
-from .shell import _complain, _replace_closed_streams, _takes_text, _unheard, _UsageError
+from .progress import BatchProgressBars, ProgressBar, say_line
+from .shell import UsageError, complain, ignore, replace_closed_streams, takes_text
 from .weights import weights_app
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def _check_finite(**given: float | None) -> None:
 
 def _version(shown: bool) -> None:
     if shown:
-        _say(f"pansharpen {__version__}")
+        say_line(f"pansharpen {__version__}")
         raise typer.Exit()
 
 
@@ -133,13 +133,13 @@ def fuse(
 ) -> None:
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
-    _heavy()
+    _import_jobs()
     from ..fusion import fit
     from ..jobs import fuse, opened
 
-    open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
-    target = fuse.Output(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
+    target = fuse.FusionOutput(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
     options = fit.Options(
         method.lower(),
         weights,
@@ -153,7 +153,7 @@ def fuse(
         mtf.value,
         adapt_loss.value,
     )
-    with _Progress(quiet, verbose) as progress:
+    with ProgressBar(quiet, verbose) as progress:
         if dry_run:
             from ..check import check as checking
 
@@ -196,12 +196,12 @@ def check(
 ) -> None:
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
     _check_finite(adapt_seconds=adapt_seconds)
-    _heavy()
+    _import_jobs()
     from ..check import check as checking
     from ..fusion import fit
     from ..jobs import opened
 
-    open_options = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
     options = fit.Options(
         method.lower(),
         weights,
@@ -215,7 +215,7 @@ def check(
         mtf.value,
         adapt_loss.value,
     )
-    with _Progress(quiet, verbose) as progress:
+    with ProgressBar(quiet, verbose) as progress:
         facts = checking.check(opened.Pair(pan, ms, open_options), options, score, progress=progress)
     _print_check(facts, as_json, quiet)
     if facts["refused"]:
@@ -268,7 +268,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
-    _heavy()
+    _import_jobs()
     from ..fusion import fit
     from ..jobs import evaluate, opened
 
@@ -284,11 +284,11 @@ def evaluate(
         raise InputError(f"--ratio takes a value from 1 to 100, not {ratio:g}")
     if peak is not None and (kind == "full" or not 0 < peak < 1e15):
         raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
-    limits = _limits(fail_under or ())
+    limits = figure_limits(fail_under or ())
     evaluate.check_limits(kind, limits)
     output = evaluate.EvaluationOutput(report, maps, overwrite, _command())
-    open_options = {"sensor": sensor, "bidx": _integers("--bidx", bidx), "nodata": nodata}
-    with _Progress(quiet, verbose) as progress:
+    open_options = {"sensor": sensor, "bidx": whole_numbers("--bidx", bidx), "nodata": nodata}
+    with ProgressBar(quiet, verbose) as progress:
         if reference is not None:
             facts = evaluate.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
@@ -302,7 +302,7 @@ def evaluate(
     below = evaluate.shortfalls(facts, limits)
     _print(facts, as_json, quiet, as_csv)
     if below:
-        _say(f"error: {'; '.join(below)}", err=True)
+        say_line(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
 
 
@@ -348,33 +348,33 @@ def train(
     chosen = recipe.read(config) if config is not None else recipe.Recipe()
     chosen = chosen.changed(network=network, bands=bands, start=start, seed=seed, minutes=minutes, steps=steps)
     if print_config:
-        _say(recipe.to_toml(chosen), nl=False)
+        say_line(recipe.to_toml(chosen), nl=False)
         return
     if not sources or output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
-    _heavy()
+    _import_jobs()
     from ..training import train as training
 
-    with _Progress(quiet, verbose=False) as progress:
+    with ProgressBar(quiet, verbose=False) as progress:
 
         def say(line: str) -> None:
             if progress.bar:
                 progress.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             elif not quiet:
-                _say(line, err=True)
+                say_line(line, err=True)
 
-        target = training.Output(output, overwrite, resume, _command())
+        target = training.TrainingOutput(output, overwrite, resume, _command())
         made = training.run(
             sources, validation or (), target, chosen, device=device, threads=threads, say=say, progress=progress
         )
     for warning in () if quiet else made["warnings"]:
-        _say(f"warning: {warning}", err=True)
+        say_line(f"warning: {warning}", err=True)
     if as_json:
         from ..report.files import to_json
 
-        _say(to_json(made))
+        say_line(to_json(made))
     elif not quiet:
-        _say(training.summary(made))
+        say_line(training.summary(made))
 
 
 @app.command()
@@ -445,7 +445,7 @@ def batch(
     _check_finite(ram=ram, timeout=timeout, adapt_seconds=adapt_seconds)
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
-    _heavy()
+    _import_jobs()
     from ..archive import batch, pairs
     from ..fusion.fit import Options
 
@@ -456,24 +456,24 @@ def batch(
             method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value,
             mtf.value, adapt_loss.value,
         ),
-        _open_options(sensor, bidx, nodata, extent, dtype),
+        scene_options(sensor, bidx, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
     choices.check(here=scheduler is None)
     tasks = batch.plan(pairing.found, output, choices, template)
     if dry_run:
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
-        _say(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
+        say_line(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
         left = f"{len(pairing.left)} files are left over" + ("" if dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
         raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
     for note in () if quiet else pairing.empty:
-        _say(f"warning: {note}", err=True)
+        say_line(f"warning: {note}", err=True)
     if dry_run:
         return
     if pairing.left and not quiet:
-        _say(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
+        say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
     if scheduler is None:
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
@@ -482,16 +482,16 @@ def batch(
         except ImportError as error:
             raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
         execute = cluster.execute(choices, scheduler, timeout)
-    with _BatchProgress(quiet) as watch:
+    with BatchProgressBars(quiet) as watch:
         tally = batch.run(tasks, output, execute, retry_failed=retry_failed, overwrite=overwrite, watch=watch)
     facts = batch.summary(tally, len(pairing.left))
     if as_json:
-        _say(json.dumps(facts, indent=2))
+        say_line(json.dumps(facts, indent=2))
     elif not quiet:
-        _say(batch.sentence(facts))
+        say_line(batch.sentence(facts))
     for key in ("failed", "failed_before"):
         for each in facts[key]:
-            _say(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
+            say_line(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
     if count := len(facts["failed"] + facts["failed_before"]):
         again = "; --retry-failed tries again what failed before" if facts["failed_before"] else ""
         raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
@@ -501,13 +501,13 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     """`batch report OUTDIR`."""
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
-    _heavy()
+    _import_jobs()
     from ..archive import batch
     from ..report import index
 
     path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
     if not quiet:
-        _say(path)
+        say_line(path)
 
 
 def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: bool, as_csv: bool) -> None:
@@ -537,13 +537,13 @@ def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> Non
 
     if not quiet:
         for warning in facts["warnings"]:
-            _say(f"warning: {warning}", err=True)
+            say_line(f"warning: {warning}", err=True)
     if as_json:
-        _say(to_json(facts))
+        say_line(to_json(facts))
     elif as_csv:
-        _say(ranking_csv(facts), nl=False)
+        say_line(ranking_csv(facts), nl=False)
     elif not quiet:
-        _say(ranking(facts) if "results" in facts else table(facts))
+        say_line(ranking(facts) if "results" in facts else table(facts))
 
 
 def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
@@ -551,12 +551,12 @@ def _print_check(facts: dict, as_json: bool, quiet: bool) -> None:
     from ..report.text import check_table
 
     if as_json:
-        _say(to_json(facts))
+        say_line(to_json(facts))
     elif not quiet:
-        _say(check_table(facts))
+        say_line(check_table(facts))
 
 
-def _heavy() -> None:
+def _import_jobs() -> None:
     """Import the jobs and all that they import; collecting garbage meanwhile takes a fifth of the time."""
     gc.disable()
     try:
@@ -583,37 +583,37 @@ def main() -> None:
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
         os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
-        sys.unraisablehook = _unheard  # rasterio's about text of GDAL that is no UTF-8
-    _replace_closed_streams()
+        sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
+    replace_closed_streams()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
         interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it
             raise KeyboardInterrupt
-    except _UsageError as error:
+    except UsageError as error:
         # asked for nothing: its message is the help
         if type(error).__name__ == "NoArgsIsHelpError":
-            _say(error.format_message())
+            say_line(error.format_message())
             code = 2
         else:
-            code = _complain(error.format_message(), error.exit_code, debug)
+            code = complain(error.format_message(), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
-        code = _complain("interrupted", interrupts.CODE, debug)
+        code = complain("interrupted", interrupts.CODE, debug)
     except PansharpenError as error:
-        code = _complain(str(error), error.exit_code, debug)
+        code = complain(str(error), error.exit_code, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        where = error.filename or ("" if _takes_text(sys.stdout) else "stdout")
-        code = _complain(f"{where}: {error.strerror}" if where else str(error), 1, debug)
+        where = error.filename or ("" if takes_text(sys.stdout) else "stdout")
+        code = complain(f"{where}: {error.strerror}" if where else str(error), 1, debug)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else ""
         if isinstance(error, MemoryError) or re.search("allocate memory|not enough memory|out of memory", text):
-            code = _complain("out of memory; try a smaller --tile-size", 1, debug)
+            code = complain("out of memory; try a smaller --tile-size", 1, debug)
         else:
-            code = _complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
+            code = complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
     sys.exit(interrupts.CODE if interrupts.asked() else code or 0)
 
 

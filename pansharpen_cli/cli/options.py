@@ -82,7 +82,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage t
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def _limits(texts: Sequence[str]) -> dict[str, float]:
+def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     limits: dict[str, float] = {}
     for text in texts:
         name, sign, value = text.partition("=")
@@ -96,7 +96,7 @@ def _limits(texts: Sequence[str]) -> dict[str, float]:
     return limits
 
 
-def _open_options(
+def scene_options(
     sensor: str,
     bidx: str | None,
     nodata: float | None,
@@ -108,7 +108,7 @@ def _open_options(
     """The arguments of `Scene.open`."""
     return {
         "sensor": sensor,
-        "bidx": _integers("--bidx", bidx),
+        "bidx": whole_numbers("--bidx", bidx),
         "nodata": nodata,
         "extent": extent.value,
         "window": _pixel_window(window),
@@ -121,7 +121,7 @@ def _split(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def _integers(option: str, text: str | None) -> list[int] | None:
+def whole_numbers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
@@ -134,7 +134,7 @@ def _integers(option: str, text: str | None) -> list[int] | None:
 
 
 def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
-    values = _integers("--window", text)
+    values = whole_numbers("--window", text)
     if values is None:
         return None
     if len(values) != 4 or min(values[2:]) < 1:

@@ -11,13 +11,13 @@ from .. import interrupts
 from ..foreign import printable
 
 
-def _say(text: object, *, err: bool = False, nl: bool = True) -> None:
+def say_line(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
     shown = printable(str(text))
     typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
 
 
-class _BatchProgress:
+class BatchProgressBars:
     """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
 
     def __init__(self, quiet: bool) -> None:
@@ -45,7 +45,7 @@ class _BatchProgress:
             line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
         if self.bar is None:
             if line and not self.quiet:
-                _say(line, err=True)
+                say_line(line, err=True)
             return
         if self.all is None:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
@@ -65,7 +65,7 @@ class _BatchProgress:
         elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
             self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
-    def __enter__(self) -> _BatchProgress:
+    def __enter__(self) -> BatchProgressBars:
         if self.bar:
             self.bar.start()
         return self
@@ -75,7 +75,7 @@ class _BatchProgress:
             self.bar.stop()
 
 
-class _Progress:
+class ProgressBar:
     """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
@@ -98,7 +98,7 @@ class _Progress:
         if stage != self.stage:
             self.stage = stage
             if self.verbose:
-                _say(f"{stage} ...", err=True)
+                say_line(f"{stage} ...", err=True)
             if self.bar:
                 if self.task is not None:
                     self.bar.remove_task(self.task)
@@ -107,7 +107,7 @@ class _Progress:
             speed = self.bar.tasks[0].speed
             self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> ProgressBar:
         if self.bar:
             self.bar.start()
         return self

@@ -11,9 +11,9 @@ from typing import Any
 import typer
 
 from .. import interrupts
-from .progress import _say
+from .progress import say_line
 
-_UsageError: Any = typer.BadParameter.__mro__[2]
+UsageError: Any = typer.BadParameter.__mro__[2]
 """Typer's base of everything that is wrong with the command line (ClickException, which recent Typers vendor)."""
 
 
@@ -24,7 +24,7 @@ class _Closed(io.StringIO):
         raise OSError(errno.EBADF, "cannot print the result, it is closed", "stdout")
 
 
-def _replace_closed_streams() -> None:
+def replace_closed_streams() -> None:
     """Streams that the caller has closed (`>&-`): nothing that is opened later must take their place."""
     for number in range(3):
         try:
@@ -34,18 +34,18 @@ def _replace_closed_streams() -> None:
     sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or io.StringIO()
 
 
-def _complain(message: str, code: int, debug: bool) -> int:
+def complain(message: str, code: int, debug: bool) -> int:
     if interrupts.asked():  # whatever it was that a signal has turned it into
         message, code = "interrupted", interrupts.CODE
     if debug:
         import traceback
 
         traceback.print_exc()
-    _say(f"error: {' '.join(message.split())}", err=True)
+    say_line(f"error: {' '.join(message.split())}", err=True)
     return code
 
 
-def _takes_text(stream: Any) -> bool:
+def takes_text(stream: Any) -> bool:
     try:
         stream.write("\n")
         stream.flush()
@@ -54,4 +54,4 @@ def _takes_text(stream: Any) -> bool:
     return True
 
 
-def _unheard(*_) -> None: ...
+def ignore(*_) -> None: ...

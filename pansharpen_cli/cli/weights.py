@@ -11,7 +11,7 @@ import typer
 from .. import interrupts
 from ..errors import PansharpenError, WeightsError
 from .options import Debug, Overwrite
-from .progress import _say
+from .progress import say_line
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
         from ..models import weights
 
     cards = [weights.facts(card) for card in weights.manifest().values()]
-    _say(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
+    say_line(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
 
 
 @weights_app.command("show")
@@ -39,7 +39,7 @@ def show_weights(
         from ..models import weights
 
     known = weights.facts(weights.get(name))
-    _say(json.dumps(known, indent=2) if as_json else weights.description(known))
+    say_line(json.dumps(known, indent=2) if as_json else weights.description(known))
 
 
 @weights_app.command("verify")
@@ -62,7 +62,7 @@ def verify_weights(
         raise PansharpenError(f"no weights are installed in {weights.folder()}; reinstall")
     for name in names:
         try:
-            _say(weights.check(name))
+            say_line(weights.check(name))
         except WeightsError as error:
             faults.append(str(error))
     if faults:
@@ -88,4 +88,4 @@ def import_weights(
     check_target(output, [str(checkpoint)], overwrite)
     card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
     parameters = weights.facts(card)["parameters"]
-    _say(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
+    say_line(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")

@@ -17,8 +17,19 @@ import torch
 from .. import classical, models
 from .. import device as devices
 from ..adapt import tailor
-from ..adapt.sampling import ADAPT, BLOCK, Progress, _ahead, check_range, lift_of, quiet, sample, tile_inputs
+from ..adapt.sampling import (
+    ADAPT,
+    SAMPLED_BLOCK,
+    Progress,
+    check_range,
+    lift_of,
+    quiet,
+    read_ahead,
+    sample,
+    tile_inputs,
+)
 from ..adapt.tailor import FeatureTailor, Outcome, Settings
+from ..classical import layers
 from ..device import OutOfMemory, choose_device, choose_precision
 from ..errors import InputError
 from ..models import Backbone, weights
@@ -85,9 +96,9 @@ def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
 
 def _layers(
     setup: classical.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
-) -> classical.Layers:
+) -> layers.TileLayers:
     """The layers of a window, a part of what was read for a tile."""
-    return classical.Layers(
+    return layers.TileLayers(
         setup,
         spans_of(window),
         torch.from_numpy(tile.pan)[None],
@@ -107,7 +118,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     """
     setup = setup_of(scene, seed)
     method = classical.create(name, setup)
-    blocks = [t.core for t in plan_tiles(scene.full, BLOCK)] if method.passes else []
+    blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)] if method.passes else []
     total = method.passes * len(blocks)
     margin = int(np.ceil(max(a.ratio for a in setup.axes))) + 1
     lift: int | None = None
@@ -126,7 +137,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     low, high = np.inf, -np.inf
     with ThreadPoolExecutor(1) as reader, devices.threads(torch.get_num_threads() // 2):
         for number in range(method.passes):
-            for i, (block, data) in enumerate(_ahead(reader, load, blocks)):
+            for i, (block, data) in enumerate(read_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
                 if data is not None:
                     if not low < high:

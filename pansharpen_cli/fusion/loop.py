@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from ..adapt.sampling import BLOCK, Progress, nothing_valid, quiet
+from ..adapt.sampling import SAMPLED_BLOCK, Progress, nothing_valid, quiet
 from ..device import one_thread_each
 from ..raster.geometry import Window, intersect, is_empty, part_of
 from ..raster.scene import Scene, TileData
@@ -95,7 +95,11 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
     The tile size is rounded to a part or a multiple of the output block, so that no block is written twice.
     """
     count = 0
-    tile_size = -(-tile_size // BLOCK) * BLOCK if tile_size > BLOCK else 1 << (tile_size.bit_length() - 1)
+    tile_size = (
+        -(-tile_size // SAMPLED_BLOCK) * SAMPLED_BLOCK
+        if tile_size > SAMPLED_BLOCK
+        else 1 << (tile_size.bit_length() - 1)
+    )
     with ThreadPoolExecutor(1) as pool:
         pending: Future | None = None
         for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import BLOCK, MAX_BLOCKS, Progress, lift_of, quiet
+from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, Progress, lift_of, quiet
 from ..device import one_thread_each
 from ..moments import Moments
 from ..raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
@@ -31,7 +31,7 @@ from ..raster.tiles import plan_tiles
 SEARCH, FAR = 8.0, 64.0
 """Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
 
-TILE = 64
+MATCHED_TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
 
 _TRIED = 48
@@ -203,9 +203,12 @@ def _load_all(
     """Side of the tiles in MS pixels, and the blocks: all of a small scene, of a large one some drawn with `seed`."""
     common = scene.pan_grid.overlap(scene.phase, scene.ms_grid)  # whatever the extent of the output
     sides = common[1] - common[0], common[3] - common[2]
-    side = -(-max(sides) // -(-max(sides) // BLOCK))
+    side = -(-max(sides) // -(-max(sides) // SAMPLED_BLOCK))
     least = min(min(side, n) / a.ratio for n, a in zip(sides, axes, strict=True))
-    size = next((n for n in (TILE, TILE // 2) if least >= 1.5 * n), TILE // 4 if least >= TILE // 3 - 1 else 0)
+    size = next(
+        (n for n in (MATCHED_TILE, MATCHED_TILE // 2) if least >= 1.5 * n),
+        MATCHED_TILE // 4 if least >= MATCHED_TILE // 3 - 1 else 0,
+    )
     windows = [t.core for t in plan_tiles(common, side)] if size else []
     if len(windows) > MAX_BLOCKS:
         windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]

@@ -32,7 +32,7 @@ from ..raster.writer import SceneWriter, raster_writer
 from ..report import files, gallery, html
 from ..report.gallery import Pictures
 from ..report.verdict import verdict
-from .facts import BLOCK, FULL_MAPS, _is_html, _pictures, _quality, _software, scene_facts
+from .facts import FULL_MAPS, MAP_BLOCK, is_html, pictures_of, quality_facts, scene_facts, software_facts
 from .opened import Pair, opened
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
@@ -48,9 +48,9 @@ LIMITED = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE,
 """Figures by kind of evaluation of which a least value can be asked for: too low is bad."""
 
 
-def _report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
+def report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
     """A report of the kind that its path asks for."""
-    return html.html_bytes(facts, shown) if _is_html(path) else files.json_bytes(facts)
+    return html.html_bytes(facts, shown) if is_html(path) else files.json_bytes(facts)
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def evaluate(
 
             def show() -> Pictures:
                 with Raster.on_scene(path, scene) as raster:
-                    return _pictures(scene, raster, score, progress)
+                    return pictures_of(scene, raster, score, progress)
 
-            return _Result(path, path, _quality(score, scene), score, scene.pan_grid, show)
+            return _Result(path, path, quality_facts(score, scene), score, scene.pan_grid, show)
 
         results = [result(path) for path in dict.fromkeys(files)]
         notes = [*scene.warnings, *said.notes()]
@@ -200,7 +200,7 @@ def evaluate_wald(
 
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
     """Remove the fused files that no report will show."""
-    count = SHOWN if _is_html(output.report) else 0
+    count = SHOWN if is_html(output.report) else 0
     for result in sorted(results, key=_worth)[count:]:
         (folder / f"{result.name}.tif").unlink(missing_ok=True)
 
@@ -301,14 +301,14 @@ def _finish(
     counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
     common = area(reduce(intersect, windows)) / max(map(area, windows))
     if common < 0.95 or min(counts) < 0.95 * max(counts):
-        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {_place(r.score.window)}" for r in results)
+        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {place_of(r.score.window)}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
     names = scene.band_names if scene is not None else ()
     facts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
         "command": output.command,
-        "software": _software(),
+        "software": software_facts(),
         "kind": kind,
         "scene": scene_facts(scene) if scene is not None else None,
         "registration": registration,
@@ -328,19 +328,19 @@ def _finish(
             for result in results:
                 _write_maps(output.maps, result, maps, files)
         if output.report is not None:
-            shown = [(r.name, r.show()) for r in results[:SHOWN]] if _is_html(output.report) else []
-            files.add(output.report, _report_bytes(output.report, facts, shown))
+            shown = [(r.name, r.show()) for r in results[:SHOWN]] if is_html(output.report) else []
+            files.add(output.report, report_bytes(output.report, facts, shown))
         files.publish()
     return facts
 
 
-def _place(window: Window) -> str:
+def place_of(window: Window) -> str:
     return "rows {}-{}, columns {}-{}".format(*window)
 
 
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
     """Raises InputError before anything is measured if something could not be written in the end."""
-    _is_html(output.report)
+    is_html(output.report)
     if output.report is not None:
         check_target(output.report, inputs, output.overwrite)
         if output.maps is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
@@ -362,7 +362,7 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
 def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:
     for figure in maps:
         values = result.score.maps[figure]
-        grid = result.grid.window(result.score.window).blocks(BLOCK, values.shape)
+        grid = result.grid.window(result.score.window).blocks(MAP_BLOCK, values.shape)
         with raster_writer(
             folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
         ) as write:

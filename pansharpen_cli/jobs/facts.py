@@ -22,17 +22,17 @@ from ..raster.scene import Scene
 from ..raster.writer import raster_versions
 from ..report import gallery
 from ..report.gallery import Pictures
-from .opened import Pair, _names
+from .opened import Pair, file_names
 
 SCHEMA = "pansharpen-report/1"
 
 FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
 
-BLOCK = 32
+MAP_BLOCK = 32
 """Side of the blocks of the maps, in PAN pixels."""
 
 
-def _is_html(path: Path | None) -> bool:
+def is_html(path: Path | None) -> bool:
     """Which kind of report a path asks for. Raises InputError if its ending says neither."""
     if path is None or path.suffix.lower() == ".json":
         return False
@@ -41,14 +41,14 @@ def _is_html(path: Path | None) -> bool:
     return True
 
 
-def _pictures(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
+def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
     detail = score.maps["detail"] if score is not None else None
     pictures = gallery.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
     shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
     return replace(pictures, maps=shown)
 
 
-def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
+def score_of(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
     """The figures, or None with a warning where the scene has no whole valid block to measure."""
     try:
         score = assess.full_resolution(scene, raster.read, scene.window, progress)
@@ -61,7 +61,7 @@ def _scored(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
     return score
 
 
-def _quality(score: Score, scene: Scene) -> dict:
+def quality_facts(score: Score, scene: Scene) -> dict:
     return {
         **score.figures,
         "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
@@ -69,7 +69,7 @@ def _quality(score: Score, scene: Scene) -> dict:
     }
 
 
-def _software() -> dict[str, str]:
+def software_facts() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
 
 
@@ -91,7 +91,7 @@ def scene_facts(scene: Scene) -> dict:
     }
 
 
-def _report(
+def fusion_facts(
     scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
@@ -103,7 +103,7 @@ def _report(
         "schema": SCHEMA,
         "version": __version__,
         "command": output.command,
-        "software": _software(),
+        "software": software_facts(),
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
@@ -130,7 +130,7 @@ def _report(
     }  # fmt: skip
 
 
-def _provenance(facts: dict) -> dict[str, str]:
+def provenance_tags(facts: dict) -> dict[str, str]:
     """The report as flat GDAL tags; nothing in it depends on the clock, so that the same input gives the same bytes."""
     scene, method, adaptation, quality = facts["scene"], facts["method"], facts["adaptation"], facts["quality"]
     tags = {
@@ -142,7 +142,7 @@ def _provenance(facts: dict) -> dict[str, str]:
         "PRECISION": method["precision"],
         "SEED": method["seed"],
         "PAN": os.path.basename(scene["pan"]),
-        "MS": _names(scene["ms"]),
+        "MS": file_names(scene["ms"]),
         "SENSOR": f"{scene['sensor']} ({scene['sensor_recognised_in']})",
         "RATIO": " ".join(f"{v:.9g}" for v in scene["ratio"]),
         "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),

@@ -27,8 +27,8 @@ from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.verdict import verdict, warnings_of
-from .evaluate import _place, _report_bytes
-from .facts import BLOCK, _is_html, _pictures, _provenance, _quality, _report, _scored
+from .evaluate import place_of, report_bytes
+from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
 
 COMPARED = ("exp", "mtf-glp-fs")
@@ -42,7 +42,7 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
-class Output:
+class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch.
@@ -59,7 +59,9 @@ class Output:
     batch: Mapping[str, object] | None = None
 
 
-def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
+def fuse_scene(
+    pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
+) -> dict:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
     Raises InputError for bad input or options before anything is written, PansharpenError for failures while running.
@@ -70,7 +72,7 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
-        aligning, illustrated = time.perf_counter() - started, any(map(_is_html, output.reports))
+        aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))
         with SceneWriter(
             output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
@@ -84,38 +86,38 @@ def fuse_scene(pair: Pair, output: Output, options: Options, score: bool = True,
             quality, comparison, pictures = None, None, None
             clock = time.perf_counter()
             with Raster.on_scene(written, scene) as raster:
-                measured = _scored(scene, raster, progress) if score else None
+                measured = score_of(scene, raster, progress) if score else None
                 score_seconds = time.perf_counter() - clock
                 if measured is not None:
-                    quality = _quality(measured, scene)
+                    quality = quality_facts(measured, scene)
                     score_seconds = time.perf_counter() - clock
                 if illustrated:
-                    pictures = _pictures(scene, raster, measured, progress)
+                    pictures = pictures_of(scene, raster, measured, progress)
                     if measured is not None and quality is not None:
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
             scene.check_unchanged()
             picture = html.quicklook(written, scene.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
-            facts = _report(scene, pair, output, options, fit, valid, quality, seconds, started)
+            facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
             facts["verdict"] = verdict(quality, scene.band_names, options.method)
             facts |= {"batch": output.batch} if output.batch else {}
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
                 facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
-            facts["output"]["bytes"] = writer.ready(_provenance(facts))
+            facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
             facts["seconds"]["total"] = time.perf_counter() - started
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
             for path in output.reports:
                 shown = [(output.path.name, pictures)] if pictures is not None else []
-                writer.files.add(path, _report_bytes(path, facts, shown))
+                writer.files.add(path, report_bytes(path, facts, shown))
             writer.files.publish()
     return facts
 
 
-def check_targets(output: Output, scene: Scene) -> None:
+def check_targets(output: FusionOutput, scene: Scene) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
@@ -125,7 +127,7 @@ def check_targets(output: Output, scene: Scene) -> None:
     if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
         raise InputError("the output, the report and the quicklook need different paths")
     for path in output.reports:
-        _is_html(path)
+        is_html(path)
     for path, endings in targets:
         check_target(path, scene.files(), output.overwrite, endings)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
@@ -144,14 +146,14 @@ def _comparison(
     try:
         if window != scene.window:
             part = replace(scene, full=window, window=window)
-            quality = _quality(assess.full_resolution(scene, raster.read, window), scene)
-            place = f"{_place(window)}, to which the others are fitted"
+            quality = quality_facts(assess.full_resolution(scene, raster.read, window), scene)
+            place = f"{place_of(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
             measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
-            rows.append({"name": name, **_quality(measured, part)})
+            rows.append({"name": name, **quality_facts(measured, part)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
         return None
@@ -160,12 +162,12 @@ def _comparison(
 
 def _richest_part(window: Window, detail: np.ndarray) -> Window:
     """The whole of a small window; else the square with the most detail, on the lattice of blocks."""
-    blocks = COMPARED_SIDE // BLOCK
+    blocks = COMPARED_SIDE // MAP_BLOCK
     if min(detail.shape) <= blocks and max(detail.shape) <= 2 * blocks:
         return window
     rows, cols = (min(n, blocks) for n in detail.shape)
     worth = np.isfinite(detail) + np.nan_to_num(detail) / max(np.nanmax(detail, initial=0.0), 1e-9)
     sums = np.pad(worth, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
-    r, c = (int(i) * BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
-    return window[0] + r, window[0] + r + rows * BLOCK, window[2] + c, window[2] + c + cols * BLOCK
+    r, c = (int(i) * MAP_BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
+    return window[0] + r, window[0] + r + rows * MAP_BLOCK, window[2] + c, window[2] + c + cols * MAP_BLOCK

@@ -122,7 +122,7 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     for path in files:
         with open_raster(path) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
-        if "ALIGN" in tags and tags.get("MS") == _names(s.label for s in scene.ms):
+        if "ALIGN" in tags and tags.get("MS") == file_names(s.label for s in scene.ms):
             try:
                 rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
             except ValueError:
@@ -132,5 +132,5 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     return next(iter(shifts.items())) if len(shifts) == 1 else None
 
 
-def _names(paths: Iterable[str]) -> str:
+def file_names(paths: Iterable[str]) -> str:
     return " ".join(os.path.basename(p) for p in dict.fromkeys(paths))

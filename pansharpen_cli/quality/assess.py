@@ -26,7 +26,7 @@ from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
 
-TILE = 512
+SCORED_TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
 
 MARGIN = physics.MTF_REACH + 1
@@ -68,7 +68,7 @@ def full_resolution(scene: Scene, read: Reader, window: Window | None = None, pr
     reprojection, fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, ratio)
     crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
     low, high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
-    tiles = plan_tiles(window, TILE)
+    tiles = plan_tiles(window, SCORED_TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
@@ -198,7 +198,7 @@ def _index_scale(scene: Scene) -> float:
 def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
     """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
     step, largest, found = max(1, area(window) >> 20), 0.0, [np.empty(0)]
-    for tile in plan_tiles(window, 2 * TILE):
+    for tile in plan_tiles(window, 2 * SCORED_TILE):
         values, valid = read(tile.core)
         values = values[:, valid]
         largest = max(largest, float(values.max(initial=0)))
@@ -402,7 +402,7 @@ def against_reference(
     shape = window[1] - window[0], window[3] - window[2]
     indices = metrics.ReducedResolution(shape, ratio, known.peak, known.scale, with_pan=pan is not None)
     expected = scored = 0
-    tiles = plan_tiles(window, TILE)
+    tiles = plan_tiles(window, SCORED_TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
@@ -469,7 +469,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
         raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
         raster_writer(pair.reference, fine_grid, scene.bands, _FLOAT, scene.band_names) as write_reference,
     ):
-        tiles = plan_tiles(fine, TILE // 2)
+        tiles = plan_tiles(fine, SCORED_TILE // 2)
         for i, tile in enumerate(tiles):
             progress("degrading", i, len(tiles))
             pan, ms, valid = _reduced(scene, axes, tile.core)
@@ -478,7 +478,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
             write_reference(at, _rounded(ms, valid, ms_type))
     names = [n or s for n, s in zip(scene.band_names, scene.standard_names, strict=True)]
     with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, names) as write_ms:
-        for tile in plan_tiles(coarse, TILE // 4):
+        for tile in plan_tiles(coarse, SCORED_TILE // 4):
             around = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
             ms, ms_valid = filled(scene.read_ms, around)
             low = _degraded(axes, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()

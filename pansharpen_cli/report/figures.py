@@ -146,11 +146,11 @@ def value_of(key: str, quality: Mapping) -> float | None:
     if key in ("colour_error", "detail_error") and value is not None:
         value = [100 * v for v in (value if isinstance(value, list | tuple) else [value])]
     if isinstance(value, list | tuple):
-        return sum(map(abs, value)) / len(value) if value and all(map(_known, value)) else None
-    return float(value) if value is not None and (_known(value) or value == math.inf) else None
+        return sum(map(abs, value)) / len(value) if value and all(map(is_number, value)) else None
+    return float(value) if value is not None and (is_number(value) or value == math.inf) else None
 
 
-def _known(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -163,7 +163,7 @@ def text_of(key: str, quality: Mapping, missing: str = "-") -> str:
     return text + figure.unit
 
 
-def _shown(qualities: Iterable[Mapping]) -> list[str]:
+def shown_figures(qualities: Iterable[Mapping]) -> list[str]:
     """The figures that any of the results has."""
     qualities = list(qualities)
     return [k for k in FIGURES if any(value_of(k, q) is not None for q in qualities)]

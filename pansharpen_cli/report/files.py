@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from .figures import _known
+from .figures import is_number
 
 
 def to_json(facts: Mapping) -> str:
@@ -28,11 +28,11 @@ def json_bytes(facts: Mapping) -> bytes:
     return to_json(facts).encode() + b"\n"
 
 
-def _signed(value: object) -> str:
-    return f"{value:+.3g}" if _known(value) else "–"
+def signed_text(value: object) -> str:
+    return f"{value:+.3g}" if is_number(value) else "–"
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(plain_text, value))
     return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

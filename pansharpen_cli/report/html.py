@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..raster.writer import read_reduced
-from .figures import FIGURES, _known, _shown, best_of, text_of, value_of
-from .files import _plain, _signed, finite, to_json
+from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
+from .files import finite, plain_text, signed_text, to_json
 from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .text import _adaptation, _number, _registration
+from .text import adaptation_text, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
 
@@ -204,7 +204,7 @@ def _measured(quality: Mapping) -> str:
 def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
     """Heads and rows of cells; rows are (name, note, figures)."""
     qualities = [quality for _, _, quality in rows]
-    keys = _shown(qualities)
+    keys = shown_figures(qualities)
     best = {k: best_of(k, qualities) for k in keys}
     arrows = {"high": "↑", "low": "↓", "one": "→ 1", "no": ""}
     return {
@@ -228,7 +228,7 @@ def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
 
 
 def _meanings(qualities: Sequence[Mapping]) -> list[tuple[str, str]]:
-    return [(FIGURES[k].symbol, FIGURES[k].meaning) for k in _shown(qualities)]
+    return [(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown_figures(qualities)]
 
 
 def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
@@ -241,12 +241,12 @@ def _reprojection(quality: Mapping, names: Sequence[str | None]) -> dict | None:
     if not errors:
         return None
     labels = _band_labels(names, len(errors["rmse"]))
-    rows = [("RMSE (DN)", [_number(v, 4) for v in errors["rmse"]])]
+    rows = [("RMSE (DN)", [number_text(v, 4) for v in errors["rmse"]])]
     if errors.get("bias"):
-        rows.append(("bias (DN)", [_signed(v) for v in errors["bias"]]))
+        rows.append(("bias (DN)", [signed_text(v) for v in errors["bias"]]))
     relative = errors.get("relative")
     if relative:
-        rows.append(("RMSE of the band’s mean", [f"{v:.2%}" if _known(v) else "–" for v in relative]))
+        rows.append(("RMSE of the band’s mean", [f"{v:.2%}" if is_number(v) else "–" for v in relative]))
     series = [("RMSE", [v and 100 * v for v in relative])] if relative else [("RMSE", errors["rmse"])]
     pixels = f", {errors['pixels']:,} MS pixels" if errors.get("pixels") else ""
     return {
@@ -271,8 +271,8 @@ def _errors_per_band(names: Sequence[str], results: Sequence[Mapping], scene: Ma
     if not found:
         return None
     labels = _band_labels(scene["band_names"] if scene else None, len(found[0][1]["rmse"]))
-    rows = [(f"{n}: RMSE (DN)", [_number(v, 4) for v in e["rmse"]]) for n, e in found]
-    rows += [(f"{n}: bias (DN)", [_signed(v) for v in e["bias"]]) for n, e in found if e.get("bias")]
+    rows = [(f"{n}: RMSE (DN)", [number_text(v, 4) for v in e["rmse"]]) for n, e in found]
+    rows += [(f"{n}: bias (DN)", [signed_text(v) for v in e["bias"]]) for n, e in found if e.get("bias")]
     reprojected = "rmse" not in results[0]["quality"]
     shown = found[:SERIES]
     return {
@@ -312,14 +312,16 @@ def _adaptation_view(adaptation: Mapping) -> dict | None:
     terms = [t for t in TERMS if t in before or (history and t in history[0])]
     terms += [t for t in before if t not in TERMS]
     return {
-        "summary": _adaptation(adaptation).replace("->", "→"),
+        "summary": adaptation_text(adaptation).replace("->", "→"),
         "rows": [
-            (t, TERMS.get(t, ""), _number(before.get(t), 4), _number(after.get(t), 4)) for t in terms if t in before
+            (t, TERMS.get(t, ""), number_text(before.get(t), 4), number_text(after.get(t), 4))
+            for t in terms
+            if t in before
         ],
         "curves": [
             (t, Markup(charts.curve(t, history, before.get(t), after.get(t))))
             for t in terms
-            if any(_known(h.get(t)) for h in history)
+            if any(is_number(h.get(t)) for h in history)
         ],
         "kept": adaptation["kept"],
     }
@@ -335,25 +337,25 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
         groups.append(("Registration", _registration_rows(facts["registration"])))
     if "method" in facts:
         method, output = facts["method"], facts["output"]
-        rows = [(k.replace("_", " "), _plain(v)) for k, v in method.items() if v is not None]
+        rows = [(k.replace("_", " "), plain_text(v)) for k, v in method.items() if v is not None]
         size = f"{output['cols']} × {output['rows']} pixels, {output['driver']}"
         groups.append(("Method", [*rows, ("output", f"{output['path']} ({size})")]))
-        groups.append(("Options", [(k.replace("_", " "), _plain(v)) for k, v in facts.get("options", {}).items()]))
+        groups.append(("Options", [(k.replace("_", " "), plain_text(v)) for k, v in facts.get("options", {}).items()]))
     if "seconds" in facts:
         rows = [(k, f"{v:.2f} s") for k, v in facts["seconds"].items() if v]
         groups.append(("Time", [*rows, ("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s")]))
     software = {"pansharpen": facts["version"]} | dict(facts.get("software") or {})
-    groups.append(("Software", [(k, _plain(v)) for k, v in software.items()]))
+    groups.append(("Software", [(k, plain_text(v)) for k, v in software.items()]))
     return groups
 
 
 def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
-    rows = [("mode", found["mode"]), ("shift", _registration(found))]
+    rows = [("mode", found["mode"]), ("shift", registration_text(found))]
     if "bands" in found:
-        bands = "; ".join(f"{_signed(r)}, {_signed(c)}" for r, c in found["bands"])
+        bands = "; ".join(f"{signed_text(r)}, {signed_text(c)}" for r, c in found["bands"])
         rows += [
             ("tiles", str(found["tiles"])),
-            ("varies by", f"{_number(found['varies'])} PAN pixels"),
+            ("varies by", f"{number_text(found['varies'])} PAN pixels"),
             ("bands", bands),
         ]
     return rows
@@ -366,7 +368,7 @@ def _scene_rows(scene: Mapping) -> list[tuple[str, str]]:
         ("PAN", scene["pan"]),
         *(("MS", path) for path in scene["ms"]),
         ("bands", names),
-        ("type", f"{scene['dtype']}, nodata {_plain(scene['nodata'])}"),
+        ("type", f"{scene['dtype']}, nodata {plain_text(scene['nodata'])}"),
         ("CRS", (scene["crs"] or "none") + (", MS warped" if scene["warped"] else "")),
         ("ratio", " × ".join(f"{v:.9g}" for v in scene["ratio"])),
         ("offset of the MS", "{:.6g}, {:.6g} PAN pixels (rows, columns)".format(*scene["offset"])),

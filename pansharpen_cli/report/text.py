@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .figures import FIGURES, _known, _shown, best_of, text_of, value_of
-from .files import _plain, finite
+from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
+from .files import finite, plain_text
 
 # Terminal, JSON, CSV
 
@@ -27,7 +27,7 @@ def table(facts: dict) -> str:
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
     ]
     if "registration" in facts:
-        rows.append(("registration", _registration(facts["registration"])))
+        rows.append(("registration", registration_text(facts["registration"])))
     method, output = facts["method"], facts["output"]
     if "mtf_gains" in method:
         rows.append(("MTF", _gains(method)))
@@ -35,7 +35,7 @@ def table(facts: dict) -> str:
         rows.append(("scale", f"{method['scale']:.6g} DN"))
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
     rows.append(("method", method["name"] + weights))
-    rows.append(("adaptation", _adaptation(facts["adaptation"])))
+    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
     if facts.get("quality"):
         rows += _quality_rows(facts["quality"])
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
@@ -82,7 +82,7 @@ def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
 
 def _file_line(file: Mapping) -> str:
     bands = f" x {file['bands']}" if file["bands"] > 1 else ""
-    nodata = "NaN" if file["nodata_is_nan"] else _plain(file["nodata"])
+    nodata = "NaN" if file["nodata_is_nan"] else plain_text(file["nodata"])
     storage = " ".join(filter(None, (file["driver"], (file["compression"] or "").lower())))
     parts = [
         f"{file['path']}: {file['cols']} x {file['rows']}{bands} {file['dtype']}",
@@ -123,14 +123,14 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
         rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
     shift = facts["shift"]
     if shift:
-        known = _known(shift["rows"])
+        known = is_number(shift["rows"])
         text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
         text += f", confidence {shift['confidence']:.2f} from {shift['tiles']} tiles"
         if known:
             text += f", varies by {shift['varies']:.2f}"
         offsets = [math.hypot(*b) for b in shift["bands"]]
-        if any(map(_known, offsets)):
-            text += "; bands off by " + " ".join(f"{v:.2f}" if _known(v) else "-" for v in offsets)
+        if any(map(is_number, offsets)):
+            text += "; bands off by " + " ".join(f"{v:.2f}" if is_number(v) else "-" for v in offsets)
         rows.append(("shift", f"{text}; fuse: {shift['action']}"))
     if facts["mtf"]:
         table, measured, gains = (_gain_list(facts["mtf"][k]) for k in ("table", "measured", "gains"))
@@ -222,7 +222,7 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
     ]
     reprojection = quality.get("reprojection")
     if reprojection:
-        each = " ".join(_number(v) for v in reprojection["rmse"])
+        each = " ".join(number_text(v) for v in reprojection["rmse"])
         rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
     return [row for row in rows if row[1]]
 
@@ -230,11 +230,11 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
 NOT_MEASURABLE = "not measurable"
 
 
-def _registration(found: Mapping | None) -> str:
+def registration_text(found: Mapping | None) -> str:
     """By how much the MS is off, how sure that is, and what was done."""
     if found is None:
         return "not measured"
-    known = all(map(_known, found["shift"]))
+    known = all(map(is_number, found["shift"]))
     text = "MS {:+.2f}, {:+.2f} PAN pixels off (rows, columns)".format(*found["shift"]) if known else NOT_MEASURABLE
     if found["source"] != "measured":
         return f"{text}, as recorded in {found['source']}"
@@ -255,15 +255,15 @@ def _gain_list(gains: Sequence[float]) -> str:
     return " ".join(f"{g:.3g}" for g in (gains if len(set(gains)) > 1 else gains[:1]))
 
 
-def _number(value: object, digits: int = 3) -> str:
-    return f"{value:.{digits}g}" if _known(value) else "-"
+def number_text(value: object, digits: int = 3) -> str:
+    return f"{value:.{digits}g}" if is_number(value) else "-"
 
 
 def _stages(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
 
 
-def _adaptation(adaptation: Mapping) -> str:
+def adaptation_text(adaptation: Mapping) -> str:
     if "kept" not in adaptation:
         return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
     verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
@@ -280,7 +280,7 @@ def ranking(facts: Mapping) -> str:
     results = facts["results"]
     qualities = [r["quality"] for r in results]
     columns = [["", *(str(r["rank"]) for r in results)], ["name", *(" ".join(r["name"].splitlines()) for r in results)]]
-    for key in _shown(qualities):
+    for key in shown_figures(qualities):
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])

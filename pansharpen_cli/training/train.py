@@ -39,7 +39,7 @@ from ..models.base import Backbone, channels_last
 from ..publish import Publication, check_target, write
 from ..raster.messages import gdal_messages
 from . import stacks
-from .objective import auxiliary, composite, fused_of, loss_terms, mean_of, validate
+from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
 from .stacks import Stack
@@ -272,7 +272,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 @dataclass(frozen=True)
-class Output:
+class TrainingOutput:
     """Where the weights go, and the command that the file says it was made by."""
 
     path: Path
@@ -288,7 +288,7 @@ class Output:
 def run(
     sources: Sequence[str],
     validation: Sequence[str],
-    output: Output,
+    output: TrainingOutput,
     recipe: Recipe,
     *,
     device: str = "auto",

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...physics import MTF_REACH, mtf_kernel
 
-BLOCK = 32
+INDEX_BLOCK = 32
 """Side of the blocks of Q2n and of the universal index, in PAN pixels."""
 
 DETAIL_SIGMA = 2.0
@@ -40,7 +40,7 @@ SSIM_REACH = 5
 Core = tuple[slice, slice]
 """Rows and columns of a piece's own pixels inside its arrays; the rest of the arrays is margin."""
 
-_FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
+MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
 
 _SEGMENT = 64
 
@@ -50,7 +50,7 @@ _ENERGY_BITS = 13
 _ENERGY_RANGE = (-64, 128)
 """Exponents of two of the bins: finer than the detail of reflectances, as large as float32 has them."""
 
-_BINS = (_ENERGY_RANGE[1] - _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
+BINS = (_ENERGY_RANGE[1] - _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
 _FIRST_BIN = (127 + _ENERGY_RANGE[0]) << (23 - _ENERGY_BITS)
 
 # Filters
@@ -73,7 +73,7 @@ def mtf_filter(
         raise ValueError(f"a valid MTF filter needs more than {2 * MTF_REACH} rows and columns, not {tuple(x.shape)}")
     tolerance = 1e-10 if x.dtype == torch.float64 else 1e-6
     terms = [_mtf_terms(float(gain), float(ratio), tolerance) for gain in gains]
-    return torch.stack([_correlate(band, *term) for band, term in zip(x, terms, strict=True)])
+    return torch.stack([correlate(band, *term) for band, term in zip(x, terms, strict=True)])
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +84,7 @@ def _mtf_terms(gain: float, ratio: float, tolerance: float) -> tuple[np.ndarray,
     return (left[:, kept] * weight[kept]).T, right[kept]
 
 
-def _correlate(x: Tensor, down: np.ndarray, across: np.ndarray) -> Tensor:
+def correlate(x: Tensor, down: np.ndarray, across: np.ndarray) -> Tensor:
     """Correlate (rows, cols) with a sum of separable kernels (terms, taps), without borders.
 
     Segments times small banded matrices: several times faster than a convolution, in float64 above all.
@@ -120,7 +120,7 @@ def _replicate(x: Tensor, reach: int) -> Tensor:
     return F.pad(x[None], (reach,) * 4, mode="replicate")[0]
 
 
-def _gaussian(sigma: float, reach: int) -> np.ndarray:
+def gaussian(sigma: float, reach: int) -> np.ndarray:
     """Taps of a Gaussian cut at `reach` pixels, summing to one: (1, 2 reach + 1)."""
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return (taps / taps.sum())[None]
@@ -139,13 +139,13 @@ def eroded(valid: Tensor, reach: int) -> Tensor:
 # Pieces of an image
 
 
-def _own(core: Core | None, x: Tensor) -> Core:
+def own_pixels(core: Core | None, x: Tensor) -> Core:
     """`core` with plain limits in (..., rows, cols); None stands for all pixels."""
     rows, cols = (slice(*part.indices(n)[:2]) for part, n in zip(core or (slice(None),) * 2, x.shape[-2:], strict=True))
     return rows, cols
 
 
-def _trimmed(own: Core, shape: Sequence[int], reach: int) -> tuple[Core, Core]:
+def with_margin(own: Core, shape: Sequence[int], reach: int) -> tuple[Core, Core]:
     """The own pixels with at most `reach` pixels of margin, and where the own pixels lie in that."""
     rows, cols = (slice(max(0, o.start - reach), min(n, o.stop + reach)) for o, n in zip(own, shape, strict=True))
     return (rows, cols), (_shifted(own[0], -rows.start), _shifted(own[1], -cols.start))
@@ -155,7 +155,7 @@ def _shifted(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
 
 
-def _inner(own: Core, shape: Sequence[int], border: int) -> Core:
+def inside_border(own: Core, shape: Sequence[int], border: int) -> Core:
     """Own pixels that are not within `border` pixels of the array's edge, as indices of the array without it."""
     rows, cols = (
         slice(max(o.start - border, 0), max(min(o.stop, n - border) - border, 0))
@@ -164,13 +164,13 @@ def _inner(own: Core, shape: Sequence[int], border: int) -> Core:
     return rows, cols
 
 
-def _pair(
+def prepared_pair(
     reference: Tensor, fused: Tensor, valid: Tensor | None, core: Core | None, reach: int
 ) -> tuple[Tensor, Tensor, Tensor, Core]:
     """Both images in float64 with at most `reach` pixels of margin, 0 where invalid; their mask; the own pixels."""
-    _same_shape(reference, fused)
-    _same_size(reference, valid)
-    area, own = _trimmed(_own(core, reference), reference.shape[-2:], reach)
+    same_shape(reference, fused)
+    same_size(reference, valid)
+    area, own = with_margin(own_pixels(core, reference), reference.shape[-2:], reach)
     g, f = reference[:, *area].double(), fused[:, *area].double()
     mask = torch.ones_like(g[0], dtype=torch.bool) if valid is None else valid[area]
     if not mask.all():
@@ -178,27 +178,31 @@ def _pair(
     return g, f, mask, own
 
 
-def _block_area(own: Core, at: tuple[int, int], shape: tuple[int, int]) -> Core:
+def block_area(own: Core, at: tuple[int, int], shape: tuple[int, int]) -> Core:
     """Blocks of the image that a piece covers; ValueError unless it keeps to the image and its lattice of blocks."""
     sizes = [part.stop - part.start for part in own]
     for first, n, size in zip(at, sizes, shape, strict=True):
-        if first < 0 or first + n > size or first % BLOCK or (n % BLOCK and first + n != size):
-            raise ValueError(f"a piece of {n} pixels at {first} of {size} is not on the lattice of {BLOCK} x {BLOCK}")
-    rows, cols = (slice(first // BLOCK, -(-(first + n) // BLOCK)) for first, n in zip(at, sizes, strict=True))
+        if first < 0 or first + n > size or first % INDEX_BLOCK or (n % INDEX_BLOCK and first + n != size):
+            raise ValueError(
+                f"a piece of {n} pixels at {first} of {size} is not on the lattice of {INDEX_BLOCK} x {INDEX_BLOCK}"
+            )
+    rows, cols = (
+        slice(first // INDEX_BLOCK, -(-(first + n) // INDEX_BLOCK)) for first, n in zip(at, sizes, strict=True)
+    )
     return rows, cols
 
 
-def _same_shape(*images: Tensor) -> None:
+def same_shape(*images: Tensor) -> None:
     if len({image.shape for image in images}) > 1:
         raise ValueError(f"images of different shapes: {', '.join(str(tuple(i.shape)) for i in images)}")
 
 
-def _same_size(*images: Tensor | None) -> None:
+def same_size(*images: Tensor | None) -> None:
     if len({image.shape[-2:] for image in images if image is not None}) > 1:
         raise ValueError("images or masks of different numbers of rows and columns")
 
 
-def _defined(value: float | Tensor, what: str) -> float:
+def not_nan(value: float | Tensor, what: str) -> float:
     """The value, unless it is NaN."""
     value = float(value)
     if math.isnan(value):
@@ -206,20 +210,20 @@ def _defined(value: float | Tensor, what: str) -> float:
     return value
 
 
-def _ratio(sums: Tensor, what: str, of: str) -> float:
+def mean_of_sums(sums: Tensor, what: str, of: str) -> float:
     """A sum divided by a number (2,); `InputError` when nothing was summed."""
     if not sums[1]:
         raise InputError(f"{what} is undefined: there is no {of}")
-    return _defined(sums[0] / sums[1], what)
+    return not_nan(sums[0] / sums[1], what)
 
 
-def _added(total: Tensor, sums: Iterable[Tensor]) -> Tensor:
+def added_up(total: Tensor, sums: Iterable[Tensor]) -> Tensor:
     """The running total, on the device of the new sums."""
     new = torch.stack([x.double() for x in sums])
     return total.to(new.device) + new
 
 
-def _noted(measure: Callable[[], Any], notes: list[str]) -> Any:
+def or_note(measure: Callable[[], Any], notes: list[str]) -> Any:
     """What `measure` returns, or None with its reason in `notes`."""
     try:
         return measure()
@@ -242,7 +246,7 @@ class _Moments:
     cov: Tensor
 
 
-def _moments(a: Tensor, b: Tensor) -> _Moments:
+def block_moments(a: Tensor, b: Tensor) -> _Moments:
     """Means, variances and covariances (n - 1) of blocks (..., bands, pixels)."""
     pixels = a.shape[-1]
     # Differences from the first pixel: exactly zero in a constant block, and no cancellation elsewhere.
@@ -259,33 +263,35 @@ def _moments(a: Tensor, b: Tensor) -> _Moments:
     )
 
 
-def _image(x: Tensor) -> Tensor:
+def as_bands(x: Tensor) -> Tensor:
     """(rows, cols) or (bands, rows, cols) as (bands, rows, cols)."""
     return x[None] if x.ndim == 2 else x
 
 
-def _blocks(x: Tensor) -> Tensor:
+def into_blocks(x: Tensor) -> Tensor:
     """The whole blocks of (bands, rows, cols) in float64: (block rows, block cols, bands, pixels)."""
-    rows, cols = x.shape[1] // BLOCK, x.shape[2] // BLOCK
-    x = x[:, : rows * BLOCK, : cols * BLOCK].reshape(len(x), rows, BLOCK, cols, BLOCK)
-    out = torch.empty((rows, cols, len(x), BLOCK, BLOCK), dtype=torch.float64, device=x.device)
+    rows, cols = x.shape[1] // INDEX_BLOCK, x.shape[2] // INDEX_BLOCK
+    x = x[:, : rows * INDEX_BLOCK, : cols * INDEX_BLOCK].reshape(len(x), rows, INDEX_BLOCK, cols, INDEX_BLOCK)
+    out = torch.empty((rows, cols, len(x), INDEX_BLOCK, INDEX_BLOCK), dtype=torch.float64, device=x.device)
     return out.copy_(x.permute(1, 3, 0, 2, 4)).flatten(-2)
 
 
-def _whole_blocks(valid: Tensor) -> Tensor:
+def whole_blocks(valid: Tensor) -> Tensor:
     """Blocks of (rows, cols) without an invalid pixel: (block rows, block cols), bool."""
-    return _blocks(valid[None])[:, :, 0].amin(-1) > 0
+    return into_blocks(valid[None])[:, :, 0].amin(-1) > 0
 
 
-def _mirrored(x: Tensor, own: Core) -> Tensor:
+def mirrored(x: Tensor, own: Core) -> Tensor:
     """The own pixels of (..., rows, cols), continued by mirroring (edge pixel included) up to whole blocks.
 
     Only the image ends inside a block: ValueError when an incomplete block has a margin beyond it.
     """
     for axis, part in zip((-2, -1), own, strict=True):
-        size, missing = x.shape[axis], -(part.stop - part.start) % BLOCK
+        size, missing = x.shape[axis], -(part.stop - part.start) % INDEX_BLOCK
         if missing and part.stop != size:
-            raise ValueError(f"own pixels {part.start} to {part.stop} of {size} end inside a {BLOCK} x {BLOCK} block")
+            raise ValueError(
+                f"own pixels {part.start} to {part.stop} of {size} end inside a {INDEX_BLOCK} x {INDEX_BLOCK} block"
+            )
         index = torch.arange(part.start, part.stop + missing, device=x.device) % (2 * size)
         index = torch.minimum(index, 2 * size - 1 - index)
         x = x.index_select(axis, index) if missing else x.narrow(axis, part.start, part.stop - part.start)
@@ -303,22 +309,22 @@ def universal_blocks(a: Tensor, b: Tensor) -> Tensor:
     (PAN) for all of them. Whole blocks only. A block that is constant in both images (or where both means are zero)
     has no index and is NaN, as in the toolbox. Raises ValueError for shapes that do not match.
     """
-    a, b = _image(a), _image(b)
-    _same_size(a, b)
-    quality = _universal(_blocks(a), _blocks(b))
+    a, b = as_bands(a), as_bands(b)
+    same_size(a, b)
+    quality = universal_index(into_blocks(a), into_blocks(b))
     quality = quality.masked_fill(quality.isinf(), math.nan)
     if len(b) == 1:
         return quality[..., 0].permute(2, 0, 1)
-    _same_shape(a, b)
+    same_shape(a, b)
     return quality.diagonal(dim1=-2, dim2=-1).permute(2, 0, 1)
 
 
-def _universal(a: Tensor, b: Tensor) -> Tensor:
+def universal_index(a: Tensor, b: Tensor) -> Tensor:
     """Universal index of every band of `a` with every band of `b`: (..., bands a, bands b).
 
     Infinite where there is none, so that NaN stands for pixels that are not numbers alone.
     """
-    m = _moments(a, b)
+    m = block_moments(a, b)
     mean_a, mean_b = m.mean_a[..., :, None], m.mean_b[..., None, :]
     below = (m.var_a[..., :, None] + m.var_b[..., None, :]) * (mean_a**2 + mean_b**2)
     return torch.where(below == 0, math.inf, 4 * m.cov * mean_a * mean_b / below)
@@ -329,12 +335,12 @@ def high_pass(x: Tensor, valid: Tensor, sigma: float = DETAIL_SIGMA, reach: int 
 
     Wrong within `reach` of invalid pixels: those of `valid` (rows, cols) that are not set.
     """
-    x = _differences(x, valid)
-    taps = _gaussian(sigma, reach)
-    return x - torch.stack([_correlate(band, taps, taps) for band in _replicate(x, reach)])
+    x = differences(x, valid)
+    taps = gaussian(sigma, reach)
+    return x - torch.stack([correlate(band, taps, taps) for band in _replicate(x, reach)])
 
 
-def _differences(x: Tensor, valid: Tensor) -> Tensor:
+def differences(x: Tensor, valid: Tensor) -> Tensor:
     """Differences of (bands, rows, cols) from one valid pixel, 0 where invalid.
 
     So a constant image has a high pass and a variance of zero, not of rounding noise.
@@ -343,19 +349,19 @@ def _differences(x: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, x, 0.0)
 
 
-def _local_energy(detail: Tensor) -> Tensor:
+def local_energy(detail: Tensor) -> Tensor:
     """9 x 9 mean of the squared high pass (rows, cols), edges repeated."""
     taps = np.full((1, ENERGY_SIZE), 1 / ENERGY_SIZE)
-    return _correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
+    return correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
 
 
-def _energy_bins(energy: Tensor) -> Tensor:
+def energy_bins(energy: Tensor) -> Tensor:
     """Bins of energies: the upper bits of a positive float32 grow with its value."""
     bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
-    return (bits - _FIRST_BIN).clamp(0, _BINS - 1)
+    return (bits - _FIRST_BIN).clamp(0, BINS - 1)
 
 
-def _lowest(counts: Tensor, wanted: float) -> Tensor:
+def lowest(counts: Tensor, wanted: float) -> Tensor:
     """Which share of each bin belongs to the `wanted` lowest pixels."""
     missing = wanted - (counts.cumsum(0) - counts)
     return (missing / counts.clamp(min=1)).clamp(0, 1)

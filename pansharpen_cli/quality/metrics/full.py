@@ -13,34 +13,34 @@ from torch import Tensor
 
 from ...errors import InputError
 from .blocks import (
-    _BINS,
-    _FULL_MAPS,
-    BLOCK,
+    BINS,
     DETAIL_REACH,
     ENERGY_SIZE,
     FLAT_SHARE,
+    INDEX_BLOCK,
+    MAPS,
     Core,
-    _added,
-    _block_area,
-    _blocks,
-    _defined,
-    _energy_bins,
-    _image,
     _kept,
-    _local_energy,
-    _lowest,
-    _noted,
-    _own,
-    _same_shape,
-    _same_size,
-    _trimmed,
-    _universal,
-    _whole_blocks,
+    added_up,
+    as_bands,
+    block_area,
+    energy_bins,
     eroded,
     high_pass,
+    into_blocks,
+    local_energy,
+    lowest,
     mtf_filter,
+    not_nan,
+    or_note,
+    own_pixels,
+    same_shape,
+    same_size,
+    universal_index,
+    whole_blocks,
+    with_margin,
 )
-from .reference import _angles, _mean_correlation, _q2n, q2n_blocks
+from .reference import mean_correlation, q2n_blocks, q2n_of_blocks, spectral_angles
 
 # Full resolution
 
@@ -64,7 +64,7 @@ def d_lambda_k(
     """
     values = q2n_blocks(expanded, mtf_filter(fused, gains, ratio), scale=scale)
     if valid is not None:
-        values = values[_whole_blocks(valid)]
+        values = values[whole_blocks(valid)]
     return _mean_distortion(values.sum(), values.numel())
 
 
@@ -77,9 +77,9 @@ def d_s(fused: Tensor, expanded: Tensor, pan: Tensor, pan_low: Tensor, valid: Te
     without an index in one of the two terms, where the toolbox returns NaN, are left out of both; `InputError` when a
     band has no block left.
     """
-    _same_shape(fused, expanded)
+    same_shape(fused, expanded)
     pairs = ((fused, pan), (expanded, pan_low))
-    q, p = (_qualities(torch.cat([x, _image(y)]), valid)[:, :-1, -1] for x, y in pairs)
+    q, p = (_qualities(torch.cat([x, as_bands(y)]), valid)[:, :-1, -1] for x, y in pairs)
     return _gap(_gap_sums(q, p), "D_s")
 
 
@@ -94,7 +94,7 @@ def d_lambda(fused: Tensor, expanded: Tensor, valid: Tensor | None = None) -> fl
     Alparone et al. 2008. Images (bands, rows, cols) in DN on the PAN grid; q and the blocks left out as in `d_s`.
     `InputError` when there is one band only, or a pair without a block.
     """
-    _same_shape(fused, expanded)
+    same_shape(fused, expanded)
     q, p = (_band_pairs(_qualities(x, valid)) for x in (fused, expanded))
     return _gap(_gap_sums(q, p), "D_lambda")
 
@@ -107,16 +107,16 @@ def qnr(d_lambda: float, d_s: float) -> float:
 def _mean_distortion(total: Tensor, blocks: int) -> float:
     """D_lambda_K from the sum of Q2n over blocks."""
     if not blocks:
-        raise InputError(f"D_lambda_K is undefined: there is no {BLOCK} x {BLOCK} block of valid pixels")
-    return 1 - _defined(total / blocks, "D_lambda_K")
+        raise InputError(f"D_lambda_K is undefined: there is no {INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
+    return 1 - not_nan(total / blocks, "D_lambda_K")
 
 
 def _qualities(x: Tensor, valid: Tensor | None) -> Tensor:
     """Universal index of all pairs of bands of (bands, rows, cols) in each valid block: (blocks, bands, bands)."""
-    _same_size(x, valid)
-    blocks = _blocks(x)
-    blocks = blocks.flatten(0, 1) if valid is None else blocks[_whole_blocks(valid)]
-    return _universal(blocks, blocks)
+    same_size(x, valid)
+    blocks = into_blocks(x)
+    blocks = blocks.flatten(0, 1) if valid is None else blocks[whole_blocks(valid)]
+    return universal_index(blocks, blocks)
 
 
 def _band_pairs(quality: Tensor) -> Tensor:
@@ -137,8 +137,10 @@ def _gap(sums: Tensor, what: str) -> float:
     if not sums.shape[1]:
         raise InputError(f"{what} compares pairs of bands: it needs two bands or more")
     if not sums[2].all():
-        raise InputError(f"{what} is undefined: a band has no {BLOCK} x {BLOCK} block of valid pixels that vary")
-    return _defined((sums[0] - sums[1]).div(sums[2]).abs().mean(), what)
+        raise InputError(
+            f"{what} is undefined: a band has no {INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels that vary"
+        )
+    return not_nan((sums[0] - sums[1]).div(sums[2]).abs().mean(), what)
 
 
 @dataclass(eq=False)
@@ -161,7 +163,7 @@ class FullResolution:
         self._flat: FlatArea | None = None
         self._q2n, self._ms_varies = torch.zeros(1, dtype=torch.float64), False
         self._with_pan, self._between_bands = (torch.zeros(3, 1, dtype=torch.float64) for _ in range(2))
-        self._maps = np.full((len(_FULL_MAPS), self.shape[0] // BLOCK, self.shape[1] // BLOCK), np.nan)
+        self._maps = np.full((len(MAPS), self.shape[0] // INDEX_BLOCK, self.shape[1] // INDEX_BLOCK), np.nan)
 
     def update(
         self,
@@ -181,19 +183,19 @@ class FullResolution:
         `expanded`: (bands, own rows, own cols), and `pan_low` (PAN reduced to the MS grid and expanded again; one band)
         are of the own pixels alone. Raises ValueError for shapes that do not match or a piece off the lattice.
         """
-        pan, pan_low = _image(pan), _image(pan_low)
-        _same_size(fused, pan, valid)
-        own = _own(core, fused)
-        area = _block_area(own, at, self.shape)
-        _same_shape(fused[:, *own], blurred, expanded)
-        _same_shape(pan[:, *own], pan_low)
+        pan, pan_low = as_bands(pan), as_bands(pan_low)
+        same_size(fused, pan, valid)
+        own = own_pixels(core, fused)
+        area = block_area(own, at, self.shape)
+        same_shape(fused[:, *own], blurred, expanded)
+        same_shape(pan[:, *own], pan_low)
         piece = _details(fused, pan, valid, own, self.reach)
         self._correlation = self._correlation or DetailCorrelation(len(fused))
         self._correlation.add(*piece)
         self._flat = self._flat or FlatArea(len(fused))
         self._flat.add(*piece)
         details, mask, inside = piece
-        whole = _whole_blocks(mask[inside])
+        whole = whole_blocks(mask[inside])
         if not whole.any():
             return
         f, m, e = (
@@ -215,17 +217,17 @@ class FullResolution:
         ms = e[:, :bands]
         spread = ms.amax((0, 2)) - ms.amin((0, 2))
         self._ms_varies = self._ms_varies or not bool((spread <= 1e-9 * ms.abs().amax()).all())
-        q2n = _q2n(ms, m, self.scale)
-        of_fused, of_expanded = _universal(f, f), _universal(e, e)
+        q2n = q2n_of_blocks(ms, m, self.scale)
+        of_fused, of_expanded = universal_index(f, f), universal_index(e, e)
         q, p = of_fused[:, :bands, bands], of_expanded[:, :bands, bands]
         pairs = (_band_pairs(x[:, :bands, :bands]) for x in (of_fused, of_expanded))
         self.blocks += len(m)
-        self._q2n = _added(self._q2n, [q2n.sum()])
-        self._with_pan = _added(self._with_pan, _gap_sums(q, p))
-        self._between_bands = _added(self._between_bands, _gap_sums(*pairs))
+        self._q2n = added_up(self._q2n, [q2n.sum()])
+        self._with_pan = added_up(self._with_pan, _gap_sums(q, p))
+        self._between_bands = added_up(self._between_bands, _gap_sums(*pairs))
         spatial = (q - p).abs()
         spatial = spatial.masked_fill(~spatial.isfinite(), math.nan).nanmean(1)
-        angles, exist = _angles(e[:, :bands].transpose(0, 1), m.transpose(0, 1))
+        angles, exist = spectral_angles(e[:, :bands].transpose(0, 1), m.transpose(0, 1))
         angles = angles.masked_fill(~exist, math.nan).nanmean(1)
         return [q2n * (1 - spatial), 1 - q2n, spatial, angles]
 
@@ -247,7 +249,7 @@ class FullResolution:
         the expanded MS and the blurred result, in degrees; `detail`: mean square of PAN's high pass, DN^2, over the
         pixels whose kernel touches valid ones only.
         """
-        return dict(zip(_FULL_MAPS, self._maps, strict=True))
+        return dict(zip(MAPS, self._maps, strict=True))
 
     def compute(self) -> dict[str, Any]:
         """`hqnr`, `d_lambda_k`, `d_s`, `qnr`, `d_lambda`, `pan_detail_correlation`, `flat_area_activity`, `blocks`.
@@ -256,7 +258,7 @@ class FullResolution:
         say) is None and its reason is in `notes`. `InputError` when there was no whole valid block.
         """
         if not self.blocks or self._correlation is None or self._flat is None:
-            raise InputError(f"no quality figure: the scene has no {BLOCK} x {BLOCK} block of valid pixels")
+            raise InputError(f"no quality figure: the scene has no {INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
         measures: dict[str, Callable[[], float]] = {
             "d_lambda_k": self._spectral_distortion,
             "d_s": self._spatial_distortion,
@@ -265,7 +267,7 @@ class FullResolution:
             "flat_area_activity": self._flat.compute,
         }
         self.notes.clear()
-        figures = {name: _noted(measure, self.notes) for name, measure in measures.items()}
+        figures = {name: or_note(measure, self.notes) for name, measure in measures.items()}
         spectral, spatial, between = figures["d_lambda_k"], figures["d_s"], figures["d_lambda"]
         return {
             "hqnr": None if spectral is None or spatial is None else hqnr(spectral, spatial),
@@ -277,7 +279,7 @@ class FullResolution:
 
 def _selected(x: Tensor, chosen: Tensor) -> Tensor:
     """The chosen blocks of (bands, rows, cols), float64: (blocks, bands, pixels)."""
-    blocks = _blocks(x)
+    blocks = into_blocks(x)
     return blocks.flatten(0, 1) if chosen.all() else blocks[chosen]
 
 
@@ -307,7 +309,7 @@ class DetailCorrelation:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
         x = _kept(details, eroded(mask, DETAIL_REACH), own)
         self._pixels += x.shape[1]
-        self._sums = _added(self._sums, [x.sum(1), torch.linalg.vecdot(x, x), x @ x[-1]])
+        self._sums = added_up(self._sums, [x.sum(1), torch.linalg.vecdot(x, x), x @ x[-1]])
 
     @property
     def pan_varies(self) -> bool:
@@ -324,7 +326,7 @@ class DetailCorrelation:
         mean, square, product = self._sums / self._pixels
         variance, cov = square - mean**2, product - mean * mean[-1]
         what = "the PAN detail correlation"
-        return _mean_correlation(variance[:-1], variance[-1:], cov[:-1], what, "PAN")
+        return mean_correlation(variance[:-1], variance[-1:], cov[:-1], what, "PAN")
 
 
 @dataclass(eq=False)
@@ -343,8 +345,8 @@ class FlatArea:
     reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
 
     def __post_init__(self) -> None:
-        self._counts = torch.zeros(_BINS, dtype=torch.float64)
-        self._squares = torch.zeros(self.bands + 1, _BINS, dtype=torch.float64)
+        self._counts = torch.zeros(BINS, dtype=torch.float64)
+        self._squares = torch.zeros(self.bands + 1, BINS, dtype=torch.float64)
 
     def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
@@ -352,9 +354,9 @@ class FlatArea:
 
     def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
-        energy = _local_energy(details[-1])[None]
+        energy = local_energy(details[-1])[None]
         kept = eroded(mask, self.reach)
-        bins = _energy_bins(_kept(energy, kept, own)[0])
+        bins = energy_bins(_kept(energy, kept, own)[0])
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
         for total, square in zip(self._squares, _kept(details, kept, own).square(), strict=True):
@@ -369,9 +371,9 @@ class FlatArea:
         if not pixels:
             raise _no_detail(self.reach)
         wanted = math.ceil(FLAT_SHARE * pixels)
-        share = _lowest(self._counts, wanted)
+        share = lowest(self._counts, wanted)
         flat, elsewhere = self._squares @ share, self._squares @ (1 - share)
-        _defined(flat.sum() + elsewhere.sum(), "flat-area activity")
+        not_nan(flat.sum() + elsewhere.sum(), "flat-area activity")
         if wanted == pixels or (elsewhere == 0).any():
             raise InputError("flat-area activity is undefined: an image is constant outside the flat pixels")
         ratios = (flat / wanted / (elsewhere / (pixels - wanted))).sqrt()
@@ -398,9 +400,9 @@ def _details(
     fused: Tensor, pan: Tensor, valid: Tensor | None, core: Core | None, reach: int
 ) -> tuple[Tensor, Tensor, Core]:
     """High passes of the bands and of PAN, last, with at most `reach` pixels of margin; their mask; the own pixels."""
-    pan = _image(pan)
-    _same_size(fused, pan, valid)
-    area, own = _trimmed(_own(core, fused), fused.shape[-2:], reach)
+    pan = as_bands(pan)
+    same_size(fused, pan, valid)
+    area, own = with_margin(own_pixels(core, fused), fused.shape[-2:], reach)
     mask = torch.ones_like(pan[0, *area], dtype=torch.bool) if valid is None else valid[area]
     return high_pass(torch.cat([fused[:, *area].double(), pan[:, *area].double()]), mask), mask, own
 

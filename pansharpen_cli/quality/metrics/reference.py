@@ -15,35 +15,35 @@ from torch import Tensor
 
 from ...errors import InputError
 from .blocks import (
-    _BINS,
-    BLOCK,
+    BINS,
+    INDEX_BLOCK,
     SSIM_REACH,
     SSIM_SIGMA,
     Core,
-    _added,
-    _block_area,
-    _blocks,
-    _correlate,
-    _defined,
-    _differences,
-    _energy_bins,
-    _gaussian,
-    _image,
-    _inner,
     _kept,
-    _lowest,
-    _mirrored,
-    _moments,
-    _noted,
-    _own,
-    _pair,
-    _ratio,
-    _same_shape,
-    _same_size,
-    _trimmed,
-    _whole_blocks,
+    added_up,
+    as_bands,
+    block_area,
+    block_moments,
+    correlate,
+    differences,
+    energy_bins,
     eroded,
+    gaussian,
     high_pass,
+    inside_border,
+    into_blocks,
+    lowest,
+    mean_of_sums,
+    mirrored,
+    not_nan,
+    or_note,
+    own_pixels,
+    prepared_pair,
+    same_shape,
+    same_size,
+    whole_blocks,
+    with_margin,
 )
 
 SHARPNESS_SIGMA = 1.0
@@ -76,7 +76,7 @@ class Q2n:
     """
 
     scale: float = 1.0
-    reach: ClassVar[int] = BLOCK - 1
+    reach: ClassVar[int] = INDEX_BLOCK - 1
     _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
@@ -84,12 +84,12 @@ class Q2n:
 
         Returns the index of each of its blocks (block rows, block cols), NaN for those left out.
         """
-        _same_shape(reference, fused)
-        _same_size(reference, valid)
-        own = _own(core, reference)
-        values = _q2n(_blocks(_mirrored(reference, own)), _blocks(_mirrored(fused, own)), self.scale)
-        whole = torch.ones_like(values, dtype=torch.bool) if valid is None else _whole_blocks(_mirrored(valid, own))
-        self._sums = _added(self._sums, [values[whole].sum(), whole.sum()])
+        same_shape(reference, fused)
+        same_size(reference, valid)
+        own = own_pixels(core, reference)
+        values = q2n_of_blocks(into_blocks(mirrored(reference, own)), into_blocks(mirrored(fused, own)), self.scale)
+        whole = torch.ones_like(values, dtype=torch.bool) if valid is None else whole_blocks(mirrored(valid, own))
+        self._sums = added_up(self._sums, [values[whole].sum(), whole.sum()])
         return values.masked_fill(~whole, math.nan)
 
     @property
@@ -99,7 +99,7 @@ class Q2n:
 
     def compute(self) -> float:
         """Q2n of all pieces so far, 1 is best; `InputError` when there is no block of valid pixels."""
-        return _ratio(self._sums, "Q2n", f"{BLOCK} x {BLOCK} block of valid pixels")
+        return mean_of_sums(self._sums, "Q2n", f"{INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
 
 
 def q2n(reference: Tensor, fused: Tensor, valid: Tensor | None = None, *, scale: float = 1.0) -> float:
@@ -115,15 +115,15 @@ def q2n_blocks(reference: Tensor, fused: Tensor, *, scale: float = 1.0) -> Tenso
     Definition and `scale` as in `Q2n`, but trailing partial blocks are left out. Raises ValueError for different
     shapes.
     """
-    _same_shape(reference, fused)
-    return _q2n(_blocks(reference), _blocks(fused), scale)
+    same_shape(reference, fused)
+    return q2n_of_blocks(into_blocks(reference), into_blocks(fused), scale)
 
 
-def _q2n(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
+def q2n_of_blocks(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
     """Q2n of blocks (..., bands, pixels): (...)."""
     bands = a.shape[-2]
     product = _conjugate_product(bands)
-    m = _moments(_integers(a, scale), _integers(b, scale))
+    m = block_moments(_integers(a, scale), _integers(b, scale))
     deviation = m.var_a.sqrt().clamp(min=np.finfo(np.float64).eps)
     empty = m.mean_a == 0
     unit_b = torch.where(empty, 1.0, 1 / deviation)
@@ -180,22 +180,22 @@ class QAverage:
     are left out. A window belongs to the piece that has its upper left pixel.
     """
 
-    reach: ClassVar[int] = BLOCK - 1
+    reach: ClassVar[int] = INDEX_BLOCK - 1
     _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece, which needs its margin at the lower and right side only."""
-        g, f, mask, (rows, cols) = _pair(reference, fused, valid, core, self.reach)
+        g, f, mask, (rows, cols) = prepared_pair(reference, fused, valid, core, self.reach)
         g, f, mask = (x[..., rows.start :, cols.start :] for x in (g, f, mask))
-        if min(mask.shape) < BLOCK:
+        if min(mask.shape) < INDEX_BLOCK:
             return
         kept = _box((~mask).double()) == 0
         for a, b in zip(g, f, strict=True):
-            self._sums = _added(self._sums, [_sliding(a, b)[kept].sum(), kept.sum()])
+            self._sums = added_up(self._sums, [_sliding(a, b)[kept].sum(), kept.sum()])
 
     def compute(self) -> float:
         """Q of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
-        return _ratio(self._sums, "Q", f"{BLOCK} x {BLOCK} window of valid pixels")
+        return mean_of_sums(self._sums, "Q", f"{INDEX_BLOCK} x {INDEX_BLOCK} window of valid pixels")
 
 
 def q_average(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
@@ -207,7 +207,7 @@ def q_average(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> 
 
 def _sliding(a: Tensor, b: Tensor) -> Tensor:
     """Universal index of all windows of two bands (rows, cols)."""
-    pixels = BLOCK * BLOCK
+    pixels = INDEX_BLOCK * INDEX_BLOCK
     sum_a, sum_b = _box(a), _box(b)
     squared_means = sum_a**2 + sum_b**2
     means = sum_a * sum_b
@@ -222,7 +222,7 @@ def _box(x: Tensor) -> Tensor:
     """Sums of all 32 x 32 windows of (rows, cols), by doubling: exact for integers and constant windows."""
     for axis in (0, 1):
         step = 1
-        while step < BLOCK:
+        while step < INDEX_BLOCK:
             length = x.shape[axis] - step
             x = x.narrow(axis, 0, length) + x.narrow(axis, step, length)
             step *= 2
@@ -247,7 +247,7 @@ class Errors:
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, _ = _pair(reference, fused, valid, core, self.reach)
+        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
         g, f = g[:, mask], f[:, mask]
         if not g.shape[1]:
             return
@@ -256,14 +256,14 @@ class Errors:
             self._origin = torch.stack([g[:, :1], f[:, :1]])
         error, g, f = f - g, g - self._origin[0], f - self._origin[1]
         products = [torch.linalg.vecdot(x, y) for x, y in ((error, error), (g, g), (f, f), (g, f))]
-        self._sums = _added(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
+        self._sums = added_up(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
         self.pixels += g.shape[1]
 
     def _means(self) -> Tensor:
         """Means per band of the error, g, f, error^2, g^2, f^2 and g f, g and f from `_origin`: (7, bands)."""
         if not self.pixels:
             raise InputError("there is no valid pixel to compare the images at")
-        _defined(self._sums.sum(), "the error of a band")
+        not_nan(self._sums.sum(), "the error of a band")
         return self._sums / self.pixels
 
     def bias(self) -> Tensor:
@@ -287,7 +287,7 @@ class Errors:
         mean = self.reference_mean()
         if (mean == 0).any():
             raise InputError("ERGAS is undefined: a reference band has a mean of zero")
-        return _defined(100 / ratio * (self.rmse() / mean).square().mean().sqrt(), "ERGAS")
+        return not_nan(100 / ratio * (self.rmse() / mean).square().mean().sqrt(), "ERGAS")
 
     def psnr(self, peak: float) -> float:
         """Mean over bands of 10 log10(peak^2 / MSE), dB, `peak` in DN.
@@ -314,7 +314,7 @@ class Errors:
         `InputError` when a reference band is constant.
         """
         _, g, f, _, gg, ff, gf = self._means()
-        return _mean_correlation(ff - f * f, gg - g * g, gf - g * f, "the cross-correlation", "a reference band")
+        return mean_correlation(ff - f * f, gg - g * g, gf - g * f, "the cross-correlation", "a reference band")
 
 
 def _errors(reference: Tensor, fused: Tensor, valid: Tensor | None) -> Errors:
@@ -351,11 +351,11 @@ def cross_correlation(reference: Tensor, fused: Tensor, valid: Tensor | None = N
     return _errors(reference, fused, valid).cross_correlation()
 
 
-def _mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: str) -> float:
+def mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: str) -> float:
     """Mean over bands of Pearson's correlation; a band of x that does not vary counts 0, one of y is an error."""
     if (var_y <= 0).any():
         raise InputError(f"{what} is undefined: {of} is constant")
-    return _defined(torch.where(var_x <= 0, 0.0, cov / (var_x * var_y).sqrt()).mean(), what)
+    return not_nan(torch.where(var_x <= 0, 0.0, cov / (var_x * var_y).sqrt()).mean(), what)
 
 
 @dataclass(eq=False)
@@ -402,15 +402,15 @@ class Angles:
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
         """Add a piece, images (bands, rows, cols). Returns the angles of its own pixels, NaN where there is none."""
-        g, f, mask, _ = _pair(reference, fused, valid, core, self.reach)
-        angles, exists = _angles(g, f)
+        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
+        angles, exists = spectral_angles(g, f)
         mask = mask & exists
-        self._sums = _added(self._sums, [torch.where(mask, angles, 0.0).sum(), mask.sum()])
+        self._sums = added_up(self._sums, [torch.where(mask, angles, 0.0).sum(), mask.sum()])
         return angles.masked_fill(~mask, math.nan)
 
     def compute(self) -> float:
         """SAM of all pieces so far, in degrees; `InputError` when no pixel is left."""
-        return _ratio(self._sums, "SAM", "valid pixel that is not zero in one of the images")
+        return mean_of_sums(self._sums, "SAM", "valid pixel that is not zero in one of the images")
 
 
 def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
@@ -420,7 +420,7 @@ def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
     return index.compute()
 
 
-def _angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
     """Angles in degrees between the spectra of (bands, ...), and where they exist: both (...)."""
     norm = (g.square().sum(0) * f.square().sum(0)).sqrt()
     return ((g * f).sum(0) / norm).clamp(-1, 1).acos().rad2deg(), norm != 0
@@ -442,19 +442,19 @@ class SpatialCorrelation:
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
-        inner = _inner(own, mask.shape, 1)
+        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
+        inner = inside_border(own, mask.shape, 1)
         kept = eroded(mask[1:-1, 1:-1], 1)[inner]
         for a, b in zip(g, f, strict=True):
             x, y = (_gradient(band[1:-1, 1:-1])[inner][kept] for band in (a, b))
-            self._sums = _added(self._sums, [x @ y, x @ x, y @ y])
+            self._sums = added_up(self._sums, [x @ y, x @ x, y @ y])
 
     def compute(self) -> float:
         """SCC of all pieces so far, 1 is best; `InputError` when no pixel is left or an image has no gradient."""
         both, g, f = self._sums
         if g == 0 or f == 0:
             raise InputError("SCC is undefined: no valid pixel, or an image without any gradient")
-        return _defined(both / (g * f).sqrt(), "SCC")
+        return not_nan(both / (g * f).sqrt(), "SCC")
 
 
 def scc(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
@@ -490,19 +490,19 @@ class StructuralSimilarity:
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
         if min(mask.shape) <= 2 * self.reach:
             return
         inside = slice(self.reach, -self.reach)
-        inner = _inner(own, mask.shape, self.reach)
+        inner = inside_border(own, mask.shape, self.reach)
         kept = eroded(mask, self.reach)[inside, inside][inner]
         for a, b in zip(g, f, strict=True):
-            self._sums = _added(self._sums, [_similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
+            self._sums = added_up(self._sums, [_similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
 
     def compute(self) -> float:
         """SSIM of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
         size = 2 * self.reach + 1
-        return _ratio(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
+        return mean_of_sums(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
 
 
 def ssim(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
@@ -514,8 +514,8 @@ def ssim(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = N
 
 def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
     """SSIM of all windows inside two bands (rows, cols)."""
-    taps = _gaussian(SSIM_SIGMA, SSIM_REACH)
-    mean_a, mean_b, squares, product = (_correlate(x, taps, taps) for x in (a, b, a * a + b * b, a * b))
+    taps = gaussian(SSIM_SIGMA, SSIM_REACH)
+    mean_a, mean_b, squares, product = (correlate(x, taps, taps) for x in (a, b, a * a + b * b, a * b))
     squared_means, means = mean_a**2 + mean_b**2, mean_a * mean_b
     first, second = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     above = (2 * means + first) * (2 * (product - means) + second)
@@ -542,10 +542,10 @@ class Sharpness:
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
+        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
         kept = eroded(mask, self.reach)
         details = (_kept(high_pass(x, mask, SHARPNESS_SIGMA, SHARPNESS_REACH), kept, own) for x in (g, f))
-        self._energies = _added(self._energies, [torch.linalg.vecdot(x, x) for x in details])
+        self._energies = added_up(self._energies, [torch.linalg.vecdot(x, x) for x in details])
 
     def compute(self) -> float:
         """The figure of all pieces so far; `InputError` when no pixel is left or the reference has no detail."""
@@ -555,7 +555,7 @@ class Sharpness:
             raise InputError(
                 f"sharpness is undefined: no detail in the reference {self.reach} pixels from invalid ones"
             )
-        return _defined((found / wanted)[varying].mean(), "sharpness")
+        return not_nan((found / wanted)[varying].mean(), "sharpness")
 
 
 @dataclass(eq=False)
@@ -576,8 +576,8 @@ class EdgeError:
     def __post_init__(self) -> None:
         self._around, self._near = round(4 * self.ratio), round(2 * self.ratio)
         self._errors = Errors(self.bands)
-        self._counts = torch.zeros(2, _BINS, dtype=torch.float64)
-        self._squares = torch.zeros(self.bands, _BINS, dtype=torch.float64)
+        self._counts = torch.zeros(2, BINS, dtype=torch.float64)
+        self._squares = torch.zeros(self.bands, BINS, dtype=torch.float64)
 
     @property
     def reach(self) -> int:
@@ -589,15 +589,15 @@ class EdgeError:
     ) -> None:
         """Add a piece: images (bands, rows, cols) and `pan`, one band, in DN; `valid` holds for all three."""
         self._errors.update(reference, fused, valid, core)
-        pan = _image(pan)
-        _same_size(pan, fused)
-        area, _ = _trimmed(_own(core, fused), fused.shape[-2:], self.reach)
-        g, f, mask, own = _pair(reference, fused, valid, core, self.reach)
-        known, variance = _local_variance(_differences(pan[:, *area].double(), mask)[0], mask)
+        pan = as_bands(pan)
+        same_size(pan, fused)
+        area, _ = with_margin(own_pixels(core, fused), fused.shape[-2:], self.reach)
+        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
+        known, variance = _local_variance(differences(pan[:, *area].double(), mask)[0], mask)
         largest = _widest(variance, self._near)
         seen = known[own]
         calm = (variance < CALM**2 * largest)[own][seen]
-        bins = _energy_bins(largest[own][seen])
+        bins = energy_bins(largest[own][seen])
         weights = mask.double()
         error = f - g
         error = (error - _box_sum(error, self._around) / _box_sum(weights[None], self._around).clamp(min=1))[:, *own]
@@ -608,7 +608,7 @@ class EdgeError:
 
     def compute(self) -> float:
         """The figure of all pieces so far; `InputError` when PAN has no calm pixel beside an edge."""
-        share = 1 - _lowest(self._counts[0], (1 - EDGE_SHARE) * float(self._counts[0].sum()))
+        share = 1 - lowest(self._counts[0], (1 - EDGE_SHARE) * float(self._counts[0].sum()))
         pixels = self._counts[1] @ share
         if not pixels:
             raise InputError("the error beside edges is undefined: PAN has no calm pixel beside an edge")
@@ -617,7 +617,7 @@ class EdgeError:
         if not varying.any():
             raise InputError("the error beside edges is undefined: the reference is constant")
         error = (self._squares @ share / pixels).sqrt()
-        return _defined((error.to(deviation.device) / deviation)[varying].mean(), "the error beside edges")
+        return not_nan((error.to(deviation.device) / deviation)[varying].mean(), "the error beside edges")
 
 
 def sharpness(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
@@ -647,7 +647,7 @@ def _local_variance(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     inside = (slice(reach, -reach),) * 2
     known[inside] = eroded(valid, reach)[inside]
     taps = np.full((1, DEVIATION_SIZE), 1 / DEVIATION_SIZE)
-    mean, square = _correlate(x, taps, taps), _correlate(x * x, taps, taps)
+    mean, square = correlate(x, taps, taps), correlate(x * x, taps, taps)
     found = square - mean * mean
     # less is rounding noise, which a constant PAN must not be measured by
     variance[inside] = torch.where(known[inside] & (found > 1e-12 * square), found, 0.0)
@@ -694,8 +694,8 @@ class ReducedResolution:
         self._errors: Errors | None = None
         self._sharpness: Sharpness | None = None
         self._edges: EdgeError | None = None
-        self.reach = max(BLOCK - 1, EdgeError(0, self.ratio).reach if self.with_pan else 0)
-        self._maps = np.full((2, -(-self.shape[0] // BLOCK), -(-self.shape[1] // BLOCK)), np.nan)
+        self.reach = max(INDEX_BLOCK - 1, EdgeError(0, self.ratio).reach if self.with_pan else 0)
+        self._maps = np.full((2, -(-self.shape[0] // INDEX_BLOCK), -(-self.shape[1] // INDEX_BLOCK)), np.nan)
 
     def update(
         self,
@@ -712,7 +712,7 @@ class ReducedResolution:
         Images (bands, rows, cols) and `pan` (1, rows, cols) in DN. Raises ValueError for shapes that do not match or a
         piece off the lattice.
         """
-        area = _block_area(_own(core, reference), at, self.shape)
+        area = block_area(own_pixels(core, reference), at, self.shape)
         self._errors = self._errors or Errors(len(reference))
         self._sharpness = self._sharpness or Sharpness(len(reference))
         for index in (self._errors, self._q, self._scc, self._ssim, self._sharpness):
@@ -726,8 +726,8 @@ class ReducedResolution:
         q2n = self._q2n.update(reference, fused, valid, core)
         angles = self._angles.update(reference, fused, valid, core)
         rows, cols = angles.shape
-        angles = F.pad(angles, (0, -cols % BLOCK, 0, -rows % BLOCK), value=math.nan)
-        means = _blocks(angles[None])[:, :, 0].nanmean(-1)
+        angles = F.pad(angles, (0, -cols % INDEX_BLOCK, 0, -rows % INDEX_BLOCK), value=math.nan)
+        means = into_blocks(angles[None])[:, :, 0].nanmean(-1)
         self._maps[:, *area] = torch.stack([q2n, means]).cpu().numpy()
 
     @property
@@ -760,7 +760,7 @@ class ReducedResolution:
             "bias": lambda: errors.bias().tolist(),
         }
         self.notes.clear()
-        figures = {name: _noted(measure, self.notes) for name, measure in measures.items()}
+        figures = {name: or_note(measure, self.notes) for name, measure in measures.items()}
         return {**figures, "pixels": errors.pixels, "blocks": self._q2n.blocks}
 
     @staticmethod
