@@ -336,7 +336,7 @@ def fuse(
     overviews: bool = False,
     overwrite: bool = False,
     score: bool = True,
-    report: str | os.PathLike | None = None,
+    report: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     quicklook: str | os.PathLike | None = None,
     progress: Progress = quiet,
 ) -> Fused:
@@ -344,9 +344,9 @@ def fuse(
 
     `ms`: one raster, or a list of several with the bands in order. `output`: the file to write; without it the result
     holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
-    rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands, counted from 1. `report`,
-    `quicklook`: further files to write. `progress` is called with a stage, what is done and what there is to do.
-    The other options are those of docs/cli.md.
+    rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands, counted from 1. `report` (one or
+    several paths), `quicklook`: further files to write. `progress` is called with a stage, what is done and what
+    there is to do. The other options are those of docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
@@ -359,7 +359,8 @@ def fuse(
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
     folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
-    reports = () if report is None else (Path(report),)
+    several = report if isinstance(report, list | tuple) else () if report is None else (report,)
+    reports = tuple(Path(each) for each in several)
     target = fusion_job.FusionOutput(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
     try:
         with _Inputs() as inputs:

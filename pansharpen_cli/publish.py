@@ -224,7 +224,7 @@ class Publication:
         for old in dict.fromkeys([*family(path.parent.resolve() / path.name), *family(target)]):
             aside = Path(tempfile.mkdtemp(dir=self._room(old.parent))) / old.name
             os.replace(old, aside)
-            undo.append((aside, old))
+            pass
         made = sorted(part.parent.iterdir(), key=lambda each: each == part)  # the file itself last
         for each in made:
             place = target.parent / each.name
