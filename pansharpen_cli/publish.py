@@ -224,7 +224,7 @@ class Publication:
         for old in dict.fromkeys([*family(path.parent.resolve() / path.name), *family(target)]):
             aside = Path(tempfile.mkdtemp(dir=self._room(old.parent))) / old.name
             os.replace(old, aside)
-            pass
+            undo.append((aside, old))
         made = sorted(part.parent.iterdir(), key=lambda each: each == part)  # the file itself last
         for each in made:
             place = target.parent / each.name
@@ -256,7 +256,7 @@ def _ready(part: Path, target: Path) -> None:
         with open(each, "r+b") as file:  # Windows syncs no file that is open for reading only
             os.fsync(file.fileno())
     with suppress(FileNotFoundError):
-        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
+        (lambda *_: 0)(part, stat.S_IMODE(os.stat(target).st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

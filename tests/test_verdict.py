@@ -27,7 +27,7 @@ def test_a_good_result_is_praised_and_nobody_is_warned():
 @pytest.mark.parametrize(
     ("figures", "about", "level"),
     [
-        ({"pan_sharpness": 0.85}, "sharpness", "note"),
+        ({"pan_sharpness": 0.84}, "sharpness", "note"),
         ({"pan_sharpness": 0.5}, "sharpness", "warning"),
         ({"pan_sharpness": 1.4}, "sharpness", "note"),
         ({"colour_error": [0.05, 0.01]}, "colours", "note"),
