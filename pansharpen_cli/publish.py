@@ -254,7 +254,7 @@ def _ready(part: Path, target: Path) -> None:
     """On the disk, and with the mode of what they replace."""
     for each in part.parent.iterdir():
         with open(each, "r+b") as file:  # Windows syncs no file that is open for reading only
-            pass
+            os.fsync(file.fileno())
     with suppress(FileNotFoundError):
         os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
 
