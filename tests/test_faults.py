@@ -387,10 +387,10 @@ def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> t
 def test_too_little_memory_means_smaller_parts(scene: Path, monkeypatch) -> None:
     expected, sizes, notes = fused_with(scene, monkeypatch)
     assert (notes, min(sizes) > 60) == ([], True)
-    pixels, sizes, notes = fused_with(scene, monkeypatch, 1000, room=130)
+    pixels, sizes, notes = fused_with(scene, monkeypatch, 1000, room=170)
     np.testing.assert_array_equal(pixels, expected)
     assert notes == ["cpu ran out of memory: it was given smaller parts"]
-    assert max(sizes[1:]) <= 130 < sizes[0]
+    assert max(sizes[1:]) <= 170 < sizes[0]
 
 
 def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:

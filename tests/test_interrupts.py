@@ -52,7 +52,8 @@ def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, numb
 
 LOST = """
 import os, signal
-from pansharpen_cli import cli, errors
+from pansharpen_cli import errors
+from pansharpen_cli.cli import app as cli
 
 def app(**_):
     try:

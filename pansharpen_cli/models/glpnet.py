@@ -14,7 +14,12 @@ injects), and what the low-passed PAN leaves of the band, in which what both sha
 STRIDE = 4
 """PAN pixels on a side of one pixel of the features: a convolution costs a sixteenth, and reaches as far as the MS."""
 OUT = 4
-"""Output channels a pixel and band: a free residual, a change of the injection gain, shares of the other two gains."""
+"""Output channels a pixel and band: a free residual, a change of the injection gain, a share of the multiplicative
+gain, a change of the share of what the bands lack to be the PAN together."""
+TOGETHER = 0.7
+"""Share of that which is added where the network does not ask for another: PAN shows a little that no band does."""
+LEAST = 0.3
+"""Weighted sum of the bands' gains on PAN, one where they make it up, from which on they count as following it."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
@@ -25,9 +30,9 @@ class GLPNet(Backbone):
     With its correction at zero it is MTF-GLP-FS (Vivone et al., "Full Scale Regression-Based Injection Coefficients
     for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
     change of that gain, a share of the multiplicative gain of MTF-GLP-HPM-R (Vivone et al., "A Regression-Based
-    High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), a share of what component
-    substitution injects beyond that, g_b (P_L,b - I) with the intensity I of the bands (GSA: Aiazzi et al., TGRS
-    2007), in which aliasing and softness of the MS cancel, and a free residual.
+    High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), and a free residual. Of what
+    the bands then lack to be the PAN together, P - sum_b w_b X_b, each gets its part, as component substitution does
+    it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of the MS cancel there.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 
@@ -60,7 +65,7 @@ class GLPNet(Backbone):
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         encoded = e.new_empty(len(e), SHARED + OWN * e.shape[1], *e.shape[2:])
         shared, own = encoded[:, :SHARED], encoded[:, SHARED:].unflatten(1, (-1, OWN))
-        common, intensity = low.mean(1, keepdim=True), intensity_of(inputs, stats)
+        common, intensity = low.mean(1, keepdim=True), intensity_of(e, stats)
         shared[:, :1], shared[:, 1:2], shared[:, 2:] = pan - stats.pan_mean, pan - common, common - intensity
         shared /= stats.pan_std
         own[:, :, 0] = (e - mean) / std
@@ -89,17 +94,27 @@ class GLPNet(Backbone):
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
         cells = residual.movedim(1, -1).unflatten(-1, (OUT, STRIDE, STRIDE))
-        free, more, share, beyond = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype)
+        free, more, share, part = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype)
         regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
         departure = e - regressed
         departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)
         detail = (inputs.pan - low).mul_(gain)
         injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
-        return injected.addcmul_(beyond, (low - intensity_of(inputs, stats)).mul_(gain))
+        lacking = inputs.pan - intensity_of(injected + self.base(inputs, stats), stats)
+        return injected.addcmul_(part + TOGETHER, lacking * parts_of(stats)[:, None, None])
 
 
-def intensity_of(inputs: Inputs, stats: SceneStats) -> Tensor:
-    """The bands' weighted sum that is most like the low-passed PAN (n, 1, rows, cols), in DN of the PAN."""
+def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
+    """The weighted sum of bands (n, bands, rows, cols) that is most like PAN at the MS's scale (n, 1, rows, cols)."""
     weights = stats.intensity[:-1]
     level = stats.intensity[-1] + weights @ stats.mean
-    return torch.einsum("nbhw,b->nhw", inputs.expanded - stats.mean[:, None, None], weights)[:, None].add_(level)
+    return torch.einsum("nbhw,b->nhw", bands - stats.mean[:, None, None], weights)[:, None].add_(level)
+
+
+def parts_of(stats: SceneStats) -> Tensor:
+    """What each band gets of a PAN that their weighted sum lacks (bands,): the weighted sum of these is one.
+
+    Zero where the bands together do not follow the PAN.
+    """
+    together = stats.intensity[:-1] @ stats.gain
+    return torch.where(together > LEAST, stats.gain / together.clamp(min=LEAST), 0.0)

@@ -82,7 +82,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
 
     contrast, bands = factor(UNLIKE), len(stats.mean)
     level = torch.from_numpy(rng.normal(0, 0.4, bands)).float()
-    weights = stats.intensity[:-1] * factor(0.05, bands)
+    weights = stats.intensity[:-1] * factor(0.02, bands)
     constant = stats.intensity[-1] + (stats.intensity[:-1] - weights) @ stats.mean
     return replace(
         stats,

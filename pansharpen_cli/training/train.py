@@ -103,7 +103,8 @@ class State:
         try:
             with foreign.opened(path, foreign.MOST_WEIGHTS) as file:
                 foreign.check_archive(path, file)
-                held = torch.load(file, map_location=next(self.network.parameters()).device, weights_only=True)
+                content = io.BytesIO(file.read())
+            held = torch.load(content, map_location=next(self.network.parameters()).device, weights_only=True)
             if held["identity"] != identity:
                 known = json.loads(held["identity"])
                 told = next(k for k, v in json.loads(identity).items() if known.get(k) != v)
