@@ -16,10 +16,8 @@ STRIDE = 4
 OUT = 4
 """Output channels a pixel and band: a free residual, a change of the injection gain, a share of the multiplicative
 gain, a change of the share of what the bands lack to be the PAN together."""
-TOGETHER = 0.7
+TOGETHER = 0.85
 """Share of that which is added where the network does not ask for another: PAN shows a little that no band does."""
-LEAST = 0.3
-"""Weighted sum of the bands' gains on PAN, one where they make it up, from which on they count as following it."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
@@ -31,8 +29,9 @@ class GLPNet(Backbone):
     for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
     change of that gain, a share of the multiplicative gain of MTF-GLP-HPM-R (Vivone et al., "A Regression-Based
     High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), and a free residual. Of what
-    the bands then lack to be the PAN together, P - sum_b w_b X_b, each gets its part, as component substitution does
-    it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of the MS cancel there.
+    the bands then lack to be the PAN together, P - sum_b w_b X_b, each gets a part by its gain, as component
+    substitution does it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of the MS
+    cancel there. Where the bands explain little of the PAN their gains are small, and so is what they get.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 
@@ -101,7 +100,7 @@ class GLPNet(Backbone):
         detail = (inputs.pan - low).mul_(gain)
         injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
         lacking = inputs.pan - intensity_of(injected + self.base(inputs, stats), stats)
-        return injected.addcmul_(part + TOGETHER, lacking * parts_of(stats)[:, None, None])
+        return injected.addcmul_(part + TOGETHER, lacking * gain)
 
 
 def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
@@ -109,12 +108,3 @@ def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
     weights = stats.intensity[:-1]
     level = stats.intensity[-1] + weights @ stats.mean
     return torch.einsum("nbhw,b->nhw", bands - stats.mean[:, None, None], weights)[:, None].add_(level)
-
-
-def parts_of(stats: SceneStats) -> Tensor:
-    """What each band gets of a PAN that their weighted sum lacks (bands,): the weighted sum of these is one.
-
-    Zero where the bands together do not follow the PAN.
-    """
-    together = stats.intensity[:-1] @ stats.gain
-    return torch.where(together > LEAST, stats.gain / together.clamp(min=LEAST), 0.0)

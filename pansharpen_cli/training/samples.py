@@ -29,6 +29,9 @@ CONTEXT = 24
 VALIDATION_SIZE = 128
 COARSEST = 1.3
 """Metres up to which such scenes are averaged down."""
+WHOLE = 0.7
+"""Share of the samples whose weights of the bands in the PAN are as good as a whole scene gives them, which has some
+hundred times the pixels."""
 UNLIKE = 0.35
 """Deviation of the logarithm by which a sample's contrast differs from that of the scene that it is normalised with."""
 TRIES = 2000
@@ -215,8 +218,11 @@ class Sampler:
         ops = TileOperators.build(seen.axes, pan_spans, pan_spans, ms_spans, [seen.gain])
         pan = torch.from_numpy(seen.pan).float()[None, None]
         inputs = ops.inputs(pan, pan, torch.from_numpy(seen.ms).float()[None])
-        stats = unlike(SceneStats.fit(inputs), rng)
-        return Sample(inputs, stats, torch.from_numpy(seen.truth).float()[None], seen.axes[0].ratio)
+        truth = torch.from_numpy(seen.truth).float()[None]
+        stats = SceneStats.fit(inputs)
+        if rng.random() < WHOLE:
+            stats = replace(stats, intensity=SceneStats.fit(Inputs(pan, truth, pan.expand_as(truth))).intensity)
+        return Sample(inputs, unlike(stats, rng), truth, seen.axes[0].ratio)
 
     def real_pair(self, size: int, count: int) -> Sample | None:
         """A real sample with `count` bands in the files' order, wholly valid; None if no pair has one."""

@@ -32,6 +32,8 @@ UNKNOWN = 0.1
 EVEN = 6.0
 """Concentration of the PAN's weights on its channels in two of three samples: detectors see their span about evenly. In
 the others one channel may count for most of it."""
+BENT = 0.03
+"""Deviation of the logarithm of the power that PAN's contrast is raised to: detectors are nearly linear."""
 PAN_NOISE, MS_NOISE = 0.01, 0.015
 """Largest deviation of the noise, relative to that of the image."""
 RATIOS, SPAN = ((4.0, 0.6), (2.0, 0.17), (3.0, 0.05)), (1.5, 8.0)
@@ -95,7 +97,7 @@ def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         share = rng.uniform(0.1, 0.4)
         pan = (1 - share) * pan + share * pan.mean() * np.exp(mixed)
     level = pan.mean() + 1e-6
-    pan = level * (np.clip(pan, 0, None) / level) ** rng.uniform(0.85, 1.15)
+    pan = level * (np.clip(pan, 0, None) / level) ** np.exp(rng.normal(0, BENT))
     return rng.uniform(0.7, 1.4) * pan + rng.uniform(-0.1, 0.3) * level
 
 
