@@ -26,6 +26,10 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     asked = False
     """Has a signal been heard? What it raised may be lost in a library."""
+    heard = False
+    """Has the program acted on it, whatever it makes of it?"""
+    count = 0
+    """Signals of this run, as the thread counts them."""
     pipe: tuple[int, int] | None = None
 
 
@@ -38,11 +42,16 @@ def leave(*_) -> None:
 def raise_once(*_) -> None:
     for number in SIGNALS:
         signal.signal(number, _heard_before)  # nothing interrupts the clearing up but `watch`
-    _State.asked = True
+    _State.asked = _State.heard = True
     raise Interrupted
 
 
 def _heard_before(*_) -> None: ...
+
+
+def heed() -> None:
+    """Say that a handler of the caller's own acts on a signal: the run ends in its own time, a second one ends it."""
+    _State.heard = True
 
 
 def asked() -> bool:
@@ -59,7 +68,8 @@ def check() -> None:
 def handle(handler: Callable[..., None]) -> None:
     """For signals that the caller has not settled otherwise: nohup ignores SIGHUP."""
     ours = (signal.SIG_DFL, signal.default_int_handler, leave, raise_once, _heard_before)
-    _State.asked = False
+    _State.asked = _State.heard = False
+    _State.count = 0
     for number in SIGNALS:
         if signal.getsignal(number) in ours:
             signal.signal(number, handler)
@@ -94,12 +104,11 @@ def _forget() -> None:
 
 
 def _listen(pipe: int, clear: Callable[[], None]) -> None:
-    count = 0
     while True:
-        ready, _, _ = select([pipe], [], [], GRACE if count == 1 and not _State.asked else None)
+        ready, _, _ = select([pipe], [], [], GRACE if _State.count == 1 and not _State.heard else None)
         if ready:
-            count += sum(number in SIGNALS for number in os.read(pipe, 64))
-        if count > 1 or (count == 1 and not ready and not _State.asked):
+            _State.count += sum(number in SIGNALS for number in os.read(pipe, 64))
+        if _State.count > 1 or (_State.count == 1 and not ready and not _State.heard):
             try:
                 clear()
             finally:

@@ -87,3 +87,20 @@ def test_a_forked_process_listens_for_itself(tmp_path: Path) -> None:
         "os.waitpid(child, 0); time.sleep(0.3)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ).returncode == 0
+
+
+def test_a_signal_that_a_training_acts_on_ends_it_in_its_own_time() -> None:
+    """Longer than one may go unheard; the next run counts its signals anew."""
+    code = (
+        "import os, signal, time; from pansharpen_cli import interrupts\n"
+        "interrupts.GRACE = 0.3\n"
+        "interrupts.handle(interrupts.raise_once); interrupts.watch(lambda: None)\n"
+        "for run in range(2):\n"
+        "    interrupts.handle(interrupts.raise_once)\n"
+        "    signal.signal(signal.SIGINT, lambda *_: interrupts.heed())\n"
+        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(1.0)\n"
+        "    signal.signal(signal.SIGINT, interrupts.raise_once)\n"
+        "print('done')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")

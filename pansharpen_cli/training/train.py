@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .. import foreign, models
+from .. import foreign, interrupts, models
 from ..adapt.sampling import Progress, quiet
 from ..device import choose_device, choose_precision
 from ..errors import InputError, PansharpenError, reason_of
@@ -256,9 +256,9 @@ def _interruptible() -> Iterator[list[int]]:
         if stop:
             raise KeyboardInterrupt
         stop.append(number)
+        interrupts.heed()  # the step is finished and a checkpoint written, however long that takes
 
-    names = [n for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-    old = {getattr(signal, n): signal.getsignal(getattr(signal, n)) for n in names}
+    old = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     old = {number: handler for number, handler in old.items() if handler is not signal.SIG_IGN}  # nohup
     for number in old:
         signal.signal(number, asked)
