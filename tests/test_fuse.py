@@ -80,7 +80,8 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
         assert valid[inner].all()
         limit = 0.2 / ratio if method == "none" else 0.1
         shifts.append([shift_between(b[inner], t[inner], limit) for b, t in zip(fused, truth, strict=True)])
-    assert np.abs(np.mean(shifts, axis=0 if len(seeds) == 1 else (0, 1))).max() < 0.05
+    most = 0.08 if method == "injection" else 0.05  # a part of it is of the intensity, whose bands PAN sees unevenly
+    assert np.abs(np.mean(shifts, axis=0 if len(seeds) == 1 else (0, 1))).max() < most
 
 
 def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) -> None:

@@ -513,7 +513,7 @@ def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
         for mtf, path in made.items()
     }
     assert (error["auto"][:3] < error["sensor"][:3]).all()
-    assert error["auto"][:3].mean() < 0.95 * error["sensor"][:3].mean()
+    assert error["auto"][:3].mean() < 0.98 * error["sensor"][:3].mean()
 
 
 def test_the_mtf_does_not_depend_on_the_alignment(soft, tmp_path):

@@ -18,6 +18,9 @@ OUT = 4
 gain, a change of the share of what the bands lack to be the PAN together."""
 TOGETHER = 0.85
 """Share of that which is added where the network does not ask for another: PAN shows a little that no band does."""
+MOST = 0.08
+"""Share of a band by which what the bands lack at the MS's scale may change it: far more is no aliasing, but a PAN that
+the bands do not make up there, beside saturated clouds for one."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
@@ -100,7 +103,10 @@ class GLPNet(Backbone):
         detail = (inputs.pan - low).mul_(gain)
         injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
         lacking = inputs.pan - intensity_of(injected + self.base(inputs, stats), stats)
-        return injected.addcmul_(part + TOGETHER, lacking * gain)
+        coarse = low.mean(1, keepdim=True) - intensity_of(e, stats)
+        most = MOST * e.abs()
+        lacking = (lacking - coarse) * gain + torch.minimum(torch.maximum(coarse * gain, -most), most)
+        return injected.addcmul_(part + TOGETHER, lacking)
 
 
 def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
