@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def defaults() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def wait_until_blocked(pid: int) -> None:
+    """Until the main thread sleeps: what it printed comes before the call that blocks."""
+    asleep = 0
+    while asleep < 5:
+        state = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600, 2)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, number: int) -> None:
@@ -41,6 +51,7 @@ def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, numb
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=defaults
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "blocked\n"
+        wait_until_blocked(process.pid)
         for k in range(signals):
             if k:
                 with pytest.raises(subprocess.TimeoutExpired):
