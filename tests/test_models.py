@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from toolbox import reach_of
 from torch import Tensor
 
@@ -322,3 +323,24 @@ def test_find_chooses_by_band_count(tmp_path, monkeypatch):
         weights.find("fusionnet", 5)
     with pytest.raises(WeightsError, match=r"g\.safetensors is missing"):
         weights.load(weights.find("glpnet", 5), 5)
+
+
+def test_the_intensity_is_fitted_where_fine_details_of_the_ms_do_not_tell(monkeypatch):
+    """Noise, aliasing and displacement of the MS draw weights to zero in fine details, not in averages over cells."""
+    rng, true = np.random.default_rng(0), np.array([0.5, 0.3, 0.2])
+    coarse = ndimage.gaussian_filter(rng.normal(0, 1, (3, 320, 320)), (0, 10, 10))
+    bands = 100 + 20 * coarse / coarse.std((1, 2), keepdims=True)
+    low = torch.from_numpy(np.tensordot(true, bands, 1))[None, None]
+    seen = torch.from_numpy(bands + ndimage.gaussian_filter(rng.normal(0, 60, bands.shape), (0, 2, 2)))[None]
+    inputs = Inputs(low, seen, low.expand_as(seen))
+    np.testing.assert_allclose(SceneStats.fit(inputs).intensity[:3], true, atol=0.05)
+    monkeypatch.setattr(base, "LEAST_CELLS", 10**9)
+    assert float(SceneStats.fit(inputs).intensity[:3].sum()) < 0.9
+
+    valid = torch.ones(1, 320, 320, dtype=torch.bool)
+    valid[:, 40:44] = False
+    monkeypatch.setattr(base, "LEAST_CELLS", 1)
+    moments, spoilt = SceneMoments(3), Inputs(low, seen.clone(), inputs.pan_low)
+    spoilt.expanded[:, :, 40:44] = 1e6
+    moments.update(spoilt, valid)
+    np.testing.assert_allclose(moments.stats().intensity[:3], true, atol=0.05)

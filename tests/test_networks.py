@@ -420,6 +420,27 @@ def test_every_parameter_is_trained(sampler, name, config, size):
         assert weight.grad.any(), parameter
 
 
+def test_an_easy_scene_counts_as_much_as_a_hard_one(sampler):
+    """Errors are relative to those of the injection: with errors a fifth as large the loss is the same."""
+    one = sampler.pair(96, 3)
+    off = torch.randn(one.truth.shape, generator=torch.Generator().manual_seed(1)) * one.stats.std[:, None, None]
+    inputs, stats = one.inputs, one.stats
+    injected = inputs.expanded + stats.gain[:, None, None] * (inputs.pan - inputs.pan_low)
+    weights, losses = LossWeights(flat=0, structure=0, sharpness=0), []
+    for size in (1.0, 0.2):
+        sample = one._replace(truth=injected - size * off)
+        losses.append(float(composite(loss_terms([injected - size * off * 1.5], [sample], weights), weights)))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] == pytest.approx(0.25 + 0.4, abs=0.02)
+
+
+def test_a_scene_that_ends_in_a_sample_is_judged_up_to_its_end(sampler):
+    inside, ends = sampler.pair(96, 4), sampler.pair(96, 4, bordered=True)
+    assert inside.inputs.pan.shape == ends.inputs.pan.shape == (1, 1, 96, 96)
+    assert inside.margin == 12 and ends.margin == 20
+    pan = ends.inputs.pan[0, 0]
+    assert (pan[:20] == pan[20]).all() and (pan[20] != pan[21]).any()
+
+
 QUICK = Settings(tiles=3, reduced_tiles=2, epochs=2, batch=3)
 
 

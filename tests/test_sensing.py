@@ -71,6 +71,7 @@ def test_the_gain_is_that_of_the_ms_beside_this_pan(scene, monkeypatch):
     """The PAN through the MTF of the stated gain explains the MS better than through one that is off by a third."""
     monkeypatch.setattr(sensing, "pan_response", lambda channels, rng: channels[0])
     fixed(monkeypatch, MS_OFF=0.0, BANDS_OFF=0.0, BANDS_FAR=0.0, SHARPENED=0.0, UNKNOWN=0.0, SHARED_SHARPENING=0.0)
+    fixed(monkeypatch, WARPED=0.0, MS_NOISE=0.0)
     fixed(monkeypatch, SOFT=(0.15, 0.4), USUAL=(0.15, 0.4), CRISP=(0.15, 0.4), RATIOS=((4.0, 0.5), (2.0, 0.5)))
     right = []
     for pair in drawn(scene, 24):
@@ -101,6 +102,34 @@ def test_ratios_phases_and_gains_vary_and_the_same_generator_draws_the_same(scen
     assert all(np.isfinite(a).all() for p in pairs for a in (p.pan, p.ms, p.truth))
     for a, b in zip(drawn(scene, 3), pairs, strict=False):
         np.testing.assert_array_equal(a.ms, b.ms)
+
+
+def test_a_warp_displaces_smoothly_by_its_deviation(scene):
+    moved = sensing.warped(scene[:1], 0.5, np.random.default_rng(0))
+    quarters = np.array([lies_off(scene[0, r : r + 64, c : c + 64], moved[0, r : r + 64, c : c + 64])
+                         for r in (0, 64) for c in (0, 64)])  # fmt: skip
+    assert 0.15 < quarters.std() < 1.0
+    np.testing.assert_allclose(sensing.warped(scene, 0.0, np.random.default_rng(0)), scene, atol=1e-3 * scene.max())
+
+
+@pytest.mark.parametrize("ratio", [2.0, 3.0, 4.0, 5.3, 8.0])
+def test_a_scene_that_ends_is_filled_as_around_a_file(scene, monkeypatch, ratio):
+    """Inside it is what it was, outside each pixel is its nearest neighbour, and the MS begins where the PAN does."""
+    fixed(monkeypatch, RATIOS=((ratio, 1.0),))
+    for seed in range(4):
+        whole = sensing.observe(scene, scene, np.random.default_rng(seed), ends=True)
+        ended, edge, fill = whole.ended(20), sensing.EDGE, 20
+        assert ended.pan.shape == (128 - 2 * edge + 2 * fill,) * 2
+        np.testing.assert_array_equal(ended.pan[fill:-fill, fill:-fill], whole.pan[edge:-edge, edge:-edge])
+        np.testing.assert_array_equal(ended.truth[:, fill:-fill, fill:-fill], whole.truth[:, edge:-edge, edge:-edge])
+        assert (ended.pan[:fill] == ended.pan[fill]).all() and (
+            ended.pan[:, -fill:] == ended.pan[:, -fill - 1, None]
+        ).all()
+        axis = ended.axes[0]
+        first = np.flatnonzero((ended.ms != ended.ms[:, :1]).any((0, 2)))[0] - 1  # the last row that repeats the first
+        assert axis.offset + axis.ratio * first == pytest.approx(fill, abs=0.51)
+        reach = axis.ms_span((0, len(ended.pan)))
+        assert reach[0] >= 0 and reach[1] <= ended.ms.shape[1]
 
 
 def test_bands_of_few_bits_hold_few_values(scene, monkeypatch):

@@ -77,7 +77,7 @@ def training(run, scenes, tmp_path):
 def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], bands: int | None) -> None:
     sampler = Sampler(truths, bands=bands, seed=1)
     for _ in range(6):
-        inputs, stats, truth, ratio, real = sampler.pair(96, bands or 4)
+        inputs, stats, truth, ratio, real, _ = sampler.pair(96, bands or 4)
         assert truth.shape == inputs.expanded.shape == (1, bands or 4, 96, 96)
         assert 1.5 <= ratio <= 8 and not real
         assert bool(torch.isfinite(inputs.pan_low).all()) and float(stats.std.min()) > 0
@@ -161,7 +161,8 @@ def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[Stac
     assert all(abs(float(v)) < 1e-3 for v in exact.values())
     fused, level = sample.inputs.expanded, 300 * sample.stats.std[:, None, None]
     near = loss.loss_terms([fused], [sample], LossWeights())
-    far = loss.loss_terms([fused + level], [sample._replace(truth=sample.truth + level)], LossWeights())
+    inputs = replace(sample.inputs, expanded=fused + level)
+    far = loss.loss_terms([fused + level], [sample._replace(truth=sample.truth + level, inputs=inputs)], LossWeights())
     for name, value in near.items():
         assert float(value) > 1e-3
         assert float(far[name]) == pytest.approx(float(value), rel=0.02)

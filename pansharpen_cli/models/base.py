@@ -84,9 +84,10 @@ class SceneStats:
     """Statistics over the valid pixels of a scene, in DN; tensors of one value per band.
 
     `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
-    ridge least-squares weights of the low-passed PAN on the bands, then the constant. `scale` is the DN value of the
-    MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean and the deviation of the bands.
-    `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
+    ridge least-squares weights of the low-passed PAN on the bands, both averaged over `CELL` pixels, then the constant:
+    in finer details a sharpened, aliased or displaced MS says other things than PAN, and draws the weights to zero.
+    `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
+    and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     """
 
     mean: Tensor
@@ -121,6 +122,10 @@ class SceneStats:
         return taken.stats()
 
 
+CELL, LEAST_CELLS = 24, 100
+"""Side in PAN pixels of what the intensity is fitted on, half overlapping, and how many of them that takes."""
+
+
 def carry(channels: int, *layers: nn.Conv2d) -> None:
     """Let fresh convolutions pass their first `channels` on as they are.
 
@@ -141,6 +146,7 @@ class SceneMoments:
     def __init__(self, bands: int) -> None:
         self.bands = bands
         self.sums = moments.Moments(pan=1, expanded=bands, pan_low=bands)
+        self.cells = moments.Moments(expanded=bands, pan_low=1)
         self.peaks: list[Tensor] = []
 
     @property
@@ -149,6 +155,7 @@ class SceneMoments:
 
     def update(self, inputs: Inputs, valid: Tensor | None = None, step: int = 1) -> None:
         """Take in every `step`-th row and column; `valid` (n, rows, cols) leaves pixels out."""
+        self._take_cells(inputs, valid)
         every = (..., slice(None, None, step), slice(None, None, step))
         parts = [t[every].movedim(1, 0).cpu() for t in (inputs.pan, inputs.expanded, inputs.pan_low)]
         pixels = [p.flatten(1) if valid is None else p[:, valid[every].cpu()] for p in parts]
@@ -160,21 +167,33 @@ class SceneMoments:
         thin = slice(None, None, max(1, count // 20_000))
         self.peaks.append(expanded[:, thin].double().abs().amax(0))
 
+    def _take_cells(self, inputs: Inputs, valid: Tensor | None) -> None:
+        """Take in the cells that are wholly valid."""
+        if min(inputs.pan.shape[-2:]) < CELL:
+            return
+        parts = torch.cat([inputs.expanded, inputs.pan_low.mean(1, keepdim=True)], 1).double()
+        cells = torch.nn.functional.avg_pool2d(parts, CELL, CELL // 2).movedim(1, 0).cpu()
+        whole = None
+        if valid is not None:
+            whole = torch.nn.functional.avg_pool2d(valid[:, None].double(), CELL, CELL // 2)[:, 0].cpu() > 1 - 1e-9
+        self.cells.update(whole, expanded=cells[:-1], pan_low=cells[-1:])
+
     def stats(self) -> SceneStats:
         """Raises ValueError if no pixel was taken in."""
         if self.count == 0:
             raise ValueError("no valid pixel to fit statistics on")
         mean, low_mean = self.sums.mean("expanded"), self.sums.mean("pan_low")
         pan_var = self.sums.cov("pan")[0, 0]
-        band_cov, low_cov = self.sums.cov("expanded"), self.sums.cov("pan_low", "pan")[:, 0]
+        low_cov = self.sums.cov("pan_low", "pan")[:, 0]
         scale = float(torch.quantile(torch.cat(self.peaks), 0.995).clamp(min=1e-6))
         tiny = 1e-6 * scale
         usable = low_cov.abs() > 1e-6 * pan_var + tiny**2
         gain = torch.where(usable, self.sums.cov("expanded", "pan")[:, 0] / torch.where(usable, low_cov, 1.0), 0.0)
-        ridge = 1e-4 * band_cov.diagonal().mean() + tiny**2
+        fitted = self.cells if self.cells.count >= LEAST_CELLS else self.sums
+        cov = fitted.cov("expanded")
+        ridge = 1e-4 * cov.diagonal().mean() + tiny**2
         weights = torch.linalg.solve(
-            band_cov + ridge * torch.eye(self.bands, dtype=torch.float64),
-            self.sums.cov("expanded", "pan_low").mean(1),
+            cov + ridge * torch.eye(self.bands, dtype=torch.float64), fitted.cov("expanded", "pan_low").mean(1)
         )
         constant = low_mean.mean() - weights @ mean
         std, pan_mean = self.sums.std("expanded").clamp(min=tiny), float(self.sums.mean("pan"))

@@ -18,7 +18,7 @@ OUT = 4
 gain, a change of the share of what the bands lack to be the PAN together."""
 TOGETHER = 0.85
 """Share of that which is added where the network does not ask for another: PAN shows a little that no band does."""
-MOST = 0.08
+MOST = 0.12
 """Share of a band by which what the bands lack at the MS's scale may change it: far more is no aliasing, but a PAN that
 the bands do not make up there, beside saturated clouds for one."""
 DEPARTURE = 3.0

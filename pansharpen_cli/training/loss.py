@@ -19,8 +19,8 @@ from ..quality import metrics
 from .recipe import LossWeights
 from .samples import Sample
 
-MARGIN = 12
-"""Pixels at the border of a training crop that the loss leaves out: the degradation saw repeated edges there."""
+EASIEST = 0.02
+"""Least error that others are relative to, in units of the bands' deviations."""
 
 
 def fused_of(network: Backbone, samples: Sequence[Sample], precision: torch.dtype) -> list[Tensor]:
@@ -55,10 +55,10 @@ def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample], weights: Loss
 
 
 def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The terms in units of each band's standard deviation."""
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    """The terms in units of each band's standard deviation, errors relative to those of the sample's injection."""
+    inner = sample.inner
     std, truth, pan = sample.stats.std[:, None, None], sample.truth, sample.inputs.pan
-    error = (image - truth) / std
+    error = (image - truth) / (std * difficulty(sample))
     clamped = error[inner].abs().clamp(max=10)
 
     def flat() -> Tensor:
@@ -76,13 +76,22 @@ def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> 
         "squared": lambda: clamped.square().mean(),
         "flat": flat,
         "structure": windowed,
-        "sharpness": lambda: (energy(image, near, std) / energy(truth, near, std)).log().abs().mean(),
+        "sharpness": lambda: (energy(image, near, std, inner) / energy(truth, near, std, inner)).log().abs().mean(),
     }
+
+
+def difficulty(sample: Sample) -> Tensor:
+    """Error of MTF-GLP-FS on a sample, in units of the bands' deviations: easy scenes count as much as hard ones."""
+    inner = sample.inner
+    inputs, stats = sample.inputs, sample.stats
+    injected = inputs.expanded + stats.gain[:, None, None] * (inputs.pan - inputs.pan_low)
+    error = ((injected - sample.truth) / stats.std[:, None, None])[inner]
+    return error.square().mean().sqrt().clamp(min=EASIEST)
 
 
 def _of_the_scale(image: Tensor, sample: Sample) -> dict[str, Callable[[], Tensor]]:
     """The terms of PanTiny's composite loss, of values in units of the scene's scale ("Rethinking Pan-sharpening")."""
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    inner = sample.inner
     a, b = (t[inner] / sample.stats.scale for t in (image, sample.truth))
     error = (a - b).abs()
     return {
@@ -107,9 +116,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return ((2 * one * two + 1e-4) * (2 * covariance + 9e-4) / ((one**2 + two**2 + 1e-4) * (variances + 9e-4))).mean()
 
 
-def energy(image: Tensor, low: Tensor, std: Tensor) -> Tensor:
+def energy(image: Tensor, low: Tensor, std: Tensor, inner: tuple) -> Tensor:
     """Energy of what a low pass takes from each band, in units of its deviation, and a little that stands for noise."""
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     return (((image - low @ image @ low.T) / std)[inner]).square().mean((-2, -1)) + 1e-4
 
 
@@ -134,13 +142,12 @@ def validate(
 ) -> dict[str, float]:
     """Means over samples: the `validation` loss and its terms, `q2n` and `ergas`."""
     seen: list[dict[str, float]] = []
-    inner = (0, slice(None), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     for sample in held_out:
         with torch.no_grad():
             fused = fused_of(network, [sample], precision)
             terms = loss_terms(fused, [sample], weights)
         figures = {"validation": float(composite(terms, weights))} | {k: float(v) for k, v in terms.items()}
-        truth, image = (t[inner].double().cpu() for t in (sample.truth, fused[0]))
+        truth, image = (t[sample.inner][0].double().cpu() for t in (sample.truth, fused[0]))
         # Q2n rounds to integers: reflectances are brought to an 11-bit range first
         scale = 1.0 if sample.stats.scale >= 100 else 2047 / sample.stats.scale
         figures |= {"q2n": math.nan, "ergas": math.nan}

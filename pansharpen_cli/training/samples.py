@@ -29,12 +29,15 @@ CONTEXT = 24
 VALIDATION_SIZE = 128
 COARSEST = 1.3
 """Metres up to which such scenes are averaged down."""
-WHOLE = 0.7
+WHOLE = 0.85
 """Share of the samples whose weights of the bands in the PAN are as good as a whole scene gives them, which has some
 hundred times the pixels."""
 UNLIKE = 0.35
 """Deviation of the logarithm by which a sample's contrast differs from that of the scene that it is normalised with."""
 TRIES = 2000
+BORDERED, FILL = 0.4, 20
+"""Share of the batches of scenes that end within the sample, and the pixels around them, filled as those around a file
+are. Networks do there what they like otherwise, and a file has many borders where nodata lies in it."""
 
 
 def landscapes(count: int, seed: int) -> list[Stack]:
@@ -44,14 +47,21 @@ def landscapes(count: int, seed: int) -> list[Stack]:
 
 
 class Sample(NamedTuple):
-    """Network inputs of one scene (1, bands, size, size), its statistics, the truth, the ratio of the pair, and whether
-    it is a real one."""
+    """Network inputs of one scene (1, bands, size, size), its statistics, the truth, the ratio of the pair, whether it
+    is a real one, and by how many pixels at its border it is not judged: the truth is not known there, or the
+    degradation saw repeated edges."""
 
     inputs: Inputs
     stats: SceneStats
     truth: Tensor
     ratio: float
     real: bool = False
+    margin: int = sensing.EDGE
+
+    @property
+    def inner(self) -> tuple:
+        """The part that is judged."""
+        return (..., slice(self.margin, -self.margin), slice(self.margin, -self.margin))
 
     def to(self, device: torch.device) -> Sample:
         def move(t: Tensor) -> Tensor:
@@ -139,8 +149,8 @@ class Sampler:
     def batch(self) -> list[Sample]:
         """Samples of one size and band count."""
         size, number = self.sizes[int(self.rng.integers(len(self.sizes)))]
-        count = self.count()
-        return [self.sample(size, count) for _ in range(number)]
+        count, bordered = self.count(), bool(self.rng.random() < BORDERED)
+        return [self.sample(size, count, bordered) for _ in range(number)]
 
     def count(self) -> int:
         """A number of bands that the network takes; that of a pair as often as pairs are drawn."""
@@ -148,12 +158,12 @@ class Sampler:
             return self.pairs[int(self.rng.choice(len(self.pairs), p=self.pair_chance))].bands
         return self.bands or int(self.rng.choice(COUNTS[0], p=COUNTS[1]))
 
-    def sample(self, size: int, count: int) -> Sample:
+    def sample(self, size: int, count: int, bordered: bool) -> Sample:
         """A real or a simulated sample; a simulated one where no pair has the bands or the room."""
         drawn = None
         if self.real and self.rng.random() < self.real:
             drawn = self.real_pair(size, count)
-        return drawn or self.pair(size, count)
+        return drawn or self.pair(size, count, bordered)
 
     def truth(self, size: int) -> tuple[np.ndarray, int]:
         """A valid crop (all bands of its stack, size, size) at a random scale and orientation, and the number of its
@@ -206,23 +216,28 @@ class Sampler:
         part = (position - lower)[:, None, None]
         return (1 - part) * crop[lower] + part * crop[lower + 1]
 
-    def pair(self, size: int, count: int) -> Sample:
-        """A simulated sample with `count` bands."""
-        rng = self.rng
-        crop, visible = self.truth(size)
+    def pair(self, size: int, count: int, bordered: bool = False) -> Sample:
+        """A simulated sample with `count` bands, of a scene that ends within it if it is `bordered`."""
+        rng, margin = self.rng, FILL if bordered else sensing.EDGE
+        crop, visible = self.truth(size - 2 * (margin - sensing.EDGE))
         crop = sensing.lit(crop, rng)
         if visible >= 3 and rng.random() < 0.6:
             crop = crop[:visible]
-        seen = sensing.observe(self.choose_bands(crop, count), crop, rng)
+        seen = sensing.observe(self.choose_bands(crop, count), crop, rng, ends=bordered)
+        if bordered:
+            seen = seen.ended(FILL)
         pan_spans, ms_spans = seen.spans
         ops = TileOperators.build(seen.axes, pan_spans, pan_spans, ms_spans, [seen.gain])
         pan = torch.from_numpy(seen.pan).float()[None, None]
         inputs = ops.inputs(pan, pan, torch.from_numpy(seen.ms).float()[None])
         truth = torch.from_numpy(seen.truth).float()[None]
-        stats = SceneStats.fit(inputs)
+        sample = Sample(inputs, SceneStats.fit(inputs), truth, seen.axes[0].ratio, margin=margin)
+        known = inputs.map(lambda t: t[sample.inner])
+        stats = SceneStats.fit(known)
         if rng.random() < WHOLE:
-            stats = replace(stats, intensity=SceneStats.fit(Inputs(pan, truth, pan.expand_as(truth))).intensity)
-        return Sample(inputs, unlike(stats, rng), truth, seen.axes[0].ratio)
+            ideal = Inputs(known.pan, truth[sample.inner], known.pan.expand_as(known.expanded))
+            stats = replace(stats, intensity=SceneStats.fit(ideal).intensity)
+        return sample._replace(stats=unlike(stats, rng))
 
     def real_pair(self, size: int, count: int) -> Sample | None:
         """A real sample with `count` bands in the files' order, wholly valid; None if no pair has one."""
@@ -272,7 +287,7 @@ def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:
     """Samples to judge a network on: the same for the same scenes, real ones as often as in training."""
     size = min(VALIDATION_SIZE, sampler.sizes[-1][0])
     made = []
-    for _ in range(number):
+    for i in range(number):
         count = sampler.bands or 4
         if sampler.real and sampler.rng.random() < sampler.real:
             pair = sampler.pairs[int(sampler.rng.choice(len(sampler.pairs), p=sampler.pair_chance))]
@@ -280,5 +295,5 @@ def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:
             if drawn is not None:
                 made.append(drawn)
                 continue
-        made.append(sampler.pair(size, count))
+        made.append(sampler.pair(size, count, bordered=i % 5 < 5 * BORDERED))
     return made
