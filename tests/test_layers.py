@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
-    ("raster", ("__init__ geometry messages references sensors whole", "grid source tiles", "scene", "writer")),
+    ("raster", ("__init__ geometry messages references sensors whole", "grid source tiles", "scene stretch", "writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
@@ -27,7 +27,7 @@ FOLDERS = (
     ("fusion", ("__init__ fit register", "loop")),
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
     ("quality", ("__init__ metrics.blocks", "metrics.reference", "metrics.full", "metrics", "fidelity", "assess")),
-    ("jobs", ("__init__ opened", "facts", "evaluate", "fuse")),
+    ("jobs", ("__init__ opened", "facts picture", "evaluate", "fuse")),
     ("archive", ("__init__ names workers", "lists mosaic", "batch pairs", "cluster")),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),

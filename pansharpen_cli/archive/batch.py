@@ -63,7 +63,7 @@ class Choices:
     open_options: Mapping[str, Any] = field(default_factory=dict)
     driver: str = "GTiff"
     creation_options: tuple[str, ...] = ()
-    overviews: bool = False
+    overviews: bool | None = None
     score: bool = True
     html: bool = False
     command: str | None = None

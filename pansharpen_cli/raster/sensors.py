@@ -48,7 +48,7 @@ class Sensor:
         counts = sorted({len(self.bands), *(len(s) for s in self.subsets)})
         raise InputError(
             f"{self.name} has {' or '.join(map(str, counts))} MS bands, the input has {len(chosen)}; "
-            "choose them with --bidx or use --sensor generic"
+            "choose them with --bidx and --fit-bands bidx, or use --sensor generic"
         )
 
     def usual_names(self, count: int, chosen: Sequence[int]) -> tuple[str, ...] | None:
