@@ -365,7 +365,7 @@ def fuse(
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
     several = report if isinstance(report, list | tuple) else () if report is None else (report,)
     reports = tuple(Path(each) for each in several)
-    bands = [band.strip() for band in rgb.split(",")] if isinstance(rgb, str) else rgb
+    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
     target = fusion_job.FusionOutput(
         path, driver, creation, overviews, overwrite, _path(quicklook), reports,
         rgb=picture.request_of(bands, os.fspath(stretch)),

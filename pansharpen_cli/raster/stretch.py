@@ -51,21 +51,20 @@ class Stretch:
         """
         tiles = plan_tiles(window, SIDE)
         apart = -(-len(tiles) // BLOCKS)
-        step = max(1, math.isqrt(min(len(tiles), BLOCKS) * SIDE**2 // SAMPLES))
+        step = max(1, min(len(tiles), BLOCKS) * SIDE**2 // SAMPLES)
         found: list[np.ndarray] = []
         for tile in (tile for first in range(apart) for tile in tiles[first::apart]):
             values, valid = read(tile.core)
             if valid.any():
-                found.append(values[:, ::step, ::step][:, valid[::step, ::step]])
+                found.append(values[:, valid][:, ::step])
             if len(found) == BLOCKS:
                 break
-        samples = np.concatenate(found, axis=1) if found else np.empty((len(names), 0))
-        if samples.shape[1] == 0:
+        if not found:
             raise InputError("no pixel is valid: there is nothing to make a picture of")
-        low, high = np.percentile(samples, PERCENTILES, axis=1).tolist()
-        return cls(
-            tuple(names), tuple(low), tuple(max(h, b + 1e-6 * max(1.0, abs(b))) for b, h in zip(low, high, strict=True))
-        )
+        ranges = np.percentile(np.concatenate(found, axis=1), PERCENTILES, axis=1)
+        low, high = ([float(f"{value:.6g}") for value in values] for values in ranges)
+        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h in zip(low, high, strict=True)]  # a constant band
+        return cls(tuple(names), tuple(low), tuple(high))
 
     @classmethod
     def between(cls, low: float, high: float, names: Sequence[str]) -> Stretch:
