@@ -199,7 +199,7 @@ class Scene:
                     f"the MS has {len(fitted)} bands, at most {MOST_BANDS} are fused: "
                     "choose with --bidx and --fit-bands bidx"
                 )
-            if len(fitted) < len(all_names) or fitted != sorted(fitted):
+            if fitted != list(range(len(all_names))):
                 ms_sources = _choose(ms_sources, fitted)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid = Grid.of(pan_ds)
