@@ -285,11 +285,12 @@ def test_lossy_compression_is_told(scene) -> None:
     [
         (STILL, "auto", None),
         (replace(STILL, rows=0.5), "auto", ("note", "shift")),
-        (replace(STILL, rows=2.5), "auto", ("warning", "shift")),
+        (replace(STILL, rows=2.5), "auto", ("note", "shift")),
+        (replace(STILL, rows=9.0), "auto", ("warning", "shift")),
         (replace(STILL, rows=0.5), "off", ("warning", "shift")),
         (replace(STILL, rows=2.5, confident=False, confidence=0.2), "auto", ("note", "shift-unknown")),
         (replace(STILL, varies=1.2), "auto", ("warning", "shift-varies")),
-        (replace(STILL, bands=(*STILL.bands[:3], (0.0, 1.1))), "auto", ("warning", "band-offsets")),
+        (replace(STILL, bands=(*STILL.bands[:3], (0.0, 1.1))), "auto", ("note", "band-offsets")),
     ],
 )
 def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, expected) -> None:

@@ -93,6 +93,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     Raises InputError for options that do not do, or that change more than how pixels are stored: GDAL only warns of
     those that it does not know or take, and goes on.
     """
+    if driver not in DRIVERS:
+        raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
     if not options:
         return True
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
@@ -178,8 +180,6 @@ class SceneWriter:
         creation_options: Mapping[str, str] | None = None,
         overviews: bool = False,
     ) -> None:
-        if driver not in DRIVERS:
-            raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
         self.path, self.driver, self.overviews = path, driver, overviews or driver == "COG"
         self.options = dict(creation_options or {})
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
