@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited
+from rasters import edited, inventory
 
 from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
@@ -389,10 +389,6 @@ def test_more_tiles_at_once_take_more_memory(scene) -> None:
 
 
 # The command line ---------------------------------------------------------------------------------------------------
-
-
-def inventory(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 REFUSED = {

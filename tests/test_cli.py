@@ -20,43 +20,22 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.shutil import copy as raster_copy
-from rasters import edited
+from rasters import edited, inventory, pixels_of, random_weights, write_pair
 from safetensors.torch import save_file
 
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
-from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 
 
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-def random_weights(path: Path, seed: int = 0, config: dict[str, int] | None = None, network: str = "glpnet") -> Path:
-    """Weights of a small network whose correction is not zero, so that every stage matters."""
-    config = {"features": 8, "blocks": 1} if config is None else config
-    model = models.create(network, config)
-    generator = torch.Generator().manual_seed(seed)
-    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
-    save_file(state, path, {"network": network, "config": json.dumps(config)})
-    return path
-
-
-def inventory(folder: Path) -> dict[str, bytes | None]:
-    """All that lies in a folder, with the content of the files."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
-
-
 @pytest.fixture
 def scene(tmp_path, monkeypatch) -> Path:
     """The working folder with a small scene: pan.tif and ms.tif (4 bands)."""
-    simulate.write_scene(simulate.simulate(simulate.Simulation(192, 192, 4, offset=(1.3, 2.6), border=16.0)), tmp_path)
+    write_pair(tmp_path, 192, 192, 4, offset=(1.3, 2.6), border=16.0)
     (tmp_path / "truth.tif").unlink()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -363,7 +342,7 @@ def test_no_command_prints_the_help(run) -> None:
 def larger(tmp_path_factory) -> Path:
     """A scene of several blocks."""
     folder = tmp_path_factory.mktemp("larger")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(640, 640, 4)), folder)
+    write_pair(folder, 640, 640, 4)
     return folder
 
 
@@ -613,7 +592,7 @@ def test_quiet_prints_nothing(scene: Path, run) -> None:
 def adapted(tmp_path_factory) -> Path:
     """A folder with a scene large enough to adapt to, and weights."""
     folder = tmp_path_factory.mktemp("adapted")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(400, 400, 3, offset=(0.7, 1.6), border=20.0)), folder)
+    write_pair(folder, 400, 400, 3, offset=(0.7, 1.6), border=20.0)
     random_weights(folder / "w.safetensors", seed=3)
     return folder
 
@@ -741,6 +720,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "pansharpen 0" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_closed_streams_do_not_crash() -> None:
     for arguments, code in (("--version >&-", 1), ("melt 2>&-", 2), ("--version > /dev/full", 1)):

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasters import edited
+from rasters import edited, write_pair
 
 from pansharpen_cli import publish
 from pansharpen_cli.archive import batch, pairs
@@ -32,7 +32,6 @@ from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
-from pansharpen_cli.training import simulate
 
 FAST = ("--method", "none", "--no-score")
 
@@ -42,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), folder)
+    write_pair(folder, 96, 96, 4)
     return folder
 
 

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from rasters import edited
+from rasters import edited, pixels_of, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
@@ -30,7 +30,7 @@ MS_AT = (1.37, -2.2)
 def written(folder: Path, **spec) -> tuple[Path, Path, Path]:
     """PAN, MS and truth of a simulated scene, aligned at a fractional phase."""
     settings = {"rows": 256, "cols": 256, "offset": MS_AT, "seed": 1} | spec
-    return write_scene(simulate(Simulation(**settings)), folder)
+    return write_pair(folder, **settings)
 
 
 def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> register.Shift:
@@ -282,11 +282,6 @@ def fuse(scenes, run, tmp_path):
         return made, json.loads(result.out), result.err.splitlines()
 
     return fuse
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def tags_of(path: Path) -> dict[str, str]:
