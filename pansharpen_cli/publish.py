@@ -89,11 +89,29 @@ def orphans(path: Path) -> list[Path]:
 def check_target(
     path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
 ) -> None:
-    """Raises InputError if nothing may or can be written at the path.
+    """Raises InputError if nothing may or can be written at the path, last if it is because of a file that is there.
 
     `inputs`: all files that are read. `endings`: what the name may end in, with the dot; anything if empty.
     `makes_folders`: folders that are missing are made later on (`made_folders`).
     """
+    check_place(path, inputs, overwrite, endings, makes_folders)
+    check_absent([path], overwrite)
+
+
+def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
+    """Raises InputError for files that are there and must not be replaced.
+
+    To be asked last: who then adds --overwrite is not told of the next thing that is wrong.
+    """
+    if there := [] if overwrite else [str(p) for p in paths if p.exists()]:
+        what = f"{there[0]} exists" if len(there) == 1 else f"{' and '.join(there)} exist"
+        raise InputError(f"{what}; use --overwrite to replace {'it' if len(there) == 1 else 'them'}")
+
+
+def check_place(
+    path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
+) -> None:
+    """`check_target` but for a file that is there."""
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name an output file")
@@ -105,8 +123,6 @@ def check_target(
             raise InputError(f"{path} is a device or a pipe; name an output file")
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to a file that does not exist; remove the link")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists; use --overwrite to replace it")
         folder = existing_folder(path) if makes_folders else path.resolve().parent
         if not folder.is_dir():
             what = f"{folder} is no folder" if folder.exists() else f"the folder {folder} does not exist"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from rasters import write_pair
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 IMPORT = ("--network", "fusionnet", "--bands", "4", "--scale", "2047", "-o", "my.safetensors")
@@ -437,7 +437,7 @@ def test_a_missing_checkpoint_is_named(here: Path, run) -> None:
 
 
 def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4, offset=(1.3, 2.6))), here)
+    write_pair(here, 96, 96, 4, offset=(1.3, 2.6))
     torch.manual_seed(3)
     plain = Plain(4)
     torch.save(plain.state_dict(), "public.pth")
@@ -465,7 +465,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
 
 
 def test_the_report_of_a_run_says_the_scale(here: Path, run) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), here)
+    write_pair(here, 96, 96, 4)
     torch.save(public(random_network()), "public.pth")
     assert run("weights", "import", "public.pth", *IMPORT).code == 0
     arguments = ("--method", "fusionnet", "--weights", "my.safetensors", "--adapt", "off", "--no-score", "--json")

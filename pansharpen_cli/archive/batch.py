@@ -32,7 +32,7 @@ from ..models import weights
 from ..publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
 from ..publish import sweep as sweep_one
 from ..raster import sensors
-from ..raster.writer import DRIVERS, check_creation_options, parse_creation_options
+from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import figures as figure_table
 from ..report import files, index
 from .mosaic import raster_of, read_with
@@ -73,8 +73,6 @@ class Choices:
         fit.check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
-        if self.driver not in DRIVERS:
-            raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(DRIVERS)}")
         self._check_creation_options()
         if (sensor := self.open_options.get("sensor", "auto")) != "auto":
             sensors.named(sensor)
@@ -534,6 +532,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "bands": facts["scene"]["bands"],
             "sensor": facts["scene"]["sensor"],
             "warnings": facts["warnings"],
+            "notes": facts["notes"],
             "bytes": facts["output"]["bytes"],
         }
     except MemoryError:
@@ -722,7 +721,7 @@ def _ended(event: Event) -> dict[str, Any]:
     if "error" not in known:
         paths = {"report": task.report, "quicklook": task.quicklook, "page": task.page}
         folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
-        record |= {k: str(p.relative_to(folder)) for k, p in paths.items() if p is not None}
+        record |= {k: p.relative_to(folder).as_posix() for k, p in paths.items() if p is not None}
     return record
 
 

@@ -76,6 +76,8 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
     for warning in scene.warnings:
         if UNTAGGED not in warning:  # the pixels will tell more
             found.warning("scene", warning)
+    for note in scene.notes:
+        found.note("scene", note)
     files, overlap = facts["files"], facts["overlap"]
     for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
         if share < 0.5:
@@ -292,7 +294,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     elif register.is_off(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
-            level = found.warning if size >= 1 else found.note
+            level = found.note if size < register.SEARCH else found.warning
             level("shift", f"{text}; fuse --align auto corrects it, other tools do not see it")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
@@ -306,7 +308,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
         if math.hypot(*offset) >= register.APART
     ]
     if apart:
-        found.warning("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
+        found.note("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
     return asdict(shift) | {"align": align, "action": action}
 
 

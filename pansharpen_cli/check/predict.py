@@ -270,7 +270,9 @@ def _judge_resources(stored: int, memory: int, output: FusionOutput | None, foun
                 "disk", f"about {byte_size(stored)} will be written, but only {byte_size(free)} are free on the disk"
             )
     available = _available_memory()
-    if available is not None and memory > available:
+    if available is None:
+        found.note("memory", f"about {byte_size(memory)} of memory is needed; this system does not tell what is free")
+    elif memory > available:
         found.warning(
             "memory",
             f"about {byte_size(memory)} of memory is needed, {byte_size(available)} are free; try --tile-size 256",

@@ -62,8 +62,8 @@ from .options import (
     figure_limits,
     scene_options,
 )
-from .progress import BatchProgressBars, ProgressBar, say_line
-from .shell import UsageError, complain, ignore, replace_closed_streams, takes_text
+from .progress import BatchProgressBars, ProgressBar, log_line, say_line
+from .shell import UsageError, complain, ignore, plain, replace_closed_streams, takes_text, with_home
 from .weights import weights_app
 
 app = typer.Typer(
@@ -172,7 +172,7 @@ def fuse(
     if dry_run:
         _print_check(facts, as_json, quiet)
     else:
-        _print(facts, as_json, quiet)
+        _print(facts, as_json, quiet, verbose)
 
 
 @app.command()
@@ -312,7 +312,7 @@ def evaluate(
             pair = opened.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
             facts = evaluate.evaluate(fused or (), pair, output, progress, align.value)
     below = evaluate.shortfalls(facts, limits)
-    _print(facts, as_json, quiet, as_csv)
+    _print(facts, as_json, quiet, verbose, as_csv)
     if below:
         say_line(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
@@ -373,7 +373,7 @@ def train(
             if progress.bar:
                 progress.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             elif not quiet:
-                say_line(line, err=True)
+                log_line(line)
 
         target = training.TrainingOutput(output, overwrite, resume, _command())
         made = training.run(
@@ -459,7 +459,7 @@ def batch(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _import_jobs()
-    from ..archive import batch, pairs
+    from ..archive import batch, pairs, workers
     from ..fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
@@ -488,6 +488,8 @@ def batch(
     if pairing.left and not quiet:
         say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
     if scheduler is None:
+        if ram is not None and not quiet and not workers.resident(os.getpid()):
+            say_line("warning: this system does not tell what a process holds: --ram limits the jobs only", err=True)
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
         try:
@@ -544,13 +546,15 @@ def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: b
         raise InputError("evaluate needs --pan and --ms, or --reference")
 
 
-def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> None:
+def _print(facts: dict, as_json: bool, quiet: bool, verbose: bool, as_csv: bool = False) -> None:
     from ..report.files import to_json
     from ..report.text import ranking, ranking_csv, table
 
     if not quiet:
         for warning in facts["warnings"]:
             say_line(f"warning: {warning}", err=True)
+        for note in facts["notes"] if verbose else ():
+            say_line(f"note: {note}", err=True)
     if as_json:
         say_line(to_json(facts))
     elif as_csv:
@@ -599,7 +603,9 @@ def main() -> None:
         sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
     replace_closed_streams()
     try:
-        code = app(prog_name="pansharpen", standalone_mode=False)
+        code = app(
+            args=[with_home(argument) for argument in sys.argv[1:]], prog_name="pansharpen", standalone_mode=False
+        )
         sys.stdout.flush()
         interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it
@@ -610,7 +616,7 @@ def main() -> None:
             say_line(error.format_message())
             code = 2
         else:
-            code = complain(error.format_message(), error.exit_code, debug)
+            code = complain(plain(error.format_message()), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = complain("interrupted", interrupts.CODE, debug)
     except PansharpenError as error:

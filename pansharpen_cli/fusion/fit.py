@@ -307,8 +307,8 @@ def settings_of(options: Options) -> Settings | None:
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
-def check_method(options: Options) -> None:
-    """Raises InputError for options that no scene can be fused with: they are known to be wrong without one."""
+def check_method(options: Options, bands: int | None = None) -> None:
+    """Raises InputError for options that no scene, or none of so many `bands`, can be fused with."""
     choose_precision(options.precision, torch.device("cpu"))
     if options.mtf not in MTF:
         raise InputError(f"unknown --mtf '{options.mtf}'; there is {', '.join(MTF)}")
@@ -319,7 +319,9 @@ def check_method(options: Options) -> None:
     if options.method not in models.REGISTRY:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
         raise InputError(f"unknown method '{options.method}'; there is {listed}")
-    if options.weights is not None:
+    if bands is not None:
+        weights.find(options.method, bands, options.weights)
+    elif options.weights is not None:
         weights.cards(options.method, options.weights)
 
 
@@ -406,5 +408,5 @@ def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
     """Statistics for a network that was trained on values divided by `scale`, PAN and MS in one unit."""
     if 1 / ALIKE < stats.pan_mean / max(float(stats.mean.mean()), 1e-12) < ALIKE:
         return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
-    scene.warnings.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
+    scene.notes.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
     return replace(stats, scale=scale)

@@ -129,6 +129,7 @@ def fusion_facts(
         "seconds": seconds | {"total": total},
         "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
         "warnings": scene.warnings,
+        "notes": scene.notes,
     }  # fmt: skip
 
 

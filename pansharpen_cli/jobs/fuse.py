@@ -16,15 +16,15 @@ from .. import device
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop, register
+from ..fusion import loop
 from ..fusion.fit import Options
-from ..publish import TIFF, check_target, made_folders, orphans
+from ..publish import TIFF, check_absent, check_place, made_folders, orphans
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
-from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
+from ..raster.writer import SceneWriter, check_creation_options, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.verdict import verdict, warnings_of
 from .evaluate import place_of, report_bytes
@@ -74,15 +74,15 @@ def fuse_scene(
     fitting.check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
-        scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
+        ready = partial(check_targets, output, options)
+        scene, registration = opened(pair, options, stack, ready, progress=progress)
         shown = scene.as_written()
         aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(
             output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
-            apart = registration.found is not None and register.is_apart(registration.found)
-            # tiles of different places would teach a network the wrong thing, and judge it by the same
+            apart = registration.apart
             fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
             valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
@@ -106,7 +106,7 @@ def fuse_scene(
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
-            facts["verdict"] = verdict(quality, shown.band_names, options.method)
+            facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
             facts |= {"batch": output.batch} if output.batch else {}
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
@@ -136,8 +136,8 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook.
+def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
@@ -149,8 +149,13 @@ def check_targets(output: FusionOutput, scene: Scene) -> None:
     for path in output.reports:
         is_html(path)
     for path, endings in targets:
-        check_target(path, scene.files(), output.overwrite, endings, makes_folders=True)
+        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
+    if not output.overwrite and any(path.exists() for path, _ in targets):
+        given = parse_creation_options(output.creation_options)
+        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
+        fitting.check_method(options, scene.bands)
+        check_absent([path for path, _ in targets], output.overwrite)
 
 
 def _comparison(

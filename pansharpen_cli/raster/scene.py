@@ -78,6 +78,7 @@ class Scene:
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
+    `warnings`: what a user ought to look at; `notes`: what was corrected as usual. A line each.
     """
 
     pan: Source
@@ -100,6 +101,7 @@ class Scene:
     fitted_gains: tuple[float, ...] = ()
     numbers: tuple[int, ...] = ()
     written: tuple[int, ...] | None = None
+    notes: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 

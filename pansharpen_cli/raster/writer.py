@@ -94,6 +94,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     Raises InputError for options that do not do, or that change more than how pixels are stored: GDAL only warns of
     those that it does not know or take, and goes on.
     """
+    if driver not in DRIVERS:
+        raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
     if not options:
         return True
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
@@ -183,8 +185,6 @@ class SceneWriter:
         files: Publication | None = None,
         picture: bool = False,
     ) -> None:
-        if driver not in DRIVERS:
-            raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
         if overviews is None:
             overviews = max(scene.grid.height, scene.grid.width) >= OVERVIEWS_FROM
         self.path, self.driver, self.overviews, self._picture = path, driver, overviews or driver == "COG", picture

@@ -131,6 +131,7 @@ def _fusion_page(facts: Mapping) -> dict:
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
+        "notes": facts.get("notes") or [],
     }
 
 
@@ -157,6 +158,7 @@ def _evaluation_page(facts: Mapping) -> dict:
         "adaptation": None,
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
+        "notes": facts.get("notes") or [],
     }
 
 
