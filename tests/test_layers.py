@@ -19,7 +19,8 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
-    ("raster", ("__init__ geometry messages references sensors whole", "grid source tiles", "scene", "writer")),
+    ("raster", ("__init__ bands geometry messages references whole", "sensor_table", "sensors")),
+    ("raster", ("grid source tiles", "scene", "writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
@@ -57,7 +58,8 @@ RASTERS = {
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "moments", "device", "models", "classical", "adapt.losses", "adapt.tailor", "quality.metrics",
-    "raster.geometry", "raster.sensors", "publish", "foreign", "quality.fidelity",
+    "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
+    "quality.fidelity",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {

@@ -70,7 +70,8 @@ class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
-    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
+    `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
+    the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
@@ -201,13 +202,15 @@ class Scene:
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
             check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
+            told: Sequence[str | None] = all_names
+            if not any(map(sensors.band_name, all_names)):
+                told = sensors.bands_by_files([(s.label, len(s.bands)) for s in every]) or all_names
             if sensor == "auto":
                 domains = [d for s in (*_unique(every), pan_source) for d in metadata(s)]
-                found, where = sensors.recognise(domains, all_names)
+                found, where = sensors.recognise(domains, told, [*ms_labels, pan_label])
             else:
                 found, where = sensors.named(sensor), "--sensor"
-            names = tuple(all_names[i] for i in chosen)
-            standard: tuple[str | None, ...] = tuple(map(sensors.band_name, names))
+            standard: tuple[str | None, ...] = tuple(sensors.band_name(told[i]) for i in chosen)
             if not any(standard):
                 standard = found.usual_names(len(all_names), chosen) or standard
             scene = cls(
@@ -220,9 +223,9 @@ class Scene:
                 window=_output_window(full, window, bbox, pan_grid),
                 sensor=found,
                 sensor_source=where,
-                band_names=names,
+                band_names=tuple(all_names[i] for i in chosen),
                 standard_names=standard,
-                gains=found.gains_of(all_names, chosen),
+                gains=found.gains_of(told, chosen),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
