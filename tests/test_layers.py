@@ -29,7 +29,7 @@ FOLDERS = (
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
     ("quality", ("__init__ metrics.blocks", "metrics.reference", "metrics.full", "metrics", "fidelity", "assess")),
     ("jobs", ("__init__ opened", "facts", "evaluate", "fuse")),
-    ("archive", ("__init__ names workers", "lists mosaic", "batch pairs", "cluster")),
+    ("archive", ("__init__ names workers", "archives containers lists mosaic", "batch pairs", "cluster")),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),
     ("", ("indices simulate", "api")),
@@ -53,7 +53,7 @@ RANKS = ranks()
 
 RASTERS = {
     "errors", "publish", "foreign", "raster", "report.gallery", "archive.names", "archive.lists", "archive.mosaic",
-    "archive.pairs",
+    "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {

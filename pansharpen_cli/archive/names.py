@@ -226,6 +226,8 @@ def by_regex(pattern: str, files: Sequence[File]) -> Any:
         stem, tile = without_tile(file.stem)
         role = "pan" if match["pan"] is not None else "ms"
         band = _place(match.get("band") or "") if role == "ms" else ALL
+        if band == ALL and role == "ms" and (told := _product(file)) and isinstance(told, Part):
+            band = told.band
         name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
         return Part("--pair-regex", role, match["scene"], name or stem, band=band, tile=tile)
 

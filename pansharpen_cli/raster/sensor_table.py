@@ -173,7 +173,7 @@ def _landsat(numbers: str, bands: str, names: tuple[str, ...], odd: str, example
         r"|(?P<side>(?:GM|QA|BQA|SR|ST|S[AZ]A|V[AZ]A|ANG|pixel|radsat|sensor|solar)(?:_\w+)?))",
         f"{example}/{example}_{pan}.TIF" if pan else "",
         tuple(f"{example}/{example}_B{code}.TIF" for code in codes) if pan else (),
-        tuple(f"{example}/{example}_{word}.TIF" for word in ("QA_PIXEL", "SZA", *(() if pan else ("B3",))))
+        tuple(f"{example}/{example}_{word}.TIF" for word in (*(() if pan else ("B1", "B2")), "QA_PIXEL", "SZA"))
         + (f"{example}/gap_mask/{example}_GM_{pan or 'B1'}.TIF",),
         bands=each(bands, names),
         left={
