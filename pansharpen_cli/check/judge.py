@@ -88,7 +88,7 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
             f"{scene.sensor_source}: MTF gains of 0.3 (MS, unless measured) and 0.15 (PAN) are assumed; "
             "name the sensor with --sensor",
         )
-    elif any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
+    elif scene.sensor.ratio and any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
         ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
         found.warning(
             "sensor-ratio",

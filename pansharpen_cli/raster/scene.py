@@ -73,7 +73,8 @@ class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
-    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
+    `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
+    the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
@@ -193,8 +194,11 @@ class Scene:
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
-            found, where = _sensor(sensor, ms_sources, pan_source, all_names)
-            chosen = _chosen(bidx, all_names, found)
+            told: Sequence[str | None] = all_names
+            if not any(map(sensors.band_name, all_names)):
+                told = sensors.bands_by_files([(s.label, len(s.bands)) for s in ms_sources]) or all_names
+            found, where = _sensor(sensor, ms_sources, pan_source, told)
+            chosen = _chosen(bidx, told, found)
             fitted = chosen if fit_bands == "bidx" else list(range(len(all_names)))
             if len(fitted) > MOST_BANDS:
                 raise InputError(
@@ -244,8 +248,8 @@ class Scene:
                 sensor=found,
                 sensor_source=where,
                 band_names=tuple(all_names[i] for i in fitted),
-                standard_names=_standard_names(all_names, fitted, found),
-                gains=found.gains_of(all_names, fitted),
+                standard_names=_standard_names(told, fitted, found),
+                gains=found.gains_of(told, fitted),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
@@ -341,7 +345,8 @@ def _sensor(name: str, ms: Sequence[Source], pan: Source, names: Sequence[str | 
     """The sensor of that name, or the one that the files give away, and where it was found."""
     if name != "auto":
         return sensors.named(name), "--sensor"
-    return sensors.recognise([d for s in (*_unique(ms), pan) for d in metadata(s)], names)
+    paths = [s.label for s in (*_unique(ms), pan)]
+    return sensors.recognise([d for s in (*_unique(ms), pan) for d in metadata(s)], names, paths)
 
 
 def _standard_names(names: Sequence[str | None], places: Sequence[int], sensor: Sensor) -> tuple[str | None, ...]:
