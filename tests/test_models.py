@@ -344,3 +344,33 @@ def test_the_intensity_is_fitted_where_fine_details_of_the_ms_do_not_tell(monkey
     spoilt.expanded[:, :, 40:44] = 1e6
     moments.update(spoilt, valid)
     np.testing.assert_allclose(moments.stats().intensity[:3], true, atol=0.05)
+
+
+def test_agreement_tells_whether_bands_and_pan_show_the_same_fine_detail():
+    rng = np.random.default_rng(0)
+    bands = ndimage.gaussian_filter(rng.normal(0, 1, (3, 160, 160)), (0, 2, 2))
+    low = torch.from_numpy(np.tensordot([0.5, 0.3, 0.2], bands, 1))[None, None]
+    other = ndimage.gaussian_filter(rng.normal(0, 1, (3, 160, 160)), (0, 2, 2))
+    found = []
+    for share in (0.0, 0.3, 1.0):
+        seen = torch.from_numpy(bands + share * other + 100 * ndimage.gaussian_filter(other, (0, 30, 30)))[None]
+        found.append(SceneStats.fit(Inputs(low, seen, low.expand_as(seen))).agreement)
+    assert found[0] > 0.995 > 0.97 > found[1] > 0.85 > found[2] > 0.3
+    flat = torch.ones(1, 1, 40, 40)
+    assert SceneStats.fit(Inputs(flat, flat.repeat(1, 3, 1, 1), flat.repeat(1, 3, 1, 1))).agreement == 1.0
+
+
+def test_the_default_network_adds_less_of_its_own_where_fine_details_disagree():
+    network, inputs = randomised("glpnet", {}), random_inputs(4, 48, 48)
+    stats, fresh = SceneStats.fit(inputs), models.create("glpnet", {})
+    residual = network.map(network.extract(network.encode(inputs, stats)))
+
+    def added(agreement: float) -> Tensor:
+        known = replace(stats, agreement=agreement)
+        return network.spread(residual, inputs, known) - fresh.spread(torch.zeros_like(residual), inputs, known)
+
+    whole = added(1.0)
+    torch.testing.assert_close(added(0.99), whole)
+    assert float(added(0.5).abs().mean()) < 0.5 * float(whole.abs().mean())
+    torch.testing.assert_close(added(0.5), added(0.2))
+    assert float(added(0.96).abs().mean()) < float(added(0.975).abs().mean()) < float(whole.abs().mean())

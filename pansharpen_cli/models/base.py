@@ -100,6 +100,7 @@ class SceneStats:
     pan_factor: float = 1.0
     pan_offset: float = 0.0
     lift: int = 0
+    agreement: float = 1.0
 
     def matched(self, inputs: Inputs) -> Inputs:
         """The inputs with PAN in the units of the MS: networks that subtract one from the other take them so."""
@@ -122,6 +123,8 @@ class SceneStats:
         return taken.stats()
 
 
+FINE = 9
+"""Side in PAN pixels of the means that the finest detail of an MS is what departs from."""
 CELL, LEAST_CELLS = 24, 100
 """Side in PAN pixels of what the intensity is fitted on, half overlapping, and how many of them that takes."""
 
@@ -147,6 +150,7 @@ class SceneMoments:
         self.bands = bands
         self.sums = moments.Moments(pan=1, expanded=bands, pan_low=bands)
         self.cells = moments.Moments(expanded=bands, pan_low=1)
+        self.fine = moments.Moments(expanded=bands, pan_low=1)
         self.peaks: list[Tensor] = []
 
     @property
@@ -168,15 +172,33 @@ class SceneMoments:
         self.peaks.append(expanded[:, thin].double().abs().amax(0))
 
     def _take_cells(self, inputs: Inputs, valid: Tensor | None) -> None:
-        """Take in the cells that are wholly valid."""
+        """Take in the cells that are wholly valid, and the detail of pixels with nothing but valid ones around."""
         if min(inputs.pan.shape[-2:]) < CELL:
             return
         parts = torch.cat([inputs.expanded, inputs.pan_low.mean(1, keepdim=True)], 1).double()
-        cells = torch.nn.functional.avg_pool2d(parts, CELL, CELL // 2).movedim(1, 0).cpu()
-        whole = None
-        if valid is not None:
-            whole = torch.nn.functional.avg_pool2d(valid[:, None].double(), CELL, CELL // 2)[:, 0].cpu() > 1 - 1e-9
+
+        def means(side: int, step: int) -> tuple[Tensor, Tensor | None]:
+            known = None
+            if valid is not None:
+                known = torch.nn.functional.avg_pool2d(valid[:, None].double(), side, step)[:, 0].cpu() > 1 - 1e-9
+            return torch.nn.functional.avg_pool2d(parts, side, step).movedim(1, 0).cpu(), known
+
+        cells, whole = means(CELL, CELL // 2)
         self.cells.update(whole, expanded=cells[:-1], pan_low=cells[-1:])
+        around, whole = means(FINE, 2)
+        inner = (..., slice(FINE // 2, -(FINE // 2), 2), slice(FINE // 2, -(FINE // 2), 2))
+        detail = parts[inner].movedim(1, 0).cpu() - around
+        self.fine.update(whole, expanded=detail[:-1], pan_low=detail[-1:])
+
+    def _agreement(self) -> float:
+        """Share of the variance of PAN's detail that a regression on that of the bands explains; 1 without any."""
+        if self.fine.count < LEAST_CELLS:
+            return 1.0
+        cov, cross = self.fine.cov("expanded"), self.fine.cov("expanded", "pan_low")[:, 0]
+        variance = float(self.fine.cov("pan_low")[0, 0])
+        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-30)
+        weights = torch.linalg.solve(cov + ridge * torch.eye(self.bands, dtype=cov.dtype), cross)
+        return min(1.0, max(0.0, float(weights @ cross) / variance)) if variance > 0 else 1.0
 
     def stats(self) -> SceneStats:
         """Raises ValueError if no pixel was taken in."""
@@ -209,6 +231,7 @@ class SceneMoments:
             scale,
             factor,
             float(mean.mean()) - factor * pan_mean,
+            agreement=self._agreement(),
         )
 
 

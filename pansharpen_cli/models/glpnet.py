@@ -16,8 +16,12 @@ STRIDE = 4
 OUT = 4
 """Output channels a pixel and band: a free residual, a change of the injection gain, a share of the multiplicative
 gain, a change of the share of what the bands lack to be the PAN together."""
-TOGETHER = 0.85
-"""Share of that which is added where the network does not ask for another: PAN shows a little that no band does."""
+TOGETHER = 1.0
+"""Share of that which is added where the network does not ask for another."""
+DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.3
+"""Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
+network adds is taken: where the MS shows other things there than the PAN, colours that were guessed from both are
+fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
 MOST = 0.12
 """Share of a band by which what the bands lack at the MS's scale may change it: far more is no aliasing, but a PAN that
 the bands do not make up there, beside saturated clouds for one."""
@@ -96,7 +100,8 @@ class GLPNet(Backbone):
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
         cells = residual.movedim(1, -1).unflatten(-1, (OUT, STRIDE, STRIDE))
-        free, more, share, part = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype)
+        trusted = min(1.0, max(LEAST, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
+        free, more, share, part = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype).mul(trusted)
         regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
         departure = e - regressed
         departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)

@@ -105,6 +105,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
         intensity=torch.cat([weights, constant[None]]),
         pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
         pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),
+        agreement=1.0,  # all that a network adds is judged
     )
 
 
