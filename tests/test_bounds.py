@@ -245,8 +245,11 @@ def test_more_bands_than_memory_is_planned_for_are_refused(pair: Path, run) -> N
     with rasterio.open(pair / "ms.tif", "w", **profile | {"count": scene.MOST_BANDS + 1, "dtype": "uint8"}) as target:
         target.write(np.broadcast_to((pixels // 16).astype("uint8"), (target.count, *pixels.shape)))
     result = run(*fuse())
-    assert result.code == 2 and "has 513 bands, at most 512 are fused: choose with --bidx" in result.errors[0]
-    assert run(*fuse("--bidx", "1,2,513")).code == 0
+    assert (
+        result.code == 2
+        and "has 513 bands, at most 512 are fused: choose with --bidx and --fit-bands bidx" in result.errors[0]
+    )
+    assert run(*fuse("--bidx", "1,2,513", "--fit-bands", "bidx")).code == 0
 
 
 # Servers ------------------------------------------------------------------------------------------------------------

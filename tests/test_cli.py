@@ -165,7 +165,7 @@ BAD = {
     ),
     "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
     "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
-    "bidx words": Bad(fuse("pan.tif ms.tif --bidx red"), ("--bidx", "'red'")),
+    "bidx words": Bad(fuse("pan.tif ms.tif --bidx swir"), ("--bidx", "'swir'", "Blue, Green, Red, NIR1")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
     "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
     "sensor of other bands": Bad(fuse("pan.tif two.tif --sensor worldview-2"), ("--bidx",), other_bands),
@@ -200,7 +200,7 @@ BAD = {
     "unknown command": Bad("melt pan.tif", ("melt",)),
     "weights missing": Bad(weighted(), ("w.safetensors",)),
     "weights for another band count": Bad(
-        weighted("--method fusionnet --bidx 1,2,3"),
+        weighted("--method fusionnet --bidx 1,2,3 --fit-bands bidx"),
         ("w.safetensors", "4 bands", "has 3"),
         bad_weights(lambda path: None, network="fusionnet", config={"bands": 4}),
     ),
@@ -260,8 +260,7 @@ BAD = {
     "output is a pipe": Bad(
         fuse("pan.tif ms.tif --overwrite"), ("out.tif", "pipe"), lambda folder: os.mkfifo(folder / "out.tif")
     ),
-    "output folder missing": Bad("fuse pan.tif ms.tif -o no/out.tif --method none", ("no/out.tif", "does not exist")),
-    "output under a file": Bad("fuse pan.tif ms.tif -o ms.tif/out.tif --method none", ("ms.tif/out.tif",)),
+    "output under a file": Bad("fuse pan.tif ms.tif -o ms.tif/out.tif --method none", ("ms.tif is no folder",)),
     "output folder not writable": Bad("fuse pan.tif ms.tif -o /proc/out.tif --method none", ("/proc/out.tif",)),
     "output name too long": Bad(f"fuse pan.tif ms.tif -o {'a' * 300}.tif --method none", ("too long",)),
     "output equal to PAN": Bad("fuse pan.tif ms.tif -o ./pan.tif --method none --overwrite", ("pan.tif", "inputs")),
@@ -281,7 +280,7 @@ BAD = {
     "report equal to an input": Bad(fuse("pan.tif ms.json --report ms.json --overwrite"), ("ms.json", "inputs"),
                                        lambda folder: (folder / "ms.tif").rename(folder / "ms.json")),
     "report exists": Bad(fuse("pan.tif ms.tif --report r.json"), ("r.json exists",), written("r.json")),
-    "report folder missing": Bad(fuse("pan.tif ms.tif --report no/r.json"), ("no/r.json", "does not exist")),
+    "report folder a file": Bad(fuse("pan.tif ms.tif --report ms.tif/r.json"), ("ms.tif/r.json", "is no folder")),
     "quicklook equal to the report": Bad(
         fuse("pan.tif ms.tif --report a.json --quicklook a.json"), ("quicklook", "report")
     ),
@@ -330,6 +329,29 @@ def test_debug_shows_the_traceback_and_still_one_error_line(scene: Path, run) ->
     assert result.code == 2
     assert "Traceback" in result.err
     assert result.err.splitlines()[-1] == "error: cannot open nope.tif: no such file"
+
+
+def test_names_of_choices_are_taken_in_any_case(scene: Path, run) -> None:
+    expected = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--driver", "COG", "--dtype", "float32", *PLAIN)
+    spelt = ("--driver", "cog", "--dtype", "Float32", "--adapt", "OFF", "--align", "Auto", "--device", "CPU")
+    found = run("fuse", "pan.tif", "ms.tif", "-o", "b.tif", *spelt, "--precision", "AUTO", "--mtf", "Sensor", *PLAIN)
+    assert expected.code == found.code == 0, found.err
+    np.testing.assert_array_equal(pixels_of(scene / "a.tif"), pixels_of(scene / "b.tif"))
+
+
+def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:
+    clipped = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--window", "100,80,1000,20", *PLAIN)
+    assert "--window reaches beyond the scene: of its 1000 x 20 pixels 92 x 20 are fused" in clipped.err
+    inside = run("fuse", "pan.tif", "ms.tif", "-o", "b.tif", "--window", "100,80,40,40", *PLAIN)
+    assert "reaches beyond" not in inside.err
+
+
+def test_shells_complete_commands_and_choices() -> None:
+    environment = {**os.environ, "_PANSHARPEN_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    environment["COMP_WORDS"] = "pansharpen fuse --adapt "
+    command = [sys.executable, "-m", "pansharpen_cli"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert sorted(found.stdout.split()) == ["best", "fast", "off"]
 
 
 def test_no_command_prints_the_help(run) -> None:

@@ -498,13 +498,20 @@ def test_the_list_names_what_is_installed(installed: Path, run) -> None:
     result = run("weights", "list")
     assert result.code == 0
     head, *rows = result.out.splitlines()
-    assert head.split() == ["name", "network", "bands", "parameters", "size", "licence", "trained", "on"]
+    assert head.split() == ["name", "network", "bands", "parameters", "size", "licence", "to", "be", "used"]
     assert [row.split()[:3] for row in rows] == [["f4", "fusionnet", "4"], ["f8", "fusionnet", "8"]]
-    for word in ("78 632", "KiB", "CC0-1.0", "simulated scenes"):
+    for word in ("78 632", "KiB", "CC0-1.0", "for comparison"):
         assert word in rows[1]
     cards = json.loads(run("weights", "list", "--json").out)
     assert [(c["name"], c["bands"], c["parameters"]) for c in cards] == [("f4", 4, 76324), ("f8", 8, 78632)]
     assert cards[0]["bytes"] == (installed / "f4.safetensors").stat().st_size
+
+
+def test_the_list_of_what_is_shipped_fits_a_terminal_and_tells_the_default_from_the_rest() -> None:
+    head, *rows = weights.listing([weights.facts(card) for card in weights.manifest().values()]).splitlines()
+    assert max(map(len, (head, *rows))) <= 100
+    assert [row.split()[0] for row in rows if row.endswith("the default")] == ["glpnet"]
+    assert all(row.endswith("for comparison") for row in rows if not row.startswith("glpnet"))
 
 
 def test_the_list_shows_a_file_that_is_gone(installed: Path, run) -> None:

@@ -35,6 +35,7 @@ from ..raster import sensors
 from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import figures as figure_table
 from ..report import files, index
+from .archives import archive_of
 from .mosaic import raster_of, read_with
 from .names import CONTAINERS, Found, Left
 from .workers import Event, Function, Pool
@@ -63,7 +64,7 @@ class Choices:
     open_options: Mapping[str, Any] = field(default_factory=dict)
     driver: str = "GTiff"
     creation_options: tuple[str, ...] = ()
-    overviews: bool = False
+    overviews: bool | None = None
     score: bool = True
     html: bool = False
     command: str | None = None
@@ -249,9 +250,10 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
 
 
 def _stat(path: str) -> dict[str, Any]:
-    """A file as it is now; nothing is known of what is no file of this machine, or missing."""
+    """A file, or the archive that it is in, as it is now; nothing is known of what is no file of this machine, or
+    missing."""
     try:
-        known = os.stat(path)
+        known = os.stat(archive_of(path))
         return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}
     except (OSError, ValueError):
         return {"path": path, "size": None, "mtime": None}

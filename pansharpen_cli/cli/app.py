@@ -35,6 +35,8 @@ from .options import (
     Driver,
     Dtype,
     Extent,
+    FitBands,
+    FittedBands,
     Footprint,
     Json,
     Method,
@@ -48,15 +50,17 @@ from .options import (
     PixelWindow,
     Precision,
     Quiet,
+    Rgb,
     Score,
     Seed,
     Sensor,
+    StretchOf,
     TileSize,
     Verbose,
     Weights,
+    bands_of,
     figure_limits,
     scene_options,
-    whole_numbers,
 )
 from .progress import BatchProgressBars, ProgressBar, log_line, say_line
 from .shell import UsageError, complain, ignore, plain, replace_closed_streams, takes_text, with_home
@@ -66,7 +70,6 @@ app = typer.Typer(
     name="pansharpen",
     help="Fuse a panchromatic (PAN) and a multispectral (MS) GeoTIFF into one sharp multispectral GeoTIFF.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -111,6 +114,7 @@ def fuse(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
@@ -120,11 +124,13 @@ def fuse(
     dtype: Dtype = None,
     driver: Driver = "GTiff",
     co: Co = None,
-    overviews: Overviews = False,
+    overviews: Overviews = None,
     overwrite: Overwrite = False,
     score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
     quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None,
+    rgb: Rgb = None,
+    stretch: StretchOf = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -135,11 +141,14 @@ def fuse(
     _check_finite(adapt_seconds=adapt_seconds)
     _import_jobs()
     from ..fusion import fit
-    from ..jobs import fuse, opened
+    from ..jobs import fuse, opened, picture
 
-    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
-    target = fuse.FusionOutput(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
+    target = fuse.FusionOutput(
+        output, driver, co or (), overviews, overwrite, quicklook, reports, _command(),
+        rgb=picture.request_of(bands_of("--rgb", rgb and [rgb]), stretch),
+    )  # fmt: skip
     options = fit.Options(
         method.lower(),
         weights,
@@ -181,6 +190,7 @@ def check(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
@@ -201,7 +211,7 @@ def check(
     from ..fusion import fit
     from ..jobs import opened
 
-    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     options = fit.Options(
         method.lower(),
         weights,
@@ -240,7 +250,9 @@ def evaluate(
     methods: Annotated[
         str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
     ] = None,
-    adapt: Annotated[Adapt, typer.Option(help="With --wald: adaptation of the networks.")] = Adapt.fast,
+    adapt: Annotated[
+        Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")
+    ] = Adapt.fast,
     device: Device = "auto",
     ratio: Annotated[
         float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
@@ -287,7 +299,7 @@ def evaluate(
     limits = figure_limits(fail_under or ())
     evaluate.check_limits(kind, limits)
     output = evaluate.EvaluationOutput(report, maps, overwrite, _command())
-    open_options = {"sensor": sensor, "bidx": whole_numbers("--bidx", bidx), "nodata": nodata}
+    open_options = {"sensor": sensor, "bidx": bands_of("--bidx", bidx), "fit_bands": "bidx", "nodata": nodata}
     with ProgressBar(quiet, verbose) as progress:
         if reference is not None:
             facts = evaluate.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
@@ -414,6 +426,7 @@ def batch(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     extent: Footprint = Extent.intersection,
     align: Alignment = Align.auto,
     mtf: Optics = Mtf.auto,
@@ -421,7 +434,7 @@ def batch(
     dtype: Dtype = None,
     driver: Driver = "GTiff",
     co: Co = None,
-    overviews: Overviews = False,
+    overviews: Overviews = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
     ] = False,
@@ -456,7 +469,7 @@ def batch(
             method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value,
             mtf.value, adapt_loss.value,
         ),
-        scene_options(sensor, bidx, nodata, extent, dtype),
+        scene_options(sensor, bidx, fit_bands, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
     choices.check(here=scheduler is None)
@@ -590,7 +603,9 @@ def main() -> None:
         sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
     replace_closed_streams()
     try:
-        code = app(args=[with_home(argument) for argument in sys.argv[1:]], standalone_mode=False)
+        code = app(
+            args=[with_home(argument) for argument in sys.argv[1:]], prog_name="pansharpen", standalone_mode=False
+        )
         sys.stdout.flush()
         interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Options
-from ..publish import TIFF, check_absent, check_place, orphans
+from ..publish import TIFF, check_absent, check_place, made_folders, orphans
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window
@@ -30,6 +30,7 @@ from ..report.verdict import verdict, warnings_of
 from .evaluate import place_of, report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
+from .picture import PictureWriter, Request, path_beside
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
@@ -45,18 +46,20 @@ PICTURES = (".png", ".jpg", ".jpeg")
 class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
-    `command` is what the reports say was called; `batch`: what they say of the scene in a batch.
+    `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
+    8-bit picture beside the output.
     """
 
     path: Path
     driver: str = "GTiff"
     creation_options: Sequence[str] = ()
-    overviews: bool = False
+    overviews: bool | None = None
     overwrite: bool = False
     quicklook: Path | None = None
     reports: Sequence[Path] = ()
     command: str | None = None
     batch: Mapping[str, object] | None = None
+    rgb: Request | None = None
 
 
 def fuse_scene(
@@ -73,9 +76,11 @@ def fuse_scene(
     with gdal_messages() as said, ExitStack() as stack:
         ready = partial(check_targets, output, options)
         scene, registration = opened(pair, options, stack, ready, progress=progress)
+        shown = scene.as_written()
         aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))
+        stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(
-            output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
+            output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
             apart = registration.apart
             fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
@@ -83,38 +88,52 @@ def fuse_scene(
             valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
             fused_seconds = time.perf_counter() - clock
-            quality, comparison, pictures = None, None, None
+            comparison, pictures, rgb = None, None, None
             clock = time.perf_counter()
-            with Raster.on_scene(written, scene) as raster:
-                measured = score_of(scene, raster, progress) if score else None
+            with Raster.on_scene(written, shown) as raster:
+                measured = score_of(shown, raster, progress) if score else None
+                quality = quality_facts(measured, shown) if measured is not None else None
                 score_seconds = time.perf_counter() - clock
-                if measured is not None:
-                    quality = quality_facts(measured, scene)
-                    score_seconds = time.perf_counter() - clock
                 if illustrated:
-                    pictures = pictures_of(scene, raster, measured, progress)
+                    pictures = pictures_of(shown, raster, measured, progress)
                     if measured is not None and quality is not None:
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
+                if output.rgb is not None:
+                    rgb = PictureWriter(output.rgb, shown, raster, output.path, writer.files)
+                    rgb.write(output.driver, output.overviews, progress)
             scene.check_unchanged()
-            picture = html.quicklook(written, scene.band_names) if output.quicklook else None
+            picture = html.quicklook(written, shown.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
-            facts["verdict"] = verdict(quality, scene.band_names, options.method, apart)
+            facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
             facts |= {"batch": output.batch} if output.batch else {}
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
                 facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
             facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
+            if rgb is not None:
+                facts["rgb"] = rgb.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
             facts["seconds"]["total"] = time.perf_counter() - started
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
             for path in output.reports:
-                shown = [(output.path.name, pictures)] if pictures is not None else []
-                writer.files.add(path, report_bytes(path, facts, shown))
+                illustrations = [(output.path.name, pictures)] if pictures is not None else []
+                writer.files.add(path, report_bytes(path, facts, illustrations))
             writer.files.publish()
     return facts
+
+
+def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
+    """All paths that are going to be written, each with what its name may end in; anything if empty."""
+    targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
+    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    if output.rgb is not None:
+        targets.append((path_beside(output.path), TIFF))
+        if (kept := output.rgb.kept_in) is not None and not kept.exists():
+            targets.append((kept, (".json",)))
+    return targets
 
 
 def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
@@ -122,14 +141,15 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
-    targets = [(output.path, TIFF), *((p, ()) for p in output.reports)]
-    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    targets = targets_of(output)
     if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report and the quicklook need different paths")
+        raise InputError("the output, the report, the quicklook and the picture need different paths")
+    if output.rgb is not None:
+        output.rgb.check(scene)
     for path in output.reports:
         is_html(path)
     for path, endings in targets:
-        check_place(path, scene.files(), output.overwrite, endings)
+        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
     if not output.overwrite and any(path.exists() for path, _ in targets):
         given = parse_creation_options(output.creation_options)
@@ -146,19 +166,19 @@ def _comparison(
     None where nothing can be measured on that part.
     """
     window = _richest_part(scene.window, score.maps["detail"])
-    part = scene
+    part, shown = scene, scene.as_written()
     place = "all that was fused"
     try:
         if window != scene.window:
             part = replace(scene, full=window, window=window)
-            quality = quality_facts(assess.full_resolution(scene, raster.read, window), scene)
+            quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
             place = f"{place_of(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
-            measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
-            rows.append({"name": name, **quality_facts(measured, part)})
+            read = array_reader(values, valid, (window[0], window[2]))
+            rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
         return None

@@ -145,7 +145,8 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     for path in files:
         with open_raster(path) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
-        if "ALIGN" in tags and tags.get("MS") == file_names(s.label for s in scene.ms):
+        fused_with = tags.get("MS", "").split()  # also with bands that were not written
+        if "ALIGN" in tags and set(file_names(s.label for s in scene.ms).split()) <= set(fused_with):
             try:
                 rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
             except ValueError:
