@@ -466,6 +466,15 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(scene, run, extra: str) ->
     assert inventory(scene) == before
 
 
+def test_the_tile_size_is_rounded_alike_in_the_forecast_and_in_the_run(scene, run) -> None:
+    sizes = {}
+    for asked in (100, 512, 700):
+        options = ("pan.tif", "ms.tif", "--method", "none", "--no-score", "--json", "--tile-size", asked)
+        commands = (("check",), ("fuse", "-o", f"{asked}.tif", "--dry-run"), ("fuse", "-o", f"{asked}.tif"))
+        sizes[asked] = {json.loads(run(c[0], *options, *c[1:]).out)["method"]["tile_size"] for c in commands}
+    assert sizes == {100: {64}, 512: {512}, 700: {1024}}
+
+
 def test_the_report_fits_the_terminal_and_says_what_json_says(scene, run) -> None:
     command = ["check", "pan.tif", "ms.tif", "--method", "none"]
     text, machine = run(*command), run(*command, "--json")

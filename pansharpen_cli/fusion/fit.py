@@ -263,6 +263,7 @@ class Options:
     """How to fuse: the options of `pansharpen fuse` that change pixels.
 
     `align` and `mtf` are settled where a scene is opened (`job.opened`): `fit` takes its phase and gains as they are.
+    `tile_size` becomes a part or a multiple of the output's blocks: a power of two, or a multiple of 512.
     """
 
     method: str = "glpnet"
@@ -276,6 +277,12 @@ class Options:
     align: str = "auto"
     mtf: str = "auto"
     adapt_loss: str = "sharp"
+
+    def __post_init__(self) -> None:
+        if self.tile_size in range(1, 1 << 20):  # what is none is refused where it is read
+            size, block = int(self.tile_size), SAMPLED_BLOCK
+            size = -(-size // block) * block if size > block else 1 << (size.bit_length() - 1)
+            object.__setattr__(self, "tile_size", size)
 
 
 MTF = ("auto", "sensor")

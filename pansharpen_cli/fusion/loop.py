@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from ..adapt.sampling import SAMPLED_BLOCK, Progress, nothing_valid, quiet
+from ..adapt.sampling import Progress, nothing_valid, quiet
 from ..device import one_thread_each
 from ..raster.geometry import Window, intersect, is_empty, part_of
 from ..raster.scene import Scene, TileData
@@ -96,14 +96,9 @@ def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.nda
 def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = quiet) -> int:
     """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels.
 
-    The tile size is rounded to a part or a multiple of the output block, so that no block is written twice.
+    With a tile size of `Options` no block is written twice.
     """
     count = 0
-    tile_size = (
-        -(-tile_size // SAMPLED_BLOCK) * SAMPLED_BLOCK
-        if tile_size > SAMPLED_BLOCK
-        else 1 << (tile_size.bit_length() - 1)
-    )
     with ThreadPoolExecutor(1) as pool:
         pending: Future | None = None
         for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress):
