@@ -202,9 +202,7 @@ class Scene:
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
             check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
-            told: Sequence[str | None] = all_names
-            if not any(map(sensors.band_name, all_names)):
-                told = sensors.bands_by_files([(s.label, len(s.bands)) for s in every]) or all_names
+            told = _told_names(every, all_names)
             if sensor == "auto":
                 domains = [d for s in (*_unique(every), pan_source) for d in metadata(s)]
                 found, where = sensors.recognise(domains, told, [*ms_labels, pan_label])
@@ -334,6 +332,13 @@ def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
         else:
             made.append(replace(source, bands=[band]))
     return made
+
+
+def _told_names(sources: Sequence[Source], names: Sequence[str | None]) -> Sequence[str | None]:
+    """Names of the bands by their descriptions, or by the names of their files where no description tells one."""
+    if any(map(sensors.band_name, names)):
+        return names
+    return sensors.bands_by_files([(s.label, len(s.bands)) for s in sources]) or names
 
 
 def _check_types(sources: list[Source]) -> str:
