@@ -147,6 +147,36 @@ def test_the_page_begins_with_the_scene_of_the_lowest_fidelity(tmp_path):
     assert page.index("c.tif") < page.index("a.tif") < min(page.index("b.tif"), page.index("d.tif"))
 
 
+def test_the_page_lists_what_the_last_run_left_over(scenes: Path, tmp_path: Path, run) -> None:
+    pair = scenes / "2019" / "s0"
+    (tmp_path / "in").mkdir()
+    for name in ("pan.tif", "ms.tif"):
+        shutil.copy(pair / name, tmp_path / "in" / name)
+    (tmp_path / "in" / "<b>_qa.tif").write_text("")
+    out = tmp_path / "out"
+    assert run("batch", tmp_path / "in", "-o", out, *FAST).code == 0
+    assert run("batch", "report", out).code == 0
+    page = (out / "index.html").read_text()
+    assert "1 files are in no pair" in page and "&lt;b&gt;_qa.tif: looks like a mask" in page and "<b>_qa" not in page
+    (tmp_path / "in" / "<b>_qa.tif").unlink()
+    assert run("batch", tmp_path / "in", "-o", out, *FAST).code == 0
+    assert run("batch", "report", out).code == 0
+    assert "in no pair" not in (out / "index.html").read_text()
+    (out / "left-over.json").write_text("mine")
+    assert "left-over.json is not a file of pansharpen" in run("batch", tmp_path / "in", "-o", out, *FAST).errors[-1]
+
+
+def test_a_dry_run_needs_no_output_folder(archive: Path, monkeypatch, tmp_path: Path, run) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    plan = json.loads(run("batch", archive, "--dry-run", "--json").out)
+    assert plan["folder"] is None and {s["state"] for s in plan["scenes"]} == {"new"}
+    assert {s["output"] for s in plan["scenes"]} == {*GOOD, BAD}
+    assert sorted(tmp_path.rglob("*")) == before
+    finished = run("batch", archive)
+    assert finished.code == 2 and "--output OUTDIR" in finished.errors[0]
+
+
 def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
     page = index.to_html(tmp_path, [{"scene": "a.tif", "status": "started"}, {"scene": "b.tif", "status": "done"}])
     assert "1 interrupted" in page and "1 done" in page

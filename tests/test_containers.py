@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli.archive import archives, batch, pairs
+from pansharpen_cli.archive import archives, batch, mosaic, pairs
 from pansharpen_cli.raster.scene import Scene
 
 L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
@@ -113,6 +113,53 @@ def test_a_list_stands_for_tiles_whose_names_tell_nothing(tmp_path: Path) -> Non
         raster(tmp_path / f"part{i}.tif", 4, 8, 4, left=32 * i)
     (tmp_path / "ms.TIL").write_text("".join(f'\tfilename = "part{i}.tif";\n' for i in range(2)))
     assert pairs_in(tmp_path) == [(["pan.tif"], [["ms.TIL"]])]
+
+
+def test_what_stands_beside_a_list_of_tiles_is_carried(tmp_path: Path) -> None:
+    names = [f"10JUN12053804-P2AS_R1C{n}-x_01_P001.TIF" for n in (1, 2)]
+    for n, name in enumerate(names):
+        raster(tmp_path / name, 1, 8, 1, left=8 * n)
+    (tmp_path / "10JUN12053804-P2AS-x_01_P001.TIL").write_text(TIL.format(*names))
+    (tmp_path / "10JUN12053804-P2AS-x_01_P001.IMD").write_text(IMD)
+    layer = (str(tmp_path / "10JUN12053804-P2AS-x_01_P001.TIL"), *(str(tmp_path / name) for name in names))
+    path, sensor = mosaic.raster_of(layer, tmp_path)
+    with rasterio.open(path) as dataset:
+        assert dataset.tags(ns="IMD")["IMAGE_1.satId"] == '"WV02"' and dataset.tags(ns="IMAGERY")["CLOUDCOVER"] == "2"
+        assert dataset.transform == Affine(1, 0, 5e5, 0, -1, 5e6)
+    assert sensor == "worldview-2"
+    assert mosaic.raster_of(layer[1:], tmp_path)[0] != path  # PAN and MS may have tiles of the same names
+
+
+IMD = """version = "AA";
+bandId = "P";
+numRows = 8;
+numColumns = 16;
+bitsPerPixel = 16;
+BEGIN_GROUP = IMAGE_1
+\tsatId = "WV02";
+\tcloudCover = 0.020;
+\tfirstLineTime = 2010-06-12T05:38:04.000000Z;
+END_GROUP = IMAGE_1
+END;
+"""
+TIL = """bandId = "P";
+numTiles = 2;
+BEGIN_GROUP = TILE_1
+\tfilename = "{}";
+\tULColOffset = 0;
+\tULRowOffset = 0;
+\tLRColOffset = 7;
+\tLRRowOffset = 7;
+END_GROUP = TILE_1
+BEGIN_GROUP = TILE_2
+\tfilename = "{}";
+\tULColOffset = 8;
+\tULRowOffset = 0;
+\tLRColOffset = 15;
+\tLRRowOffset = 7;
+END_GROUP = TILE_2
+END;
+"""
 
 
 # Archives -----------------------------------------------------------------------------------------------------------

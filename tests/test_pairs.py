@@ -277,6 +277,14 @@ def test_the_rest_is_paired_by_overlap_and_time(tmp_path: Path) -> None:
     assert "cannot open" in reasons["broken.tif"]
 
 
+def test_days_that_are_apart_are_not_paired(tmp_path: Path) -> None:
+    raster(tmp_path / "fine_20200814.tif", 1, 64, 1)
+    raster(tmp_path / "colour_20200914.tif", 4, 16, 4)
+    assert pairs.find([str(tmp_path)]).found == []
+    raster(tmp_path / "colour_20200815.tif", 4, 16, 4)  # the clock of one may be that of another zone
+    assert names_of(pairs.find([str(tmp_path)])) == {("fine_20200814.tif", "colour_20200815.tif")}
+
+
 def test_what_overlaps_alike_is_not_guessed_between(tmp_path: Path) -> None:
     raster(tmp_path / "one.tif", 1, 64, 1)
     raster(tmp_path / "two.tif", 4, 16, 4)

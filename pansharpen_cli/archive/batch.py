@@ -29,7 +29,7 @@ from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs import fuse, opened
 from ..models import weights
-from ..publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
+from ..publish import PARTIAL, check_own, family, misleading, open_own, owner_of, read_own, workspace, write
 from ..publish import sweep as sweep_one
 from ..raster import sensors
 from ..raster.writer import check_creation_options, parse_creation_options
@@ -45,7 +45,7 @@ _SCHEMAS = "pansharpen-batch/"
 LOG_BYTES = 1 << 30
 """Of the largest log that is read."""
 _HEAD = b'{"schema": "pansharpen-batch/'
-LOG, LOCK, REPORTS = "batch.jsonl", "batch.lock", "reports"
+LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
 TEMPLATE = "{folder}/{name}.tif"
 WORKER_BYTES = 1_000_000_000
 """Room for one worker: docs/batch.md says what one was seen to hold."""
@@ -132,13 +132,14 @@ class Task:
 # Planning -----------------------------------------------------------------------------------------------------------
 
 
-def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str = TEMPLATE) -> list[Task]:
-    """The tasks of scenes, each once, those without an output that may be theirs refused.
+def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
+    """The tasks of scenes, each once, those without an output that may be theirs refused. Without a folder, for a dry
+    run, they are those of a new one.
 
     Raises InputError for a template that is none.
     """
     check_template(template)
-    base = Path(os.path.realpath(folder))
+    base = Path(os.path.realpath(folder if folder is not None else PARTIAL + "none"))
     digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
     tasks: dict[tuple, Task] = {}
     nameless: list[Task] = []
@@ -162,7 +163,7 @@ def plan(scenes: Sequence[Found], folder: Path, choices: Choices, template: str 
         elif (key := (output, found.pan, found.ms, found.sensor)) not in tasks:
             tasks[key] = task
             sharing[output].append(task)
-    files = {base / LOG, base / LOCK, base / index.PAGE} | {p for task in tasks.values() for p in task.outputs}
+    files = {base / name for name in (LOG, LOCK, LEFT, index.PAGE)} | {p for t in tasks.values() for p in t.outputs}
     folders = {folder for path in files for folder in path.parents}
     read = {os.path.realpath(i["path"]) for task in tasks.values() for i in task.inputs}
     read |= {owner_of(path) for path in read}  # what a side file belongs to is not replaced either
@@ -307,10 +308,10 @@ def _reported(task: Task) -> bool:
 
 
 def dry_run(
-    tasks: Sequence[Task], folder: Path, left: Sequence[Left], retry_failed: bool, overwrite: bool = False
+    tasks: Sequence[Task], folder: Path | None, left: Sequence[Left], retry_failed: bool, overwrite: bool = False
 ) -> dict[str, Any]:
     """What `run` would do with the scenes, and the files that are in none."""
-    records = read_log(folder) if os.path.lexists(folder / LOG) else {}
+    records = read_log(folder) if folder is not None and os.path.lexists(folder / LOG) else {}
 
     def state(task: Task) -> str:
         if task.refused:
@@ -331,7 +332,8 @@ def dry_run(
         }
         for task in tasks
     ]
-    return {"schema": SCHEMA, "folder": str(folder), "scenes": scenes, "left_over": [asdict(each) for each in left]}
+    place = None if folder is None else str(folder)
+    return {"schema": SCHEMA, "folder": place, "scenes": scenes, "left_over": [asdict(each) for each in left]}
 
 
 def listing(plan: Mapping[str, Any]) -> str:
@@ -497,6 +499,23 @@ class Log:
         write(self.path, content)
 
 
+def read_left(folder: Path) -> list[tuple[str, str]]:
+    """Files that the last run left over, and why; none if it left no list of them that can be read."""
+    with suppress(InputError, ValueError, RecursionError, KeyError, TypeError):
+        listed = foreign.parse_json(read_own(folder / LEFT, foreign.MOST_TEXT).decode("utf-8", "replace"))
+        return [(str(each["path"]), str(each["reason"])) for each in listed["left_over"]]
+    return []
+
+
+def _keep_left(folder: Path, left: Sequence[Left]) -> None:
+    """Write what is left over, for the page; nothing where nothing is and was."""
+    path = folder / LEFT
+    if left or os.path.lexists(path):
+        check_own(path, lambda content: content.startswith(_HEAD) or not content)
+        listed = {"schema": SCHEMA, "left_over": [asdict(each) for each in left]}
+        write(path, json.dumps(listed).encode("utf-8", "replace"))
+
+
 def _line(record: Mapping) -> bytes:
     return json.dumps({"schema": SCHEMA, **files.finite(record)}, allow_nan=False).encode() + b"\n"
 
@@ -619,15 +638,18 @@ def run(
     *,
     retry_failed: bool = False,
     overwrite: bool = False,
+    left: Sequence[Left] = (),
     watch: Watch = lambda event, tally, record: None,
 ) -> Tally:
-    """Do what is to be done, and log it; scenes that are refused have failed.
+    """Do what is to be done, and log it; scenes that are refused have failed. `left`: files in no scene, for
+    the page.
 
     Raises InputError if the folder is in use.
     """
     with locked(folder) as same:
         sweep(folder)
         log = Log(folder)
+        _keep_left(folder, left)
         before = {task.scene: log.records.get(task.scene) for task in tasks}
         todo, refused = _to_do(tasks, before, retry_failed, overwrite)
         for task in todo:

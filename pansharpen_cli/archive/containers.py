@@ -42,12 +42,8 @@ def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paire
             standing.append(file)
         elif _is_vrt(file):
             gone.add(file)
-            why = (
-                f"{os.path.basename(known[0])}, which it is made of, is paired"
-                if known
-                else "another one has its files"
-            )
-            left.append(Left(file.path, why))
+            why = f"{os.path.basename(known[0])}, which it is made of, is paired" if known else ""
+            left.append(Left(file.path, why or "another one has its files"))
         elif not any(file.path in layer and layer & paths for layer in layers):
             gone.add(file)
     if not gone:

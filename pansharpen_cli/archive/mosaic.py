@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ def raster_of(layer: RasterFiles, folder: Path) -> tuple[str, str]:
         there = {os.path.basename(t).lower() for t in tiles}
         if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
-    path = folder / f"{without_tile(Path(tiles[0]).stem)[0]}.vrt"
+    stem = without_tile(Path(tiles[0]).stem)[0]
+    path = next(p for n in itertools.count() if not (p := folder / f"{stem}{f'_{n}' if n else ''}.vrt").exists())
     content, sensor = _mosaic(tiles, label)
     path.write_text(content, "utf-8")
     return str(path), sensor
@@ -91,7 +93,7 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
         if first.crs:
             lines.append(f"<SRS>{escape(first.crs.to_wkt())}</SRS>")
         lines.append(f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>")
-        for domain, tags in (("", first.tags()), ("IMAGERY", first.tags(ns="IMAGERY"))):
+        for domain, tags in _tags(first, label).items():
             lines.append(f'<Metadata domain="{domain}">')
             lines += [f"<MDI key={quoteattr(k)}>{escape(v)}</MDI>" for k, v in tags.items()]
             lines.append("</Metadata>")
@@ -112,3 +114,13 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
                 )
             lines.append("</VRTRasterBand>")
     return "\n".join([*lines, "</VRTDataset>"]), "" if sensor is sensors.GENERIC else sensor.name
+
+
+def _tags(tile, label: str) -> dict[str, dict[str, str]]:
+    """Tags by domain: of a tile, and those that GDAL finds beside the delivery's list of tiles."""
+    domains = {domain: tile.tags(ns=domain) if domain else tile.tags() for domain in ("", "IMAGERY", "IMD")}
+    if label.lower().endswith(CONTAINERS):
+        with suppress(InputError), open_raster(label) as listed:
+            for domain in ("IMAGERY", "IMD"):
+                domains[domain] = listed.tags(ns=domain) | domains[domain]
+    return {domain: tags for domain, tags in domains.items() if tags}

@@ -31,13 +31,24 @@ MOST_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is read of a loose raster: band count, footprint in degrees, pixel size in degrees, time to the second."""
+    """What is read of a loose raster: band count, footprint in degrees, pixel size in degrees, time; `day`: to the day
+    only."""
 
     loose: Loose
     role: str
     bounds: tuple[float, float, float, float]
     pixel: float
     time: datetime | None
+    day: bool = False
+
+    def apart(self, other: _Seen) -> float | None:
+        """Seconds between two; None where one is unknown, or known to the day only and of the day before or after."""
+        if self.time is None or other.time is None:
+            return None
+        seconds = abs((self.time - other.time).total_seconds())
+        if self.day or other.day:
+            return None if abs((self.time.date() - other.time.date()).days) <= 1 else seconds
+        return seconds
 
     def same_grid(self, other: _Seen) -> bool:
         return abs(other.pixel / self.pixel - 1) < 0.01 and self.overlap(other) > 0.99
@@ -82,7 +93,7 @@ def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
     for i, pan in enumerate(seen["pan"]):
         for k, ms in enumerate(seen["ms"]):
             overlap, ratio = pan.overlap(ms), ms.pixel / pan.pixel
-            apart = abs((pan.time - ms.time).total_seconds()) if pan.time and ms.time else None
+            apart = pan.apart(ms)
             fits = overlap >= LEAST_OVERLAP and 0.9 * MIN_RATIO <= ratio <= 1.1 * MAX_RATIO
             if fits and (apart is None or apart <= MOST_SECONDS):
                 ranks[i, k] = MOST_SECONDS if apart is None else apart, -overlap
@@ -126,9 +137,8 @@ def _look(loose: Loose) -> _Seen | str:
             return f"{loose.reason}, and it has 2 bands"
     known = [_turned(b, boxes[0]) for b in boxes if b is not None and boxes[0] is not None]
     bounds = tuple(f(b[i] for b in known) for i, f in enumerate((min, min, max, max)))
-    if time is not None and not (time.hour or time.minute or time.second):
-        time = None  # a date alone tells too little
-    return _Seen(loose, role, bounds, (known[-1][2] - known[-1][0]) / width, time)  # type: ignore[arg-type]
+    day = time is not None and not (time.hour or time.minute or time.second)
+    return _Seen(loose, role, bounds, (known[-1][2] - known[-1][0]) / width, time, day)  # type: ignore[arg-type]
 
 
 _TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "datetime")

@@ -393,7 +393,7 @@ def train(
 def batch(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Folders, globs, rasters, CSV/JSONL manifests or STAC .json on disk.", metavar="SOURCE..."),
+        typer.Argument(help="Folders, globs, rasters, archives, CSV/JSONL manifests or STAC.", metavar="SOURCE..."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the outputs, their reports and batch.jsonl.")
@@ -405,7 +405,7 @@ def batch(
         str | None, typer.Option(help="Pairs other names: a regular expression with groups scene, pan, ms, maybe band.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing.")
+        bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing. Needs no -o.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes again that failed before.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1,
@@ -449,14 +449,14 @@ def batch(
     """
     if sources[0] == "report" and output is None:
         return _batch_index(sources[1:], quiet)
-    if output is None:
+    if output is None and not dry_run:
         raise InputError("batch needs the folder to write to: --output OUTDIR")
     if scheduler is not None and (jobs != 1 or ram is not None):
         raise InputError(
             "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
         )
     _check_finite(ram=ram, timeout=timeout, adapt_seconds=adapt_seconds)
-    if output.exists() and not output.is_dir():
+    if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _import_jobs()
     from ..archive import batch, pairs, workers
@@ -474,7 +474,7 @@ def batch(
     )  # fmt: skip
     choices.check(here=scheduler is None)
     tasks = batch.plan(pairing.found, output, choices, template)
-    if dry_run:
+    if output is None or dry_run:
         plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
         say_line(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
     if not tasks:
@@ -483,7 +483,7 @@ def batch(
         raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
     for note in () if quiet else pairing.empty:
         say_line(f"warning: {note}", err=True)
-    if dry_run:
+    if output is None or dry_run:
         return
     if pairing.left and not quiet:
         say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
@@ -498,7 +498,9 @@ def batch(
             raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
         execute = cluster.execute(choices, scheduler, timeout)
     with BatchProgressBars(quiet) as watch:
-        tally = batch.run(tasks, output, execute, retry_failed=retry_failed, overwrite=overwrite, watch=watch)
+        tally = batch.run(
+            tasks, output, execute, retry_failed=retry_failed, overwrite=overwrite, left=pairing.left, watch=watch
+        )
     facts = batch.summary(tally, len(pairing.left))
     if as_json:
         say_line(json.dumps(facts, indent=2))
@@ -520,7 +522,8 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     from ..archive import batch
     from ..report import index
 
-    path = index.write(Path(folders[0]), batch.read_log(Path(folders[0])).values())
+    folder = Path(folders[0])
+    path = index.write(folder, batch.read_log(folder).values(), batch.read_left(folder))
     if not quiet:
         say_line(path)
 

@@ -194,9 +194,7 @@ class Scene:
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
-            told: Sequence[str | None] = all_names
-            if not any(map(sensors.band_name, all_names)):
-                told = sensors.bands_by_files([(s.label, len(s.bands)) for s in ms_sources]) or all_names
+            told = _told_names(ms_sources, all_names)
             found, where = _sensor(sensor, ms_sources, pan_source, told)
             chosen = _chosen(bidx, told, found)
             fitted = chosen if fit_bands == "bidx" else list(range(len(all_names)))
@@ -404,6 +402,13 @@ def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
         else:
             made.append(replace(source, bands=[band]))
     return made
+
+
+def _told_names(sources: Sequence[Source], names: Sequence[str | None]) -> Sequence[str | None]:
+    """Names of the bands by their descriptions, or by the names of their files where no description tells one."""
+    if any(map(sensors.band_name, names)):
+        return names
+    return sensors.bands_by_files([(s.label, len(s.bands)) for s in sources]) or names
 
 
 def _check_types(sources: list[Source]) -> str:

@@ -25,16 +25,18 @@ THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
 
-def write(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
-    """Write the page of a batch's records into its folder. Raises PansharpenError if it cannot be written, InputError
-    if there is one of another origin."""
+def write(folder: Path, records: Iterable[Mapping[str, Any]], left: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write the page of a batch's records, and of the files that are `left` over and why, into its folder.
+
+    Raises PansharpenError if it cannot be written, InputError if there is one of another origin.
+    """
     path = folder / PAGE
     check_own(path, lambda content: _GENERATOR in content[:4096] or not content)
-    write_file(path, to_html(folder, list(records)).encode("utf-8", "replace"))
+    write_file(path, to_html(folder, list(records), left).encode("utf-8", "replace"))
     return path
 
 
-def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
+def to_html(folder: Path, records: Sequence[Mapping[str, Any]], left: Sequence[tuple[str, str]] = ()) -> str:
     """The page, the scene of the lowest fidelity first; all that the records say is untrusted text and is escaped."""
     shown = [k for k in FIGURES if any(k in (r.get("figures") or {}) for r in records)]
     counts = Counter("interrupted" if r["status"] == "started" else r["status"] for r in records)
@@ -53,6 +55,7 @@ def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         failures=[(r["scene"], r.get("error", "")) for r in records if r["status"] == "failed"],
         heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
         rows=[_row(folder, r, shown) for r in sorted(records, key=_worth)],
+        left=left,
         meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
     )
 
