@@ -565,6 +565,29 @@ def test_signed_regression_is_non_negative_least_squares_with_flipped_signs() ->
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["plain", "collinear", "negative", "zero"])
+def test_non_negative_least_squares_are_scipys(kind) -> None:
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(11)
+    for variables in (1, 3, 8, 20):
+        for _ in range(20):
+            system = rng.normal(size=(variables + 5, variables)) + 1
+            side = rng.normal(size=variables + 5)
+            if kind == "collinear":
+                system = np.concatenate([system, system[:, :1] + 1e-9 * rng.normal(size=(variables + 5, 1))], 1)
+            elif kind == "negative":
+                side = -system.sum(1)
+            elif kind == "zero":
+                side = np.zeros(variables + 5)
+            found, expected = method.non_negative(system, side), nnls(system, side)[0]
+            assert found.min() >= 0
+            errors = [np.linalg.norm(system @ x - side) for x in (found, expected)]
+            assert errors[0] <= errors[1] * (1 + 1e-9) + 1e-12
+            if kind == "plain":
+                np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_k_means_finds_separate_clouds_again() -> None:
     rng = np.random.default_rng(2)
     true = np.array([[0.1, 0.9, 0.5], [0.1, 0.2, 0.9]])

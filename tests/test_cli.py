@@ -480,7 +480,7 @@ SCENE_KEYS = {
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
     "pan_detail_correlation", "flat_area_activity", "reprojection", "blocks",
-    "measured_on", "mtf_gains",
+    "blocks_in_all", "sampled", "measured_on", "mtf_gains",
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def predict(
     busy = pixels * (1 - look.empty / max(look.tried, 1))
     seconds |= {"fusing": trial.fusing * busy}
     if score:
-        seconds["scoring"] = trial.scoring * busy
+        seconds["scoring"] = trial.scoring * min(busy, assess.SAMPLED_PIXELS)
     seconds = {"start": START_SECONDS} | known | seconds
     raw = pixels * scene.bands * np.dtype(scene.dtype).itemsize
     stored = int(trial.stored * pixels * look.valid_share)

@@ -86,7 +86,7 @@ def fuse_scene(
             quality, comparison, pictures = None, None, None
             clock = time.perf_counter()
             with Raster.on_scene(written, scene) as raster:
-                measured = score_of(scene, raster, progress) if score else None
+                measured = score_of(scene, raster, options.seed, progress) if score else None
                 score_seconds = time.perf_counter() - clock
                 if measured is not None:
                     quality = quality_facts(measured, scene)
