@@ -139,6 +139,13 @@ def test_the_page_shows_figures_failures_pictures_and_links(done, run) -> None:
     assert not re.search(r'(src|href)="(?!data:|reports/)', page)
 
 
+def test_the_page_begins_with_the_scene_of_the_lowest_fidelity(tmp_path):
+    known = {"a.tif": 0.9, "b.tif": None, "c.tif": 0.4, "d.tif": float("nan")}
+    records = [{"scene": n, "status": "done", "figures": {"fidelity": v}} for n, v in known.items()]
+    page = index.to_html(tmp_path, records)
+    assert page.index("c.tif") < page.index("a.tif") < min(page.index("b.tif"), page.index("d.tif"))
+
+
 def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
     page = index.to_html(tmp_path, [{"scene": "a.tif", "status": "started"}, {"scene": "b.tif", "status": "done"}])
     assert "1 interrupted" in page and "1 done" in page

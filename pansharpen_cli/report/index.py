@@ -35,7 +35,7 @@ def write(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
-    """The page; all that the records say is untrusted text and is escaped."""
+    """The page, the scene of the lowest fidelity first; all that the records say is untrusted text and is escaped."""
     shown = [k for k in FIGURES if any(k in (r.get("figures") or {}) for r in records)]
     counts = Counter("interrupted" if r["status"] == "started" else r["status"] for r in records)
     lead = [f"{len(records)} scenes", *(f"{n} {status}" for status, n in sorted(counts.items()))]
@@ -52,9 +52,15 @@ def to_html(folder: Path, records: Sequence[Mapping[str, Any]]) -> str:
         lead=lead,
         failures=[(r["scene"], r.get("error", "")) for r in records if r["status"] == "failed"],
         heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
-        rows=[_row(folder, r, shown) for r in records],
+        rows=[_row(folder, r, shown) for r in sorted(records, key=_worth)],
         meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
     )
+
+
+def _worth(record: Mapping[str, Any]) -> float:
+    """Sort key: the scenes that ought to be looked at first, those without a fidelity last."""
+    value = (record.get("figures") or {}).get("fidelity")
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else float("inf")
 
 
 def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:

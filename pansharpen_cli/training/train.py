@@ -234,7 +234,7 @@ def _batches(sampler: Sampler, first: int, device: torch.device, workers: int) -
 
     if not workers:
         yield from map(drawn, itertools.count(first))
-    pool = ThreadPoolExecutor(workers, "sampler", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="sampler")
     try:
         ahead: deque[Future[list[Sample]]] = deque(pool.submit(drawn, first + i) for i in range(2 * workers))
         for step in itertools.count(first + 2 * workers):
@@ -344,11 +344,7 @@ def run(
     if resuming:
         state.resume(output.checkpoint, identity)
         say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
-    if where.type == "cpu":  # one of several threads draws the samples
-        workers = min(1, torch.get_num_threads() - 1)
-        torch.set_num_threads(torch.get_num_threads() - workers)
-    else:
-        workers = min(8, os.cpu_count() or 1)
+    workers = 0 if where.type == "cpu" else min(8, os.cpu_count() or 1)
     told = {"checkpoint": output.checkpoint, "identity": identity, "precision": precision, "workers": workers}
     train(state, sampler, samples, recipe, **told, say=say, progress=progress)  # type: ignore[arg-type]
 
