@@ -8,7 +8,6 @@ import platform
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -23,6 +22,7 @@ from ..raster.writer import raster_versions
 from ..report import gallery
 from ..report.gallery import Pictures
 from .opened import Pair, file_names
+from .request import is_html as is_html
 
 SCHEMA = "pansharpen-report/1"
 
@@ -30,15 +30,6 @@ FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
 
 MAP_BLOCK = 32
 """Side of the blocks of the maps, in PAN pixels."""
-
-
-def is_html(path: Path | None) -> bool:
-    """Which kind of report a path asks for. Raises InputError if its ending says neither."""
-    if path is None or path.suffix.lower() == ".json":
-        return False
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--report takes a .html or a .json file, not {path}")
-    return True
 
 
 def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:

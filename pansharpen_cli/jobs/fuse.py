@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +15,6 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, register
 from ..fusion.fit import Options
-from ..publish import TIFF, check_target, orphans
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window
@@ -30,33 +26,14 @@ from ..report.verdict import verdict, warnings_of
 from .evaluate import place_of, report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
+from .request import FusionOutput as FusionOutput
+from .request import check_targets as check_targets
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
 
 COMPARED_SIDE = 1024
 """Side of the part of a larger scene on which they are compared, in PAN pixels: whole blocks of the indices."""
-
-PICTURES = (".png", ".jpg", ".jpeg")
-"""How the names of quicklooks end."""
-
-
-@dataclass(frozen=True)
-class FusionOutput:
-    """Where and how to write: all of it is published together, or nothing.
-
-    `command` is what the reports say was called; `batch`: what they say of the scene in a batch.
-    """
-
-    path: Path
-    driver: str = "GTiff"
-    creation_options: Sequence[str] = ()
-    overviews: bool = False
-    overwrite: bool = False
-    quicklook: Path | None = None
-    reports: Sequence[Path] = ()
-    command: str | None = None
-    batch: Mapping[str, object] | None = None
 
 
 def fuse_scene(
@@ -115,22 +92,6 @@ def fuse_scene(
                 writer.files.add(path, report_bytes(path, facts, shown))
             writer.files.publish()
     return facts
-
-
-def check_targets(output: FusionOutput, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook.
-
-    What is going to be removed, as it would be read with the output, is among the scene's warnings.
-    """
-    targets = [(output.path, TIFF), *((p, ()) for p in output.reports)]
-    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
-    if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report and the quicklook need different paths")
-    for path in output.reports:
-        is_html(path)
-    for path, endings in targets:
-        check_target(path, scene.files(), output.overwrite, endings)
-        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
 
 
 def _comparison(
