@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint weights clean
+.PHONY: demo test test-slow test-all lint weights clean
 
 demo: $(READY)
 	@mkdir -p out
@@ -12,7 +12,14 @@ demo: $(READY)
 	@echo "fused GeoTIFF: out/fused.tif"
 	@echo "report:        out/report.html"
 
+# All but what is slow by nature: runs that are fuzzed, killed, clustered, or processes of their own.
 test: $(READY)
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/pytest -n auto --dist worksteal -m slow
+
+test-all: $(READY)
 	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(READY)

@@ -33,7 +33,7 @@ from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fusion.fit import Options
 from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
-from .jobs import opened
+from .jobs import opened, picture
 from .publish import Publication, check_target
 from .raster.writer import check_dtype
 from .report.files import finite
@@ -323,7 +323,8 @@ def fuse(
     precision: str = "auto",
     tile_size: int = 512,
     seed: int = 0,
-    bidx: Sequence[int] | None = None,
+    bidx: Sequence[int | str] | None = None,
+    fit_bands: str = "all",
     window: Sequence[int] | None = None,
     bbox: tuple[float, float, float, float] | None = None,
     extent: str = "intersection",
@@ -333,20 +334,23 @@ def fuse(
     dtype: str | None = None,
     driver: str = "GTiff",
     creation_options: Mapping[str, object] | None = None,
-    overviews: bool = False,
+    overviews: bool | None = None,
     overwrite: bool = False,
     score: bool = True,
     report: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     quicklook: str | os.PathLike | None = None,
+    rgb: str | Sequence[int | str] | None = None,
+    stretch: str = "auto",
     progress: Progress = quiet,
 ) -> Fused:
     """Fuse a PAN and its MS, as `pansharpen fuse` does: the same pixels, the same report, the same file.
 
     `ms`: one raster, or a list of several with the bands in order. `output`: the file to write; without it the result
     holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
-    rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands, counted from 1. `report` (one or
-    several paths), `quicklook`: further files to write. `progress` is called with a stage, what is done and what
-    there is to do. The other options are those of docs/cli.md.
+    rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
+    their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
+    beside the output, "true" or three bands. `progress` is called with a stage, what is done and what there is to
+    do. The other options are those of docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
@@ -355,13 +359,17 @@ def fuse(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
     folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
     several = report if isinstance(report, list | tuple) else () if report is None else (report,)
     reports = tuple(Path(each) for each in several)
-    target = fusion_job.FusionOutput(path, driver, creation, overviews, overwrite, _path(quicklook), reports)
+    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
+    target = fusion_job.FusionOutput(
+        path, driver, creation, overviews, overwrite, _path(quicklook), reports,
+        rgb=picture.request_of(bands, os.fspath(stretch)),
+    )  # fmt: skip
     try:
         with _Inputs() as inputs:
             pair = inputs.pair(pan, ms, **opening)
@@ -388,7 +396,8 @@ def check(
     precision: str = "auto",
     tile_size: int = 512,
     seed: int = 0,
-    bidx: Sequence[int] | None = None,
+    bidx: Sequence[int | str] | None = None,
+    fit_bands: str = "all",
     window: Sequence[int] | None = None,
     bbox: tuple[float, float, float, float] | None = None,
     extent: str = "intersection",
@@ -409,17 +418,19 @@ def check(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     with _Inputs() as inputs:
         return inputs.facts(checking.check(inputs.pair(pan, ms, **opening), options, score, progress))
 
 
-def _open_options(sensor, bidx, nodata, extent, dtype, window, bbox) -> dict[str, Any]:
+def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox) -> dict[str, Any]:
     """The arguments of `Scene.open`."""
     _one_of("extent", extent, ("intersection", "pan"))
+    _one_of("fit_bands", fit_bands, ("all", "bidx"))
     return {
         "sensor": sensor,
-        "bidx": None if bidx is None else [int(b) for b in bidx],
+        "bidx": None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx],
+        "fit_bands": fit_bands,
         "nodata": nodata,
         "extent": extent,
         "window": _window(window),
@@ -464,7 +475,7 @@ def evaluate(
     ms: Input | Sequence[Input],
     *,
     sensor: str = "auto",
-    bidx: Sequence[int] | None = None,
+    bidx: Sequence[int | str] | None = None,
     nodata: float | None = None,
     align: str = "auto",
     maps: str | os.PathLike | None = None,
@@ -480,7 +491,7 @@ def evaluate(
     """
     _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
-        opening = _open_options(sensor, bidx, nodata, "pan", None, None, None)
+        opening = _open_options(sensor, bidx, "bidx", nodata, "pan", None, None, None)
         pair, paths = inputs.pair(pan, ms, **opening), _fused(inputs, fused)
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
@@ -521,7 +532,7 @@ def evaluate_wald(
     device: str = "auto",
     peak: float | None = None,
     sensor: str = "auto",
-    bidx: Sequence[int] | None = None,
+    bidx: Sequence[int | str] | None = None,
     nodata: float | None = None,
     align: str = "auto",
     maps: str | os.PathLike | None = None,
@@ -538,7 +549,7 @@ def evaluate_wald(
     names = [methods] if isinstance(methods, str) else list(methods)
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
-        pair = inputs.pair(pan, ms, **_open_options(sensor, bidx, nodata, "intersection", None, None, None))
+        pair = inputs.pair(pan, ms, **_open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         lowered = [name.lower() for name in names]
         return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -86,11 +86,32 @@ def orphans(path: Path) -> list[Path]:
     return [] if path.exists() else family(path)
 
 
-def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = ()) -> None:
-    """Raises InputError if nothing may or can be written at the path.
+def check_target(
+    path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
+) -> None:
+    """Raises InputError if nothing may or can be written at the path, last if it is because of a file that is there.
 
     `inputs`: all files that are read. `endings`: what the name may end in, with the dot; anything if empty.
+    `makes_folders`: folders that are missing are made later on (`made_folders`).
     """
+    check_place(path, inputs, overwrite, endings, makes_folders)
+    check_absent([path], overwrite)
+
+
+def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
+    """Raises InputError for files that are there and must not be replaced.
+
+    To be asked last: who then adds --overwrite is not told of the next thing that is wrong.
+    """
+    if there := [] if overwrite else [str(p) for p in paths if p.exists()]:
+        what = f"{there[0]} exists" if len(there) == 1 else f"{' and '.join(there)} exist"
+        raise InputError(f"{what}; use --overwrite to replace {'it' if len(there) == 1 else 'them'}")
+
+
+def check_place(
+    path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
+) -> None:
+    """`check_target` but for a file that is there."""
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name an output file")
@@ -102,16 +123,44 @@ def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: 
             raise InputError(f"{path} is a device or a pipe; name an output file")
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path} is a link to a file that does not exist; remove the link")
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists; use --overwrite to replace it")
-        folder = path.resolve().parent
+        folder = existing_folder(path) if makes_folders else path.resolve().parent
         if not folder.is_dir():
-            raise InputError(f"cannot write {path}: the folder {folder} does not exist")
+            what = f"{folder} is no folder" if folder.exists() else f"the folder {folder} does not exist"
+            raise InputError(f"cannot write {path}: {what}")
         with tempfile.TemporaryFile(prefix=PARTIAL, dir=folder):
             pass
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     _check_family(path, inputs, overwrite)
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder that a path is in, or the nearest above it that there is."""
+    return next(p for p in path.resolve().parents if os.path.lexists(p))
+
+
+@contextmanager
+def made_folders(paths: Iterable[Path]) -> Iterator[None]:
+    """Make the folders that paths lack; if the block fails, those that are empty are removed again.
+
+    Raises PansharpenError where there is no making one.
+    """
+    made: list[Path] = []
+    try:
+        for path in paths:
+            missing = [p for p in path.resolve().parents if not p.exists()]
+            for folder in reversed(missing):
+                try:
+                    folder.mkdir()
+                except OSError as error:
+                    raise PansharpenError(f"cannot make the folder {folder}: {error.strerror}") from error
+                made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _check_family(path: Path, inputs: Collection[str], overwrite: bool) -> None:

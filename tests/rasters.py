@@ -1,10 +1,35 @@
-"""Rasters for tests."""
+"""Rasters, weights and folders for tests."""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import rasterio
+import torch
+from safetensors.torch import save_file
+
+from pansharpen_cli import models
+from pansharpen_cli.training import simulate
+
+
+@lru_cache(maxsize=64)
+def _painted(*given, **spec) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = simulate.write_scene(simulate.simulate(simulate.Simulation(*given, **spec)), folder)
+        return {path.name: path.read_bytes() for path in made}
+
+
+def write_pair(folder: Path, *given, **spec) -> tuple[Path, Path, Path]:
+    """`pan.tif`, `ms.tif` and `truth.tif` of a `Simulation` in a folder: painted and written once in a session."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in _painted(*given, **spec).items():
+        (folder / name).write_bytes(content)
+    return folder / "pan.tif", folder / "ms.tif", folder / "truth.tif"
 
 
 def edited(source: Path, target: Path, change=lambda pixels: pixels, names=(), **profile) -> Path:
@@ -18,3 +43,30 @@ def edited(source: Path, target: Path, change=lambda pixels: pixels, names=(), *
         for i, name in enumerate(names, 1):
             dataset.set_band_description(i, name)
     return target
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def random_weights(
+    path: Path,
+    seed: int = 0,
+    config: dict[str, int] | None = None,
+    network: str = "glpnet",
+    change: Callable[[dict], object] = lambda state: None,
+) -> Path:
+    """Weights of a small network whose correction is not zero, so that every stage matters."""
+    config = {"features": 8, "blocks": 1} if config is None else config
+    generator = torch.Generator().manual_seed(seed)
+    state = models.create(network, config).state_dict()
+    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
+    change(state)
+    save_file(state, path, {"network": network, "config": json.dumps(config)})
+    return path
+
+
+def inventory(folder: Path) -> dict[str, bytes | None]:
+    """All that lies in a folder, with the content of the files."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}

@@ -17,7 +17,7 @@ import rasterio
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
-from rasters import edited
+from rasters import edited, pixels_of
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.quality import metrics
@@ -47,11 +47,6 @@ def plain(pair) -> pansharpen.Fused:
     return pansharpen.fuse(*pair, method="gsa", score=False)
 
 
-def written(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
@@ -68,7 +63,7 @@ def test_the_pixels_and_the_bytes_are_those_of_the_command_line(pair, run, tmp_p
     done = run("fuse", *pair, "-o", tmp_path / "cli.tif", *arguments, "-q")
     assert done.code == 0, done.err
     result = pansharpen.fuse(*pair, **options)
-    assert np.array_equal(result.data, written(tmp_path / "cli.tif"))
+    assert np.array_equal(result.data, pixels_of(tmp_path / "cli.tif"))
     assert result.write(tmp_path / "api.tif").read_bytes() == (tmp_path / "cli.tif").read_bytes()
 
 
@@ -77,7 +72,7 @@ def test_a_shifted_pair_is_registered_as_on_the_command_line(shifted, run, tmp_p
     done = run("fuse", *shifted, *arguments)
     result = pansharpen.fuse(*shifted, method="fusionnet", adapt="off")
     assert max(map(abs, result.report["registration"]["applied"])) > 1.5
-    assert np.array_equal(result.data, written(tmp_path / "cli.tif"))
+    assert np.array_equal(result.data, pixels_of(tmp_path / "cli.tif"))
     told = json.loads(done.out)
     assert result.report["registration"] == told["registration"]
     assert result.report["quality"] == told["quality"]

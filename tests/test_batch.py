@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from rasters import write_pair
 
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.archive import batch, pairs, workers
@@ -36,7 +38,6 @@ from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL
 from pansharpen_cli.report import index
-from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")
@@ -48,7 +49,7 @@ def scenes(tmp_path_factory) -> Path:
     """Four scenes in two folders, one of them broken, and a file of none."""
     folder = tmp_path_factory.mktemp("archive")
     for i, name in enumerate(("2019/s0", "2019/s1", "2020/s2", "2020/<b>bad")):
-        simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4, seed=i)), folder / name)
+        write_pair(folder / name, 96, 96, 4, seed=i)
         (folder / name / "truth.tif").unlink()
     (folder / "2020" / "<b>bad" / "ms.tif").write_bytes(b"II*\0 and no more")
     shutil.copy(folder / "2019" / "s0" / "pan.tif", folder / "2020" / "old_pansharpened.tif")
@@ -243,7 +244,7 @@ def test_a_source_of_a_vrt_is_watched(scenes: Path, tmp_path: Path, run) -> None
     assert json.loads(run(*command).out)["done"] == 1
 
 
-MANY = 8
+MANY, HALF = 8, 4
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +252,7 @@ def undisturbed(tmp_path_factory) -> Path:
     """Scenes in `in`, and what becomes of them in `out`."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for i in range(MANY):
-        simulate.write_scene(simulate.simulate(simulate.Simulation(160, 160, 4, seed=i)), folder / "in" / f"s{i}")
+        write_pair(folder / "in" / f"s{i}", 160, 160, 4, seed=i)
     default = {"sensor": "auto", "bidx": None, "nodata": None, "extent": "intersection", "dtype": None}
     choices = Choices(Options(method="gsa"), default)
     tasks = batch.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
@@ -270,18 +271,36 @@ def session(leader: int) -> list[int]:
     return found
 
 
+def wait_until(process: subprocess.Popen, out: Path, **counts: int) -> None:
+    """Until so many scenes have a status in the log of a batch, or it has ended."""
+    log = out / "batch.jsonl"
+    while process.poll() is None:
+        found = Counter(r["status"] for r in batch.read_log(out).values()) if log.exists() else Counter()
+        if all(found[status] == count for status, count in counts.items()):
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed: Path, tmp_path: Path, run) -> None:
-    out = tmp_path / "out"
-    command = ["batch", str(undisturbed / "in"), "-o", str(out), "-j", "2", "--method", "gsa"]
+def test_stopped_in_the_middle_it_goes_on_where_it_was(
+    number: int, undisturbed: Path, tmp_path: Path, listener: int, run
+) -> None:
+    """In the middle two scenes wait for a silent server, so that the signal meets both workers there."""
+    out, folders = tmp_path / "out", [undisturbed / "in" / f"s{i}" for i in range(MANY)]
+    rows = [f"{folder / 'pan.tif'},{folder / 'ms.tif'},{folder.name}/{folder.name}" for folder in folders]
+    waiting = [f"/vsicurl/http://127.0.0.1:{listener}/{i}.tif,ms.tif,wait{i}" for i in range(2)]
+    files = {"first.csv": [*rows[:HALF], *waiting, *rows[HALF:]], "again.csv": rows}
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(["pan,ms,name", *lines, ""]))
+    options = ["-o", str(out), "-j", "2", "--method", "gsa"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pansharpen_cli", *command], cwd=ROOT, stderr=subprocess.PIPE,
-        start_new_session=True,
+        [sys.executable, "-m", "pansharpen_cli", "batch", str(tmp_path / "first.csv"), *options], cwd=ROOT,
+        stderr=subprocess.PIPE, start_new_session=True,
+        env=os.environ | {"GDAL_HTTP_LOW_SPEED_TIME": "600", "GDAL_HTTP_TIMEOUT": "600"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )  # fmt: skip
-    log = out / "batch.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count('"done"') >= 1):
-        time.sleep(0.005)
+    wait_until(process, out, done=HALF, started=2)
     if number == signal.SIGKILL:
         process.kill()
     else:
@@ -297,10 +316,10 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(number: int, undisturbed:
         assert (process.returncode, err.decode().splitlines()[-1]) == (130, "error: interrupted")
         assert not left_behind(out)
     before = {r["scene"] for r in batch.read_log(out).values() if r["status"] == "done"}
-    assert 1 <= len(before) < MANY
+    assert len(before) == HALF
     kept = {name: when for name, when in stamps(out).items() if name in before}
-    facts = json.loads(run(*command, "--json").out)
-    assert (facts["done"], facts["done_before"], facts["failed"]) == (MANY - len(before), len(before), [])
+    facts = json.loads(run("batch", tmp_path / "again.csv", *options, "--json").out)
+    assert (facts["done"], facts["done_before"], facts["failed"]) == (MANY - HALF, HALF, [])
     assert kept.items() <= stamps(out).items() and not left_behind(out)
     expected = {name: (undisturbed / "out" / name).read_bytes() for name in stamps(undisturbed / "out")}
     assert {name: (out / name).read_bytes() for name in stamps(out)} == expected
@@ -312,14 +331,12 @@ def hanging(folder: Path, port: int) -> str:
     return str(folder / "hang.csv")
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, listener: int) -> None:
     given = [hanging(tmp_path, listener), "-o", str(tmp_path / "out"), *FAST]
     command = [sys.executable, "-m", "pansharpen_cli", "batch", *given]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    log = tmp_path / "out" / "batch.jsonl"
-    while process.poll() is None and not (log.exists() and "started" in log.read_text()):
-        time.sleep(0.01)
-    time.sleep(0.2)
+    wait_until(process, tmp_path / "out", started=1)
     assert process.poll() is None
     process.kill()
     process.wait()
@@ -385,7 +402,7 @@ def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: P
 
 
 def test_the_report_of_tiles_names_the_tiles(tmp_path: Path, run) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(128, 128, 4)), tmp_path / "whole")
+    write_pair(tmp_path / "whole", 128, 128, 4)
     for n in range(2):
         with rasterio.open(tmp_path / "whole" / "pan.tif") as pan:
             window = rasterio.windows.Window(64 * n, 0, 64, 128)
@@ -647,12 +664,13 @@ def ends(tasks: list[str], **options: Any) -> dict[str, tuple[str, str]]:
     return {e.task: (e.kind, str(e.result)) for e in events if e.kind in ("done", "failed")}
 
 
+@pytest.mark.slow
 def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
     good = [f"good {i}" for i in range(6)]
     tasks = ["good 0", "hang", "killed", "good 1", "exits", "good 2", "raises", "good 3", "good 4", "good 5"]
-    ended = ends(tasks, jobs=2, timeout=1.0)
+    ended = ends(tasks, jobs=2, timeout=6.0)  # a busy machine may let a good one wait for a second or more
     assert {t for t, (kind, _) in ended.items() if kind == "done"} == set(good) and len(ended) == len(tasks)
-    assert ended["hang"] == ("failed", "timed out after 1 s")
+    assert ended["hang"] == ("failed", "timed out after 6 s")
     assert "SIGKILL" in ended["killed"][1] and "out of memory?" in ended["killed"][1]
     assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
 
@@ -661,6 +679,7 @@ def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() ->
     assert ends(["stderr"], jobs=1) == {"stderr": ("done", "True")}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of processes is read from /proc")
 def test_a_task_that_needs_more_memory_than_there_is_gets_all_of_it_and_else_fails() -> None:
     tasks = ["MB 400", "MB 401", "MB 2000"]

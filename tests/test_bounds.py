@@ -21,6 +21,7 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from rasters import write_pair
 
 from pansharpen_cli import foreign, models
 from pansharpen_cli.archive import batch, lists, names, pairs
@@ -29,7 +30,7 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.report import index, text
-from pansharpen_cli.training import recipe, simulate, train
+from pansharpen_cli.training import recipe, train
 from pansharpen_cli.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,7 @@ SOON = 30.0
 def made(tmp_path_factory) -> Path:
     """A small pair."""
     folder = tmp_path_factory.mktemp("pair")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), folder)
+    write_pair(folder, 96, 96, 4)
     return folder
 
 
@@ -244,8 +245,11 @@ def test_more_bands_than_memory_is_planned_for_are_refused(pair: Path, run) -> N
     with rasterio.open(pair / "ms.tif", "w", **profile | {"count": scene.MOST_BANDS + 1, "dtype": "uint8"}) as target:
         target.write(np.broadcast_to((pixels // 16).astype("uint8"), (target.count, *pixels.shape)))
     result = run(*fuse())
-    assert result.code == 2 and "has 513 bands, at most 512 are fused: choose with --bidx" in result.errors[0]
-    assert run(*fuse("--bidx", "1,2,513")).code == 0
+    assert (
+        result.code == 2
+        and "has 513 bands, at most 512 are fused: choose with --bidx and --fit-bands bidx" in result.errors[0]
+    )
+    assert run(*fuse("--bidx", "1,2,513", "--fit-bands", "bidx")).code == 0
 
 
 # Servers ------------------------------------------------------------------------------------------------------------
@@ -282,6 +286,7 @@ def test_a_server_that_sends_without_end_is_refused(pair: Path, run, whole_files
         assert result.code == 2 and "gives whole files only" in result.errors[0]
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_waited_for_within_bounds(pair: Path, listener: int) -> None:
     path = f"/vsicurl?url=http%3A%2F%2F127.0.0.1%3A{listener}%2Fpan.tif"
     result = subprocess.run(command(path), env=environment(3), capture_output=True, text=True, timeout=240)
@@ -319,6 +324,7 @@ def started(pair: Path, listener: int, seconds: int) -> subprocess.Popen:
     raise AssertionError("it does not get that far")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sees connections in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_gdal_waits_ends_the_run_when_it_is_back(pair: Path, listener: int, number: int) -> None:
@@ -328,11 +334,11 @@ def test_a_signal_while_gdal_waits_ends_the_run_when_it_is_back(pair: Path, list
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sees connections in /proc")
 def test_a_second_signal_ends_a_run_while_gdal_waits(pair: Path, listener: int) -> None:
     process = started(pair, listener, 300)
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)  # as one
     time.sleep(2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,41 +20,22 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.shutil import copy as raster_copy
-from rasters import edited
+from rasters import edited, inventory, pixels_of, random_weights, write_pair
 from safetensors.torch import save_file
 
 from pansharpen_cli import models
-from pansharpen_cli.training import simulate
+from pansharpen_cli.archive import lists
+from pansharpen_cli.cli import shell
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 
 
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-def random_weights(path: Path, seed: int = 0, config: dict[str, int] | None = None, network: str = "glpnet") -> Path:
-    """Weights of a small network whose correction is not zero, so that every stage matters."""
-    config = {"features": 8, "blocks": 1} if config is None else config
-    model = models.create(network, config)
-    generator = torch.Generator().manual_seed(seed)
-    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
-    save_file(state, path, {"network": network, "config": json.dumps(config)})
-    return path
-
-
-def inventory(folder: Path) -> dict[str, bytes | None]:
-    """All that lies in a folder, with the content of the files."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
-
-
 @pytest.fixture
 def scene(tmp_path, monkeypatch) -> Path:
     """The working folder with a small scene: pan.tif and ms.tif (4 bands)."""
-    simulate.write_scene(simulate.simulate(simulate.Simulation(192, 192, 4, offset=(1.3, 2.6), border=16.0)), tmp_path)
+    write_pair(tmp_path, 192, 192, 4, offset=(1.3, 2.6), border=16.0)
     (tmp_path / "truth.tif").unlink()
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -185,7 +165,7 @@ BAD = {
     ),
     "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
     "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
-    "bidx words": Bad(fuse("pan.tif ms.tif --bidx red"), ("--bidx", "'red'")),
+    "bidx words": Bad(fuse("pan.tif ms.tif --bidx swir"), ("--bidx", "'swir'", "Blue, Green, Red, NIR1")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
     "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
     "sensor of other bands": Bad(fuse("pan.tif two.tif --sensor worldview-2"), ("--bidx",), other_bands),
@@ -220,7 +200,7 @@ BAD = {
     "unknown command": Bad("melt pan.tif", ("melt",)),
     "weights missing": Bad(weighted(), ("w.safetensors",)),
     "weights for another band count": Bad(
-        weighted("--method fusionnet --bidx 1,2,3"),
+        weighted("--method fusionnet --bidx 1,2,3 --fit-bands bidx"),
         ("w.safetensors", "4 bands", "has 3"),
         bad_weights(lambda path: None, network="fusionnet", config={"bands": 4}),
     ),
@@ -254,12 +234,33 @@ BAD = {
         weighted(), ("w.safetensors",), lambda folder: (folder / "w.safetensors").mkdir()
     ),
     "output exists": Bad(fuse("pan.tif ms.tif"), ("out.tif exists", "--overwrite"), written("out.tif")),
+    "output and report exist": Bad(
+        fuse("pan.tif ms.tif --report r.json"),
+        ("out.tif and r.json exist", "--overwrite to replace them"),
+        lambda folder: [written(name)(folder) for name in ("out.tif", "r.json")],
+    ),
+    "output exists and the report has no folder": Bad(
+        fuse("pan.tif ms.tif --report no/r.json"), ("no/r.json", "does not exist"), written("out.tif")
+    ),
+    "output exists and a creation option is wrong": Bad(
+        fuse("pan.tif ms.tif --co COMPRES=LZW"), ("--co", "COMPRES"), written("out.tif")
+    ),
+    "output exists and the driver is unknown": Bad(
+        fuse("pan.tif ms.tif --driver PNG"), ("driver 'PNG'",), written("out.tif")
+    ),
+    "output exists and the weights are for other bands": Bad(
+        "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2", ("4 or 8 bands", "has 2"), written("out.tif")
+    ),
+    "report of an evaluation exists and the maps have no folder": Bad(
+        "evaluate ms.tif --pan pan.tif --ms ms.tif --report r.json --map no/maps", ("no/maps",), written("r.json")
+    ),
+    "a choice that there is not": Bad(fuse("pan.tif ms.tif --adapt slow"), ("'--adapt': 'slow' is not one of",)),
+    "a number that is none": Bad(fuse("pan.tif ms.tif --tile-size wide"), ("'--tile-size'",)),
     "output is a folder": Bad(fuse("pan.tif ms.tif"), ("out.tif is a folder",), lambda f: (f / "out.tif").mkdir()),
     "output is a pipe": Bad(
         fuse("pan.tif ms.tif --overwrite"), ("out.tif", "pipe"), lambda folder: os.mkfifo(folder / "out.tif")
     ),
-    "output folder missing": Bad("fuse pan.tif ms.tif -o no/out.tif --method none", ("no/out.tif", "does not exist")),
-    "output under a file": Bad("fuse pan.tif ms.tif -o ms.tif/out.tif --method none", ("ms.tif/out.tif",)),
+    "output under a file": Bad("fuse pan.tif ms.tif -o ms.tif/out.tif --method none", ("ms.tif is no folder",)),
     "output folder not writable": Bad("fuse pan.tif ms.tif -o /proc/out.tif --method none", ("/proc/out.tif",)),
     "output name too long": Bad(f"fuse pan.tif ms.tif -o {'a' * 300}.tif --method none", ("too long",)),
     "output equal to PAN": Bad("fuse pan.tif ms.tif -o ./pan.tif --method none --overwrite", ("pan.tif", "inputs")),
@@ -279,7 +280,7 @@ BAD = {
     "report equal to an input": Bad(fuse("pan.tif ms.json --report ms.json --overwrite"), ("ms.json", "inputs"),
                                        lambda folder: (folder / "ms.tif").rename(folder / "ms.json")),
     "report exists": Bad(fuse("pan.tif ms.tif --report r.json"), ("r.json exists",), written("r.json")),
-    "report folder missing": Bad(fuse("pan.tif ms.tif --report no/r.json"), ("no/r.json", "does not exist")),
+    "report folder a file": Bad(fuse("pan.tif ms.tif --report ms.tif/r.json"), ("ms.tif/r.json", "is no folder")),
     "quicklook equal to the report": Bad(
         fuse("pan.tif ms.tif --report a.json --quicklook a.json"), ("quicklook", "report")
     ),
@@ -330,6 +331,29 @@ def test_debug_shows_the_traceback_and_still_one_error_line(scene: Path, run) ->
     assert result.err.splitlines()[-1] == "error: cannot open nope.tif: no such file"
 
 
+def test_names_of_choices_are_taken_in_any_case(scene: Path, run) -> None:
+    expected = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--driver", "COG", "--dtype", "float32", *PLAIN)
+    spelt = ("--driver", "cog", "--dtype", "Float32", "--adapt", "OFF", "--align", "Auto", "--device", "CPU")
+    found = run("fuse", "pan.tif", "ms.tif", "-o", "b.tif", *spelt, "--precision", "AUTO", "--mtf", "Sensor", *PLAIN)
+    assert expected.code == found.code == 0, found.err
+    np.testing.assert_array_equal(pixels_of(scene / "a.tif"), pixels_of(scene / "b.tif"))
+
+
+def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:
+    clipped = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--window", "100,80,1000,20", *PLAIN)
+    assert "--window reaches beyond the scene: of its 1000 x 20 pixels 92 x 20 are fused" in clipped.err
+    inside = run("fuse", "pan.tif", "ms.tif", "-o", "b.tif", "--window", "100,80,40,40", *PLAIN)
+    assert "reaches beyond" not in inside.err
+
+
+def test_shells_complete_commands_and_choices() -> None:
+    environment = {**os.environ, "_PANSHARPEN_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
+    environment["COMP_WORDS"] = "pansharpen fuse --adapt "
+    command = [sys.executable, "-m", "pansharpen_cli"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert sorted(found.stdout.split()) == ["best", "fast", "off"]
+
+
 def test_no_command_prints_the_help(run) -> None:
     result = run()
     assert (result.code, result.err) == (2, "")
@@ -340,7 +364,7 @@ def test_no_command_prints_the_help(run) -> None:
 def larger(tmp_path_factory) -> Path:
     """A scene of several blocks."""
     folder = tmp_path_factory.mktemp("larger")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(640, 640, 4)), folder)
+    write_pair(folder, 640, 640, 4)
     return folder
 
 
@@ -421,9 +445,32 @@ def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, r
     edited(scene / "ms.tif", scene / "m.tif", crs=None, transform=None)
     result = run("fuse", "p.tif", "m.tif", "-o", "out.tif", *PLAIN, "--no-score")
     assert result.code == 0
-    corners, moved = result.err.splitlines()
-    assert corners == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes"
-    assert moved.startswith("warning: the MS lies +1.3") and moved.endswith("corrected (--align off leaves it)")
+    assert result.err == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes\n"
+
+
+def test_the_home_folder_is_found_where_no_shell_looks(scene: Path, run, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(scene))
+    monkeypatch.setenv("USERPROFILE", str(scene))
+    result = run("fuse", "~/pan.tif", "~/ms.tif", "--output=~/out.tif", *PLAIN, "--no-score", "--report", "~/r.json")
+    assert (result.code, result.err) == (0, "")
+    assert {"out.tif", "r.json"} <= set(inventory(scene))
+    assert shell.with_home("--pair-regex=~x") == "--pair-regex=~x" and shell.with_home("a~/b") == "a~/b"
+    (scene / "list.csv").write_text("pan,ms\n~/pan.tif,~/ms.tif\n")
+    assert lists.from_manifest(scene / "list.csv")[0].pan == (str(scene / "pan.tif"),)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Invalid value for '--adapt': Value error, 'slow' is not one of 'off', 'fast'.",
+         "Invalid value for '--adapt': 'slow' is not one of 'off', 'fast'."),
+        ("'--seed': Input should be a valid integer, unable to parse string as an integer",
+         "'--seed': it should be a valid integer"),
+        ("No such command 'melt'.", "No such command 'melt'."),
+    ],
+)  # fmt: skip
+def test_words_of_the_parsers_libraries_are_left_out(message: str, shown: str) -> None:
+    assert shell.plain(message) == shown
 
 
 def test_damaged_metadata_is_a_warning(scene: Path, run) -> None:
@@ -496,6 +543,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert set(facts) == {
         "schema", "version", "command", "software", "output", "scene", "method", "options", "adaptation", "quality",
         "comparison", "registration", "seconds", "megapixels_per_second", "verdict", "warnings",
+        "notes",
     }  # fmt: skip
     assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels", "bytes"}
     assert set(facts["scene"]) == SCENE_KEYS
@@ -535,8 +583,9 @@ def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None
 def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     result = run(*adapting(adapted, "table.tif", "-v", seen=()))
     assert result.code == 0
-    said = [line for line in result.err.splitlines() if "doubtful" not in line]
-    assert said == ["aligning ...", "reading ...", "adapting ...", "fusing ...", "scoring ..."]
+    said = [line for line in result.err.splitlines() if not line.startswith(("warning:", "note:"))]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ \.\.\.", line) for line in said)
+    assert [line.split()[2] for line in said] == ["aligning", "reading", "adapting", "fusing", "scoring"]
     told = result.out.splitlines()
     lines = dict(line.split(maxsplit=1) for line in told if not line.startswith(" "))
     assert list(lines) == [
@@ -565,7 +614,7 @@ def test_quiet_prints_nothing(scene: Path, run) -> None:
 def adapted(tmp_path_factory) -> Path:
     """A folder with a scene large enough to adapt to, and weights."""
     folder = tmp_path_factory.mktemp("adapted")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(400, 400, 3, offset=(0.7, 1.6), border=20.0)), folder)
+    write_pair(folder, 400, 400, 3, offset=(0.7, 1.6), border=20.0)
     random_weights(folder / "w.safetensors", seed=3)
     return folder
 
@@ -629,23 +678,33 @@ def test_tile_size_changes_no_pixel(adapted: Path, whole, run) -> None:
 # Signals ------------------------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pansharpen_cli", "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "-v"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--weights", "w.safetensors", "--precision", "float32", *options], cwd=folder, env=environment,
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        # a background shell hands down an ignored SIGINT
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+SIGNALLED = """
+import os, signal, sys
+from pansharpen_cli.cli import app, progress
+
+stage, number = sys.argv[1], int(sys.argv[2])
+sys.argv = ["pansharpen", *sys.argv[3:]]
+show, at_work = progress.ProgressBar.__call__, []
+
+def told(self, now, done, total):
+    if now == stage and done >= 1 and not at_work:
+        at_work.extend(name for name in os.listdir() if name.startswith(".pansharpen-"))
+        assert at_work, "the temporary folder"
+        os.kill(os.getpid(), number)
+    show(self, now, done, total)
+
+progress.ProgressBar.__call__ = told
+app.main()
+"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize(
     ("number", "stage", "options"),
     [
-        (signal.SIGINT, "adapting ...", ("--adapt", "best")),
-        (signal.SIGTERM, "fusing ...", ("--adapt", "off", "--tile-size", "64")),
+        (signal.SIGINT, "adapting", ("--adapt", "best")),
+        (signal.SIGTERM, "fusing", ("--adapt", "off", "--tile-size", "64")),
     ],
     ids=["SIGINT while adapting", "SIGTERM while fusing"],
 )
@@ -654,19 +713,14 @@ def test_an_interrupted_run_leaves_nothing(larger: Path, tmp_path: Path, number,
         (tmp_path / name).symlink_to(larger / name)
     random_weights(tmp_path / "w.safetensors", config={"features": 16, "blocks": 2})
     before = inventory(tmp_path)
-    process = start(tmp_path, *options)
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line.strip())
-        if lines[-1] == stage:
-            assert len(inventory(tmp_path)) > len(before)  # the temporary folder
-            time.sleep(0.1)
-            process.send_signal(number)
-            break
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, (lines, err)
-    assert (out, err) == ("", "error: interrupted\n")
+    command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--precision", "float32"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, stage, str(int(number)), *command, *options], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        # a background shell hands down an ignored SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
     assert inventory(tmp_path) == before
 
 
@@ -688,6 +742,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "pansharpen 0" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 def test_closed_streams_do_not_crash() -> None:
     for arguments, code in (("--version >&-", 1), ("melt 2>&-", 2), ("--version > /dev/full", 1)):

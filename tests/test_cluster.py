@@ -17,12 +17,14 @@ import pytest
 pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
+from rasters import write_pair
 
 from pansharpen_cli.archive import batch, cluster, pairs
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.training import simulate
+
+pytestmark = pytest.mark.slow
 
 CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"})
 
@@ -40,7 +42,7 @@ def scheduler():
 def scenes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     for i in range(8):
-        simulate.write_scene(simulate.simulate(simulate.Simulation(128, 128, 4, seed=i)), folder / f"s{i}")
+        write_pair(folder / f"s{i}", 128, 128, 4, seed=i)
     return folder
 
 
@@ -71,14 +73,22 @@ def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(
     (tmp_path / "list.csv").write_text(f"pan,ms,name\n/vsicurl/http://127.0.0.1:{listener}/pan.tif,ms.tif,hang\n")
     (tmp_path / "bad_pan.tif").touch()
     (tmp_path / "bad_ms.tif").touch()
-    options = ("--method", "exp", "--no-score", "--scheduler", scheduler, "--timeout", 3)
+    options = (
+        "--method",
+        "exp",
+        "--no-score",
+        "--scheduler",
+        scheduler,
+        "--timeout",
+        12,
+    )
     finished = run("batch", tmp_path / "list.csv", tmp_path, scenes / "s0", "-o", tmp_path / "out", *options)
     records = batch.read_log(tmp_path / "out")
     assert finished.code == 1
     assert {name: r["status"] for name, r in records.items()} == {
         "hang.tif": "failed", "bad.tif": "failed", "s0.tif": "done",
     }  # fmt: skip
-    assert records["hang.tif"]["error"] == "timed out after 3 s" and "0 bytes" in records["bad.tif"]["error"]
+    assert records["hang.tif"]["error"] == "timed out after 12 s" and "0 bytes" in records["bad.tif"]["error"]
 
 
 def test_a_scheduler_that_does_not_answer_is_an_error(scenes: Path, tmp_path: Path, monkeypatch, run) -> None:

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from rasters import edited
+from rasters import edited, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
@@ -23,7 +23,6 @@ from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster import scene as scenes
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import simulate
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
@@ -31,9 +30,7 @@ PLAIN = ("--method", "none")
 
 
 def make(folder: Path, rows: int = 192, cols: int = 192, offset=(1.3, 2.6), border: float = 16.0, **other) -> None:
-    simulate.write_scene(
-        simulate.simulate(simulate.Simulation(rows, cols, 4, offset=offset, border=border, **other)), folder
-    )
+    write_pair(folder, rows, cols, 4, offset=offset, border=border, **other)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.shutil import copy as raster_copy
+from rasters import random_weights, write_pair
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
@@ -31,27 +32,16 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
-from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"features": 8, "blocks": 1}
 EXP = ("--method", "exp")
 
 
-def small_weights(path: Path, seed: int = 0, change: Callable[[dict], object] = lambda state: None) -> Path:
-    """Weights of a small network whose correction is not zero."""
-    generator = torch.Generator().manual_seed(seed)
-    state = models.create("glpnet", NETWORK).state_dict()
-    state = {k: 0.2 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
-    change(state)
-    save_file(state, path, {"network": "glpnet", "config": json.dumps(NETWORK)})
-    return path
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(160, 160, 3, offset=(0.7, 1.6))), folder)
+    write_pair(folder, 160, 160, 3, offset=(0.7, 1.6))
     return folder
 
 
@@ -60,7 +50,7 @@ def scene(made: Path, tmp_path: Path, monkeypatch) -> Path:
     """The working folder with pan.tif, ms.tif and weights."""
     for name in ("pan.tif", "ms.tif"):
         (tmp_path / name).write_bytes((made / name).read_bytes())
-    small_weights(tmp_path / "w.safetensors")
+    random_weights(tmp_path / "w.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -179,6 +169,7 @@ def endings(made: Path, tmp_path_factory) -> dict[tuple[str, str], dict]:
     return {(k["moment"], k["signal"]): k for k in known}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals are POSIX")
 @pytest.mark.parametrize("name", SIGNALS)
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -213,6 +204,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 @pytest.mark.parametrize(("module", "name"), [("typer", "SIGINT"), ("typer", "SIGTERM"), ("torch.nn", "SIGTERM")])
 def test_a_signal_while_modules_are_imported_ends_the_run_quietly(scene: Path, module: str, name: str) -> None:
@@ -225,6 +217,7 @@ def test_a_signal_while_modules_are_imported_ends_the_run_quietly(scene: Path, m
     assert names_in(scene) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_a_signal_within_exec_ends_with_the_code_of_interruptions() -> None:
     code = (
@@ -324,6 +317,7 @@ def test_a_folder_that_may_only_be_read(scene: Path, run) -> None:
 # Streams ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
 @pytest.mark.parametrize(
     ("arguments", "closed", "code"),
@@ -408,7 +402,7 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
 
 
 def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: Path, run, monkeypatch) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(320, 320, 3)), scene)
+    write_pair(scene, 320, 320, 3)
     arguments = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--precision", "float32")
     assert run(*arguments, "--no-score", "--overwrite").code == 0
     expected = (scene / "out.tif").read_bytes()

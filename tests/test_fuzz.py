@@ -296,6 +296,7 @@ def run_cases(seed: int, seconds: float, only: int | None) -> None:
         print(json.dumps({"done": number, "codes": codes, "found": found, "peak": peak_memory()}), flush=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits and alarms are POSIX")
 def test_mutated_files_end_in_one_line_or_a_complete_output(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

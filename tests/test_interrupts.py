@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="blocks as Linux does")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="blocks as Linux does")]
 
 BLOCKED = """
 import ctypes, sys

@@ -20,7 +20,8 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
-    ("raster", ("__init__ geometry messages references sensors whole", "grid source tiles", "scene", "writer")),
+    ("raster", ("__init__ bands geometry messages references whole", "sensor_table", "sensors")),
+    ("raster", ("grid source tiles", "scene stretch", "writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
@@ -28,8 +29,8 @@ FOLDERS = (
     ("fusion", ("__init__ options", "fit register", "loop")),
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
     ("quality", ("__init__ metrics.blocks", "metrics.reference", "metrics.full", "metrics", "fidelity", "assess")),
-    ("jobs", ("__init__ request", "opened", "facts", "evaluate", "fuse")),
-    ("archive", ("__init__ names workers", "lists mosaic", "batch pairs", "cluster")),
+    ("jobs", ("__init__ picture", "request", "opened", "facts", "evaluate", "fuse")),
+    ("archive", ("__init__ names workers", "archives containers lists mosaic", "batch pairs", "cluster")),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),
     ("", ("indices simulate", "api")),
@@ -53,12 +54,13 @@ RANKS = ranks()
 
 RASTERS = {
     "errors", "publish", "foreign", "raster", "report.gallery", "archive.names", "archive.lists", "archive.mosaic",
-    "archive.pairs",
+    "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "moments", "device", "models", "classical", "adapt.losses", "adapt.tailor", "quality.metrics",
-    "raster.geometry", "raster.sensors", "publish", "foreign", "quality.fidelity",
+    "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
+    "quality.fidelity",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {

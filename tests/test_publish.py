@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ import rasterio
 import rasterio.shutil
 import torch
 from affine import Affine
-from rasters import edited
+from rasters import edited, write_pair
 
 from pansharpen_cli import publish
 from pansharpen_cli.archive import batch, pairs
@@ -31,7 +33,6 @@ from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
-from pansharpen_cli.training import simulate
 
 FAST = ("--method", "none", "--no-score")
 
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), folder)
+    write_pair(folder, 96, 96, 4)
     return folder
 
 
@@ -577,3 +578,46 @@ def test_an_output_folder_that_is_replaced_meanwhile_ends_the_batch(tmp_path: Pa
 
     with pytest.raises(PansharpenError, match="was moved, removed or replaced"):
         batch.run(tasks, out, here(swap))
+
+
+# Other systems ------------------------------------------------------------------------------------------------------
+
+ELSEWHERE = """
+import os, signal, sys
+
+sys.modules["fcntl"] = None
+for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "sched_getaffinity"):
+    delattr(os, name)
+opened, fsync = os.open, os.fsync
+os.open = lambda path, *given, **kinds: denied(path) if os.path.isdir(path) else opened(path, *given, **kinds)
+
+def denied(path):
+    raise PermissionError(13, "Permission denied", path)
+
+def synced(handle):
+    os.write(handle, b"")  # fails on a handle that is open for reading only, as Windows does
+    fsync(handle)
+
+os.fsync = synced
+del signal.SIGKILL, signal.SIGHUP
+from pansharpen_cli.archive import batch, workers
+from pansharpen_cli.cli import app
+
+assert workers._reason(-9).startswith("its process was killed by the system")
+with batch.locked(__import__("pathlib").Path("out")):
+    pass
+app.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="hides what other systems lack")
+def test_a_system_without_locks_flags_and_signals_of_posix_fuses(pair: Path) -> None:
+    options = ["fuse", "pan.tif", "ms.tif", "-o", "o.tif", "--method", "exp", "--no-score", "--report", "r.json", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, *options], cwd=pair, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (pair / "o.tif").is_file() and (pair / "r.json").is_file()
+    assert not list(pair.glob(f"{PARTIAL}*"))

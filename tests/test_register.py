@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from rasters import edited
+from rasters import edited, pixels_of, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
@@ -30,7 +30,7 @@ MS_AT = (1.37, -2.2)
 def written(folder: Path, **spec) -> tuple[Path, Path, Path]:
     """PAN, MS and truth of a simulated scene, aligned at a fractional phase."""
     settings = {"rows": 256, "cols": 256, "offset": MS_AT, "seed": 1} | spec
-    return write_scene(simulate(Simulation(**settings)), folder)
+    return write_pair(folder, **settings)
 
 
 def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> register.Shift:
@@ -179,7 +179,7 @@ def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offse
     found = measured(pan, edited(ms, tmp_path / "moved.tif", lambda _: pixels))
     np.testing.assert_allclose(found.bands[band], offset, atol=0.3)
     assert np.abs(np.delete(found.bands, band, 0)).max() < 0.3
-    assert any(f"band {band + 1} " in line for line in register.remarks(found, False))
+    assert any(f"band {band + 1} " in line for line in register.routine(found, False))
 
 
 def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
@@ -284,11 +284,6 @@ def fuse(scenes, run, tmp_path):
     return fuse
 
 
-def pixels_of(path: Path) -> np.ndarray:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
 def tags_of(path: Path) -> dict[str, str]:
     with rasterio.open(path) as dataset:
         return dataset.tags(ns="PANSHARPEN")
@@ -306,7 +301,8 @@ def test_an_aligned_scene_is_fused_as_without_it(fuse):
 
 def test_a_shifted_scene_is_corrected_and_says_so(fuse, scenes, run):
     (straight, expected, _), (auto, facts, said) = fuse("ms.tif", "auto"), fuse("off.tif", "auto")
-    assert len(said) == 1 and "corrected" in said[0] and "the MS lies +2.0" in said[0]
+    (note,) = facts["notes"]
+    assert said == [] and "corrected" in note and "the MS lies +2.0" in note
     found = facts["registration"]
     assert found["mode"] == "auto" and found["source"] == "measured"
     np.testing.assert_allclose(found["applied"], (2.0, 1.5), atol=0.1)
@@ -320,6 +316,32 @@ def test_a_shifted_scene_is_corrected_and_says_so(fuse, scenes, run):
     for figure in ("q2n", "ergas"):
         assert quality["off-auto"][figure] == pytest.approx(quality["ms-auto"][figure], rel=0.01)
     assert quality["off-off"]["ergas"] > 1.2 * quality["ms-auto"]["ergas"]
+
+
+def test_what_is_corrected_as_usual_is_a_note_and_what_is_not_a_warning(scenes, run, tmp_path):
+    options = (
+        "-o",
+        tmp_path / "f.tif",
+        "--overwrite",
+        "--method",
+        "exp",
+        "--no-score",
+        "--report",
+        tmp_path / "r.html",
+    )
+    told = run("fuse", scenes / "pan.tif", scenes / "off.tif", *options, "-v")
+    assert "note: the MS lies +2.0" in told.err and "warning:" not in told.err
+    assert "the MS lies +2.0" in (tmp_path / "r.html").read_text()
+    assert run("fuse", scenes / "pan.tif", scenes / "off.tif", *options).err == ""
+    assert (
+        "warning: the MS lies +2.0"
+        in run("fuse", scenes / "pan.tif", scenes / "off.tif", *options, "--align", "measure").err
+    )
+    checked = run("check", scenes / "pan.tif", scenes / "off.tif", "--method", "exp", "--no-score", "--json").out
+    levels = {f["code"]: f["level"] for f in json.loads(checked)["findings"]}
+    assert levels["shift"] == "note"
+    far = register.Shift(9.0, 1.0, 1.0, True, 9, agreement=0.5)
+    assert register.remarks(far, True) and not register.routine(far, True)
 
 
 def test_measuring_changes_no_pixel(fuse):
@@ -437,7 +459,9 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
         (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.7), ["explain 70% of"]),
         (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.2), ["far out of register"]),
         (register.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), []),
-        (register.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), ["MS band 2 lies"]),
+        (register.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.9), ["not corrected"]),
+        (register.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.2), ["is left there"]),
+        (register.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), []),
     ],
 )
 def test_remarks_tell_what_matters(shift, said):
@@ -540,14 +564,33 @@ def test_an_unknown_mtf_is_refused(soft, tmp_path):
 def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shift):
     found = measured(*written(tmp_path, rows=512, cols=512)[:2], shift)
     assert found.confident and error(found, shift) < 0.15
-    assert found.searched == register.FAR and not register.is_apart(found)
+    assert found.searched == register.FAR
+    assert register.is_apart(found, corrected=False) and not register.is_apart(found, corrected=True)
 
 
-def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path):
+@pytest.mark.parametrize("align", ["auto", "off"])
+def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path, align):
     moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())
-    output = fusion_job.FusionOutput(tmp_path / "out.tif")
-    facts = fusion_job.fuse_scene(opened.Pair(str(pair[0]), [str(moved)]), output, fit.Options(), score=False)
+    output, options = fusion_job.FusionOutput(tmp_path / "out.tif"), fit.Options(align=align, mtf="sensor")
+    facts = fusion_job.fuse_scene(opened.Pair(str(pair[0]), [str(moved)]), output, options)
     assert facts["adaptation"]["mode"] == "off" and "same place" in facts["adaptation"]["reason"]
     (told,) = (w for w in facts["warnings"] if "lays the MS on the PAN" in w)
     assert re.search(r"no shift of up to (8|64) PAN pixels", told) and "do not use the result" in told
-    assert facts["registration"]["searched"] in (8.0, 64.0)
+    assert [remark["about"] for remark in facts["verdict"]] == ["registration"]
+    assert align == "off" or facts["registration"]["searched"] in (8.0, 64.0)
+
+
+@pytest.mark.parametrize("align", ["off", "measure"])
+def test_a_network_is_not_adapted_to_a_pair_that_is_left_apart(scenes, run, tmp_path, align):
+    with rasterio.open(scenes / "ms.tif") as dataset:
+        moved, names = Affine.translation(14.0, 0.0) @ dataset.transform, dataset.descriptions
+    edited(scenes / "ms.tif", tmp_path / "far.tif", names=names, transform=moved)
+    files = (scenes / "pan.tif", tmp_path / "far.tif", "--align", align)
+    ended = run("fuse", *files, "-o", tmp_path / "f.tif", "--json", "--no-score")
+    facts = json.loads(ended.out)
+    assert facts["adaptation"]["mode"] == "off" and [r["about"] for r in facts["verdict"]] == ["registration"]
+    assert ended.err.count("is left there (--align auto corrects it)") == ended.err.count("warning:") == 1
+    for command in (("check",), ("fuse", "-o", tmp_path / "g.tif", "--dry-run")):
+        told = json.loads(run(command[0], *files, *command[1:], "--json", "--no-score").out)
+        assert told["adaptation"]["mode"] == "off"
+        assert any(f["code"] == "adaptation" and f["level"] == "warning" for f in told["findings"])

@@ -538,6 +538,7 @@ def dumped(tmp_path: Path, page: Path, marker: str, *arguments: str) -> subproce
     return done
 
 
+@pytest.mark.slow
 @browser
 def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
     page, picture = tmp_path / "r.html", tmp_path / "r.png"
@@ -561,6 +562,7 @@ def test_the_page_looks_as_it_should(tmp_path: Path) -> None:
     assert not share((200, 30, 30)).any()  # false colour waits for its button
 
 
+@pytest.mark.slow
 @browser
 def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
     page = tmp_path / "r.html"
@@ -593,6 +595,7 @@ def test_swipe_blink_and_colours_work(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @browser
 def test_the_page_as_written_runs_its_script_without_a_word(tmp_path: Path) -> None:
     """The policy lets the script run, all pictures decode, nothing is reported to the console."""

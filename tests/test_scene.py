@@ -145,10 +145,11 @@ def test_extent_window_and_bbox(pair):
         assert valid[1:, 3:].all()
     with pair.open(window=(50, 90, -5, 40)) as scene:
         assert scene.window == (50, 90, 3, 40)
+        assert "--window reaches beyond the scene: of its 45 x 40 pixels 37 x 40 are fused" in scene.warnings
         assert scene.full == (1, 120, 3, 136)
         left, bottom, right, top = scene.grid.bounds
     with pair.open(bbox=(left, bottom, right, top)) as scene:
-        assert scene.window == (50, 90, 3, 40)
+        assert scene.window == (50, 90, 3, 40) and not any("reaches" in note for note in scene.warnings)
     assert "--window does not touch the scene" in pair.refused(window=(200, 300, 0, 10))
     assert "--bbox does not touch the scene" in pair.refused(bbox=(0, 0, 10, 10))
 
@@ -194,9 +195,10 @@ def test_several_files_give_their_bands_in_order(pair):
         assert scene.band_names == ("Green", "Red", "NIR", "Blue")
         np.testing.assert_array_equal(upsampled(scene)[0], whole[[1, 2, 3, 0]])
         assert scene.paths == [str(pair.pan_path), str(rest), str(blue)]
-    with pair.open(bidx=[4, 1]) as scene:
+    with pair.open(bidx=[4, 1]) as fitted:
+        scene = fitted.as_written()
         assert scene.band_names == ("Blue", "Green")
-        np.testing.assert_array_equal(upsampled(scene)[0], whole[[0, 1]])
+        np.testing.assert_array_equal(upsampled(fitted)[0], whole[[0, 1]])
 
 
 def test_several_files_need_the_same_grid(pair):
@@ -236,8 +238,9 @@ def test_bidx_chooses_and_orders_bands(pair, bidx):
     pair.ms(names=("Blue", "Green", "Red", "NIR"))
     with pair.open() as scene:
         whole = upsampled(scene)[0]
-    with pair.open(bidx=bidx) as scene:
-        np.testing.assert_array_equal(upsampled(scene)[0], whole[[i - 1 for i in bidx]])
+    with pair.open(bidx=bidx) as fitted:
+        np.testing.assert_array_equal(upsampled(fitted)[0], whole[[i - 1 for i in bidx]])
+        scene = fitted.as_written()
         assert scene.band_names == tuple(("Blue", "Green", "Red", "NIR")[i - 1] for i in bidx)
         assert scene.bands == len(bidx)
 
@@ -837,7 +840,8 @@ GAINS_OF_WV3 = (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315)
 def test_chosen_bands_keep_the_sensor_of_the_file_and_their_own_gains(tmp_path, named, bidx):
     pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 8}))
     pair.ms(names=sim.BAND_NAMES if named else (), imagery={"SATELLITEID": "WV03"})
-    with pair.open(bidx=bidx) as scene:
+    with pair.open(bidx=bidx) as fitted:
+        scene = fitted.as_written()
         assert scene.sensor.name == "worldview-3"
         assert scene.gains == tuple(GAINS_OF_WV3[i - 1] for i in bidx)
         names = ("coastal", "blue", "green", "yellow", "red", "red_edge", "nir", "nir2")
@@ -847,14 +851,15 @@ def test_chosen_bands_keep_the_sensor_of_the_file_and_their_own_gains(tmp_path, 
 def test_eight_band_names_name_the_sensor_of_the_chosen_ones(tmp_path):
     pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 8}))
     pair.ms(names=sim.BAND_NAMES)
-    with pair.open(bidx=[8, 5]) as scene:
+    with pair.open(bidx=[8, 5]) as fitted:
+        scene = fitted.as_written()
         assert (scene.sensor.name, scene.gains) == ("worldview-2", (0.27, 0.35))
 
 
 def test_bands_chosen_to_make_a_product_are_those_of_the_product(tmp_path):
     """Five bands are no product of the sensor; four of them are."""
     pair = Pair(tmp_path, sim.Simulation(**{**SPEC.__dict__, "bands": 5}))
-    with pair.open(sensor="quickbird", bidx=[2, 3, 4, 5]) as scene:
+    with pair.open(sensor="quickbird", bidx=[2, 3, 4, 5], fit_bands="bidx") as scene:
         assert scene.gains == (0.34, 0.32, 0.30, 0.22)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasters import write_pair
 
 from pansharpen_cli import models
 from pansharpen_cli.adapt import losses, sampling, tailor
@@ -28,7 +29,7 @@ QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("scene")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=320, cols=320, bands=4, seed=2)), folder)
+    write_pair(folder, rows=320, cols=320, bands=4, seed=2)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:
         yield opened
 
@@ -163,7 +164,7 @@ def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
 
 
 def test_thin_blocks_take_their_share_only(tmp_path: Path) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=560, cols=560, bands=4, seed=2)), tmp_path)
+    write_pair(tmp_path, rows=560, cols=560, bands=4, seed=2)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
         drawn = sampling.sample(opened, Settings(), 0, CPU)
         share = 512**2 / 560**2  # of the one block that holds whole tiles
@@ -182,7 +183,7 @@ def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rows", "cols"), [(40, 48), (128, 192)])
 def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path, rows: int, cols: int) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=rows, cols=cols, bands=4, seed=2)), tmp_path)
+    write_pair(tmp_path, rows=rows, cols=cols, bands=4, seed=2)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
         fit = fitting.fit(opened, fitting.Options())
         assert fit.outcome is not None and not fit.outcome.kept and "too few" in fit.outcome.reason

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from rasters import write_pair
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import simulate
 
 ROOT = Path(__file__).parent.parent
 IMPORT = ("--network", "fusionnet", "--bands", "4", "--scale", "2047", "-o", "my.safetensors")
@@ -437,7 +437,7 @@ def test_a_missing_checkpoint_is_named(here: Path, run) -> None:
 
 
 def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4, offset=(1.3, 2.6))), here)
+    write_pair(here, 96, 96, 4, offset=(1.3, 2.6))
     torch.manual_seed(3)
     plain = Plain(4)
     torch.save(plain.state_dict(), "public.pth")
@@ -465,7 +465,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
 
 
 def test_the_report_of_a_run_says_the_scale(here: Path, run) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), here)
+    write_pair(here, 96, 96, 4)
     torch.save(public(random_network()), "public.pth")
     assert run("weights", "import", "public.pth", *IMPORT).code == 0
     arguments = ("--method", "fusionnet", "--weights", "my.safetensors", "--adapt", "off", "--no-score", "--json")
@@ -498,13 +498,20 @@ def test_the_list_names_what_is_installed(installed: Path, run) -> None:
     result = run("weights", "list")
     assert result.code == 0
     head, *rows = result.out.splitlines()
-    assert head.split() == ["name", "network", "bands", "parameters", "size", "licence", "trained", "on"]
+    assert head.split() == ["name", "network", "bands", "parameters", "size", "licence", "to", "be", "used"]
     assert [row.split()[:3] for row in rows] == [["f4", "fusionnet", "4"], ["f8", "fusionnet", "8"]]
-    for word in ("78 632", "KiB", "CC0-1.0", "simulated scenes"):
+    for word in ("78 632", "KiB", "CC0-1.0", "for comparison"):
         assert word in rows[1]
     cards = json.loads(run("weights", "list", "--json").out)
     assert [(c["name"], c["bands"], c["parameters"]) for c in cards] == [("f4", 4, 76324), ("f8", 8, 78632)]
     assert cards[0]["bytes"] == (installed / "f4.safetensors").stat().st_size
+
+
+def test_the_list_of_what_is_shipped_fits_a_terminal_and_tells_the_default_from_the_rest() -> None:
+    head, *rows = weights.listing([weights.facts(card) for card in weights.manifest().values()]).splitlines()
+    assert max(map(len, (head, *rows))) <= 100
+    assert [row.split()[0] for row in rows if row.endswith("the default")] == ["glpnet"]
+    assert all(row.endswith("for comparison") for row in rows if not row.startswith("glpnet"))
 
 
 def test_the_list_shows_a_file_that_is_gone(installed: Path, run) -> None:

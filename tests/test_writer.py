@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,7 +196,7 @@ def test_metadata_is_carried(tmp_path: Path, run, driver: str) -> None:
         for band in out.indexes:
             assert out.tags(band)["wavelength"] == ms.tags(band)["wavelength"]
             assert out.tags(band, ns="IMAGERY") == ms.tags(band, ns="IMAGERY")
-            assert "STATISTICS_MEAN" not in out.tags(band)
+            assert out.tags(band)["STATISTICS_MEAN"] != "17"
         tags = out.tags()
         assert tags["TIFFTAG_DATETIME"] == "2024:06:21 10:52:07"
         assert tags["PRODUCT"] == "ortho"
@@ -219,6 +220,54 @@ def test_metadata_follows_the_chosen_bands_and_files(tmp_path: Path, run) -> Non
         assert out.offsets == (5, 0)
         assert [out.tags(b)["wavelength"] for b in out.indexes] == ["0.831", "0.546"]
         assert out.colorinterp == (ColorInterp.undefined, ColorInterp.green)
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize(("bidx", "colours"), [("3,2,1,4", "RGB-"), ("4,2,1,3", "-GBR"), ("2,2,1,3", "G-BR")])
+def test_colours_are_those_of_the_bands_names(tmp_path: Path, run, driver: str, bidx: str, colours: str) -> None:
+    make(tmp_path)
+    known = {"R": ColorInterp.red, "G": ColorInterp.green, "B": ColorInterp.blue, "-": ColorInterp.undefined}
+    with rasterio.open(fused(run, tmp_path, "--driver", driver, "--bidx", bidx, "--no-score")) as out:
+        assert out.colorinterp == tuple(known[c] for c in colours)
+    assert os.listdir(tmp_path).count("out.tif.aux.xml") == 0
+
+
+def test_bands_without_names_are_named_and_coloured_as_the_sensors_products(tmp_path: Path, run) -> None:
+    make(tmp_path)
+    with rasterio.open(tmp_path / "ms.tif") as dataset:
+        profile, values = dataset.profile, dataset.read()
+    with rasterio.open(tmp_path / "ms.tif", "w", **profile) as dataset:
+        dataset.write(values)
+    with rasterio.open(fused(run, tmp_path, "--no-score")) as out:
+        assert out.descriptions == (None,) * 4 and ColorInterp.red not in out.colorinterp
+    with rasterio.open(fused(run, tmp_path, "--no-score", "--sensor", "ikonos", "--overwrite")) as out:
+        assert out.descriptions == ("blue", "green", "red", "nir")
+        assert out.colorinterp[:3] == (ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--tile-size", "64"), ("--driver", "COG"), ("--dtype", "float32"), ("--dtype", "int32")],
+    ids=" ".join,
+)
+def test_statistics_are_those_of_the_valid_pixels(tmp_path: Path, run, options) -> None:
+    make(tmp_path, border=12.0)
+    with rasterio.open(fused(run, tmp_path, "--no-score", "--extent", "pan", *options)) as out:
+        pixels, valid = out.read(), out.dataset_mask() > 0
+        for band in out.indexes:
+            tags = {k: float(v) for k, v in out.tags(band).items() if k.startswith("STATISTICS_")}
+            values = pixels[band - 1][valid].astype(np.float64)
+            assert tags == pytest.approx(
+                {
+                    "STATISTICS_MINIMUM": values.min(),
+                    "STATISTICS_MAXIMUM": values.max(),
+                    "STATISTICS_MEAN": values.mean(),
+                    "STATISTICS_STDDEV": values.std(),
+                    "STATISTICS_VALID_PERCENT": 100 * valid.mean(),
+                },
+                rel=1e-4,
+            )
+    assert sorted(os.listdir(tmp_path)) == ["ms.tif", "out.tif", "pan.tif", "truth.tif"]
 
 
 @pytest.mark.parametrize("driver", ["GTiff", "COG"])
@@ -306,6 +355,21 @@ def test_creation_options_pass(tmp_path: Path, run, options, expected) -> None:
     if "photometric" in expected:
         found["photometric"] = photometric(tmp_path / "out.tif")
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "overviews", "built"), [(4096, None, True), (4095, None, False), (4096, False, False)]
+)
+def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, columns, overviews, built) -> None:
+    make(tmp_path)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        scene.window = 0, 256, 0, columns
+        with SceneWriter(tmp_path / "out.tif", scene, overviews=overviews) as writer:
+            writer.write((0, 64, 0, 64), np.ones((4, 64, 64), np.float32), np.ones((64, 64), bool))
+            writer.finish()
+            writer.commit({})
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert bool(dataset.overviews(1)) == built
 
 
 def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:

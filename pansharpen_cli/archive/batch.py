@@ -32,9 +32,10 @@ from ..models import weights
 from ..publish import PARTIAL, family, misleading, open_own, owner_of, read_own, workspace, write
 from ..publish import sweep as sweep_one
 from ..raster import sensors
-from ..raster.writer import DRIVERS, check_creation_options, parse_creation_options
+from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import figures as figure_table
 from ..report import files, index
+from .archives import archive_of
 from .mosaic import raster_of, read_with
 from .names import CONTAINERS, Found, Left
 from .workers import Event, Function, Pool
@@ -63,7 +64,7 @@ class Choices:
     open_options: Mapping[str, Any] = field(default_factory=dict)
     driver: str = "GTiff"
     creation_options: tuple[str, ...] = ()
-    overviews: bool = False
+    overviews: bool | None = None
     score: bool = True
     html: bool = False
     command: str | None = None
@@ -73,8 +74,6 @@ class Choices:
         fit.check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
-        if self.driver not in DRIVERS:
-            raise InputError(f"unknown driver '{self.driver}'; there is {' and '.join(DRIVERS)}")
         self._check_creation_options()
         if (sensor := self.open_options.get("sensor", "auto")) != "auto":
             sensors.named(sensor)
@@ -251,9 +250,10 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
 
 
 def _stat(path: str) -> dict[str, Any]:
-    """A file as it is now; nothing is known of what is no file of this machine, or missing."""
+    """A file, or the archive that it is in, as it is now; nothing is known of what is no file of this machine, or
+    missing."""
     try:
-        known = os.stat(path)
+        known = os.stat(archive_of(path))
         return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}
     except (OSError, ValueError):
         return {"path": path, "size": None, "mtime": None}
@@ -534,6 +534,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "bands": facts["scene"]["bands"],
             "sensor": facts["scene"]["sensor"],
             "warnings": facts["warnings"],
+            "notes": facts["notes"],
             "bytes": facts["output"]["bytes"],
         }
     except MemoryError:
@@ -722,7 +723,7 @@ def _ended(event: Event) -> dict[str, Any]:
     if "error" not in known:
         paths = {"report": task.report, "quicklook": task.quicklook, "page": task.page}
         folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
-        record |= {k: str(p.relative_to(folder)) for k, p in paths.items() if p is not None}
+        record |= {k: p.relative_to(folder).as_posix() for k, p in paths.items() if p is not None}
     return record
 
 

@@ -89,8 +89,8 @@ def from_manifest(path: Path) -> list[Found]:
 
 
 def _below(folder: Path, text: str) -> str:
-    """A path as it is if it is absolute or GDAL's own, else from the folder on."""
-    return text if text.startswith("/vsi") or "://" in text else os.path.abspath(folder / text)
+    """A path as it is if it is absolute, from the home folder on (`~`) or GDAL's own, else from the folder on."""
+    return text if text.startswith("/vsi") or "://" in text else os.path.abspath(folder / os.path.expanduser(text))
 
 
 def _named(name: str, pan: str, mss: Sequence[str], rule: str, sensor: str = "") -> Found:

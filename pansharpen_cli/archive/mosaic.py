@@ -15,8 +15,9 @@ from .. import foreign
 from ..errors import InputError
 from ..raster import sensors
 from ..raster.grid import Grid
+from ..raster.sensors import without_tile
 from ..raster.source import Source, metadata, open_raster
-from .names import CONTAINERS, RasterFiles, without_tile
+from .names import CONTAINERS, RasterFiles
 
 
 def read_with(files: Sequence[str]) -> list[str]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import InputError
+from ..raster.sensors import WAVELENGTHS, Named, band_name, matched, without_tile
 
 RasterFiles = tuple[str, ...]
 """One raster, or the tiles of one; a .TIL or DIM .XML before tiles is the delivery's own list of them."""
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".ntf", ".nitf", ".til")
 CONTAINERS = (".til", ".xml")
+VISIBLE = {"blue", "green", "red"}
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,17 @@ class Pairing:
     empty: list[str] = field(default_factory=list)
 
 
+Band = tuple[float, str]
+"""Where a file of some bands stands among the others, and what its name calls it."""
+ALL: Band = (-1.0, "")
+
+
 @dataclass(frozen=True)
 class Part:
     """What a name tells: the rule that knows it, its role, the scene's key and name, and which part of it the file is.
 
-    `unit` keeps deliveries in one folder apart; `band` orders files of single bands, 0 for a file of all.
+    `unit` keeps deliveries in one folder apart; `band` orders files of some bands, `ALL` for a file of all; `product`
+    is what the table of sensors has on the name.
     """
 
     rule: str
@@ -95,8 +104,9 @@ class Part:
     key: str
     name: str
     unit: str = ""
-    band: int = 0
+    band: Band = ALL
     tile: tuple[int, ...] = ()
+    product: Named | None = None
 
 
 @dataclass(frozen=True)
@@ -106,17 +116,6 @@ class Skip:
     reason: str
 
 
-_TILE = re.compile(r"[-_]R(\d+)C(\d+)(?=[-_]|$)", re.IGNORECASE)
-_LANDSAT = re.compile(r"^(?P<key>L[CEO]0?(?P<number>[789]).*?)_B(?P<band>\d{1,2})$", re.IGNORECASE)
-_MAXAR = re.compile(
-    r"^(?P<time>\d{2}[A-Z]{3}\d{8})-(?P<role>[PMSA])(?P<level>\d[A-Z]{2})[^-]*-(?P<order>.+)$", re.IGNORECASE
-)
-_AIRBUS = re.compile(
-    r"^(?:IMG|DIM)_(?P<sat>[A-Z]+\d+[A-Z]?)_(?P<role>P|MS|PMS)(?:-\w+)?_(?P<time>\d{14})\d*_(?P<rest>.+)$",
-    re.IGNORECASE,
-)
-_GEOEYE = re.compile(r"^(?P<key>po_\d+)_(?P<role>pan|bgrn|blu|grn|red|nir)_(?P<part>\d+)$", re.IGNORECASE)
-_GEOEYE_BANDS = ("blu", "grn", "red", "nir")
 PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
 MS_WORDS = {
     "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "analytic", "analyticms",
@@ -129,56 +128,24 @@ _SIDE_WORDS = {
 }  # fmt: skip
 
 
-def _landsat(file: File) -> Part | Skip | None:
-    """Landsat 7 to 9: PAN is band 8; MS are the bands of 30 m that its spectrum lies among, and the short-wave ones."""
-    if not (match := _LANDSAT.match(file.stem)):
+def _product(file: File) -> Part | Skip | None:
+    """A product of the table of sensors."""
+    told = matched(file.relative)
+    if told is None:
         return None
-    band = int(match["band"])
-    if band != 8 and band not in LANDSAT_BANDS[match["number"]]:
-        return Skip(f"band {band} of Landsat {match['number']} is not fused")
-    return Part("Landsat", "pan" if band == 8 else "ms", match["key"], match["key"], band=0 if band == 8 else band)
-
-
-LANDSAT_BANDS = {"7": (1, 2, 3, 4, 5, 7), "8": (2, 3, 4, 5, 6, 7), "9": (2, 3, 4, 5, 6, 7)}
-"""Blue, green, red, near infrared and two short-wave infrared bands by the satellite's number."""
-
-
-def _maxar(file: File) -> Part | Skip | None:
-    """WorldView, GeoEye and QuickBird as Maxar delivers them: 10JUN12053804-P1BS_R1C1-052783426010_01_P001."""
-    stem, tile = without_tile(file.stem)
-    if not (match := _MAXAR.match(stem)):
-        return None
-    role = {"P": "pan", "M": "ms"}.get(match["role"].upper())
-    if role is None:
-        return Skip("pansharpened already" if match["role"] in "Ss" else "SWIR, not MS")
-    return Part("Maxar", role, f"{match['level']}-{match['order']}", f"{match['time']}-{match['order']}", tile=tile)
-
-
-def _airbus(file: File) -> Part | Skip | None:
-    """Pleiades and SPOT 6/7: IMG_PHR1A_P_201202250025329_SEN_..._R1C1.JP2, listed by DIM_PHR1A_P_...XML."""
-    stem, tile = without_tile(file.stem)
-    if not (match := _AIRBUS.match(stem)):
-        return None
-    if match["role"].upper() == "PMS":
-        return Skip("pansharpened already")
-    level = match["rest"].split("_")[0]
-    name = f"{match['sat']}_{match['time']}_{level}"
-    return Part("Airbus", "pan" if match["role"].upper() == "P" else "ms", name, name, match["rest"].lower(), tile=tile)
-
-
-def _geoeye(file: File) -> Part | Skip | None:
-    """GeoEye-1 and IKONOS of old: po_37836_pan_0000000 and _bgrn_, or one file per band."""
-    if not (match := _GEOEYE.match(file.stem)):
-        return None
-    role, name = match["role"].lower(), f"{match['key']}_{match['part']}"
-    band = _GEOEYE_BANDS.index(role) + 1 if role in _GEOEYE_BANDS else 0
-    return Part("GeoEye", "pan" if role == "pan" else "ms", name, name, band=band)
+    names = told.names
+    if told.role in names.left:
+        return Skip(told.filled(names.left[told.role]))
+    key = told.filled(names.key)
+    name = told.filled(names.name) if names.name else key
+    band = (float(list(names.bands).index(told.band)), told.band) if told.band else ALL
+    return Part(names.product, told.role, key, name, told.filled(names.unit).lower(), band, told.tile, told)
 
 
 def _words(file: File) -> Part | Skip | None:
     """A word for PAN or MS in the file's name, else in its folders': the rest of the path is the scene's.
 
-    GaoFen (`-PAN1`, `-MSS1`), PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
+    PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
     """
     stem, tile = without_tile(file.stem)
     pieces = [*PurePosixPath(file.relative).parts[:-1], stem]
@@ -199,12 +166,7 @@ def _words(file: File) -> Part | Skip | None:
     return Part("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
 
 
-RULES = (_landsat, _maxar, _airbus, _geoeye, _words)
-
-
-def without_tile(stem: str) -> tuple[str, tuple[int, ...]]:
-    match = _TILE.search(stem)
-    return (stem, ()) if match is None else (_TILE.sub("", stem, count=1), (int(match[1]), int(match[2])))
+RULES = (_product, _words)
 
 
 REGEX_SECONDS = 20.0
@@ -262,12 +224,22 @@ def by_regex(pattern: str, files: Sequence[File]) -> Any:
         if match is None or not match["scene"] or (match["pan"] is None) == (match["ms"] is None):
             return None
         stem, tile = without_tile(file.stem)
-        band = int(re.sub(r"\D", "", match.get("band") or "") or 0)
         role = "pan" if match["pan"] is not None else "ms"
+        band = _place(match.get("band") or "") if role == "ms" else ALL
+        if band == ALL and role == "ms" and (told := _product(file)) and isinstance(told, Part):
+            band = told.band
         name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
-        return Part("--pair-regex", role, match["scene"], name or stem, band=band if role == "ms" else 0, tile=tile)
+        return Part("--pair-regex", role, match["scene"], name or stem, band=band, tile=tile)
 
     return rule
+
+
+def _place(band: str) -> Band:
+    """The place of a band that is called by a number, or by a name or its letter: in the order of wavelengths."""
+    digits = re.sub(r"\D", "", band)
+    if (name := band_name(band)) is not None:
+        return WAVELENGTHS[name], band
+    return (float(digits) if digits else math.inf, band) if band else ALL
 
 
 def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[Left]]:
@@ -326,32 +298,47 @@ def why_unpaired(others: int, role: str, other: str, how: str) -> str:
 
 def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[Left]:
     """The files of one role in one place as layers; or why they are none."""
-    bands: dict[int, list[tuple[Part, File]]] = defaultdict(list)
+    bands: dict[Band, list[tuple[Part, File]]] = defaultdict(list)
     for part, file in members:
         bands[part.band].append((part, file))
+    if len(bands) > 1 and all(_is_container(f) for _, f in bands[ALL]):
+        del bands[ALL]  # it lists the files of all bands
     first, file = members[0]
 
     def refused(reason: str) -> list[Left]:
         return [Left(f.path, reason) for _, f in members]
 
-    if rule == "Landsat" and role == "ms":
-        wanted = next(b for n, b in LANDSAT_BANDS.items() if re.match(f"L.0?{n}", first.key, re.IGNORECASE))
-        usual = next(u for u in (wanted[:3], wanted[:4], wanted) if set(bands) <= set(u))
-        if missing := sorted(set(usual) - set(bands)):
-            return refused(f"band {', '.join(map(str, missing))} is missing: bands {usual} are fused together")
+    if role == "ms" and first.product and ALL not in bands and (missing := _missing(first.product, bands)):
+        return refused(missing)
     layers = []
     for band in sorted(bands):
         layer = _layer(bands[band])
         if layer is None:
             return refused("several files stand for the same thing")
         layers.append(layer)
-    if 0 in bands and len(bands) > 1:
+    if ALL in bands and len(bands) > 1:
         return refused("there is a file of all bands and files of single ones")
     return Loose(role, tuple(layers), file, first.name, "", time_in(file.stem))
 
 
+def _missing(product: Named, bands: Collection[Band]) -> str:
+    """Which bands of a product are missing; empty if all are there, or the visible ones, with the near infrared or
+    without."""
+    held, known = {code for _, code in bands}, product.names.bands
+    for wanted in (VISIBLE, {*VISIBLE, "nir"}, set(WAVELENGTHS)):
+        usual = [code for code, names in known.items() if set(names) <= wanted]
+        if held <= set(usual):
+            missing = ", ".join(code for code in usual if code not in held)
+            return f"band {missing} is missing: bands {', '.join(usual)} are fused together" if missing else ""
+    return ""
+
+
+def _is_container(file: File) -> bool:
+    return file.path.lower().endswith(CONTAINERS)
+
+
 def _layer(members: Sequence[tuple[Part, File]]) -> RasterFiles | None:
-    lists = sorted(f.path for _, f in members if f.path.lower().endswith(CONTAINERS))
+    lists = sorted(f.path for _, f in members if _is_container(f))
     tiles = sorted(((p.tile, f.path) for p, f in members if f.path not in lists))
     if len(tiles) > 1 and (not all(t for t, _ in tiles) or len({t for t, _ in tiles}) < len(tiles)):
         return None
@@ -385,7 +372,7 @@ def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, L
 
 def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:
     folder = "/".join(_common(pan.file.relative, ms.file.relative)[1:])
-    name = pan.name if rule == "Maxar" else ms.name
+    name = ms.name if rule in ("name", "overlap") else pan.name
     return Found(name, folder, pan.layers[0], ms.layers, rule, time=pan.time or ms.time)
 
 

@@ -16,8 +16,10 @@ from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, metadata, open_raster
+from .archives import is_archive, look_into
+from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
-from .names import SUFFIXES, File, Found, Left, Loose, Pairing, by_name, scene_of, time_in, why_unpaired
+from .names import SUFFIXES, File, Found, Left, Loose, Pairing, scene_of, time_in, why_unpaired
 
 LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
@@ -172,8 +174,6 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
                 if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
                     raise InputError(f"{source} is the output folder itself; choose another --output")
                 roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
-                if not roots:
-                    pairing.empty.append(f"no raster in {source}{_archives(path)}")
                 passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
             elif glob.has_magic(source) and not path.exists():
                 hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
@@ -183,7 +183,7 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
                 for hit in hits:
                     if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
                         alone += _take(pairing, Path(hit))
-                    elif _is_raster(hit):
+                    elif _is_raster(hit) or is_archive(hit):
                         where = os.path.relpath(os.path.abspath(hit), base)
                         roots.append((hit, f"{os.path.basename(base)}/{where}"))
                 if not hits or not (roots or _is_list(source)):
@@ -197,22 +197,19 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
             else:
                 single.append(os.path.abspath(source))
                 continue
-            for file, relative in roots:
-                files.setdefault(os.path.realpath(file), File(os.path.abspath(file), relative.replace(os.sep, "/")))
+            seen = [_add(pairing, files, file, relative) for file, relative in roots]
+            if path.is_dir() and not any(seen):
+                pairing.empty.append(f"no raster in {source}{_archives(path, pairing.left)}")
     if single := _outside(single, "the files", beside):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         for one in single:
-            relative = f"{root.name}/{os.path.relpath(one, root)}".replace(os.sep, "/")
-            files.setdefault(os.path.realpath(one), File(one, relative))
+            _add(pairing, files, one, f"{root.name}/{os.path.relpath(one, root)}")
     elsewhere = {
         real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))
     }
     pairing.left += [Left(files.pop(real).path, why) for real, why in elsewhere.items()]
     pairing.found, alone = _own(pairing, alone, folders)
-    found, loose, left = by_name(sorted(files.values(), key=lambda f: f.relative), regex)
-    more, rest = by_overlap(loose + alone)
-    pairing.found += found + more
-    pairing.left += left + rest
+    _pair(pairing, sorted(files.values(), key=lambda f: f.relative), alone, regex)
     if regex and not files:
         pairing.empty.append("--pair-regex has no file to match: lists name the pairs themselves")
     if passed and not pairing.found:
@@ -221,13 +218,46 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     return pairing
 
 
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".bz2")
+def _pair(pairing: Pairing, files: Sequence[File], alone: Sequence[Loose], regex: str | None) -> None:
+    """Pairs by name, then by overlap. Members of a container that ends in no pair are looked at without it."""
+    while True:
+        (found, loose, left), standing = by_name_once(files, regex)
+        more, rest = by_overlap([*loose, *alone])
+        used = {path for each in (*found, *more) for path in each.files}
+        idle = {file.path for file in standing} - used
+        if not idle:
+            break
+        pairing.left += [each for each in (*left, *rest) if each.path in idle]
+        files = [file for file in files if file.path not in idle]
+    pairing.found += found + more
+    pairing.left += left + rest
 
 
-def _archives(folder: Path) -> str:
-    """A hint at the first archive of a folder, or nothing."""
-    held = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_ARCHIVES))
+_ARCHIVES = (".7z", ".bz2", ".xz", ".rar", ".gz")
+
+
+def _archives(folder: Path, left: Sequence[Left]) -> str:
+    """A hint at the first archive of a folder that is not looked into, or nothing."""
+    shut = {os.path.basename(each.path) for each in left}
+    held = sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.name in shut or (p.name.lower().endswith(_ARCHIVES) and not is_archive(p.name))
+    )
     return f", but archives ({held[0]}): unpack them first" if held else ""
+
+
+def _add(pairing: Pairing, files: dict[str, File], path: str, relative: str) -> bool:
+    """Put a raster, or those in an archive, among the files, each once by its real path; is there any?"""
+    relative = relative.replace(os.sep, "/")
+    if not is_archive(path):
+        files.setdefault(os.path.realpath(path), File(os.path.abspath(path), relative))
+        return True
+    found, left = look_into(path, relative)
+    for file in found:
+        files.setdefault(file.path, file)
+    pairing.left += [each for each in left if each not in pairing.left]
+    return bool(found)
 
 
 def _parent(path: str) -> Path:
@@ -287,7 +317,7 @@ def _fixed(parts: Sequence[str]) -> Iterator[str]:
 
 
 def _walk(folder: Path, beside: Path | None) -> list[str]:
-    """All rasters below a folder, through links to folders as well, but through none twice."""
+    """All rasters and archives below a folder, through links to folders as well, but through none twice."""
     found, seen = [], {os.path.realpath(beside)} if beside is not None else set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -296,5 +326,6 @@ def _walk(folder: Path, beside: Path | None) -> list[str]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [os.path.join(here, n) for n in sorted(names) if not n.startswith(".") and _is_raster(n)]
+        shown = [n for n in sorted(names) if not n.startswith(".")]
+        found += [os.path.join(here, n) for n in shown if _is_raster(n) or is_archive(n)]
     return found

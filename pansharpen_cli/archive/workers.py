@@ -183,7 +183,7 @@ class Pool:
 def _reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        memory = ": out of memory? (fewer --jobs, a smaller --tile-size)" if -code == signal.SIGKILL else ""
+        memory = ": out of memory? (fewer --jobs, a smaller --tile-size)" if name == "SIGKILL" else ""
         return f"its process was killed by the system ({name}){memory}"
     return f"its process ended by itself (exit code {code})"
 

@@ -20,7 +20,8 @@ from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
 from ..jobs.fuse import FusionOutput, check_targets
-from ..jobs.opened import Pair, opened, takes_measured_mtf
+from ..jobs.opened import Pair, is_measured, opened
+from ..models import REGISTRY
 from ..raster.geometry import intersect
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
@@ -58,7 +59,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
             with _noting_failure(found):
-                scene, seconds = _aligned(facts, pair, options, stack, None, progress, found)
+                scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
             _describe(facts, scene, pair, options, found)
             with _noting_failure(found):
                 look = look_at(scene, options.seed, progress, survey=True)
@@ -102,7 +103,7 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
     device.choose_device(options.device)
     facts["files"] = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
-        scene, aligning = _aligned(facts, pair, options, stack, output, progress, found)
+        scene, options, aligning = _aligned(facts, pair, options, stack, output, progress, found)
         _describe(facts, scene, pair, options, found)
         look = look_at(scene, options.seed, progress, survey=False)
         facts["sample"] = look.facts()
@@ -191,16 +192,20 @@ def _aligned(
     output: FusionOutput | None,
     progress: Progress,
     found: Findings,
-) -> tuple[Scene, dict[str, float]]:
-    """The scene as `fuse` sees it, and the seconds that the alignment takes; its shift is measured in any case."""
+) -> tuple[Scene, Options, dict[str, float]]:
+    """The scene as `fuse` sees it, the options that it comes to, and the seconds that the alignment takes; the shift is
+    measured in any case."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
-    ready = partial(check_targets, output) if output else lambda scene: None
+    ready = partial(check_targets, output, options) if output else lambda scene: None
     scene, registration = opened(pair, asked, stack, ready, progress=progress)
-    told = set(registration.notes())
-    scene.warnings[:] = [w for w in scene.warnings if w not in told]  # `shift_facts` has words of its own for it
+    told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
+    scene.warnings[:] = [w for w in scene.warnings if w not in told]
+    scene.notes[:] = [n for n in scene.notes if n not in told]
     assert registration.found is not None
     facts["shift"] = shift_facts(scene, registration.found, options.align, found)
     facts["mtf"] = mtf_facts(scene, registration.found.gains, found)
-    measures = options.align != "off" or takes_measured_mtf(options)
-    return scene, {"aligning": time.perf_counter() - clock} if measures else {}
+    if registration.apart and options.method in REGISTRY and options.adapt != "off":
+        found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
+        options = replace(options, adapt="off")
+    return scene, options, {"aligning": time.perf_counter() - clock} if is_measured(options) else {}

@@ -18,6 +18,8 @@ from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
+
+_LEAVE_OUT = "leave it out with --bidx and --fit-bands bidx"
 """Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
 
 SOFT, CRISP = 0.15, 0.5
@@ -74,6 +76,8 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
     for warning in scene.warnings:
         if UNTAGGED not in warning:  # the pixels will tell more
             found.warning("scene", warning)
+    for note in scene.notes:
+        found.note("scene", note)
     files, overlap = facts["files"], facts["overlap"]
     for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
         if share < 0.5:
@@ -84,7 +88,7 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
             f"{scene.sensor_source}: MTF gains of 0.3 (MS, unless measured) and 0.15 (PAN) are assumed; "
             "name the sensor with --sensor",
         )
-    elif any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
+    elif scene.sensor.ratio and any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
         ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
         found.warning(
             "sensor-ratio",
@@ -157,7 +161,7 @@ def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None
         _judge_fills(source, next(b.fills for b, _ in bands if b.source is source), found)
     seen = [(b, f) for b, f in bands if b.count]
     for band, _ in ((b, f) for b, f in bands if not b.count):
-        found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; leave it out with --bidx")
+        found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; {_LEAVE_OUT}")
     _judge_flatness(scene, seen, found)
     _judge_clipping(seen, found)
     _judge_depth(seen, found)
@@ -227,9 +231,7 @@ def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, dict]], found: Find
             if band.label == "PAN":
                 found.error("flat-pan", f"PAN is constant ({f['mean']:g}) in what was looked at: it has no detail")
             else:
-                found.error(
-                    "dead-band", f"{_which(band)} is constant ({f['mean']:g}): a dead band; leave it out with --bidx"
-                )
+                found.error("dead-band", f"{_which(band)} is constant ({f['mean']:g}): a dead band; {_LEAVE_OUT}")
         elif band.label == "PAN" and f["std"] < 0.01 * abs(f["mean"]):
             found.warning("flat-pan", f"PAN hardly varies (standard deviation {f['std']:.3g} DN): nothing to sharpen")
         elif most > 0.9:
@@ -292,7 +294,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     elif register.is_off(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
-            level = found.warning if size >= 1 else found.note
+            level = found.note if size < register.SEARCH else found.warning
             level("shift", f"{text}; fuse --align auto corrects it, other tools do not see it")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
@@ -306,7 +308,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
         if math.hypot(*offset) >= register.APART
     ]
     if apart:
-        found.warning("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
+        found.note("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
     return asdict(shift) | {"align": align, "action": action}
 
 

@@ -22,6 +22,7 @@ from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Fit, Fuser, Options
 from ..jobs.fuse import FusionOutput
+from ..publish import existing_folder
 from ..quality import assess
 from ..raster.geometry import Window, area, intersect, is_empty, joined, spans_of
 from ..raster.scene import Scene, axes_of
@@ -85,7 +86,8 @@ def predict(
     if score:
         seconds["scoring"] = trial.scoring * min(busy, assess.SAMPLED_PIXELS)
     seconds = {"start": START_SECONDS} | known | seconds
-    raw = pixels * scene.bands * np.dtype(scene.dtype).itemsize
+    shown = scene.as_written()
+    raw = pixels * shown.bands * np.dtype(scene.dtype).itemsize
     stored = int(trial.stored * pixels * look.valid_share)
     tile = max(options.tile_size, 2 * fit.fuser.overlap)
     tiles = len(plan_tiles(scene.window, tile, fit.fuser.overlap))
@@ -116,7 +118,7 @@ def predict(
             "driver": output.driver if output else "GTiff",
             "rows": rows,
             "cols": cols,
-            "bands": scene.bands,
+            "bands": shown.bands,
             "dtype": scene.dtype,
             "nodata": None if scene.nodata != scene.nodata else scene.nodata,
         },
@@ -200,13 +202,13 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
     def timed(stage: str, done: int, total: int) -> None:
         stamps.append(time.perf_counter())
 
-    warm = replace(part, window=_corner(part.window, TRIAL_TILE))
+    warm, shown = replace(part, window=_corner(part.window, TRIAL_TILE)), part.as_written()
     for _ in loop.fused_tiles(warm, fuser, TRIAL_TILE):
         pass
     with tempfile.TemporaryDirectory(prefix="pansharpen-") as folder:
         with SceneWriter(
             Path(folder, "part.tif"),
-            part,
+            shown,
             driver=output.driver,
             creation_options=parse_creation_options(output.creation_options),
             overviews=output.overviews,
@@ -217,11 +219,11 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
             fused = time.perf_counter()
             scoring = 0.0
             if score:
-                with assess.Raster.on_scene(str(written), part) as raster:
+                with assess.Raster.on_scene(str(written), shown) as raster:
                     for window in (_corner(part.window, TRIAL_TILE // 4), part.window):  # to warm up, and to measure
                         clock = time.perf_counter()
                         with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
-                            assess.full_resolution(part, raster.read, window)
+                            assess.full_resolution(shown, raster.read, window)
                         scoring = (time.perf_counter() - clock) / area(window)
             clock = time.perf_counter()
             writer.commit({})
@@ -262,13 +264,15 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
 
 def _judge_resources(stored: int, memory: int, output: FusionOutput | None, found: Findings) -> None:
     if output is not None:
-        free = shutil.disk_usage(output.path.resolve().parent).free
+        free = shutil.disk_usage(existing_folder(output.path)).free
         if stored > free:
             found.error(
                 "disk", f"about {byte_size(stored)} will be written, but only {byte_size(free)} are free on the disk"
             )
     available = _available_memory()
-    if available is not None and memory > available:
+    if available is None:
+        found.note("memory", f"about {byte_size(memory)} of memory is needed; this system does not tell what is free")
+    elif memory > available:
         found.warning(
             "memory",
             f"about {byte_size(memory)} of memory is needed, {byte_size(available)} are free; try --tile-size 256",

@@ -35,6 +35,8 @@ from .options import (
     Driver,
     Dtype,
     Extent,
+    FitBands,
+    FittedBands,
     Footprint,
     Json,
     Method,
@@ -48,25 +50,26 @@ from .options import (
     PixelWindow,
     Precision,
     Quiet,
+    Rgb,
     Score,
     Seed,
     Sensor,
+    StretchOf,
     TileSize,
     Verbose,
     Weights,
+    bands_of,
     figure_limits,
     scene_options,
-    whole_numbers,
 )
-from .progress import BatchProgressBars, ProgressBar, say_line
-from .shell import UsageError, complain, ignore, replace_closed_streams, takes_text
+from .progress import BatchProgressBars, ProgressBar, log_line, say_line
+from .shell import UsageError, complain, ignore, plain, replace_closed_streams, takes_text, with_home
 from .weights import weights_app
 
 app = typer.Typer(
     name="pansharpen",
     help="Fuse a panchromatic (PAN) and a multispectral (MS) GeoTIFF into one sharp multispectral GeoTIFF.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -111,6 +114,7 @@ def fuse(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
@@ -120,11 +124,13 @@ def fuse(
     dtype: Dtype = None,
     driver: Driver = "GTiff",
     co: Co = None,
-    overviews: Overviews = False,
+    overviews: Overviews = None,
     overwrite: Overwrite = False,
     score: Score = True,
     report: Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")] = None,
     quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None,
+    rgb: Rgb = None,
+    stretch: StretchOf = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -135,11 +141,14 @@ def fuse(
     _check_finite(adapt_seconds=adapt_seconds)
     with interrupts.starting():
         from ..fusion.options import Options
-        from ..jobs import request
+        from ..jobs import picture, request
 
-    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
-    target = request.FusionOutput(output, driver, co or (), overviews, overwrite, quicklook, reports, _command())
+    target = request.FusionOutput(
+        output, driver, co or (), overviews, overwrite, quicklook, reports, _command(),
+        rgb=picture.request_of(bands_of("--rgb", rgb and [rgb]), stretch),
+    )  # fmt: skip
     options = Options(
         method.lower(),
         weights,
@@ -169,7 +178,7 @@ def fuse(
     if dry_run:
         _print_check(facts, as_json, quiet)
     else:
-        _print(facts, as_json, quiet)
+        _print(facts, as_json, quiet, verbose)
 
 
 @app.command()
@@ -187,6 +196,7 @@ def check(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     window: PixelWindow = None,
     bbox: Bounds = None,
     extent: Footprint = Extent.intersection,
@@ -207,7 +217,7 @@ def check(
     from ..fusion import fit
     from ..jobs import opened
 
-    open_options = scene_options(sensor, bidx, nodata, extent, dtype, window, bbox)
+    open_options = scene_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     options = fit.Options(
         method.lower(),
         weights,
@@ -246,7 +256,9 @@ def evaluate(
     methods: Annotated[
         str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
     ] = None,
-    adapt: Annotated[Adapt, typer.Option(help="With --wald: adaptation of the networks.")] = Adapt.fast,
+    adapt: Annotated[
+        Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")
+    ] = Adapt.fast,
     device: Device = "auto",
     ratio: Annotated[
         float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
@@ -291,7 +303,7 @@ def evaluate(
     if peak is not None and (kind == "full" or not 0 < peak < 1e15):
         raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
     limits = figure_limits(fail_under or ())
-    open_options = {"sensor": sensor, "bidx": whole_numbers("--bidx", bidx), "nodata": nodata}
+    open_options = {"sensor": sensor, "bidx": bands_of("--bidx", bidx), "fit_bands": "bidx", "nodata": nodata}
     if kind == "reference":
         request.refuse_files([path for path in (reference, *(fused or ()), pan) if path is not None])
     else:
@@ -312,7 +324,7 @@ def evaluate(
         else:
             facts = evaluate.evaluate(fused or (), pair, output, progress, align.value)
     below = evaluate.shortfalls(facts, limits)
-    _print(facts, as_json, quiet, as_csv)
+    _print(facts, as_json, quiet, verbose, as_csv)
     if below:
         say_line(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)
@@ -373,7 +385,7 @@ def train(
             if progress.bar:
                 progress.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             elif not quiet:
-                say_line(line, err=True)
+                log_line(line)
 
         target = training.TrainingOutput(output, overwrite, resume, _command())
         made = training.run(
@@ -426,6 +438,7 @@ def batch(
     tile_size: TileSize = 512,
     seed: Seed = 0,
     bidx: Bidx = None,
+    fit_bands: FittedBands = FitBands.all,
     extent: Footprint = Extent.intersection,
     align: Alignment = Align.auto,
     mtf: Optics = Mtf.auto,
@@ -433,7 +446,7 @@ def batch(
     dtype: Dtype = None,
     driver: Driver = "GTiff",
     co: Co = None,
-    overviews: Overviews = False,
+    overviews: Overviews = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
     ] = False,
@@ -458,7 +471,7 @@ def batch(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _import_jobs()
-    from ..archive import batch, pairs
+    from ..archive import batch, pairs, workers
     from ..fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
@@ -468,7 +481,7 @@ def batch(
             method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value,
             mtf.value, adapt_loss.value,
         ),
-        scene_options(sensor, bidx, nodata, extent, dtype),
+        scene_options(sensor, bidx, fit_bands, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
     choices.check(here=scheduler is None)
@@ -487,6 +500,8 @@ def batch(
     if pairing.left and not quiet:
         say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
     if scheduler is None:
+        if ram is not None and not quiet and not workers.resident(os.getpid()):
+            say_line("warning: this system does not tell what a process holds: --ram limits the jobs only", err=True)
         execute = batch.local(choices, jobs, timeout, None if ram is None else int(ram * 1e9))
     else:
         try:
@@ -543,13 +558,15 @@ def _check_evaluation(fused, pan, ms, reference, wald: bool, methods, as_json: b
         raise InputError("evaluate needs --pan and --ms, or --reference")
 
 
-def _print(facts: dict, as_json: bool, quiet: bool, as_csv: bool = False) -> None:
+def _print(facts: dict, as_json: bool, quiet: bool, verbose: bool, as_csv: bool = False) -> None:
     from ..report.files import to_json
     from ..report.text import ranking, ranking_csv, table
 
     if not quiet:
         for warning in facts["warnings"]:
             say_line(f"warning: {warning}", err=True)
+        for note in facts["notes"] if verbose else ():
+            say_line(f"note: {note}", err=True)
     if as_json:
         say_line(to_json(facts))
     elif as_csv:
@@ -598,7 +615,9 @@ def main() -> None:
         sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
     replace_closed_streams()
     try:
-        code = app(standalone_mode=False)
+        code = app(
+            args=[with_home(argument) for argument in sys.argv[1:]], prog_name="pansharpen", standalone_mode=False
+        )
         sys.stdout.flush()
         interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it
@@ -609,7 +628,7 @@ def main() -> None:
             say_line(error.format_message())
             code = 2
         else:
-            code = complain(error.format_message(), error.exit_code, debug)
+            code = complain(plain(error.format_message()), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = complain("interrupted", interrupts.CODE, debug)
     except PansharpenError as error:

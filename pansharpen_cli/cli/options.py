@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -29,6 +30,11 @@ class Mtf(StrEnum):
     sensor = "sensor"
 
 
+class FitBands(StrEnum):
+    all = "all"
+    bidx = "bidx"
+
+
 class AdaptTerms(StrEnum):
     sharp = "sharp"
     paper = "paper"
@@ -39,33 +45,79 @@ class Extent(StrEnum):
     pan = "pan"
 
 
+def _lower(value: str) -> str:
+    return value.lower()
+
+
+def _driver(value: str) -> str:
+    return {"gtiff": "GTiff", "cog": "COG"}.get(value.lower(), value)
+
+
 Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
-Bidx = Annotated[str | None, typer.Option(help="MS bands to use, 1-based over all MS files, e.g. 1,2,3,7.")]
+Bidx = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bidx", "-b", help="MS bands, by number (from 1, over all MS files) or name: 5,3,2 or red,green,blue."
+    ),
+]
+Rgb = Annotated[
+    str | None,
+    typer.Option(
+        help="Write an 8-bit picture OUT_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
+    ),
+]
+StretchOf = Annotated[
+    str,
+    typer.Option(
+        "--stretch",
+        help="Of --rgb: auto (percentiles), LOW,HIGH in DN, or a .json that keeps it: made, or used if it is there.",
+        metavar="STRETCH",
+    ),
+]
+FittedBands = Annotated[
+    FitBands,
+    typer.Option(
+        case_sensitive=False, help="Bands that the scene is fitted with: all of the MS, or those of --bidx only."
+    ),
+]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
 Alignment = Annotated[
-    Align, typer.Option(help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.")
+    Align,
+    typer.Option(
+        case_sensitive=False,
+        help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.",
+    ),
 ]
 Optics = Annotated[
-    Mtf, typer.Option(help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.")
+    Mtf,
+    typer.Option(
+        case_sensitive=False,
+        help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
 Method = Annotated[
     str, typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs.")
 ]
 Weights = Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")]
-Adaptation = Annotated[Adapt, typer.Option(help="Adaptation of the network to the scene (ERFT).")]
+Adaptation = Annotated[Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")]
 AdaptLoss = Annotated[
-    AdaptTerms, typer.Option(help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.")
+    AdaptTerms,
+    typer.Option(
+        case_sensitive=False, help="What the adaptation asks for: a sharp and clean result, or the terms of the paper."
+    ),
 ]
 AdaptSeconds = Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", callback=_lower)]
 TileSize = Annotated[
     int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)]
 PixelWindow = Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")]
 Bounds = Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")]
-Footprint = Annotated[Extent, typer.Option(help="intersection of the footprints, or the whole PAN.")]
+Footprint = Annotated[
+    Extent, typer.Option(case_sensitive=False, help="intersection of the footprints, or the whole PAN.")
+]
 Dtype = Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")]
 Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
 PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
@@ -73,9 +125,11 @@ MsFiles = Annotated[
     list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Driver = Annotated[str, typer.Option(help="GTiff or COG.")]
+Driver = Annotated[str, typer.Option(help="GTiff or COG.", callback=_driver)]
 Co = Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")]
-Overviews = Annotated[bool, typer.Option(help="Build overviews (a COG always has them).")]
+Overviews = Annotated[
+    bool | None, typer.Option(help="Build overviews; default: from 4096 pixels on (a COG always has them).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
@@ -98,7 +152,8 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
 
 def scene_options(
     sensor: str,
-    bidx: str | None,
+    bidx: Sequence[str] | None,
+    fit_bands: FitBands,
     nodata: float | None,
     extent: Extent,
     dtype: str | None,
@@ -108,7 +163,8 @@ def scene_options(
     """The arguments of `Scene.open`."""
     return {
         "sensor": sensor,
-        "bidx": whole_numbers("--bidx", bidx),
+        "bidx": bands_of("--bidx", bidx),
+        "fit_bands": fit_bands.value,
         "nodata": nodata,
         "extent": extent.value,
         "window": _pixel_window(window),
@@ -121,7 +177,22 @@ def _split(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def whole_numbers(option: str, text: str | None) -> list[int] | None:
+def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None:
+    """Numbers and names of bands, of an option that may be given several times."""
+    if not texts:
+        return None
+    bands: list[int | str] = []
+    for text in texts:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise InputError(f"{option} takes numbers or names of bands separated by commas, not '{text}'")
+        for part in parts:
+            numbers = part.split()
+            bands += map(int, numbers) if all(re.fullmatch(r"[+-]?\d+", n) for n in numbers) else [part]
+    return bands
+
+
+def _whole_numbers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
@@ -134,7 +205,7 @@ def whole_numbers(option: str, text: str | None) -> list[int] | None:
 
 
 def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
-    values = whole_numbers("--window", text)
+    values = _whole_numbers("--window", text)
     if values is None:
         return None
     if len(values) != 4 or min(values[2:]) < 1:
@@ -158,4 +229,4 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
 def _dtype(name: str | None) -> str | None:
     from ..raster.writer import check_dtype
 
-    return None if name is None else check_dtype(name)
+    return None if name is None else check_dtype(name.lower())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -15,6 +16,11 @@ def say_line(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
     shown = printable(str(text))
     typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
+
+
+def log_line(text: object) -> None:
+    """A line to stderr of what a long run does, with the time of day."""
+    say_line(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", err=True)
 
 
 class BatchProgressBars:
@@ -45,7 +51,7 @@ class BatchProgressBars:
             line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
         if self.bar is None:
             if line and not self.quiet:
-                say_line(line, err=True)
+                log_line(line)
             return
         if self.all is None:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
@@ -98,7 +104,7 @@ class ProgressBar:
         if stage != self.stage:
             self.stage = stage
             if self.verbose:
-                say_line(f"{stage} ...", err=True)
+                log_line(f"{stage} ...")
             if self.bar:
                 if self.task is not None:
                     self.bar.remove_task(self.task)

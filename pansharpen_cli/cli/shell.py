@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from typing import Any
 
@@ -43,6 +44,22 @@ def complain(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     say_line(f"error: {' '.join(message.split())}", err=True)
     return code
+
+
+_HOME = re.compile(r"(--[\w-]+=)?(~(?:[/\\].*)?)", re.DOTALL)
+
+
+def with_home(argument: str) -> str:
+    """An argument of the command line whose `~`, at the begin of its value, is the home folder: a shell leaves it in
+    `--output=~/a.tif`, in quotes, and where none is asked."""
+    found = _HOME.fullmatch(argument)
+    return (found[1] or "") + os.path.expanduser(found[2]) if found else argument
+
+
+def plain(message: str) -> str:
+    """A message of the parser without words that its libraries have for each other."""
+    message = re.sub(r"Value error, |, unable to parse \w+ as an? \w+", "", message)
+    return message.replace("Input should be", "it should be")
 
 
 def takes_text(stream: Any) -> bool:

@@ -373,5 +373,5 @@ def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
     """Statistics for a network that was trained on values divided by `scale`, PAN and MS in one unit."""
     if 1 / ALIKE < stats.pan_mean / max(float(stats.mean.mean()), 1e-12) < ALIKE:
         return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
-    scene.warnings.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
+    scene.notes.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
     return replace(stats, scale=scale)

@@ -34,12 +34,16 @@ def fused_tiles(
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading and fusing ahead.
 
+    The bands are those that are written, of all that are fused.
+
     On a CPU several tiles are fused at once, each by one thread: that wastes less than many threads on one tile, and a
     pixel is the same to the last bit on any number of cores.
     """
     size = max(tile_size, 2 * fuser.overlap)
     tiles = plan_tiles(scene.window, size, fuser.overlap)
     stitcher = Stitcher(tiles)
+    chosen = slice(None) if scene.written is None else list(scene.written)
+    bands = scene.as_written().bands
     masks: dict[Window, np.ndarray] = {}
 
     def load(tile: Tile) -> tuple[TileData | None, Window]:
@@ -62,9 +66,9 @@ def fused_tiles(
             shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
             inner = part_of(out, tile.outer)
             if made is None or mask_of_all is None:
-                fused, valid = np.zeros((scene.bands, *shape), np.float32), np.zeros(shape, bool)
+                fused, valid = np.zeros((bands, *shape), np.float32), np.zeros(shape, bool)
             else:
-                fused, valid = made[(slice(None), *inner)], mask_of_all[inner]
+                fused, valid = made[(slice(None), *inner)][chosen], mask_of_all[inner]
             masks[tile.core] = valid[part_of(tile.outer, tile.core)]
             for window, pixels in stitcher.add(tile, fused):
                 mask = np.zeros(pixels.shape[1:], bool)
@@ -79,9 +83,9 @@ def fused_tiles(
 
 
 def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """The fused scene in memory: (bands, rows, cols) float32 and its valid mask."""
+    """The fused scene in memory, the bands that are written: (bands, rows, cols) float32 and its valid mask."""
     grid = scene.grid
-    fused = np.zeros((scene.bands, grid.height, grid.width), np.float32)
+    fused = np.zeros((scene.as_written().bands, grid.height, grid.width), np.float32)
     valid = np.zeros((grid.height, grid.width), bool)
     for window, pixels, mask in fused_tiles(scene, fuser, tile_size):
         at = part_of(scene.window, window)

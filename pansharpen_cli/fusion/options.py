@@ -34,8 +34,8 @@ MTF = ("auto", "sensor")
 """Where a network's MTF gains come from: measured on the scene, the table's where they cannot be; or the table."""
 
 
-def check_method(options: Options) -> None:
-    """Raises InputError for options that no scene can be fused with: they are known to be wrong without one."""
+def check_method(options: Options, bands: int | None = None) -> None:
+    """Raises InputError for options that no scene, or none of so many `bands`, can be fused with."""
     check_names(options.device, options.precision)
     if options.mtf not in MTF:
         raise InputError(f"unknown --mtf '{options.mtf}'; there is {', '.join(MTF)}")
@@ -46,5 +46,7 @@ def check_method(options: Options) -> None:
     if options.method not in models.REGISTRY:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
         raise InputError(f"unknown method '{options.method}'; there is {listed}")
-    if options.weights is not None:
+    if bands is not None:
+        weights.find(options.method, bands, options.weights)
+    elif options.weights is not None:
         weights.cards(options.method, options.weights)

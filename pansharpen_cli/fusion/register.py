@@ -40,9 +40,9 @@ _TRIED = 48
 LEAST = 0.1
 """PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
 
-OFF, VARIES, APART = 0.25, 1.0, 1.0
-"""PAN pixels from which on it is worth a word that the MS lies off, that the shift varies over the scene, and that
-bands lie apart."""
+OFF, LEFT, VARIES, APART = 0.25, 1.0, 1.0, 1.0
+"""PAN pixels from which on it is worth a word that the MS lies off, that it is left there, that the shift varies over
+the scene, and that bands lie apart."""
 
 MEASURABLE = 0.1
 """Confidence below which no shift is named at all."""
@@ -126,9 +126,11 @@ def band_offsets(found: Shift) -> tuple[Point, ...]:
     return kept if any(map(any, kept)) else ()
 
 
-def is_apart(found: Shift) -> bool:
-    """Whether PAN and MS do not show the same in the same place, nor within the reach of what was looked for."""
-    return not found.confident and found.agreement < DOUBTFUL
+def is_apart(found: Shift, corrected: bool) -> bool:
+    """Whether PAN and MS do not show the same in the same place: no shift lays one on the other, or one of a PAN pixel
+    or more does and is not `corrected`."""
+    left = not corrected and math.hypot(found.rows, found.cols) >= LEFT
+    return found.agreement < DOUBTFUL and (not found.confident or left)
 
 
 def agreement(moments: Moments) -> dict | None:
@@ -159,23 +161,34 @@ def described(shift: Point) -> str:
 
 
 def remarks(found: Shift, corrected: bool) -> list[str]:
-    """What a user ought to know of a measured shift, a line each."""
+    """What a user ought to be warned of in a measured shift, a line each."""
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
-    if is_off(found) and size >= OFF:
+    if is_apart(found, corrected):
+        text = f"no shift of up to {found.searched:g} PAN pixels lays the MS on the PAN, and {doubt(found.agreement)}"
+        if found.confident:
+            text = f"the MS lies {off} and is left there (--align auto corrects it)"
+        notes.append(
+            f"{text}; the indices of full resolution do not show that: do not use the result before you have looked "
+            "at it"
+        )
+    elif is_off(found) and size >= OFF and not (corrected and size < SEARCH):
         done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
         notes.append(f"the MS lies {off}: {done}")
-    elif size >= 1:
+    elif size >= LEFT and not found.confident:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
-    if is_apart(found):
-        notes.append(
-            f"no shift of up to {found.searched:g} PAN pixels lays the MS on the PAN, and {doubt(found.agreement)}; "
-            "the indices of full resolution do not show that: do not use the result before you have looked at it"
-        )
     if found.confident and found.varies >= VARIES:
         notes.append(
             f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
         )
+    return notes
+
+
+def routine(found: Shift, corrected: bool) -> list[str]:
+    """What is usual in a measured shift and was corrected as always, a line each."""
+    notes, shift = [], (found.rows, found.cols)
+    if is_off(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
+        notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
     for band, offset in enumerate(found.bands, 1):
         if found.confident and math.hypot(*offset) >= APART:
             notes.append(f"MS band {band} lies {described(offset)} off the other bands")

@@ -20,7 +20,7 @@ from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Options
 from ..models import REGISTRY, weights
-from ..publish import Publication, check_target
+from ..publish import Publication, check_absent, check_place
 from ..quality import assess
 from ..quality.assess import Radiometry, Raster, Score
 from ..raster.geometry import Window, area, intersect
@@ -33,7 +33,7 @@ from ..report import files, gallery, html
 from ..report.gallery import Pictures
 from ..report.verdict import verdict
 from .facts import FULL_MAPS, MAP_BLOCK, is_html, pictures_of, quality_facts, scene_facts, software_facts
-from .opened import Pair, opened
+from .opened import Pair, Registration, opened
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
 
@@ -112,7 +112,7 @@ def evaluate(
 
         results = [result(path) for path in dict.fromkeys(files)]
         notes = [*scene.warnings, *said.notes()]
-        return _finish("full", results, output, scene, notes, FULL_MAPS, registration.facts())
+        return _finish("full", results, output, scene, notes, FULL_MAPS, registration)
 
 
 def evaluate_against(
@@ -195,7 +195,7 @@ def evaluate_wald(
                 _keep_shown(results, output, folder)
             if not results:
                 raise InputError(f"no method takes this scene: {notes[-1]}")
-            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration.facts())
+            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration)
 
 
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
@@ -288,7 +288,7 @@ def _finish(
     scene: Scene | None,
     warnings: Sequence[str],
     maps: Sequence[str],
-    registration: dict | None = None,
+    registration: Registration | None = None,
 ) -> dict:
     """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
     if scene is not None:
@@ -311,12 +311,19 @@ def _finish(
         "software": software_facts(),
         "kind": kind,
         "scene": scene_facts(scene) if scene is not None else None,
-        "registration": registration,
+        "registration": registration.facts() if registration is not None else None,
         "results": [
-            {"rank": rank, "name": r.name, "path": r.path, "quality": r.quality, "verdict": verdict(r.quality, names)}
+            {
+                "rank": rank,
+                "name": r.name,
+                "path": r.path,
+                "quality": r.quality,
+                "verdict": verdict(r.quality, names, apart=registration is not None and registration.apart),
+            }
             for rank, r in enumerate(results, 1)
         ],
         "warnings": notes,
+        "notes": scene.notes if scene is not None else [],
     }
     if output.maps is not None:
         try:
@@ -341,22 +348,20 @@ def place_of(window: Window) -> str:
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
     """Raises InputError before anything is measured if something could not be written in the end."""
     is_html(output.report)
-    if output.report is not None:
-        check_target(output.report, inputs, output.overwrite)
-        if output.maps is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
+    targets = [output.report] if output.report is not None else []
+    if output.maps is not None:
+        if output.report is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
             raise InputError("--report and --map need different paths")
-    if output.maps is None:
-        return
-    stems = [Path(n).stem for n in dict.fromkeys(names)]
-    if len(set(stems)) < len(stems):
-        raise InputError("--map names its files after the fused ones: these need different names")
-    if not output.maps.is_dir():
-        if output.maps.exists() or not output.maps.resolve().parent.is_dir():
+        stems = [Path(n).stem for n in dict.fromkeys(names)]
+        if len(set(stems)) < len(stems):
+            raise InputError("--map names its files after the fused ones: these need different names")
+        if output.maps.is_dir():
+            targets += [output.maps / f"{stem}_{figure}.tif" for stem in stems for figure in maps]
+        elif output.maps.exists() or not output.maps.resolve().parent.is_dir():
             raise InputError(f"cannot make the folder {output.maps} of --map")
-        return
-    for stem in stems:
-        for figure in maps:
-            check_target(output.maps / f"{stem}_{figure}.tif", inputs, output.overwrite)
+    for target in targets:
+        check_place(target, inputs, output.overwrite)
+    check_absent(targets, output.overwrite)
 
 
 def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:

@@ -73,6 +73,7 @@ def scene_facts(scene: Scene) -> dict:
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
         "bands": scene.bands,
         "band_names": list(scene.band_names),
+        "band_numbers": list(scene.numbers),
         "dtype": scene.dtype,
         "nodata": None if scene.nodata != scene.nodata else scene.nodata,
         "crs": scene.pan_grid.crs.to_string() if scene.pan_grid.crs else None,
@@ -86,8 +87,9 @@ def scene_facts(scene: Scene) -> dict:
 
 
 def fusion_facts(
-    scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
+    scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
+    shown = scene.as_written()
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
     adaptation = {"mode": options.adapt if fit.card is not None else "off"}
     if fit.outcome is not None:
@@ -101,15 +103,15 @@ def fusion_facts(
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": scene_facts(scene),
+        "scene": scene_facts(shown) | {"ms": scene.paths[1:], "fitted_bands": scene.bands},
         "method": {
             "name": options.method,
             "weights": fit.card.path.name if fit.card else None,
             "weights_sha256": fit.card.sha256 if fit.card else None,
             "scale": fit.stats.scale_in_dn if fit.stats else None,
             "mtf": options.mtf if scene.fitted_gains else "sensor",
-            "mtf_gains": list(scene.effective_gains),
-            "band_offsets": [list(offset) for offset in scene.band_offsets],
+            "mtf_gains": list(shown.effective_gains),
+            "band_offsets": [list(offset) for offset in shown.band_offsets],
             "device": fit.device,
             "precision": fit.precision,
             "tile_size": options.tile_size,
@@ -121,6 +123,7 @@ def fusion_facts(
         "seconds": seconds | {"total": total},
         "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
         "warnings": scene.warnings,
+        "notes": scene.notes,
     }  # fmt: skip
 
 

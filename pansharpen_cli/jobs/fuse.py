@@ -13,8 +13,9 @@ from .. import device
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop, register
+from ..fusion import loop
 from ..fusion.fit import Options
+from ..publish import made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window
@@ -26,8 +27,10 @@ from ..report.verdict import verdict, warnings_of
 from .evaluate import place_of, report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
+from .picture import PictureWriter
 from .request import FusionOutput as FusionOutput
 from .request import check_targets as check_targets
+from .request import targets_of as targets_of
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
@@ -48,48 +51,53 @@ def fuse_scene(
     fitting.check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
-        scene, registration = opened(pair, options, stack, partial(check_targets, output), progress=progress)
+        ready = partial(check_targets, output, options)
+        scene, registration = opened(pair, options, stack, ready, progress=progress)
+        shown = scene.as_written()
         aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))
+        stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(
-            output.path, scene, driver=output.driver, creation_options=creation_options, overviews=output.overviews
+            output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
-            apart = registration.found is not None and register.is_apart(registration.found)
-            # tiles of different places would teach a network the wrong thing, and judge it by the same
+            apart = registration.apart
             fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
             valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
             fused_seconds = time.perf_counter() - clock
-            quality, comparison, pictures = None, None, None
+            comparison, pictures, rgb = None, None, None
             clock = time.perf_counter()
-            with Raster.on_scene(written, scene) as raster:
-                measured = score_of(scene, raster, options.seed, progress) if score else None
+            with Raster.on_scene(written, shown) as raster:
+                measured = score_of(shown, raster, options.seed, progress) if score else None
+                quality = quality_facts(measured, shown) if measured is not None else None
                 score_seconds = time.perf_counter() - clock
-                if measured is not None:
-                    quality = quality_facts(measured, scene)
-                    score_seconds = time.perf_counter() - clock
                 if illustrated:
-                    pictures = pictures_of(scene, raster, measured, progress)
+                    pictures = pictures_of(shown, raster, measured, progress)
                     if measured is not None and quality is not None:
                         comparison = _comparison(scene, raster, options.method, measured, quality, progress)
+                if output.rgb is not None:
+                    rgb = PictureWriter(output.rgb, shown, raster, output.path, writer.files)
+                    rgb.write(output.driver, output.overviews, progress)
             scene.check_unchanged()
-            picture = html.quicklook(written, scene.band_names) if output.quicklook else None
+            picture = html.quicklook(written, shown.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
             facts |= {"comparison": comparison, "registration": registration.facts()}
-            facts["verdict"] = verdict(quality, scene.band_names, options.method)
+            facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
             facts |= {"batch": output.batch} if output.batch else {}
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
                 facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
             facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
+            if rgb is not None:
+                facts["rgb"] = rgb.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
             facts["seconds"]["total"] = time.perf_counter() - started
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
             for path in output.reports:
-                shown = [(output.path.name, pictures)] if pictures is not None else []
-                writer.files.add(path, report_bytes(path, facts, shown))
+                illustrations = [(output.path.name, pictures)] if pictures is not None else []
+                writer.files.add(path, report_bytes(path, facts, illustrations))
             writer.files.publish()
     return facts
 
@@ -102,19 +110,19 @@ def _comparison(
     None where nothing can be measured on that part.
     """
     window = _richest_part(scene.window, score.maps["detail"])
-    part = scene
+    part, shown = scene, scene.as_written()
     place = "all that was fused"
     try:
         if window != scene.window:
             part = replace(scene, full=window, window=window)
-            quality = quality_facts(assess.full_resolution(scene, raster.read, window), scene)
+            quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
             place = f"{place_of(window)}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
-            measured = assess.full_resolution(part, array_reader(values, valid, (window[0], window[2])), window)
-            rows.append({"name": name, **quality_facts(measured, part)})
+            read = array_reader(values, valid, (window[0], window[2]))
+            rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
         return None

@@ -38,10 +38,22 @@ class Registration:
         facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
         return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
 
+    @property
+    def apart(self) -> bool:
+        """Whether PAN and MS show different things in one place: a network would learn the wrong thing from them, and
+        be judged by it."""
+        return self.found is not None and register.is_apart(self.found, any(self.applied))
+
+    def warnings(self) -> list[str]:
+        """What the user ought to be warned of, a line each."""
+        if self.found is None or (self.mode == "off" and not self.apart):
+            return []
+        return register.remarks(self.found, any(self.applied))
+
     def notes(self) -> list[str]:
-        """What the user ought to know, a line each."""
+        """What was corrected as usual, a line each."""
         if self.found is not None:
-            return register.remarks(self.found, any(self.applied))
+            return register.routine(self.found, any(self.applied)) if self.mode != "off" else []
         moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
         return [moved] if any(self.applied) else []
 
@@ -49,6 +61,12 @@ class Registration:
 def takes_measured_mtf(options: Options) -> bool:
     """Whether MTF gains are measured for the method: for networks, unless the sensor's are asked for."""
     return options.mtf != "sensor" and options.method in REGISTRY
+
+
+def is_measured(options: Options) -> bool:
+    """Whether the registration is measured: with `align` off for networks only, that take the MTF or are adapted."""
+    adapts = options.method in REGISTRY and options.adapt != "off"
+    return options.align != "off" or takes_measured_mtf(options) or adapts
 
 
 def opened(
@@ -59,7 +77,7 @@ def opened(
     files: Sequence[str] = (),
     progress: Progress = quiet,
 ) -> tuple[Scene, Registration]:
-    """The scene, with its MS moved where `align` corrects it and a warning of that, and how it was settled.
+    """The scene, with its MS moved where `align` corrects it and a note of that, and how it was settled.
 
     A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's, and the
     offsets of its single bands.
@@ -80,9 +98,12 @@ def opened(
     scene = stack.enter_context(replace(pair, open_options=given).open())
     ready(scene)
     if options.align == "off":
-        if measured:
-            settle(scene, register.measure(scene, options.seed, progress))
-        return scene, Registration(options.align)
+        found = register.measure(scene, options.seed, progress) if is_measured(options) else None
+        if measured and found is not None:
+            settle(scene, found)
+        registration = Registration(options.align, found=found)
+        scene.warnings.extend(registration.warnings())
+        return scene, registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if source is not None:
         applied = source[0]
@@ -96,10 +117,12 @@ def opened(
         scene, first = stack.enter_context(moved.open()), scene
         scene.stamps.update(first.stamps)
         scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
+        scene.notes.extend(n for n in first.notes if n not in scene.notes)
     if measured and found is not None:
         settle(scene, found)
     registration = Registration(options.align, applied, found, source[1] if source else "measured")
-    scene.warnings.extend(registration.notes())
+    scene.warnings.extend(registration.warnings())
+    scene.notes.extend(registration.notes())
     return scene, registration
 
 
@@ -109,7 +132,8 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     for path in files:
         with open_raster(path) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
-        if "ALIGN" in tags and tags.get("MS") == file_names(s.label for s in scene.ms):
+        fused_with = tags.get("MS", "").split()  # also with bands that were not written
+        if "ALIGN" in tags and set(file_names(s.label for s in scene.ms).split()) <= set(fused_with):
             try:
                 rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
             except ValueError:

@@ -159,7 +159,7 @@ def find(method: str, bands: int, file: str | None = None) -> Card:
     counts = " or ".join(str(c.bands) for c in found)
     raise WeightsError(
         f"the weights of '{method}' are for {counts} bands, the MS has {bands}; "
-        f"use --method {models.DEFAULT} (any band count) or --bidx"
+        f"use --method {models.DEFAULT} (any band count), or choose bands with --bidx and --fit-bands bidx"
     )
 
 
@@ -265,7 +265,8 @@ def load(card: Card, bands: int) -> Backbone:
         raise WeightsError(f"{card.path} is not the file that its manifest describes (sha256 differs): fetch it again")
     if card.bands not in (None, bands):
         raise WeightsError(
-            f"{card.path} is for {card.bands} bands, the MS has {bands}; choose {card.bands} with --bidx"
+            f"{card.path} is for {card.bands} bands, the MS has {bands}; "
+            f"choose {card.bands} with --bidx and --fit-bands bidx"
         )
     try:
         with torch.device("meta"):
@@ -339,10 +340,12 @@ def _cells(known: Mapping[str, Any]) -> dict[str, str]:
 
 
 def listing(cards: list[dict[str, Any]]) -> str:
-    """A table of the facts of several cards, a line each."""
-    columns = ("name", "network", "bands", "parameters", "size", "licence", "trained on")
+    """A table of the facts of several cards, a line each, and what they are here for."""
+    columns = ("name", "network", "bands", "parameters", "size", "licence", "to be used")
     rows = [dict(zip(columns, columns, strict=True))]
-    rows += [(cells := _cells(known)) | {"trained on": cells["data"]} for known in cards]
+    for known in cards:
+        use = "the default" if known["network"] == models.DEFAULT else "for comparison"
+        rows.append(_cells(known) | {"to be used": use})
     widths = {column: max(len(row[column]) for row in rows) for column in columns}
     return "\n".join("  ".join(row[c].ljust(widths[c]) for c in columns).rstrip() for row in rows)
 

@@ -37,6 +37,11 @@ def check_raw(path: str) -> None:
         pass
 
 
+def referred(path: str) -> Iterator[str]:
+    """All names that a VRT refers to, also through VRTs that it is made of. Raises InputError as `check_raw` does."""
+    return _walked(path)
+
+
 def outside(path: str, roots: Collection[Path]) -> str:
     """Why a raster should not be opened unasked: what it refers to that is no file below one of the folders, or "".
 

@@ -42,6 +42,9 @@ MIN_MS_PIXELS = 8
 LOST = 0.05
 """Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
 
+_PER_BAND = ("band_names", "standard_names", "gains", "fitted_gains", "band_offsets", "numbers")
+"""Fields of a scene with a value for each band."""
+
 MOST_BANDS = 512
 """Of the MS: memory grows with bands as it does with the area of tiles."""
 
@@ -70,10 +73,13 @@ class Scene:
     """A PAN and its MS. All windows are in pixels of the PAN file.
 
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
-    `standard_names`: of the bands by their descriptions, else by the order in which the sensor's products come;
+    `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
+    the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
+    `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
+    `warnings`: what a user ought to look at; `notes`: what was corrected as usual. A line each.
     """
 
     pan: Source
@@ -94,6 +100,9 @@ class Scene:
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
+    numbers: tuple[int, ...] = ()
+    written: tuple[int, ...] | None = None
+    notes: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
     stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -114,6 +123,22 @@ class Scene:
     @property
     def bands(self) -> int:
         return sum(len(s.bands) for s in self.ms)
+
+    def as_written(self) -> Scene:
+        """The scene of the bands that are written: what the output, its figures and its report are about."""
+        if self.written is None:
+            return self
+
+        per_band: dict[str, Any] = {}
+        for name in _PER_BAND:
+            values = getattr(self, name)
+            per_band[name] = tuple(values[i] for i in self.written) if values else ()
+        sources = [replace(s, notes=[]) for s in _choose(self.ms, self.written)]
+        return replace(self, ms=sources, written=None, **per_band)
+
+    def places_of(self, option: str, asked: Sequence[int | str]) -> list[int]:
+        """Places (from 0) of the bands that an option's numbers or names ask for. Raises InputError for others."""
+        return [_place(option, each, self.numbers, self.band_names, self.standard_names) for each in asked]
 
     @property
     def effective_gains(self) -> tuple[float, ...]:
@@ -142,7 +167,8 @@ class Scene:
         ms: Sequence[str | os.PathLike],
         *,
         sensor: str = "auto",
-        bidx: Sequence[int] | None = None,
+        bidx: Sequence[int | str] | None = None,
+        fit_bands: str = "all",
         nodata: float | None = None,
         extent: Literal["intersection", "pan"] = "intersection",
         window: Window | None = None,
@@ -153,7 +179,8 @@ class Scene:
     ) -> Scene:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
-        `bidx`: 1-based bands over all MS files in order. `window`: rows and columns of the PAN file. `bbox`: left,
+        `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
+        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left,
         bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
         `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
         resampled. `labels`: what paths are called in messages and reports, if not as they are.
@@ -166,11 +193,20 @@ class Scene:
             ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
-            every, chosen = ms_sources, _chosen(ms_sources, bidx)
-            if len(chosen) > MOST_BANDS:
-                raise InputError(f"the MS has {len(chosen)} bands, at most {MOST_BANDS} are fused: choose with --bidx")
-            ms_sources = _choose(ms_sources, chosen) if bidx else ms_sources
-            all_names = tuple(s.dataset.descriptions[b - 1] for s in every for b in s.bands)
+            all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
+            told: Sequence[str | None] = all_names
+            if not any(map(sensors.band_name, all_names)):
+                told = sensors.bands_by_files([(s.label, len(s.bands)) for s in ms_sources]) or all_names
+            found, where = _sensor(sensor, ms_sources, pan_source, told)
+            chosen = _chosen(bidx, told, found)
+            fitted = chosen if fit_bands == "bidx" else list(range(len(all_names)))
+            if len(fitted) > MOST_BANDS:
+                raise InputError(
+                    f"the MS has {len(fitted)} bands, at most {MOST_BANDS} are fused: "
+                    "choose with --bidx and --fit-bands bidx"
+                )
+            if fitted != list(range(len(all_names))):
+                ms_sources = _choose(ms_sources, fitted)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid = Grid.of(pan_ds)
             ms_grid = Grid.of(ms_ds[0]).called_as(pan_grid)
@@ -201,15 +237,6 @@ class Scene:
             if extent == "pan":
                 full = (0, pan_grid.height, 0, pan_grid.width)
             check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
-            if sensor == "auto":
-                domains = [d for s in (*_unique(every), pan_source) for d in metadata(s)]
-                found, where = sensors.recognise(domains, all_names)
-            else:
-                found, where = sensors.named(sensor), "--sensor"
-            names = tuple(all_names[i] for i in chosen)
-            standard: tuple[str | None, ...] = tuple(map(sensors.band_name, names))
-            if not any(standard):
-                standard = found.usual_names(len(all_names), chosen) or standard
             scene = cls(
                 pan=pan_source,
                 ms=ms_sources,
@@ -217,16 +244,18 @@ class Scene:
                 ms_grid=ms_grid,
                 phase=phase,
                 full=full,
-                window=_output_window(full, window, bbox, pan_grid),
+                window=_output_window(full, window, bbox, pan_grid, notes),
                 sensor=found,
                 sensor_source=where,
-                band_names=names,
-                standard_names=standard,
-                gains=found.gains_of(all_names, chosen),
+                band_names=tuple(all_names[i] for i in fitted),
+                standard_names=_standard_names(told, fitted, found),
+                gains=found.gains_of(told, fitted),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
                 warped=warped,
+                numbers=tuple(i + 1 for i in fitted),
+                written=None if chosen == fitted else tuple(chosen),
             )
             scene.stamps = {path: stamp for path in scene.files() if (stamp := _stamp(path)) is not None}
             scene._stack = stack.pop_all()
@@ -312,13 +341,57 @@ def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Sou
     return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
 
 
-def _chosen(sources: list[Source], bidx: Sequence[int] | None) -> list[int]:
-    """Places (from 0) among the bands of all MS files in order: all, or those that 1-based `bidx` names."""
-    count = sum(len(s.bands) for s in sources)
-    for i in bidx or ():
-        if not 1 <= i <= count:
-            raise InputError(f"--bidx {i} is out of range: the MS has bands 1 to {count}")
-    return [i - 1 for i in bidx] if bidx else list(range(count))
+def _sensor(name: str, ms: Sequence[Source], pan: Source, names: Sequence[str | None]) -> tuple[Sensor, str]:
+    """The sensor of that name, or the one that the files give away, and where it was found."""
+    if name != "auto":
+        return sensors.named(name), "--sensor"
+    paths = [s.label for s in (*_unique(ms), pan)]
+    return sensors.recognise([d for s in (*_unique(ms), pan) for d in metadata(s)], names, paths)
+
+
+def _standard_names(names: Sequence[str | None], places: Sequence[int], sensor: Sensor) -> tuple[str | None, ...]:
+    """Of the bands at these places: by their names, else by the order in which the sensor's products come."""
+    standard = tuple(sensors.band_name(names[i]) for i in places)
+    return standard if any(standard) else sensor.usual_names(len(names), places) or standard
+
+
+def _chosen(bidx: Sequence[int | str] | None, names: Sequence[str | None], sensor: Sensor) -> list[int]:
+    """Places (from 0) among the bands of all MS files in order: all, or those that `bidx` asks for."""
+    every = range(len(names))
+    if not bidx:
+        return list(every)
+    standard = _standard_names(names, every, sensor)
+    return [_place("--bidx", each, [i + 1 for i in every], names, standard) for each in bidx]
+
+
+def _place(
+    option: str,
+    asked: int | str,
+    numbers: Sequence[int],
+    names: Sequence[str | None],
+    standard: Sequence[str | None],
+) -> int:
+    """Place (from 0) of a band by its number, its description or its standard name. Raises InputError for others."""
+    if isinstance(asked, int):
+        if asked in numbers:
+            return numbers.index(asked)
+        if list(numbers) == list(range(1, len(numbers) + 1)):
+            raise InputError(f"{option} {asked} is out of range: the MS has bands 1 to {len(numbers)}")
+        raise InputError(f"{option} {asked}: the band is not one of those of --bidx ({', '.join(map(str, numbers))})")
+    word, meant = asked.strip().casefold(), sensors.band_name(asked)
+    found = [i for i, name in enumerate(names) if name and name.strip().casefold() == word]
+    found = found or [i for i, name in enumerate(standard) if meant and name == meant]
+    if len({numbers[i] for i in found}) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{option} '{asked}' names bands {', '.join(str(numbers[i]) for i in found)}: give the number")
+    known = [name or other for name, other in zip(names, standard, strict=True)]
+    listed = ", ".join(name or f"{number} (no name)" for name, number in zip(known, numbers, strict=True))
+    if not any(known):
+        raise InputError(
+            f"{option} '{asked}': nothing names the bands of the MS; give numbers from {min(numbers)} to {max(numbers)}"
+        )
+    raise InputError(f"{option} '{asked}' is no band of the MS; it has {listed}")
 
 
 def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
@@ -532,7 +605,7 @@ def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
         )
 
 
-def _output_window(full: Window, window: Window | None, bbox, grid: Grid) -> Window:
+def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes: list[str]) -> Window:
     chosen = full
     for name, part in (("--window", window), ("--bbox", grid.pixels_of(bbox) if bbox else None)):
         if part is None:
@@ -541,6 +614,12 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid) -> Win
         if is_empty(chosen):
             raise InputError(f"{name} does not touch the scene, which is rows {full[0]}-{full[1]}, columns "
                              f"{full[2]}-{full[3]} of the PAN, {grid.window(full).describe()}")  # fmt: skip
+        within = intersect(full, part)
+        if max(abs(a - b) for a, b in zip(within, part, strict=True)) > 1:  # --bbox is rounded outwards
+            notes.append(
+                f"{name} reaches beyond the scene: of its {part[3] - part[2]} x {part[1] - part[0]} pixels "
+                f"{within[3] - within[2]} x {within[1] - within[0]} are fused"
+            )
     return chosen
 
 

@@ -423,7 +423,8 @@ def _side_files(path: str, listed: Sequence[str]) -> list[str]:
     return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < foreign.MOST_SIDE]
 
 
-_TILE = re.compile(r"_R\d+C\d+$", re.IGNORECASE)
+_TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
+"""What the name of a raster has beyond that of the DIM_*.XML that lists it."""
 
 
 def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:

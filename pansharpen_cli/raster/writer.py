@@ -24,7 +24,6 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError, PansharpenError, reason_of
 from ..publish import Publication
-from . import sensors
 from .geometry import Window
 from .grid import Grid
 from .messages import gdal_messages
@@ -61,6 +60,8 @@ _COG_CREATION = {
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
+OVERVIEWS_FROM = 4096
+"""Longer side in pixels of the least file that has overviews unless it is asked for without."""
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Types of the output."""
 
@@ -93,6 +94,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     Raises InputError for options that do not do, or that change more than how pixels are stored: GDAL only warns of
     those that it does not know or take, and goes on.
     """
+    if driver not in DRIVERS:
+        raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
     if not options:
         return True
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
@@ -166,6 +169,8 @@ class SceneWriter:
     """Writes a fused scene beside the target; `commit` publishes it together with what else is in `files`.
 
     Where a compression with losses would blur what is nodata, a mask within the file stands for the nodata value.
+    `overviews`: by default from `OVERVIEWS_FROM` on; a COG always has them. `files`: what the file is published with by
+    whoever made it. `picture`: three bands are red, green and blue, whatever their names, and their values no DN.
     As a context manager it removes everything it made unless it was committed.
     """
 
@@ -176,19 +181,23 @@ class SceneWriter:
         *,
         driver: str = "GTiff",
         creation_options: Mapping[str, str] | None = None,
-        overviews: bool = False,
+        overviews: bool | None = None,
+        files: Publication | None = None,
+        picture: bool = False,
     ) -> None:
-        if driver not in DRIVERS:
-            raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
-        self.path, self.driver, self.overviews = path, driver, overviews or driver == "COG"
+        if overviews is None:
+            overviews = max(scene.grid.height, scene.grid.width) >= OVERVIEWS_FROM
+        self.path, self.driver, self.overviews, self._picture = path, driver, overviews or driver == "COG", picture
         self.options = dict(creation_options or {})
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
         self._origin = scene.window[0], scene.window[2]
         source = scene.ms[0]
         kind = source.dataset.dtypes[source.bands[0] - 1]
-        self._losses = None if self.dtype.kind == "f" or scene.dtype == kind else _Losses(self.dtype, kind)
+        kept = picture or self.dtype.kind == "f" or scene.dtype == kind
+        self._losses = None if kept else _Losses(self.dtype, kind)
+        self._statistics = _Statistics(self.bands)
         self._warnings = scene.warnings
-        self.files = Publication()
+        self.files, self._shared = files or Publication(), files is not None
         try:
             self._final = self.files.part(path)
             self._file = self.files.room(path) / "fused.tif" if driver == "COG" else self._final
@@ -209,7 +218,7 @@ class SceneWriter:
                 )  # fmt: skip
             except _Failed as error:
                 raise PansharpenError(self._failure(reason_of(error))) from error
-            _carry(dataset, scene)
+            _carry(dataset, scene, self._picture)
         return dataset
 
     def write(self, window: Window, fused: np.ndarray, valid: np.ndarray) -> None:
@@ -223,6 +232,7 @@ class SceneWriter:
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         if self._losses is not None:
             self._losses.update(fused[:, valid])
+        self._statistics.update(data[:, valid])
         r, c = window[0] - self._origin[0], window[2] - self._origin[1]
         at = RasterWindow(c, r, data.shape[2], data.shape[1])
         with self._writing():
@@ -253,6 +263,9 @@ class SceneWriter:
         with self._writing():
             with rasterio.open(self._file, "r+") as dataset:
                 dataset.update_tags(ns=PROVENANCE, **provenance)
+                area = self.grid.height * self.grid.width
+                for band, tags in zip(dataset.indexes, self._statistics.tags(area), strict=True):
+                    dataset.update_tags(band, **tags)
                 for band in dataset.indexes if self.driver == "COG" else ():
                     dataset.update_tags(band, ns=_STAND_IN, **dataset.tags(band))
             if self.driver == "COG":
@@ -277,7 +290,8 @@ class SceneWriter:
         if dataset is not None and not dataset.closed:
             with gdal_messages(), suppress(*_Failed):
                 dataset.close()
-        self.files.close()
+        if not self._shared:
+            self.files.close()
 
     def _overview_chunks(self) -> rasterio.Env:
         """Lets GDAL average the blocks of all bands together.
@@ -320,6 +334,38 @@ class SceneWriter:
         self.discard()
 
 
+class _Statistics:
+    """Minimum, maximum, mean and standard deviation of each band's valid values, as GDAL keeps them in a file.
+
+    Sums over whole numbers of 16 bits are exact, whatever the tiles; of other types nine digits are kept.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.count, self.sums, self.squares = 0, [0.0] * bands, [0.0] * bands
+        self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
+
+    def update(self, values: np.ndarray) -> None:
+        """Take in (bands, pixels)."""
+        exact = values.astype(np.int64 if values.dtype.itemsize <= 2 else np.float64)
+        self.count += values.shape[1]
+        self.low, self.high = np.minimum(self.low, values.min(1)), np.maximum(self.high, values.max(1))
+        sums, squares = exact.sum(1).tolist(), np.einsum("bn,bn->b", exact, exact).tolist()
+        self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
+
+    def tags(self, area: int) -> Iterator[dict[str, str]]:
+        """Of each band; `area`: pixels of the file."""
+        for i, (total, squares) in enumerate(zip(self.sums, self.squares, strict=True)):
+            mean = total / self.count
+            yield {
+                "STATISTICS_MINIMUM": f"{self.low[i]:.14g}",
+                "STATISTICS_MAXIMUM": f"{self.high[i]:.14g}",
+                "STATISTICS_MEAN": f"{mean:.9g}",
+                "STATISTICS_STDDEV": f"{max(0.0, squares / self.count - mean**2) ** 0.5:.9g}",
+                "STATISTICS_VALID_PERCENT": f"{100 * self.count / area:.4g}",
+            }
+
+
 class _Losses:
     """What becomes of values that are written as whole numbers of another type than the MS's."""
 
@@ -339,7 +385,7 @@ class _Losses:
         if self.beyond > CLIPPED * self.count:
             return [
                 f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
-                f"clipped to {self.dtype}: {advice}, or scale the result (gdal_translate -scale)"
+                f"clipped to {self.dtype}: {advice}; for 8-bit pictures use --rgb"
             ]
         if np.dtype(self.source).kind == "f" and self.high - self.low < STEPS:
             return [
@@ -445,7 +491,7 @@ def _verify(path: Path) -> None:
                     raise OSError("the file is incomplete")
 
 
-def _carry(target, scene: Scene) -> None:
+def _carry(target, scene: Scene, picture: bool) -> None:
     """Take over what describes the bands and the acquisition; what describes the old grid stays behind."""
     index = 0
     interpretation = []
@@ -453,19 +499,22 @@ def _carry(target, scene: Scene) -> None:
         ds = getattr(source.dataset, "src_dataset", source.dataset)
         for band in source.bands:
             index += 1
-            if ds.descriptions[band - 1]:
-                target.set_band_description(index, ds.descriptions[band - 1])
-            if ds.units[band - 1]:
+            if name := ds.descriptions[band - 1] or scene.standard_names[index - 1]:
+                target.set_band_description(index, name)
+            if ds.units[band - 1] and not picture:
                 target.set_band_unit(index, ds.units[band - 1])
-            interpretation.append(_interpretation(ds, band))
+            interpretation.append(ds.colorinterp[band - 1])
             tags = {k: v for k, v in ds.tags(band).items() if not _GEOMETRY_TAGS.match(k)}
             if tags:
                 target.update_tags(index, **tags)
             if ds.tags(band, ns="IMAGERY"):
                 target.update_tags(index, ns="IMAGERY", **ds.tags(band, ns="IMAGERY"))
-    target.scales = [s.dataset.scales[b - 1] for s in scene.ms for b in s.bands]
-    target.offsets = [s.dataset.offsets[b - 1] for s in scene.ms for b in s.bands]
-    target.colorinterp = interpretation
+    if picture:
+        target.colorinterp = _COLOURS.values()
+    else:
+        target.scales = [s.dataset.scales[b - 1] for s in scene.ms for b in s.bands]
+        target.offsets = [s.dataset.offsets[b - 1] for s in scene.ms for b in s.bands]
+        target.colorinterp = _named_colours(scene.standard_names, interpretation)
     for source in reversed(scene.ms):
         ds = getattr(source.dataset, "src_dataset", source.dataset)
         target.update_tags(**{k: v for k, v in ds.tags().items() if not _GEOMETRY_TAGS.match(k)})
@@ -482,17 +531,22 @@ def _carry(target, scene: Scene) -> None:
         target.rpcs = rpcs
 
 
-def _interpretation(ds, band: int) -> ColorInterp:
-    """The band's own, unless GDAL guessed an alpha or grey where the band's name says otherwise."""
-    interpretation = ds.colorinterp[band - 1]
-    name = sensors.band_name(ds.descriptions[band - 1])
-    if interpretation == ColorInterp.alpha:
-        return ColorInterp.undefined
-    if name is not None and interpretation in (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
-        return {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}.get(
-            name, ColorInterp.undefined
-        )
-    return interpretation
+_COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
+
+
+def _named_colours(names: Sequence[str | None], own: Sequence[ColorInterp]) -> list[ColorInterp]:
+    """Red, green and blue by the bands' standard names, once each; else the bands' own interpretation.
+
+    What GDAL guesses of band 1 (grey) or 4 (alpha), and colours of bands whose names say otherwise, are dropped.
+    """
+    colours: list[ColorInterp] = []
+    for name, interpretation in zip(names, own, strict=True):
+        colour = _COLOURS.get(name or "")
+        guessed = interpretation == ColorInterp.alpha
+        guessed |= name is not None and interpretation in (*_COLOURS.values(), ColorInterp.gray)
+        colours.append(colour if colour and colour not in colours
+                       else ColorInterp.undefined if guessed else interpretation)  # fmt: skip
+    return colours
 
 
 def read_reduced(path: str | os.PathLike, bands: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from ..raster.writer import read_reduced
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import finite, plain_text, signed_text, to_json
 from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .text import adaptation_text, blocks_text, number_text, registration_text
+from .text import adaptation_text, bands_text, blocks_text, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
 
@@ -131,6 +131,7 @@ def _fusion_page(facts: Mapping) -> dict:
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
+        "notes": facts.get("notes") or [],
     }
 
 
@@ -157,6 +158,7 @@ def _evaluation_page(facts: Mapping) -> dict:
         "adaptation": None,
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
+        "notes": facts.get("notes") or [],
     }
 
 
@@ -367,7 +369,7 @@ def _scene_rows(scene: Mapping) -> list[tuple[str, str]]:
     return [
         ("PAN", scene["pan"]),
         *(("MS", path) for path in scene["ms"]),
-        ("bands", names),
+        ("bands", bands_text(scene) or names),
         ("type", f"{scene['dtype']}, nodata {plain_text(scene['nodata'])}"),
         ("CRS", (scene["crs"] or "none") + (", MS warped" if scene["warped"] else "")),
         ("ratio", " × ".join(f"{v:.9g}" for v in scene["ratio"])),

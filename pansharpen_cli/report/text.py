@@ -28,6 +28,8 @@ def table(facts: dict) -> str:
     ]
     if "registration" in facts:
         rows.append(("registration", registration_text(facts["registration"])))
+    if text := bands_text(scene):
+        rows.append(("bands", text))
     method, output = facts["method"], facts["output"]
     if "mtf_gains" in method:
         rows.append(("MTF", _gains(method)))
@@ -42,7 +44,18 @@ def table(facts: dict) -> str:
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
     rows.append(("output", f"{output['path']} ({size})"))
+    if rgb := facts.get("rgb"):
+        ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
+        rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
     return _aligned(rows)
+
+
+def bands_text(scene: Mapping) -> str:
+    """Which bands are written and measured, of those that the scene is fitted with; nothing where they are all."""
+    if scene.get("fitted_bands", scene["bands"]) == scene["bands"]:
+        return ""
+    listed = ", ".join(name or f"band {n}" for name, n in zip(scene["band_names"], scene["band_numbers"], strict=True))
+    return f"{listed} are written and measured; the scene is fitted with all {scene['fitted_bands']}"
 
 
 WIDTH = 100

@@ -19,14 +19,26 @@ CALM, RESTLESS = 1.25, 1.6
 """Flat-area activity up to which flat places count as clean, and from which on a user is warned."""
 
 Remark = dict[str, str]
-"""`level` (good, note or warning), `about` (sharpness, colours, artefacts) and `text`."""
+"""`level` (good, note or warning), `about` (registration, sharpness, colours, artefacts) and `text`."""
+
+APART: Remark = {
+    "about": "registration",
+    "level": "warning",
+    "text": "PAN and MS do not show the same in the same place: no figure can be relied on",
+}
+"""What no index of full resolution shows."""
 
 
-def verdict(quality: Mapping[str, Any] | None, bands: Sequence[str | None], method: str = "") -> list[Remark]:
+def verdict(
+    quality: Mapping[str, Any] | None, bands: Sequence[str | None], method: str = "", apart: bool = False
+) -> list[Remark]:
     """Remarks on a fused image by the figures of `fidelity.Fidelity` and the flat-area activity, a sentence each.
 
-    `bands` are the names of the bands, `method` is what advice leaves out. Empty where nothing was measured.
+    `bands` are the names of the bands, `method` is what advice leaves out. `apart`: PAN and MS show different things,
+    and that is all there is to say. Empty where nothing was measured.
     """
+    if apart:
+        return [APART]
     if not quality:
         return []
     found = (
@@ -88,5 +100,6 @@ def _try(other: str, method: str) -> str:
 
 
 def warnings_of(remarks: Sequence[Remark]) -> list[str]:
-    """What a user ought to be warned of."""
-    return [f"the result is doubtful: {r['text']}" for r in remarks if r["level"] == "warning"]
+    """What a user ought to be warned of; of the registration the scene's own warnings tell more."""
+    warned = (r for r in remarks if r["level"] == "warning" and r["about"] != "registration")
+    return [f"the result is doubtful: {r['text']}" for r in warned]

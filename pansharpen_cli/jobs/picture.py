@@ -1,0 +1,131 @@
+"""The 8-bit picture beside an output: which bands, how they are stretched, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..publish import Publication
+from ..raster import stretch
+from ..raster.scene import Scene
+from ..raster.stretch import Stretch
+from ..raster.tiles import plan_tiles
+from ..raster.writer import SceneWriter
+from ..report import gallery
+
+if TYPE_CHECKING:
+    from ..adapt.sampling import Progress
+    from ..quality.assess import Raster
+
+COLOURS = ("red", "green", "blue")
+TRUE = "true"
+"""Stands for red, green and blue, also where nothing names them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Three `bands` by number over all MS files or by name, or `true`; `stretch` as `--stretch` takes it."""
+
+    bands: Sequence[int | str]
+    stretch: str = "auto"
+
+    def places(self, scene: Scene) -> list[int]:
+        """Of the bands among those that are written. Raises InputError for others and where they are not three."""
+        shown = scene.as_written()
+        if list(self.bands) == [TRUE]:
+            if any(shown.standard_names):
+                return shown.places_of("--rgb", COLOURS)
+            if shown.bands < 3:
+                raise InputError(f"--rgb {TRUE} takes red, green and blue; {shown.bands} bands are written")
+            return [band - 1 for band in gallery.true_colour(shown.band_names).bands]
+        if len(self.bands) != 3:
+            raise InputError(f"--rgb takes {TRUE} or three bands, e.g. 5,3,2 or nir,red,green, not {len(self.bands)}")
+        return shown.places_of("--rgb", self.bands)
+
+    @property
+    def kept_in(self) -> Path | None:
+        """The file that keeps the stretch."""
+        asked = stretch.parse(self.stretch)
+        return asked if isinstance(asked, Path) else None
+
+    def check(self, scene: Scene) -> None:
+        """Raises InputError for bands and a stretch that cannot be had."""
+        names = _names(scene.as_written(), self.places(scene))
+        if self.kept_in is not None and self.kept_in.exists():
+            Stretch.kept(self.kept_in, names)
+
+
+def request_of(bands: Sequence[int | str] | None, asked: str) -> Request | None:
+    """What `--rgb` and `--stretch` ask for together. Raises InputError where they do not go together."""
+    if bands is None:
+        if asked != "auto":
+            raise InputError("--stretch belongs to --rgb")
+        return None
+    stretch.parse(asked)
+    return Request(bands, asked)
+
+
+def path_beside(output: Path) -> Path:
+    """Where the picture of an output is: NAME_rgb.tif."""
+    return output.with_name(f"{output.stem}_rgb{output.suffix}")
+
+
+class PictureWriter:
+    """Makes the picture of a written file, to be published with it."""
+
+    def __init__(self, request: Request, scene: Scene, raster: Raster, output: Path, files: Publication) -> None:
+        """`scene`: that of the written bands; `raster`: the file they are in."""
+        places = request.places(scene)
+        self._part = replace(replace(scene, written=tuple(places)).as_written(), dtype="uint8", nodata=0.0)
+        self._read = replace(raster, source=replace(raster.source, bands=[raster.source.bands[i] for i in places])).read
+        self.path, self._files, self.kept_in = path_beside(output), files, request.kept_in
+        names = _names(scene, places)
+        asked = stretch.parse(request.stretch)
+        if isinstance(asked, tuple):
+            self.stretch = Stretch.between(*asked, names)
+        elif asked is not None and asked.exists():
+            self.stretch = Stretch.kept(asked, names)
+        else:
+            self.stretch = Stretch.measured(self._read, scene.window, names)
+            if asked is not None:
+                files.add(asked, self.stretch.to_bytes())
+        if list(request.bands) == [TRUE] and not any(scene.standard_names):
+            scene.warnings.append(
+                f"{', '.join(names)} are taken for red, green and blue in {self.path.name}: "
+                "nothing names the bands; choose with --rgb"
+            )
+
+    def write(self, driver: str, overviews: bool | None, progress: Progress) -> None:
+        """Make the file, all but its tags."""
+        options = {"PHOTOMETRIC": "RGB"} if driver == "GTiff" else {}
+        self._writer = SceneWriter(
+            self.path, self._part, driver=driver, creation_options=options, overviews=overviews, files=self._files,
+            picture=True,
+        )  # fmt: skip
+        tiles = plan_tiles(self._part.window, stretch.SIDE)
+        try:
+            for i, tile in enumerate(tiles):
+                progress("drawing", i, len(tiles))
+                values, valid = self._read(tile.core)
+                self._writer.write(tile.core, self.stretch(values), valid)
+            self._writer.finish()
+        except BaseException:
+            self._writer.discard()
+            raise
+        progress("drawing", len(tiles), len(tiles))
+
+    def ready(self, provenance: Mapping[str, str]) -> dict:
+        """Add the tags, after which the file can be published; its facts."""
+        self._writer.ready(provenance)
+        kept = None if self.kept_in is None else str(self.kept_in)
+        return {"path": str(self.path), "stretch": self.stretch.ranges(), "stretch_file": kept}
+
+
+def _names(shown: Scene, places: Sequence[int]) -> list[str]:
+    """What a stretch calls bands: their standard names, else their own, else their numbers."""
+    known = zip(shown.standard_names, shown.band_names, shown.numbers, strict=True)
+    every = [standard or name or f"band {number}" for standard, name, number in known]
+    return [every[i] for i in places]

@@ -1,0 +1,111 @@
+"""Stretch: how the values of three bands become the 8 bits of a picture; kept in a file, neighbours look alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import foreign
+from ..errors import InputError
+from .geometry import Window
+from .source import Reader
+from .tiles import plan_tiles
+
+SCHEMA = "pansharpen-stretch/1"
+
+PERCENTILES = (0.5, 98.0)
+"""Of a band's values: what is shown as black, and where the shoulder begins to hold what is bright."""
+
+GAMMA, SHOULDER = 0.75, 0.8
+"""The curve is t^GAMMA, which lifts shadows; from SHOULDER on, t nears 1 and never reaches it: no roof is cut off."""
+
+SIDE, BLOCKS, SAMPLES = 512, 64, 1 << 20
+"""Side and number of the blocks that percentiles are taken of, spread over the scene, and of about how many pixels."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """DN of each band, by name, that are shown as black (`low`) and nearly white (`high`)."""
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """(bands, rows, cols) in DN as 1 to 255, float32; 0 is left to what is not valid."""
+        low, high = (np.array(v, np.float32)[:, None, None] for v in (self.low, self.high))
+        part = np.maximum((values.astype(np.float32) - low) / (high - low), 0)
+        shoulder = 1 - (1 - SHOULDER) * np.exp(-np.maximum(part - SHOULDER, 0) / (1 - SHOULDER))
+        return 1 + 254 * np.where(part < SHOULDER, part, shoulder) ** GAMMA
+
+    @classmethod
+    def measured(cls, read: Reader, window: Window, names: Sequence[str]) -> Stretch:
+        """Between percentiles of the valid values of the bands that `read` gives, whatever the size of the scene.
+
+        Raises InputError if no pixel is valid.
+        """
+        tiles = plan_tiles(window, SIDE)
+        apart = -(-len(tiles) // BLOCKS)
+        step = max(1, min(len(tiles), BLOCKS) * SIDE**2 // SAMPLES)
+        found: list[np.ndarray] = []
+        for tile in (tile for first in range(apart) for tile in tiles[first::apart]):
+            values, valid = read(tile.core)
+            if valid.any():
+                found.append(values[:, valid][:, ::step])
+            if len(found) == BLOCKS:
+                break
+        if not found:
+            raise InputError("no pixel is valid: there is nothing to make a picture of")
+        ranges = np.percentile(np.concatenate(found, axis=1), PERCENTILES, axis=1)
+        low, high = ([float(f"{value:.6g}") for value in values] for values in ranges)
+        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h in zip(low, high, strict=True)]  # a constant band
+        return cls(tuple(names), tuple(low), tuple(high))
+
+    @classmethod
+    def between(cls, low: float, high: float, names: Sequence[str]) -> Stretch:
+        """The same range for all bands."""
+        return cls(tuple(names), (low,) * len(names), (high,) * len(names))
+
+    @classmethod
+    def kept(cls, path: Path, names: Sequence[str]) -> Stretch:
+        """That of a file, of the bands of these names. Raises InputError for a file that does not have it."""
+        with foreign.boundary(path, "is no stretch of pansharpen"):
+            content = foreign.parse_json(foreign.read_text(path, foreign.MOST_SIDE))
+            if content["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {content['schema']}, not {SCHEMA}")
+            bands = {str(name): (float(low), float(high)) for name, (low, high) in content["bands"].items()}
+            for name, (low, high) in bands.items():
+                if not -math.inf < low < high < math.inf:
+                    raise ValueError(f"the range of {name} is no range: {low:g} to {high:g}")
+        missing = [name for name in names if name not in bands]
+        if missing:
+            raise InputError(f"{path} has no stretch of {', '.join(missing)}; it has {', '.join(bands)}")
+        return cls(tuple(names), *zip(*(bands[name] for name in names), strict=True))
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Low and high by name."""
+        return {name: [low, high] for name, low, high in zip(self.names, self.low, self.high, strict=True)}
+
+    def to_bytes(self) -> bytes:
+        """The content of a file that `kept` reads."""
+        return json.dumps({"schema": SCHEMA, "bands": self.ranges()}, indent=2).encode() + b"\n"
+
+
+def parse(text: str) -> tuple[float, float] | Path | None:
+    """What `--stretch` asks for: a range in DN, a file, or None for `auto`. Raises InputError for anything else."""
+    if text.lower() == "auto":
+        return None
+    if text.lower().endswith(".json"):
+        return Path(text)
+    try:
+        low, high = map(float, text.split(","))
+        if -math.inf < low < high < math.inf:
+            return low, high
+    except ValueError:
+        pass
+    raise InputError(f"--stretch takes auto, LOW,HIGH in DN or a .json file, not '{text}'")
