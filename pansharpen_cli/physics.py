@@ -121,8 +121,9 @@ def _gather(weights_at, centres: np.ndarray, source: Span, reach: float) -> np.n
     return matrix
 
 
+@lru_cache(maxsize=64)
 def upsample_matrix(axis: Axis, pan: Span, ms: Span) -> np.ndarray:
-    """Up-sampling of MS pixels `ms` to PAN pixels `pan`: (PAN pixels, MS pixels)."""
+    """Up-sampling of MS pixels `ms` to PAN pixels `pan`: (PAN pixels, MS pixels), shared."""
     return _gather(upsample_kernel, axis.pan_centres(pan), ms, UPSAMPLE_REACH)
 
 

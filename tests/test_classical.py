@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pansharpen_cli import classical
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.classical import METHODS, Setup, bdsd, method, substitution
+from pansharpen_cli.classical import METHODS, bdsd, kind_of, method, substitution
 from pansharpen_cli.classical import layers as method_layers
-from pansharpen_cli.classical.layers import TileLayers
+from pansharpen_cli.classical.layers import Setup, TileLayers
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.moments import Moments
@@ -150,14 +150,14 @@ class Labelled(bdsd.CBDSD):
         return self.known
 
 
-def golden_method(name: str, case: str, setup: Setup) -> classical.Method:
+def golden_method(name: str, case: str, setup: Setup) -> method.Method:
     if name != "c-bdsd":
-        return METHODS[name](setup)
+        return kind_of(name)(setup)
     labels = arrays(f"methods_{case}")["labels_C_BDSD"].astype(int)
     return Labelled(setup, torch.from_numpy(np.unique(labels, return_inverse=True)[1].reshape(labels.shape)))
 
 
-def fused_by(method: classical.Method, layers: TileLayers) -> Tensor:
+def fused_by(method: method.Method, layers: TileLayers) -> Tensor:
     for _ in range(method.passes):
         method.observe(layers)
         method.settle()
@@ -193,7 +193,7 @@ def scene_layers(case: str) -> TileLayers:
     pan, ms = stored["pan"].astype(float), image(stored["ms"]).numpy()
     setup = Setup(TOOLBOX, GAINS[case], PAN_GAINS[case], (), pan.size)
     window = ((0, pan.shape[0]), (0, pan.shape[1]))
-    pan_spans, ms_spans = classical.windows(setup.axes, window, method_layers.DOUBLE)
+    pan_spans, ms_spans = method_layers.windows(setup.axes, window, method_layers.DOUBLE)
     pan = np.pad(pan, [(-s[0], s[1] - n) for s, n in zip(pan_spans, pan.shape, strict=True)], mode="edge")
     around = [(-s[0], s[1] - n) for s, n in zip(ms_spans, ms.shape[1:], strict=True)]
     ms = np.pad(ms, [(0, 0), *around], mode="edge")
@@ -268,7 +268,6 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeypatch) -> None:
     monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 128)
     monkeypatch.setattr(fit, "SAMPLED_BLOCK", 128)
-    monkeypatch.setattr(loop, "SAMPLED_BLOCK", 128)  # several blocks to fit on
     whole = fused_files(paths, name)
     assert np.isfinite(whole.pixels[:, whole.valid]).all()
     assert whole.valid.mean() > 0.5
@@ -285,7 +284,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeyp
     np.testing.assert_array_equal(part.pixels[:, part.valid], whole.pixels[(slice(None), *at)][:, part.valid])
 
 
-@pytest.mark.parametrize("name", [m for m in ALL if METHODS[m].passes])
+@pytest.mark.parametrize("name", [m for m in ALL if kind_of(m).passes])
 def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) -> None:
     """Every pixel counts once, on both grids, whatever blocks the scene is fitted on."""
     if name == "c-bdsd":  # whose cluster centres depend on the order in which the sample is drawn
@@ -294,7 +293,6 @@ def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) 
     for block in (512, 90):
         monkeypatch.setattr(sampling, "SAMPLED_BLOCK", block)
         monkeypatch.setattr(fit, "SAMPLED_BLOCK", block)
-        monkeypatch.setattr(loop, "SAMPLED_BLOCK", block)
         results.append(fused_files(paths, name))
     valid = results[0].valid
     np.testing.assert_allclose(results[0].pixels[:, valid], results[1].pixels[:, valid], rtol=1e-6, atol=1e-3)
@@ -407,7 +405,7 @@ def test_no_method_has_a_unit_built_in(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(fused[1] * 4096, fused[0], rtol=1e-4, atol=0.01)
 
 
-@pytest.mark.parametrize("name", [m for m in ALL if METHODS[m].passes])
+@pytest.mark.parametrize("name", [m for m in ALL if kind_of(m).passes])
 def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path, name: str) -> None:
     made = simulate.simulate(replace(SPEC, rows=96, cols=96))
     made.pan[:] = 0
@@ -444,7 +442,6 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
     written = write(tmp_path, made)
     monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
     monkeypatch.setattr(fit, "SAMPLED_BLOCK", 64)
-    monkeypatch.setattr(loop, "SAMPLED_BLOCK", 64)
     method = fused_files(written, "gsa").fuser.method  # type: ignore[attr-defined]
     expanded = fused_files(written, "exp").pixels.astype(float).reshape(4, -1)
     # between two pixels the binomial of order 16 is close to the mean of those of orders 15 and 17
@@ -530,10 +527,10 @@ def test_a_thinned_haze_percentile_is_within_the_error_allowed(monkeypatch) -> N
 
 
 def test_haze_shares_follow_the_bands_not_their_places() -> None:
-    assert classical.haze_shares(("red", "green", "blue", "nir"), 4).tolist() == [0.40, 0.45, 0.95, 0.05]  # type: ignore[union-attr]
-    assert classical.haze_shares((None,) * 4, 4).tolist() == [0.95, 0.45, 0.40, 0.05]  # type: ignore[union-attr]
-    assert classical.haze_shares(("green", "red", "nir", "swir1"), 4) is None
-    assert classical.haze_shares((), 3) is None
+    assert substitution.haze_shares(("red", "green", "blue", "nir"), 4).tolist() == [0.40, 0.45, 0.95, 0.05]  # type: ignore[union-attr]
+    assert substitution.haze_shares((None,) * 4, 4).tolist() == [0.95, 0.45, 0.40, 0.05]  # type: ignore[union-attr]
+    assert substitution.haze_shares(("green", "red", "nir", "swir1"), 4) is None
+    assert substitution.haze_shares((), 3) is None
 
 
 def test_bth_is_the_same_for_any_order_of_named_bands(tmp_path: Path) -> None:
@@ -565,6 +562,29 @@ def test_signed_regression_is_non_negative_least_squares_with_flipped_signs() ->
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["plain", "collinear", "negative", "zero"])
+def test_non_negative_least_squares_are_scipys(kind) -> None:
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(11)
+    for variables in (1, 3, 8, 20):
+        for _ in range(20):
+            system = rng.normal(size=(variables + 5, variables)) + 1
+            side = rng.normal(size=variables + 5)
+            if kind == "collinear":
+                system = np.concatenate([system, system[:, :1] + 1e-9 * rng.normal(size=(variables + 5, 1))], 1)
+            elif kind == "negative":
+                side = -system.sum(1)
+            elif kind == "zero":
+                side = np.zeros(variables + 5)
+            found, expected = method.non_negative(system, side), nnls(system, side)[0]
+            assert found.min() >= 0
+            errors = [np.linalg.norm(system @ x - side) for x in (found, expected)]
+            assert errors[0] <= errors[1] * (1 + 1e-9) + 1e-12
+            if kind == "plain":
+                np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_k_means_finds_separate_clouds_again() -> None:
     rng = np.random.default_rng(2)
     true = np.array([[0.1, 0.9, 0.5], [0.1, 0.2, 0.9]])
@@ -576,7 +596,7 @@ def test_k_means_finds_separate_clouds_again() -> None:
 def test_windows_that_tile_a_scene_share_no_ms_pixel() -> None:
     for axis in (Axis(4, 1.37), Axis(2.76, -3.2), Axis(6.5, 0.0), Axis(2, -0.5)):
         ends = [-7, 0, 13, 64, 65, 200]
-        spans = [classical.own_ms((axis, axis), ((a, b), (a, b)))[0] for a, b in zip(ends, ends[1:], strict=False)]
+        spans = [method_layers.own_ms((axis, axis), ((a, b), (a, b)))[0] for a, b in zip(ends, ends[1:], strict=False)]
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
@@ -589,7 +609,7 @@ def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
 
     def layers(reach: int, more: int) -> TileLayers:
         spans = [
-            tuple((s[0] - more, s[1] + more) for s in part) for part in classical.windows(setup.axes, window, reach)
+            tuple((s[0] - more, s[1] + more) for s in part) for part in method_layers.windows(setup.axes, window, reach)
         ]
         cuts = [(..., *(slice(s[0] + 200, s[1] + 200) for s in part)) for part in spans]
         return TileLayers(setup, window, pan[cuts[0]], spans[0], ms[cuts[1]], spans[1])  # type: ignore[arg-type]

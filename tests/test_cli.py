@@ -239,8 +239,8 @@ BAD = {
         ("out.tif and r.json exist", "--overwrite to replace them"),
         lambda folder: [written(name)(folder) for name in ("out.tif", "r.json")],
     ),
-    "output exists and the report has no folder": Bad(
-        fuse("pan.tif ms.tif --report no/r.json"), ("no/r.json", "does not exist"), written("out.tif")
+    "output exists and the quicklook is no picture": Bad(
+        fuse("pan.tif ms.tif --quicklook q.gif"), ("q.gif", ".png"), written("out.tif")
     ),
     "output exists and a creation option is wrong": Bad(
         fuse("pan.tif ms.tif --co COMPRES=LZW"), ("--co", "COMPRES"), written("out.tif")
@@ -249,7 +249,7 @@ BAD = {
         fuse("pan.tif ms.tif --driver PNG"), ("driver 'PNG'",), written("out.tif")
     ),
     "output exists and the weights are for other bands": Bad(
-        "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2", ("4 or 8 bands", "has 2"), written("out.tif")
+        "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2 --fit-bands bidx", ("4 or 8 bands", "has 2"), written("out.tif")
     ),
     "report of an evaluation exists and the maps have no folder": Bad(
         "evaluate ms.tif --pan pan.tif --ms ms.tif --report r.json --map no/maps", ("no/maps",), written("r.json")
@@ -527,7 +527,7 @@ SCENE_KEYS = {
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
     "pan_detail_correlation", "flat_area_activity", "reprojection", "blocks",
-    "measured_on", "mtf_gains",
+    "blocks_in_all", "sampled", "measured_on", "mtf_gains",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from rasters import edited, write_pair
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
-from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs import facts, fuse
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster import scene as scenes
@@ -118,6 +119,62 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
         assert reprojection[1][key] == pytest.approx(values, rel=1e-6), key
     for name, values in whole.maps.items():
         np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("window", "count"), [((0, 900, 0, 1500), 15), ((7, 407, 40, 2640), 12)])
+def test_a_sample_takes_a_tile_from_each_part_of_a_window_and_then_the_others(monkeypatch, window, count) -> None:
+    monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
+    sampling = assess.Sampling(3, count * 64**2)
+    tiles, taken = assess.tiles_to_score(window, sampling)
+    assert taken == count < len(tiles) == len(set(tiles))
+    assert sum(map(geometry.area, tiles)) == geometry.area(window)
+    assert all((t[0] - window[0]) % 32 == (t[2] - window[2]) % 32 == 0 for t in tiles)
+    thirds = {(t[2] - window[2]) * 3 // (window[3] - window[2]) for t in tiles[:count]}
+    halves = {(t[0] - window[0]) * 2 // (window[1] - window[0]) for t in tiles[:count]}
+    assert thirds == {0, 1, 2} and halves == {0, 1}
+    assert assess.tiles_to_score(window, sampling)[0] == tiles
+    assert assess.tiles_to_score(window, assess.Sampling(4, count * 64**2))[0][:count] != tiles[:count]
+    small = assess.tiles_to_score((0, 600, 0, 600), assess.Sampling(3, 600 * 600))
+    assert small == ([(0, 512, 0, 512), (0, 512, 512, 600), (512, 600, 0, 512), (512, 600, 512, 600)], 4)
+
+
+def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypatch) -> None:
+    make(tmp_path, 256, 320, offset=(0.0, 0.0), border=0.0)
+    monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
+        origin = (scene.window[0], scene.window[2])
+        whole = assess.full_resolution(scene, assess.array_reader(fused, valid, origin))
+        sampling = assess.Sampling(1, 8 * 64**2)
+        sample = assess.full_resolution(scene, assess.array_reader(fused, valid, origin), sampling=sampling)
+        valid[:, 100:] = False
+        left = assess.full_resolution(scene, assess.array_reader(fused, valid, origin), sampling=sampling)
+    assert sample.sampled and not whole.sampled
+    assert sample.blocks_in_all == whole.blocks_in_all == whole.figures["blocks"] == 80
+    measured = np.isfinite(sample.maps["d_lambda_k"])
+    assert measured.sum() == sample.figures["blocks"] == 32
+    for name, values in whole.maps.items():
+        np.testing.assert_allclose(sample.maps[name][measured], values[measured], rtol=1e-6, err_msg=name)
+    assert sample.figures["d_lambda_k"] == pytest.approx(whole.maps["d_lambda_k"][measured].mean(), rel=1e-9)
+    assert sample.figures["fidelity"] == pytest.approx(whole.figures["fidelity"], abs=0.05)
+    assert left.figures["blocks"] == 3 * 8  # all that there are, wherever they are in the order
+
+
+def test_the_report_of_a_large_scene_says_that_its_figures_are_those_of_a_sample(scene: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr(facts, "Sampling", partial(assess.Sampling, pixels=96 * 96))
+    monkeypatch.setattr(assess, "SAMPLED_TILE", 32)
+    qualities = []
+    for number, seed in enumerate((1, 1, 2)):
+        made = run("fuse", "pan.tif", "ms.tif", "-o", f"{number}.tif", *PLAIN, "--seed", seed, "--json")
+        qualities.append(json.loads(made.out)["quality"])
+    assert qualities[0] == qualities[1] != qualities[2]
+    told = f"sampled: {qualities[0]['blocks']} of {qualities[0]['blocks_in_all']} blocks"
+    assert qualities[0]["sampled"] and 0 < qualities[0]["blocks"] <= 9 < qualities[0]["blocks_in_all"]
+    assert "sample" in qualities[0]["measured_on"]
+    table = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--seed", 1, "--report", "r.html").out
+    assert f"({told})" in table and told in (scene / "r.html").read_text()
+    whole = quality_of(run, "0.tif", *PAIR)
+    assert not whole["sampled"] and whole["blocks"] > 9 and "sample" not in whole["measured_on"]
 
 
 def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) -> None:

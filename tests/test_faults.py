@@ -24,7 +24,7 @@ from rasters import random_weights, write_pair
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import device, models
+from pansharpen_cli import models
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, loop
@@ -359,7 +359,7 @@ class Scarce:
         self.seen.append(max(encoded.shape[-2:]))
         if self.failures > 0 and self.seen[-1] > self.room:
             self.failures -= 1
-            raise device.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            raise fit.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return self.extract(encoded)
 
 
@@ -397,7 +397,7 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
         "cpu ran out of memory: it was given smaller parts",
         "cpu ran out of memory: what was left was fused on the CPU",
     ]
-    with pytest.raises(device.OutOfMemory):
+    with pytest.raises(fit.OutOfMemory):
         fused_with(scene, monkeypatch, 3)
 
 
@@ -411,7 +411,7 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
     def scarce(*args, **kwargs):
         if failures:
             failures.pop()
-            raise device.OutOfMemory("CUDA out of memory")
+            raise fit.OutOfMemory("CUDA out of memory")
         return adapt(*args, **kwargs)
 
     monkeypatch.setattr(tailor, "adapt", scarce)

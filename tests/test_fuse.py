@@ -202,7 +202,6 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
         expected = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
         monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
         monkeypatch.setattr(fitting, "SAMPLED_BLOCK", 64)
-        monkeypatch.setattr(loop, "SAMPLED_BLOCK", 64)
         found = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()
     if method != "c-bdsd":  # whose clusters are drawn block by block

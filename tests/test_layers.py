@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pansharpen_cli
+from pansharpen_cli.training import simulate
 
 PACKAGE = Path(pansharpen_cli.__file__).parent
 NAME = PACKAGE.name
@@ -25,10 +26,10 @@ FOLDERS = (
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ fit register", "loop")),
+    ("fusion", ("__init__ options", "fit register", "loop")),
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
     ("quality", ("__init__ metrics.blocks", "metrics.reference", "metrics.full", "metrics", "fidelity", "assess")),
-    ("jobs", ("__init__ opened", "facts picture", "evaluate", "fuse")),
+    ("jobs", ("__init__ picture", "request", "opened", "facts", "evaluate", "fuse")),
     ("archive", ("__init__ names workers", "archives containers lists mosaic", "batch pairs", "cluster")),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),
@@ -170,6 +171,48 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     code = f"import sys, {NAME}.cli.app; print(sorted({{'torch', 'rasterio', 'numpy', 'scipy'}} & set(sys.modules)))"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent).stdout.strip() == b"[]"
+
+
+COMMANDS = (
+    (0, "--help"),
+    (0, "fuse", "--help"),
+    (0, "weights", "list"),
+    (0, "weights", "show", "glpnet"),
+    (2, "weights", "show", "no-such-weights"),
+    (2, "fuse", "no.tif", "ms.tif", "-o", "out.tif"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "there.tif"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "magic"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--weights", "w.safetensors"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--device", "tpu"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--precision", "float8"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--sensor", "sputnik"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--report", "report.txt"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--co", "nonsense"),
+    (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--no-such-option"),
+    (2, "evaluate", "no.tif", "--pan", "pan.tif", "--ms", "ms.tif"),
+    (2, "evaluate", "there.tif", "--reference", "no.tif"),
+    (2, "evaluate", "--wald", "--pan", "pan.tif", "--ms", "ms.tif"),
+)
+
+
+def test_help_lists_and_refusals_come_without_torch(tmp_path: Path) -> None:
+    """A second of import before a line that says what is wrong with a name."""
+    simulate.write_scene(simulate.simulate(simulate.Simulation(96, 96, 4)), tmp_path)
+    (tmp_path / "there.tif").write_bytes((tmp_path / "ms.tif").read_bytes())
+    code = f"""
+import sys
+from {NAME}.cli import app
+for command in {[c[1:] for c in COMMANDS]}:
+    sys.argv = ["pansharpen", *command]
+    try:
+        app.main()
+    except SystemExit as end:
+        print("ended", end.code, sorted({{"torch", "scipy"}} & set(sys.modules)))
+"""
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment, text=True)
+    ends = [line for line in told.stdout.splitlines() if line.startswith("ended")]
+    assert ends == [f"ended {code} []" for code, *_ in COMMANDS], told.stderr
 
 
 @pytest.mark.parametrize(("given", "seen"), [(None, "passive"), ("active", "active")])

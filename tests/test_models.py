@@ -91,6 +91,10 @@ def test_the_halves_of_a_network_make_the_whole(name, config, bands):
     assert features.shape[1:] == (network.features, 20 // network.stride, 24 // network.stride)
     fused = network.base(both, stats) + network.spread(network.map(features), both, stats)
     torch.testing.assert_close(fused, torch.cat([network(one, stats), network(other, stats)]), rtol=1e-4, atol=0.02)
+    base = network.base(both, stats)
+    kept = base.clone()
+    assert torch.equal(network.finish(network.map(features), base, both, stats), fused)  # to the last bit
+    assert torch.equal(base, kept)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

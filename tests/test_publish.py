@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import torch
 from affine import Affine
 from rasters import edited, write_pair
 
@@ -214,7 +215,7 @@ def test_all_that_is_published_is_on_the_disk_before_it_has_its_name(pair: Path,
     assert run(*command).code == 0
     assert run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "maps", "-q").code == 0
     assert {os.stat(n).st_ino for n in ("out.tif", "r.json", "q.jpg", ".", "maps/out_hqnr.tif", "maps")} <= synced
-    monkeypatch.setattr(weights, "_fitted", lambda *_: {"a": weights.torch.zeros(1)})
+    monkeypatch.setattr(weights, "_fitted", lambda *_: {"a": torch.zeros(1)})
     monkeypatch.setattr(weights, "_public_state", lambda *_: {})
     monkeypatch.setattr(weights, "_card_of", lambda path: path)
     written = weights.import_checkpoint(pair / "pan.tif", "pnn", 4, 1.0, pair / "w.safetensors")

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import autocast, threads
-from ..models import Backbone
-from ..models.base import Inputs, SceneStats, channels_last, convolve
+from ..models.base import Backbone, Inputs, SceneStats, channels_last, convolve
 from ..physics import Separable, gaussian_matrix
 from . import losses
 
@@ -206,7 +205,7 @@ class _Problem:
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
         with autocast(features.device, self.precision):
             residual = self.backbone.map(features if tailor is None else tailor(features))
-        fused = self.backbone.spread(residual, inputs, self.stats).add_(base)
+        fused = self.backbone.finish(residual, base, inputs, self.stats)
         return fused if tailor is None else tailor.inject(fused, inputs.expanded)
 
     def _both(self, one: Callable[[], T], other: Callable[[], T]) -> tuple[T, T]:

@@ -84,7 +84,7 @@ def predict(
     busy = pixels * (1 - look.empty / max(look.tried, 1))
     seconds |= {"fusing": trial.fusing * busy}
     if score:
-        seconds["scoring"] = trial.scoring * busy
+        seconds["scoring"] = trial.scoring * min(busy, assess.SAMPLED_PIXELS)
     seconds = {"start": START_SECONDS} | known | seconds
     shown = scene.as_written()
     raw = pixels * shown.bands * np.dtype(scene.dtype).itemsize

@@ -1,11 +1,8 @@
 """Classical methods: statistics of a scene, then arithmetic per tile; `registry` lists them by name.
 
-No file and no network is known here.
+No file and no network is known here, and torch is not imported before a method is asked for.
 """
 
-from .layers import Setup, own_ms, windows
-from .method import Method
-from .registry import ALIASES, METHODS, NAMES, create
-from .substitution import haze_shares
+from .registry import ALIASES, METHODS, NAMES, create, kind_of
 
-__all__ = ["ALIASES", "METHODS", "Method", "NAMES", "Setup", "create", "haze_shares", "own_ms", "windows"]
+__all__ = ["ALIASES", "METHODS", "NAMES", "create", "kind_of"]

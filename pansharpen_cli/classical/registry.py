@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
-from .bdsd import BDSD, BDSDPC, CBDSD
-from .layers import Setup
-from .method import Exp, Method
-from .multiresolution import ATWT, AWLP, HPF, MF, MTFGLP, MTFGLPCBD, MTFGLPFS, MTFGLPHPM, MTFGLPHPMR, SFIM
-from .substitution import BTH, GS, GSA, IHS, PCA, PRACS, Brovey
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-METHODS: dict[str, type[Method]] = {
-    "exp": Exp,
-    "brovey": Brovey,
-    "ihs": IHS,
-    "pca": PCA,
-    "gs": GS,
-    "gsa": GSA,
-    "bt-h": BTH,
-    "pracs": PRACS,
-    "hpf": HPF,
-    "sfim": SFIM,
-    "atwt": ATWT,
-    "awlp": AWLP,
-    "mtf-glp": MTFGLP,
-    "mtf-glp-fs": MTFGLPFS,
-    "mtf-glp-cbd": MTFGLPCBD,
-    "mtf-glp-hpm": MTFGLPHPM,
-    "mtf-glp-hpm-r": MTFGLPHPMR,
-    "mf": MF,
-    "bdsd": BDSD,
-    "bdsd-pc": BDSDPC,
-    "c-bdsd": CBDSD,
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .layers import Setup
+    from .method import Method
+
+METHODS: dict[str, str] = {
+    "exp": "method.Exp",
+    "brovey": "substitution.Brovey",
+    "ihs": "substitution.IHS",
+    "pca": "substitution.PCA",
+    "gs": "substitution.GS",
+    "gsa": "substitution.GSA",
+    "bt-h": "substitution.BTH",
+    "pracs": "substitution.PRACS",
+    "hpf": "multiresolution.HPF",
+    "sfim": "multiresolution.SFIM",
+    "atwt": "multiresolution.ATWT",
+    "awlp": "multiresolution.AWLP",
+    "mtf-glp": "multiresolution.MTFGLP",
+    "mtf-glp-fs": "multiresolution.MTFGLPFS",
+    "mtf-glp-cbd": "multiresolution.MTFGLPCBD",
+    "mtf-glp-hpm": "multiresolution.MTFGLPHPM",
+    "mtf-glp-hpm-r": "multiresolution.MTFGLPHPMR",
+    "mf": "multiresolution.MF",
+    "bdsd": "bdsd.BDSD",
+    "bdsd-pc": "bdsd.BDSDPC",
+    "c-bdsd": "bdsd.CBDSD",
 }
-"""The classical methods by name."""
+"""The classical methods by name: module and class. Torch is imported with the first that is asked for."""
 
 ALIASES = {"none": "exp", "prs": "pracs"}
 
@@ -40,9 +42,15 @@ NAMES = (*METHODS, *ALIASES)
 """All that --method takes for a classical method."""
 
 
+def kind_of(name: str) -> type[Method]:
+    """The class of a method."""
+    module, kind = METHODS[name].split(".")
+    return getattr(import_module(f".{module}", __package__), kind)
+
+
 def create(name: str, setup: Setup) -> Method:
     """Make the named method, not fitted yet. Raises InputError for an unknown name."""
     name = ALIASES.get(name, name)
     if name not in METHODS:
         raise InputError(f"no classical method named '{name}'; there is {', '.join(NAMES)}")
-    return METHODS[name](setup)
+    return kind_of(name)(setup)

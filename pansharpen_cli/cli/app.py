@@ -139,17 +139,17 @@ def fuse(
 ) -> None:
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     _check_finite(adapt_seconds=adapt_seconds)
-    _import_jobs()
-    from ..fusion import fit
-    from ..jobs import fuse, opened, picture
+    with interrupts.starting():
+        from ..fusion.options import Options
+        from ..jobs import picture, request
 
     open_options = scene_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     reports = () if report is None else (report,)
-    target = fuse.FusionOutput(
+    target = request.FusionOutput(
         output, driver, co or (), overviews, overwrite, quicklook, reports, _command(),
         rgb=picture.request_of(bands_of("--rgb", rgb and [rgb]), stretch),
     )  # fmt: skip
-    options = fit.Options(
+    options = Options(
         method.lower(),
         weights,
         adapt.value,
@@ -162,13 +162,19 @@ def fuse(
         mtf.value,
         adapt_loss.value,
     )
+    pair = request.Pair(pan, ms, open_options)
+    if not dry_run:
+        request.refuse(pair, target, options)
+    _import_jobs()
     with ProgressBar(quiet, verbose) as progress:
         if dry_run:
             from ..check import check as checking
 
-            facts = checking.plan(opened.Pair(pan, ms, open_options), target, options, score, progress)
+            facts = checking.plan(pair, target, options, score, progress)
         else:
-            facts = fuse.fuse_scene(opened.Pair(pan, ms, open_options), target, options, score, progress)
+            from ..jobs import fuse
+
+            facts = fuse.fuse_scene(pair, target, options, score, progress)
     if dry_run:
         _print_check(facts, as_json, quiet)
     else:
@@ -280,9 +286,9 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
-    _import_jobs()
-    from ..fusion import fit
-    from ..jobs import evaluate, opened
+    with interrupts.starting():
+        from ..fusion.options import Options
+        from ..jobs import request
 
     _check_evaluation(fused, pan, ms, reference, wald, methods, as_json, as_csv)
     if reference is not None and (sensor != "auto" or bidx or align != Align.auto):
@@ -297,19 +303,25 @@ def evaluate(
     if peak is not None and (kind == "full" or not 0 < peak < 1e15):
         raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
     limits = figure_limits(fail_under or ())
+    open_options = {"sensor": sensor, "bidx": bands_of("--bidx", bidx), "fit_bands": "bidx", "nodata": nodata}
+    if kind == "reference":
+        request.refuse_files([path for path in (reference, *(fused or ()), pan) if path is not None])
+    else:
+        pair = request.Pair(pan or "", ms or (), open_options if wald else {**open_options, "extent": "pan"})
+        request.refuse_files(fused or (), pair)
+    _import_jobs()
+    from ..jobs import evaluate
+
     evaluate.check_limits(kind, limits)
     output = evaluate.EvaluationOutput(report, maps, overwrite, _command())
-    open_options = {"sensor": sensor, "bidx": bands_of("--bidx", bidx), "fit_bands": "bidx", "nodata": nodata}
     with ProgressBar(quiet, verbose) as progress:
         if reference is not None:
             facts = evaluate.evaluate_against(reference, fused or (), ratio or 4.0, peak, output, progress, nodata, pan)
         elif wald:
-            options = fit.Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
+            options = Options(adapt=adapt.value, device=device, align=align.value, mtf="sensor")
             names = [n.strip().lower() for n in (methods or "").split(",") if n.strip()]
-            pair = opened.Pair(pan or "", ms or (), open_options)
             facts = evaluate.evaluate_wald(pair, names, options, peak, output, progress)
         else:
-            pair = opened.Pair(pan or "", ms or (), {**open_options, "extent": "pan"})
             facts = evaluate.evaluate(fused or (), pair, output, progress, align.value)
     below = evaluate.shortfalls(facts, limits)
     _print(facts, as_json, quiet, verbose, as_csv)

@@ -30,15 +30,22 @@ from ..adapt.sampling import (
 )
 from ..adapt.tailor import FeatureTailor, Outcome, Settings
 from ..classical import layers
-from ..device import OutOfMemory, choose_device, choose_precision
+from ..classical.method import Method
+from ..device import choose_device, choose_precision
 from ..errors import InputError
-from ..models import Backbone, weights
-from ..models.base import Inputs, SceneStats, channels_last
+from ..models import weights
+from ..models.base import Backbone, Inputs, SceneStats, channels_last
 from ..models.weights import Card
 from ..physics import Reach
 from ..raster.geometry import Window, covered, intersect, joined, part_of, spans_of, widened
 from ..raster.scene import Scene, TileData, axes_of
 from ..raster.tiles import plan_tiles
+from .options import MTF as MTF
+from .options import Options as Options
+from .options import check_method as check_method
+
+OutOfMemory = torch.cuda.OutOfMemoryError
+"""An accelerator's memory does not suffice."""
 
 _BATCH_PIXELS = 1 << 19
 
@@ -72,11 +79,11 @@ class ClassicalFuser:
 
     halo, multiple_of, overlap, on_cpu = 0, 1, 0, True
 
-    def __init__(self, setup: classical.Setup, method: classical.Method, lift: int = 0) -> None:
+    def __init__(self, setup: layers.Setup, method: Method, lift: int = 0) -> None:
         self.setup, self.method, self.lift = setup, method, lift
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        pan, ms = classical.windows(self.setup.axes, spans_of(window), self.method.applies)
+        pan, ms = layers.windows(self.setup.axes, spans_of(window), self.method.applies)
         return window, joined(pan), joined(ms)
 
     @torch.no_grad()
@@ -87,15 +94,15 @@ class ClassicalFuser:
         return lowered(fused, self.lift)
 
 
-def setup_of(scene: Scene, seed: int = 0) -> classical.Setup:
+def setup_of(scene: Scene, seed: int = 0) -> layers.Setup:
     """What a classical method is told about a scene."""
     rows, cols = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
     names = scene.standard_names
-    return classical.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
+    return layers.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
 
 
 def _layers(
-    setup: classical.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
+    setup: layers.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
 ) -> layers.TileLayers:
     """The layers of a window, a part of what was read for a tile."""
     return layers.TileLayers(
@@ -126,7 +133,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     def load(block: Window) -> TileData | None:
         nonlocal lift
         wide = widened(block, margin)
-        pan, ms = classical.windows(setup.axes, spans_of(wide), method.observes)
+        pan, ms = layers.windows(setup.axes, spans_of(wide), method.observes)
         data = scene.read(wide, joined(pan), joined(ms))
         if data is None:
             return None
@@ -143,7 +150,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                     if not low < high:
                         pan = data.pan[part_of(data.pan_window, data.window)][data.valid]
                         low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
-                    own = joined(classical.own_ms(setup.axes, spans_of(block)))
+                    own = joined(layers.own_ms(setup.axes, spans_of(block)))
                     whole = covered(setup.axes, own, data.window, data.valid)
                     method.observe(_layers(setup, data, block, whole))
             if low == high:
@@ -247,7 +254,7 @@ class NetworkFuser:
         with devices.autocast(self.device, self.precision):
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
-        fused = self.backbone.spread(residual, inputs, self.stats).add_(self.backbone.base(inputs, self.stats))
+        fused = self.backbone.finish(residual, self.backbone.base(inputs, self.stats), inputs, self.stats)
         if self.tailored is not None:
             fused = self.tailored.inject(fused, inputs.expanded)
         return fused[0].cpu().numpy()
@@ -256,37 +263,6 @@ class NetworkFuser:
 def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
     """Fused pixels in DN again."""
     return np.ldexp(fused, -lift) if lift else fused
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to fuse: the options of `pansharpen fuse` that change pixels.
-
-    `align` and `mtf` are settled where a scene is opened (`job.opened`): `fit` takes its phase and gains as they are.
-    `tile_size` becomes a part or a multiple of the output's blocks: a power of two, or a multiple of 512.
-    """
-
-    method: str = "glpnet"
-    weights: str | None = None
-    adapt: str = "fast"
-    adapt_seconds: float | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    tile_size: int = 512
-    seed: int = 0
-    align: str = "auto"
-    mtf: str = "auto"
-    adapt_loss: str = "sharp"
-
-    def __post_init__(self) -> None:
-        if self.tile_size in range(1, 1 << 20):  # what is none is refused where it is read
-            size, block = int(self.tile_size), SAMPLED_BLOCK
-            size = -(-size // block) * block if size > block else 1 << (size.bit_length() - 1)
-            object.__setattr__(self, "tile_size", size)
-
-
-MTF = ("auto", "sensor")
-"""Where a network's MTF gains come from: measured on the scene, the table's where they cannot be; or the table."""
 
 
 @dataclass
@@ -312,24 +288,6 @@ def settings_of(options: Options) -> Settings | None:
         raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; there is {', '.join(ADAPT_LOSS)}")
     settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss])  # type: ignore[arg-type]
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
-
-
-def check_method(options: Options, bands: int | None = None) -> None:
-    """Raises InputError for options that no scene, or none of so many `bands`, can be fused with."""
-    choose_precision(options.precision, torch.device("cpu"))
-    if options.mtf not in MTF:
-        raise InputError(f"unknown --mtf '{options.mtf}'; there is {', '.join(MTF)}")
-    if options.method in classical.NAMES:
-        if options.weights is not None:
-            raise InputError(f"--weights belongs to the networks; {options.method} has none, leave it out")
-        return
-    if options.method not in models.REGISTRY:
-        listed = ", ".join((*models.REGISTRY, *classical.NAMES))
-        raise InputError(f"unknown method '{options.method}'; there is {listed}")
-    if bands is not None:
-        weights.find(options.method, bands, options.weights)
-    elif options.weights is not None:
-        weights.cards(options.method, options.weights)
 
 
 _NETWORKS: dict[tuple, Backbone] = {}

@@ -8,7 +8,6 @@ import platform
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -17,12 +16,13 @@ from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit, Options
 from ..quality import assess
-from ..quality.assess import Raster, Score
+from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
 from ..raster.writer import raster_versions
 from ..report import gallery
 from ..report.gallery import Pictures
 from .opened import Pair, file_names
+from .request import is_html as is_html
 
 SCHEMA = "pansharpen-report/1"
 
@@ -32,26 +32,17 @@ MAP_BLOCK = 32
 """Side of the blocks of the maps, in PAN pixels."""
 
 
-def is_html(path: Path | None) -> bool:
-    """Which kind of report a path asks for. Raises InputError if its ending says neither."""
-    if path is None or path.suffix.lower() == ".json":
-        return False
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--report takes a .html or a .json file, not {path}")
-    return True
-
-
 def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
-    detail = score.maps["detail"] if score is not None else None
+    detail = score.maps["detail"] if score is not None and not score.sampled else None
     pictures = gallery.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
     shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
     return replace(pictures, maps=shown)
 
 
-def score_of(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
-    """The figures, or None with a warning where the scene has no whole valid block to measure."""
+def score_of(scene: Scene, raster: Raster, seed: int, progress: Progress) -> Score | None:
+    """The figures, of a large scene those of a sample; None with a warning where there is no whole valid block."""
     try:
-        score = assess.full_resolution(scene, raster.read, scene.window, progress)
+        score = assess.full_resolution(scene, raster.read, scene.window, progress, Sampling(seed))
     except ReadError:
         raise
     except InputError as error:
@@ -62,9 +53,12 @@ def score_of(scene: Scene, raster: Raster, progress: Progress) -> Score | None:
 
 
 def quality_facts(score: Score, scene: Scene) -> dict:
+    blocks = "valid 32 x 32 blocks" + (" of a sample spread over the scene" if score.sampled else "")
     return {
         **score.figures,
-        "measured_on": "full resolution, valid 32 x 32 blocks, MS expanded at the true phase",
+        "blocks_in_all": score.blocks_in_all,
+        "sampled": score.sampled,
+        "measured_on": f"full resolution, {blocks}, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -18,48 +15,28 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Options
-from ..publish import TIFF, check_absent, check_place, made_folders, orphans
+from ..publish import made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
-from ..raster.writer import SceneWriter, check_creation_options, parse_creation_options, picture_bytes, to_dtype
+from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.verdict import verdict, warnings_of
 from .evaluate import place_of, report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
-from .picture import PictureWriter, Request, path_beside
+from .picture import PictureWriter
+from .request import FusionOutput as FusionOutput
+from .request import check_targets as check_targets
+from .request import targets_of as targets_of
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
 
 COMPARED_SIDE = 1024
 """Side of the part of a larger scene on which they are compared, in PAN pixels: whole blocks of the indices."""
-
-PICTURES = (".png", ".jpg", ".jpeg")
-"""How the names of quicklooks end."""
-
-
-@dataclass(frozen=True)
-class FusionOutput:
-    """Where and how to write: all of it is published together, or nothing.
-
-    `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output.
-    """
-
-    path: Path
-    driver: str = "GTiff"
-    creation_options: Sequence[str] = ()
-    overviews: bool | None = None
-    overwrite: bool = False
-    quicklook: Path | None = None
-    reports: Sequence[Path] = ()
-    command: str | None = None
-    batch: Mapping[str, object] | None = None
-    rgb: Request | None = None
 
 
 def fuse_scene(
@@ -91,7 +68,7 @@ def fuse_scene(
             comparison, pictures, rgb = None, None, None
             clock = time.perf_counter()
             with Raster.on_scene(written, shown) as raster:
-                measured = score_of(shown, raster, progress) if score else None
+                measured = score_of(shown, raster, options.seed, progress) if score else None
                 quality = quality_facts(measured, shown) if measured is not None else None
                 score_seconds = time.perf_counter() - clock
                 if illustrated:
@@ -123,39 +100,6 @@ def fuse_scene(
                 writer.files.add(path, report_bytes(path, facts, illustrations))
             writer.files.publish()
     return facts
-
-
-def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
-    """All paths that are going to be written, each with what its name may end in; anything if empty."""
-    targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
-    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
-    if output.rgb is not None:
-        targets.append((path_beside(output.path), TIFF))
-        if (kept := output.rgb.kept_in) is not None and not kept.exists():
-            targets.append((kept, (".json",)))
-    return targets
-
-
-def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
-
-    What is going to be removed, as it would be read with the output, is among the scene's warnings.
-    """
-    targets = targets_of(output)
-    if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report, the quicklook and the picture need different paths")
-    if output.rgb is not None:
-        output.rgb.check(scene)
-    for path in output.reports:
-        is_html(path)
-    for path, endings in targets:
-        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
-        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
-    if not output.overwrite and any(path.exists() for path, _ in targets):
-        given = parse_creation_options(output.creation_options)
-        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
-        fitting.check_method(options, scene.bands)
-        check_absent([path for path, _ in targets], output.overwrite)
 
 
 def _comparison(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
@@ -15,20 +15,7 @@ from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
-
-
-@dataclass(frozen=True)
-class Pair:
-    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
-
-    pan: str
-    ms: Sequence[str]
-    open_options: Mapping[str, object] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
-
+from .request import Pair as Pair
 
 ALIGN = ("auto", "off", "measure")
 

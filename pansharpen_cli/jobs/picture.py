@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..adapt.sampling import Progress
 from ..errors import InputError
 from ..publish import Publication
-from ..quality.assess import Raster
 from ..raster import stretch
 from ..raster.scene import Scene
 from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter
 from ..report import gallery
+
+if TYPE_CHECKING:
+    from ..adapt.sampling import Progress
+    from ..quality.assess import Raster
 
 COLOURS = ("red", "green", "blue")
 TRUE = "true"

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .base import Backbone
-from .fusionnet import FusionNet
-from .glpnet import GLPNet
-from .msdcnn import MSDCNN
-from .pancrafter import PanCrafter
-from .pannet import PanNet
-from .pantiny import PanTiny, PanTinySmall
-from .pnn import PNN
-from .u2net import U2Net
 
-REGISTRY: dict[str, Callable[..., Backbone]] = {
-    "glpnet": GLPNet,
-    "fusionnet": FusionNet,
-    "pnn": PNN,
-    "pannet": PanNet,
-    "msdcnn": MSDCNN,
-    "u2net": U2Net,
-    "pantiny": PanTiny,
-    "pantiny-small": PanTinySmall,
-    "pancrafter": PanCrafter,
+if TYPE_CHECKING:
+    from .base import Backbone
+
+REGISTRY: dict[str, str] = {
+    "glpnet": "glpnet.GLPNet",
+    "fusionnet": "fusionnet.FusionNet",
+    "pnn": "pnn.PNN",
+    "pannet": "pannet.PanNet",
+    "msdcnn": "msdcnn.MSDCNN",
+    "u2net": "u2net.U2Net",
+    "pantiny": "pantiny.PanTiny",
+    "pantiny-small": "pantiny.PanTinySmall",
+    "pancrafter": "pancrafter.PanCrafter",
 }
-"""Networks by name; the values take the `config` of the weights' card."""
+"""Networks by name: module and class. Torch is imported with the first that is asked for."""
 
 DEFAULT = "glpnet"
+
+
+def kind_of(name: str) -> type[Backbone]:
+    """The class of a network; it takes the `config` of the weights' card."""
+    module, kind = REGISTRY[name].split(".")
+    return getattr(import_module(f".{module}", __name__), kind)
 
 
 def create(name: str, config: dict[str, int]) -> Backbone:
@@ -36,7 +37,7 @@ def create(name: str, config: dict[str, int]) -> Backbone:
     if name not in REGISTRY:
         raise InputError(f"no network named '{name}'; there is {', '.join(REGISTRY)}")
     try:
-        network = REGISTRY[name](**config)
+        network = kind_of(name)(**config)
         if network.bands is not None and network.bands < 1:
             raise ValueError("it is made for at least one band")
         return network

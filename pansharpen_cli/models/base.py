@@ -275,6 +275,10 @@ class Backbone(nn.Module):
         """The residual in DN, (n, bands, rows, cols)."""
         raise NotImplementedError
 
+    def finish(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
+        """The fused tiles in DN, (n, bands, rows, cols): the residual spread and added to its `base`, which stays."""
+        return self.spread(residual, inputs, stats).add_(base)
+
     def auxiliary(self, inputs: Inputs, stats: SceneStats) -> Tensor | None:
         """A term of its own that a network adds to the loss in training, in units of bands' standard deviation."""
         return None
@@ -282,7 +286,7 @@ class Backbone(nn.Module):
     def forward(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """The frozen network's fused tiles in DN."""
         residual = self.map(self.extract(self.encode(inputs, stats)))
-        return self.base(inputs, stats) + self.spread(residual, inputs, stats)
+        return self.finish(residual, self.base(inputs, stats), inputs, stats)
 
 
 def channels_last(module: Module) -> Module:

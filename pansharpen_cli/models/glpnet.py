@@ -96,6 +96,12 @@ class GLPNet(Backbone):
         return inputs.expanded + stats.gain[:, None, None] * (inputs.pan - inputs.pan_low)
 
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
+        return self._spread(residual, self.base(inputs, stats), inputs, stats)
+
+    def finish(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
+        return self._spread(residual, base, inputs, stats).add_(base)
+
+    def _spread(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         e, low = inputs.expanded, inputs.pan_low
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         # pixel_shuffle, in a quarter of its time
@@ -107,7 +113,7 @@ class GLPNet(Backbone):
         departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)
         detail = (inputs.pan - low).mul_(gain)
         injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
-        lacking = inputs.pan - intensity_of(injected + self.base(inputs, stats), stats)
+        lacking = inputs.pan - intensity_of(injected + base, stats)
         coarse = low.mean(1, keepdim=True) - intensity_of(e, stats)
         most = MOST * e.abs()
         lacking = (lacking - coarse) * gain + torch.minimum(torch.maximum(coarse * gain, -most), most)

@@ -10,16 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from .. import foreign, models, publish
 from ..errors import InputError, WeightsError, reason_of
-from . import Backbone
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .base import Backbone
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ PUBLIC_BANDS = (4, 8)
 _NESTS, _DEPTH = ("state_dict", "model", "params"), 3
 """What a state dict may be nested in, and how often."""
 _PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
-_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_REAL = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 LARGEST = 4096
 """Of the numbers in a network's options."""
 _LISTED = 8
@@ -235,7 +236,7 @@ def _scale(value: Any) -> float | None:
 def _header(path: Path) -> tuple[dict[str, str], int]:
     """Metadata and number of parameters of a safetensors file. Raises WeightsError for anything else."""
     try:
-        with safe_open(path, "pt") as handle:
+        with safe_open(path, "np") as handle:
             shapes = [handle.get_slice(key).get_shape() for key in handle.keys()]  # noqa: SIM118 - not a mapping
             return handle.metadata() or {}, sum(math.prod(shape) for shape in shapes)
     except (SafetensorError, OSError) as error:
@@ -244,6 +245,8 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
 
 def _tensors_digest(state: Mapping[str, Tensor]) -> str:
     """sha256 of names, shapes and values: the same for the same weights, whatever wrote the file."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -253,6 +256,9 @@ def _tensors_digest(state: Mapping[str, Tensor]) -> str:
 
 def load(card: Card, bands: int) -> Backbone:
     """The frozen network of a card. Raises WeightsError for a wrong hash, wrong tensors or a wrong band count."""
+    import torch
+    from safetensors.torch import load_file
+
     if not card.path.is_file():
         raise WeightsError(f"the weights file {card.path} is missing; reinstall or use --weights")
     if _digest(card.path) != card.sha256:
@@ -278,7 +284,7 @@ def load(card: Card, bands: int) -> Backbone:
     try:
         state = load_file(card.path)
         for name, tensor in state.items():
-            if tensor.dtype not in _REAL:
+            if str(tensor.dtype) not in _REAL:
                 raise WeightsError(f"{card.path} holds '{name}' as {tensor.dtype}, which are no weights")
         network.load_state_dict(state)
     except SafetensorError as error:
@@ -396,6 +402,8 @@ def import_checkpoint(source: Path, network: str, bands: int, scale: float, outp
     there. Raises InputError for options that do not fit, WeightsError for a file that is not a checkpoint, that would
     need more than weights to be unpickled, or whose tensors do not fit the network.
     """
+    from safetensors.torch import save
+
     check_import(network, bands, scale, output)
     content = foreign.read_bytes(source, foreign.MOST_WEIGHTS, WeightsError)
     foreign.check_archive(source, io.BytesIO(content), WeightsError)
@@ -419,6 +427,8 @@ def _public_state(source: Path, content: bytes) -> dict[str, Tensor]:
 
     Nothing but tensors and plain containers is unpickled. Raises WeightsError for a file that holds anything else.
     """
+    import torch
+
     try:
         held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle runs into can be anything
@@ -427,7 +437,7 @@ def _public_state(source: Path, content: bytes) -> dict[str, Tensor]:
         if isinstance(held, Mapping):
             nested = [held[name] for name in _NESTS if isinstance(held.get(name), Mapping)]
             held = nested[0] if nested else held
-    if not isinstance(held, Mapping) or not any(isinstance(value, Tensor) for value in held.values()):
+    if not isinstance(held, Mapping) or not any(isinstance(value, torch.Tensor) for value in held.values()):
         nests = " or ".join(repr(name) for name in _NESTS)
         raise WeightsError(f"{source} holds no state dict: no tensors by name at its top or in {nests}")
     return {str(key): value for key, value in held.items()}
@@ -463,6 +473,8 @@ def _own_names(network: str, public: Iterable[str]) -> dict[str, str]:
 
 def _fitted(source: Path, public: Mapping[str, Any], network: str, model: Backbone) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, float32. Raises WeightsError listing all that does not fit."""
+    import torch
+
     wanted = model.state_dict()
     faults: list[str] = []
     state: dict[str, Tensor] = {}
@@ -487,9 +499,11 @@ def _fitted(source: Path, public: Mapping[str, Any], network: str, model: Backbo
 
 def _fault(key: str, value: Any, wanted: Tensor | None) -> str | None:
     """What is wrong with one entry of a checkpoint, None if nothing is."""
+    import torch
+
     if wanted is None:
         return f"unexpected {key!r}"
-    usable = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    usable = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
     if not usable or not value.is_floating_point():
         return f"{key!r} is no tensor of real numbers"
     if value.shape != wanted.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import Progress, quiet
+from ..adapt.sampling import Progress, quiet, read_ahead
 from ..errors import InputError
 from ..physics import Reach
 from ..raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
 from ..raster.grid import Grid
-from ..raster.scene import MIN_MS_PIXELS, Scene, axes_of
+from ..raster.scene import MIN_MS_PIXELS, Scene, TileData, axes_of
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster
 from ..raster.tiles import plan_tiles
@@ -28,6 +29,12 @@ from .fidelity import KERNEL_GAINS, Fidelity
 
 SCORED_TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
+
+SAMPLED_TILE = 256
+"""The same of a sample: the smaller, the better spread, and the more of what is read is margin."""
+
+SAMPLED_PIXELS = 1 << 22
+"""PAN pixels that a sample scores: so many tell a scene's figures well enough (docs/lab/sampling.md)."""
 
 MARGIN = physics.MTF_REACH + 1
 """PAN pixels around a tile that are read for the MTF filter."""
@@ -40,95 +47,163 @@ SWAPPED = 0.25
 class Score:
     """Figures by name, None where one is undefined; `notes` say why.
 
-    `maps`: figures per 32 x 32 block of `window`, NaN where not measured.
+    `maps`: figures per 32 x 32 block of `window`, NaN where not measured; `sampled`: they are those of a sample of it.
     """
 
     figures: dict
     maps: dict[str, np.ndarray]
     window: Window
     notes: list[str]
+    sampled: bool = False
+
+    @property
+    def blocks_in_all(self) -> int:
+        """Whole 32 x 32 blocks of the window, valid or not."""
+        (top, bottom), (left, right) = spans_of(self.window)
+        return (bottom - top) // metrics.INDEX_BLOCK * ((right - left) // metrics.INDEX_BLOCK)
 
 
 # Full resolution
 
 
-def full_resolution(scene: Scene, read: Reader, window: Window | None = None, progress: Progress = quiet) -> Score:
+def full_resolution(
+    scene: Scene,
+    read: Reader,
+    window: Window | None = None,
+    progress: Progress = quiet,
+    sampling: Sampling | None = None,
+) -> Score:
     """All full-resolution figures of a fused image over a window of the scene.
 
     The indices are the reference toolbox's with its 32 x 32 blocks from the window's corner, the MS expanded at the
     scene's true phase; blocks with an invalid pixel are left out. `fidelity` and what it is made of are those of
     `Fidelity`. `reprojection` compares the image, blurred with the MS's MTF and sampled at the exact phase, with the
-    MS, where the whole kernel lies on valid pixels, in DN per band.
+    MS, where the whole kernel lies on valid pixels, in DN per band. With `sampling` they are those of a sample where
+    the window is larger.
     Raises InputError if no block is valid.
     """
     window = window or scene.window
-    axes, reach = axes_of(scene), Reach(axes_of(scene))
-    ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-    indices = metrics.FullResolution((window[1] - window[0], window[3] - window[2]), scale=_index_scale(scene))
-    reprojection, fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, ratio)
-    crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
-    low, high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
-    tiles = plan_tiles(window, SCORED_TILE)
-    for i, tile in enumerate(tiles):
-        progress("scoring", i, len(tiles))
-        core = tile.core
-        around = intersect(widened(core, MARGIN), window)
-        pan_window, ms_window = reach.windows(around)
-        data = scene.read(around, pan_window, ms_window)
-        if data is None:
-            continue
-        wide = widened(core, MARGIN)
-        values, seen = filled(read, wide)
-        valid = data.valid & seen[part_of(wide, around)]
-        if not valid.any():
-            continue
-        low, high = np.minimum(low, data.ms.min((1, 2))), np.maximum(high, data.ms.max((1, 2)))
-        fused, ms = torch.from_numpy(values), torch.from_numpy(data.ms)
+    tiles, count = tiles_to_score(window, sampling)
+    pieces, done = _Pieces(scene, read, window), 0
+    with ThreadPoolExecutor(1) as reader:
+        for core, piece in read_ahead(reader, pieces.load, tiles):
+            if done == count:
+                break
+            progress("scoring", done, count)
+            if piece is not None:
+                pieces.add(core, piece)
+            done += piece is not None or count == len(tiles)
+    progress("scoring", count, count)
+    return pieces.score(sampled=count < len(tiles))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Scores whole tiles that are spread over the scene, up to `pixels` PAN pixels of it, in an order of `seed`."""
+
+    seed: int = 0
+    pixels: int = SAMPLED_PIXELS
+
+
+def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Window], int]:
+    """Windows of whole blocks in the order in which to score them, and how many of them that have valid pixels.
+
+    The sample takes a tile at random from each cell of a grid over the window, then a second one from each, and so on:
+    where tiles are invalid there are others.
+    """
+    if sampling is None or area(window) <= sampling.pixels:
+        tiles = [t.core for t in plan_tiles(window, SCORED_TILE)]
+        return tiles, len(tiles)
+    tiles = [t.core for t in plan_tiles(window, SAMPLED_TILE)]
+    rows, cols = (-(-(last - first) // SAMPLED_TILE) for first, last in spans_of(window))
+    count = min(len(tiles), max(1, sampling.pixels // SAMPLED_TILE**2))
+    down = min(rows, max(1, round((count * rows / cols) ** 0.5)))
+    across = min(cols, max(1, count // down))
+    drawn: dict[tuple[int, int], int] = {}
+    ranks = []
+    for place, i in enumerate(np.random.default_rng(sampling.seed).permutation(len(tiles))):
+        row, col = divmod(int(i), cols)
+        cell = row * down // rows, col * across // cols
+        drawn[cell] = drawn.get(cell, 0) + 1
+        ranks.append((drawn[cell], place, tiles[i]))
+    return [tile for _, _, tile in sorted(ranks)], count
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is read for a tile: PAN and MS, the fused image `wide` around it, and where all of them are valid."""
+
+    data: TileData
+    fused: Tensor
+    valid: np.ndarray
+
+
+class _Pieces:
+    """Adds up all full-resolution figures of a fused image tile by tile; `load` reads, `add` reckons."""
+
+    def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
+        self.scene, self.read, self.window = scene, read, window
+        self.axes, self.reach = axes_of(scene), Reach(axes_of(scene))
+        self.ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
+        shape = window[1] - window[0], window[3] - window[2]
+        self.indices = metrics.FullResolution(shape, scale=_index_scale(scene))
+        self.reprojection, self.fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, self.ratio)
+        self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
+        self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
+
+    def load(self, core: Window) -> _Piece | None:
+        """Read a tile; None where nothing is valid."""
+        around, wide = intersect(widened(core, MARGIN), self.window), widened(core, MARGIN)
+        values, seen = filled(self.read, wide)
+        inside = seen[part_of(wide, around)]
+        data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
+        if data is None or not (data.valid & inside).any():
+            return None
+        return _Piece(data, torch.from_numpy(values), data.valid & inside)
+
+    def add(self, core: Window, piece: _Piece) -> None:
+        scene, axes, wide = self.scene, self.axes, widened(core, MARGIN)
+        data, fused, valid = piece.data, piece.fused, torch.from_numpy(piece.valid)
+        around, pan_window, ms_window = data.window, data.pan_window, data.ms_window
+        self.low, self.high = np.minimum(self.low, data.ms.min((1, 2))), np.maximum(self.high, data.ms.max((1, 2)))
+        pan, ms = torch.from_numpy(data.pan).double()[None], torch.from_numpy(data.ms)
+        own_fused = fused[(slice(None), *part_of(wide, around))]
+        own_pan = pan[(slice(None), *part_of(pan_window, around))]
         up = physics.upsampler(axes, spans_of(core), spans_of(ms_window))
         reduce = physics.cubic_reducer(axes, spans_of(ms_window), spans_of(pan_window))
-        pan = torch.from_numpy(data.pan).double()[None]
-        kernel_rim = MARGIN - physics.MTF_REACH
-        blurred = metrics.mtf_filter(
-            fused[:, kernel_rim : fused.shape[1] - kernel_rim, kernel_rim : fused.shape[2] - kernel_rim],
-            scene.gains,
-            ratio,
-            "valid",
-        )
-        indices.update(
-            fused[(slice(None), *part_of(wide, around))].double(),
-            blurred.double(),
-            up(ms.double()),
-            pan[(slice(None), *part_of(pan_window, around))],
-            up(reduce(pan)),
-            torch.from_numpy(valid),
-            core=part_of(around, core),
-            at=(core[0] - window[0], core[2] - window[2]),
-        )
-        own_pan = pan[(slice(None), *part_of(pan_window, around))]
-        fidelity.add_detail(
-            fused[(slice(None), *part_of(wide, around))], own_pan, torch.from_numpy(valid), part_of(around, core)
-        )
+        rim = MARGIN - physics.MTF_REACH
+        blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], scene.gains, self.ratio, "valid")
+        at = core[0] - self.window[0], core[2] - self.window[2]
+        images = own_fused.double(), blurred.double(), up(ms.double()), own_pan, up(reduce(pan))
+        self.indices.update(*images, valid, core=part_of(around, core), at=at)
+        self.fidelity.add_detail(own_fused, own_pan, valid, part_of(around, core))
         own = joined([a.centred(s) for a, s in zip(axes, spans_of(core), strict=True)])
         if not is_empty(own):
-            degraded = _degraded(axes, own, wide, fused, scene.gains)
-            target = ms[(slice(None), *part_of(ms_window, own))].double()
-            whole = np.zeros(seen.shape, bool)
-            whole[part_of(wide, around)] = valid
-            inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
-            reprojection.update(degraded, target, inside)
-            seen_fused = _through_kernels(axes, own, wide, fused)
-            fidelity.add_colour(seen_fused, target, _through_kernels(axes, own, pan_window, pan)[:, 0], inside)
-            crossed += _squared_errors(degraded[:, inside], target[:, inside])
-    progress("scoring", len(tiles), len(tiles))
-    figures: dict = dict(indices.compute())
-    notes = [
-        f"band {i + 1} of the MS is constant ({low[i]:g}): the indices suffer" for i in np.flatnonzero(low == high)
-    ]
-    notes += indices.notes
-    figures["reprojection"] = _noted(reprojection.compute, notes)
-    figures |= _noted(fidelity.compute, notes) or dict.fromkeys(FIDELITY)
-    _check_order(crossed)
-    return Score(figures, indices.maps, window, notes)
+            self._add_degraded(own, wide, piece, pan)
+
+    def _add_degraded(self, own: Window, wide: Window, piece: _Piece, pan: Tensor) -> None:
+        """The figures at the MS's scale, of the MS pixels `own`."""
+        axes, data, fused = self.axes, piece.data, piece.fused
+        degraded = _degraded(axes, own, wide, fused, self.scene.gains)
+        target = torch.from_numpy(data.ms)[(slice(None), *part_of(data.ms_window, own))].double()
+        whole = np.zeros(fused.shape[1:], bool)
+        whole[part_of(wide, data.window)] = piece.valid
+        inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
+        self.reprojection.update(degraded, target, inside)
+        seen_pan = _through_kernels(axes, own, data.pan_window, pan)[:, 0]
+        self.fidelity.add_colour(_through_kernels(axes, own, wide, fused), target, seen_pan, inside)
+        self.crossed += _squared_errors(degraded[:, inside], target[:, inside])
+
+    def score(self, sampled: bool) -> Score:
+        """The figures of all tiles so far. Raises InputError if no block was valid, or the bands are out of order."""
+        figures: dict = dict(self.indices.compute())
+        constant = np.flatnonzero(self.low == self.high)
+        notes = [f"band {i + 1} of the MS is constant ({self.low[i]:g}): the indices suffer" for i in constant]
+        notes += self.indices.notes
+        figures["reprojection"] = _noted(self.reprojection.compute, notes)
+        figures |= _noted(self.fidelity.compute, notes) or dict.fromkeys(FIDELITY)
+        _check_order(self.crossed)
+        return Score(figures, self.indices.maps, self.window, notes, sampled)
 
 
 def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:

@@ -17,7 +17,7 @@ from ..raster.writer import read_reduced
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import finite, plain_text, signed_text, to_json
 from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .text import adaptation_text, bands_text, number_text, registration_text
+from .text import adaptation_text, bands_text, blocks_text, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
 
@@ -197,7 +197,7 @@ def _tiles(quality: Mapping) -> list[dict]:
 
 
 def _measured(quality: Mapping) -> str:
-    blocks = f", {quality['blocks']} blocks" if quality.get("blocks") is not None else ""
+    blocks = f", {blocks_text(quality)}" if quality.get("blocks") is not None else ""
     gains = quality.get("mtf_gains")
     mtf = f"; MTF gains at Nyquist {', '.join(f'{g:.3g}' for g in gains)}" if gains else ""
     return f"Basis: {quality['measured_on']}{blocks}{mtf}."

@@ -229,7 +229,7 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
 
     rows = [
         ("quality", line("fidelity", "colour_error", "detail_error", "pan_sharpness")),
-        ("indices", line("hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda") + f"  ({quality['blocks']} blocks)"),
+        ("indices", line("hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda") + f"  ({blocks_text(quality)})"),
         ("detail", line("pan_detail_correlation", "flat_area_activity")),
         ("reprojection", ""),
     ]
@@ -238,6 +238,13 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
         each = " ".join(number_text(v) for v in reprojection["rmse"])
         rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
     return [row for row in rows if row[1]]
+
+
+def blocks_text(quality: Mapping) -> str:
+    """How many blocks were measured, and of how many, if they are a sample."""
+    if quality.get("sampled"):
+        return f"sampled: {quality['blocks']} of {quality['blocks_in_all']} blocks"
+    return f"{quality['blocks']} blocks"
 
 
 NOT_MEASURABLE = "not measurable"

@@ -30,7 +30,7 @@ def fused_of(network: Backbone, samples: Sequence[Sample], precision: torch.dtyp
         residual = network.map(network.extract(encoded))
     parts = residual.float().chunk(len(samples))
     return [
-        network.base(s.inputs, s.stats) + network.spread(part, s.inputs, s.stats)
+        network.finish(part, network.base(s.inputs, s.stats), s.inputs, s.stats)
         for part, s in zip(parts, samples, strict=True)
     ]
 

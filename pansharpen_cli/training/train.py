@@ -397,13 +397,13 @@ def _check_parameters(network: str, config: Mapping[str, int]) -> None:
 
 def _bound(network: str) -> bool:
     """Whether the network is made for one band count."""
-    taken = inspect.signature(models.REGISTRY[network]).parameters.get("bands")
+    taken = inspect.signature(models.kind_of(network)).parameters.get("bands")
     return taken is not None and taken.default is inspect.Parameter.empty
 
 
 def _config(recipe: Recipe) -> dict[str, int]:
     """The options that the network is made with."""
-    takes = "bands" in inspect.signature(models.REGISTRY[recipe.network]).parameters
+    takes = "bands" in inspect.signature(models.kind_of(recipe.network)).parameters
     return recipe.options | ({"bands": recipe.bands} if recipe.bands and takes else {})
 
 

@@ -3,7 +3,7 @@
 Nothing here knows a scene or a file.
 """
 
-from .blocks import Core, eroded, high_pass, mtf_filter, universal_blocks
+from .blocks import INDEX_BLOCK, Core, eroded, high_pass, mtf_filter, universal_blocks
 from .full import (
     DetailCorrelation,
     FlatArea,
@@ -43,6 +43,7 @@ from .reference import (
 )
 
 __all__ = [
+    "INDEX_BLOCK",
     "Angles",
     "Core",
     "DetailCorrelation",

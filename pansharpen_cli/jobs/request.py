@@ -1,0 +1,116 @@
+"""What a fusion is asked for: a pair, where to write. What cannot be done is refused before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..fusion.options import Options, check_method
+from ..publish import TIFF, check_absent, check_place, orphans
+from ..raster.messages import gdal_messages
+from ..raster.scene import Scene
+from ..raster.source import open_raster
+from ..raster.writer import check_creation_options, parse_creation_options
+from .picture import Request, path_beside
+
+PICTURES = (".png", ".jpg", ".jpeg")
+"""How the names of quicklooks end."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
+
+    pan: str
+    ms: Sequence[str]
+    open_options: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self) -> Scene:
+        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class FusionOutput:
+    """Where and how to write: all of it is published together, or nothing.
+
+    `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
+    8-bit picture beside the output.
+    """
+
+    path: Path
+    driver: str = "GTiff"
+    creation_options: Sequence[str] = ()
+    overviews: bool | None = None
+    overwrite: bool = False
+    quicklook: Path | None = None
+    reports: Sequence[Path] = ()
+    command: str | None = None
+    batch: Mapping[str, object] | None = None
+    rgb: Request | None = None
+
+
+def is_html(path: Path | None) -> bool:
+    """Which kind of report a path asks for. Raises InputError if its ending says neither."""
+    if path is None or path.suffix.lower() == ".json":
+        return False
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report takes a .html or a .json file, not {path}")
+    return True
+
+
+def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
+    """All paths that are going to be written, each with what its name may end in; anything if empty."""
+    targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
+    targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    if output.rgb is not None:
+        targets.append((path_beside(output.path), TIFF))
+        if (kept := output.rgb.kept_in) is not None and not kept.exists():
+            targets.append((kept, (".json",)))
+    return targets
+
+
+def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
+
+    What is going to be removed, as it would be read with the output, is among the scene's warnings.
+    """
+    targets = targets_of(output)
+    if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
+        raise InputError("the output, the report, the quicklook and the picture need different paths")
+    if output.rgb is not None:
+        output.rgb.check(scene)
+    for path in output.reports:
+        is_html(path)
+    for path, endings in targets:
+        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
+        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
+    if not output.overwrite and any(path.exists() for path, _ in targets):
+        given = parse_creation_options(output.creation_options)
+        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
+        check_method(options, scene.bands)
+        check_absent([path for path, _ in targets], output.overwrite)
+
+
+def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
+    """Raises InputError for files that GDAL cannot open, or a pair that cannot be fused."""
+    with gdal_messages(), ExitStack() as stack:
+        if pair is not None:
+            stack.enter_context(pair.open())
+        for path in files:
+            stack.enter_context(open_raster(path))
+
+
+def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
+    """Raises InputError for what `fuse_scene` would refuse before it measures anything: it takes a tenth of a second,
+    and torch a whole one."""
+    parse_creation_options(output.creation_options)
+    check_method(options)
+    with gdal_messages(), pair.open() as scene:
+        check_targets(output, options, scene)
