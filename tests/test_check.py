@@ -439,7 +439,7 @@ def test_a_refusal_is_explained(scene, run, case: str, code: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["-o pan.tif", "-o there.tif", "-o no/such.tif", "-o out.tif --co NO=SENSE", "-o out.tif --driver PNG",
+    ["-o pan.tif", "-o there.tif", "-o there.tif/such.tif", "-o out.tif --co NO=SENSE", "-o out.tif --driver PNG",
      "-o out.tif --report out.doc", "-o out.tif --quicklook out.tif"],
 )  # fmt: skip
 def test_a_dry_run_refuses_what_could_not_be_written(scene, run, arguments: str) -> None:

@@ -522,7 +522,7 @@ def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
 
 SCENE_KEYS = {
     "pan", "ms", "bands", "band_names", "dtype", "nodata", "crs", "ratio", "offset", "sensor", "sensor_recognised_in",
-    "warped", "window",
+    "warped", "window", "fitted_bands", "band_numbers",
 }  # fmt: skip
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
