@@ -249,7 +249,9 @@ BAD = {
         fuse("pan.tif ms.tif --driver PNG"), ("driver 'PNG'",), written("out.tif")
     ),
     "output exists and the weights are for other bands": Bad(
-        "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2 --fit-bands bidx", ("4 or 8 bands", "has 2"), written("out.tif")
+        "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2 --fit-bands bidx",
+        ("4 or 8 bands", "has 2"),
+        written("out.tif"),
     ),
     "report of an evaluation exists and the maps have no folder": Bad(
         "evaluate ms.tif --pan pan.tif --ms ms.tif --report r.json --map no/maps", ("no/maps",), written("r.json")

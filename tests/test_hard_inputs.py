@@ -96,9 +96,10 @@ def test_beside_saturated_clouds_the_network_is_better_than_up_sampling(case: Ca
         case.change(name, lambda p, cloud=cloud: np.where(cloud, 65535, p).astype("uint16"))
     away, inside = ~disc(192, 192, 75), disc(192, 192, 36)
     plain, fused = case.fuse(), case.fuse(*NETWORK)
-    # clouds of 200 times the land's brightness leave its statistics nothing else: little detail is injected
-    assert (case.error(fused, away) < 1.03 * case.error(plain, away)).all()
-    assert case.error(fused, away).mean() < case.error(plain, away).mean()
+    # clouds of 200 times the land's brightness leave its statistics nothing else: little detail is injected,
+    # and PAN tells nothing of the near infrared
+    assert (case.error(fused, away) < 1.1 * case.error(plain, away)).all()
+    assert case.error(fused, away).mean() < 0.8 * case.error(plain, away).mean()
     assert (fused[:, inside] > 60_000).all()
     masked = case.fuse("--nodata", "65535", *NETWORK)
     assert masked.mask[:, inside].all() and not masked.mask[:, away].any()

@@ -18,13 +18,15 @@ OUT = 4
 gain, a change of the share of what the bands lack to be the PAN together."""
 TOGETHER = 1.0
 """Share of that which is added where the network does not ask for another."""
-DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.3
+DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.15
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
 network adds is taken: where the MS shows other things there than the PAN, colours that were guessed from both are
 fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
-MOST = 0.12
-"""Share of a band by which what the bands lack at the MS's scale may change it: far more is no aliasing, but a PAN that
-the bands do not make up there, beside saturated clouds for one."""
+MOST, BESIDE, AROUND, WIDE = 0.08, 3.0, 9, 25
+"""By how much what the bands lack at the MS's scale may change a band: by that share of it where it is the same within
+`WIDE` pixels, and what departs from that by so many times the mean detail that PAN injects within `AROUND` pixels, too.
+Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up there, beside saturated clouds for
+one."""
 DEPARTURE = 3.0
 """Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
@@ -115,9 +117,17 @@ class GLPNet(Backbone):
         injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
         lacking = inputs.pan - intensity_of(injected + base, stats)
         coarse = low.mean(1, keepdim=True) - intensity_of(e, stats)
+        lacking -= coarse
+        smooth, detail = mean_around(coarse, WIDE), mean_around((inputs.pan - low.mean(1, keepdim=True)).abs(), AROUND)
         most = MOST * e.abs()
-        lacking = (lacking - coarse) * gain + torch.minimum(torch.maximum(coarse * gain, -most), most)
+        lacking = lacking.mul(gain).add_(torch.minimum(torch.maximum(smooth * gain, -most), most))
+        most.addcmul_(BESIDE * gain.abs(), detail)
+        lacking += torch.minimum(torch.maximum((coarse - smooth) * gain, -most), most)
         return injected.addcmul_(part + TOGETHER, lacking)
+
+
+def mean_around(image: Tensor, side: int) -> Tensor:
+    return torch.nn.functional.avg_pool2d(image, side, 1, side // 2, count_include_pad=False)
 
 
 def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
