@@ -286,7 +286,9 @@ def settings_of(options: Options) -> Settings | None:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
     if options.adapt_loss not in ADAPT_LOSS:
         raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; there is {', '.join(ADAPT_LOSS)}")
-    settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss])  # type: ignore[arg-type]
+    ours = options.method in models.REGISTRY and options.adapt_loss == "sharp"
+    own = models.kind_of(options.method).adaptation if ours else {}
+    settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss], **own)  # type: ignore[arg-type]
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 

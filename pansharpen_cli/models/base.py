@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -252,6 +252,8 @@ class Backbone(nn.Module):
     """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1
     """Tiles, halo included, begin at a multiple of this on the scene's PAN grid and have sides that are one."""
+    adaptation: ClassVar[Mapping[str, float]] = {}
+    """What the schedule and the loss weights of its adaptation have instead of the usual (`adapt.tailor.Settings`)."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
 
