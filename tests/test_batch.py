@@ -283,7 +283,8 @@ def undisturbed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     for i in range(MANY):
         write_pair(folder / "in" / f"s{i}", 160, 160, 4, seed=i)
-    default = {"sensor": "auto", "bidx": None, "nodata": None, "extent": "intersection", "dtype": None}
+    default = {"sensor": "auto", "bidx": None, "fit_bands": "all", "nodata": None}
+    default |= {"extent": "intersection", "dtype": None}
     choices = Choices(Options(method="gsa"), default)
     tasks = batch.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
     assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == MANY

@@ -269,7 +269,7 @@ def test_areas_of_65535_without_a_tag_are_said_aloud(case: Case, method) -> None
 
     def told() -> list[str]:
         case.fuse(*method, "--align", "off")
-        return case.report["warnings"]
+        return [w for w in case.report["warnings"] if "R2" not in w]  # what a network is not adapted to
 
     case.change("ms.tif", holed)
     said = "ms.tif holds values that look like nodata and are not tagged as such (areas of 65535 in all bands)"

@@ -143,7 +143,7 @@ def test_the_files_of_pleiades_neo_are_known_in_both_orders(tmp_path: Path, orde
     with Scene.open(pan, mss) as scene:
         assert scene.sensor.name == "pleiades-neo"
         assert scene.standard_names == bands[order[0]] + bands[order[1]]
-    with Scene.open(pan, mss, bidx=[4, 1]) as scene:
+    with Scene.open(pan, mss, bidx=[4, 1], fit_bands="bidx") as scene:
         assert scene.standard_names == (bands[order[1]][0], bands[order[0]][0])
 
 

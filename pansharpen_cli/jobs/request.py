@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,5 +112,7 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     and torch a whole one."""
     parse_creation_options(output.creation_options)
     check_method(options)
+    if options.align != "off":  # the part is one of where the MS lies once it is aligned
+        pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
     with gdal_messages(), pair.open() as scene:
         check_targets(output, options, scene)
