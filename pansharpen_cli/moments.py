@@ -65,6 +65,16 @@ class Moments:
         varies = (cov.diagonal() > (CONSTANT * self._means()) ** 2).to(cov.dtype)
         return self._pick(cov * torch.outer(varies, varies), a, b)
 
+    def explained(self, what: str, by: str) -> float | None:
+        """Share of the variance of a variable that a regression with a constant on a group explains (R2, at most 1);
+        None for a constant one."""
+        cov, cross, variance = self.cov(by), self.cov(by, what)[:, 0], float(self.cov(what)[0, 0])
+        if variance <= 0:
+            return None
+        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
+        weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
+        return min(1.0, float(weights @ cross) / variance)
+
     def second(self, a: str | Sequence[str], b: str | Sequence[str] | None = None) -> Tensor:
         """Means of products, for regressions without a constant."""
         products = self._products / max(self.count, 1)

@@ -138,14 +138,12 @@ def agreement(moments: Moments) -> dict | None:
     if moments.count < 100:
         return None
     cov, var = moments.cov("ms"), float(moments.cov("pan")[0, 0])
-    cross = moments.cov("ms", "pan")[:, 0]
-    if var <= 0:
+    cross, r2 = moments.cov("ms", "pan")[:, 0], moments.explained("pan", "ms")
+    if r2 is None:
         return {"r2": None, "correlations": [None] * len(cross), "pixels": moments.count}
-    ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
-    weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
     deviation = (cov.diagonal() * var).sqrt()
     each = [float(c / d) if d > 0 else None for c, d in zip(cross, deviation, strict=True)]
-    return {"r2": min(1.0, float(weights @ cross) / var), "correlations": each, "pixels": moments.count}
+    return {"r2": r2, "correlations": each, "pixels": moments.count}
 
 
 def doubt(r2: float) -> str | None:

@@ -88,6 +88,8 @@ class SceneStats:
     in finer details a sharpened, aliased or displaced MS says other things than PAN, and draws the weights to zero.
     `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
     and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
+    `agreement`: share of the low-passed PAN's finest detail, its departures from means over `FINE` pixels, that the
+    bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones.
     """
 
     mean: Tensor
@@ -194,11 +196,8 @@ class SceneMoments:
         """Share of the variance of PAN's detail that a regression on that of the bands explains; 1 without any."""
         if self.fine.count < LEAST_CELLS:
             return 1.0
-        cov, cross = self.fine.cov("expanded"), self.fine.cov("expanded", "pan_low")[:, 0]
-        variance = float(self.fine.cov("pan_low")[0, 0])
-        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-30)
-        weights = torch.linalg.solve(cov + ridge * torch.eye(self.bands, dtype=cov.dtype), cross)
-        return min(1.0, max(0.0, float(weights @ cross) / variance)) if variance > 0 else 1.0
+        explained = self.fine.explained("pan_low", "expanded")
+        return 1.0 if explained is None else max(0.0, explained)
 
     def stats(self) -> SceneStats:
         """Raises ValueError if no pixel was taken in."""
