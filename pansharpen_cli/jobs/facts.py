@@ -90,7 +90,7 @@ def fusion_facts(
     scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
     shown = scene.as_written()
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    rows, cols = scene.window.shape
     adaptation = {"mode": options.adapt if fit.card is not None else "off"}
     if fit.outcome is not None:
         adaptation |= fit.outcome.as_dict()
