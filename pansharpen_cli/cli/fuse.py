@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +37,15 @@ class Outputs:
             metavar="STRETCH",
         ),
     ] = "auto"
+    save_fit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.", metavar="FILE"
+        ),
+    ] = None
+    fit: Annotated[
+        Path | None, typer.Option(help="Take the fit of this file instead of fitting the scene.", metavar="FILE")
+    ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False
 
 
@@ -48,12 +57,13 @@ def fuse(
     with interrupts.starting():
         from ..jobs import picture, request
 
-    options = fusing.options()
+    options = replace(fusing.options(), fit=None if outputs.fit is None else str(outputs.fit))
     pair = request.Pair(pan, ms, opening.options(part.window, part.bbox))
     target = request.FusionOutput(
         outputs.output, writing.driver, writing.co or (), writing.overviews, outputs.overwrite, outputs.quicklook,
         () if outputs.report is None else (outputs.report,), command_line(),
         rgb=picture.request_of(bands_of("--rgb", outputs.rgb and [outputs.rgb]), outputs.stretch),
+        save_fit=outputs.save_fit,
     )  # fmt: skip
     if not outputs.dry_run:
         request.refuse(pair, target, options)
