@@ -26,7 +26,7 @@ from pansharpen_cli.archive import batch, batch_log, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source

@@ -17,10 +17,10 @@ from ..adapt.sampling import Progress, quiet
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
 from ..fusion import fit
-from ..fusion.fit import Options
+from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets
-from ..jobs.opened import Pair, is_measured, opened
+from ..jobs.opened import is_measured, opened
+from ..jobs.request import FusionOutput, Pair, check_targets
 from ..models import REGISTRY
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
@@ -53,7 +53,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     facts["files"] = _files(pair, found)
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            fit.check_method(options)
+            check_method(options)
             look: Look | None = None
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
@@ -98,7 +98,7 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
     found = Findings()
     facts = _frame("plan")
     parse_creation_options(output.creation_options)
-    fit.check_method(options)
+    check_method(options)
     device.choose_device(options.device)
     facts["files"] = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:

@@ -20,8 +20,9 @@ from ..adapt.sampling import Progress
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Fit, Fuser, Options
-from ..jobs.fuse import FusionOutput
+from ..fusion.fit import Fit, Fuser
+from ..fusion.options import Options
+from ..jobs.request import FusionOutput
 from ..publish import existing_folder
 from ..quality import assess
 from ..raster.geometry import Window
