@@ -19,9 +19,10 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets
+from ..jobs.fuse import FusionOutput, check_targets, targets_of
 from ..jobs.opened import Pair, is_measured, opened
 from ..models import REGISTRY
+from ..publish import check_absent
 from ..raster.geometry import intersect
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
@@ -109,6 +110,8 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
         facts["sample"] = look.facts()
         facts |= predict(scene, look, options, score, output, aligning, progress, found)
         judge_scene(scene, found)
+    fit.preload(options, scene.bands)
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
     facts["findings"] = found.ranked()
@@ -197,7 +200,7 @@ def _aligned(
     measured in any case."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
-    ready = partial(check_targets, output, options) if output else lambda scene: None
+    ready = partial(check_targets, output) if output else lambda scene: None
     scene, registration = opened(pair, asked, stack, ready, progress=progress)
     told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
     scene.warnings[:] = [w for w in scene.warnings if w not in told]

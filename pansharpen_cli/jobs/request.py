@@ -8,15 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
 from ..fusion.options import Options, check_method
-from ..publish import TIFF, check_absent, check_place, orphans
+from ..publish import TIFF, check_place, orphans
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import open_raster
-from ..raster.writer import check_creation_options, parse_creation_options
+from ..raster.writer import parse_creation_options
 from .picture import Request, path_beside
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -76,8 +74,8 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
+def check_targets(output: FusionOutput, scene: Scene) -> None:
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
@@ -91,11 +89,6 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     for path, endings in targets:
         check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
-    if not output.overwrite and any(path.exists() for path, _ in targets):
-        given = parse_creation_options(output.creation_options)
-        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
-        check_method(options, scene.bands)
-        check_absent([path for path, _ in targets], output.overwrite)
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
@@ -115,4 +108,4 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
         pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
     with gdal_messages(), pair.open() as scene:
-        check_targets(output, options, scene)
+        check_targets(output, scene)
