@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_place, orphans
 from ..raster.messages import gdal_messages
@@ -39,7 +40,7 @@ class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output.
+    8-bit picture beside the output, `save_fit` for a file that keeps the fit.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class FusionOutput:
     command: str | None = None
     batch: Mapping[str, object] | None = None
     rgb: Request | None = None
+    save_fit: Path | None = None
 
 
 def is_html(path: Path | None) -> bool:
@@ -67,6 +69,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     """All paths that are going to be written, each with what its name may end in; anything if empty."""
     targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
     targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    targets += [(output.save_fit, (SUFFIX,))] if output.save_fit else []
     if output.rgb is not None:
         targets.append((path_beside(output.path), TIFF))
         if (kept := output.rgb.kept_in) is not None and not kept.exists():
@@ -81,13 +84,18 @@ def check_targets(output: FusionOutput, scene: Scene) -> None:
     """
     targets = targets_of(output)
     if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report, the quicklook and the picture need different paths")
+        raise InputError("the output, the report, the quicklook, the picture and the fit need different paths")
+    if options.fit is not None:
+        if output.save_fit is not None:
+            raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
+        Kept.read(options.fit).check(options.fit, scene, options)
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:
         is_html(path)
+    read = scene.files() | ({options.fit} if options.fit else set())
     for path, endings in targets:
-        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
+        check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
 
 
