@@ -200,7 +200,7 @@ def _aligned(
     measured in any case."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
-    ready = partial(check_targets, output) if output else lambda scene: None
+    ready = partial(check_targets, output, options) if output else lambda scene: None
     scene, registration = opened(pair, asked, stack, ready, progress=progress)
     told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
     scene.warnings[:] = [w for w in scene.warnings if w not in told]

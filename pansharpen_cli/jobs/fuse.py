@@ -52,7 +52,7 @@ def fuse_scene(
     fitting.check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
-        ready = partial(check_targets, output)
+        ready = partial(check_targets, output, options)
         scene, registration = opened(pair, options, stack, ready, progress=progress)
         shown = scene.as_written()
         aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))

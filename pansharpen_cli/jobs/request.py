@@ -77,7 +77,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, scene: Scene) -> None:
+def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
@@ -116,4 +116,4 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
         pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
     with gdal_messages(), pair.open() as scene:
-        check_targets(output, scene)
+        check_targets(output, options, scene)
