@@ -26,7 +26,6 @@ from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
-from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
 
 ROOT = Path(__file__).parent.parent
@@ -464,7 +463,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )
         unscaled, _ = loop.fuse_array(scene, other)
-        inner = geometry.part_of(out, scene.window)
+        inner = scene.window.within(out)
     with torch.no_grad():
         expected = 2047 * plain.double()(inputs.expanded.double() / 2047, inputs.pan.double() / 2047)
     assert fit.stats is not None and fit.stats.scale == 2047

@@ -23,7 +23,6 @@ from ..jobs.fuse import FusionOutput, check_targets, targets_of
 from ..jobs.opened import Pair, is_measured, opened
 from ..models import REGISTRY
 from ..publish import check_absent
-from ..raster.geometry import intersect
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
@@ -128,8 +127,7 @@ def _frame(kind: str) -> dict:
 
 def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
     facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
-    common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
-    rows, cols = common[1] - common[0], common[3] - common[2]
+    rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     facts["overlap"] = {
         "rows": rows,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from operator import and_
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from ..models import REGISTRY, weights
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
 from ..quality.assess import Radiometry, Raster, Score
-from ..raster.geometry import Window, area, intersect
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
@@ -186,7 +186,7 @@ def evaluate_wald(
         check_absent(targets, output.overwrite)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
-        ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
+        ratio = scene.phase.mean_ratio
         low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
@@ -312,9 +312,9 @@ def _finish(
         *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
     ]
     counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
-    common = area(reduce(intersect, windows)) / max(map(area, windows))
+    common = reduce(and_, windows).area / max(window.area for window in windows)
     if common < 0.95 or min(counts) < 0.95 * max(counts):
-        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {place_of(r.score.window)}" for r in results)
+        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {r.score.window}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
     names = scene.band_names if scene is not None else ()
     facts = {
@@ -354,10 +354,6 @@ def _finish(
     return facts
 
 
-def place_of(window: Window) -> str:
-    return "rows {}-{}, columns {}-{}".format(*window)
-
-
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
     """The files to be written. Raises InputError before anything is measured if one could not be, unless it is there:
     that is told when all else is right (`check_absent`)."""
@@ -385,4 +381,4 @@ def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publi
         with raster_writer(
             folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
         ) as write:
-            write((0, grid.height, 0, grid.width), values[None].astype(np.float32))
+            write(grid.whole, values[None].astype(np.float32))

@@ -19,13 +19,13 @@ from ..fusion.kept import Kept
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
-from ..raster.geometry import Window
+from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.verdict import verdict, warnings_of
-from .evaluate import place_of, report_bytes
+from .evaluate import report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
 from .picture import PictureWriter
@@ -134,12 +134,12 @@ def _comparison(
         if window != scene.window:
             part = replace(scene, full=window, window=window)
             quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
-            place = f"{place_of(window)}, to which the others are fitted"
+            place = f"{window}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
-            read = array_reader(values, valid, (window[0], window[2]))
+            read = array_reader(values, valid, window.corner)
             rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
@@ -154,7 +154,6 @@ def _richest_part(window: Window, detail: np.ndarray) -> Window:
         return window
     rows, cols = (min(n, blocks) for n in detail.shape)
     worth = np.isfinite(detail) + np.nan_to_num(detail) / max(np.nanmax(detail, initial=0.0), 1e-9)
-    sums = np.pad(worth, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
+    energy = box_sums(worth, rows, cols)
     r, c = (int(i) * MAP_BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
-    return window[0] + r, window[0] + r + rows * MAP_BLOCK, window[2] + c, window[2] + c + cols * MAP_BLOCK
+    return Window.at(window.top + r, window.left + c, (rows * MAP_BLOCK, cols * MAP_BLOCK))
