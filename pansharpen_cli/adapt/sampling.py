@@ -85,7 +85,7 @@ def nothing_valid(scene: Scene) -> InputError:
 
 def check_valid(scene: Scene, seed: int) -> None:
     """Raises InputError for a scene without a valid pixel; of any other the first valid block is read."""
-    reach = Reach(axes_of(scene))
+    reach = Reach(scene.phase)
     if all(scene.read(block, *reach.windows(block)) is None for block in sample_blocks(scene, seed)):
         raise nothing_valid(scene)
 
