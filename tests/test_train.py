@@ -261,6 +261,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
 
     (tmp_path / "my.ckpt").write_bytes(b"no checkpoint")
     assert "not a checkpoint" in training(scenes, "--steps", 6).err
+    assert "move it away" in training(scenes, "--steps", 6, "--no-resume").err
+    assert (tmp_path / "my.ckpt").read_bytes() == b"no checkpoint"
     ended = training(scenes, "--steps", 1, "--no-resume", "--overwrite")
     assert ended.code == 0 and "going on" not in ended.err
 

@@ -301,6 +301,15 @@ def test_a_checkpoint_that_holds_itself_ends(here: Path) -> None:
         weights.import_checkpoint(Path("public.pth"), "fusionnet", 4, 2047, Path("my.safetensors"))
 
 
+def test_an_output_that_is_there_is_told_of_when_the_checkpoint_is_right(here: Path, run) -> None:
+    Path("my.safetensors").write_bytes(b"precious")
+    torch.save({}, "public.pth")
+    assert "no state dict" in run("weights", "import", "public.pth", *IMPORT).err
+    torch.save(Plain(4).state_dict(), "public.pth")
+    assert "my.safetensors exists" in run("weights", "import", "public.pth", *IMPORT).err
+    assert Path("my.safetensors").read_bytes() == b"precious"
+
+
 class Trap:
     """Unpickling this makes a file."""
 

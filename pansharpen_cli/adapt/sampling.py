@@ -83,6 +83,13 @@ def nothing_valid(scene: Scene) -> InputError:
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
+def check_valid(scene: Scene, seed: int) -> None:
+    """Raises InputError for a scene without a valid pixel; of any other the first valid block is read."""
+    reach = Reach(scene.phase)
+    if all(scene.read(block, *reach.windows(block)) is None for block in sample_blocks(scene, seed)):
+        raise nothing_valid(scene)
+
+
 def lift_of(tile: TileData) -> int:
     """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
     largest = max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max()))

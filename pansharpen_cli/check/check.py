@@ -20,8 +20,9 @@ from ..fusion import fit
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
 from ..jobs.opened import is_measured, opened
-from ..jobs.request import FusionOutput, Pair, check_targets
+from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
+from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
@@ -108,6 +109,8 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
         facts["sample"] = look.facts()
         facts |= predict(scene, look, options, score, output, aligning, progress, found)
         judge_scene(scene, found)
+    fit.preload(options, scene.bands)
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
     facts["findings"] = found.ranked()

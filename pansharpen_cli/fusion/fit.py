@@ -316,13 +316,15 @@ def _network(card: Card, bands: int, device: torch.device) -> Backbone:
     return _NETWORKS[key]
 
 
-def preload(options: Options) -> None:
-    """Load what the scenes to come are fused with. Raises InputError for options and weights that fit no scene."""
+def preload(options: Options, bands: int | None = None) -> None:
+    """Load what the scenes to come, or one of so many bands, are fused with. Raises InputError for options and weights
+    that fit none."""
     check_method(options)
     if options.method in models.REGISTRY:
         device = choose_device(options.device)
-        for card in weights.cards(options.method, options.weights):
-            _network(card, card.bands or 0, device)
+        every = weights.cards(options.method, options.weights)
+        for card in every if bands is None else [weights.find(options.method, bands, options.weights)]:
+            _network(card, card.bands or 0 if bands is None else bands, device)
 
 
 def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:

@@ -92,15 +92,19 @@ def evaluate(
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
+    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(
             pair,
             Options(align=align, mtf="sensor"),
             stack,
-            lambda scene: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
+            lambda scene: targets.extend(_check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)),
             files,
             progress,
         )
+        for path in files:
+            Raster.on_scene(path, scene).close()
+        check_absent(targets, output.overwrite)
 
         def result(path: str) -> _Result:
             with Raster.on_scene(path, scene) as raster, _naming(path):
@@ -135,8 +139,11 @@ def evaluate_against(
     """
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
         inputs = {reference, *files} | ({pan} if pan is not None else set())
-        _check_outputs(output, inputs, files, REFERENCE_MAPS)
+        targets = _check_outputs(output, inputs, files, REFERENCE_MAPS)
         detail = stack.enter_context(Raster.pan_on(pan, truth)) if pan is not None else None
+        for path in files:
+            Raster.on_reference(path, truth).close()
+        check_absent(targets, output.overwrite)
         known = assess.radiometry(truth, peak)
         against = _Reference(truth, detail, ratio, known)
         results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
@@ -165,14 +172,19 @@ def evaluate_wald(
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
+    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(
             pair,
             options,
             stack,
-            lambda scene: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
+            lambda scene: targets.extend(_check_outputs(output, scene.files(), names, REFERENCE_MAPS)),
             progress=progress,
         )
+        for name in () if every else names:
+            with _naming(name):
+                fitting.preload(replace(options, method=name), scene.bands)
+        check_absent(targets, output.overwrite)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
         ratio = scene.phase.mean_ratio
@@ -343,8 +355,9 @@ def _finish(
     return facts
 
 
-def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
-    """Raises InputError before anything is measured if something could not be written in the end."""
+def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
+    """The files to be written. Raises InputError before anything is measured if one could not be, unless it is there:
+    that is told when all else is right (`check_absent`)."""
     is_html(output.report)
     targets = [output.report] if output.report is not None else []
     if output.maps is not None:
@@ -359,7 +372,7 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
             raise InputError(f"cannot make the folder {output.maps} of --map")
     for target in targets:
         check_place(target, inputs, output.overwrite)
-    check_absent(targets, output.overwrite)
+    return targets
 
 
 def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:

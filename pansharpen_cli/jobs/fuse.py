@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, quiet
+from ..adapt.sampling import Progress, check_valid, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
-from ..publish import made_folders
+from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
 from ..raster.geometry import Window, box_sums
@@ -59,6 +59,8 @@ def fuse_scene(
             output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
             apart = registration.apart
+            if not output.overwrite:
+                _check_new(scene, output, options)
             fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
             valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
@@ -105,6 +107,15 @@ def fuse_scene(
                 writer.files.add(path, report_bytes(path, facts, illustrations))
             writer.files.publish()
     return facts
+
+
+def _check_new(scene: Scene, output: FusionOutput, options: Options) -> None:
+    """Raises InputError for files that are there, and before for what would be wrong if they were replaced."""
+    targets = [path for path, _ in targets_of(output)]
+    if any(path.exists() for path in targets):
+        fitting.preload(options, scene.bands)
+        check_valid(scene, options.seed)
+        check_absent(targets, output.overwrite)
 
 
 def _comparison(
