@@ -90,11 +90,8 @@ def open_raster(path: str):
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
-    for file in dataset.files:
-        if reason := cut_off(file):
-            dataset.close()
-            raise InputError(f"{file} is cut off: {reason}; copy it again")
     try:
+        _check_files(dataset, path)
         _check_blocks(dataset, path)
     except InputError:
         dataset.close()
@@ -129,6 +126,17 @@ def _check_place(path: str) -> None:
         if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
+
+
+def _check_files(dataset, path: str) -> None:
+    """Raises InputError for files of a raster that are shorter than they should be, or no pixels of its own."""
+    if dataset.driver in foreign.UNASKED.split():
+        raise InputError(f"{path} is opened as {dataset.driver}, which takes other files for pixels: refused")
+    for file in dataset.files:
+        if reason := cut_off(file):
+            raise InputError(f"{file} is cut off: {reason}; copy it again")
+        if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
+            check_raw(file)
 
 
 def _check_blocks(dataset, path: str) -> None:
