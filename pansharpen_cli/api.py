@@ -37,7 +37,7 @@ from .jobs import opened, picture
 from .publish import Publication, check_target
 from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
-from .report.files import finite
+from .report import facts as report_facts
 
 if TYPE_CHECKING:
     import xarray
@@ -147,7 +147,7 @@ class _Inputs:
                 return [plain(each) for each in value]
             return self.named(value) if isinstance(value, str) else value
 
-        return plain(json.loads(json.dumps(finite(facts))))
+        return plain(json.loads(json.dumps(report_facts.plain(facts))))
 
     def _stored(self, given: GeoArray, name: str) -> str:
         pixels = np.ma.asarray(given.data)

@@ -550,7 +550,7 @@ def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
     (out / "batch.jsonl").unlink()
     tasks[0].output.write_bytes(b"mine")
     tally = batch.run(tasks, out, here())
-    assert [r["scene"] for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
+    assert [r.scene for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
     assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
 
 

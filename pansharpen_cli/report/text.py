@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .facts import plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
-from .files import finite, plain_text
+from .files import plain_text
 
 # Terminal, JSON, CSV
 
@@ -319,7 +320,7 @@ def ranking(facts: Mapping) -> str:
 def ranking_csv(facts: Mapping) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(finite(r["quality"]))
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()
