@@ -137,7 +137,7 @@ class _Inputs:
             text = text.replace(path, label)
         return text
 
-    def facts(self, facts: Mapping) -> dict:
+    def facts(self, facts: Any) -> dict:
         """A report as `--json` prints it."""
 
         def plain(value: Any) -> Any:

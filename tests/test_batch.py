@@ -37,12 +37,13 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report import index
 from pansharpen_cli.report.facts import Record, plain
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")
-CHOICES = Choices(Options(method="exp"), {"sensor": "generic"})
+CHOICES = Choices(Options(method="exp"), OpenOptions("generic"))
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +287,7 @@ def undisturbed(tmp_path_factory) -> Path:
         write_pair(folder / "in" / f"s{i}", 160, 160, 4, seed=i)
     default = {"sensor": "auto", "bidx": None, "fit_bands": "all", "nodata": None}
     default |= {"extent": "intersection", "dtype": None}
-    choices = Choices(Options(method="gsa"), default)
+    choices = Choices(Options(method="gsa"), OpenOptions(**default))
     tasks = planning.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
     assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == MANY
     return folder
@@ -712,7 +713,6 @@ def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of processes is read from /proc")
 def test_a_task_that_needs_more_memory_than_there_is_gets_all_of_it_and_else_fails() -> None:
     tasks = ["MB 400", "MB 401", "MB 2000"]
     ended = ends(tasks, jobs=2, memory=900 << 20)
@@ -744,7 +744,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     load = weights.load
     monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
     monkeypatch.setattr(fit, "_NETWORKS", {})
-    choices = Choices(Options(method="glpnet", adapt="off"), {"sensor": "generic"}, score=False)
+    choices = Choices(Options(method="glpnet", adapt="off"), OpenOptions("generic"), score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
     for task in planning.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):

@@ -23,11 +23,12 @@ from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report.facts import Record
 
 pytestmark = pytest.mark.slow
 
-CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"})
+CHOICES = Choices(Options(method="gsa"), OpenOptions("generic"))
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
@@ -408,7 +409,7 @@ def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) 
 
 # Batches ------------------------------------------------------------------------------------------------------------
 
-CHOICES = Choices(Options(method="exp"), {"sensor": "generic"}, score=False)
+CHOICES = Choices(Options(method="exp"), OpenOptions("generic"), score=False)
 
 
 @pytest.fixture

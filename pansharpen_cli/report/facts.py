@@ -133,3 +133,190 @@ class BatchPlan:
     folder: str | None
     scenes: list[PlannedScene]
     left_over: list[LeftOver]
+
+
+# Checks
+
+
+@dataclass
+class FileFacts:
+    """An input as its headers tell; `pixel_size`: width and height in units of the CRS; `role`: pan or ms."""
+
+    path: str
+    role: str
+    driver: str
+    rows: int
+    cols: int
+    bands: int
+    dtype: str
+    nodata: float | None
+    nodata_is_nan: bool
+    crs: str | None
+    pixel_size: list[float]
+    band_names: list[str | None]
+    compression: str | None
+    lossy: bool
+    block: list[int]
+    acquired: str | None
+
+
+@dataclass
+class OverlapFacts:
+    """What PAN and MS have in common: PAN pixels, and shares of both."""
+
+    rows: int
+    cols: int
+    pan_share: float
+    ms_share: float
+
+
+@dataclass
+class SampleFacts:
+    """What was looked at: blocks of `side` x `side` PAN pixels."""
+
+    blocks: int
+    blocks_in_all: int
+    side: int
+    pixels: int
+    valid_share: float
+
+
+@dataclass
+class BandValues:
+    """Figures of a band's valid pixels, in DN; shares are of the valid pixels (docs/check.md)."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    median: float
+    p98: float
+    bits: int | None
+    step: int | None
+    ceiling_share: float
+    floor_share: float
+    dark: float
+    haze: float | None
+    missing_levels: float | None
+    stripes: int
+    dead_lines: int
+
+
+@dataclass
+class BandFacts:
+    """A band of PAN or MS; `values` is None where no pixel is valid."""
+
+    name: str
+    dtype: str
+    pixels: int
+    nodata_share: float
+    values: BandValues | None = field(default=None, metadata={"flat": True})
+
+
+@dataclass
+class AgreementFacts:
+    """How well the MS bands explain the low-passed PAN."""
+
+    r2: float | None
+    correlations: list[float | None]
+    pixels: int
+
+
+@dataclass
+class ShiftFacts:
+    """`fusion.register.Shift`, and what `fuse --align` does about it."""
+
+    rows: float
+    cols: float
+    confidence: float
+    confident: bool
+    tiles: int
+    varies: float
+    field: Any
+    bands: Any
+    agreement: float
+    gains: Any
+    searched: float
+    align: str
+    action: str
+
+
+@dataclass
+class MtfFacts:
+    """MTF gains at Nyquist: those that are fused with, the sensor's, and the measured ones."""
+
+    gains: list[float]
+    table: list[float]
+    measured: list[float]
+
+
+@dataclass
+class PlannedMethod:
+    name: str
+    weights: str | None
+    device: str | None
+    precision: str | None
+    tile_size: int
+    tiles: int
+    tiles_at_once: int
+
+
+@dataclass
+class PlannedAdaptation:
+    """`tiles`, `epochs`: at most; `possible`: are there enough valid tiles."""
+
+    mode: str
+    tiles: int
+    epochs: int
+    possible: bool
+
+
+@dataclass
+class PlannedOutput:
+    path: str | None
+    driver: str
+    rows: int
+    cols: int
+    bands: int
+    dtype: str
+    nodata: float | None
+
+
+@dataclass
+class PixelCount:
+    rows: int
+    cols: int
+
+
+@dataclass
+class Prediction:
+    """What fusing takes, measured on the part `trial`; `seconds` by stage, and `total`."""
+
+    seconds: dict[str, float]
+    memory_bytes: int
+    raw_bytes: int
+    stored_bytes: int
+    trial: PixelCount
+
+
+@dataclass
+class CheckFacts:
+    """All that can be told of a pair before it is fused; `refused`: why `fuse` would refuse it. None: not known."""
+
+    schema: str
+    version: str
+    kind: str
+    refused: str | None = None
+    files: list[FileFacts] = field(default_factory=list)
+    scene: dict | None = None
+    overlap: OverlapFacts | None = None
+    sample: SampleFacts | None = None
+    bands: list[BandFacts] | None = None
+    agreement: AgreementFacts | None = None
+    shift: ShiftFacts | None = None
+    mtf: MtfFacts | None = None
+    method: PlannedMethod | None = None
+    adaptation: PlannedAdaptation | None = None
+    output: PlannedOutput | None = None
+    prediction: Prediction | None = None
+    findings: list[dict[str, str]] = field(default_factory=list)
