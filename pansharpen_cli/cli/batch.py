@@ -83,15 +83,11 @@ class Working:
                 "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
             )
 
-    def execute(self, choices: Choices, quiet: bool) -> Execute:
+    def execute(self, choices: Choices) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
-        from ..archive import batch, workers
+        from ..archive import batch
 
         if self.scheduler is None:
-            if self.ram is not None and not quiet and not workers.resident(os.getpid()):
-                say_line(
-                    "warning: this system does not tell what a process holds: --ram limits the jobs only", err=True
-                )
             return batch.local(choices, self.jobs, self.timeout, None if self.ram is None else int(self.ram * 1e9))
         try:
             from ..archive import cluster
@@ -125,7 +121,7 @@ def batch(
     tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
-        run(tasks, pairing, finding, working.execute(choices, finding.quiet))
+        run(tasks, pairing, finding, working.execute(choices))
 
 
 def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
