@@ -33,6 +33,9 @@ MAX_PIXELS = 1 << 36
 EXACT = 1 << 24
 """Up to it single precision holds every whole number."""
 
+COARSE = 1000
+"""Steps of single precision that a band's values have to cover at least."""
+
 MOST_BLOCK = 1 << 29
 """Bytes of a block, which GDAL reads and unpacks as a whole however small the window is."""
 
@@ -225,8 +228,7 @@ class Source:
     def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
         if values.dtype == np.float64:
-            if (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
-                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+            self._check_held(values[:, mask])
         elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:
             held = values[:, mask]
             odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
@@ -235,6 +237,25 @@ class Source:
                     f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which single precision does "
                     "not tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
                     "scale them (gdal_translate -scale)"
+                )
+
+    def _check_held(self, held: np.ndarray) -> None:
+        """`_check_exact` of numbers in double precision: beyond single precision, below it, or told apart by digits that
+        it has not."""
+        limits = np.finfo(np.float32)
+        for values in held if held.size else ():
+            low, high = float(values.min()), float(values.max())
+            largest = max(abs(low), abs(high))
+            if largest > limits.max:
+                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+            if 0 < largest < limits.tiny:
+                raise InputError(
+                    f"{self.label} holds values below {limits.tiny:.2g} ({largest:.2g} at most): scale them"
+                )
+            if largest > EXACT and 0 < high - low < np.spacing(np.float32(largest)) * COARSE:
+                raise InputError(
+                    f"{self.label} holds values from {low:.10g} to {high:.10g}, which single precision does not tell "
+                    "apart: subtract an offset (gdal_calc), or name them with --nodata if they stand for nodata"
                 )
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
