@@ -240,7 +240,7 @@ class Source:
                 )
 
     def _check_held(self, held: np.ndarray) -> None:
-        """`_check_exact` of numbers in double precision: beyond single precision, below it, or told apart by digits that
+        """`_check_exact` of numbers in double precision: beyond single precision, below it, or of digits that
         it has not."""
         limits = np.finfo(np.float32)
         for values in held if held.size else ():
