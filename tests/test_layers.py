@@ -20,21 +20,28 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
-    ("raster", ("__init__ bands geometry messages references whole", "sensor_table", "sensors")),
+    ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
     ("raster", ("grid source tiles", "scene stretch", "writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ options", "fit register", "loop")),
+    ("fusion", ("__init__ options", "kept", "fit register", "loop")),
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
-    ("quality", ("__init__ metrics.blocks", "metrics.reference", "metrics.full", "metrics", "fidelity", "assess")),
+    (
+        "quality",
+        ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
+    ),
+    ("quality", ("metrics", "fidelity", "assess")),
     ("jobs", ("__init__ picture", "request", "opened", "facts", "evaluate", "fuse")),
-    ("archive", ("__init__ names workers", "archives containers lists mosaic", "batch pairs", "cluster")),
+    (
+        "archive",
+        ("__init__ names workers", "archives batch_log containers lists mosaic", "pairs planning", "batch", "cluster"),
+    ),
     ("check", ("__init__ look", "judge", "predict", "check")),
-    ("training", ("__init__ recipe sensing simulate stacks", "samples", "loss", "train")),
+    ("training", ("__init__ landscape recipe sensing stacks", "simulate", "samples", "loss", "train")),
     ("", ("indices simulate", "api")),
-    ("cli", ("__init__ options progress", "shell weights", "app")),
+    ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
     ("", ("__main__", "rio")),
 )
 

@@ -9,12 +9,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .. import classical, models
+from .. import classical, foreign, models
 from .. import device as devices
 from ..adapt import tailor
 from ..adapt.sampling import (
@@ -40,6 +40,7 @@ from ..physics import Reach
 from ..raster.geometry import Window, covered, intersect, joined, part_of, spans_of, widened
 from ..raster.scene import Scene, TileData, axes_of
 from ..raster.tiles import plan_tiles
+from .kept import Kept, Known
 from .options import MTF as MTF
 from .options import Options as Options
 from .options import check_method as check_method
@@ -269,7 +270,7 @@ def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
 class Fit:
     """A fuser and how it came about."""
 
-    fuser: Fuser
+    fuser: ClassicalFuser | NetworkFuser
     precision: str
     device: str
     card: Card | None = None
@@ -277,10 +278,30 @@ class Fit:
     outcome: Outcome | None = None
     seconds: dict[str, float] | None = None
 
+    def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> Kept:
+        """The fit apart from its scene, whose MS was moved by `shift`."""
+        known, fuser = Known.of(scene, options), self.fuser
+        if isinstance(fuser, ClassicalFuser):
+            arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
+            if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
+                arrays["constant_pan"] = np.ones(1)
+            return Kept(known, shift, lift=fuser.lift, arrays=arrays)
+        assert self.stats is not None
+        numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
+        arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
+        if fuser.tailored is not None:
+            arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
+        return Kept(known, shift, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays)
+
+
+STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1}
+STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
+"""Of a scene's statistics, what a kept fit holds; of arrays, by how many they are longer than the bands."""
+
 
 def settings_of(options: Options) -> Settings | None:
     """Schedule and loss weights of an adaptation; None for `off`."""
-    if options.adapt == "off":
+    if options.adapt == "off" or options.fit is not None:
         return None
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
@@ -324,6 +345,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     """
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
+    if options.fit is not None:
+        return _restored(scene, options, device, precision)
     if options.method in classical.NAMES:
         clock = time.perf_counter()
         fitted = fit_classical(scene, options.method, options.seed, progress)
@@ -335,6 +358,37 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
     except OutOfMemory:
         scene.warnings.append(f"{device} ran out of memory while adapting: the CPU did all")
     return _fit_network(scene, card, options, torch.device("cpu"), precision, progress)
+
+
+def _restored(scene: Scene, options: Options, device: torch.device, precision: torch.dtype) -> Fit:
+    """The fit that a file keeps. Raises InputError if it is none for this scene and method."""
+    assert options.fit is not None
+    clock, kept = time.perf_counter(), Kept.read(options.fit)
+    kept.check(options.fit, scene, options)
+    with foreign.boundary(options.fit, "is damaged"):
+        if kept.known.method in classical.NAMES:
+            setup = setup_of(scene, options.seed)
+            method = classical.create("exp" if "constant_pan" in kept.arrays else kept.known.method, setup)
+            method.restore(lambda name, shape: torch.from_numpy(kept.array(name, shape)).double())
+            fuser: ClassicalFuser | NetworkFuser = ClassicalFuser(setup, method, kept.lift)
+            return Fit(fuser, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
+        card = weights.find(options.method, scene.bands, options.weights)
+        backbone, n = _network(card, scene.bands, device), scene.bands
+        found: dict[str, Any] = {name: kept.number(name) for name in STATS_NUMBERS} | {"lift": kept.lift}
+        for name, more in STATS_ARRAYS.items():
+            found[name] = torch.from_numpy(kept.array(f"stats.{name}", (n + more,))).float()
+        stats = SceneStats(**found)
+        if min(float(stats.std.min()), stats.pan_std, stats.scale) <= 0:
+            raise ValueError("its deviations or its scale are not positive")
+        tailored = None
+        if any(name.startswith("tailor.") for name in kept.arrays):
+            tailored = FeatureTailor(backbone.features, n)
+            state = {k: kept.array(f"tailor.{k}", tuple(v.shape)) for k, v in tailored.state_dict().items()}
+            tailored.load_state_dict({k: torch.from_numpy(a).float() for k, a in state.items()})
+            tailored = channels_last(tailored.to(device)).eval().requires_grad_(False)
+        fuser = NetworkFuser(scene, backbone, stats.to(device), tailored, device, precision)
+    seconds = {"fitting": time.perf_counter() - clock}
+    return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, stats, None, seconds)
 
 
 def _fit_network(

@@ -92,6 +92,8 @@ def fusion_facts(
     shown = scene.as_written()
     rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
     adaptation = {"mode": options.adapt if fit.card is not None else "off"}
+    if options.fit is not None:
+        adaptation = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
         adaptation |= fit.outcome.as_dict()
     total = time.perf_counter() - started
@@ -117,7 +119,7 @@ def fusion_facts(
             "tile_size": options.tile_size,
             "seed": options.seed,
         },
-        "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
+        "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
         "adaptation": adaptation,
         "quality": quality,
         "seconds": seconds | {"total": total},
@@ -148,12 +150,13 @@ def provenance_tags(facts: dict) -> dict[str, str]:
         "MTF": method["mtf"],
         "MTF_GAINS": " ".join(f"{v:.9g}" for v in method["mtf_gains"]),
         "ADAPT": adaptation["mode"],
-        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
+        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k not in ("weights", "fit")}),
+        "FIT_SHA256": (facts["fit"] or {}).get("sha256"),
     }
     aligned = facts["registration"]
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
-        tags["ALIGN_CONFIDENCE"] = aligned["confidence"]
+        tags["ALIGN_CONFIDENCE"] = aligned.get("confidence")
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Options
+from ..fusion.kept import Kept
 from ..publish import made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
@@ -82,6 +83,12 @@ def fuse_scene(
             picture = html.quicklook(written, shown.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
+            facts["fit"] = None
+            if output.save_fit is not None:
+                writer.files.add(output.save_fit, fit.kept(scene, options, registration.applied).to_bytes())
+                facts["fit"] = {"saved_in": str(output.save_fit)}
+            elif options.fit is not None:
+                facts["fit"] = {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
             facts |= {"comparison": comparison, "registration": registration.facts()}
             facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
             facts |= {"batch": output.batch} if output.batch else {}

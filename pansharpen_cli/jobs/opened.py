@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
 from ..fusion.fit import Options
+from ..fusion.kept import Kept
 from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
@@ -66,7 +67,7 @@ def takes_measured_mtf(options: Options) -> bool:
 def is_measured(options: Options) -> bool:
     """Whether the registration is measured: with `align` off for networks only, that take the MTF or are adapted."""
     adapts = options.method in REGISTRY and options.adapt != "off"
-    return options.align != "off" or takes_measured_mtf(options) or adapts
+    return options.fit is None and (options.align != "off" or takes_measured_mtf(options) or adapts)
 
 
 def opened(
@@ -93,33 +94,38 @@ def opened(
         if options.align == "auto":
             scene.band_offsets = register.band_offsets(found)
 
-    given = dict(pair.open_options)
-    parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
-    scene = stack.enter_context(replace(pair, open_options=given).open())
+    whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
+    scene = stack.enter_context(whole.open())
     ready(scene)
+    kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         if measured and found is not None:
             settle(scene, found)
+        if kept is not None:
+            scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
         registration = Registration(options.align, found=found)
         scene.warnings.extend(registration.warnings())
         return scene, registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
+    if kept is not None:
+        source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
     if source is not None:
         applied = source[0]
     else:
         found = register.measure(scene, options.seed, progress)
         if options.align == "auto" and register.is_off(found):
             applied = found.rows, found.cols
-    if any(applied) or any(part is not None for part in parts.values()):
+    if any(applied) or whole != pair:
         # the part is one of where the MS lies now; files that change in between are seen
-        moved = replace(pair, open_options={**pair.open_options, "shift": applied})
-        scene, first = stack.enter_context(moved.open()), scene
+        scene, first = stack.enter_context(pair.open(applied)), scene
         scene.stamps.update(first.stamps)
         scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
         scene.notes.extend(n for n in first.notes if n not in scene.notes)
     if measured and found is not None:
         settle(scene, found)
+    if kept is not None:
+        scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
     registration = Registration(options.align, applied, found, source[1] if source else "measured")
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_absent, check_place, orphans
 from ..raster.messages import gdal_messages
+from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import check_creation_options, parse_creation_options
@@ -25,15 +28,20 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Pair:
-    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
+    """Two inputs and how to open them; `labels`: what paths are called in reports if not as they are."""
 
     pan: str
     ms: Sequence[str]
-    open_options: Mapping[str, object] = field(default_factory=dict)
+    options: OpenOptions = OpenOptions()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
+    def open(self, shift: tuple[float, float] = (0.0, 0.0)) -> Scene:
+        """The scene, its MS moved by `shift` (rows, columns in PAN pixels)."""
+        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
+        return Scene.open(self.pan, self.ms, shift=shift, labels=self.labels, **given)
+
+    def with_options(self, **changed: Any) -> Pair:
+        return replace(self, options=replace(self.options, **changed))
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output.
+    8-bit picture beside the output, `save_fit` for a file that keeps the fit.
     """
 
     path: Path
@@ -54,6 +62,7 @@ class FusionOutput:
     command: str | None = None
     batch: Mapping[str, object] | None = None
     rgb: Request | None = None
+    save_fit: Path | None = None
 
 
 def is_html(path: Path | None) -> bool:
@@ -69,6 +78,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     """All paths that are going to be written, each with what its name may end in; anything if empty."""
     targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
     targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    targets += [(output.save_fit, (SUFFIX,))] if output.save_fit else []
     if output.rgb is not None:
         targets.append((path_beside(output.path), TIFF))
         if (kept := output.rgb.kept_in) is not None and not kept.exists():
@@ -83,13 +93,18 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     """
     targets = targets_of(output)
     if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report, the quicklook and the picture need different paths")
+        raise InputError("the output, the report, the quicklook, the picture and the fit need different paths")
+    if options.fit is not None:
+        if output.save_fit is not None:
+            raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
+        Kept.read(options.fit).check(options.fit, scene, options)
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:
         is_html(path)
+    read = scene.files() | ({options.fit} if options.fit else set())
     for path, endings in targets:
-        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
+        check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
     if not output.overwrite and any(path.exists() for path, _ in targets):
         given = parse_creation_options(output.creation_options)
@@ -113,6 +128,6 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     parse_creation_options(output.creation_options)
     check_method(options)
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
-        pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
+        pair = pair.with_options(window=None, bbox=None)
     with gdal_messages(), pair.open() as scene:
         check_targets(output, options, scene)
