@@ -35,10 +35,10 @@ EVEN = 6.0
 the others one channel may count for most of it."""
 BENT = 0.03
 """Deviation of the logarithm of the power that PAN's contrast is raised to: detectors are nearly linear."""
-UNSEEN, HIDDEN = 0.35, (0.02, 0.3)
+UNSEEN, HIDDEN = 0.15, (0.02, 0.3)
 """Share of the samples whose PAN sees what no band does, and the range of how much of it that is, drawn by its
 logarithm. Of real scenes, the bands explain 99.5 to 99.9 % of the PAN once details of a few MS pixels are left out."""
-RESAMPLED, TURNED, PITCH = 0.5, 45.0, (0.9, 1.15)
+RESAMPLED, TURNED, PITCH = 0.2, 45.0, (0.9, 1.15)
 """Share of the MS that the sensor sampled on a grid of its own, the largest angle in degrees between that and the
 product's, and the range of its pixels' side relative to the product's. What was aliased there cannot cancel against the
 PAN seen on the product's grid: in the finest details that an MS shows, between 0.4 and 0.55 cycles a pixel, a fifth to
@@ -48,7 +48,7 @@ KERNELS = (("bicubic", 0.7), ("bilinear", 0.22), ("nearest", 0.08))
 WARPED, WARP, KNOTS = 0.3, 0.2, 4
 """Share of the samples whose MS lies off here and there (parallax, terrain), the largest deviation of that in MS
 pixels, and how many places of a side it is drawn for."""
-PAN_NOISE, MS_NOISE = 0.01, 0.04
+PAN_NOISE, MS_NOISE = 0.01, 0.03
 """Largest deviation of the noise, relative to that of the image."""
 RATIOS, SPAN = ((4.0, 0.6), (2.0, 0.17), (3.0, 0.05)), (1.5, 8.0)
 """Usual ratios and how often they are drawn; the rest of the samples have any ratio of the span."""
