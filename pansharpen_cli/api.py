@@ -30,11 +30,13 @@ from . import indices
 from .adapt.sampling import ADAPT, Progress, quiet
 from .check import check as checking
 from .errors import InputError, PansharpenError, ReadError, WeightsError
-from .fusion.fit import Options
+from .fusion.options import Options
 from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
+from .jobs.request import FusionOutput, Pair
 from .publish import Publication, check_target
+from .raster.geometry import Window
 from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
 from .report.files import finite
@@ -122,14 +124,14 @@ class _Inputs:
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
 
-    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> opened.Pair:
+    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> Pair:
         """The pair for the jobs."""
         several = list(ms) if isinstance(ms, list | tuple) else [ms]
         if not several:
             raise InputError("no MS is given")
         names = ["ms array", *(f"ms array {i}" for i in range(2, len(several) + 1))]
         paths = [self.path(each, name) for each, name in zip(several, names, strict=True)]
-        return opened.Pair(self.path(pan, "pan array"), paths, opening, self.labels)
+        return Pair(self.path(pan, "pan array"), paths, opening, self.labels)
 
     def named(self, text: str) -> str:
         """A text with labels in the place of paths that mean nothing to the caller."""
@@ -187,7 +189,7 @@ def _has_values(bands: np.ndarray, nodata: float | None) -> np.ndarray:
     return ~(np.isnan(bands) if np.isnan(nodata) else bands == nodata).any(0)
 
 
-def _window(window: Sequence[int] | None) -> tuple[int, int, int, int] | None:
+def _window(window: Sequence[int] | None) -> Window | None:
     """(COL_OFF, ROW_OFF, WIDTH, HEIGHT), or a window of rasterio, as rows and columns."""
     if window is None:
         return None
@@ -195,7 +197,7 @@ def _window(window: Sequence[int] | None) -> tuple[int, int, int, int] | None:
     if len(values) != 4 or any(v != int(v) for v in values) or min(values[2:]) < 1:
         raise InputError(f"window takes (col_off, row_off, width, height) in whole PAN pixels, not {window}")
     col, row, width, height = map(int, values)
-    return row, row + height, col, col + width
+    return Window.at(row, col, (height, width))
 
 
 def _one_of(name: str, value: object, known: Sequence[str]) -> None:
@@ -371,7 +373,7 @@ def fuse(
     several = report if isinstance(report, list | tuple) else () if report is None else (report,)
     reports = tuple(Path(each) for each in several)
     bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
-    target = fusion_job.FusionOutput(
+    target = FusionOutput(
         path, driver, creation, overviews, overwrite, _path(quicklook), reports,
         rgb=picture.request_of(bands, os.fspath(stretch)), save_fit=_path(save_fit),
     )  # fmt: skip

@@ -33,8 +33,9 @@ from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit
-from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.jobs import fuse, opened
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL
 from pansharpen_cli.report import index
@@ -98,8 +99,8 @@ def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp
     alone = tmp_path / "alone.tif"
     source = scenes / "2019" / "s1"
     fuse.fuse_scene(
-        opened.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.opening),
-        fuse.FusionOutput(alone),
+        Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.opening),
+        FusionOutput(alone),
         CHOICES.options,
     )
     with rasterio.open(alone) as one, rasterio.open(out / GOOD[1]) as other:

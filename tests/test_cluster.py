@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from pansharpen_cli.fusion.options import Options
+
 pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
@@ -22,7 +24,6 @@ from rasters import write_pair
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
-from pansharpen_cli.fusion.fit import Options
 
 pytestmark = pytest.mark.slow
 

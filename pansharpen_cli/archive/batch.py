@@ -18,7 +18,8 @@ from .. import __version__
 from ..adapt.sampling import Progress, quiet
 from ..errors import PansharpenError
 from ..fusion import fit
-from ..jobs import fuse, opened
+from ..jobs import fuse
+from ..jobs.request import FusionOutput, Pair
 from ..publish import workspace
 from ..report import figures as figure_table
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
@@ -51,8 +52,8 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             opening = choices.opening
             if named and opening.sensor == "auto":
                 opening = replace(opening, sensor=named)
-            pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
-            output = fuse.FusionOutput(
+            pair = Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
+            output = FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             )  # fmt: skip

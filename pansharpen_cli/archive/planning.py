@@ -19,8 +19,7 @@ import numpy as np
 from .. import device
 from ..classical import NAMES as CLASSICAL
 from ..errors import InputError
-from ..fusion import fit
-from ..fusion.fit import Options
+from ..fusion.options import Options, check_method
 from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
@@ -52,7 +51,7 @@ class Choices:
 
     def check(self, here: bool = True) -> None:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
-        fit.check_method(self.options)
+        check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
         self._check_creation_options()

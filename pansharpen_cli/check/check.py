@@ -17,12 +17,12 @@ from ..adapt.sampling import Progress, quiet
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
 from ..fusion import fit
-from ..fusion.fit import Options
+from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets
-from ..jobs.opened import Pair, is_measured, opened
+from ..jobs.opened import is_measured, opened
+from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
-from ..raster.geometry import intersect
+from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
@@ -54,7 +54,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     facts["files"] = _files(pair, found)
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            fit.check_method(options)
+            check_method(options)
             look: Look | None = None
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
@@ -99,7 +99,7 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
     found = Findings()
     facts = _frame("plan")
     parse_creation_options(output.creation_options)
-    fit.check_method(options)
+    check_method(options)
     device.choose_device(options.device)
     facts["files"] = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
@@ -109,6 +109,8 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
         facts["sample"] = look.facts()
         facts |= predict(scene, look, options, score, output, aligning, progress, found)
         judge_scene(scene, found)
+    fit.preload(options, scene.bands)
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
     facts["findings"] = found.ranked()
@@ -125,8 +127,7 @@ def _frame(kind: str) -> dict:
 
 def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
     facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
-    common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
-    rows, cols = common[1] - common[0], common[3] - common[2]
+    rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     facts["overlap"] = {
         "rows": rows,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from ..fusion import register
-from ..jobs.opened import Pair
+from ..jobs.request import Pair
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain

@@ -14,15 +14,16 @@ import torch
 from .. import __version__
 from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
-from ..fusion.fit import Fit, Options
+from ..fusion.fit import Fit
+from ..fusion.options import Options
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
 from ..raster.writer import raster_versions
 from ..report import gallery
 from ..report.gallery import Pictures
-from .opened import Pair, file_names
-from .request import is_html as is_html
+from .opened import file_names
+from .request import Pair
 
 SCHEMA = "pansharpen-report/1"
 
@@ -90,7 +91,7 @@ def fusion_facts(
     scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
     shown = scene.as_written()
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    rows, cols = scene.window.shape
     adaptation = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
         adaptation = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..physics import mtf_sigma
-from ..raster.geometry import Axis, Span
+from ..raster.geometry import Axis, Phase, Window
 
 OPTICS = (0.12, 0.8)
 """Range of the gain, at the PAN's Nyquist frequency, of the optics that PAN and truth share; drawn by its logarithm."""
@@ -68,20 +68,19 @@ class Pair:
     pan: np.ndarray
     ms: np.ndarray
     truth: np.ndarray
-    axes: tuple[Axis, Axis]
+    phase: Phase
     gain: float
 
     @property
-    def spans(self) -> tuple[tuple[Span, Span], tuple[Span, Span]]:
-        """Rows and columns of the PAN and of the MS."""
-        rows, cols = self.pan.shape
-        return ((0, rows), (0, cols)), ((0, self.ms.shape[1]), (0, self.ms.shape[2]))
+    def windows(self) -> tuple[Window, Window]:
+        """All pixels of the PAN and of the MS."""
+        return Window.at(0, 0, self.pan.shape), Window(0, self.ms.shape[1], 0, self.ms.shape[2])
 
     def ended(self, fill: int) -> Pair:
         """The pair without its outermost `EDGE` pixels, and with `fill` ones around that repeat the nearest, as those
         around a file do."""
         size, cuts, pads, axes = len(self.pan), [], [], []
-        for axis, count in zip(self.axes, self.ms.shape[1:], strict=True):
+        for axis, count in zip(self.phase, self.ms.shape[1:], strict=True):
             first = round((EDGE - axis.offset) / axis.ratio)
             last = min(int((size - EDGE - axis.offset) / axis.ratio + 0.5), count)
             more = math.ceil(fill / axis.ratio) + 1
@@ -91,8 +90,8 @@ class Pair:
         inner, around = slice(EDGE, -EDGE), (fill, fill)
         pan = np.pad(self.pan[inner, inner], around, mode="edge")
         truth = np.pad(self.truth[:, inner, inner], ((0, 0), around, around), mode="edge")
-        ms = np.pad(self.ms[(slice(None), *cuts)], ((0, 0), *pads), mode="edge")
-        return Pair(pan, ms, truth, (axes[0], axes[1]), self.gain)
+        ms = np.pad(self.ms[:, *cuts], ((0, 0), *pads), mode="edge")
+        return Pair(pan, ms, truth, Phase(axes[0], axes[1]), self.gain)
 
 
 def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, ends: bool = False) -> Pair:
@@ -112,17 +111,17 @@ def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, end
         strength, width = rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.2)
         truth, pan = sharpened(truth, strength, width), sharpened(pan[None], strength, width)[0]
     pan = pan + rng.normal(0, rng.uniform(0, PAN_NOISE) * pan.std() + 1e-9, pan.shape)
-    ratio, axes = geometry(size, rng, ends)
+    ratio, phase = geometry(size, rng, ends)
     if rng.random() < WARPED:
         scene = warped(scene, ratio * rng.uniform(0, WARP), rng)
-    ms = ms_of(scene, axes, rng)
-    relative = measured_gain(truth, ms, axes)
+    ms = ms_of(scene, phase, rng)
+    relative = measured_gain(truth, ms, phase)
     known = rng.random() >= UNKNOWN or relative < 0.15
     gain = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
-    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, axes, float(gain))
+    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(gain))
 
 
-def measured_gain(truth: np.ndarray, ms: np.ndarray, axes: tuple[Axis, Axis]) -> float:
+def measured_gain(truth: np.ndarray, ms: np.ndarray, phase: Phase) -> float:
     """The MTF gain through which the mean of the truth is most like that of the MS, as registration finds it."""
     size, side = truth.shape[-1], ms.shape[-1]
     inner = (slice(EDGE // 4, -(EDGE // 4)),) * 2
@@ -130,7 +129,7 @@ def measured_gain(truth: np.ndarray, ms: np.ndarray, axes: tuple[Axis, Axis]) ->
     target = target - target.mean()
     alike = []
     for gain in GAINS:
-        rows, cols = (_gaussian(a.ms_centres((0, side)), size, mtf_sigma(gain, a.ratio)) for a in axes)
+        rows, cols = (_gaussian(a.ms_centres((0, side)), size, mtf_sigma(gain, a.ratio)) for a in phase)
         seen_so = _applied(truth.mean(0), rows, cols)[inner].ravel()
         seen_so = seen_so - seen_so.mean()
         alike.append(float(seen_so @ target) / (float(np.linalg.norm(seen_so)) + 1e-9))
@@ -172,7 +171,7 @@ def lit(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return channels
 
 
-def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[float, tuple[Axis, Axis]]:
+def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[float, Phase]:
     """A ratio and the phase of the MS in a PAN of `size` pixels: any, or with an edge at `EDGE`, or near it."""
     ratios, chances = zip(*RATIOS, strict=True)
     drawn = rng.choice(len(ratios) + 1, p=[*chances, 1 - sum(chances)])
@@ -180,20 +179,20 @@ def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[f
     offsets = rng.uniform(0, size - int(size // ratio) * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
     if ends:
         offsets = EDGE - ratio * math.ceil(EDGE / ratio) + rng.uniform(-0.5, 0.5, 2) * (rng.random() < 0.5)
-    return ratio, (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
+    return ratio, Phase.of((ratio, ratio), (float(offsets[0]), float(offsets[1])))
 
 
-def ms_of(scene: np.ndarray, axes: tuple[Axis, Axis], rng: np.random.Generator) -> np.ndarray:
+def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> np.ndarray:
     """The MS (bands, rows, cols) of a scene, sampled on the product's grid or on one of its own."""
-    size, ratio = scene.shape[-1], axes[0].ratio
+    size, ratio = scene.shape[-1], phase.rows.ratio
     side = int(size // ratio)
     kind = (SOFT, USUAL, CRISP)[rng.choice(3, p=[0.3, 0.45, 0.25])]
     middle = float(np.exp(rng.uniform(*np.log(kind))))
     gains = np.clip(middle * np.exp(rng.normal(0, 0.08, (len(scene), 2))) * np.exp(rng.normal(0, 0.08, 2)), 0.02, 0.8)
     apart = BANDS_FAR if rng.random() < 0.3 else BANDS_OFF
     off = rng.normal(0, MS_OFF, 2) + rng.normal(0, apart, (len(scene), 2))
-    grid = RawGrid.drawn(axes, side, rng) if rng.random() < RESAMPLED else None
-    pitch, at = (1.0, [a.ms_centres((0, side)) for a in axes]) if grid is None else (grid.pitch, [np.arange(size)] * 2)
+    grid = RawGrid.drawn(phase, side, rng) if rng.random() < RESAMPLED else None
+    pitch, at = (1.0, [a.ms_centres((0, side)) for a in phase]) if grid is None else (grid.pitch, [np.arange(size)] * 2)
     drawn = list(zip(gains, off, strict=True))
     rows, cols = (
         np.stack([_gaussian(at[i] + o[i], size, pitch * mtf_sigma(g[i], ratio)) for g, o in drawn]) for i in range(2)
@@ -222,13 +221,13 @@ class RawGrid:
     kernel: str
 
     @classmethod
-    def drawn(cls, axes: tuple[Axis, Axis], side: int, rng: np.random.Generator) -> RawGrid:
+    def drawn(cls, phase: Phase, side: int, rng: np.random.Generator) -> RawGrid:
         angle = math.radians(rng.uniform(-TURNED, TURNED) if rng.random() < 0.6 else rng.normal(0, 3))
         pitch = float(rng.uniform(*PITCH))
-        product = np.stack(np.meshgrid(*(a.ms_centres((0, side)) for a in axes), indexing="ij"))
-        middle = product.mean((1, 2)) + rng.uniform(-1, 1, 2) * axes[0].ratio
+        product = np.stack(np.meshgrid(*(a.ms_centres((0, side)) for a in phase), indexing="ij"))
+        middle = product.mean((1, 2)) + rng.uniform(-1, 1, 2) * phase.rows.ratio
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        step = np.array([a.ratio for a in axes]).mean() * pitch
+        step = np.array([a.ratio for a in phase]).mean() * pitch
         places = np.tensordot(turn, (product - middle[:, None, None]) / step, 1)
         reach = math.ceil(np.abs(places).max()) + 2
         raw = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"))
