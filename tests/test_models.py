@@ -382,11 +382,10 @@ def test_the_default_network_adds_less_of_its_own_where_fine_details_disagree():
 
 @torch.no_grad()
 def test_the_default_network_dims_what_is_darker_in_the_pan_and_adds_what_is_brighter():
-    """A red roof's shadow: together the bands are the PAN, and its red fades with the light; brighter detail is white."""
+    """Beside a red roof: together the bands are the PAN, red fades with the light, and brighter detail is white."""
     roof = torch.tensor([200.0, 120.0, 110.0])
-    stats = SceneStats(roof, torch.full((3,), 40.0), torch.ones(3), torch.tensor([1 / 3] * 3 + [0.0]), torch.full((3,), 50.0),
-                       float(roof.mean()), 40.0, 300.0)  # fmt: skip
-    level = float(roof.mean())
+    std, haze, even, level = torch.full((3,), 40.0), torch.full((3,), 50.0), torch.full((3,), 1 / 3), float(roof.mean())
+    stats = SceneStats(roof, std, torch.ones(3), torch.cat([even, torch.zeros(1)]), haze, level, 40.0, 300.0)
     pan = torch.full((1, 1, 48, 48), level)
     pan[..., 20, 20], pan[..., 30, 30], pan[..., 40, 40] = level - 60, level + 60, 20.0
     inputs = Inputs(pan, roof[:, None, None].expand(1, 3, 48, 48).clone(), torch.full((1, 3, 48, 48), level))

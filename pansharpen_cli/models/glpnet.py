@@ -39,13 +39,13 @@ one."""
 class GLPNet(Backbone):
     """Any number of bands, any ratio; 284 320 parameters.
 
-    The network predicts, per pixel and band, a free residual and a change of the injection gain of MTF-GLP-FS (Vivone et
-    al., "Full Scale Regression-Based Injection Coefficients for Panchromatic Sharpening", TIP 2018): Y_b. What these
-    bands then lack to be the PAN together, L = P - sum_b w_b Y_b, each gets by its gain, as component substitution does
-    it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of the MS cancel there. Where L
-    is negative most of it dims them, Y_b - (Y_b - h_b) |L| / (sum_b w_b (Y_b - h_b)), as the haze-corrected Brovey
-    transform does (BT-H: Lolli et al., GRSL 2017); h_b is the haze. Where the bands explain little of the PAN their
-    gains are small, and so is what they get.
+    Per pixel and band the network adds a free residual and PAN detail by a change of the injection gain of MTF-GLP-FS
+    (Vivone et al., "Full Scale Regression-Based Injection Coefficients for Panchromatic Sharpening", TIP 2018) to the
+    expanded MS: Y_b. What these bands then lack to be the PAN together, L = P - sum_b w_b Y_b, each gets by its gain, as
+    component substitution does it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of
+    the MS cancel there. Where L is negative most of it dims them, Y_b - (Y_b - h_b) |L| / (sum_b w_b (Y_b - h_b)), as
+    the haze-corrected Brovey transform does (BT-H: Lolli et al., GRSL 2017); h_b is the haze. Where the bands explain
+    little of the PAN their gains are small, and so is what they get.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 
@@ -119,8 +119,8 @@ class GLPNet(Backbone):
 
 
 def limited(coarse: Tensor, detail: Tensor, e: Tensor, stats: SceneStats) -> Tensor:
-    """What the limits take from what bands `e` lack at the MS's scale, `coarse` (n, 1, rows, cols), beside PAN's detail:
-    a change of it, in PAN's units."""
+    """How the limits change what bands `e` lack at the MS's scale, `coarse` (n, 1, rows, cols), beside PAN's `detail`,
+    in PAN's units."""
     smooth, most = mean_around(coarse, WIDE), MOST * level_of(e, stats)
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most + BESIDE * mean_around(detail.abs(), AROUND)
