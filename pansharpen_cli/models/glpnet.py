@@ -19,11 +19,12 @@ STRIDE = 4
 OUT = 4
 """Output channels a pixel and band: a free residual, a change of the injection gain, a change of the share by which
 what the bands lack scales them instead of being added, a change of the part of it that they get."""
-TOGETHER, DIMMED, BRIGHTEST = 1.0, 0.8, 0.3
-"""Part of what the bands lack to be the PAN together that they get where the network does not ask for another; the
-share of it that dims them where PAN is darker than they are: what is added there leaves the colours of bright
-neighbours, which the eye sees as red and blue rims of shadows; and by how much they are scaled up at most where the
-network asks for that."""
+TOGETHER = 1.0
+"""Part of what the bands lack to be the PAN together that they get where the network does not ask for another."""
+DIMMED, LIT, BRIGHTEST = 0.8, 0.5, 0.3
+"""Share of it that dims the bands where PAN is darker than they are: what is added there leaves the colours of bright
+neighbours, which the eye sees as red and blue rims of shadows. Share of it that scales them up where PAN is brighter
+and the network is not trusted, and by how much it does at most: what is added there turns trees pale."""
 TINY = 1e-6
 DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.15
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
@@ -115,7 +116,8 @@ class GLPNet(Backbone):
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
-        return own.addcmul_(part + TOGETHER, torch.addcmul(gain * lacking, share + DIMMED * (scale < 0), scaled))
+        share = share + torch.where(scale < 0, DIMMED, LIT * (1 - trusted))
+        return own.addcmul_(part + TOGETHER, torch.addcmul(gain * lacking, share, scaled))
 
 
 def limited(coarse: Tensor, detail: Tensor, e: Tensor, stats: SceneStats) -> Tensor:
