@@ -15,13 +15,11 @@ import json
 import math
 import os
 import re
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,7 +173,7 @@ def train(
     used = fraction(recipe, state)
     checked = int(used * checks + 1e-9)
     batches = _batches(sampler, state.step, device, workers)
-    with closing(batches), _interruptible() as stop:
+    with closing(batches), interrupts.deferred() as stop:
         while used < 1 or not state.history:
             if used < 1:
                 running.append(_step(state, next(batches), recipe, rate_at(recipe, state.step, used), precision))
@@ -255,31 +253,6 @@ def _batches(sampler: Sampler, first: int, device: torch.device, workers: int) -
             ahead.append(pool.submit(drawn, step))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """The signals that ask for an end, caught; the second one ends at once."""
-    stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def asked(number: int, _frame) -> None:
-        if stop:
-            raise KeyboardInterrupt
-        stop.append(number)
-        interrupts.heed()  # the step is finished and a checkpoint written, however long that takes
-
-    old = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
-    old = {number: handler for number, handler in old.items() if handler is not signal.SIG_IGN}  # nohup
-    for number in old:
-        signal.signal(number, asked)
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 # The whole job
