@@ -40,7 +40,7 @@ from . import stacks
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
-from .stacks import Stack
+from .stacks import Item, Stack
 
 SAVED_EVERY = 120.0
 """Seconds between checkpoints."""
@@ -271,6 +271,16 @@ class TrainingOutput:
     def checkpoint(self) -> Path:
         return self.path.with_suffix(".ckpt")
 
+    def check(self, inputs: Sequence[str], resuming: bool) -> None:
+        """Raises InputError if the weights or the checkpoint could not be written."""
+        if self.path.suffix != ".safetensors":
+            raise InputError(f"--output takes a name that ends in .safetensors, not {self.path}")
+        for path in (self.path, self.checkpoint):
+            check_place(path, inputs, self.overwrite or resuming)
+        if not (resuming or self.overwrite) and self.checkpoint.exists():
+            _held_in(self.checkpoint, torch.device("cpu"), "move it away, or use --overwrite")
+        check_absent([self.path], self.overwrite or resuming)
+
 
 def run(
     sources: Sequence[str],
@@ -290,28 +300,12 @@ def run(
     warnings: list[str] = []
     if threads is not None:
         torch.set_num_threads(threads)
-    where, held_out_share = choose_device(device), recipe.samples.held_out
+    where = choose_device(device)
     precision = choose_precision(recipe.precision, where)
     _check_recipe(recipe)
-    items = stacks.find(sources)
-    if validation:
-        named = stacks.find(validation)
-        inside = {os.path.realpath(i.ms) for i in named}
-        training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
-        held_out = [i for i in named if i.split != "train"]
-        if not held_out or not training:
-            raise InputError("no scene is left " + ("to train on" if held_out else "for validation"))
-    else:
-        training, held_out = stacks.split(items, held_out_share, recipe.seed)
+    training, held_out = _scenes(sources, validation, recipe)
     resuming = output.resume and output.checkpoint.is_file()
-    if output.path.suffix != ".safetensors":
-        raise InputError(f"--output takes a name that ends in .safetensors, not {output.path}")
-    inputs = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
-    for path in (output.path, output.checkpoint):
-        check_place(path, inputs, output.overwrite or resuming)
-    if not (resuming or output.overwrite) and output.checkpoint.exists():
-        _held_in(output.checkpoint, torch.device("cpu"), "move it away, or use --overwrite")
-    check_absent([output.path], output.overwrite or resuming)
+    output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None], resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
@@ -333,31 +327,37 @@ def run(
     if resuming:
         state.resume(output.checkpoint, identity)
         say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
-    workers = 0 if where.type == "cpu" else min(8, os.cpu_count() or 1)
-    told = {"checkpoint": output.checkpoint, "identity": identity, "precision": precision, "workers": workers}
-    train(state, sampler, samples, recipe, **told, say=say, progress=progress)  # type: ignore[arg-type]
-
-    card = recipe.card
-    words = {"licence": card.licence, "data": card.data or describe(seen), "command": output.command}
+    train(
+        state, sampler, samples, recipe, checkpoint=output.checkpoint, identity=identity, precision=precision,
+        workers=0 if where.type == "cpu" else min(8, os.cpu_count() or 1), say=say, progress=progress,
+    )  # fmt: skip
+    words = {"licence": recipe.card.licence, "data": recipe.card.data or describe(seen), "command": output.command}
     digest = publish(state.best, output.path, recipe.network, config, **words)
     output.checkpoint.unlink(missing_ok=True)
     return {
-        "output": str(output.path),
-        "network": recipe.network,
-        "config": config,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "sha256": digest,
-        "device": str(where),
-        "precision": str(precision).removeprefix("torch."),
-        "steps": state.step,
-        "seconds": state.seconds,
+        "output": str(output.path), "network": recipe.network, "config": config,
+        "parameters": sum(p.numel() for p in network.parameters()), "sha256": digest,
+        "device": str(where), "precision": str(precision).removeprefix("torch."),
+        "steps": state.step, "seconds": state.seconds,
         "scenes": {"training": len(seen), "held_out": len(judged), "with_pan": len(sampler.pairs)},
         "sensors": {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen},
         "validation_samples": {"all": len(samples), "real": sum(s.real for s in samples)},
-        "best": state.best_check,
-        "history": state.history,
-        "warnings": warnings,
-    }
+        "best": state.best_check, "history": state.history, "warnings": warnings,
+    }  # fmt: skip
+
+
+def _scenes(sources: Sequence[str], validation: Sequence[str], recipe: Recipe) -> tuple[list[Item], list[Item]]:
+    """The scenes to train on and those to validate with. Raises InputError where there is none for either."""
+    items = stacks.find(sources)
+    if not validation:
+        return stacks.split(items, recipe.samples.held_out, recipe.seed)
+    named = stacks.find(validation)
+    inside = {os.path.realpath(i.ms) for i in named}
+    training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
+    held_out = [i for i in named if i.split != "train"]
+    if not held_out or not training:
+        raise InputError("no scene is left " + ("to train on" if held_out else "for validation"))
+    return training, held_out
 
 
 def _check_recipe(recipe: Recipe) -> None:
