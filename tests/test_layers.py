@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts", "foreign publish")),
+    ("", ("__init__ errors interrupts", "columns foreign publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
     ("raster", ("grid source tiles", "scene stretch", "writer")),
     ("", ("device moments physics",)),
@@ -66,7 +66,7 @@ RASTERS = {
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "moments", "device", "models", "classical", "adapt.losses", "adapt.tailor", "quality.metrics",
-    "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
+    "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
     "quality.fidelity",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
