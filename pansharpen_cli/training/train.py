@@ -36,11 +36,11 @@ from ..models import weights
 from ..models.base import Backbone, channels_last
 from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
-from . import stacks
+from . import scenes
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
-from .stacks import Item, Stack
+from .scenes import Item, LoadedScene
 
 SAVED_EVERY = 120.0
 """Seconds between checkpoints."""
@@ -310,8 +310,8 @@ def run(
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
         real = recipe.samples.real > 0
-        seen = stacks.load(training, real, warnings.append)
-        judged = stacks.load(held_out, real, warnings.append)
+        seen = scenes.load(training, real, warnings.append)
+        judged = scenes.load(held_out, real, warnings.append)
     recipe, config = _with_bands(recipe, seen)
     torch.manual_seed(recipe.seed)
     network = _first(recipe, config, say).to(where)
@@ -348,10 +348,10 @@ def run(
 
 def _scenes(sources: Sequence[str], validation: Sequence[str], recipe: Recipe) -> tuple[list[Item], list[Item]]:
     """The scenes to train on and those to validate with. Raises InputError where there is none for either."""
-    items = stacks.find(sources)
+    items = scenes.find(sources)
     if not validation:
-        return stacks.split(items, recipe.samples.held_out, recipe.seed)
-    named = stacks.find(validation)
+        return scenes.split(items, recipe.samples.held_out, recipe.seed)
+    named = scenes.find(validation)
     inside = {os.path.realpath(i.ms) for i in named}
     training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
     held_out = [i for i in named if i.split != "train"]
@@ -418,7 +418,7 @@ def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
     return network
 
 
-def _with_bands(recipe: Recipe, seen: Sequence[Stack]) -> tuple[Recipe, dict[str, int]]:
+def _with_bands(recipe: Recipe, seen: Sequence[LoadedScene]) -> tuple[Recipe, dict[str, int]]:
     """The band count settled; raises InputError if a network for one count has none and the scenes differ."""
     if _bound(recipe.network) and not recipe.bands:
         counts = sorted({len(s.data) for s in seen})
@@ -439,7 +439,7 @@ def summary(made: Mapping[str, Any]) -> str:
     )
 
 
-def describe(seen: Sequence[Stack]) -> str:
+def describe(seen: Sequence[LoadedScene]) -> str:
     """What was trained on, in words."""
     sensors = {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen}
     listed = [f"{n} {name}" for name, n in sorted(sensors.items(), key=lambda item: (-item[1], item[0]))]
