@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,21 +18,20 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
-from ..errors import InputError, ReadError, reason_of
+from ..errors import InputError, reason_of
 from . import sensors
-from .geometry import Phase, Window
+from .files import OpenFiles, Remarks
+from .geometry import Offset, Phase, Window
 from .grid import Grid
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
     Source,
-    bounded_cache,
     check_size,
     data_bands,
     default_nodata,
     filled,
     metadata,
-    open_raster,
 )
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
@@ -68,9 +67,9 @@ class TileData:
         return replace(self, pan=np.ldexp(self.pan, exponent), ms=np.ldexp(self.ms, exponent))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scene:
-    """A PAN and its MS. All windows are in pixels of the PAN file.
+    """A PAN and its MS: a value, open as long as the context of `open`. All windows are in pixels of the PAN file.
 
     `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
     `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
@@ -79,9 +78,11 @@ class Scene:
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
-    `warnings`: what a user ought to look at; `notes`: what was corrected as usual. A line each.
+    `opened`: the owner of the files; `remarks`: the collector of what a user is told.
     """
 
+    opened: OpenFiles = field(repr=False)
+    remarks: Remarks = field(repr=False)
     pan: Source
     ms: list[Source]
     pan_grid: Grid
@@ -96,24 +97,44 @@ class Scene:
     gains: tuple[float, ...]
     dtype: str
     nodata: float
-    warnings: list[str]
+    extent: Literal["intersection", "pan"] = "intersection"
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
     numbers: tuple[int, ...] = ()
     written: tuple[int, ...] | None = None
-    notes: list[str] = field(default_factory=list)
-    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
-    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
-    def __enter__(self) -> Scene:
-        return self
+    @property
+    def warnings(self) -> list[str]:
+        """What a user ought to look at, a line each."""
+        return self.remarks.warnings
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    @property
+    def notes(self) -> list[str]:
+        """What was corrected as usual, a line each."""
+        return self.remarks.notes
 
-    def close(self) -> None:
-        self._stack.close()
+    def on(self, window: Window) -> Scene:
+        """The scene of which that window is written."""
+        return replace(self, window=window)
+
+    def part(self, window: Window | None, bbox: tuple[float, float, float, float] | None) -> Scene:
+        """The scene of which what lies in both is written. Raises InputError where nothing does."""
+        return self.on(_output_window(self.full, window, bbox, self.pan_grid, self.warnings))
+
+    def shifted(self, shift: Offset) -> Scene:
+        """The whole scene with its MS so many PAN pixels off its georeferencing: its grid moves, no pixel is resampled.
+
+        Raises InputError where too little of PAN and MS overlaps then.
+        """
+        phase = self.phase.moved(shift)
+        ms_grid = self.pan_grid.coarser(phase, self.ms_grid.whole)
+        full = _full(self.pan_grid, ms_grid, phase, self.extent, self.pan.label, self.ms[0].label)
+        return replace(self, phase=phase, ms_grid=ms_grid, full=full, window=full)
+
+    def with_gains(self, gains: tuple[float, ...], offsets: tuple[Offset, ...]) -> Scene:
+        """The scene with the MTF gains that it shows, and the offsets of its bands."""
+        return replace(self, fitted_gains=gains, band_offsets=offsets)
 
     @property
     def grid(self) -> Grid:
@@ -156,11 +177,10 @@ class Scene:
 
     def check_unchanged(self) -> None:
         """Raises ReadError if a file is no longer the one that was opened."""
-        for path, stamp in self.stamps.items():
-            if _stamp(path) != stamp:
-                raise ReadError(f"{path} changed while it was read; run again when it is complete")
+        self.opened.check_unchanged()
 
     @classmethod
+    @contextmanager
     def open(
         cls,
         pan: str | os.PathLike,
@@ -171,26 +191,26 @@ class Scene:
         fit_bands: str = "all",
         nodata: float | None = None,
         extent: Literal["intersection", "pan"] = "intersection",
-        window: tuple[int, int, int, int] | None = None,
+        window: Window | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
-        shift: tuple[float, float] = (0.0, 0.0),
         labels: Mapping[str, str] | None = None,
-    ) -> Scene:
+        files: OpenFiles | None = None,
+        remarks: Remarks | None = None,
+    ) -> Iterator[Scene]:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
         `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
         others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left,
         bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
-        `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
-        resampled. `labels`: what paths are called in messages and reports, if not as they are.
+        `labels`: what paths are called in messages and reports, if not as they are. `files`: the owner of what is
+        opened, its own without; `remarks`: what collects warnings.
         """
-        with ExitStack() as stack:
-            notes: list[str] = []
+        with nullcontext(files) if files is not None else OpenFiles() as owner, ExitStack() as stack:
+            remarks = remarks or Remarks()
+            notes = remarks.warnings
             _check_named_once(os.fspath(pan), [os.fspath(p) for p in ms])
-            stack.enter_context(bounded_cache())
-            pan_ds = stack.enter_context(open_raster(os.fspath(pan)))
-            ms_ds = [stack.enter_context(open_raster(os.fspath(p))) for p in ms]
+            pan_ds, *ms_ds = (owner.open(os.fspath(p)) for p in (pan, *ms))
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
@@ -216,33 +236,18 @@ class Scene:
                            if _are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
                     )  # fmt: skip
             pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
-            if any(shift):
-                phase = phase.moved(shift)
-                ms_grid = pan_grid.coarser(phase, ms_grid.whole)
             _check_ratio(phase, pan_source.label, ms_sources[0].label)
-            full = pan_grid.overlap(phase, ms_grid)
-            if full.is_empty:
-                raise InputError(
-                    f"no overlap: {pan_source.label} covers {pan_grid.describe()}, "
-                    f"{ms_sources[0].label} covers {ms_grid.describe()}"
-                )
-            for side, ratio in zip(full.shape, phase.ratio, strict=True):
-                if side / ratio < MIN_MS_PIXELS:
-                    raise InputError(
-                        f"the overlap of {pan_source.label} and {ms_sources[0].label} is only {side / ratio:.1f} MS "
-                        f"pixels wide; at least {MIN_MS_PIXELS} are needed"
-                    )
-            if extent == "pan":
-                full = pan_grid.whole
-            check_size(pan_source.label, *full.shape)
+            full = _full(pan_grid, ms_grid, phase, extent, pan_source.label, ms_sources[0].label)
             scene = cls(
+                opened=owner,
+                remarks=remarks,
                 pan=pan_source,
                 ms=ms_sources,
                 pan_grid=pan_grid,
                 ms_grid=ms_grid,
                 phase=phase,
                 full=full,
-                window=_output_window(full, Window(*window) if window else None, bbox, pan_grid, notes),
+                window=_output_window(full, window, bbox, pan_grid, notes),
                 sensor=found,
                 sensor_source=where,
                 band_names=tuple(all_names[i] for i in fitted),
@@ -250,14 +255,13 @@ class Scene:
                 gains=found.gains_of(told, fitted),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
-                warnings=notes,
+                extent=extent,
                 warped=warped,
                 numbers=tuple(i + 1 for i in fitted),
                 written=None if chosen == fitted else tuple(chosen),
             )
-            scene.stamps = {path: stamp for path in scene.files() if (stamp := _stamp(path)) is not None}
-            scene._stack = stack.pop_all()
-            return scene
+            owner.remember(scene.files())
+            yield scene
 
     def read_ms(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """MS values (bands, rows, cols) of a window in MS pixels, and where all bands are valid (rows, cols)."""
@@ -281,13 +285,22 @@ class Scene:
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
 
-def _stamp(path: str) -> tuple[int, ...] | None:
-    """What tells whether a file has changed; None for what is no file of the system, such as /vsi paths."""
-    try:
-        known = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return known.st_size, known.st_mtime_ns, known.st_ino
+def _full(
+    pan_grid: Grid, ms_grid: Grid, phase: Phase, extent: Literal["intersection", "pan"], pan: str, ms: str
+) -> Window:
+    """The pixels that a pair determines, or all of the PAN. Raises InputError where PAN and MS share too little."""
+    common = pan_grid.overlap(phase, ms_grid)
+    if common.is_empty:
+        raise InputError(f"no overlap: {pan} covers {pan_grid.describe()}, {ms} covers {ms_grid.describe()}")
+    for side, ratio in zip(common.shape, phase.ratio, strict=True):
+        if side / ratio < MIN_MS_PIXELS:
+            raise InputError(
+                f"the overlap of {pan} and {ms} is only {side / ratio:.1f} MS pixels wide; "
+                f"at least {MIN_MS_PIXELS} are needed"
+            )
+    full = pan_grid.whole if extent == "pan" else common
+    check_size(pan, *full.shape)
+    return full
 
 
 def _fill_reach(around: Window, window: Window) -> int:
@@ -605,6 +618,7 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
     for name, part in (("--window", window), ("--bbox", grid.pixels_of(bbox) if bbox else None)):
         if part is None:
             continue
+        part = Window(*part)
         chosen &= part
         if chosen.is_empty:
             raise InputError(f"{name} does not touch the scene, which is {full} of the PAN, "
