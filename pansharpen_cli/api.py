@@ -39,7 +39,7 @@ from .publish import Publication, check_target
 from .raster.geometry import Window
 from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
-from .report.files import finite
+from .report import facts as report_facts
 
 if TYPE_CHECKING:
     import xarray
@@ -139,7 +139,7 @@ class _Inputs:
             text = text.replace(path, label)
         return text
 
-    def facts(self, facts: Mapping) -> dict:
+    def facts(self, facts: Any) -> dict:
         """A report as `--json` prints it."""
 
         def plain(value: Any) -> Any:
@@ -149,7 +149,7 @@ class _Inputs:
                 return [plain(each) for each in value]
             return self.named(value) if isinstance(value, str) else value
 
-        return plain(json.loads(json.dumps(finite(facts))))
+        return plain(json.loads(json.dumps(report_facts.plain(facts))))
 
     def _stored(self, given: GeoArray, name: str) -> str:
         pixels = np.ma.asarray(given.data)
