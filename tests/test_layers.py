@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "files", "scene stretch", "writer")),
+    ("raster", ("grid source tiles", "choice files warping", "scene stretch", "writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
-import rasterio.shutil
-from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.vrt import WarpedVRT
 
-from ..errors import InputError, reason_of
+from ..errors import InputError
 from . import sensors
+from .choice import chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
 from .grid import Grid
-from .messages import GDAL_ERRORS
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -32,13 +26,11 @@ from .source import (
     filled,
     metadata,
 )
+from .warping import aligned
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
 MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
-
-LOST = 0.05
-"""Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
 
 _PER_BAND = ("band_names", "standard_names", "gains", "fitted_gains", "band_offsets", "numbers")
 """Fields of a scene with a value for each band."""
@@ -83,7 +75,7 @@ class Scene:
     opened: OpenFiles = field(repr=False)
     remarks: Remarks = field(repr=False)
     pan: Source
-    ms: list[Source]
+    ms: tuple[Source, ...]
     pan_grid: Grid
     ms_grid: Grid
     phase: Phase
@@ -153,12 +145,12 @@ class Scene:
         for name in _PER_BAND:
             values = getattr(self, name)
             per_band[name] = tuple(values[i] for i in self.written) if values else ()
-        sources = [replace(s, notes=[]) for s in _choose(self.ms, self.written)]
+        sources = tuple(replace(s, notes=[]) for s in chosen_sources(self.ms, self.written))
         return replace(self, ms=sources, written=None, **per_band)
 
     def places_of(self, option: str, asked: Sequence[int | str]) -> list[int]:
         """Places (from 0) of the bands that an option's numbers or names ask for. Raises InputError for others."""
-        return [_place(option, each, self.numbers, self.band_names, self.standard_names) for each in asked]
+        return [place_of(option, each, self.numbers, self.band_names, self.standard_names) for each in asked]
 
     @property
     def effective_gains(self) -> tuple[float, ...]:
@@ -213,9 +205,9 @@ class Scene:
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
             all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
-            told = _told_names(ms_sources, all_names)
+            told = told_names(ms_sources, all_names)
             found, where = _sensor(sensor, ms_sources, pan_source, told)
-            chosen = _chosen(bidx, told, found)
+            chosen = chosen_places(bidx, told, found)
             fitted = chosen if fit_bands == "bidx" else list(range(len(all_names)))
             if len(fitted) > MOST_BANDS:
                 raise InputError(
@@ -223,7 +215,7 @@ class Scene:
                     "choose with --bidx and --fit-bands bidx"
                 )
             if fitted != list(range(len(all_names))):
-                ms_sources = _choose(ms_sources, fitted)
+                ms_sources = chosen_sources(ms_sources, fitted)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid = Grid.of(pan_ds)
             ms_grid = Grid.of(ms_ds[0]).called_as(pan_grid)
@@ -234,14 +226,15 @@ class Scene:
                         + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
                            if _are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
                     )  # fmt: skip
-            pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
+            placed = aligned(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
+            pan_grid, ms_grid, phase, ms_sources, warped = placed
             _check_ratio(phase, pan_source.label, ms_sources[0].label)
             full = _full(pan_grid, ms_grid, phase, extent, pan_source.label, ms_sources[0].label)
             scene = cls(
                 opened=owner,
                 remarks=remarks,
                 pan=pan_source,
-                ms=ms_sources,
+                ms=tuple(ms_sources),
                 pan_grid=pan_grid,
                 ms_grid=ms_grid,
                 phase=phase,
@@ -250,7 +243,7 @@ class Scene:
                 sensor=found,
                 sensor_source=where,
                 band_names=tuple(all_names[i] for i in fitted),
-                standard_names=_standard_names(told, fitted, found),
+                standard_names=standard_names(told, fitted, found),
                 gains=found.gains_of(told, fitted),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
@@ -350,70 +343,6 @@ def _sensor(name: str, ms: Sequence[Source], pan: Source, names: Sequence[str | 
     return sensors.recognise([d for s in (*_unique(ms), pan) for d in metadata(s)], names, paths)
 
 
-def _standard_names(names: Sequence[str | None], places: Sequence[int], sensor: Sensor) -> tuple[str | None, ...]:
-    """Of the bands at these places: by their names, else by the order in which the sensor's products come."""
-    standard = tuple(sensors.band_name(names[i]) for i in places)
-    return standard if any(standard) else sensor.usual_names(len(names), places) or standard
-
-
-def _chosen(bidx: Sequence[int | str] | None, names: Sequence[str | None], sensor: Sensor) -> list[int]:
-    """Places (from 0) among the bands of all MS files in order: all, or those that `bidx` asks for."""
-    every = range(len(names))
-    if not bidx:
-        return list(every)
-    standard = _standard_names(names, every, sensor)
-    return [_place("--bidx", each, [i + 1 for i in every], names, standard) for each in bidx]
-
-
-def _place(
-    option: str,
-    asked: int | str,
-    numbers: Sequence[int],
-    names: Sequence[str | None],
-    standard: Sequence[str | None],
-) -> int:
-    """Place (from 0) of a band by its number, its description or its standard name. Raises InputError for others."""
-    if isinstance(asked, int):
-        if asked in numbers:
-            return numbers.index(asked)
-        if list(numbers) == list(range(1, len(numbers) + 1)):
-            raise InputError(f"{option} {asked} is out of range: the MS has bands 1 to {len(numbers)}")
-        raise InputError(f"{option} {asked}: the band is not one of those of --bidx ({', '.join(map(str, numbers))})")
-    word, meant = asked.strip().casefold(), sensors.band_name(asked)
-    found = [i for i, name in enumerate(names) if name and name.strip().casefold() == word]
-    found = found or [i for i, name in enumerate(standard) if meant and name == meant]
-    if len({numbers[i] for i in found}) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{option} '{asked}' names bands {', '.join(str(numbers[i]) for i in found)}: give the number")
-    known = [name or other for name, other in zip(names, standard, strict=True)]
-    listed = ", ".join(name or f"{number} (no name)" for name, number in zip(known, numbers, strict=True))
-    if not any(known):
-        raise InputError(
-            f"{option} '{asked}': nothing names the bands of the MS; give numbers from {min(numbers)} to {max(numbers)}"
-        )
-    raise InputError(f"{option} '{asked}' is no band of the MS; it has {listed}")
-
-
-def _choose(sources: list[Source], chosen: Sequence[int]) -> list[Source]:
-    """The bands at these places; one Source per run within a file."""
-    flat = [(s, b) for s in sources for b in s.bands]
-    made: list[Source] = []
-    for source, band in (flat[i] for i in chosen):
-        if made and made[-1].dataset is source.dataset:
-            made[-1].bands.append(band)
-        else:
-            made.append(replace(source, bands=[band]))
-    return made
-
-
-def _told_names(sources: Sequence[Source], names: Sequence[str | None]) -> Sequence[str | None]:
-    """Names of the bands by their descriptions, or by the names of their files where no description tells one."""
-    if any(map(sensors.band_name, names)):
-        return names
-    return sensors.bands_by_files([(s.label, len(s.bands)) for s in sources]) or names
-
-
 def _check_types(sources: list[Source]) -> str:
     """The MS dtype; InputError for complex data or MS files of different dtypes."""
     kinds: dict[str, str] = {}
@@ -427,178 +356,6 @@ def _check_types(sources: list[Source]) -> str:
     if len(kinds) > 1:
         raise InputError("MS bands of different types: " + ", ".join(f"{p} is {k}" for k, p in kinds.items()))
     return next(iter(kinds))
-
-
-def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], stack: ExitStack, notes: list[str]):
-    """Grids and phase; MS in another CRS or rotated is wrapped in one WarpedVRT per file."""
-    if (pan.crs is None) != (ms.crs is None):
-        missing, other = (pan_source, ms_sources[0]) if pan.crs is None else (ms_sources[0], pan_source)
-        raise InputError(
-            f"{missing.label} has no CRS but {other.label} has ({other.dataset.crs}); "
-            "set it with gdal_edit.py -a_srs or rio edit-info --crs"
-        )
-    if pan.crs is None:
-        ratios = pan.height / ms.height, pan.width / ms.width
-        if pan.transform.is_identity and ms.transform.is_identity:
-            ratio = round(ratios[0])
-            if max(abs(r - ratio) * n for r, n in zip(ratios, (ms.height, ms.width), strict=True)) > ratio:
-                raise InputError(
-                    f"{pan_source.label} and {ms_sources[0].label} have no georeferencing and their shapes have no "
-                    f"integral ratio ({ratios[0]:.4g} x {ratios[1]:.4g})"
-                )
-            notes.append(f"no georeferencing: upper-left corners taken as equal, ratio {ratio} from the shapes")
-            ms = Grid(None, Affine.scale(ratio), ms.height, ms.width)
-        else:
-            notes.append("no CRS on PAN and MS: their transforms are taken to be in the same one")
-    placeless = [s for s in (pan_source, ms_sources[0]) if s.dataset.transform.is_identity]
-    if len(placeless) == 1:
-        without, placed = placeless[0], pan_source if placeless[0] is ms_sources[0] else ms_sources[0]
-        raise InputError(
-            f"{without.label} has no georeferencing and {placed.label} has: is its world file (.tfw, .wld, .j2w) or "
-            ".aux.xml lost? Put it back, or set the corners with gdal_edit.py -a_ullr"
-        )
-    ms = ms.turned_towards(pan)
-    if pan.crs == ms.crs:
-        phase = pan.phase_of(ms)
-        if phase is not None:
-            return pan, ms, phase, False
-        why = "is rotated or mirrored against"
-    else:
-        alike = str(ms.crs) == str(pan.crs)
-        why = f"has the CRS's name ({ms.crs}) and not the meaning of" if alike else f"is in another CRS ({ms.crs}) than"
-    if pan.crs is None:
-        raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
-    notes.append(f"{ms_sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
-    original = replace(ms_sources[0])
-    try:
-        target, phase = _warped(pan, ms, ms_sources, stack)
-        lost = _lost(pan, ms, phase, target, original, ms_sources[0])
-        if lost > LOST:
-            notes.append(
-                f"warping loses about {lost:.0%} of the pixels of {original.label} that lie on the PAN: they are nodata"
-            )
-        return pan, target, phase, True
-    except (*GDAL_ERRORS, ValueError, OverflowError) as error:
-        text = reason_of(error)[:200]
-        raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
-
-
-def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> tuple[Grid, Phase]:
-    """Put one WarpedVRT per MS file in the place of the datasets; their grid and its phase."""
-    target = _warp_target(pan, ms)
-    vrts: dict[str, Any] = {}
-    for source in ms_sources:
-        if source.label not in vrts:
-            own = source.nodata if source.nodata is not None else source.dataset.nodata
-            dataset, crs = _for_the_warper(source, ms, stack)
-            vrts[source.label] = stack.enter_context(
-                WarpedVRT(
-                    dataset,
-                    src_crs=crs,
-                    crs=pan.crs,
-                    transform=target.transform,
-                    height=target.height,
-                    width=target.width,
-                    resampling=Resampling.cubic,
-                    tolerance=1e-6,
-                    src_nodata=own,
-                    nodata=own,
-                    add_alpha=own is None and not source.alpha,
-                )
-            )
-        vrt = vrts[source.label]
-        if not source.alpha and vrt.count > source.dataset.count:
-            source.alpha = (vrt.count,)
-        source.dataset = vrt
-    phase = pan.phase_of(target)
-    assert phase is not None
-    return target, phase
-
-
-def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:
-    """The source's dataset, or a view of it that GDAL's warper understands, and its CRS.
-
-    In the view one band at most is called alpha, which the warper takes for a mask, and longitudes are counted from the
-    middle of the raster where they leave the range from -180 to 180, beyond which it finds nothing.
-    """
-    dataset, kept = source.dataset, source.alpha[:1]
-    called = [b for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c == ColorInterp.alpha]
-    transform, crs = grid.transform, grid.crs
-    if crs is not None and crs.is_geographic and not -180 <= grid.bounds[0] <= grid.bounds[2] <= 180:
-        middle = (grid.bounds[0] + grid.bounds[2]) / 2
-        transform = Affine.translation(-middle, 0) * transform
-        text = re.sub(r'PRIMEM\["[^"]*",([^],]+)(,AUTHORITY\[[^]]*\])?\]', f'PRIMEM["middle",{middle!r}]', crs.to_wkt())
-        crs = type(crs).from_wkt(re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", text))
-    if called == list(kept) and transform == dataset.transform:
-        return dataset, crs
-    with rasterio.MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        view = memory.read().decode()
-    terms = ", ".join(map(repr, transform.to_gdal()))
-    view = re.sub(r"<GeoTransform>[^<]*</GeoTransform>", f"<GeoTransform>{terms}</GeoTransform>", view)
-    bands = re.split(r"(?=<VRTRasterBand )", view)
-    for band in called:
-        if band not in kept:
-            bands[band] = bands[band].replace("<ColorInterp>Alpha</ColorInterp>", "")
-    return stack.enter_context(rasterio.open("".join(bands))), crs
-
-
-def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, warped: Source) -> float:
-    """Share of 64 places on the PAN that are valid in the MS as it is and not as it was warped; 0 where none is."""
-    from rasterio.warp import transform
-
-    rows, cols = ((np.arange(8) + 0.5) / 8 * (last - first) + first for first, last in pan.overlap(phase, target).spans)
-    places = [pan.transform * (c, r) for r in rows for c in cols]
-    xs, ys = map(list, zip(*places, strict=True))
-    if pan.crs != ms.crs:
-        xs, ys = transform(pan.crs, ms.crs, xs, ys)
-    if ms.crs is not None and ms.crs.is_geographic:
-        xs = ms.turned(xs)
-    there, seen = 0, 0
-    for x, y, (px, py) in zip(xs, ys, places, strict=True):
-        if not np.isfinite([x, y]).all():
-            continue
-        (col, row), (tc, tr) = ~ms.transform * (x, y), ~target.transform * (px, py)
-        if not (2 <= col < ms.width - 2 and 2 <= row < ms.height - 2):
-            continue
-        if original.read(_pixels(row, col, 2))[1].all():
-            there += 1
-            seen += bool(warped.read(_pixels(tr, tc, 0))[1].all())
-    return 1 - seen / there if there else 0.0
-
-
-def _pixels(row: float, col: float, reach: int) -> Window:
-    """The pixel of a place and its neighbours."""
-    return Window.at(int(row), int(col), (1, 1)).widened(reach)
-
-
-def _warp_target(pan: Grid, ms: Grid) -> Grid:
-    """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
-    from rasterio.warp import transform
-
-    def project(x, y):
-        if pan.crs == ms.crs:
-            return x, y
-        px, py = transform(ms.crs, pan.crs, [x], [y])
-        return (pan.turned(px) if pan.crs is not None and pan.crs.is_geographic else px)[0], py[0]
-
-    def in_pan(col, row):
-        return ~pan.transform * project(*(ms.transform * (col, row)))
-
-    middle = ms.width / 2, ms.height / 2
-    origin = in_pan(*middle)
-    steps = [np.subtract(in_pan(middle[0] + dc, middle[1] + dr), origin) for dc, dr in ((1, 0), (0, 1))]
-    size = [float(np.hypot(*step)) for step in steps]
-    ratio = float(np.sqrt(size[0] * size[1]))
-    edge = np.linspace(0, 1, 21)
-    border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
-    border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
-    cols, rows = np.array([in_pan(*p) for p in border]).T
-    if not np.isfinite([cols, rows]).all() or not 0 < ratio < np.inf:
-        raise ValueError("its footprint has no place in the PAN's CRS")
-    first = np.floor([cols.min(), rows.min()])
-    count = np.ceil((np.array([cols.max(), rows.max()]) - first) / ratio).astype(int)
-    return Grid(pan.crs, pan.transform * Affine.translation(*first) * Affine.scale(ratio), int(count[1]), int(count[0]))
 
 
 def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
