@@ -154,7 +154,7 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
     limits = figure_limits(outputs.fail_under or ())
     with interrupts.starting():
         pair = measuring.pair()
-    import_jobs()
+    import_jobs(printing.threads)
     from ..jobs import evaluate
 
     evaluate.check_limits(measuring.kind, limits)
