@@ -43,7 +43,7 @@ RESAMPLED, TURNED, PITCH = 0.2, 45.0, (0.9, 1.15)
 product's, and the range of its pixels' side relative to the product's. What was aliased there cannot cancel against the
 PAN seen on the product's grid: in the finest details that an MS shows, between 0.4 and 0.55 cycles a pixel, a fifth to
 three quarters of the PAN's energy is unlike that of real bands, and a fiftieth of bands simulated without."""
-KERNELS = (("bicubic", 0.7), ("bilinear", 0.22), ("nearest", 0.08))
+KERNELS = {"bicubic": 0.7, "bilinear": 0.22, "nearest": 0.08}
 """How such an MS was brought to the product's grid, and how often."""
 WARPED, WARP, KNOTS = 0.3, 0.2, 4
 """Share of the samples whose MS lies off here and there (parallax, terrain), the largest deviation of that in MS
@@ -133,11 +133,11 @@ def measured_gain(truth: np.ndarray, ms: np.ndarray, phase: Phase) -> float:
         seen_so = _applied(truth.mean(0), rows, cols)[inner].ravel()
         seen_so = seen_so - seen_so.mean()
         alike.append(float(seen_so @ target) / (float(np.linalg.norm(seen_so)) + 1e-9))
-    best = int(np.argmax(alike))
+    best, off = int(np.argmax(alike)), 0.0
     if 0 < best < len(GAINS) - 1:  # the vertex of the parabola through the three
         before, at, after = alike[best - 1 : best + 2]
-        best += 0.5 * (before - after) / min(before - 2 * at + after, -1e-12)
-    return float(GAINS[0] * (GAINS[1] / GAINS[0]) ** best)
+        off = 0.5 * (before - after) / min(before - 2 * at + after, -1e-12)
+    return float(GAINS[0] * (GAINS[1] / GAINS[0]) ** (best + off))
 
 
 def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -232,8 +232,7 @@ class RawGrid:
         reach = math.ceil(np.abs(places).max()) + 2
         raw = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"))
         centres = np.tensordot(turn.T, raw * step, 1) + middle[:, None, None]
-        names, chances = zip(*KERNELS, strict=True)
-        return cls(pitch, centres, places + reach, names[rng.choice(len(names), p=chances)])
+        return cls(pitch, centres, places + reach, str(rng.choice(list(KERNELS), p=list(KERNELS.values()))))
 
     def sampled(self, image: np.ndarray) -> np.ndarray:
         """What a sensor on this grid sees of bands (bands, size, size) that have gone through its optics."""
