@@ -156,7 +156,7 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
     with ExitStack() as stack:
         with interrupts.starting():
             pair = measuring.pair(stack)
-        import_jobs()
+        import_jobs(printing.threads)
         from ..jobs import evaluate
 
         evaluate.check_limits(measuring.kind, limits)

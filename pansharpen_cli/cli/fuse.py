@@ -68,7 +68,7 @@ def fuse(
     with pair.held() as pair:
         if not outputs.dry_run:
             request.refuse(pair, target, options)
-        import_jobs()
+        import_jobs(printing.threads)
         with ProgressBar(printing.quiet, printing.verbose) as progress:
             if outputs.dry_run:
                 from ..check import check as checking
@@ -88,7 +88,7 @@ def check(
     pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Part, printing: Printing, score: Score = True
 ) -> None:
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
-    import_jobs()
+    import_jobs(printing.threads)
     from ..check import check as checking
     from ..jobs import request
 
