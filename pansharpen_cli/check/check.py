@@ -58,6 +58,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
             check_method(options)
             look: Look | None = None
             seconds: dict[str, float] = {}
+            pair = stack.enter_context(pair.held())
             scene = stack.enter_context(pair.open())
             with _noting_failure(found):
                 scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
