@@ -13,10 +13,10 @@ from typing import Any, cast
 import torch
 
 from .. import __version__
-from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
+from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene

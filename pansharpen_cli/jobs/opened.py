@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import cast
 
-from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
 from ..fusion.kept import Kept
 from ..fusion.options import Options
 from ..models import REGISTRY
+from ..progress import Progress, quiet
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE

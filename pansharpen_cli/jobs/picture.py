@@ -18,7 +18,7 @@ from ..report import pictures as report_pictures
 from ..report.facts import PictureFacts
 
 if TYPE_CHECKING:
-    from ..adapt.sampling import Progress
+    from ..progress import Progress
     from ..quality.assess import Raster
 
 COLOURS = ("red", "green", "blue")
