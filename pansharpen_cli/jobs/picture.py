@@ -14,10 +14,11 @@ from ..raster.scene import Scene
 from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter
-from ..report import gallery
+from ..report import pictures as report_pictures
+from ..report.facts import PictureFacts
 
 if TYPE_CHECKING:
-    from ..adapt.sampling import Progress
+    from ..progress import Progress
     from ..quality.assess import Raster
 
 COLOURS = ("red", "green", "blue")
@@ -40,7 +41,7 @@ class Request:
                 return shown.places_of("--rgb", COLOURS)
             if shown.bands < 3:
                 raise InputError(f"--rgb {TRUE} takes red, green and blue; {shown.bands} bands are written")
-            return [band - 1 for band in gallery.true_colour(shown.band_names).bands]
+            return [band - 1 for band in report_pictures.true_colour(shown.band_names).bands]
         if len(self.bands) != 3:
             raise InputError(f"--rgb takes {TRUE} or three bands, e.g. 5,3,2 or nir,red,green, not {len(self.bands)}")
         return shown.places_of("--rgb", self.bands)
@@ -117,7 +118,7 @@ class PictureWriter:
             raise
         progress("drawing", len(tiles), len(tiles))
 
-    def ready(self, provenance: Mapping[str, str]) -> dict:
+    def ready(self, provenance: Mapping[str, str]) -> PictureFacts:
         """Add the tags, after which the file can be published; its facts."""
         self._writer.ready(provenance)
         kept = None if self.kept_in is None else str(self.kept_in)

@@ -11,14 +11,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .facts import BandFacts, CheckFacts, FileFacts, plain
+from ..columns import in_columns
+from .facts import (
+    AdaptationFacts,
+    BandFacts,
+    CheckFacts,
+    EvaluationFacts,
+    FileFacts,
+    FusionFacts,
+    MethodFacts,
+    RegistrationFacts,
+    SceneFacts,
+    plain,
+)
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text
 
 # Terminal, JSON, CSV
 
 
-def table(facts: dict) -> str:
+def table(facts: FusionFacts) -> str:
     """The short table of `fuse` on stdout."""
     scene = facts["scene"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
@@ -39,8 +51,8 @@ def table(facts: dict) -> str:
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
     rows.append(("method", method["name"] + weights))
     rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    if facts.get("quality"):
-        rows += _quality_rows(facts["quality"])
+    if quality := facts.get("quality"):
+        rows += _quality_rows(quality)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
@@ -48,10 +60,10 @@ def table(facts: dict) -> str:
     if rgb := facts.get("rgb"):
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
-    return _aligned(rows)
+    return in_columns(rows, "l")
 
 
-def bands_text(scene: Mapping) -> str:
+def bands_text(scene: SceneFacts) -> str:
     """Which bands are written and measured, of those that the scene is fitted with; nothing where they are all."""
     if scene.get("fitted_bands", scene["bands"]) == scene["bands"]:
         return ""
@@ -115,7 +127,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
     bands = (
-        ", ".join(names)
+        ", ".join(map(str, names))
         if all(names)
         else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
     )
@@ -163,13 +175,7 @@ def _bands_table(bands: Sequence[BandFacts]) -> str:
         values = [f"{v:.5g}" for v in (of.minimum, of.maximum, of.mean, of.std, of.dark)]
         each = (of.haze, of.floor_share, of.ceiling_share, band.nodata_share)
         rows.append((band.name, depth, *values, *("-" if v is None else f"{v:.1%}" for v in each)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return in_columns(rows, "lr")
 
 
 def _plan_rows(facts: CheckFacts) -> list[tuple[str, str]]:
@@ -216,11 +222,6 @@ def byte_size(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
 def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
     """The figures by what they tell; what a report does not have is left out."""
 
@@ -250,7 +251,7 @@ def blocks_text(quality: Mapping) -> str:
 NOT_MEASURABLE = "not measurable"
 
 
-def registration_text(found: Mapping | None) -> str:
+def registration_text(found: RegistrationFacts | None) -> str:
     """By how much the MS is off, how sure that is, and what was done."""
     if found is None:
         return "not measured"
@@ -264,7 +265,7 @@ def registration_text(found: Mapping | None) -> str:
     return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
 
 
-def _gains(method: Mapping) -> str:
+def _gains(method: MethodFacts) -> str:
     """The MTF gains at Nyquist that were fused with."""
     source = "the sensor's" if method["mtf"] == "sensor" else "measured"
     return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
@@ -283,7 +284,7 @@ def _stages(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
 
 
-def adaptation_text(adaptation: Mapping) -> str:
+def adaptation_text(adaptation: AdaptationFacts) -> str:
     if "kept" not in adaptation:
         return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
     verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
@@ -295,7 +296,7 @@ def adaptation_text(adaptation: Mapping) -> str:
     return f"{text}, {verdict}"
 
 
-def ranking(facts: Mapping) -> str:
+def ranking(facts: EvaluationFacts) -> str:
     """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
     results = facts["results"]
     qualities = [r["quality"] for r in results]
@@ -304,19 +305,13 @@ def ranking(facts: Mapping) -> str:
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for row in zip(*columns, strict=True):
-        name, *figures = row[1:]
-        cells = [f"{row[0]:>{widths[0]}}", f"{name:<{widths[1]}}"]
-        cells += [f"{c:>{w}}" for c, w in zip(figures, widths[2:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+    lines = in_columns(zip(*columns, strict=True), "rlr").splitlines()
     places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
     lines += [f"measured on: {p}" for p in places]
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
 
 
-def ranking_csv(facts: Mapping) -> str:
+def ranking_csv(facts: EvaluationFacts) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
         {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
@@ -329,8 +324,9 @@ def ranking_csv(facts: Mapping) -> str:
     return buffer.getvalue()
 
 
-def _cell(text: str) -> str:
+def _cell(text: str | None) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe before it says that it is none."""
+    text = text or ""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
