@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, classical
-from ..adapt.sampling import Progress, quiet
 from ..errors import InputError, PansharpenError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.options import Options
 from ..models import REGISTRY, weights
+from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
 from ..quality.assess import Radiometry, Raster, Score

@@ -12,10 +12,10 @@ from functools import partial
 import torch
 
 from .. import __version__
-from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
+from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene

@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, check_valid, quiet
+from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
+from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader

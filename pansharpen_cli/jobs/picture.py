@@ -17,7 +17,7 @@ from ..raster.writer import SceneWriter
 from ..report import pictures as report_pictures
 
 if TYPE_CHECKING:
-    from ..adapt.sampling import Progress
+    from ..progress import Progress
     from ..quality.assess import Raster
 
 COLOURS = ("red", "green", "blue")
