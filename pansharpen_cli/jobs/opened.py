@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from ..errors import InputError
 from ..fusion import register
@@ -16,6 +17,7 @@ from ..progress import Progress, quiet
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
+from ..report.facts import RegistrationFacts
 from .request import Pair
 
 ALIGN = ("auto", "off", "measure")
@@ -30,14 +32,16 @@ class Registration:
     found: register.Shift | None = None
     source: str = ""
 
-    def facts(self) -> dict | None:
+    def facts(self) -> RegistrationFacts | None:
         """For the report; None where nothing was measured or read."""
         if not self.source:
             return None
         shift = (self.found.rows, self.found.cols) if self.found else self.applied
-        known = asdict(self.found) if self.found else {}
-        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
-        return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
+        known = {k: v for k, v in asdict(self.found).items() if k not in ("rows", "cols")} if self.found else {}
+        facts: RegistrationFacts = {
+            "mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied),
+        }  # fmt: skip
+        return {**facts, **cast(RegistrationFacts, known)}
 
     @property
     def apart(self) -> bool:

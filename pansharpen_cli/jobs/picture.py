@@ -15,6 +15,7 @@ from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter
 from ..report import pictures as report_pictures
+from ..report.facts import PictureFacts
 
 if TYPE_CHECKING:
     from ..progress import Progress
@@ -117,7 +118,7 @@ class PictureWriter:
             raise
         progress("drawing", len(tiles), len(tiles))
 
-    def ready(self, provenance: Mapping[str, str]) -> dict:
+    def ready(self, provenance: Mapping[str, str]) -> PictureFacts:
         """Add the tags, after which the file can be published; its facts."""
         self._writer.ready(provenance)
         kept = None if self.kept_in is None else str(self.kept_in)
