@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -367,6 +367,10 @@ class Raster:
             raster.close()
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
+
+    def called(self, name: str) -> Raster:
+        """The raster by another name in messages."""
+        return replace(self, source=replace(self.source, label=name))
 
     @property
     def integral(self) -> bool:
