@@ -13,11 +13,8 @@ def in_columns(rows: Iterable[Sequence[str]], justify: str) -> str:
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     sides = justify.ljust(len(widths), justify[-1])
 
-    def line(row: Sequence[str]) -> str:
-        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = (
-            cell + room if side == "l" else room + cell for cell, room, side in zip(row, blanks, sides, strict=True)
-        )
-        return "  ".join(cells).rstrip()
+    def placed(cell: str, width: int, side: str) -> str:
+        room = " " * (width - cell_len(cell))
+        return cell + room if side == "l" else room + cell
 
-    return "\n".join(map(line, rows))
+    return "\n".join("  ".join(map(placed, row, widths, sides)).rstrip() for row in rows)
