@@ -88,7 +88,7 @@ def _members(path: str) -> Iterator[_Member]:
 
 
 def _in_zip(path: str) -> Iterator[_Member]:
-    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:  # type: ignore[arg-type]
+    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
