@@ -36,7 +36,14 @@ FOLDERS = (
     ("jobs", ("__init__ picture", "request", "opened", "facts", "evaluate", "fuse")),
     (
         "archive",
-        ("__init__ names workers", "archives batch_log containers lists mosaic", "pairs planning", "batch", "cluster"),
+        (
+            "__init__ names workers",
+            "archives batch_log containers lists mosaic",
+            "pairs planning",
+            "groups",
+            "batch",
+            "cluster",
+        ),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ landscape recipe sensing stacks", "simulate", "samples", "loss", "train")),

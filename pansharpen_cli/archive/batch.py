@@ -22,6 +22,7 @@ from ..jobs import fuse, opened
 from ..publish import workspace
 from ..report import figures as figure_table
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
+from .groups import in_turn
 from .mosaic import raster_of
 from .names import Left
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
@@ -41,7 +42,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     started = time.perf_counter()
     known: dict[str, Any] = {}
     try:
-        for path in task.outputs:
+        for path in (*task.outputs, *([task.fit] if task.fit is not None else [])):
             path.parent.mkdir(parents=True, exist_ok=True)
         with workspace(task.output.parent) as folder:
             layers = (task.found.pan, *task.found.ms)
@@ -52,11 +53,15 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             if named and open_options.get("sensor", "auto") == "auto":
                 open_options["sensor"] = named
             pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
+            options, makes = choices.options, task.fit is not None and not task.fit.exists()
+            if task.fit is not None and not makes:
+                options = replace(options, fit=str(task.fit))
             output = fuse.FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
+                save_fit=task.fit if makes else None,
             )  # fmt: skip
-            facts = fuse.fuse_scene(pair, output, choices.options, choices.score, progress)
+            facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
         quality = facts["quality"] or {}
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {
@@ -177,7 +182,7 @@ def run(
             tally.refused += 1
             log.add(tally.failed[-1] | _own_bytes(before[task.scene]))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
-        events = execute(todo)
+        events = in_turn(todo, execute)
         try:
             for event in events:
                 record, scene = None, event.task.scene

@@ -38,7 +38,8 @@ NAME_BYTES, PATH_BYTES = 230, 3900
 
 @dataclass(frozen=True)
 class Choices:
-    """What is the same for all scenes: options, and how to write. `html`: a page for each scene."""
+    """What is the same for all scenes: options, and how to write. `html`: a page for each scene; `fit_by`: which
+    scenes share a fit."""
 
     options: Options = Options()
     open_options: Mapping[str, Any] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Choices:
     score: bool = True
     html: bool = False
     command: str | None = None
+    fit_by: str = "scene"
 
     def check(self, here: bool = True) -> None:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
@@ -80,6 +82,7 @@ class Choices:
             options["weights"] = [[c.sha256, c.config, c.scale] for c in cards]
         known: list[Any] = [options, {**self.open_options, **({"sensor": sensor} if sensor else {})}]
         known += [self.driver, self.creation_options, self.overviews]
+        known += [self.fit_by] if self.fit_by != "scene" else []
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -87,7 +90,8 @@ class Choices:
 class Task:
     """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it.
 
-    `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`.
+    `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`. `fit`:
+    the file of the fit that it shares with others.
     """
 
     scene: str
@@ -99,6 +103,7 @@ class Task:
     options: str
     inputs: tuple[dict[str, Any], ...]
     refused: str = ""
+    fit: Path | None = None
 
     @property
     def outputs(self) -> list[Path]:
@@ -306,6 +311,7 @@ def dry_run(
             "ms": [list(layer) for layer in task.found.ms],
             "paired_by": task.found.rule,
             "state": state(task),
+            **({"fit": task.fit.name} if task.fit is not None else {}),
         }
         for task in tasks
     ]
@@ -327,6 +333,7 @@ def listing(plan: Mapping[str, Any]) -> str:
         lines.append(f"{scene['output']}  ({scene['state']}, paired by {scene['paired_by']})")
         lines.append(f"  PAN  {shown([scene['pan']])}")
         lines.append(f"  MS   {shown(scene['ms'])}")
+        lines += [f"  fit  {scene['fit']}"] if "fit" in scene else []
     lines += ["", "left over:"] if plan["left_over"] else []
     lines += [f"  {each['path']}: {each['reason']}" for each in plan["left_over"]]
     return "\n".join([*lines, "", f"{len(plan['scenes'])} pairs, {len(plan['left_over'])} files left over"]).lstrip(

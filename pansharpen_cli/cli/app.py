@@ -36,6 +36,7 @@ from .options import (
     Dtype,
     Extent,
     FitBands,
+    FitBy,
     FittedBands,
     Footprint,
     Json,
@@ -432,6 +433,9 @@ def batch(
         str | None, typer.Option(help="Run on a Dask cluster instead of here.", metavar="tcp://HOST:PORT")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False,
+    fit_by: Annotated[
+        FitBy, typer.Option(case_sensitive=False, help="Fit each scene, or one for all of a strip or a folder.")
+    ] = FitBy.SCENE,
     method: Method = "glpnet",
     weights: Weights = None,
     sensor: Sensor = "auto",
@@ -476,7 +480,7 @@ def batch(
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _import_jobs()
-    from ..archive import batch, pairs, planning, workers
+    from ..archive import batch, groups, pairs, planning, workers
     from ..fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
@@ -488,9 +492,10 @@ def batch(
         ),
         scene_options(sensor, bidx, fit_bands, nodata, extent, dtype),
         driver, tuple(co or ()), overviews, score, html, _command(),
+        fit_by.value,
     )  # fmt: skip
     choices.check(here=scheduler is None)
-    tasks = planning.plan(pairing.found, output, choices, template)
+    tasks = groups.sharing(planning.plan(pairing.found, output, choices, template), fit_by.value, output)
     if output is None or dry_run:
         plan = planning.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
         say_line(json.dumps(plan, indent=2) if as_json else planning.listing(plan))

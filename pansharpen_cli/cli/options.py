@@ -36,6 +36,12 @@ class FitBands(StrEnum):
     bidx = "bidx"
 
 
+class FitBy(StrEnum):
+    SCENE = "scene"
+    STRIP = "strip"
+    FOLDER = "folder"
+
+
 class AdaptTerms(StrEnum):
     sharp = "sharp"
     paper = "paper"
