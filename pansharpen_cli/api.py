@@ -35,6 +35,7 @@ from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
 from .publish import Publication, check_target
+from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
 from .report.files import finite
 
@@ -121,14 +122,14 @@ class _Inputs:
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
 
-    def pair(self, pan: Input, ms: Input | Sequence[Input], **open_options: Any) -> opened.Pair:
+    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> opened.Pair:
         """The pair for the jobs."""
         several = list(ms) if isinstance(ms, list | tuple) else [ms]
         if not several:
             raise InputError("no MS is given")
         names = ["ms array", *(f"ms array {i}" for i in range(2, len(several) + 1))]
         paths = [self.path(each, name) for each, name in zip(several, names, strict=True)]
-        return opened.Pair(self.path(pan, "pan array"), paths, open_options, self.labels)
+        return opened.Pair(self.path(pan, "pan array"), paths, opening, self.labels)
 
     def named(self, text: str) -> str:
         """A text with labels in the place of paths that mean nothing to the caller."""
@@ -376,7 +377,7 @@ def fuse(
     )  # fmt: skip
     try:
         with _Inputs() as inputs:
-            pair = inputs.pair(pan, ms, **opening)
+            pair = inputs.pair(pan, ms, opening)
             facts = fusion_job.fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
             return Fused(path, inputs.facts(facts), files, folder)
@@ -424,23 +425,17 @@ def check(
     )  # fmt: skip
     opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
     with _Inputs() as inputs:
-        return inputs.facts(checking.check(inputs.pair(pan, ms, **opening), options, score, progress))
+        return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))
 
 
-def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox) -> dict[str, Any]:
-    """The arguments of `Scene.open`."""
+def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox) -> OpenOptions:
+    """Raises InputError for what the command line refuses."""
     _one_of("extent", extent, ("intersection", "pan"))
     _one_of("fit_bands", fit_bands, ("all", "bidx"))
-    return {
-        "sensor": sensor,
-        "bidx": None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx],
-        "fit_bands": fit_bands,
-        "nodata": nodata,
-        "extent": extent,
-        "window": _window(window),
-        "bbox": None if bbox is None else tuple(map(float, bbox)),
-        "dtype": None if dtype is None else check_dtype(np.dtype(dtype).name),
-    }
+    bands = None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx]
+    box = None if bbox is None else (float(bbox[0]), float(bbox[1]), float(bbox[2]), float(bbox[3]))
+    kind = None if dtype is None else check_dtype(np.dtype(dtype).name)
+    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind)
 
 
 def _path(path: str | os.PathLike | None) -> Path | None:
@@ -496,7 +491,7 @@ def evaluate(
     _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
         opening = _open_options(sensor, bidx, "bidx", nodata, "pan", None, None, None)
-        pair, paths = inputs.pair(pan, ms, **opening), _fused(inputs, fused)
+        pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
 
@@ -553,7 +548,7 @@ def evaluate_wald(
     names = [methods] if isinstance(methods, str) else list(methods)
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
-        pair = inputs.pair(pan, ms, **_open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
+        pair = inputs.pair(pan, ms, _open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         lowered = [name.lower() for name in names]
         return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))

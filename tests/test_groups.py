@@ -19,8 +19,9 @@ from pansharpen_cli.archive.planning import Choices, Task
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.raster.opening import OpenOptions
 
-CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"}, score=False, fit_by="folder")
+CHOICES = Choices(Options(method="gsa"), OpenOptions(sensor="generic"), score=False, fit_by="folder")
 
 
 def task(name: str, folder: str = "", when: datetime | None = None, sensor: str = "", size: int = 1) -> Task:

@@ -123,7 +123,7 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
 
 
 def _judge_nodata_tags(files: Sequence[dict], pair: Pair, found: Findings) -> None:
-    if pair.open_options.get("nodata") is not None:
+    if pair.options.nodata is not None:
         return
     tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _tag(f["nodata"]) for f in files}
     if len(set(tags.values())) > 1:

@@ -119,7 +119,7 @@ def fusion_facts(
             "tile_size": options.tile_size,
             "seed": options.seed,
         },
-        "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
+        "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
         "adaptation": adaptation,
         "quality": quality,
         "seconds": seconds | {"total": total},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
@@ -94,9 +94,8 @@ def opened(
         if options.align == "auto":
             scene.band_offsets = register.band_offsets(found)
 
-    given = dict(pair.open_options)
-    parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
-    scene = stack.enter_context(replace(pair, open_options=given).open())
+    whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
+    scene = stack.enter_context(whole.open())
     ready(scene)
     kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
@@ -117,10 +116,9 @@ def opened(
         found = register.measure(scene, options.seed, progress)
         if options.align == "auto" and register.is_off(found):
             applied = found.rows, found.cols
-    if any(applied) or any(part is not None for part in parts.values()):
+    if any(applied) or whole != pair:
         # the part is one of where the MS lies now; files that change in between are seen
-        moved = replace(pair, open_options={**pair.open_options, "shift": applied})
-        scene, first = stack.enter_context(moved.open()), scene
+        scene, first = stack.enter_context(pair.open(applied)), scene
         scene.stamps.update(first.stamps)
         scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
         scene.notes.extend(n for n in first.notes if n not in scene.notes)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_absent, check_place, orphans
 from ..raster.messages import gdal_messages
+from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import check_creation_options, parse_creation_options
@@ -26,15 +28,20 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Pair:
-    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
+    """Two inputs and how to open them; `labels`: what paths are called in reports if not as they are."""
 
     pan: str
     ms: Sequence[str]
-    open_options: Mapping[str, object] = field(default_factory=dict)
+    options: OpenOptions = OpenOptions()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
+    def open(self, shift: tuple[float, float] = (0.0, 0.0)) -> Scene:
+        """The scene, its MS moved by `shift` (rows, columns in PAN pixels)."""
+        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
+        return Scene.open(self.pan, self.ms, shift=shift, labels=self.labels, **given)
+
+    def with_options(self, **changed: Any) -> Pair:
+        return replace(self, options=replace(self.options, **changed))
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,6 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     parse_creation_options(output.creation_options)
     check_method(options)
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
-        pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
+        pair = pair.with_options(window=None, bbox=None)
     with gdal_messages(), pair.open() as scene:
         check_targets(output, options, scene)
