@@ -19,10 +19,10 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets
+from ..jobs.fuse import FusionOutput, check_targets, targets_of
 from ..jobs.opened import Pair, is_measured, opened
 from ..models import REGISTRY
-from ..raster.geometry import intersect
+from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
@@ -109,6 +109,8 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
         facts["sample"] = look.facts()
         facts |= predict(scene, look, options, score, output, aligning, progress, found)
         judge_scene(scene, found)
+    fit.preload(options, scene.bands)
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
     facts["findings"] = found.ranked()
@@ -125,8 +127,7 @@ def _frame(kind: str) -> dict:
 
 def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
     facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
-    common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
-    rows, cols = common[1] - common[0], common[3] - common[2]
+    rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     facts["overlap"] = {
         "rows": rows,

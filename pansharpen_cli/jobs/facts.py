@@ -90,7 +90,7 @@ def fusion_facts(
     scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
 ) -> dict:
     shown = scene.as_written()
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    rows, cols = scene.window.shape
     adaptation = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
         adaptation = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}

@@ -10,22 +10,22 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, quiet
+from ..adapt.sampling import Progress, check_valid, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Options
 from ..fusion.kept import Kept
-from ..publish import made_folders
+from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
-from ..raster.geometry import Window
+from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.verdict import verdict, warnings_of
-from .evaluate import place_of, report_bytes
+from .evaluate import report_bytes
 from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
 from .opened import Pair, opened
 from .picture import PictureWriter
@@ -61,6 +61,8 @@ def fuse_scene(
             output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
         ) as writer:
             apart = registration.apart
+            if not output.overwrite:
+                _check_new(scene, output, options)
             fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
             clock = time.perf_counter()
             valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
@@ -109,6 +111,15 @@ def fuse_scene(
     return facts
 
 
+def _check_new(scene: Scene, output: FusionOutput, options: Options) -> None:
+    """Raises InputError for files that are there, and before for what would be wrong if they were replaced."""
+    targets = [path for path, _ in targets_of(output)]
+    if any(path.exists() for path in targets):
+        fitting.preload(options, scene.bands)
+        check_valid(scene, options.seed)
+        check_absent(targets, output.overwrite)
+
+
 def _comparison(
     scene: Scene, raster: Raster, method: str, score: Score, quality: dict, progress: Progress
 ) -> dict | None:
@@ -123,12 +134,12 @@ def _comparison(
         if window != scene.window:
             part = replace(scene, full=window, window=window)
             quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
-            place = f"{place_of(window)}, to which the others are fitted"
+            place = f"{window}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
-            read = array_reader(values, valid, (window[0], window[2]))
+            read = array_reader(values, valid, window.corner)
             rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
@@ -143,7 +154,6 @@ def _richest_part(window: Window, detail: np.ndarray) -> Window:
         return window
     rows, cols = (min(n, blocks) for n in detail.shape)
     worth = np.isfinite(detail) + np.nan_to_num(detail) / max(np.nanmax(detail, initial=0.0), 1e-9)
-    sums = np.pad(worth, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
+    energy = box_sums(worth, rows, cols)
     r, c = (int(i) * MAP_BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
-    return window[0] + r, window[0] + r + rows * MAP_BLOCK, window[2] + c, window[2] + c + cols * MAP_BLOCK
+    return Window.at(window.top + r, window.left + c, (rows * MAP_BLOCK, cols * MAP_BLOCK))

@@ -9,17 +9,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError
 from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
-from ..publish import TIFF, check_absent, check_place, orphans
+from ..publish import TIFF, check_place, orphans
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import open_raster
-from ..raster.writer import check_creation_options, parse_creation_options
+from ..raster.writer import parse_creation_options
 from .picture import Request, path_beside
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -87,7 +85,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
 
 
 def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
@@ -106,11 +104,6 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
-    if not output.overwrite and any(path.exists() for path, _ in targets):
-        given = parse_creation_options(output.creation_options)
-        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
-        check_method(options, scene.bands)
-        check_absent([path for path, _ in targets], output.overwrite)
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
