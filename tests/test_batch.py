@@ -37,11 +37,12 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report import index
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--method", "exp", "--no-score")
-CHOICES = Choices(Options(method="exp"), {"sensor": "generic"})
+CHOICES = Choices(Options(method="exp"), OpenOptions(sensor="generic"))
 
 
 @pytest.fixture(scope="module")
@@ -743,7 +744,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     load = weights.load
     monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
     monkeypatch.setattr(fit, "_NETWORKS", {})
-    choices = Choices(Options(method="glpnet", adapt="off"), {"sensor": "generic"}, score=False)
+    choices = Choices(Options(method="glpnet", adapt="off"), OpenOptions(sensor="generic"), score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
     for task in planning.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
