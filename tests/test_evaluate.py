@@ -18,6 +18,7 @@ from rasters import edited, write_pair
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import facts, fuse
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster.geometry import Window
@@ -106,7 +107,7 @@ def noisy(pixels: np.ndarray) -> np.ndarray:
 def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 230, 260, border=40.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
         read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
         whole = assess.full_resolution(scene, read)
         monkeypatch.setattr(assess, "SCORED_TILE", 64)
@@ -141,7 +142,7 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
     make(tmp_path, 256, 320, offset=(0.0, 0.0), border=0.0)
     monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
         origin = (scene.window[0], scene.window[2])
         whole = assess.full_resolution(scene, assess.array_reader(fused, valid, origin))
         sampling = assess.Sampling(1, 8 * 64**2)

@@ -27,7 +27,7 @@ FOLDERS = (
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
     ("fusion", ("__init__ options", "kept", "fit register", "loop")),
-    ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
+    ("report", ("__init__ facts figures gallery verdict", "charts files", "text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
@@ -67,8 +67,8 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "publish", "foreign", "raster", "report.gallery", "archive.names", "archive.lists", "archive.mosaic",
-    "archive.archives", "archive.containers", "archive.pairs",
+    "errors", "publish", "foreign", "raster", "report.facts", "report.gallery", "archive.names", "archive.lists",
+    "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {

@@ -103,7 +103,7 @@ def test_the_halves_of_a_network_make_the_whole(name, config, bands):
 def test_a_convolution_and_what_follows_it_in_one_pass(precision, stride, added, relu):
     """Without gradients, where one pass does it all, as with them, where autograd sees each step."""
     if torch.backends.mkldnn.is_available() and platform.machine() == "x86_64":
-        assert base._fused(torch.float32) is not None
+        assert base.one_pass_convolution(torch.float32) is not None
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(6, 16, 3, stride, 1).requires_grad_(False)
     x, add = torch.randn(3, 6, 20, 30), torch.randn(3, 16, 20 // stride, 30 // stride)
@@ -124,9 +124,9 @@ def test_a_convolution_and_what_follows_it_in_one_pass(precision, stride, added,
 def no_single_pass(monkeypatch):
     """A torch without oneDNN."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    base._fused.cache_clear()
+    base.one_pass_convolution.cache_clear()
     yield
-    base._fused.cache_clear()
+    base.one_pass_convolution.cache_clear()
 
 
 def test_a_processor_that_knows_no_convolution_in_one_pass(no_single_pass):
@@ -134,12 +134,12 @@ def test_a_processor_that_knows_no_convolution_in_one_pass(no_single_pass):
     stats = SceneStats.fit(inputs)
     with_gradients = network(inputs, stats)
     with torch.no_grad():
-        assert base._fused(torch.float32) is None
+        assert base.one_pass_convolution(torch.float32) is None
         assert torch.equal(network(inputs, stats), with_gradients)
 
 
 def test_in_double_precision_there_is_no_single_pass():
-    assert base._fused(torch.float64) is None
+    assert base.one_pass_convolution(torch.float64) is None
     layer, x = torch.nn.Conv2d(2, 3, 3).double(), torch.randn(1, 2, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(convolve(layer, x, relu=True), layer(x).relu())

@@ -26,11 +26,12 @@ from pansharpen_cli.archive import batch, batch_log, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
@@ -409,7 +410,7 @@ def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) 
 
 # Batches ------------------------------------------------------------------------------------------------------------
 
-CHOICES = Choices(Options(method="exp"), {"sensor": "generic"}, score=False)
+CHOICES = Choices(Options(method="exp"), OpenOptions("generic"), score=False)
 
 
 @pytest.fixture
@@ -551,7 +552,7 @@ def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
     (out / "batch.jsonl").unlink()
     tasks[0].output.write_bytes(b"mine")
     tally = batch.run(tasks, out, here())
-    assert [r["scene"] for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
+    assert [r.scene for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
     assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
 
 

@@ -16,10 +16,11 @@ from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, metadata, open_raster
+from ..report.facts import LeftOver
 from .archives import is_archive, look_into
 from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
-from .names import SUFFIXES, File, Found, Left, Loose, Pairing, scene_of, time_in, why_unpaired
+from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, time_in, why_unpaired
 
 LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
@@ -75,14 +76,14 @@ _SINGLE_BANDS = (
 )
 
 
-def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
+def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[LeftOver]]:
     """Pairs of rasters that overlap, whose pixel sizes fit, and that were taken at the same time as far as they tell.
 
     A raster that several would fit alike stays without: a guess would make a wrong picture.
     """
     seen: dict[str, list[_Seen]] = {"pan": [], "ms": []}
     found: list[Found] = []
-    left: list[Left] = []
+    left: list[LeftOver] = []
     for each in loose:
         look = _look(each)
         if isinstance(look, str):
@@ -217,7 +218,7 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     elsewhere = {
         real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))
     }
-    pairing.left += [Left(files.pop(real).path, why) for real, why in elsewhere.items()]
+    pairing.left += [LeftOver(files.pop(real).path, why) for real, why in elsewhere.items()]
     pairing.found, alone = _own(pairing, alone, folders)
     _pair(pairing, sorted(files.values(), key=lambda f: f.relative), alone, regex)
     if regex and not files:
@@ -246,7 +247,7 @@ def _pair(pairing: Pairing, files: Sequence[File], alone: Sequence[Loose], regex
 _ARCHIVES = (".7z", ".bz2", ".xz", ".rar", ".gz")
 
 
-def _archives(folder: Path, left: Sequence[Left]) -> str:
+def _archives(folder: Path, left: Sequence[LeftOver]) -> str:
     """A hint at the first archive of a folder that is not looked into, or nothing."""
     shut = {os.path.basename(each.path) for each in left}
     held = sorted(
@@ -277,9 +278,9 @@ def _parent(path: str) -> Path:
 def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
     """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
 
-    def refer_out(files: Sequence[str]) -> list[Left]:
+    def refer_out(files: Sequence[str]) -> list[LeftOver]:
         whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
-        return [Left(f, why) for f, why in whys if why]
+        return [LeftOver(f, why) for f, why in whys if why]
 
     found = [(each, refer_out(each.files)) for each in pairing.found]
     loose = [(each, refer_out([p for layer in each.layers for p in layer])) for each in alone]

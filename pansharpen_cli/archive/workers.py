@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import psutil
+
 from ..errors import PansharpenError
 
 TICK = 0.25
@@ -189,12 +191,11 @@ def _reason(code: int | None) -> str:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds for itself; 0 where the system does not tell."""
+    """Bytes of memory that a process holds, for itself where the system (Linux) tells that; 0 for one that is gone."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            pages = file.read().split()
-        return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
+        held = psutil.Process(pid).memory_info()
+        return held.rss - getattr(held, "shared", 0)
+    except psutil.Error:
         return 0
 
 

@@ -41,9 +41,7 @@ from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
 from .kept import Kept, Known, origin_of
-from .options import MTF as MTF
-from .options import Options as Options
-from .options import check_method as check_method
+from .options import Options, check_method
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""

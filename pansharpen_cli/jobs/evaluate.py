@@ -19,7 +19,7 @@ from ..adapt.sampling import Progress, quiet
 from ..errors import InputError, PansharpenError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Options
+from ..fusion.options import Options
 from ..models import REGISTRY, weights
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
@@ -33,8 +33,9 @@ from ..raster.writer import SceneWriter, raster_writer
 from ..report import files, gallery, html
 from ..report.gallery import Pictures
 from ..report.verdict import verdict
-from .facts import FULL_MAPS, MAP_BLOCK, is_html, pictures_of, quality_facts, scene_facts, software_facts
-from .opened import Pair, Registration, opened
+from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
+from .opened import Registration, opened
+from .request import Pair, is_html
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
 

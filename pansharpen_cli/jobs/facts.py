@@ -14,15 +14,16 @@ import torch
 from .. import __version__
 from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
-from ..fusion.fit import Fit, Options
+from ..fusion.fit import Fit
+from ..fusion.options import Options
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
 from ..raster.writer import raster_versions
 from ..report import gallery
 from ..report.gallery import Pictures
-from .opened import Pair, file_names
-from .request import is_html as is_html
+from .opened import file_names
+from .request import Pair
 
 SCHEMA = "pansharpen-report/1"
 

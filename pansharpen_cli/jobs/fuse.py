@@ -14,8 +14,8 @@ from ..adapt.sampling import Progress, check_valid, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Options
 from ..fusion.kept import Kept
+from ..fusion.options import Options, check_method
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
@@ -26,12 +26,10 @@ from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, 
 from ..report import html
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
-from .facts import MAP_BLOCK, fusion_facts, is_html, pictures_of, provenance_tags, quality_facts, score_of
-from .opened import Pair, opened
+from .facts import MAP_BLOCK, fusion_facts, pictures_of, provenance_tags, quality_facts, score_of
+from .opened import opened
 from .picture import PictureWriter
-from .request import FusionOutput as FusionOutput
-from .request import check_targets as check_targets
-from .request import targets_of as targets_of
+from .request import FusionOutput, Pair, check_targets, is_html, targets_of
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
@@ -49,7 +47,7 @@ def fuse_scene(
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    fitting.check_method(options)
+    check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         ready = partial(check_targets, output, options)

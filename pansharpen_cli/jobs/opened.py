@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
-from ..fusion.fit import Options
 from ..fusion.kept import Kept
+from ..fusion.options import Options
 from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
-from .request import Pair as Pair
+from .request import Pair
 
 ALIGN = ("auto", "off", "measure")
 

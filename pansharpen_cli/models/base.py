@@ -313,7 +313,7 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
     Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    fused = _fused(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
+    fused = one_pass_convolution(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
     if fused is None:
         y = layer(x) if add is None else layer(x).add_(add)
         return torch.relu_(y) if relu else y
@@ -326,9 +326,12 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
 
 
 @cache
-def _fused(dtype: torch.dtype) -> Any:
-    """oneDNN's convolution with what follows it, or None: some builds of torch, processors and types have none."""
-    known = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
-    if not known or (dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+def one_pass_convolution(dtype: torch.dtype) -> Any:
+    """oneDNN's convolution with what follows it, a private part of torch; None where a build, a processor or a type has
+    none."""
+    if not torch.backends.mkldnn.is_available():
         return None
-    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    convolution = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    takes_half = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and takes_half())
+    return convolution if known and hasattr(convolution, "binary") else None

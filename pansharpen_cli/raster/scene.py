@@ -13,15 +13,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Phase, Window
 from .grid import Grid
+from .messages import GDAL_ERRORS
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -466,7 +465,7 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
                 f"warping loses about {lost:.0%} of the pixels of {original.label} that lie on the PAN: they are nodata"
             )
         return pan, target, phase, True
-    except (CPLE_BaseError, RasterioError, ValueError, OverflowError) as error:
+    except (*GDAL_ERRORS, ValueError, OverflowError) as error:
         text = reason_of(error)[:200]
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
 

@@ -15,10 +15,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
@@ -26,7 +25,7 @@ from ..errors import InputError, PansharpenError, reason_of
 from ..publish import Publication
 from .geometry import Window
 from .grid import Grid
-from .messages import gdal_messages
+from .messages import GDAL_ERRORS, gdal_messages
 from .scene import Scene
 from .source import default_nodata, rpcs_of
 
@@ -67,7 +66,7 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 CLIPPED, STEPS = 1e-3, 16.0
 """Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
-_Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
+_Failed = (*GDAL_ERRORS, OSError, ValueError)
 
 
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .facts import BandFacts, CheckFacts, FileFacts, plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
-from .files import finite, plain_text
+from .files import plain_text
 
 # Terminal, JSON, CSV
 
@@ -62,19 +63,19 @@ WIDTH = 100
 """Columns of the report of `check`, where file names allow."""
 
 
-def check_table(facts: Mapping) -> str:
+def check_table(facts: CheckFacts) -> str:
     """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
-    rows = [(f["role"].upper(), _file_line(f)) for f in facts["files"]]
-    if facts["scene"]:
+    rows = [(f.role.upper(), _file_line(f)) for f in facts.files]
+    if facts.scene:
         rows += _pair_rows(facts)
     lines = [_wrapped(rows)] if rows else []
-    if facts["bands"]:
-        lines += ["", _bands_table(facts["bands"])]
-    if facts["prediction"]:
+    if facts.bands:
+        lines += ["", _bands_table(facts.bands)]
+    if facts.prediction:
         lines += ["", _wrapped(_plan_rows(facts))]
-    if facts["findings"]:
-        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts["findings"]])]
-    elif not facts["refused"]:
+    if facts.findings:
+        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts.findings])]
+    elif not facts.refused:
         lines += ["", "nothing to complain of"]
     return "\n".join(lines)
 
@@ -93,23 +94,24 @@ def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines).replace("\u00a0", " ")
 
 
-def _file_line(file: Mapping) -> str:
-    bands = f" x {file['bands']}" if file["bands"] > 1 else ""
-    nodata = "NaN" if file["nodata_is_nan"] else plain_text(file["nodata"])
-    storage = " ".join(filter(None, (file["driver"], (file["compression"] or "").lower())))
+def _file_line(file: FileFacts) -> str:
+    bands = f" x {file.bands}" if file.bands > 1 else ""
+    nodata = "NaN" if file.nodata_is_nan else plain_text(file.nodata)
+    storage = " ".join(filter(None, (file.driver, (file.compression or "").lower())))
     parts = [
-        f"{file['path']}: {file['cols']} x {file['rows']}{bands} {file['dtype']}",
+        f"{file.path}: {file.cols} x {file.rows}{bands} {file.dtype}",
         f"nodata {nodata}",
-        file["crs"] or "no CRS",
-        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file["pixel_size"])) + " per pixel",
+        file.crs or "no CRS",
+        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file.pixel_size)) + " per pixel",
         storage,
-        f"acquired {file['acquired']}" if file["acquired"] else "",
+        f"acquired {file.acquired}" if file.acquired else "",
     ]
     return ", ".join(filter(None, parts))
 
 
-def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
-    scene, overlap, sample = facts["scene"], facts["overlap"], facts["sample"]
+def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
+    scene, overlap, sample, agreement, shift = facts.scene, facts.overlap, facts.sample, facts.agreement, facts.shift
+    assert scene is not None and overlap is not None
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
     bands = (
@@ -117,53 +119,50 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
         if all(names)
         else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
     )
-    shares = f"{overlap['pan_share']:.1%} of PAN, {overlap['ms_share']:.1%} of MS"
+    shares = f"{overlap.pan_share:.1%} of PAN, {overlap.ms_share:.1%} of MS"
     rows = [
         ("bands", bands),
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
         ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
         ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("overlap", f"{overlap['cols']} x {overlap['rows']} PAN pixels: {shares}"),
+        ("overlap", f"{overlap.cols} x {overlap.rows} PAN pixels: {shares}"),
     ]
     if sample:
-        some = "all" if sample["blocks"] == sample["blocks_in_all"] else f"of {sample['blocks_in_all']}"
-        plural, side = "s" * (sample["blocks"] > 1), sample["side"]
-        looked = f"{sample['blocks']} block{plural} ({some}) of {side} x {side} PAN pixels"
-        rows.append(("looked at", f"{looked}: {sample['valid_share']:.1%} valid in PAN and MS"))
-    agreement = facts["agreement"]
-    if agreement and agreement["r2"] is not None:
-        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement["correlations"])
-        rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
-    shift = facts["shift"]
+        some = "all" if sample.blocks == sample.blocks_in_all else f"of {sample.blocks_in_all}"
+        plural, side = "s" * (sample.blocks > 1), sample.side
+        looked = f"{sample.blocks} block{plural} ({some}) of {side} x {side} PAN pixels"
+        rows.append(("looked at", f"{looked}: {sample.valid_share:.1%} valid in PAN and MS"))
+    if agreement and agreement.r2 is not None:
+        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement.correlations)
+        rows.append(("agreement", f"R2 {agreement.r2:.3f} of low-passed PAN by the bands; correlations {each}"))
     if shift:
-        known = is_number(shift["rows"])
-        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
-        text += f", confidence {shift['confidence']:.2f} from {shift['tiles']} tiles"
+        known = is_number(shift.rows)
+        text = f"MS {shift.rows:+.2f} rows, {shift.cols:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
+        text += f", confidence {shift.confidence:.2f} from {shift.tiles} tiles"
         if known:
-            text += f", varies by {shift['varies']:.2f}"
-        offsets = [math.hypot(*b) for b in shift["bands"]]
+            text += f", varies by {shift.varies:.2f}"
+        offsets = [math.hypot(*b) for b in shift.bands]
         if any(map(is_number, offsets)):
             text += "; bands off by " + " ".join(f"{v:.2f}" if is_number(v) else "-" for v in offsets)
-        rows.append(("shift", f"{text}; fuse: {shift['action']}"))
-    if facts["mtf"]:
-        table, measured, gains = (_gain_list(facts["mtf"][k]) for k in ("table", "measured", "gains"))
+        rows.append(("shift", f"{text}; fuse: {shift.action}"))
+    if mtf := facts.mtf:
+        table, measured, gains = map(_gain_list, (mtf.table, mtf.measured, mtf.gains))
         rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}; fuse: {gains}"))
     return rows
 
 
-def _bands_table(bands: Sequence[Mapping]) -> str:
+def _bands_table(bands: Sequence[BandFacts]) -> str:
     """One line per band: what its valid pixels are like."""
     heads = ("", "bits", "min", "max", "mean", "std", "dark", "haze", "floor", "ceiling", "nodata")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for band in bands:
-        if not band["pixels"]:
-            rows.append((band["name"], *["-"] * 9, "100.0%"))
+        if (of := band.values) is None:
+            rows.append((band.name, *["-"] * 9, "100.0%"))
             continue
-        depth = "-" if band["bits"] is None else f"{band['bits']} of {8 * np.dtype(band['dtype']).itemsize}"
-        values = [f"{band[k]:.5g}" for k in ("minimum", "maximum", "mean", "std", "dark")]
-        shares = ["-" if band[k] is None else f"{band[k]:.1%}"
-                  for k in ("haze", "floor_share", "ceiling_share", "nodata_share")]  # fmt: skip
-        rows.append((band["name"], depth, *values, *shares))
+        depth = "-" if of.bits is None else f"{of.bits} of {8 * np.dtype(band.dtype).itemsize}"
+        values = [f"{v:.5g}" for v in (of.minimum, of.maximum, of.mean, of.std, of.dark)]
+        each = (of.haze, of.floor_share, of.ceiling_share, band.nodata_share)
+        rows.append((band.name, depth, *values, *("-" if v is None else f"{v:.1%}" for v in each)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -173,29 +172,30 @@ def _bands_table(bands: Sequence[Mapping]) -> str:
     )
 
 
-def _plan_rows(facts: Mapping) -> list[tuple[str, str]]:
-    method, output, predicted = facts["method"], facts["output"], facts["prediction"]
-    adaptation, seconds = facts["adaptation"], predicted["seconds"]
-    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+def _plan_rows(facts: CheckFacts) -> list[tuple[str, str]]:
+    method, output, predicted, adaptation = facts.method, facts.output, facts.prediction, facts.adaptation
+    assert method and output and predicted and adaptation
+    seconds = predicted.seconds
+    weights = f" ({method.weights}, {method.precision} on {method.device})" if method.weights else ""
     how = "off"
-    if adaptation["mode"] != "off":
-        how = f"{adaptation['mode']}, {adaptation['tiles']} tiles, {adaptation['epochs']} epochs at most"
-        how = how if adaptation["possible"] else "none: too few valid tiles"
-    size = f"{output['cols']} x {output['rows']} x {output['bands']} {output['dtype']}, nodata "
-    size += "NaN" if output["nodata"] is None else f"{output['nodata']:g}"
-    raw, stored = byte_size(predicted["raw_bytes"]), byte_size(predicted["stored_bytes"])
-    at_once = f", {method['tiles_at_once']} at once" if method["tiles_at_once"] > 1 else ""
+    if adaptation.mode != "off":
+        how = f"{adaptation.mode}, {adaptation.tiles} tiles, {adaptation.epochs} epochs at most"
+        how = how if adaptation.possible else "none: too few valid tiles"
+    size = f"{output.cols} x {output.rows} x {output.bands} {output.dtype}, nodata "
+    size += "NaN" if output.nodata is None else f"{output.nodata:g}"
+    raw, stored = byte_size(predicted.raw_bytes), byte_size(predicted.stored_bytes)
+    at_once = f", {method.tiles_at_once} at once" if method.tiles_at_once > 1 else ""
     stages = ", ".join(f"{k} {_duration(v)}" for k, v in seconds.items() if k != "total" and v >= 0.05)
-    trial = predicted["trial"]
+    trial = predicted.trial
     return [
-        ("output", (f"{output['path']}: " if output["path"] else "") + f"{size}, {output['driver']}"),
+        ("output", (f"{output.path}: " if output.path else "") + f"{size}, {output.driver}"),
         ("size", f"{raw} of pixels, about {stored} in the file"),
-        ("method", method["name"] + weights),
+        ("method", method.name + weights),
         ("adaptation", how),
-        ("tiles", f"{method['tiles']} of {method['tile_size']} x {method['tile_size']}{at_once}"),
+        ("tiles", f"{method.tiles} of {method.tile_size} x {method.tile_size}{at_once}"),
         ("time", f"about {_duration(seconds['total'])} on this machine as busy as it is now ({stages}); measured on "
-                 f"{trial['cols']} x {trial['rows']} pixels"),
-        ("memory", f"about {byte_size(predicted['memory_bytes'])}"),
+                 f"{trial.cols} x {trial.rows} pixels"),
+        ("memory", f"about {byte_size(predicted.memory_bytes)}"),
     ]  # fmt: skip
 
 
@@ -319,7 +319,7 @@ def ranking(facts: Mapping) -> str:
 def ranking_csv(facts: Mapping) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(finite(r["quality"]))
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()
