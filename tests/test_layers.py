@@ -42,7 +42,7 @@ FOLDERS = (
             "pairs planning",
             "groups",
             "batch",
-            "cluster",
+            "cluster pictures",
         ),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),

@@ -46,21 +46,14 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
         for path in (*task.outputs, *([task.fit] if task.fit is not None else [])):
             path.parent.mkdir(parents=True, exist_ok=True)
         with workspace(task.output.parent) as folder:
-            layers = (task.found.pan, *task.found.ms)
-            rasters = [raster_of(layer, folder) for layer in layers]
-            labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
-            named = task.found.sensor or next((s for _, s in rasters if s), "")
-            opening = choices.opening
-            if named and opening.sensor == "auto":
-                opening = replace(opening, sensor=named)
-            pair = Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
+            pair = pair_of(task, choices, folder)
             options, makes = choices.options, task.fit is not None and not task.fit.exists()
             if task.fit is not None and not makes:
                 options = replace(options, fit=str(task.fit))
             output = FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
-                save_fit=task.fit if makes else None,
+                rgb=choices.rgb, save_fit=task.fit if makes else None,
             )  # fmt: skip
             facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
         quality = facts["quality"] or {}
@@ -84,6 +77,19 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     except Exception as error:
         known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return known | {"seconds": time.perf_counter() - started}
+
+
+def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:
+    """A scene's files as they are opened; virtual rasters of tiles are made in `folder`. Raises InputError for tiles
+    that are not parts of one grid."""
+    layers = (task.found.pan, *task.found.ms)
+    rasters = [raster_of(layer, folder) for layer in layers]
+    labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
+    named = task.found.sensor or next((s for _, s in rasters if s), "")
+    opening = choices.opening
+    if named and opening.sensor == "auto":
+        opening = replace(opening, sensor=named)
+    return Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
 
 
 def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:

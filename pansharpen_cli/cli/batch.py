@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, PansharpenError
-from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, check_finite
+from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
 from .printing import command_line, import_jobs
 from .progress import BatchProgressBars, say_line
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..archive.batch import Execute
     from ..archive.pairs import Pairing
     from ..archive.planning import Choices, Task
+    from ..jobs.picture import Request
 
 Sources = Annotated[
     list[str],
@@ -68,6 +69,35 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Picturing:
+    """The 8-bit pictures beside the outputs."""
+
+    rgb: Annotated[
+        str | None,
+        typer.Option(
+            help="Write 8-bit pictures NAME_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
+        ),
+    ] = None
+    stretch: Annotated[
+        str,
+        typer.Option(
+            help="Of --rgb: auto (each its own), shared (one for all, made first), LOW,HIGH in DN, or a .json file.",
+            metavar="STRETCH",
+        ),
+    ] = "auto"
+
+    def request(self, folder: Path | None) -> Request | None:
+        """Raises InputError where the two options do not go together."""
+        from ..jobs.picture import request_of
+
+        asked = self.stretch
+        if asked.lower() == "shared":
+            asked = str((folder or Path()) / "stretch.json")
+        kept = os.path.abspath(asked) if asked.lower().endswith(".json") else asked
+        return request_of(bands_of("--rgb", self.rgb and [self.rgb]), kept)
+
+
+@dataclass(frozen=True)
 class Working:
     """Where the scenes are fused, and what that may take."""
 
@@ -86,6 +116,13 @@ class Working:
                 "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
             )
 
+    def make_stretch(self, tasks: Sequence[Task], choices: Choices) -> None:
+        """The stretch that all pictures share, where one is asked for that is not there yet."""
+        from ..archive import pictures
+
+        memory = None if self.ram is None else int(self.ram * 1e9)
+        pictures.make_stretch(tasks, choices, self.jobs, self.timeout, memory)
+
     def execute(self, choices: Choices) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
         from ..archive import batch
@@ -100,8 +137,9 @@ class Working:
 
 
 def batch(
-    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing
-) -> None:
+    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing,
+    picturing: Picturing,
+) -> None:  # fmt: skip
     """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
 
     `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures.
@@ -118,13 +156,14 @@ def batch(
     choices = planning.Choices(
         replace(options, weights=None if fusing.weights is None else os.path.abspath(fusing.weights)),
         opening.options(), writing.driver, tuple(writing.co or ()), writing.overviews, finding.score, finding.html,
-        command_line(), finding.fit_by.value,
+        command_line(), finding.fit_by.value, picturing.request(finding.output),
     )  # fmt: skip
     choices.check(here=working.scheduler is None)
     tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
     tasks = groups.sharing(tasks, choices.fit_by, finding.output)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
+        working.make_stretch(tasks, choices)
         run(tasks, pairing, finding, working.execute(choices))
 
 

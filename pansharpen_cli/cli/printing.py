@@ -30,7 +30,7 @@ def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
     elif as_csv:
         say_line(ranking_csv(facts), nl=False)
     elif not printing.quiet:
-        say_line(ranking(facts) if "results" in facts else table(facts))
+        say_line(ranking(facts) if "results" in facts else table(facts, printing.verbose))
 
 
 def print_check(facts: CheckFacts, printing: Printing) -> None:

@@ -21,6 +21,7 @@ from . import sensors
 from .geometry import Phase, Window
 from .grid import Grid
 from .messages import GDAL_ERRORS
+from .opening import Scaling
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -33,6 +34,8 @@ from .source import (
     metadata,
     open_raster,
 )
+
+_AS_THEY_ARE = Scaling()
 
 MIN_RATIO, MAX_RATIO = 1.5, 8.0
 MIN_MS_PIXELS = 8
@@ -77,6 +80,7 @@ class Scene:
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
+    `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
     `warnings`: what a user ought to look at; `notes`: what was corrected as usual. A line each.
     """
@@ -96,6 +100,7 @@ class Scene:
     dtype: str
     nodata: float
     warnings: list[str]
+    scale: Scaling = Scaling()
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
@@ -173,14 +178,15 @@ class Scene:
         window: tuple[int, int, int, int] | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
+        scale: Scaling = _AS_THEY_ARE,
         shift: tuple[float, float] = (0.0, 0.0),
         labels: Mapping[str, str] | None = None,
     ) -> Scene:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
         `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
-        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left,
-        bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
+        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left, bottom, right, top
+        in the PAN's CRS. `nodata`: replaces the files' own nodata values. `scale`: how DN are written as `dtype`.
         `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
         resampled. `labels`: what paths are called in messages and reports, if not as they are.
         """
@@ -250,6 +256,7 @@ class Scene:
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 warnings=notes,
+                scale=scale,
                 warped=warped,
                 numbers=tuple(i + 1 for i in fitted),
                 written=None if chosen == fitted else tuple(chosen),
