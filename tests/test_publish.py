@@ -309,6 +309,18 @@ def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, opti
         check_creation_options("COG", dict([option.split("=")]), 4, np.dtype("uint16"), 0)
 
 
+def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) -> None:
+    before = contents(pair)
+    command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST]
+    for driver, plain in (("GTiff", "PREDICTOR=1"), ("COG", "PREDICTOR=NO")):
+        finished = run(*command, "--driver", driver, "--co", "NBITS=8", "--co", plain)
+        assert finished.code == 1 and "clipped to fit" in finished.err and "NBITS" in finished.err
+        assert contents(pair) == before
+    assert "NBITS=16" in run(*command, "--dtype", "float32", "--co", "NBITS=16").err
+    assert contents(pair) == before
+    assert run(*command, "--co", "NBITS=12", "--co", "PREDICTOR=1").code == 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

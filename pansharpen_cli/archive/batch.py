@@ -17,6 +17,7 @@ import torch
 from .. import __version__
 from ..adapt.sampling import Progress, quiet
 from ..errors import PansharpenError
+from ..foreign import stay_offline
 from ..fusion import fit
 from ..jobs import fuse
 from ..jobs.request import FusionOutput, Pair
@@ -42,6 +43,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
     started = time.perf_counter()
     known: dict[str, Any] = {}
+    stay_offline()  # the last scene may have been on a server
     try:
         for path in (*task.outputs, *([task.fit] if task.fit is not None else [])):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -288,7 +288,7 @@ class Fit:
         return Kept(*known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays)
 
 
-STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1}
+STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
 STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
 """Of a scene's statistics, what a kept fit holds; of arrays, by how many they are longer than the bands."""
 

@@ -483,7 +483,7 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
     vrts: dict[str, Any] = {}
     for source in ms_sources:
         if source.label not in vrts:
-            own = source.nodata if source.nodata is not None else source.dataset.nodata
+            own = source.nodata if source.nodata is not None else _one_nodata(source)
             dataset, crs = _for_the_warper(source, ms, stack)
             vrts[source.label] = stack.enter_context(
                 WarpedVRT(
@@ -507,6 +507,18 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
     phase = pan.phase_of(target)
     assert phase is not None
     return target, phase
+
+
+def _one_nodata(source: Source) -> float | None:
+    """The nodata value of a file's bands. Raises InputError if they have several: GDAL's warper knows one."""
+    every = source.dataset.nodatavals
+    told = {repr(every[band - 1]): every[band - 1] for band in range(1, len(every) + 1) if band not in source.alpha}
+    if len(told) > 1:
+        raise InputError(
+            f"{source.label} has to be warped and its bands have different nodata values ({', '.join(told)}): give "
+            "them one first (gdalwarp -dstnodata)"
+        )
+    return next(iter(told.values()))
 
 
 def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:

@@ -98,6 +98,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
     if not options:
         return True
+    if "NBITS" in options and dtype.kind == "f":
+        raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
     grid = Grid(CRS.from_epsg(3857), Affine(2, 0, 0, 0, -2, 0), 64, 64)
     place = {"width": 64, "height": 64, "crs": grid.crs, "transform": grid.transform}
@@ -319,6 +321,8 @@ class SceneWriter:
                 raise PansharpenError(self._failure(reason_of(error))) from error
         if said.errors:
             raise PansharpenError(self._failure(said.errors[0]))
+        if clipped := [text for text in said.warnings if "clipped to fit" in text]:
+            raise PansharpenError(self._failure(f"{clipped[0].rpartition(': ')[2]} Leave out --co NBITS"))
 
     def _failure(self, reason: str) -> str:
         free = shutil.disk_usage(self.path.resolve().parent).free

@@ -34,6 +34,8 @@ WHOLE = 0.85
 hundred times the pixels."""
 UNLIKE = 0.35
 """Deviation of the logarithm by which a sample's contrast differs from that of the scene that it is normalised with."""
+DARKER = 0.4
+"""By how many deviations a scene's haze may be below the darkest that a sample shows."""
 TRIES = 2000
 BORDERED, FILL = 0.4, 20
 """Share of the batches of scenes that end within the sample, and the pixels around them, filled as those around a file
@@ -103,6 +105,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
         std=stats.std * contrast * factor(0.1, bands),
         gain=stats.gain * factor(0.03) * factor(0.03, bands),
         intensity=torch.cat([weights, constant[None]]),
+        haze=stats.haze - float(rng.uniform(0, DARKER)) * stats.std,
         pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
         pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),
         agreement=1.0,  # all that a network adds is judged
