@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "scene stretch", "writer")),
+    ("raster", ("grid source tiles", "scene stretch", "writer", "overlap")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
@@ -42,7 +42,7 @@ FOLDERS = (
             "pairs planning",
             "groups",
             "batch",
-            "cluster pictures",
+            "cluster pictures seams",
         ),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),

@@ -253,7 +253,8 @@ def _look_again(tasks: Sequence[Task], log: Log, tally: Tally) -> None:
 
 def _record(task: Task, status: str) -> Record:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), task.options)
+    ms = [list(layer) for layer in task.found.ms]
+    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), ms, task.options)
 
 
 def _ended(event: Event) -> Record:

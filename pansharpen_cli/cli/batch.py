@@ -142,7 +142,8 @@ def batch(
 ) -> None:  # fmt: skip
     """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
 
-    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures.
+    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures, and the
+    seams between neighbours. It takes no option but -q.
     """
     if sources[0] == "report" and finding.output is None:
         return write_index(sources[1:], finding.quiet)
@@ -216,10 +217,14 @@ def write_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     import_jobs()
-    from ..archive import batch_log
+    from ..archive import batch_log, seams
     from ..report import index
 
     folder = Path(folders[0])
-    path = index.write(folder, batch_log.read_log(folder).values(), batch_log.read_left(folder))
+    records = list(batch_log.read_log(folder).values())
+    found = seams.measure(folder, records)
+    path = index.write(folder, records, batch_log.read_left(folder), found)
     if not quiet:
         say_line(path)
+        if found:
+            say_line(seams.sentence(found))

@@ -46,8 +46,9 @@ def flat() -> Any:
 class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
-    `bytes`: of an output that the batch has written; `refused`: it was not tried; `foreign`: a file that no batch has
-    written is in its place; `others`: what a newer version may have added.
+    `ms`: the files of each layer of the MS, among the `inputs`. `bytes`: of an output that the batch has written;
+    `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `others`: what a newer
+    version may have added.
     """
 
     schema: str
@@ -57,6 +58,7 @@ class Record:
     when: str | None = absent()
     paired_by: str | None = absent()
     inputs: list | None = absent()
+    ms: list | None = absent()
     options: str | None = absent()
     worker: int | str | None = absent()
     figures: dict | None = absent()
@@ -83,6 +85,21 @@ class Record:
     @property
     def has_failed(self) -> bool:
         return self.status == "failed"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Two outputs where they overlap, of `megapixels`: `step` is the mean difference, `varies` how much it varies, both
+    as shares of the mean, RMS over the bands; `ms_step` that of their MS, and `added` what the step has beside it; None
+    where the MS cannot be read."""
+
+    one: str
+    other: str
+    megapixels: float
+    step: float
+    varies: float
+    ms_step: float | None
+    added: float | None
 
 
 @dataclass(frozen=True)
