@@ -23,7 +23,7 @@ from pansharpen_cli.training import loss, simulate
 from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
 from pansharpen_cli.training.recipe import LossWeights
 from pansharpen_cli.training.samples import Sampler
-from pansharpen_cli.training.stacks import Stack
+from pansharpen_cli.training.scenes import LoadedScene
 
 CPU = torch.device("cpu")
 
@@ -394,7 +394,7 @@ def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
     data = simulate.truth(140, 140, 6, seed=1)[0].astype(np.float32)
-    return Sampler([Stack(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
+    return Sampler([LoadedScene(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
 
 
 @named(ALL)

@@ -194,14 +194,8 @@ def run(
         events = in_turn(todo, execute)
         try:
             for event in events:
-                record, scene = None, event.task.scene
-                if event.kind == "started":
-                    kept = before[scene]
-                    foreign = event.task.output in there[scene] and is_foreign(kept)
-                    log.add(replace(_record(event.task, "started"), bytes=_own_bytes(kept), foreign=foreign or None))
-                elif event.kind in ("done", "failed"):
-                    record = _ended(event)
-                    log.add(_failure(event.task, record, before[scene], there[scene]) if record.has_failed else record)
+                record = _logged(event, log, before[event.task.scene], there[event.task.scene])
+                if record is not None:
                     (tally.done if record.is_done else tally.failed).append(record)
                 watch(event, tally, record)
         finally:
@@ -219,6 +213,19 @@ def run(
             raise PansharpenError(f"{folder} was moved, removed or replaced while the batch ran")
         _look_again(tasks, log, tally)
         return tally
+
+
+def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record | None:
+    """Log that a scene has started or ended; the record of one that has ended."""
+    task = event.task
+    if event.kind == "started":
+        foreign = task.output in there and is_foreign(before)
+        log.add(replace(_record(task, "started"), bytes=_own_bytes(before), foreign=foreign or None))
+    if event.kind not in ("done", "failed"):
+        return None
+    record = _ended(event)
+    log.add(_failure(task, record, before, there) if record.has_failed else record)
+    return record
 
 
 def _to_do(

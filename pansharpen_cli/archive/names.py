@@ -351,7 +351,7 @@ def _common(a: str, b: str) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
+def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
     """Of several that a name fits, those that lie closest to each other, where that leaves one choice."""
 
     def best(one: Loose, others: Sequence[Loose]) -> Loose | None:
@@ -359,8 +359,8 @@ def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, L
         top = max(depths, default=0)
         return others[depths.index(top)] if depths.count(top) == 1 else None
 
-    pairs = [(pan, best(pan, mss)) for pan in pans]
-    return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pans) is pan]
+    pairs = [(pan, best(pan, ms_files)) for pan in pan_files]
+    return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pan_files) is pan]
 
 
 def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:

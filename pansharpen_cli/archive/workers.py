@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from .. import interrupts
 from ..errors import PansharpenError
 
 TICK = 0.25
@@ -201,8 +202,7 @@ def resident(pid: int) -> int:
 
 def _work(connection: Connection, setup: Setup, number: int) -> None:
     """A worker's life: set up, then one task after the other until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interrupts.leave_to_parent()
     warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the results
     parent = multiprocessing.parent_process()
     if parent is not None:  # killed without a word, it must not leave us at work behind the next batch's back

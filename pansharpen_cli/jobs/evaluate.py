@@ -30,8 +30,9 @@ from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import bounded_cache
 from ..raster.writer import SceneWriter, raster_writer
-from ..report import files, gallery, html
-from ..report.gallery import Pictures
+from ..report import files, html
+from ..report import pictures as report_pictures
+from ..report.pictures import Pictures
 from ..report.verdict import verdict
 from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
 from .opened import Registration, opened
@@ -296,7 +297,7 @@ def _compared_with(against: _Reference, path: str, name: str, shown_path: str | 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:
             return replace(
-                gallery.collect_reference(
+                report_pictures.collect_reference(
                     truth.read, raster.read, raster.window, truth.names, progress=partial(progress, "drawing")
                 ),
                 maps=score.maps,

@@ -44,8 +44,8 @@ class GLPNet(Backbone):
     expanded MS: Y_b. What these bands then lack to be the PAN together, L = P - sum_b w_b Y_b, each gets by its gain,
     as component substitution does it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness
     of the MS cancel there. Where L is negative most of it dims them, Y_b - (Y_b - h_b) |L| / (sum_b w_b (Y_b - h_b)),
-    as the haze-corrected Brovey transform does (BT-H: Lolli et al., GRSL 2017); h_b is the haze. Where the bands explain
-    little of the PAN their gains are small, and so is what they get.
+    as the haze-corrected Brovey transform does (BT-H: Lolli et al., GRSL 2017); h_b is the haze. Where the bands
+    explain little of the PAN their gains are small, and so is what they get.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 

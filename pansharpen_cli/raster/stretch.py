@@ -54,7 +54,7 @@ class Stretch:
 
         Raises InputError if no pixel is valid.
         """
-        return cls.of_samples(samples(read, window, SAMPLES), names)
+        return cls.of_samples(list(samples(read, window, SAMPLES)), names)
 
     @classmethod
     def of_samples(cls, values: Sequence[np.ndarray], names: Sequence[str]) -> Stretch:

@@ -17,7 +17,7 @@ from ..raster.writer import read_reduced
 from .facts import plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
-from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
+from .pictures import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
 from .text import adaptation_text, bands_text, blocks_text, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024

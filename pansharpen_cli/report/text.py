@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..columns import in_columns
 from .facts import BandFacts, CheckFacts, FileFacts, plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text
@@ -25,7 +26,7 @@ SHORT = ("verdict", "", "sensor", "method", "quality", "time", "output")
 def table(facts: dict, full: bool = True) -> str:
     """The table of `fuse` on stdout: the verdict and five lines, or all."""
     rows = _fusion_rows(facts)
-    return _aligned(rows if full else [row for row in rows if row[0] in SHORT])
+    return in_columns(rows if full else [row for row in rows if row[0] in SHORT], "l")
 
 
 def _fusion_rows(facts: dict) -> list[tuple[str, str]]:
@@ -172,13 +173,7 @@ def _bands_table(bands: Sequence[BandFacts]) -> str:
         values = [f"{v:.5g}" for v in (of.minimum, of.maximum, of.mean, of.std, of.dark)]
         each = (of.haze, of.floor_share, of.ceiling_share, band.nodata_share)
         rows.append((band.name, depth, *values, *("-" if v is None else f"{v:.1%}" for v in each)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return in_columns(rows, "lr")
 
 
 def _plan_rows(facts: CheckFacts) -> list[tuple[str, str]]:
@@ -223,11 +218,6 @@ def byte_size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
@@ -313,13 +303,7 @@ def ranking(facts: Mapping) -> str:
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for row in zip(*columns, strict=True):
-        name, *figures = row[1:]
-        cells = [f"{row[0]:>{widths[0]}}", f"{name:<{widths[1]}}"]
-        cells += [f"{c:>{w}}" for c, w in zip(figures, widths[2:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+    lines = in_columns(zip(*columns, strict=True), "rlr").splitlines()
     places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
     lines += [f"measured on: {p}" for p in places]
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))

@@ -166,8 +166,8 @@ def validate(
         scale = 1.0 if sample.stats.scale >= 100 else 2047 / sample.stats.scale
         figures |= {"q2n": math.nan, "ergas": math.nan}
         with suppress(InputError):  # of figures that a sample does not define
-            figures["q2n"] = metrics.q2n(truth, image, scale=scale)
-            figures["ergas"] = metrics.ergas(truth, image, sample.ratio)
+            figures["q2n"] = metrics.Q2n(scale).of(truth, image)
+            figures["ergas"] = metrics.Errors().of(truth, image).ergas(sample.ratio)
         seen.append(figures)
     return {key: mean_of([s[key] for s in seen]) for key in seen[0]}
 
