@@ -68,7 +68,7 @@ def test_linked_folders_are_followed_and_circles_are_not(folder: Path, tmp_path:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "linked").symlink_to(folder, target_is_directory=True)
     (tmp_path / "in" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
-    assert len(stacks.find([str(tmp_path / "in")])) == len(stacks.find([str(folder)]))
+    assert len(training_scenes.find([str(tmp_path / "in")])) == len(training_scenes.find([str(folder)]))
 
 
 def test_a_csv_tells_pan_sensor_and_split(folder: Path) -> None:
