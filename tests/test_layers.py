@@ -19,15 +19,15 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts", "columns foreign publish")),
+    ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "scene stretch", "writer", "overlap")),
+    ("raster", ("grid source tiles", "choice files warping", "scene stretch", "writer", "overlap")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
     ("fusion", ("__init__ options", "kept", "fit register", "loop")),
-    ("report", ("__init__ facts figures pictures verdict", "charts files", "text", "html", "index")),
+    ("report", ("__init__ facts figures pictures", "verdict", "charts files", "text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
@@ -67,8 +67,8 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names", "archive.lists",
-    "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
+    "errors", "progress", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names",
+    "archive.lists", "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {

@@ -454,7 +454,7 @@ def test_errors_are_shown_on_a_scale_of_the_reference() -> None:
     def reader(values):
         return lambda w: (values[:, w[0] : w[1], w[2] : w[3]], np.ones((w[1] - w[0], w[3] - w[2]), bool))
 
-    pictures = report_pictures.collect_reference(reader(reference), reader(fused), (0, 400, 0, 500), NAMES)
+    pictures = report_pictures.collect_reference(reader(reference), reader(fused), Window(0, 400, 0, 500), NAMES)
     assert [p.label for p in pictures.overview.panels] == ["Reference", "Fused", "Fused: error"]
     error = pictures.overview.panels[2].true
     assert error[110, 210].min() > 100 and error[50, 50].max() < 10

@@ -15,6 +15,7 @@ from .. import physics
 from ..errors import InputError, PansharpenError
 from ..models.base import Inputs, SceneMoments, SceneStats, TileOperators, concatenate
 from ..physics import Reach
+from ..progress import Progress, quiet
 from ..raster.geometry import Axis, Phase, Span, Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import plain
@@ -24,7 +25,7 @@ from .tailor import Settings, Tiles
 SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
-SAMPLED_TILE = 64
+FULL_TILE = 64
 REDUCED_TILE = 40
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
 LEAST_TILES = 8
@@ -42,12 +43,6 @@ ADAPT = {
     "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
 }
 """Schedules of --adapt."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done and what there is to do."""
-
-
-def quiet(stage: str, done: int, total: int) -> None: ...
 
 
 def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
@@ -201,9 +196,9 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
     window, phase, gains, offsets = data.window, scene.phase, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, SAMPLED_TILE, counts[0], rng, data.pan[window.within(data.pan_window)])
+    corners = _draw(data.valid, FULL_TILE, counts[0], rng, data.pan[window.within(data.pan_window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(phase.ratio)), 1.0)))
-    side = Window(0, SAMPLED_TILE, 0, SAMPLED_TILE)
+    side = Window(0, FULL_TILE, 0, FULL_TILE)
     parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
         tile = side.moved(window.top + r, window.left + c)
@@ -216,7 +211,7 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
         rows.append(down.rows)
         cols.append(down.cols)
     blur = physics.blurrer(phase.ratio, side, side, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :SAMPLED_TILE, :SAMPLED_TILE][:0])
+    empty = inputs.map(lambda t: t[..., :0, :FULL_TILE, :FULL_TILE][:0])
     count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
     ms = [m[:, : count[0], : count[1]] for m in ms_parts]
     down = physics.Separable(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import interrupts
 from .options import Printing
 from .progress import say_line
 
 if TYPE_CHECKING:
-    from ..report.facts import CheckFacts
+    from ..report.facts import CheckFacts, EvaluationFacts, FusionFacts
 
 
-def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
+def print_report(facts: FusionFacts | EvaluationFacts, printing: Printing, as_csv: bool = False) -> None:
     """A fusion or an evaluation: warnings to stderr, the report to stdout."""
     from ..report.files import to_json
     from ..report.text import ranking, ranking_csv, table
+
+    of_several: Any = facts
 
     if not printing.quiet:
         for warning in facts["warnings"]:
@@ -28,9 +31,9 @@ def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
     if printing.as_json:
         say_line(to_json(facts))
     elif as_csv:
-        say_line(ranking_csv(facts), nl=False)
+        say_line(ranking_csv(of_several), nl=False)
     elif not printing.quiet:
-        say_line(ranking(facts) if "results" in facts else table(facts, printing.verbose))
+        say_line(ranking(of_several) if "results" in facts else table(facts, printing.verbose))
 
 
 def print_check(facts: CheckFacts, printing: Printing) -> None:
@@ -43,8 +46,11 @@ def print_check(facts: CheckFacts, printing: Printing) -> None:
         say_line(check_table(facts))
 
 
-def import_jobs() -> None:
-    """Import the jobs and all that they import; collecting garbage meanwhile takes a fifth of the time."""
+def import_jobs(threads: int | None = None) -> None:
+    """Import the jobs and all that they import, and settle how many threads all of it may use; collecting garbage
+    meanwhile takes a fifth of the time."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, scipy, GDAL's compression and workers
     gc.disable()
     try:
         with interrupts.starting():
@@ -53,6 +59,10 @@ def import_jobs() -> None:
         gc.freeze()  # what is imported stays
     finally:
         gc.enable()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)  # it may have been imported before
 
 
 def command_line() -> str:

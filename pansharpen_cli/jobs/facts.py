@@ -8,23 +8,25 @@ import platform
 import time
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any, cast
 
 import torch
 
 from .. import __version__
-from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
+from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.opening import Scaling
 from ..raster.scene import Scene
 from ..raster.writer import SCALE_TAG, raster_versions
 from ..report import pictures as report_pictures
+from ..report.facts import AdaptationFacts, FusionFacts, Quality, SceneFacts
 from ..report.pictures import Pictures
 from .opened import file_names
-from .request import Pair
+from .request import FusionOutput, Pair
 
 SCHEMA = "pansharpen-report/1"
 
@@ -54,7 +56,7 @@ def score_of(scene: Scene, raster: Raster, seed: int, progress: Progress) -> Sco
     return score
 
 
-def quality_facts(score: Score, scene: Scene) -> dict:
+def quality_facts(score: Score, scene: Scene) -> Quality:
     blocks = "valid 32 x 32 blocks" + (" of a sample spread over the scene" if score.sampled else "")
     return {
         **score.figures,
@@ -69,7 +71,7 @@ def software_facts() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
 
 
-def scene_facts(scene: Scene) -> dict:
+def scene_facts(scene: Scene) -> SceneFacts:
     return {
         "pan": scene.pan.label,
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
@@ -90,15 +92,24 @@ def scene_facts(scene: Scene) -> dict:
 
 
 def fusion_facts(
-    scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
-) -> dict:
+    scene: Scene,
+    pair: Pair,
+    output: FusionOutput,
+    options: Options,
+    fit: Fit,
+    valid: int,
+    quality: Quality | None,
+    seconds: dict[str, float],
+    started: float,
+) -> FusionFacts:
+    """The report of a fusion, but for what its caller adds."""
     shown = scene.as_written()
     rows, cols = scene.window.shape
-    adaptation = {"mode": options.adapt if fit.card is not None else "off"}
+    adaptation: AdaptationFacts = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
         adaptation = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
-        adaptation |= fit.outcome.as_dict()
+        adaptation = {**adaptation, **cast(AdaptationFacts, fit.outcome.as_dict())}
     total = time.perf_counter() - started
     return {
         "schema": SCHEMA,
@@ -108,7 +119,7 @@ def fusion_facts(
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": scene_facts(shown) | {"ms": scene.paths[1:], "fitted_bands": scene.bands},
+        "scene": {**scene_facts(shown), "ms": scene.paths[1:], "fitted_bands": scene.bands},
         "method": {
             "name": options.method,
             "weights": fit.card.path.name if fit.card else None,
@@ -129,13 +140,17 @@ def fusion_facts(
         "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
         "warnings": scene.warnings,
         "notes": scene.notes,
+        "fit": None,
+        "comparison": None,
+        "registration": None,
+        "verdict": [],
     }  # fmt: skip
 
 
-def provenance_tags(facts: dict) -> dict[str, str]:
+def provenance_tags(facts: FusionFacts) -> dict[str, str]:
     """The report as flat GDAL tags; nothing in it depends on the clock, so that the same input gives the same bytes."""
     scene, method, adaptation, quality = facts["scene"], facts["method"], facts["adaptation"], facts["quality"]
-    tags = {
+    tags: dict[str, Any] = {
         "VERSION": facts["version"],
         "METHOD": method["name"],
         "WEIGHTS": method["weights"],
@@ -164,9 +179,9 @@ def provenance_tags(facts: dict) -> dict[str, str]:
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]
-        for name in ("before", "after"):
-            if "total" in adaptation[name]:
-                tags[f"ADAPT_LOSS_{name.upper()}"] = f"{adaptation[name]['total']:.6g}"
+        for name, losses in (("BEFORE", adaptation["before"]), ("AFTER", adaptation["after"])):
+            if "total" in losses:
+                tags[f"ADAPT_LOSS_{name}"] = f"{losses['total']:.6g}"
     for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
         if quality and quality[key] is not None:
             tags[key.upper()] = f"{quality[key]:.6f}"

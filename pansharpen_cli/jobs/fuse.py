@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, check_valid, quiet
+from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
+from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
@@ -24,6 +25,7 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
+from ..report.facts import ComparisonFacts, FusionFacts, Quality
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
 from .facts import MAP_BLOCK, fusion_facts, pictures_of, provenance_tags, quality_facts, score_of
@@ -40,7 +42,7 @@ COMPARED_SIDE = 1024
 
 def fuse_scene(
     pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
-) -> dict:
+) -> FusionFacts:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
     Raises InputError for bad input or options before anything is written, PansharpenError for failures while running.
@@ -83,15 +85,15 @@ def fuse_scene(
             picture = html.quicklook(written, shown.band_names) if output.quicklook else None
             seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
             facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
-            facts["fit"] = None
             if output.save_fit is not None:
                 writer.files.add(output.save_fit, fit.kept(scene, options, registration.applied).to_bytes())
                 facts["fit"] = {"saved_in": str(output.save_fit)}
             elif options.fit is not None:
                 facts["fit"] = {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
-            facts |= {"comparison": comparison, "registration": registration.facts()}
+            facts["comparison"], facts["registration"] = comparison, registration.facts()
             facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
-            facts |= {"batch": output.batch} if output.batch else {}
+            if output.batch:
+                facts["batch"] = output.batch
             if apart and facts["adaptation"]["mode"] != "off":
                 facts["adaptation"]["mode"] = "off"
                 facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
@@ -120,8 +122,8 @@ def _check_new(scene: Scene, output: FusionOutput, options: Options) -> None:
 
 
 def _comparison(
-    scene: Scene, raster: Raster, method: str, score: Score, quality: dict, progress: Progress
-) -> dict | None:
+    scene: Scene, raster: Raster, method: str, score: Score, quality: Quality, progress: Progress
+) -> ComparisonFacts | None:
     """The result beside other methods: on all of a small output, on the part richest in detail of a large one.
 
     None where nothing can be measured on that part.

@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from typing import cast
 
-from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
 from ..fusion.kept import Kept
 from ..fusion.options import Options
 from ..models import REGISTRY
+from ..progress import Progress, quiet
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
+from ..report.facts import RegistrationFacts
 from .request import Pair
 
 ALIGN = ("auto", "off", "measure")
@@ -30,14 +32,16 @@ class Registration:
     found: register.Shift | None = None
     source: str = ""
 
-    def facts(self) -> dict | None:
+    def facts(self) -> RegistrationFacts | None:
         """For the report; None where nothing was measured or read."""
         if not self.source:
             return None
         shift = (self.found.rows, self.found.cols) if self.found else self.applied
-        known = asdict(self.found) if self.found else {}
-        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
-        return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
+        known = {k: v for k, v in asdict(self.found).items() if k not in ("rows", "cols")} if self.found else {}
+        facts: RegistrationFacts = {
+            "mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied),
+        }  # fmt: skip
+        return {**facts, **cast(RegistrationFacts, known)}
 
     @property
     def apart(self) -> bool:
@@ -87,26 +91,15 @@ def opened(
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
-    measured = takes_measured_mtf(options)
-
-    def settle(scene: Scene, found: register.Shift) -> None:
-        scene.fitted_gains = found.gains
-        if options.align == "auto":
-            scene.band_offsets = register.band_offsets(found)
-
     whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
     scene = stack.enter_context(whole.open())
     ready(scene)
     kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
-        if measured and found is not None:
-            settle(scene, found)
-        if kept is not None:
-            scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
         registration = Registration(options.align, found=found)
         scene.warnings.extend(registration.warnings())
-        return scene, registration
+        return _settled(scene, options, found, kept), registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if kept is not None:
         source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
@@ -116,20 +109,21 @@ def opened(
         found = register.measure(scene, options.seed, progress)
         if options.align == "auto" and register.is_off(found):
             applied = found.rows, found.cols
-    if any(applied) or whole != pair:
-        # the part is one of where the MS lies now; files that change in between are seen
-        scene, first = stack.enter_context(pair.open(applied)), scene
-        scene.stamps.update(first.stamps)
-        scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
-        scene.notes.extend(n for n in first.notes if n not in scene.notes)
-    if measured and found is not None:
-        settle(scene, found)
-    if kept is not None:
-        scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
+    scene = scene.shifted(applied) if any(applied) else scene
+    scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     registration = Registration(options.align, applied, found, source[1] if source else "measured")
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())
-    return scene, registration
+    return _settled(scene, options, found, kept), registration
+
+
+def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: Kept | None) -> Scene:
+    """The scene with the gains and offsets of a kept fit, or those that were measured and are wanted."""
+    if kept is not None:
+        return scene.with_gains(kept.gains, kept.offsets)
+    if found is None or not takes_measured_mtf(options):
+        return scene
+    return scene.with_gains(found.gains, register.band_offsets(found) if options.align == "auto" else ())
 
 
 def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_place, orphans
+from ..raster.files import OpenFiles
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
@@ -26,17 +27,27 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Pair:
-    """Two inputs and how to open them; `labels`: what paths are called in reports if not as they are."""
+    """Two inputs and how to open them.
+
+    `labels`: what paths are called in reports if not as they are; `files`: the owner of what is opened, if held.
+    """
 
     pan: str
     ms: Sequence[str]
     options: OpenOptions = OpenOptions()
     labels: Mapping[str, str] = field(default_factory=dict)
+    files: OpenFiles | None = None
 
-    def open(self, shift: tuple[float, float] = (0.0, 0.0)) -> Scene:
-        """The scene, its MS moved by `shift` (rows, columns in PAN pixels)."""
+    def open(self) -> AbstractContextManager[Scene]:
+        """The scene; its files are closed with it unless the pair is held."""
         given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
-        return Scene.open(self.pan, self.ms, shift=shift, labels=self.labels, **given)
+        return Scene.open(self.pan, self.ms, labels=self.labels, files=self.files, **given)
+
+    @contextmanager
+    def held(self) -> Iterator[Pair]:
+        """The pair with files that stay open meanwhile: however often its scene is made, they are opened once."""
+        with nullcontext(self.files) if self.files is not None else OpenFiles() as files:
+            yield replace(self, files=files)
 
     def with_options(self, **changed: Any) -> Pair:
         return replace(self, options=replace(self.options, **changed))
@@ -103,7 +114,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     read = scene.files() | ({options.fit} if options.fit else set())
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
-        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
+        scene.warnings.extend(f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path))
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:

@@ -29,8 +29,8 @@ from .messages import GDAL_ERRORS, gdal_messages
 from .opening import Scaling
 from .scene import Scene
 from .source import default_nodata, rpcs_of
+from .tiles import OUTPUT_BLOCK
 
-BLOCK = 512
 PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
@@ -44,11 +44,10 @@ _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NA
 _CREATION = {
     "COMPRESS": "DEFLATE",
     "TILED": "YES",
-    "BLOCKXSIZE": str(BLOCK),
-    "BLOCKYSIZE": str(BLOCK),
+    "BLOCKXSIZE": str(OUTPUT_BLOCK),
+    "BLOCKYSIZE": str(OUTPUT_BLOCK),
     "BIGTIFF": "IF_SAFER",
     "PHOTOMETRIC": "MINISBLACK",
-    "NUM_THREADS": "ALL_CPUS",
 }
 _COG_CREATION = {
     "COMPRESS": "DEFLATE",
@@ -56,7 +55,6 @@ _COG_CREATION = {
     "BIGTIFF": "IF_SAFER",
     "OVERVIEW_RESAMPLING": "AVERAGE",
     "COPY_SRC_MDD": "YES",  # all tag domains
-    "NUM_THREADS": "ALL_CPUS",
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
@@ -156,10 +154,16 @@ def _same_crs(one, other) -> bool:
     return one == other or None in codes or codes[0] == codes[1]
 
 
+def _threads() -> dict[str, str]:
+    """As many as torch may use: `--threads` and who limits OpenMP mean the compression, too."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return {"NUM_THREADS": given if given.isdigit() and int(given) > 0 else "ALL_CPUS"}
+
+
 def _profile(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[str, str]:
     """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
     given = dict(options) if driver == "GTiff" else {"ZLEVEL": "1", "SPARSE_OK": "TRUE"}
-    profile = _CREATION | given
+    profile = _CREATION | _threads() | given
     if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
         profile = {"PREDICTOR": "3" if dtype.kind == "f" else "2"} | profile
     if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
@@ -273,7 +277,9 @@ class SceneWriter:
                     dataset.update_tags(band, ns=_STAND_IN, **dataset.tags(band))
             if self.driver == "COG":
                 with self._overview_chunks():
-                    rasterio.shutil.copy(self._file, self._final, driver="COG", **_COG_CREATION | self.options)
+                    rasterio.shutil.copy(
+                        self._file, self._final, driver="COG", **_COG_CREATION | _threads() | self.options
+                    )
                 _blank_stand_in(self._final)
             _verify(self._final)
             with rasterio.open(self._final) as dataset:
@@ -303,7 +309,7 @@ class SceneWriter:
         whole width band by band instead and decodes each block once per band: 7 times slower, and memory grows with
         the width.
         """
-        pixels, working = (2 * BLOCK + 64) ** 2, max(self.dtype.itemsize, 4) + 1  # float32 and a mask
+        pixels, working = (2 * OUTPUT_BLOCK + 64) ** 2, max(self.dtype.itemsize, 4) + 1  # float32 and a mask
         limit = (
             {}
             if "GDAL_OVR_CHUNK_MAX_SIZE" in os.environ

@@ -12,7 +12,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..columns import in_columns
-from .facts import BandFacts, CheckFacts, FileFacts, plain
+from .facts import (
+    AdaptationFacts,
+    BandFacts,
+    CheckFacts,
+    EvaluationFacts,
+    FileFacts,
+    FusionFacts,
+    MethodFacts,
+    RegistrationFacts,
+    SceneFacts,
+    plain,
+)
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text
 
@@ -23,13 +34,13 @@ SHORT = ("verdict", "", "sensor", "method", "quality", "time", "output")
 """Rows of the table of `fuse` that are shown without -v."""
 
 
-def table(facts: dict, full: bool = True) -> str:
+def table(facts: FusionFacts, full: bool = True) -> str:
     """The table of `fuse` on stdout: the verdict and five lines, or all."""
     rows = _fusion_rows(facts)
     return in_columns(rows if full else [row for row in rows if row[0] in SHORT], "l")
 
 
-def _fusion_rows(facts: dict) -> list[tuple[str, str]]:
+def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     scene = facts["scene"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
     rows += [
@@ -49,8 +60,8 @@ def _fusion_rows(facts: dict) -> list[tuple[str, str]]:
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
     rows.append(("method", method["name"] + weights))
     rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    if facts.get("quality"):
-        rows += _quality_rows(facts["quality"])
+    if quality := facts.get("quality"):
+        rows += _quality_rows(quality)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
@@ -61,7 +72,7 @@ def _fusion_rows(facts: dict) -> list[tuple[str, str]]:
     return rows
 
 
-def bands_text(scene: Mapping) -> str:
+def bands_text(scene: SceneFacts) -> str:
     """Which bands are written and measured, of those that the scene is fitted with; nothing where they are all."""
     if scene.get("fitted_bands", scene["bands"]) == scene["bands"]:
         return ""
@@ -125,7 +136,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
     bands = (
-        ", ".join(names)
+        ", ".join(map(str, names))
         if all(names)
         else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
     )
@@ -249,7 +260,7 @@ def blocks_text(quality: Mapping) -> str:
 NOT_MEASURABLE = "not measurable"
 
 
-def registration_text(found: Mapping | None) -> str:
+def registration_text(found: RegistrationFacts | None) -> str:
     """By how much the MS is off, how sure that is, and what was done."""
     if found is None:
         return "not measured"
@@ -263,7 +274,7 @@ def registration_text(found: Mapping | None) -> str:
     return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
 
 
-def _gains(method: Mapping) -> str:
+def _gains(method: MethodFacts) -> str:
     """The MTF gains at Nyquist that were fused with."""
     source = "the sensor's" if method["mtf"] == "sensor" else "measured"
     return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
@@ -282,7 +293,7 @@ def _stages(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
 
 
-def adaptation_text(adaptation: Mapping) -> str:
+def adaptation_text(adaptation: AdaptationFacts) -> str:
     if "kept" not in adaptation:
         return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
     verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
@@ -294,7 +305,7 @@ def adaptation_text(adaptation: Mapping) -> str:
     return f"{text}, {verdict}"
 
 
-def ranking(facts: Mapping) -> str:
+def ranking(facts: EvaluationFacts) -> str:
     """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
     results = facts["results"]
     qualities = [r["quality"] for r in results]
@@ -309,7 +320,7 @@ def ranking(facts: Mapping) -> str:
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
 
 
-def ranking_csv(facts: Mapping) -> str:
+def ranking_csv(facts: EvaluationFacts) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
         {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
@@ -322,8 +333,9 @@ def ranking_csv(facts: Mapping) -> str:
     return buffer.getvalue()
 
 
-def _cell(text: str) -> str:
+def _cell(text: str | None) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe before it says that it is none."""
+    text = text or ""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
