@@ -62,6 +62,6 @@ def averaged(path: str, crs: Any, box: Box, shape: tuple[int, int]) -> tuple[np.
             scale = scale_of(dataset)
     except (RasterioError, OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
-    valid = ~np.ma.getmaskarray(values).any(0)
-    data = values.filled(0.0)
+    valid: np.ndarray = np.logical_not(np.ma.getmaskarray(values).any(0))
+    data: np.ndarray = values.filled(0.0)
     return (data if scale is None else scale.read(data).astype(np.float64)), valid
