@@ -372,6 +372,10 @@ class Raster:
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
 
+    def called(self, name: str) -> Raster:
+        """The raster by another name in messages."""
+        return replace(self, source=replace(self.source, label=name))
+
     @property
     def integral(self) -> bool:
         return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
