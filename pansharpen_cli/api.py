@@ -7,6 +7,7 @@ of the command line. Options have the names and the defaults of docs/cli.md; doc
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -38,7 +39,7 @@ from .jobs.request import FusionOutput, Pair
 from .progress import Progress, quiet
 from .publish import Publication, check_target
 from .raster.geometry import Window
-from .raster.opening import OpenOptions
+from .raster.opening import OpenOptions, Scaling
 from .raster.writer import check_dtype
 from .report import facts as report_facts
 
@@ -139,6 +140,11 @@ class _Inputs:
         for path, label in self.labels.items():
             text = text.replace(path, label)
         return text
+
+    def called(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The paths of what is called so in reports; other names as they are."""
+        paths = {name: path for path, name in self.labels.items()}
+        return tuple(paths.get(name, name) for name in names)
 
     def facts(self, facts: Any) -> dict:
         """A report as `--json` prints it."""
@@ -337,6 +343,7 @@ def fuse(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    scale: float | tuple[float, float] = 1.0,
     driver: str = "GTiff",
     creation_options: Mapping[str, object] | None = None,
     overviews: bool | None = None,
@@ -365,7 +372,7 @@ def fuse(
     options = _checked(Options(
         method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss, fit,  # type: ignore[arg-type]
     ))  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
     target = FusionOutput(
         Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
@@ -424,6 +431,7 @@ def check(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    scale: float | tuple[float, float] = 1.0,
     score: bool = True,
     progress: Progress = quiet,
 ) -> dict:
@@ -437,19 +445,22 @@ def check(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale)
     with _Inputs() as inputs:
         return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))
 
 
-def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox) -> OpenOptions:
+def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale=1.0) -> OpenOptions:
     """Raises InputError for what the command line refuses."""
     _one_of("extent", extent, ("intersection", "pan"))
     _one_of("fit_bands", fit_bands, ("all", "bidx"))
     bands = None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx]
     box = None if bbox is None else (float(bbox[0]), float(bbox[1]), float(bbox[2]), float(bbox[3]))
     kind = None if dtype is None else check_dtype(np.dtype(dtype).name)
-    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind)
+    factor, offset = map(float, scale if isinstance(scale, tuple | list) else (scale, 0.0))
+    if not 0 < factor < math.inf or not math.isfinite(offset):
+        raise InputError(f"scale is a factor above 0, or a factor and an offset, not {scale}")
+    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, Scaling(factor, offset))
 
 
 def _path(path: str | os.PathLike | None) -> Path | None:
@@ -493,20 +504,21 @@ def evaluate(
     align: str = "auto",
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
     """Figures at full resolution of fused images, whoever made them: the dict of `pansharpen evaluate --json`.
 
     `fused`: an image, a list, or a dict of names and images, each on the PAN grid with the bands of the MS. `maps`: a
-    folder for figures per block; `report`: an .html or .json file to write. Raises InputError for an image that does
-    not fit the pair.
+    folder for figures per block; `report`: an .html or .json file to write; `show`: names of up to eight images whose
+    pictures are in the page. Raises InputError for an image that does not fit the pair.
     """
     _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
         opening = _open_options(sensor, bidx, "bidx", nodata, "pan", None, None, None)
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
 
 
@@ -519,6 +531,7 @@ def evaluate_against(
     nodata: float | None = None,
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
@@ -532,7 +545,7 @@ def evaluate_against(
     _check_peak(peak)
     with _Inputs() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         return inputs.facts(evaluation.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
@@ -550,6 +563,7 @@ def evaluate_wald(
     align: str = "auto",
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
@@ -563,7 +577,7 @@ def evaluate_wald(
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
         pair = inputs.pair(pan, ms, _open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         lowered = [name.lower() for name in names]
         return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))
 

@@ -140,6 +140,10 @@ class Outputs:
         Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
     ] = None
     report: Report = None
+    show: Annotated[
+        list[str] | None,
+        typer.Option(help="Pictures of this result in the HTML report; again for up to eight.", metavar="NAME"),
+    ] = None
     overwrite: Overwrite = False
     fail_under: Annotated[
         list[str] | None,
@@ -161,7 +165,9 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
         from ..jobs import evaluate
 
         evaluate.check_limits(measuring.kind, limits)
-        output = evaluate.EvaluationOutput(outputs.report, outputs.maps, outputs.overwrite, command_line())
+        output = evaluate.EvaluationOutput(
+            outputs.report, outputs.maps, outputs.overwrite, command_line(), outputs.show or ()
+        )
         with ProgressBar(printing.quiet, printing.verbose) as progress:
             facts = measuring.facts(pair, output, progress)
     below = evaluate.shortfalls(facts, limits)

@@ -19,7 +19,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..fusion.options import Options
     from ..raster.geometry import Window
-    from ..raster.opening import OpenOptions
+    from ..raster.opening import OpenOptions, Scaling
 
 
 class Adapt(StrEnum):
@@ -42,6 +42,12 @@ class Mtf(StrEnum):
 class FitBands(StrEnum):
     all = "all"
     bidx = "bidx"
+
+
+class FitBy(StrEnum):
+    SCENE = "scene"
+    STRIP = "strip"
+    FOLDER = "folder"
 
 
 class AdaptTerms(StrEnum):
@@ -127,7 +133,7 @@ class Printing:
 
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr and print all.")] = False
     debug: Debug = False
     threads: Threads = None
 
@@ -196,6 +202,10 @@ class Opening:
     ] = Extent.intersection
     nodata: Nodata = None
     dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Write DN times FACTOR, plus OFFSET; the file tells how.", metavar="FACTOR[,OFFSET]"),
+    ] = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
         from ..raster.opening import OpenOptions
@@ -203,6 +213,7 @@ class Opening:
         return OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
             _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
+            _scaling(self.scale),
         )  # fmt: skip
 
 
@@ -301,6 +312,20 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
     except ValueError:
         raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'") from None
     return left, bottom, right, top
+
+
+def _scaling(text: str | None) -> Scaling:
+    from ..raster.opening import Scaling
+
+    if text is None:
+        return Scaling()
+    try:
+        values = [float(t) for t in _split(text)]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= 2 or not 0 < values[0] < math.inf or not math.isfinite(values[-1]):
+        raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor above 0, not '{text}'")
+    return Scaling(*values)
 
 
 def _dtype(name: str | None) -> str | None:
