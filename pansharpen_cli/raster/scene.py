@@ -303,8 +303,8 @@ def _full(
 
 
 def _fill_reach(around: Window, window: Window) -> int:
-    """How far to look for what fills a pixel, so that all that a valid pixel of `window` depends on is filled alike in
-    every tile: as far as from there to the corner of its surroundings, and a network's halo."""
+    """Pixels to look around for fill values. The distance covers a network's halo and the corner of the surroundings,
+    so that every tile fills the pixels of `window` alike."""
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 

@@ -36,8 +36,8 @@ MIN_BANDS = 3
 
 @dataclass(frozen=True)
 class Item:
-    """A scene to be read: its MS, its PAN if it has one, and whether that was named or just lies beside it; `sensor`
-    and `split` ("train", "val") if they were told."""
+    """A scene to be read. `pan`: its PAN, if any; `named`: the user named the PAN, it does not just lie beside the MS;
+    `sensor` and `split` ("train", "val"): from a list."""
 
     ms: Path
     pan: Path | None = None

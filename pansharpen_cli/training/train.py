@@ -394,8 +394,8 @@ def _config(recipe: Recipe) -> dict[str, int]:
 
 
 def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
-    """The network as it starts: from given weights where they fit, as of another band count, and say what does
-    not. Raises InputError for weights to start from that are not of this network or of which hardly anything fits."""
+    """The network before the first step. Given weights are taken where their shapes fit; `say` tells which layers start
+    anew. Raises InputError for weights of another network, or of which less than half fits."""
     _check_parameters(recipe.network, config)
     network = models.create(recipe.network, config)
     if recipe.start:
