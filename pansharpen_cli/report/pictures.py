@@ -351,20 +351,20 @@ def _places(
         for n, k, s in zip(score.shape, (rows, cols), (height, width), strict=True)
     ]
     found: list[tuple[int, int]] = []
-    for apart in (max(1.25 * side, 0.2 * min(rows, cols)), side):
+    for distance in (max(1.25 * side, 0.2 * min(rows, cols)), side):
         left = score.copy()
         for corner in found:
-            left[_near(corners, corner, apart)] = -1
+            left[_near(corners, corner, distance)] = -1
         while len(found) < DETAILS and left.max() >= 0:
             r, c = np.unravel_index(left.argmax(), left.shape)
             found.append((int(corners[0][r]), int(corners[1][c])))
-            left[_near(corners, found[-1], apart)] = -1
+            left[_near(corners, found[-1], distance)] = -1
     return [Window.at(window.top + r, window.left + c, (height, width)) for r, c in found]
 
 
-def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], apart: float) -> np.ndarray:
-    """Which of the grid's corners lie less than `apart` from one, in rows and in columns."""
-    return np.logical_and.outer(*(np.abs(c - k) < apart for c, k in zip(corners, corner, strict=True)))
+def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], distance: float) -> np.ndarray:
+    """Which of the grid's corners lie less than `distance` from one, in rows and in columns."""
+    return np.logical_and.outer(*(np.abs(c - k) < distance for c, k in zip(corners, corner, strict=True)))
 
 
 def _cell_means(values: np.ndarray, factor: int, cells: tuple[int, int]) -> np.ndarray:
