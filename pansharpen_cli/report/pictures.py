@@ -95,7 +95,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _Shown:
     """An image on the PAN grid. `like`: the label of the layer whose stretch it shares."""
 
     label: str
@@ -192,7 +192,7 @@ def collect(
     tile by tile.
     """
     pan, ms, fused = labels
-    layers = [_Layer(pan, scene.pan.read, pan), _Layer(ms, on_pan_grid(scene), ms), _Layer(fused, read, ms)]
+    layers = [_Shown(pan, scene.pan.read, pan), _Shown(ms, on_pan_grid(scene), ms), _Shown(fused, read, ms)]
     return _collect(layers, window, scene.band_names, detail, (ms, fused), progress)
 
 
@@ -206,7 +206,7 @@ def collect_reference(
 ) -> Pictures:
     """A reference, a fused image and its absolute error (mean of the bands) over a window of their common grid."""
     reference, fused = labels
-    layers = [_Layer(reference, reference_read, reference), _Layer(fused, fused_read, reference)]
+    layers = [_Shown(reference, reference_read, reference), _Shown(fused, fused_read, reference)]
     return _collect(layers, window, names, None, labels, progress, error=True)
 
 
@@ -215,7 +215,7 @@ def on_pan_grid(scene: Scene) -> Reader:
 
     def read(window: Window) -> Pixels:
         rows, cols = scene.phase.nearest(window)
-        values, valid = scene.read_ms(Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1))
+        values, valid = scene.read_ms(Window.holding(rows, cols))
         rows, cols = rows[:, None] - rows[0], cols - cols[0]
         return values[:, rows, cols], valid[rows, cols]
 
@@ -223,7 +223,7 @@ def on_pan_grid(scene: Scene) -> Reader:
 
 
 def _collect(
-    layers: Sequence[_Layer],
+    layers: Sequence[_Shown],
     window: Window,
     names: Sequence[str | None],
     detail: np.ndarray | None,
@@ -288,7 +288,7 @@ def _cut(part: Pixels, inner: Window) -> Pixels:
 
 
 def _reduce(
-    layers: Sequence[_Layer], window: Window, factor: int, progress: Callable[[int, int], None] | None
+    layers: Sequence[_Shown], window: Window, factor: int, progress: Callable[[int, int], None] | None
 ) -> list[_Reduced]:
     """Each layer averaged by `factor` (over at most 5 x 5 pixels of a block), and samples where all are valid."""
     shape = tuple(-(-n // factor) for n in window.shape)
