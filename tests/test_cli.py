@@ -167,6 +167,7 @@ BAD = {
     "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
     "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
     "bidx words": Bad(fuse("pan.tif ms.tif --bidx swir"), ("--bidx", "'swir'", "Blue, Green, Red, NIR1")),
+    "bidx of many digits": Bad(fuse(f"pan.tif ms.tif --bidx {'9' * 5000}"), ("--bidx", "is no band")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
     "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
     "sensor of other bands": Bad(fuse("pan.tif two.tif --sensor worldview-2"), ("--bidx",), other_bands),
@@ -571,7 +572,9 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
         facts["adaptation"]
     )
-    assert {"aligning", "reading", "adapting", "fusing", "scoring", "total"} == set(facts["seconds"])
+    stages = {"aligning", "reading", "adapting", "fusing", "scoring", "finishing"}
+    assert stages | {"total"} == set(facts["seconds"])
+    assert sum(facts["seconds"][stage] for stage in stages) == pytest.approx(facts["seconds"]["total"])
     assert facts["scene"]["ratio"] == [4, 4]
     assert facts["scene"]["offset"] == pytest.approx([1.3, 2.6])
     assert facts["method"]["weights_sha256"] == sha256((scene / "w.safetensors").read_bytes()).hexdigest()

@@ -25,7 +25,7 @@ from ..progress import Progress, quiet
 from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
-from ..raster.source import Source, bounded_cache, open_raster
+from ..raster.source import Source
 from ..raster.writer import parse_creation_options
 from ..report.facts import CheckFacts, FileFacts, OverlapFacts
 from .judge import (
@@ -52,34 +52,47 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     """
     found = Findings()
     facts = CheckFacts(SCHEMA, __version__, "check")
-    facts.files = _files(pair, found)
-    try:
-        with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            check_method(options)
-            look: Look | None = None
-            seconds: dict[str, float] = {}
-            pair = stack.enter_context(pair.held())
-            scene = stack.enter_context(pair.open())
+    with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
+        facts.files = _files(pair, found)
+        try:
             with _noting_failure(found):
-                scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
-            _describe(facts, scene, pair, options, found)
-            with _noting_failure(found):
-                look = look_at(scene, options.seed, progress, survey=True)
-                facts.sample = look.facts()
-                facts.bands = [band_facts(band) for band in look.bands]
-                facts.agreement = look.agreement()
-                judge_pixels(scene, look, facts, found)
-            if look is not None:
-                with _noting_failure(found):
-                    predict(facts, scene, look, options, score, None, seconds, progress, found)
-            judge_scene(scene, found)
-            for message in said.notes():
-                found.warning("gdal", message)
-    except InputError as error:
-        facts.refused = str(error)
-        explain_refusal(facts.files, found)
+                check_method(options)
+                _check_scene(facts, pair, options, stack, score, progress, found)
+                for message in said.notes():
+                    found.warning("gdal", message)
+        except InputError as error:
+            facts.refused = str(error)
+            explain_refusal(facts.files, found)
     facts.findings = found.ranked()
     return facts
+
+
+def _check_scene(
+    facts: CheckFacts,
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    score: bool,
+    progress: Progress,
+    found: Findings,
+) -> None:
+    """All that the scene of a pair tells. Raises InputError for what `fuse` would refuse."""
+    look: Look | None = None
+    seconds: dict[str, float] = {}
+    scene = stack.enter_context(pair.open())
+    with _noting_failure(found):
+        scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
+    _describe(facts, scene, pair, options, found)
+    with _noting_failure(found):
+        look = look_at(scene, options.seed, progress, survey=True)
+        facts.sample = look.facts()
+        facts.bands = [band_facts(band) for band in look.bands]
+        facts.agreement = look.agreement()
+        judge_pixels(scene, look, facts, found)
+    if look is not None:
+        with _noting_failure(found):
+            predict(facts, scene, look, options, score, None, seconds, progress, found)
+    judge_scene(scene, found)
 
 
 @contextmanager
@@ -105,8 +118,8 @@ def plan(
     parse_creation_options(output.creation_options)
     check_method(options)
     device.choose_device(options.device)
-    facts.files = _files(pair, found)
-    with gdal_messages() as said, ExitStack() as stack:
+    with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
+        facts.files = _files(pair, found)
         scene, options, aligning = _aligned(facts, pair, options, stack, output, progress, found)
         _describe(facts, scene, pair, options, found)
         look = look_at(scene, options.seed, progress, survey=False)
@@ -135,12 +148,12 @@ def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, fou
 
 
 def _files(pair: Pair, found: Findings) -> list[FileFacts]:
-    """Facts of each file that can be opened."""
+    """Facts of each file, of a pair that is held, that can be opened."""
+    assert pair.files is not None
     files = []
     for role, path in [("pan", pair.pan), *(("ms", p) for p in pair.ms)]:
         try:
-            with gdal_messages(), bounded_cache(), open_raster(path) as dataset:
-                files.append(_file_facts(path, role, dataset))
+            files.append(_file_facts(path, role, pair.files.open(path)))
         except InputError:
             continue  # opening the scene says it
         judge_file(files[-1], found)
@@ -187,8 +200,8 @@ def _aligned(
     progress: Progress,
     found: Findings,
 ) -> tuple[Scene, Options, dict[str, float]]:
-    """The scene as `fuse` sees it, the options that it comes to, and the seconds that the alignment takes; the shift is
-    measured in any case."""
+    """The scene and the options as `fuse` uses them, and the seconds that the alignment takes. The shift is always
+    measured."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
     ready = partial(check_targets, output, options) if output else lambda scene: None
