@@ -19,12 +19,12 @@ STRIDE = 4
 OUT = 3
 """Output channels a pixel and band: a free residual, a change of the injection gain, a change of the share by which
 what the bands lack scales them instead of being added. All of it is shared out: with less, trees and fields smear."""
-DIMMED, LIT, BRIGHTEST = 0.8, 0.5, 0.3
-"""Share of it that dims the bands where PAN is darker than they are: what is added there leaves the colours of bright
-neighbours, which the eye sees as red and blue rims of shadows. Share of it that scales them up where PAN is brighter
-and the network is not trusted, and by how much it does at most: what is added there turns trees pale."""
+DIMMED, BRIGHTEST = 0.8, 0.3
+"""Share of it that dims the bands where PAN is darker than they are, and the network is trusted; all of it where it is
+not. What is added there leaves the colours of bright neighbours, which the eye sees as red and blue rims of shadows.
+And by how much bands are scaled up at most where the network asks for that."""
 TINY = 1e-6
-DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.15
+DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.1
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
 network adds is taken: where the MS shows other things there than the PAN, colours that were guessed from both are
 fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
@@ -114,7 +114,7 @@ class GLPNet(Backbone):
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
-        share = share + torch.where(scale < 0, DIMMED, LIT * (1 - trusted))
+        share = share + (1 - (1 - DIMMED) * trusted) * (scale < 0)
         return own.addcmul_(share, scaled).addcmul_(gain, lacking)
 
 
