@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio.shutil
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
@@ -23,7 +23,7 @@ from .. import foreign
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
-from .messages import gdal_messages
+from .messages import GDAL_ERRORS, gdal_messages
 from .references import check_raw
 from .whole import cut_off
 
@@ -74,7 +74,7 @@ def open_raster(path: str):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
-    except (RasterioError, OSError, ValueError) as error:
+    except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             reason = "no such file"
@@ -94,8 +94,9 @@ def open_raster(path: str):
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
     try:
-        _check_files(dataset, path)
-        _check_blocks(dataset, path)
+        with foreign.boundary(path, "cannot be used"):
+            _check_files(dataset, path)
+            _check_blocks(dataset, path)
     except InputError:
         dataset.close()
         raise
@@ -196,7 +197,7 @@ class Source:
             try:
                 values = ds.read(self.bands, window=at)
                 mask = self._mask(values, at)
-            except RasterioIOError as error:
+            except GDAL_ERRORS as error:
                 raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
         # of a warp these are points of its border that have no place in the other CRS
         if said.errors and not isinstance(ds, WarpedVRT):
@@ -371,7 +372,7 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
             continue
         try:
             held = _some_values(ds, band)
-        except RasterioIOError as error:
+        except GDAL_ERRORS as error:
             raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
         if len(held) <= 2:
             alpha.append(band)
