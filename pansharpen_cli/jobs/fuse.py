@@ -101,7 +101,8 @@ def fuse_scene(
             if rgb is not None:
                 facts["rgb"] = rgb.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
-            facts["seconds"]["total"] = time.perf_counter() - started
+            total = time.perf_counter() - started
+            facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
             for path in output.reports:
@@ -138,7 +139,8 @@ def _comparison(
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
-            values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
+            written = to_dtype(scene.scale.written(fused), valid, np.dtype(scene.dtype), scene.nodata)
+            values = scene.scale.read(written).astype(np.float32)
             read = array_reader(values, valid, window.corner)
             rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:

@@ -30,8 +30,17 @@ from .files import plain_text
 # Terminal, JSON, CSV
 
 
-def table(facts: FusionFacts) -> str:
-    """The short table of `fuse` on stdout."""
+SHORT = ("verdict", "", "sensor", "method", "quality", "time", "output")
+"""Rows of the table of `fuse` that are shown without -v."""
+
+
+def table(facts: FusionFacts, full: bool = True) -> str:
+    """The table of `fuse` on stdout: the verdict and five lines, or all."""
+    rows = _fusion_rows(facts)
+    return in_columns(rows if full else [row for row in rows if row[0] in SHORT], "l")
+
+
+def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     scene = facts["scene"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
     rows += [
@@ -60,7 +69,7 @@ def table(facts: FusionFacts) -> str:
     if rgb := facts.get("rgb"):
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
-    return in_columns(rows, "l")
+    return rows
 
 
 def bands_text(scene: SceneFacts) -> str:
