@@ -29,6 +29,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import rasterio
 import torch
 from gsa import Run, measured
 from quality import measure, ours
