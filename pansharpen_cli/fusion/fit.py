@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from .. import classical, models
+from .. import classical, models, physics
 from .. import device as devices
 from ..adapt import tailor
 from ..adapt.sampling import (
@@ -260,6 +261,31 @@ class NetworkFuser:
         return fused[0].cpu().numpy()
 
 
+class Sparing:
+    """A fuser whose result is left alone in some bands of a scene: these are up-sampled at their exact phase."""
+
+    def __init__(self, scene: Scene, fuser: Fuser, spared: Sequence[int]) -> None:
+        self.fuser, self.spared = fuser, list(spared)
+        self.halo, self.multiple_of, self.overlap = fuser.halo, fuser.multiple_of, fuser.overlap
+        self._axes = axes_of(scene)
+        self._offsets = [scene.band_offsets[b] for b in self.spared] if scene.band_offsets else []
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.fuser.on_cpu
+
+    def windows(self, window: Window) -> tuple[Window, Window, Window]:
+        return self.fuser.windows(window)
+
+    @torch.no_grad()
+    def __call__(self, tile: TileData) -> np.ndarray:
+        """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
+        fused = self.fuser(tile)
+        up = physics.upsampler(self._axes, spans_of(tile.window), spans_of(tile.ms_window), self._offsets)
+        fused[self.spared] = up(torch.from_numpy(tile.ms[self.spared]).double()).float().numpy()
+        return fused
+
+
 def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
     """Fused pixels in DN again."""
     return np.ldexp(fused, -lift) if lift else fused
@@ -315,13 +341,23 @@ def preload(options: Options) -> None:
             _network(card, card.bands or 0, device)
 
 
-def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
+def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequence[int] = ()) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
+    `spared`: places of bands that are up-sampled and no more; where they are all, there is nothing else to fit.
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
     large to take statistics of.
     """
+    if len(spared) == scene.bands:
+        options, spared = replace(options, method="exp", weights=None), ()
+    made = _fit(scene, options, progress)
+    if spared:
+        made.fuser = Sparing(scene, made.fuser, spared)
+    return made
+
+
+def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     if options.method in classical.NAMES:

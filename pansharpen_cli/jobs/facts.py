@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from .. import __version__
 from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit, Options
+from ..fusion.telling import Told
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
@@ -70,6 +71,7 @@ def software_facts() -> dict[str, str]:
 def scene_facts(scene: Scene) -> dict:
     return {
         "pan": scene.pan.label,
+        "pan_files": scene.pan.labels,
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
         "bands": scene.bands,
         "band_names": list(scene.band_names),
@@ -86,15 +88,54 @@ def scene_facts(scene: Scene) -> dict:
     }
 
 
-def fusion_facts(
-    scene: Scene, pair: Pair, output, options: Options, fit: Fit, valid: int, quality, seconds: dict, started: float
-) -> dict:
+def method_facts(scene: Scene, options: Options, fit: Fit) -> dict:
+    """How a scene was fused; gains and offsets of the bands that are written."""
     shown = scene.as_written()
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
-    adaptation = {"mode": options.adapt if fit.card is not None else "off"}
+    return {
+        "name": options.method,
+        "weights": fit.card.path.name if fit.card else None,
+        "weights_sha256": fit.card.sha256 if fit.card else None,
+        "scale": fit.stats.scale_in_dn if fit.stats else None,
+        "mtf": options.mtf if scene.fitted_gains else "sensor",
+        "mtf_gains": list(shown.effective_gains),
+        "band_offsets": [list(offset) for offset in shown.band_offsets],
+        "device": fit.device,
+        "precision": fit.precision,
+        "tile_size": options.tile_size,
+        "seed": options.seed,
+    }
+
+
+def adaptation_facts(options: Options, fit: Fit, apart: bool) -> dict:
+    """What the adaptation came to; `apart`: PAN and MS show different things, so that there was none."""
+    facts = {"mode": options.adapt if fit.card is not None else "off"}
     if fit.outcome is not None:
-        adaptation |= fit.outcome.as_dict()
-    total = time.perf_counter() - started
+        facts |= fit.outcome.as_dict()
+    if apart and facts["mode"] != "off":
+        facts |= {"mode": "off", "reason": "PAN and MS do not show the same in the same place"}
+    return facts
+
+
+def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[dict]:
+    """What PAN tells about each band that is written, and whether the band is sharpened by it."""
+    written = range(scene.bands) if scene.written is None else scene.written
+    return [
+        {
+            "band": scene.band_names[i] or scene.standard_names[i] or f"band {scene.numbers[i]}",
+            "r2": found[i].r2,
+            "gain": found[i].gain,
+            "sharpened": i not in spared,
+        }
+        for i in written
+    ]
+
+
+def fusion_facts(scene: Scene, pair: Pair, output, options: Options, parts: Sequence[dict], valid: int) -> dict:
+    """The report of what was written, a scene of the bands of all `parts`: facts of the first part stand for it where
+    there is one value only, and those of each are in `groups` where there are several."""
+    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    whole, first = len(parts) == 1, parts[0]
+    order = [parts[k]["pan_tells"][i] for k, i in _order(parts, scene.bands)]
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -103,28 +144,21 @@ def fusion_facts(
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": scene_facts(shown) | {"ms": scene.paths[1:], "fitted_bands": scene.bands},
-        "method": {
-            "name": options.method,
-            "weights": fit.card.path.name if fit.card else None,
-            "weights_sha256": fit.card.sha256 if fit.card else None,
-            "scale": fit.stats.scale_in_dn if fit.stats else None,
-            "mtf": options.mtf if scene.fitted_gains else "sensor",
-            "mtf_gains": list(shown.effective_gains),
-            "band_offsets": [list(offset) for offset in shown.band_offsets],
-            "device": fit.device,
-            "precision": fit.precision,
-            "tile_size": options.tile_size,
-            "seed": options.seed,
-        },
+        "scene": scene_facts(scene) | {"fitted_bands": sum(part["scene"]["fitted_bands"] for part in parts)},
+        **{key: first[key] for key in ("method", "adaptation", "quality", "registration")},
+        "pan_tells": order,
+        "groups": [] if whole else [{k: v for k, v in part.items() if k != "places"} for part in parts],
         "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
-        "adaptation": adaptation,
-        "quality": quality,
-        "seconds": seconds | {"total": total},
-        "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
         "warnings": scene.warnings,
         "notes": scene.notes,
     }  # fmt: skip
+
+
+def _order(parts: Sequence[dict], bands: int) -> list[tuple[int, int]]:
+    """Part and place within it of each band of the output."""
+    if parts[0]["places"] is None:
+        return [(0, i) for i in range(bands)]
+    return [(k, i) for _, k, i in sorted((p, k, i) for k, part in enumerate(parts) for i, p in enumerate(part["places"]))]
 
 
 def provenance_tags(facts: dict) -> dict[str, str]:
@@ -150,7 +184,16 @@ def provenance_tags(facts: dict) -> dict[str, str]:
         "ADAPT": adaptation["mode"],
         "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
     }
-    aligned = facts["registration"]
+    if facts["groups"]:
+        keys = ("ms", "band_numbers", "ratio", "offset", "sensor")
+        known = [
+            {k: part["scene"][k] for k in keys if k != "ms"}
+            | {"ms": file_names(part["scene"]["ms"]), "align_shift": (part["registration"] or {}).get("applied")}
+            for part in facts["groups"]
+        ]
+        tags |= {"GROUPS": json.dumps(known)}
+        del tags["ALIGN"]  # of no use for the whole
+    aligned = None if facts["groups"] else facts["registration"]
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
         tags["ALIGN_CONFIDENCE"] = aligned["confidence"]

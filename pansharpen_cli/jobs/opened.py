@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -15,19 +16,24 @@ from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
-from .request import Pair as Pair
+from .pair import Pair as Pair
+from .pair import parted
 
 ALIGN = ("auto", "off", "measure")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it."""
+    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it.
+
+    `beyond`: no band of the MS lies where PAN sees, so that what the two share does not tell whether they fit.
+    """
 
     mode: str
     applied: tuple[float, float] = (0.0, 0.0)
     found: register.Shift | None = None
     source: str = ""
+    beyond: bool = False
 
     def facts(self) -> dict | None:
         """For the report; None where nothing was measured or read."""
@@ -42,13 +48,14 @@ class Registration:
     def apart(self) -> bool:
         """Whether PAN and MS show different things in one place: a network would learn the wrong thing from them, and
         be judged by it."""
-        return self.found is not None and register.is_apart(self.found, any(self.applied))
+        return self.found is not None and not self.beyond and register.is_apart(self.found, any(self.applied))
 
     def warnings(self) -> list[str]:
         """What the user ought to be warned of, a line each."""
         if self.found is None or (self.mode == "off" and not self.apart):
             return []
-        return register.remarks(self.found, any(self.applied))
+        found = replace(self.found, agreement=math.nan) if self.beyond else self.found
+        return register.remarks(found, any(self.applied))
 
     def notes(self) -> list[str]:
         """What was corrected as usual, a line each."""
@@ -56,6 +63,11 @@ class Registration:
             return register.routine(self.found, any(self.applied)) if self.mode != "off" else []
         moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
         return [moved] if any(self.applied) else []
+
+
+def is_beyond(scene: Scene) -> bool:
+    """Whether all bands are known to lie in the short-wave or thermal infrared, which no PAN sees."""
+    return all(name is not None and name.startswith(("swir", "thermal")) for name in scene.standard_names)
 
 
 def takes_measured_mtf(options: Options) -> bool:
@@ -101,7 +113,7 @@ def opened(
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         if measured and found is not None:
             settle(scene, found)
-        registration = Registration(options.align, found=found)
+        registration = Registration(options.align, found=found, beyond=is_beyond(scene))
         scene.warnings.extend(registration.warnings())
         return scene, registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
@@ -113,17 +125,74 @@ def opened(
             applied = found.rows, found.cols
     if any(applied) or any(part is not None for part in parts.values()):
         # the part is one of where the MS lies now; files that change in between are seen
-        moved = replace(pair, open_options={**pair.open_options, "shift": applied})
+        moved = pair.changed(shift=applied)
         scene, first = stack.enter_context(moved.open()), scene
         scene.stamps.update(first.stamps)
         scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
         scene.notes.extend(n for n in first.notes if n not in scene.notes)
     if measured and found is not None:
         settle(scene, found)
-    registration = Registration(options.align, applied, found, source[1] if source else "measured")
+    registration = Registration(options.align, applied, found, source[1] if source else "measured", is_beyond(scene))
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())
     return scene, registration
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is fused together: a scene, how it was settled, and the `places` of its bands in the output; None for all
+    in order."""
+
+    scene: Scene
+    registration: Registration
+    places: Sequence[int] | None = None
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.scene.ms[0].label)
+
+
+def opened_parts(
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    ready: Callable[..., None] = lambda scene, fused=(): None,
+    progress: Progress = quiet,
+) -> tuple[list[Part], Scene]:
+    """The parts of a pair by the grids of its MS files, each settled as by `opened`, and what is written of them as one
+    scene. They are written where all of them lie.
+
+    `ready` is called with that and the band counts of the parts. Raises InputError for what cannot be fused.
+    """
+    parts = parted(pair)
+    if len(parts.pairs) == 1:
+        scene, registration = opened(parts.pairs[0], options, stack, ready, progress=progress)
+        return [Part(scene, registration)], scene.as_written()
+    with ExitStack() as look:
+        asked = [each.changed(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
+        scenes = [look.enter_context(each.open()) for each in asked]
+        before = parts.together(scenes)
+        ready(before, [scene.bands for scene in scenes])
+    settled = [opened(each, options, stack, progress=progress) for each in parts.pairs]
+    for scene, _ in settled:
+        scene.warnings[:] = _named(scene, scene.warnings)
+        scene.notes[:] = _named(scene, scene.notes)
+    whole = parts.together([scene for scene, _ in settled])
+    whole.warnings[:0] = [w for w in before.warnings if w not in {u for scene in scenes for u in scene.warnings}]
+    whole.notes.append("fused apart, each on its own grid: " + ", ".join(map(_described, (s for s, _ in settled))))
+    found = [Part(replace(scene, window=whole.window), r, parts.places(i)) for i, (scene, r) in enumerate(settled)]
+    return found, whole
+
+
+def _named(scene: Scene, lines: Sequence[str]) -> list[str]:
+    """Lines with the MS that they are about."""
+    name = os.path.basename(scene.ms[0].label)
+    return [line if name in line or line.startswith("PAN is") else f"{name}: {line}" for line in lines]
+
+
+def _described(scene: Scene) -> str:
+    ratio = " x ".join(f"{v:.4g}" for v in dict.fromkeys(scene.phase.ratio))
+    return f"{file_names(s.label for s in scene.ms)} (ratio {ratio})"
 
 
 def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +17,12 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import check_creation_options, parse_creation_options
+from .pair import Pair as Pair
+from .pair import parted
 from .picture import Request, path_beside
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """How the names of quicklooks end."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
-
-    pan: str
-    ms: Sequence[str]
-    open_options: Mapping[str, object] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -76,8 +65,10 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
+def check_targets(output: FusionOutput, options: Options, scene: Scene, fused: Sequence[int] = ()) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
+
+    `fused`: band counts of the scenes that are fused, where these are not the one.
 
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
@@ -94,7 +85,8 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     if not output.overwrite and any(path.exists() for path, _ in targets):
         given = parse_creation_options(output.creation_options)
         check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
-        check_method(options, scene.bands)
+        for bands in fused or [scene.bands]:
+            check_method(options, bands)
         check_absent([path for path, _ in targets], output.overwrite)
 
 
@@ -113,6 +105,8 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     parse_creation_options(output.creation_options)
     check_method(options)
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
-        pair = replace(pair, open_options={**pair.open_options, "window": None, "bbox": None})
-    with gdal_messages(), pair.open() as scene:
-        check_targets(output, options, scene)
+        pair = pair.changed(window=None, bbox=None)
+    with gdal_messages(), ExitStack() as stack:
+        parts = parted(pair)
+        scenes = [stack.enter_context(part.open()) for part in parts.pairs]
+        check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from ..raster.geometry import Axis, Span, Window, area, covered, intersect, is_e
 from ..raster.grid import Grid
 from ..raster.scene import MIN_MS_PIXELS, Scene, TileData, axes_of
 from ..raster.sensors import band_name
-from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster
+from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
 from ..raster.tiles import plan_tiles
 from ..raster.writer import raster_writer
 from . import metrics
@@ -303,7 +304,7 @@ class Raster:
     @classmethod
     def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
         """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
-        dataset, label = open_raster(os.fspath(path)), os.fspath(path)
+        dataset, label = open_raster(os.fspath(path), rpcs=True), os.fspath(path)
         try:
             check_size(label, dataset.height, dataset.width)
             bands, alpha = data_bands(dataset, label, [])
@@ -320,7 +321,8 @@ class Raster:
     def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
         """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
         nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
-        return cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint)
+        rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
+        return cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
 
     @classmethod
     def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
@@ -336,10 +338,15 @@ class Raster:
 
     @classmethod
     def _on(
-        cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
-    ) -> Raster:
+        cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str,
+        rpcs: Any = None,
+    ) -> Raster:  # fmt: skip
         raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid.called_as(grid)
+        if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
+            # a part of the PAN has its RPCs, counted from its own corner
+            row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
+            own = grid.window((row, row + own.height, col, col + own.width))
         try:
             if own.crs != grid.crs:
                 raise InputError(
@@ -376,6 +383,13 @@ class Raster:
             raster.close()
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
+
+    def only(self, places: Sequence[int] | None) -> Raster:
+        """Some of its bands, by place (from 0); all for None."""
+        if places is None:
+            return self
+        source = replace(self.source, bands=[self.source.bands[i] for i in places])
+        return replace(self, source=source, names=tuple(self.names[i] for i in places))
 
     @property
     def integral(self) -> bool:
@@ -538,7 +552,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     pair = ReducedPair(folder / "pan.tif", folder / "ms.tif", folder / "reference.tif")
     fine_grid = scene.ms_grid.window(fine)
     coarse_grid = scene.ms_grid.coarser(scene.phase, coarse)
-    pan_type = np.dtype(scene.pan.dataset.dtypes[scene.pan.bands[0] - 1])
+    pan_type = scene.pan.dtype_of(0)
     ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
     with (
         raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
