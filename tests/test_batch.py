@@ -28,7 +28,7 @@ import torch
 from rasters import write_pair
 
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.archive import batch, pairs, workers
+from pansharpen_cli.archive import batch, batch_log, pairs, planning, workers
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -69,7 +69,7 @@ def archive(scenes: Path, tmp_path: Path) -> Path:
 def done(scenes: Path, tmp_path_factory) -> tuple[Path, batch.Tally]:
     """The folder and the outcome of an undisturbed batch with two jobs."""
     out = tmp_path_factory.mktemp("done") / "out"
-    tasks = batch.plan(pairs.find([str(scenes)]).found, out, CHOICES)
+    tasks = planning.plan(pairs.find([str(scenes)]).found, out, CHOICES)
     return out, batch.run(tasks, out, batch.local(CHOICES, 2, None, None))
 
 
@@ -286,7 +286,7 @@ def undisturbed(tmp_path_factory) -> Path:
     default = {"sensor": "auto", "bidx": None, "fit_bands": "all", "nodata": None}
     default |= {"extent": "intersection", "dtype": None}
     choices = Choices(Options(method="gsa"), default)
-    tasks = batch.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
+    tasks = planning.plan(pairs.find([str(folder / "in")]).found, folder / "out", choices)
     assert len(batch.run(tasks, folder / "out", batch.local(choices, 2, None, None)).done) == MANY
     return folder
 
@@ -306,7 +306,7 @@ def wait_until(process: subprocess.Popen, out: Path, **counts: int) -> None:
     """Until so many scenes have a status in the log of a batch, or it has ended."""
     log = out / "batch.jsonl"
     while process.poll() is None:
-        found = Counter(r["status"] for r in batch.read_log(out).values()) if log.exists() else Counter()
+        found = Counter(r["status"] for r in batch_log.read_log(out).values()) if log.exists() else Counter()
         if all(found[status] == count for status, count in counts.items()):
             return
         time.sleep(0.05)
@@ -346,7 +346,7 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(
     else:
         assert (process.returncode, err.decode().splitlines()[-1]) == (130, "error: interrupted")
         assert not left_behind(out)
-    before = {r["scene"] for r in batch.read_log(out).values() if r["status"] == "done"}
+    before = {r["scene"] for r in batch_log.read_log(out).values() if r["status"] == "done"}
     assert len(before) == HALF
     kept = {name: when for name, when in stamps(out).items() if name in before}
     facts = json.loads(run("batch", tmp_path / "again.csv", *options, "--json").out)
@@ -381,7 +381,7 @@ def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
     record = {"schema": "pansharpen-batch/1", "scene": "a.tif", "status": "done", "bytes": 3}
     text = json.dumps({**record, "status": "started"}) + "\n" + json.dumps(record) + "\n"
     (tmp_path / "batch.jsonl").write_text(text + '{"scene": "b.tif", "sta')
-    log = batch.Log(tmp_path)
+    log = batch_log.Log(tmp_path)
     assert log.records == {"a.tif": record}
     log.add({"scene": "c.tif", "status": "started"})
     assert [r["scene"] for r in lines_of(tmp_path)] == ["a.tif", "c.tif"]
@@ -428,7 +428,7 @@ def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: P
         (folder / f"{PARTIAL}y").touch()
     (tmp_path / "batch.lock").touch()
     (tmp_path / "other" / "batch.lock").touch()
-    batch.sweep(tmp_path)
+    batch_log.sweep(tmp_path)
     assert {p.parent.name for p in left_behind(tmp_path)} == {"other"}
 
 
@@ -618,11 +618,11 @@ def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, mo
 
 
 def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None:
-    with batch.locked(tmp_path / "out"):
+    with batch_log.locked(tmp_path / "out"):
         finished = run("batch", scenes, "-o", tmp_path / "out", *FAST)
         assert finished.code == 2
         assert re.search(rf"in use by another batch \(process {os.getpid()} on \S+, since ", finished.errors[-1])
-    with batch.locked(tmp_path / "out"):
+    with batch_log.locked(tmp_path / "out"):
         pass
 
 
@@ -653,7 +653,7 @@ FOUND = Found(
     ],
 )
 def test_templates(template: str, name: str) -> None:
-    assert str(batch.output_name(FOUND, template, "gsa")) == name
+    assert str(planning.output_name(FOUND, template, "gsa")) == name
 
 
 # Workers ------------------------------------------------------------------------------------------------------------
@@ -746,7 +746,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     choices = Choices(Options(method="glpnet", adapt="off"), {"sensor": "generic"}, score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
-    for task in batch.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
+    for task in planning.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
         assert "error" not in function(task, sampling.quiet)
     assert len(loaded) == 1
 

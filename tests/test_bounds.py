@@ -24,7 +24,7 @@ from PIL import Image
 from rasters import write_pair
 
 from pansharpen_cli import foreign, models
-from pansharpen_cli.archive import batch, lists, names, pairs
+from pansharpen_cli.archive import batch_log, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import scene
@@ -150,7 +150,7 @@ RECORDS = [
 
 def test_lines_of_a_log_that_are_no_records_do_not_count(tmp_path: Path, run) -> None:
     good = {
-        "schema": batch.SCHEMA,
+        "schema": batch_log.SCHEMA,
         "scene": "b\u2028.tif",
         "status": "failed",
         "error": "why",
@@ -158,7 +158,7 @@ def test_lines_of_a_log_that_are_no_records_do_not_count(tmp_path: Path, run) ->
         "rows": 3,
     }
     (tmp_path / "batch.jsonl").write_text("\n".join([*RECORDS, json.dumps(good, ensure_ascii=False)]), "utf-8")
-    assert batch.read_log(tmp_path) == {good["scene"]: good}
+    assert batch_log.read_log(tmp_path) == {good["scene"]: good}
     result = run("batch", "report", tmp_path)
     assert (result.code, result.err) == (0, "")
 

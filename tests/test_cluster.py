@@ -19,7 +19,7 @@ pytest.importorskip("distributed", reason="needs the extra distributed")
 from distributed import LocalCluster
 from rasters import write_pair
 
-from pansharpen_cli.archive import batch, cluster, pairs
+from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.fusion.fit import Options
@@ -49,7 +49,7 @@ def scenes(tmp_path_factory) -> Path:
 def test_scenes_of_a_worker_that_is_killed_are_done_by_the_others(scheduler, scenes: Path, tmp_path: Path) -> None:
     from distributed import Client
 
-    tasks = batch.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
+    tasks = planning.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
     with Client(scheduler, set_as_default=False) as client:
         pids = client.run(os.getpid)
     killed: list[str] = []
@@ -83,7 +83,7 @@ def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(
         12,
     )
     finished = run("batch", tmp_path / "list.csv", tmp_path, scenes / "s0", "-o", tmp_path / "out", *options)
-    records = batch.read_log(tmp_path / "out")
+    records = batch_log.read_log(tmp_path / "out")
     assert finished.code == 1
     assert {name: r["status"] for name, r in records.items()} == {
         "hang.tif": "failed", "bad.tif": "failed", "s0.tif": "done",
@@ -151,7 +151,7 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
     silent = 60.0 if "worker" in fault else 3.0  # a busy machine is silent, too
     for name, seconds in (("ASK_SECONDS", 0.1), ("SILENT_SECONDS", silent), ("WORKERLESS_SECONDS", 3.0)):
         monkeypatch.setattr(cluster, name, seconds)
-    tasks = batch.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
+    tasks = planning.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
     with cluster_of(fault != "no worker") as (address, process):
 
         def watch(event: Event, tally: batch.Tally, record: dict | None) -> None:
@@ -167,6 +167,6 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
         words = "had no worker for 3 s" if "worker" in fault else "does not answer any more|was lost"
         with pytest.raises(cluster.Lost, match=f"({words}).* scenes are not done"):
             batch.run(tasks, tmp_path, cluster.execute(CHOICES, address, None), watch=watch)
-    assert {r["status"] for r in batch.read_log(tmp_path).values()} <= {"done", "started"}
+    assert {r["status"] for r in batch_log.read_log(tmp_path).values()} <= {"done", "started"}
     done = batch.run(tasks, tmp_path, batch.local(CHOICES, 1, None, None))
     assert done.failed == [] and len(done.done) + done.before == len(tasks)

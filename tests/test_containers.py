@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli.archive import archives, batch, mosaic, pairs
+from pansharpen_cli.archive import archives, mosaic, pairs, planning
 from pansharpen_cli.raster.scene import Scene
 
 L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
@@ -193,7 +193,7 @@ def test_archives_are_looked_into(tmp_path: Path, ending: str, inside: str) -> N
     with Scene.open(found.pan[0], [layer[0] for layer in found.ms]) as scene:
         assert scene.standard_names == ("blue", "green", "red") and scene.phase.ratio == (2, 2)
         assert scene.sensor.name == "landsat-8"
-    (known,) = {tuple(batch._stat(p).items())[1:] for p in found.files}  # a change of the archive is seen
+    (known,) = {tuple(planning.file_stamp(p).items())[1:] for p in found.files}  # a change of the archive is seen
     assert known == (("size", archive.stat().st_size), ("mtime", archive.stat().st_mtime_ns / 1e9))
 
 

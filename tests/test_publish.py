@@ -22,7 +22,7 @@ from affine import Affine
 from rasters import edited, write_pair
 
 from pansharpen_cli import publish
-from pansharpen_cli.archive import batch, pairs
+from pansharpen_cli.archive import batch, batch_log, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
@@ -242,13 +242,13 @@ def test_the_folder_of_a_living_process_is_not_swept(tmp_path: Path) -> None:
     (tmp_path / f"{PARTIAL}dead" / "fused.tif").touch()
     with workspace(tmp_path) as alive:
         (alive / "fused.tif").touch()
-        batch.sweep(tmp_path)
+        batch_log.sweep(tmp_path)
         assert (alive / "fused.tif").exists() and not (tmp_path / f"{PARTIAL}dead").exists()
     assert not alive.exists()
     lock = tmp_path / f"{PARTIAL}killed"
     lock.mkdir()
     (lock / "lock").touch()  # its process let go of it
-    batch.sweep(tmp_path)
+    batch_log.sweep(tmp_path)
     assert not lock.exists()
 
 
@@ -412,15 +412,15 @@ CHOICES = Choices(Options(method="exp"), {"sensor": "generic"}, score=False)
 
 
 @pytest.fixture
-def tasks(made: Path, tmp_path: Path) -> list[batch.Task]:
+def tasks(made: Path, tmp_path: Path) -> list[planning.Task]:
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)
         for file in ("pan.tif", "ms.tif"):
             shutil.copy(made / file, tmp_path / "in" / name / file)
-    return batch.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", CHOICES)
+    return planning.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", CHOICES)
 
 
-def here(after: Callable[[batch.Task], None] = lambda task: None) -> batch.Execute:
+def here(after: Callable[[planning.Task], None] = lambda task: None) -> batch.Execute:
     """Runs tasks in this process, and does something after each."""
 
     def execute(tasks) -> Iterator[Event]:
@@ -485,17 +485,17 @@ def test_a_file_of_others_with_a_name_of_ours_is_refused_and_left_alone(tmp_path
     assert {k: v for k, v in after.items() if v != ""} == before
     if name == "batch.jsonl":
         with pytest.raises(InputError, match=name):
-            batch.dry_run(tasks, out, [], False)
+            planning.dry_run(tasks, out, [], False)
 
 
 def test_our_own_log_and_page_are_replaced(tmp_path: Path, tasks) -> None:
     out = tmp_path / "out"
     for _ in range(2):
         assert not batch.run(tasks, out, here()).failed
-        index.write(out, batch.read_log(out).values())
+        index.write(out, batch_log.read_log(out).values())
     for torn in (b"", b'{"sch', b'{"schema": "pansharpen-batch/1", "scene": "x'):
         (out / "batch.jsonl").write_bytes(torn)
-        assert batch.read_log(out) == {}
+        assert batch_log.read_log(out) == {}
 
 
 def test_a_scene_whose_report_cannot_be_written_keeps_its_earlier_output(tmp_path: Path, tasks, monkeypatch) -> None:
@@ -558,7 +558,7 @@ def test_outputs_that_are_removed_meanwhile_are_failures(tmp_path: Path, tasks) 
     out = tmp_path / "out"
     assert len(batch.run(tasks[:1], out, here()).done) == 1
 
-    def remove(task: batch.Task) -> None:
+    def remove(task: planning.Task) -> None:
         for each in tasks:
             each.output.unlink(missing_ok=True)
 
@@ -571,7 +571,7 @@ def test_outputs_that_are_removed_meanwhile_are_failures(tmp_path: Path, tasks) 
 def test_an_output_folder_that_is_replaced_meanwhile_ends_the_batch(tmp_path: Path, tasks) -> None:
     out = tmp_path / "out"
 
-    def swap(task: batch.Task) -> None:
+    def swap(task: planning.Task) -> None:
         if task is tasks[-1]:
             out.rename(tmp_path / "moved")
             out.mkdir()
@@ -600,11 +600,11 @@ def synced(handle):
 
 os.fsync = synced
 del signal.SIGKILL, signal.SIGHUP
-from pansharpen_cli.archive import batch, workers
+from pansharpen_cli.archive import batch_log, workers
 from pansharpen_cli.cli import app
 
 assert workers._reason(-9).startswith("its process was killed by the system")
-with batch.locked(__import__("pathlib").Path("out")):
+with batch_log.locked(__import__("pathlib").Path("out")):
     pass
 app.main()
 """

@@ -8,6 +8,7 @@ import rasterio
 
 from pansharpen_cli.physics import MTF_REACH, degrade_matrix
 from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.training import landscape
 from pansharpen_cli.training import simulate as sim
 
 SAMPLE = Path(__file__).parent.parent / "sample_data" / "simulated"
@@ -147,7 +148,7 @@ def test_truth_has_any_band_count(bands):
     assert image.min() >= 1
     assert image.max() <= 2047
     assert labels.shape == (40, 56)
-    assert labels.max() < len(sim.MATERIALS)
+    assert labels.max() < len(landscape.MATERIALS)
 
 
 def test_seeds_differ_and_repeat():

@@ -23,7 +23,8 @@ from distributed.comm import CommClosedError
 from .. import foreign
 from ..errors import InputError, PansharpenError
 from . import batch
-from .batch import Choices, Execute, Task
+from .batch import Execute
+from .planning import Choices, Task
 from .workers import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0

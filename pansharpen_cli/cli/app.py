@@ -471,12 +471,12 @@ def batch(
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder")
     _import_jobs()
-    from ..archive import batch, pairs, workers
+    from ..archive import batch, pairs, planning, workers
     from ..fusion.fit import Options
 
     pairing = pairs.find(sources, pair_regex, output)
     file = os.path.abspath(weights) if weights is not None else None
-    choices = batch.Choices(
+    choices = planning.Choices(
         Options(
             method.lower(), file, adapt.value, adapt_seconds, device, precision, tile_size, seed, align.value,
             mtf.value, adapt_loss.value,
@@ -485,10 +485,10 @@ def batch(
         driver, tuple(co or ()), overviews, score, html, _command(),
     )  # fmt: skip
     choices.check(here=scheduler is None)
-    tasks = batch.plan(pairing.found, output, choices, template)
+    tasks = planning.plan(pairing.found, output, choices, template)
     if output is None or dry_run:
-        plan = batch.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
-        say_line(json.dumps(plan, indent=2) if as_json else batch.listing(plan))
+        plan = planning.dry_run(tasks, output, pairing.left, retry_failed, overwrite)
+        say_line(json.dumps(plan, indent=2) if as_json else planning.listing(plan))
     if not tasks:
         left = f"{len(pairing.left)} files are left over" + ("" if dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
@@ -531,11 +531,11 @@ def _batch_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     _import_jobs()
-    from ..archive import batch
+    from ..archive import batch_log
     from ..report import index
 
     folder = Path(folders[0])
-    path = index.write(folder, batch.read_log(folder).values(), batch.read_left(folder))
+    path = index.write(folder, batch_log.read_log(folder).values(), batch_log.read_left(folder))
     if not quiet:
         say_line(path)
 

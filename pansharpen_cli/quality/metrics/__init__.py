@@ -4,6 +4,17 @@ Nothing here knows a scene or a file.
 """
 
 from .blocks import INDEX_BLOCK, Core, eroded, high_pass, mtf_filter, universal_blocks
+from .detail import (
+    EdgeError,
+    Sharpness,
+    SpatialCorrelation,
+    StructuralSimilarity,
+    edge_error,
+    scc,
+    sharpness,
+    ssim,
+)
+from .errors import Angles, Errors, Reprojection, bias, cross_correlation, ergas, psnr, rmse, sam
 from .full import (
     DetailCorrelation,
     FlatArea,
@@ -16,31 +27,8 @@ from .full import (
     pan_detail_correlation,
     qnr,
 )
-from .reference import (
-    Angles,
-    EdgeError,
-    Errors,
-    Q2n,
-    QAverage,
-    ReducedResolution,
-    Reprojection,
-    Sharpness,
-    SpatialCorrelation,
-    StructuralSimilarity,
-    bias,
-    cross_correlation,
-    edge_error,
-    ergas,
-    psnr,
-    q2n,
-    q2n_blocks,
-    q_average,
-    rmse,
-    sam,
-    scc,
-    sharpness,
-    ssim,
-)
+from .q2n import Q2n, QAverage, q2n, q2n_blocks, q_average
+from .reference import ReducedResolution
 
 __all__ = [
     "INDEX_BLOCK",

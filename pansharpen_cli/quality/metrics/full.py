@@ -40,7 +40,8 @@ from .blocks import (
     whole_blocks,
     with_margin,
 )
-from .reference import mean_correlation, q2n_blocks, q2n_of_blocks, spectral_angles
+from .errors import mean_correlation, spectral_angles
+from .q2n import q2n_blocks, q2n_of_blocks
 
 # Full resolution
 

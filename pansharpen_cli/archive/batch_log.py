@@ -1,0 +1,187 @@
+"""The output folder of a batch: its lock, its log, the list of what was left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .. import foreign
+from ..errors import InputError, PansharpenError
+from ..publish import PARTIAL, check_own, open_own, read_own, write
+from ..publish import sweep as sweep_one
+from ..report import files
+from .names import Left
+
+SCHEMA = "pansharpen-batch/1"
+_SCHEMAS = "pansharpen-batch/"
+LOG_BYTES = 1 << 30
+"""Of the largest log that is read."""
+_HEAD = b'{"schema": "pansharpen-batch/'
+LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Holds the output folder for this process; the system lets go of it however the process ends.
+
+    Yields a function that tells whether the folder is still the one that was locked. Where the system has no such
+    locks (Windows), nothing keeps two batches apart. Raises InputError if another process holds it, PansharpenError if
+    it cannot be locked.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open_own(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}") from error
+    try:
+        content = os.read(handle, 500)
+        if content and not content.startswith(b"process "):
+            raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")
+        _lock(handle, folder, content)
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        os.write(handle, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
+
+        def same() -> bool:
+            try:
+                return os.path.samestat(os.stat(path), os.fstat(handle))
+            except OSError:
+                return False
+
+        yield same
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path, holder: bytes) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        who = " ".join(holder.decode(errors="replace").split())
+        raise InputError(f"{folder} is in use by another batch ({who}); wait for it or use another folder") from error
+    except OSError as error:
+        raise PansharpenError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left of unfinished files; under the lock. Other batches' folders are their own."""
+    for here, folders, names in os.walk(folder):
+        if LOCK in names and Path(here) != folder:
+            folders.clear()
+            continue
+        for name in [n for n in (*folders, *names) if n.startswith(PARTIAL)]:
+            sweep_one(Path(here, name))
+        folders[:] = [n for n in folders if not n.startswith(PARTIAL)]
+
+
+def _is_log(content: bytes) -> bool:
+    """Is it a batch's own? Its lines say so; those that a crash has cut off say nothing."""
+    ours, torn = False, _HEAD.startswith(content[: len(_HEAD)])
+    for line in content.splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not (isinstance(record, dict) and str(record.get("schema", "")).startswith(_SCHEMAS)):
+            return False
+        ours = True
+    return ours or torn
+
+
+def read_log(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last record of each scene; a line that was cut off when the machine stopped does not count.
+
+    Raises InputError if there is no log, or a file of that name that is none.
+    """
+    path = folder / LOG
+    content = read_own(path, LOG_BYTES)
+    if not _is_log(content):
+        raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
+    records: dict[str, dict[str, Any]] = {}
+    for _, line in foreign.json_lines(content.decode("utf-8", "replace")):
+        with suppress(ValueError, RecursionError):
+            record: Any = foreign.parse_json(line) if len(line) <= foreign.MOST_LINE else None
+            if _is_record(record):
+                records[record["scene"]] = record
+    return records
+
+
+_TYPES: dict[str, Any] = {
+    "scene": str, "status": str, "error": str, "report": str, "quicklook": str, "page": str, "options": str,
+    "figures": dict, "inputs": list, "seconds": int | float, "rows": int, "cols": int,
+}  # fmt: skip
+
+
+def _is_record(record: Any) -> bool:
+    """Is it a line that a batch may have written? Anyone may have written another one."""
+    return (
+        isinstance(record, dict)
+        and {"scene", "status"} <= record.keys()
+        and all(isinstance(record[k], kind) for k, kind in _TYPES.items() if record.get(k) is not None)
+        and all(abs(record.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols"))
+        and record["status"] in ("started", "done", "failed")
+    )
+
+
+class Log:
+    """`batch.jsonl`: a line is added when a scene starts and when it ends; in the end each scene has one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
+        self.records = read_log(folder) if os.path.lexists(self.path) else {}
+        self.settle()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """On the disk when this returns."""
+        self.records[record["scene"]] = record
+        try:
+            handle = open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                os.write(handle, _line(record))
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise PansharpenError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def settle(self) -> None:
+        """Leave the last line of each scene."""
+        content = b"".join(map(_line, self.records.values()))
+        if os.path.lexists(self.path) and read_own(self.path, LOG_BYTES) == content:
+            return
+        write(self.path, content)
+
+
+def read_left(folder: Path) -> list[tuple[str, str]]:
+    """Files that the last run left over, and why; none if it left no list of them that can be read."""
+    with suppress(InputError, ValueError, RecursionError, KeyError, TypeError):
+        listed = foreign.parse_json(read_own(folder / LEFT, foreign.MOST_TEXT).decode("utf-8", "replace"))
+        return [(str(each["path"]), str(each["reason"])) for each in listed["left_over"]]
+    return []
+
+
+def keep_left(folder: Path, left: Sequence[Left]) -> None:
+    """Write what is left over, for the page; nothing where nothing is and was."""
+    path = folder / LEFT
+    if left or os.path.lexists(path):
+        check_own(path, lambda content: content.startswith(_HEAD) or not content)
+        listed = {"schema": SCHEMA, "left_over": [asdict(each) for each in left]}
+        write(path, json.dumps(listed).encode("utf-8", "replace"))
+
+
+def _line(record: Mapping) -> bytes:
+    return json.dumps({"schema": SCHEMA, **files.finite(record)}, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,210 @@
+"""Errors pixel by pixel against a reference: per band, and the angle between spectra."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .blocks import (
+    Core,
+    added_up,
+    mean_of_sums,
+    not_nan,
+    prepared_pair,
+)
+
+
+@dataclass(eq=False)
+class Errors:
+    """Sums per band over the valid pixels, for the indices that compare pixel with pixel; reach 0."""
+
+    bands: int
+    pixels: int = field(default=0, init=False)
+    reach: ClassVar[int] = 0
+    _origin: Tensor | None = field(default=None, init=False, repr=False)
+    _sums: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._sums = torch.zeros(7, self.bands, dtype=torch.float64)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: images (bands, rows, cols) in DN."""
+        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
+        g, f = g[:, mask], f[:, mask]
+        if not g.shape[1]:
+            return
+        if self._origin is None:
+            # Values from one pixel of the image: exactly zero for a constant band, and hardly any cancellation.
+            self._origin = torch.stack([g[:, :1], f[:, :1]])
+        error, g, f = f - g, g - self._origin[0], f - self._origin[1]
+        products = [torch.linalg.vecdot(x, y) for x, y in ((error, error), (g, g), (f, f), (g, f))]
+        self._sums = added_up(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
+        self.pixels += g.shape[1]
+
+    def _means(self) -> Tensor:
+        """Means per band of the error, g, f, error^2, g^2, f^2 and g f, g and f from `_origin`: (7, bands)."""
+        if not self.pixels:
+            raise InputError("there is no valid pixel to compare the images at")
+        not_nan(self._sums.sum(), "the error of a band")
+        return self._sums / self.pixels
+
+    def bias(self) -> Tensor:
+        """Mean of fused - reference per band (bands,), DN; like all figures, `InputError` without a valid pixel."""
+        return self._means()[0]
+
+    def rmse(self) -> Tensor:
+        """Root mean square error per band (bands,), DN."""
+        return self._means()[3].sqrt()
+
+    def reference_mean(self) -> Tensor:
+        """Mean of the reference per band (bands,), DN."""
+        means = self._means()[1]
+        return means if self._origin is None else self._origin[0, :, 0] + means
+
+    def ergas(self, ratio: float) -> float:
+        """100 / ratio * sqrt(mean over bands of MSE / mean(reference band)^2); `ratio`: MS pixel size in PAN pixels.
+
+        Wald, "Quality of high resolution synthesised images", 2000. `InputError` when a reference band has mean 0.
+        """
+        mean = self.reference_mean()
+        if (mean == 0).any():
+            raise InputError("ERGAS is undefined: a reference band has a mean of zero")
+        return not_nan(100 / ratio * (self.rmse() / mean).square().mean().sqrt(), "ERGAS")
+
+    def psnr(self, peak: float) -> float:
+        """Mean over bands of 10 log10(peak^2 / MSE), dB, `peak` in DN.
+
+        A band without any error would make it infinite, and is left out; it is infinite if no band has one.
+        """
+        decibels = 20 * torch.log10(peak / self.rmse())
+        finite = decibels[decibels.isfinite()]
+        return float(finite.mean()) if len(finite) else math.inf
+
+    def reference_deviation(self) -> Tensor:
+        """Standard deviation of the reference per band (bands,), DN."""
+        means = self._means()
+        return (means[4] - means[1].square()).clamp(min=0).sqrt()
+
+    def reference_varies(self) -> bool:
+        """Whether any band of the reference is not constant."""
+        means = self._means()
+        return bool((means[4] > means[1].square()).any())
+
+    def cross_correlation(self) -> float:
+        """Mean over bands of Pearson's correlation; a fused band that is constant counts 0.
+
+        `InputError` when a reference band is constant.
+        """
+        _, g, f, _, gg, ff, gf = self._means()
+        return mean_correlation(ff - f * f, gg - g * g, gf - g * f, "the cross-correlation", "a reference band")
+
+
+def _errors(reference: Tensor, fused: Tensor, valid: Tensor | None) -> Errors:
+    errors = Errors(len(reference))
+    errors.update(reference, fused, valid)
+    return errors
+
+
+def rmse(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Root mean square error of each band (bands,), in DN; images (bands, rows, cols), `valid`: bool (rows, cols).
+
+    `InputError` when no pixel is left or one is not a number.
+    """
+    return _errors(reference, fused, valid).rmse()
+
+
+def bias(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of fused - reference of each band (bands,), in DN; arguments and errors as in `rmse`."""
+    return _errors(reference, fused, valid).bias()
+
+
+def ergas(reference: Tensor, fused: Tensor, ratio: float, valid: Tensor | None = None) -> float:
+    """ERGAS, 0 is best: `Errors.ergas`. Images (bands, rows, cols) in DN; `valid`: bool (rows, cols)."""
+    return _errors(reference, fused, valid).ergas(ratio)
+
+
+def psnr(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
+    """PSNR in dB: `Errors.psnr`. Images (bands, rows, cols) and `peak` in DN; `valid`: bool (rows, cols)."""
+    return _errors(reference, fused, valid).psnr(peak)
+
+
+def cross_correlation(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """Cross-correlation, 1 is best: `Errors.cross_correlation`. Images (bands, rows, cols); `valid`: (rows, cols)."""
+    return _errors(reference, fused, valid).cross_correlation()
+
+
+def mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: str) -> float:
+    """Mean over bands of Pearson's correlation; a band of x that does not vary counts 0, one of y is an error."""
+    if (var_y <= 0).any():
+        raise InputError(f"{what} is undefined: {of} is constant")
+    return not_nan(torch.where(var_x <= 0, 0.0, cov / (var_x * var_y).sqrt()).mean(), what)
+
+
+@dataclass(eq=False)
+class Reprojection:
+    """How far the fused image, degraded to the MS grid with the MTF and at the exact phase, is from the MS itself."""
+
+    bands: int
+    reach: ClassVar[int] = 0
+    _errors: Errors = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._errors = Errors(self.bands)
+
+    def update(self, degraded: Tensor, ms: Tensor, valid: Tensor | None = None) -> None:
+        """Add pixels of the MS grid: images (bands, rows, cols) in DN, `valid` bool (rows, cols)."""
+        self._errors.update(ms, degraded, valid)
+
+    def compute(self) -> dict[str, Any]:
+        """Per band `rmse` and `bias` (degraded - MS) in DN and `relative` (rmse / |mean of the MS|), and `pixels`.
+
+        `relative` is None for a band of mean zero. `InputError` when there was no valid pixel.
+        """
+        errors, means = self._errors.rmse().tolist(), self._errors.reference_mean().tolist()
+        return {
+            "rmse": errors,
+            "bias": self._errors.bias().tolist(),
+            "relative": [error / abs(mean) if mean else None for error, mean in zip(errors, means, strict=True)],
+            "pixels": self._errors.pixels,
+        }
+
+
+@dataclass(eq=False)
+class Angles:
+    """SAM, the spectral angle mapper in degrees: mean over pixels of acos(<g, f> / (|g| |f|)), 0 is best.
+
+    Yuhas et al. 1992. Pixels with a norm of zero have no angle and are left out, like the invalid ones.
+    """
+
+    reach: ClassVar[int] = 0
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
+        """Add a piece, images (bands, rows, cols). Returns the angles of its own pixels, NaN where there is none."""
+        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
+        angles, exists = spectral_angles(g, f)
+        mask = mask & exists
+        self._sums = added_up(self._sums, [torch.where(mask, angles, 0.0).sum(), mask.sum()])
+        return angles.masked_fill(~mask, math.nan)
+
+    def compute(self) -> float:
+        """SAM of all pieces so far, in degrees; `InputError` when no pixel is left."""
+        return mean_of_sums(self._sums, "SAM", "valid pixel that is not zero in one of the images")
+
+
+def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
+    """SAM of two images (bands, rows, cols) in degrees, 0 is best; definition and errors as in `Angles`."""
+    index = Angles()
+    index.update(reference, fused, valid)
+    return index.compute()
+
+
+def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+    """Angles in degrees between the spectra of (bands, ...), and where they exist: both (...)."""
+    norm = (g.square().sum(0) * f.square().sum(0)).sqrt()
+    return ((g * f).sum(0) / norm).clamp(-1, 1).acos().rad2deg(), norm != 0
