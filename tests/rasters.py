@@ -55,7 +55,9 @@ def seen_through(
     rows, cols = (degrade_matrix(a, s, (0, n), gain) for a, s, n in zip(axes, spans, sharp.shape[1:], strict=True))
     place = Affine.translation(offset[1] + ratio * spans[1][0], offset[0] + ratio * spans[0][0])
     profile = {"count": len(bands), "height": len(rows), "width": len(cols), "dtype": "uint16", "crs": crs, "nodata": 0}
-    with rasterio.open(target, "w", driver="GTiff", transform=transform @ place @ Affine.scale(ratio), **profile) as out:
+    with rasterio.open(
+        target, "w", driver="GTiff", transform=transform @ place @ Affine.scale(ratio), **profile
+    ) as out:
         out.write(np.rint(rows @ sharp @ cols.T).astype("uint16"))
         for i, name in enumerate(names, 1):
             out.set_band_description(i, name)

@@ -24,9 +24,11 @@ from .tailor import Settings, Tiles
 SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
-SAMPLED_TILE = 64
-REDUCED_TILE = 40
-"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
+SAMPLED_TILE, WIDE_TILE = 64, 96
+REDUCED_TILE, NARROW_TILE = 40, 16
+"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution; the second ones for
+ratios beyond `LARGE`, where a block has few MS pixels and they are wide."""
+LARGE = 8.0
 LEAST_TILES = 8
 """Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
 
@@ -192,12 +194,15 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
 
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
+    side = SAMPLED_TILE if max(a.ratio for a in axes) <= LARGE else WIDE_TILE
     window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, SAMPLED_TILE, counts[0], rng, data.pan[part_of(data.pan_window, window)])
+    corners = _draw(data.valid, side, counts[0], rng, data.pan[part_of(data.pan_window, window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
+    if side - 2 * margin - 1 < max(a.ratio for a in axes):
+        corners = []  # not one MS pixel would be seen by PAN pixels of the tile alone
     parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
-        tile = (window[0] + r, window[0] + r + SAMPLED_TILE, window[2] + c, window[2] + c + SAMPLED_TILE)
+        tile = (window[0] + r, window[0] + r + side, window[2] + c, window[2] + c + side)
         at = part_of(window, tile)
         parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
         spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
@@ -206,15 +211,13 @@ def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, 
         # seen from the tile's own corner, so that tiles of equal phase share their matrices
         local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
         here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
-        down = physics.degrader((local[0], local[1]), here, ((0, SAMPLED_TILE), (0, SAMPLED_TILE)), gains, offsets).to(
-            "cpu"
-        )
+        down = physics.degrader((local[0], local[1]), here, ((0, side), (0, side)), gains, offsets).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
-    tile_span: tuple[Span, Span] = ((0, SAMPLED_TILE), (0, SAMPLED_TILE))
+    tile_span: tuple[Span, Span] = ((0, side), (0, side))
     ratios = axes[0].ratio, axes[1].ratio
     blur = physics.blurrer(ratios, tile_span, tile_span, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :SAMPLED_TILE, :SAMPLED_TILE][:0])
+    empty = inputs.map(lambda t: t[..., :0, :side, :side][:0])
     count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
     ms = [m[:, : count[0], : count[1]] for m in ms_parts]
     down = physics.Separable(
@@ -281,7 +284,7 @@ def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> 
     operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
     inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
     target = ms[(..., *part_of(data.ms_window, ms_core))].float()
-    size = REDUCED_TILE
+    size = REDUCED_TILE if max(a.ratio for a in axes) <= LARGE else NARROW_TILE
     if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
     corners = _draw(inside, size, count, rng, inputs.pan[0, 0].numpy())

@@ -68,7 +68,9 @@ class Fuser(Protocol):
     halo: int
     multiple_of: int
     overlap: int
-    on_cpu: bool
+
+    @property
+    def on_cpu(self) -> bool: ...
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
 

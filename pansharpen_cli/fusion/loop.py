@@ -103,7 +103,8 @@ def write_fused(
 ) -> int:
     """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels.
 
-    `places` (from 0) of the bands in the file, None where they are all of it. With a tile size of `Options` no block is written twice.
+    `places` (from 0) of the bands in the file, None where they are all of it. With a tile size of `Options` no block is
+    written twice.
     """
     count = 0
     with ThreadPoolExecutor(1) as pool:

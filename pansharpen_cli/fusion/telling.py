@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,7 +79,9 @@ def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     both = torch.stack([pan.expand_as(ms), ms])
     low = [torch.from_numpy(physics.gaussian_matrix(n, LOW)) for n in both.shape[-2:]]
     both = (both - low[0] @ both @ low[1].mT)[..., : rows * CELL, : cols * CELL]
-    cells = both.unflatten(-1, (cols, CELL)).unflatten(-3, (rows, CELL)).movedim((2, 4), (0, 1)).flatten(0, 1).flatten(3)
+    cells = (
+        both.unflatten(-1, (cols, CELL)).unflatten(-3, (rows, CELL)).movedim((2, 4), (0, 1)).flatten(0, 1).flatten(3)
+    )
     whole = torch.from_numpy(valid).reshape(rows, CELL, cols, CELL).movedim(2, 1).flatten(0, 1).flatten(1).all(1)
     return cells[whole]
 

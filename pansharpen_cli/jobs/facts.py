@@ -158,7 +158,9 @@ def _order(parts: Sequence[dict], bands: int) -> list[tuple[int, int]]:
     """Part and place within it of each band of the output."""
     if parts[0]["places"] is None:
         return [(0, i) for i in range(bands)]
-    return [(k, i) for _, k, i in sorted((p, k, i) for k, part in enumerate(parts) for i, p in enumerate(part["places"]))]
+    return [
+        (k, i) for _, k, i in sorted((p, k, i) for k, part in enumerate(parts) for i, p in enumerate(part["places"]))
+    ]
 
 
 def provenance_tags(facts: dict) -> dict[str, str]:

@@ -338,9 +338,17 @@ class Raster:
 
     @classmethod
     def _on(
-        cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str,
+        cls,
+        path,
+        nodata,
+        grid: Grid,
+        within: Window,
+        names: Sequence[str | None],
+        place: str,
+        bands_of: str,
+        hint: str,
         rpcs: Any = None,
-    ) -> Raster:  # fmt: skip
+    ) -> Raster:
         raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid.called_as(grid)
         if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:

@@ -15,6 +15,8 @@ _BAND_NAMES: dict[str, tuple[str, ...]] = {
     "nir2": ("nir2", "nir 2", "n2", "band n2", "near infrared 2"),
     "swir1": ("swir1", "swir 1", "swir"),
     "swir2": ("swir2", "swir 2"),
+    "thermal": ("thermal", "thermal infrared", "tir", "tirs1", "lwir", "lwir11"),
+    "thermal2": ("thermal2", "thermal 2", "tirs2", "lwir12"),
 }
 _BY_NAME = {alias: name for name, aliases in _BAND_NAMES.items() for alias in aliases}
 

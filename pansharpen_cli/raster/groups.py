@@ -37,9 +37,7 @@ def by_grid(pan: str, ms: Sequence[str]) -> list[Files]:
         return [Files((0,))]
     with ExitStack() as stack:
         opened = [stack.enter_context(open_raster(path, rpcs=True)) for path in (pan, *ms)]
-        sources = [
-            Source(ds, data_bands(ds, path, [])[0], path) for ds, path in zip(opened, (pan, *ms), strict=True)
-        ]
+        sources = [Source(ds, data_bands(ds, path, [])[0], path) for ds, path in zip(opened, (pan, *ms), strict=True)]
         parts, coarser = composed.divided(sources[0], sources[1:])
         groups: list[list[Source]] = []
         for source in coarser:
@@ -62,7 +60,7 @@ def _together(one: Source, other: Source) -> bool:
 def _thermal(source: Source) -> bool:
     told = sensors.bands_by_files([(source.label, len(source.bands))])
     names = told or [sensors.band_name(source.dataset.descriptions[b - 1]) for b in source.bands]
-    return all(name == "thermal" for name in names)
+    return all(name is not None and name.startswith("thermal") for name in names)
 
 
 @dataclass(frozen=True)

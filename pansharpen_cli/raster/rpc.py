@@ -1,7 +1,7 @@
 """Pairs that are located by rational polynomials (RPCs) only: the MS in the geometry of its PAN.
 
-Both rasters tell where a place on the ground is in them. A pixel of the PAN lies at some height on the ground, and there
-the MS has its pixel. Where the two geometries differ by scale and offset only, the MS stays as it is.
+Both rasters tell where a place on the ground is in them. A pixel of the PAN shows a place at some height, and the MS
+shows that place somewhere, too. Where the two geometries differ by scale and offset only, the MS stays as it is.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def locates(sources: Sequence[Source]) -> bool:
     if not all(found):
         which, other = sources[found.index(True)], sources[found.index(False)]
         raise InputError(
-            f"{which.label} is located by RPCs only and {other.label} is not: orthorectify it first (gdalwarp -rpc), or "
-            "take both as basic products"
+            f"{which.label} is located by RPCs only and {other.label} is not: orthorectify it first (gdalwarp -rpc), "
+            "or take both as basic products"
         )
     for source in sources[2:]:
         if rpcs_of(source.dataset) != rpcs_of(sources[1].dataset):
@@ -61,7 +61,8 @@ def locates(sources: Sequence[Source]) -> bool:
 
 def terrain_of(pan, height: float | None, dem: str | None) -> Terrain:
     """Heights by --height and --dem, else the one that the RPCs of a dataset are made for."""
-    return Terrain(float(rpcs_of(pan).height_off) if height is None else height, dem)
+    known = rpcs_of(pan)
+    return Terrain(float(known.height_off) if height is None and known is not None else height or 0.0, dem)
 
 
 def _terms(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> list[np.ndarray]:

@@ -188,9 +188,10 @@ class Scene:
         others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left,
         bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
         `shift`: rows and columns in PAN pixels by which the MS lies off its georeferencing: its grid moves, no pixel is
-        resampled. `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name; all of
-        them by default. `height` in metres, or a raster `dem` of heights: where RPCs alone locate the pair, by default
-        the height that the PAN's are made for. `labels`: what paths are called in messages and reports, if not as they are.
+        resampled. `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by
+        default all. `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are
+        made for: where these alone locate the pair. `labels`: what paths are called in messages and reports, if not as
+        they are.
         """
         with ExitStack() as stack:
             notes: list[str] = []

@@ -230,9 +230,7 @@ class SceneWriter:
             _carry(dataset, scene, self._picture)
         return dataset
 
-    def write(
-        self, window: Window, fused: np.ndarray, valid: np.ndarray, places: Sequence[int] | None = None
-    ) -> None:
+    def write(self, window: Window, fused: np.ndarray, valid: np.ndarray, places: Sequence[int] | None = None) -> None:
         """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped, nodata where not valid; `places` (from
         0) of the bands in the file, None for all of them."""
         if not valid.any():
