@@ -341,6 +341,8 @@ def fuse(
     quicklook: str | os.PathLike | None = None,
     rgb: str | Sequence[int | str] | None = None,
     stretch: str = "auto",
+    save_fit: str | os.PathLike | None = None,
+    fit: str | os.PathLike | None = None,
     progress: Progress = quiet,
 ) -> Fused:
     """Fuse a PAN and its MS, as `pansharpen fuse` does: the same pixels, the same report, the same file.
@@ -349,7 +351,8 @@ def fuse(
     holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
     rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
     their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
-    beside the output, "true" or three bands. `progress` is called with a stage, what is done and what there is to
+    beside the output, "true" or three bands. `save_fit`: a file that keeps what the fit found, `fit`: one whose fit
+    is taken. `progress` is called with a stage, what is done and what there is to
     do. The other options are those of docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
@@ -357,6 +360,7 @@ def fuse(
     options = _checked(
         Options(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
+            None if fit is None else os.fspath(fit),
         )
     )  # fmt: skip
     opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
@@ -368,7 +372,7 @@ def fuse(
     bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
     target = fusion_job.FusionOutput(
         path, driver, creation, overviews, overwrite, _path(quicklook), reports,
-        rgb=picture.request_of(bands, os.fspath(stretch)),
+        rgb=picture.request_of(bands, os.fspath(stretch)), save_fit=_path(save_fit),
     )  # fmt: skip
     try:
         with _Inputs() as inputs:

@@ -26,7 +26,7 @@ FOLDERS = (
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ options", "fit register telling", "loop")),
+    ("fusion", ("__init__ options", "kept", "fit register telling", "loop")),
     ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
     (
         "quality",

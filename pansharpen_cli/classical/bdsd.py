@@ -21,6 +21,7 @@ class BDSD(Method):
     """
 
     observes = DOUBLE
+    finds: ClassVar = {"mix": "nn", "gamma": "mn"}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -64,6 +65,7 @@ class CBDSD(Method):
     passes = 2
     observes = DOUBLE
     applies = LOCAL
+    finds: ClassVar = {"peaks": "2", "centres": "2k", "theta": "kun"}
     CLUSTERS: ClassVar[int] = 30
     SAMPLE: ClassVar[int] = 20_000
     LEAST: ClassVar[int] = 10

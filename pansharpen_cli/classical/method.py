@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -97,9 +98,23 @@ class Method:
     passes: ClassVar[int] = 1
     observes: ClassVar[int] = POINT
     applies: ClassVar[int] = POINT
+    finds: ClassVar[Mapping[str, str]] = {}
+    """Attributes that `apply` needs of what was observed, and their shapes: n stands for the number of bands, m for
+    n + 1, u for n + 2, k for any number, a digit for itself."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+
+    def found(self) -> dict[str, Tensor]:
+        """What a fit has found, by name: with it, `restore` makes a method that gives the same pixels."""
+        return {name: getattr(self, name) for name in self.finds}
+
+    def restore(self, read: Callable[[str, tuple[int | None, ...]], Tensor]) -> None:
+        """Take what another fit has found from `read`, which is asked for a name and a shape."""
+        n = self.setup.bands
+        sizes = {"n": n, "m": n + 1, "u": n + 2, "k": None}
+        for name, letters in self.finds.items():
+            setattr(self, name, read(name, tuple(sizes[c] if c in sizes else int(c) for c in letters)))
 
     def observe(self, layers: TileLayers) -> None:
         """Take in the valid pixels of a window."""

@@ -22,6 +22,7 @@ class MatchedDetail(Component):
     reference: ClassVar[str] = "pan"
     injection: ClassVar[Literal["add", "multiply", "share"]] = "add"
     applies = LOCAL
+    finds: ClassVar = {"scale": "n", "shift": "n"}
 
     def solve(self) -> None:
         self.scale = over(self.sums.std("expanded"), self.pan_sums.std(self.reference))
@@ -89,6 +90,7 @@ class Regressed(WithMoments):
 
     lows = ("pan_low",)
     observes = applies = TRIP
+    finds: ClassVar = {"gain": "n"}
     gain: Tensor
 
     def onto_low(self) -> Tensor:
@@ -117,6 +119,8 @@ class MTFGLPCBD(Regressed):
 class MTFGLPHPMR(Regressed):
     """High-pass modulation after a regression: F_b = E_b (P + c) / (P_L,b + c), g c = mean E_b - g mean P with g the
     gain of MTF-GLP-CBD (Vivone et al. 2017). Numerator and denominator are taken times g, which may be 0."""
+
+    finds: ClassVar = {"gain": "n", "shift": "n"}
 
     def solve(self) -> None:
         self.gain = self.onto_low()

@@ -28,6 +28,8 @@ class Component(WithMoments):
 class Brovey(Component):
     """F_b = E_b match(P, I; P) / I, I the mean of the bands (Gillespie et al. 1987)."""
 
+    finds: ClassVar = {"scale": "", "pan_mean": "1", "mean": "n"}
+
     def solve(self) -> None:
         self.scale = over(self.sums.cov("expanded").mean().clamp(min=0).sqrt(), self.pan_sums.std("pan")[0])
 
@@ -39,6 +41,7 @@ class Brovey(Component):
 class Substitution(Component):
     """F_b = E_b + gain_b (scale (P - mean P) - sum_k weight_k (E_k - mean E_k)): substitution of a linear component."""
 
+    finds: ClassVar = {"mix": "nn", "injection": "n", "constant": "n"}
     weight: Tensor
     gain: Tensor
     scale: Tensor
@@ -121,6 +124,7 @@ class BTH(WithMoments):
 
     lows = ("pan_gauss",)
     observes = LOCAL
+    finds: ClassVar = {"weight": "n", "haze": "n", "scale": "", "low_mean": "1", "centre": ""}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -206,6 +210,10 @@ class PRACS(Method):
     passes = 2
     observes = DOUBLE
     BETA: ClassVar[float] = 0.95
+    finds: ClassVar = {
+        "pan_mean": "1", "own": "nn",
+        **dict.fromkeys(("mean", "scale", "own_constant", "share", "detail_mean", "weight", "alike"), "n"),
+    }  # fmt: skip
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

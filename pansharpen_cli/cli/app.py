@@ -39,6 +39,7 @@ from .options import (
     FittedBands,
     Footprint,
     Json,
+    KeptFit,
     Method,
     MsFiles,
     Mtf,
@@ -51,6 +52,7 @@ from .options import (
     Precision,
     Quiet,
     Rgb,
+    SaveFit,
     Score,
     Seed,
     Sensor,
@@ -131,6 +133,8 @@ def fuse(
     quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None,
     rgb: Rgb = None,
     stretch: StretchOf = "auto",
+    save_fit: SaveFit = None,
+    fit: KeptFit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -147,7 +151,7 @@ def fuse(
     reports = () if report is None else (report,)
     target = request.FusionOutput(
         output, driver, co or (), overviews, overwrite, quicklook, reports, _command(),
-        rgb=picture.request_of(bands_of("--rgb", rgb and [rgb]), stretch),
+        rgb=picture.request_of(bands_of("--rgb", rgb and [rgb]), stretch), save_fit=save_fit,
     )  # fmt: skip
     options = Options(
         method.lower(),
@@ -161,6 +165,7 @@ def fuse(
         align.value,
         mtf.value,
         adapt_loss.value,
+        None if fit is None else str(fit),
     )
     pair = request.Pair(pan, ms, open_options)
     if not dry_run:

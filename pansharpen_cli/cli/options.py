@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -73,6 +74,18 @@ StretchOf = Annotated[
         help="Of --rgb: auto (percentiles), LOW,HIGH in DN, or a .json that keeps it: made, or used if it is there.",
         metavar="STRETCH",
     ),
+]
+SaveFit = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-fit",
+        help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.",
+        metavar="FILE",
+    ),
+]
+KeptFit = Annotated[
+    Path | None,
+    typer.Option("--fit", help="Take the fit of this file instead of fitting the scene.", metavar="FILE"),
 ]
 FittedBands = Annotated[
     FitBands,

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .. import classical, models, physics
+from .. import classical, foreign, models, physics
 from .. import device as devices
 from ..adapt import tailor
 from ..adapt.sampling import (
@@ -41,6 +41,7 @@ from ..physics import Reach
 from ..raster.geometry import Window, covered, intersect, joined, part_of, spans_of, widened
 from ..raster.scene import Scene, TileData, axes_of
 from ..raster.tiles import plan_tiles
+from .kept import Kept, Known
 from .options import MTF as MTF
 from .options import Options as Options
 from .options import check_method as check_method
@@ -266,7 +267,7 @@ class NetworkFuser:
 class Sparing:
     """A fuser whose result is left alone in some bands of a scene: these are up-sampled at their exact phase."""
 
-    def __init__(self, scene: Scene, fuser: Fuser, spared: Sequence[int]) -> None:
+    def __init__(self, scene: Scene, fuser: ClassicalFuser | NetworkFuser, spared: Sequence[int]) -> None:
         self.fuser, self.spared = fuser, list(spared)
         self.halo, self.multiple_of, self.overlap = fuser.halo, fuser.multiple_of, fuser.overlap
         self._axes = axes_of(scene)
@@ -297,18 +298,42 @@ def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
 class Fit:
     """A fuser and how it came about."""
 
-    fuser: Fuser
+    fuser: ClassicalFuser | NetworkFuser | Sparing
     precision: str
     device: str
     card: Card | None = None
     stats: SceneStats | None = None
     outcome: Outcome | None = None
     seconds: dict[str, float] | None = None
+    spared: tuple[int, ...] = ()
+
+    def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> Kept:
+        """The fit apart from its scene, whose MS was moved by `shift`."""
+        known, fuser = Known.of(scene, options), self.fuser
+        spared = {"spared": np.array(self.spared, float)} if self.spared else {}
+        if isinstance(fuser, Sparing):
+            fuser = fuser.fuser
+        if isinstance(fuser, ClassicalFuser):
+            arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
+            if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
+                arrays["constant_pan"] = np.ones(1)
+            return Kept(known, shift, lift=fuser.lift, arrays=arrays | spared)
+        assert self.stats is not None
+        numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
+        arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
+        if fuser.tailored is not None:
+            arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
+        return Kept(known, shift, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
+
+
+STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1}
+STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
+"""Of a scene's statistics, what a kept fit holds; of arrays, by how many they are longer than the bands."""
 
 
 def settings_of(options: Options) -> Settings | None:
     """Schedule and loss weights of an adaptation; None for `off`."""
-    if options.adapt == "off":
+    if options.adapt == "off" or options.fit is not None:
         return None
     if options.adapt not in ADAPT:
         raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
@@ -346,22 +371,29 @@ def preload(options: Options) -> None:
 def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequence[int] = ()) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
-    `spared`: places of bands that are up-sampled and no more; where they are all, there is nothing else to fit.
+    `spared`: places of bands that are up-sampled and no more; where they are all, there is nothing else to fit. Those
+    of a fit that is taken are its own.
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
     large to take statistics of.
     """
+    if options.fit is not None:
+        spared = Kept.read(options.fit).spared
     if len(spared) == scene.bands:
-        options, spared = replace(options, method="exp", weights=None), ()
-    made = _fit(scene, options, progress)
-    if spared:
-        made.fuser = Sparing(scene, made.fuser, spared)
+        made = _fit(scene, replace(options, method="exp", weights=None, fit=None), progress)
+    else:
+        made = _fit(scene, options, progress)
+        if spared and not isinstance(made.fuser, Sparing):
+            made.fuser = Sparing(scene, made.fuser, spared)
+    made.spared = tuple(spared)
     return made
 
 
 def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
+    if options.fit is not None:
+        return _restored(scene, options, device, precision)
     if options.method in classical.NAMES:
         clock = time.perf_counter()
         fitted = fit_classical(scene, options.method, options.seed, progress)
@@ -373,6 +405,37 @@ def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
     except OutOfMemory:
         scene.warnings.append(f"{device} ran out of memory while adapting: the CPU did all")
     return _fit_network(scene, card, options, torch.device("cpu"), precision, progress)
+
+
+def _restored(scene: Scene, options: Options, device: torch.device, precision: torch.dtype) -> Fit:
+    """The fit that a file keeps. Raises InputError if it is none for this scene and method."""
+    assert options.fit is not None
+    clock, kept = time.perf_counter(), Kept.read(options.fit)
+    kept.check(options.fit, scene, options)
+    with foreign.boundary(options.fit, "is damaged"):
+        if kept.known.method in classical.NAMES:
+            setup = setup_of(scene, options.seed)
+            method = classical.create("exp" if "constant_pan" in kept.arrays else kept.known.method, setup)
+            method.restore(lambda name, shape: torch.from_numpy(kept.array(name, shape)).double())
+            fuser: ClassicalFuser | NetworkFuser = ClassicalFuser(setup, method, kept.lift)
+            return Fit(fuser, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
+        card = weights.find(options.method, scene.bands, options.weights)
+        backbone, n = _network(card, scene.bands, device), scene.bands
+        found: dict[str, Any] = {name: kept.number(name) for name in STATS_NUMBERS} | {"lift": kept.lift}
+        for name, more in STATS_ARRAYS.items():
+            found[name] = torch.from_numpy(kept.array(f"stats.{name}", (n + more,))).float()
+        stats = SceneStats(**found)
+        if min(float(stats.std.min()), stats.pan_std, stats.scale) <= 0:
+            raise ValueError("its deviations or its scale are not positive")
+        tailored = None
+        if any(name.startswith("tailor.") for name in kept.arrays):
+            tailored = FeatureTailor(backbone.features, n)
+            state = {k: kept.array(f"tailor.{k}", tuple(v.shape)) for k, v in tailored.state_dict().items()}
+            tailored.load_state_dict({k: torch.from_numpy(a).float() for k, a in state.items()})
+            tailored = channels_last(tailored.to(device)).eval().requires_grad_(False)
+        fuser = NetworkFuser(scene, backbone, stats.to(device), tailored, device, precision)
+    seconds = {"fitting": time.perf_counter() - clock}
+    return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, stats, None, seconds)
 
 
 def _fit_network(

@@ -18,6 +18,7 @@ class Options:
     """How to fuse: the options of `pansharpen fuse` that change pixels.
 
     `align` and `mtf` are settled where a scene is opened (`jobs.opened`): `fit` takes its phase and gains as they are.
+    `fit`: a file that `--save-fit` has made, whose fit is taken: nothing is measured, fitted or adapted.
     `tile_size` becomes a part or a multiple of the output's blocks: a power of two, or a multiple of 512.
     """
 
@@ -32,6 +33,7 @@ class Options:
     align: str = "auto"
     mtf: str = "auto"
     adapt_loss: str = "sharp"
+    fit: str | None = None
 
     def __post_init__(self) -> None:
         if self.tile_size in range(1, 1 << 20):  # what is none is refused where it is read

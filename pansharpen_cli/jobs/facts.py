@@ -109,6 +109,8 @@ def method_facts(scene: Scene, options: Options, fit: Fit) -> dict:
 def adaptation_facts(options: Options, fit: Fit, apart: bool) -> dict:
     """What the adaptation came to; `apart`: PAN and MS show different things, so that there was none."""
     facts = {"mode": options.adapt if fit.card is not None else "off"}
+    if options.fit is not None:
+        facts |= {"reason": f"the fit of {os.path.basename(options.fit)} is taken as it is", "mode": "off"}
     if fit.outcome is not None:
         facts |= fit.outcome.as_dict()
     if apart and facts["mode"] != "off":
@@ -184,7 +186,8 @@ def provenance_tags(facts: dict) -> dict[str, str]:
         "MTF": method["mtf"],
         "MTF_GAINS": " ".join(f"{v:.9g}" for v in method["mtf_gains"]),
         "ADAPT": adaptation["mode"],
-        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k != "weights"}),
+        "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k not in ("weights", "fit")}),
+        "FIT_SHA256": (facts["fit"] or {}).get("sha256"),
     }
     if facts["groups"]:
         keys = ("ms", "band_numbers", "ratio", "offset", "sensor")
@@ -198,7 +201,7 @@ def provenance_tags(facts: dict) -> dict[str, str]:
     aligned = None if facts["groups"] else facts["registration"]
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
-        tags["ALIGN_CONFIDENCE"] = aligned["confidence"]
+        tags["ALIGN_CONFIDENCE"] = aligned.get("confidence")
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]

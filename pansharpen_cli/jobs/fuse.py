@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, telling
 from ..fusion.fit import Fit, Options
+from ..fusion.kept import Kept
 from ..fusion.telling import Told
 from ..publish import made_folders
 from ..quality import assess
@@ -99,6 +100,7 @@ def fuse_scene(
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
             )
+            facts |= {"fit": _kept(made[0], output, options, writer)}
             facts |= {"comparison": comparison, "verdict": _verdicts(made, options)}
             facts |= {"batch": output.batch} if output.batch else {}
             facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
@@ -117,6 +119,17 @@ def fuse_scene(
     return facts
 
 
+def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> dict | None:
+    """Add the file that keeps the fit to what is published; what the report says of it, or of the fit that was taken."""
+    if output.save_fit is not None:
+        kept = made.fit.kept(made.scene, options, made.part.registration.applied)
+        writer.files.add(output.save_fit, kept.to_bytes())
+        return {"saved_in": str(output.save_fit)}
+    if options.fit is not None:
+        return {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
+    return None
+
+
 @dataclass
 class _Fused:
     """A part that was fused: how it was fitted, what PAN tells about its bands, and its figures."""
@@ -124,7 +137,6 @@ class _Fused:
     part: Part
     fit: Fit
     found: Sequence[Told]
-    spared: Sequence[int]
     valid: int
     seconds: dict[str, float]
     measured: Score | None = None
@@ -150,7 +162,7 @@ class _Fused:
             "adaptation": adaptation_facts(options, self.fit, apart),
             "quality": quality,
             "registration": self.part.registration.facts(),
-            "pan_tells": told_facts(scene, self.found, self.spared),
+            "pan_tells": told_facts(scene, self.found, self.fit.spared),
             "verdict": self.verdict(options),
             "places": self.part.places,
         }
@@ -163,21 +175,20 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
     """Fit a part and write its pixels; what PAN tells nothing about is up-sampled, with a note."""
     scene, apart, clock = part.scene, part.registration.apart, time.perf_counter()
     found = telling.told(scene, options.seed, progress)
-    spared = [] if apart else telling.places_of_nothing(found)
-    if options.method != "exp":
-        scene.notes.extend(_spared_notes(scene, found, spared))
+    spared = [] if apart or options.method == "exp" else telling.places_of_nothing(found)
     telling_seconds = time.perf_counter() - clock
     fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress, spared)
+    scene.notes.extend(_spared_notes(scene, found, fit.spared))
     clock = time.perf_counter()
     valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress, part.places)
     seconds = {"comparing": telling_seconds, **(fit.seconds or {}), "fusing": time.perf_counter() - clock}
-    return _Fused(part, fit, found, spared, valid, seconds)
+    return _Fused(part, fit, found, valid, seconds)
 
 
 def _spared_notes(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[str]:
     return [
         f"PAN tells nothing about {scene.band_names[i] or scene.standard_names[i] or f'band {scene.numbers[i]}'} "
-        f"(R2 {found[i].r2:.3f}): it is up-sampled and not sharpened"
+        f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"
         for i in spared
         if scene.written is None or i in scene.written
     ]

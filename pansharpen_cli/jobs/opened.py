@@ -12,6 +12,7 @@ from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
 from ..fusion.fit import Options
+from ..fusion.kept import Kept
 from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
@@ -78,7 +79,7 @@ def takes_measured_mtf(options: Options) -> bool:
 def is_measured(options: Options) -> bool:
     """Whether the registration is measured: with `align` off for networks only, that take the MTF or are adapted."""
     adapts = options.method in REGISTRY and options.adapt != "off"
-    return options.align != "off" or takes_measured_mtf(options) or adapts
+    return options.fit is None and (options.align != "off" or takes_measured_mtf(options) or adapts)
 
 
 def opened(
@@ -109,14 +110,19 @@ def opened(
     parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
     scene = stack.enter_context(replace(pair, open_options=given).open())
     ready(scene)
+    kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         if measured and found is not None:
             settle(scene, found)
+        if kept is not None:
+            scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
         registration = Registration(options.align, found=found, beyond=is_beyond(scene))
         scene.warnings.extend(registration.warnings())
         return scene, registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
+    if kept is not None:
+        source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
     if source is not None:
         applied = source[0]
     else:
@@ -132,6 +138,8 @@ def opened(
         scene.notes.extend(n for n in first.notes if n not in scene.notes)
     if measured and found is not None:
         settle(scene, found)
+    if kept is not None:
+        scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
     registration = Registration(options.align, applied, found, source[1] if source else "measured", is_beyond(scene))
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())

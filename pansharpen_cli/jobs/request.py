@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_absent, check_place, orphans
 from ..raster.messages import gdal_messages
@@ -30,7 +31,7 @@ class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output.
+    8-bit picture beside the output, `save_fit` for a file that keeps the fit.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class FusionOutput:
     command: str | None = None
     batch: Mapping[str, object] | None = None
     rgb: Request | None = None
+    save_fit: Path | None = None
 
 
 def is_html(path: Path | None) -> bool:
@@ -58,6 +60,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     """All paths that are going to be written, each with what its name may end in; anything if empty."""
     targets: list[tuple[Path, Sequence[str]]] = [(output.path, TIFF), *((p, ()) for p in output.reports)]
     targets += [(output.quicklook, PICTURES)] if output.quicklook else []
+    targets += [(output.save_fit, (SUFFIX,))] if output.save_fit else []
     if output.rgb is not None:
         targets.append((path_beside(output.path), TIFF))
         if (kept := output.rgb.kept_in) is not None and not kept.exists():
@@ -68,19 +71,26 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
 def check_targets(output: FusionOutput, options: Options, scene: Scene, fused: Sequence[int] = ()) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
 
-    `fused`: band counts of the scenes that are fused, where these are not the one.
-
+    `fused`: band counts of the scenes that are fused, where they are several and `scene` is what is written of them.
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
     targets = targets_of(output)
     if len({os.path.realpath(p) for p, _ in targets}) < len(targets):
-        raise InputError("the output, the report, the quicklook and the picture need different paths")
+        raise InputError("the output, the report, the quicklook, the picture and the fit need different paths")
+    if options.fit is not None:
+        if output.save_fit is not None:
+            raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
+        if not fused:
+            Kept.read(options.fit).check(options.fit, scene, options)
+    if fused and (options.fit is not None or output.save_fit is not None):
+        raise InputError("--save-fit and --fit keep the fit of one scene: name MS files on one grid")
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:
         is_html(path)
+    read = scene.files() | ({options.fit} if options.fit else set())
     for path, endings in targets:
-        check_place(path, scene.files(), output.overwrite, endings, makes_folders=True)
+        check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
     if not output.overwrite and any(path.exists() for path, _ in targets):
         given = parse_creation_options(output.creation_options)
@@ -109,4 +119,7 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     with gdal_messages(), ExitStack() as stack:
         parts = parted(pair)
         scenes = [stack.enter_context(part.open()) for part in parts.pairs]
-        check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])
+        if len(scenes) == 1:
+            check_targets(output, options, scenes[0])
+        else:
+            check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])

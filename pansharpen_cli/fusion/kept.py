@@ -1,0 +1,183 @@
+"""What a scene's fit found, kept in a file, so that scenes of one strip or season come out alike.
+
+The file is safetensors: arrays, and a text in JSON in its metadata. No code is ever run from it; torch is not needed
+to tell whether it is for a scene.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from .. import classical, foreign
+from ..errors import InputError
+from ..models import weights
+from ..raster.scene import Scene
+from .options import Options
+
+SCHEMA = "pansharpen-fit/1"
+SUFFIX = ".safetensors"
+MOST_BYTES = 64 << 20
+"""Of a file of a fit: the largest tailor that is known takes a hundredth of it."""
+SAME_RATIO = 0.005
+"""Share by which the ratio of a scene may differ from that of the fit: ground sampling distances vary so much."""
+MOST_LIFT, MOST_SHIFT = 1100, 100.0
+"""The largest exponent of two, and the largest shift in PAN pixels, that a fit may hold."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a fit is for: a scene has to be like that. `bands`: their standard names, None where nothing names one;
+    `weights`: the sha256 of a network's; `dtype`: of the MS; `made_of`: names of the files that it was made of."""
+
+    method: str
+    sensor: str
+    bands: tuple[str | None, ...]
+    ratio: tuple[float, float]
+    dtype: str
+    weights: str = ""
+    made_of: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, scene: Scene, options: Options) -> Known:
+        """That of a scene that is fused with these options."""
+        network = options.method not in classical.NAMES
+        card = weights.find(options.method, scene.bands, options.weights) if network else None
+        return cls(
+            classical.ALIASES.get(options.method, options.method),
+            scene.sensor.name,
+            scene.standard_names,
+            scene.phase.ratio,
+            scene.ms[0].dataset.dtypes[scene.ms[0].bands[0] - 1],
+            card.sha256 if card is not None else "",
+            tuple(Path(path).name for path in scene.paths),
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A fit apart from its scene.
+
+    `shift`: rows and columns in PAN pixels by which the MS was moved; `gains`: MTF gains that a network fuses with and
+    `offsets` of its single bands, both empty where the sensor's table stands. `numbers` and `arrays`: the statistics
+    of the scene, and the tailor of a network or what a classical method has found. `lift`: they are of DN times
+    2^lift. `digest`: sha256 of the file that was read.
+    """
+
+    known: Known
+    shift: tuple[float, float] = (0.0, 0.0)
+    gains: tuple[float, ...] = ()
+    offsets: tuple[tuple[float, float], ...] = ()
+    lift: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    digest: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The content of a file that `read` reads; the same fit gives the same bytes."""
+        text = json.dumps({
+            "schema": SCHEMA, "for": asdict(self.known), "shift": self.shift, "gains": self.gains,
+            "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
+        })  # fmt: skip
+        return save({name: np.array(a, order="C") for name, a in self.arrays.items()}, {"fit": text})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Kept:
+        """That of a file. Raises InputError for a file that holds no fit, or values that no fit has."""
+        content = foreign.read_bytes(path, MOST_BYTES)
+        with foreign.boundary(path, "is no fit of pansharpen (--save-fit makes one)"):
+            arrays = load(content)
+            size = int.from_bytes(content[:8], "little")
+            header = foreign.parse_json(content[8 : 8 + size].decode())
+            told = foreign.parse_json(header["__metadata__"]["fit"])
+            if told["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
+            return _checked(cls(
+                _known(told["for"]), _pair(told["shift"]), _row(told["gains"]), tuple(map(_pair, told["offsets"])),
+                int(told["lift"]), {str(k): float(v) for k, v in told["numbers"].items()}, arrays,
+                hashlib.sha256(content).hexdigest(),
+            ))  # fmt: skip
+
+    def check(self, path: str, scene: Scene, options: Options) -> None:
+        """Raises InputError, in one line, if the fit in the file `path` is not one for this scene and method."""
+        mine, other, ms = self.known, Known.of(scene, options), scene.ms[0].label
+        same_ratio = all(abs(a / b - 1) <= SAME_RATIO for a, b in zip(mine.ratio, other.ratio, strict=True))
+        for alike, what, found in (
+            (mine.method == other.method, f"--method {mine.method}", f"it is to be {other.method} here"),
+            (mine.weights == other.weights, f"other weights of {mine.method}", "see --weights"),
+            (mine.bands == other.bands, _listed(mine.bands), f"{ms} has {_listed(other.bands)}"),
+            (mine.sensor == other.sensor, mine.sensor, f"{ms} is of {other.sensor} (see --sensor)"),
+            (same_ratio, f"the ratio {mine.ratio[0]:.4g}", f"that of {ms} is {other.ratio[0]:.4g}"),
+            (mine.dtype == other.dtype, f"values of {mine.dtype}", f"{ms} holds {other.dtype}"),
+        ):
+            if not alike:
+                raise InputError(f"{path} is a fit of {what}; {found}")
+
+    @property
+    def spared(self) -> tuple[int, ...]:
+        """Places of the bands that are up-sampled and no more."""
+        return tuple(int(v) for v in self.arrays.get("spared", ()))
+
+    def array(self, name: str, shape: Sequence[int | None]) -> np.ndarray:
+        """A named array of real numbers; None in `shape` stands for any length. Raises ValueError for any other."""
+        found = self.arrays.get(name)
+        if (
+            found is None
+            or found.ndim != len(shape)
+            or found.dtype.kind != "f"
+            or any(n not in (None, m) for n, m in zip(shape, found.shape, strict=True))
+        ):
+            raise ValueError(f"it has no {name} of {' x '.join(str(n or 'any') for n in shape) or 'one number'}")
+        return found
+
+    def number(self, name: str) -> float:
+        """A named number. Raises ValueError where the fit has none."""
+        if name not in self.numbers:
+            raise ValueError(f"it has no {name}")
+        return self.numbers[name]
+
+
+def _known(told: Mapping[str, Any]) -> Known:
+    bands = tuple(None if name is None else str(name) for name in told["bands"])
+    names = tuple(map(str, told["made_of"]))
+    method, sensor, dtype, sha256 = (str(told[key]) for key in ("method", "sensor", "dtype", "weights"))
+    return Known(method, sensor, bands, _pair(told["ratio"]), dtype, sha256, names)
+
+
+def _row(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    first, second = map(float, values)
+    return first, second
+
+
+def _checked(kept: Kept) -> Kept:
+    """Raises ValueError for values that no fit has: anyone may have written the file."""
+    bands = len(kept.known.bands)
+    if {len(kept.gains), len(kept.offsets)} - {0, bands} or not all(0 < gain < 1 for gain in kept.gains):
+        raise ValueError("its gains or offsets are not those of its bands")
+    moved = [*kept.shift, *(v for pair in kept.offsets for v in pair)]
+    if not all(abs(v) <= MOST_SHIFT for v in moved) or not 0 < min(kept.known.ratio) <= max(kept.known.ratio) < 1000:
+        raise ValueError("its shifts or its ratio are out of range")
+    if "spared" in kept.arrays and not set(kept.array("spared", (None,)).tolist()) <= set(range(bands)):
+        raise ValueError("it leaves bands alone that it does not have")
+    if abs(kept.lift) > MOST_LIFT:
+        raise ValueError("its values are out of range")
+    if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):
+        raise ValueError("it holds values that are not finite")
+    return kept
+
+
+def _listed(bands: Sequence[str | None]) -> str:
+    if not any(bands):
+        return f"{len(bands)} bands"
+    return f"{len(bands)} bands ({', '.join(name or '?' for name in bands)})"

@@ -1,0 +1,189 @@
+"""A fit that is kept in a file: scenes fused with it come out as one, and no other scene is fused with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from rasters import edited, pixels_of, write_pair
+from safetensors.numpy import load, save
+
+import pansharpen_cli as pansharpen
+from pansharpen_cli import classical
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion.kept import MOST_BYTES, Kept
+
+CUT = 192
+"""Column of the PAN at which the scene is cut."""
+REACH = 64
+"""PAN pixels beside the cut that see it: at its edge a file ends, and what lies beyond is not known there."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pair")
+    write_pair(folder, rows=256, cols=384, bands=4, seed=5)
+    return folder
+
+
+def fuse(run, folder: Path, out: Path, *options: object) -> np.ndarray:
+    given = ("fuse", folder / "pan.tif", folder / "ms.tif", "-o", out, "--no-score", "--sensor", "generic")
+    result = run(*given, *options)
+    assert result.code == 0, result.err
+    return pixels_of(out)
+
+
+def half(pair: Path, folder: Path, first: int, last: int) -> Path:
+    """Columns of the PAN, and what of the MS lies there, as files of their own."""
+    folder.mkdir()
+    for name, ratio in (("pan.tif", 1), ("ms.tif", 4)):
+        with rasterio.open(pair / name) as source:
+            window = Window(first // ratio, 0, (last - first) // ratio, source.height)
+            part = {"width": window.width, "transform": source.window_transform(window)}
+            with rasterio.open(folder / name, "w", **source.profile | part) as target:
+                target.write(source.read(window=window))
+                target.descriptions = source.descriptions
+    return folder
+
+
+@pytest.mark.parametrize("method", [*classical.METHODS, "glpnet"])
+def test_a_kept_fit_gives_the_same_pixels(run, pair, tmp_path, method) -> None:
+    kept = tmp_path / "kept.safetensors"
+    whole = fuse(run, pair, tmp_path / "a.tif", "--method", method, "--save-fit", kept)
+    np.testing.assert_array_equal(fuse(run, pair, tmp_path / "b.tif", "--method", method, "--fit", kept), whole)
+
+
+@pytest.mark.parametrize("method", ["gsa", "glpnet"])
+def test_halves_that_are_fused_apart_with_one_fit_are_the_whole(run, pair, tmp_path, method) -> None:
+    kept = tmp_path / "kept.safetensors"
+    whole = fuse(run, pair, tmp_path / "whole.tif", "--method", method, "--save-fit", kept).astype(float)
+    for name, (first, last) in {"left": (0, CUT), "right": (CUT, 384)}.items():
+        folder = half(pair, tmp_path / name, first, last)
+        away = np.abs(np.arange(first, last) - CUT) >= REACH
+        own, with_fit = (
+            fuse(run, folder, tmp_path / f"{name}{i}.tif", "--method", method, *options) - whole[..., first:last]
+            for i, options in enumerate(([], ["--fit", kept]))
+        )
+        assert np.sqrt((with_fit[..., away] ** 2).mean()) < 0.5
+        assert np.sqrt((own[..., away] ** 2).mean()) > 1  # what a fit of its own makes of a half
+
+
+def test_the_report_says_where_the_fit_is_from(pair, tmp_path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    made = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", save_fit=kept, sensor="generic", score=False)
+    again = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", fit=kept, sensor="generic", score=False)
+    assert made.report["fit"] == {"saved_in": str(kept)}
+    assert again.report["fit"] == {"taken_from": str(kept), "sha256": Kept.read(kept).digest}
+    assert again.report["adaptation"] == {"mode": "off", "reason": "the fit of kept.safetensors is taken as it is"}
+    assert again.report["registration"]["source"] == "kept.safetensors"
+    with rasterio.open(again.path) as dataset:
+        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == Kept.read(kept).digest
+
+
+def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path) -> None:
+    folder = tmp_path / "off"
+    folder.mkdir()
+    with rasterio.open(pair / "ms.tif") as dataset:
+        moved = dataset.transform @ rasterio.Affine.translation(0.5, 0)
+        names = dataset.descriptions
+    edited(pair / "ms.tif", folder / "ms.tif", names=names, transform=moved)
+    (folder / "pan.tif").write_bytes((pair / "pan.tif").read_bytes())
+    kept = tmp_path / "kept.safetensors"
+    first = fuse(run, folder, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    assert abs(Kept.read(kept).shift[1] + 2) < 0.2
+    np.testing.assert_array_equal(fuse(run, folder, tmp_path / "b.tif", "--method", "gsa", "--fit", kept), first)
+    with rasterio.open(tmp_path / "b.tif") as dataset:
+        assert dataset.tags(ns="PANSHARPEN")["ALIGN_SHIFT"].split()[1].startswith("-")
+    left = fuse(run, folder, tmp_path / "c.tif", "--method", "gsa", "--fit", kept, "--align", "off")
+    assert left.shape != first.shape or (left != first).any()
+
+
+def test_the_same_fit_gives_the_same_bytes(run, pair, tmp_path) -> None:
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in files:
+        fuse(run, pair, path.with_suffix(".tif"), "--method", "bt-h", "--save-fit", path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_fit_of_something_else_is_refused_in_one_line(run, pair, tmp_path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    fuse(run, pair, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    names = ("Blue", "Green", "Red", "NIR1")
+    edited(pair / "ms.tif", tmp_path / "other.tif", names=("Blue", "Green", "Red", "Yellow"))
+    edited(pair / "ms.tif", tmp_path / "real.tif", lambda p: p.astype("float32"), names=names)
+    cases = {
+        "is a fit of --method gsa; it is to be bt-h here": ("--method", "bt-h"),
+        "is a fit of --method gsa; it is to be glpnet here": (),
+        "is a fit of generic; ": ("--method", "gsa", "--sensor", "worldview-2"),
+        "has 3 bands (blue, green, red)": ("--method", "gsa", "--bidx", "1,2,3", "--fit-bands", "bidx"),
+        "exclude each other": ("--method", "gsa", "--save-fit", tmp_path / "b.safetensors"),
+    }
+    for text, options in cases.items():
+        given = ("fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "no.tif", "--fit", kept)
+        result = run(*given, *(() if "--sensor" in options else ("--sensor", "generic")), *options)
+        assert result.code == 2 and text in result.err and len(result.errors) == 1, result.err
+    for text, ms in {"yellow": "other.tif", "of values of uint16; ": "real.tif"}.items():
+        result = run(
+            "fuse", pair / "pan.tif", tmp_path / ms, "-o", tmp_path / "no.tif", "--sensor", "generic",
+            "--method", "gsa", "--fit", kept,
+        )  # fmt: skip
+        assert result.code == 2 and text in result.err and len(result.errors) == 1, result.err
+    assert not (tmp_path / "no.tif").exists() and not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_fit_of_other_weights_is_refused(pair, tmp_path) -> None:
+    known = {"pan": pair / "pan.tif", "ms": pair / "ms.tif", "sensor": "generic", "adapt": "off", "score": False}
+    kept = tmp_path / "kept.safetensors"
+    pansharpen.fuse(**known, method="pnn", save_fit=kept)
+    content = kept.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    told = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["fit"])
+    told["for"]["weights"] = "0" * 64
+    kept.write_bytes(save(load(content), {"fit": json.dumps(told)}))
+    with pytest.raises(InputError, match="a fit of other weights of pnn"):
+        pansharpen.fuse(**known, method="pnn", fit=kept)
+
+
+def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tmp_path) -> None:
+    kept, bad = tmp_path / "kept.safetensors", tmp_path / "bad.safetensors"
+    fuse(run, pair, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    content = kept.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    arrays, told = load(content), json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["fit"])
+
+    def changed(arrays=arrays, **entries) -> bytes:
+        return save(arrays, {"fit": json.dumps(told | entries)})
+
+    faults = [
+        b"", b"{}", content[:100], b"\x80\x04cposix\nsystem\n", save(arrays),
+        changed(schema="other"), changed(shift=[1e9, 0]), changed(shift=["nan", 0]), changed(shift=[1]),
+        changed(gains=[0.3]), changed(lift=10**9), changed(numbers={"scale": "inf"}), changed(**{"for": {}}),
+        changed({**arrays, "mix": arrays["mix"][:2]}), changed({"injection": arrays["injection"]}),
+        changed({**arrays, "mix": np.full_like(arrays["mix"], np.nan)}),
+    ]  # fmt: skip
+    for fault in faults:
+        bad.write_bytes(fault)
+        result = run(
+            "fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "no.tif", "--sensor", "generic",
+            "--method", "gsa", "--fit", bad,
+        )  # fmt: skip
+        assert result.code == 2 and len(result.errors) == 1 and "bad.safetensors" in result.err, result.err
+        assert "unexpected" not in result.err and not (tmp_path / "no.tif").exists()
+    with bad.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(InputError, match="at most"):
+        Kept.read(bad)
+
+
+def test_a_kept_fit_is_no_output_and_is_not_overwritten(run, pair, tmp_path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    given = ("fuse", pair / "pan.tif", pair / "ms.tif", "--sensor", "generic", "--method", "exp", "--no-score")
+    assert run(*given, "-o", tmp_path / "a.tif", "--save-fit", kept).code == 0
+    again = run(*given, "-o", tmp_path / "b.tif", "--save-fit", kept)
+    assert again.code == 2 and "kept.safetensors" in again.err and not (tmp_path / "b.tif").exists()
+    assert run(*given, "-o", tmp_path / "b.tif", "--save-fit", tmp_path / "kept.txt").code == 2
+    assert run(*given, "-o", tmp_path / "b.tif", "--fit", kept, "--report", kept.with_suffix(".json")).code == 0
