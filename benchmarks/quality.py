@@ -40,6 +40,7 @@ from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs import evaluate, fuse, opened
 from pansharpen_cli.models import weights
+from pansharpen_cli.raster.opening import OpenOptions
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"
 
@@ -131,7 +132,7 @@ def measure(folder: Path, level: str, make: Maker) -> dict:
 
 
 def without_truth(out: Path, pan: Path, ms: Path, level: str) -> dict:
-    facts = evaluate.evaluate([str(out)], opened.Pair(str(pan), [str(ms)], {"extent": "pan"}), align="auto")
+    facts = evaluate.evaluate([str(out)], opened.Pair(str(pan), [str(ms)], OpenOptions(extent="pan")), align="auto")
     quality = facts["results"][0]["quality"]
     if level == "reduced":
         return {"rr_detail": quality["pan_detail_correlation"]}

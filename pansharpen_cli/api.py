@@ -35,6 +35,7 @@ from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
 from .publish import Publication, check_target
+from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
 from .report.files import finite
 
@@ -121,14 +122,14 @@ class _Inputs:
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
 
-    def pair(self, pan: Input, ms: Input | Sequence[Input], **open_options: Any) -> opened.Pair:
+    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> opened.Pair:
         """The pair for the jobs."""
         several = list(ms) if isinstance(ms, list | tuple) else [ms]
         if not several:
             raise InputError("no MS is given")
         names = ["ms array", *(f"ms array {i}" for i in range(2, len(several) + 1))]
         paths = [self.path(each, name) for each, name in zip(several, names, strict=True)]
-        return opened.Pair(self.path(pan, "pan array"), paths, open_options, self.labels)
+        return opened.Pair(self.path(pan, "pan array"), paths, opening, self.labels)
 
     def named(self, text: str) -> str:
         """A text with labels in the place of paths that mean nothing to the caller."""
@@ -332,6 +333,9 @@ def fuse(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | os.PathLike | None = None,
     driver: str = "GTiff",
     creation_options: Mapping[str, object] | None = None,
     overviews: bool | None = None,
@@ -347,7 +351,9 @@ def fuse(
 ) -> Fused:
     """Fuse a PAN and its MS, as `pansharpen fuse` does: the same pixels, the same report, the same file.
 
-    `ms`: one raster, or a list of several with the bands in order. `output`: the file to write; without it the result
+    `ms`: one raster, or a list of several with the bands in order, which may lie on grids of their own. `pan_from`:
+    bands whose mean is the PAN, by number or name over the rasters on its grid. `height` or `dem`: of a pair that RPCs
+    alone locate. `output`: the file to write; without it the result
     holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
     rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
     their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
@@ -363,7 +369,7 @@ def fuse(
             None if fit is None else os.fspath(fit),
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from, height, dem)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
     folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
     path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
@@ -376,7 +382,7 @@ def fuse(
     )  # fmt: skip
     try:
         with _Inputs() as inputs:
-            pair = inputs.pair(pan, ms, **opening)
+            pair = inputs.pair(pan, ms, opening)
             facts = fusion_job.fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
             return Fused(path, inputs.facts(facts), files, folder)
@@ -409,6 +415,9 @@ def check(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | os.PathLike | None = None,
     score: bool = True,
     progress: Progress = quiet,
 ) -> dict:
@@ -422,25 +431,25 @@ def check(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from, height, dem)
     with _Inputs() as inputs:
-        return inputs.facts(checking.check(inputs.pair(pan, ms, **opening), options, score, progress))
+        return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))
 
 
-def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox) -> dict[str, Any]:
-    """The arguments of `Scene.open`."""
+def _open_options(
+    sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from=None, height=None, dem=None
+) -> OpenOptions:
+    """Raises InputError for what the command line refuses."""
     _one_of("extent", extent, ("intersection", "pan"))
     _one_of("fit_bands", fit_bands, ("all", "bidx"))
-    return {
-        "sensor": sensor,
-        "bidx": None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx],
-        "fit_bands": fit_bands,
-        "nodata": nodata,
-        "extent": extent,
-        "window": _window(window),
-        "bbox": None if bbox is None else tuple(map(float, bbox)),
-        "dtype": None if dtype is None else check_dtype(np.dtype(dtype).name),
-    }
+    bands = None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx]
+    box = None if bbox is None else (float(bbox[0]), float(bbox[1]), float(bbox[2]), float(bbox[3]))
+    kind = None if dtype is None else check_dtype(np.dtype(dtype).name)
+    parts = None if pan_from is None else [b if isinstance(b, str) else int(b) for b in pan_from]
+    if height is not None and dem is not None:
+        raise InputError("height and dem exclude each other")
+    heights = None if height is None else float(height), None if dem is None else os.fspath(dem)
+    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, parts, *heights)
 
 
 def _path(path: str | os.PathLike | None) -> Path | None:
@@ -496,7 +505,7 @@ def evaluate(
     _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
         opening = _open_options(sensor, bidx, "bidx", nodata, "pan", None, None, None)
-        pair, paths = inputs.pair(pan, ms, **opening), _fused(inputs, fused)
+        pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
 
@@ -553,7 +562,7 @@ def evaluate_wald(
     names = [methods] if isinstance(methods, str) else list(methods)
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
-        pair = inputs.pair(pan, ms, **_open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
+        pair = inputs.pair(pan, ms, _open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
         output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
         lowered = [name.lower() for name in names]
         return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))

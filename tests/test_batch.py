@@ -98,7 +98,7 @@ def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp
     alone = tmp_path / "alone.tif"
     source = scenes / "2019" / "s1"
     fuse.fuse_scene(
-        opened.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.open_options),
+        opened.Pair(str(source / "pan.tif"), [str(source / "ms.tif")], CHOICES.opening),
         fuse.FusionOutput(alone),
         CHOICES.options,
     )

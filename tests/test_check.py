@@ -16,6 +16,7 @@ from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs.opened import Pair
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report import text as texts
 from pansharpen_cli.training import simulate
 
@@ -50,7 +51,7 @@ def scene(made, tmp_path, monkeypatch) -> Path:
 
 
 def inspected(folder: Path, pan: str = "pan.tif", ms: str = "ms.tif", **options) -> dict:
-    return check.check(Pair(str(folder / pan), [str(folder / ms)], options), PLAIN, score=False)
+    return check.check(Pair(str(folder / pan), [str(folder / ms)], OpenOptions(**options)), PLAIN, score=False)
 
 
 def codes(facts: dict) -> list[str]:

@@ -73,7 +73,7 @@ MOMENTS = {
     "committing": "pansharpen_cli.raster.writer.os.fsync 1",
     "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
     "writing the report": "pansharpen_cli.report.html.os.replace 2",
-    "printing": "pansharpen_cli.cli.app._print 1",
+    "printing": "pansharpen_cli.cli.fuse.print_report 1",
 }
 """Before which call of which function, in whatever thread, the signal comes."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")

@@ -15,6 +15,7 @@ from pansharpen_cli.fusion import fit, loop, telling
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.pair import Pair, parted
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 VNIR, SWIR = ("Blue", "Green", "Red", "NIR1"), ("SWIR1", "SWIR2")
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fused(folder: Path, files: list[str], options: Options, name: str = "out.tif", **opening) -> dict:
-    pair = Pair(str(folder / "pan.tif"), [str(folder / f) for f in files], opening)
+    pair = Pair(str(folder / "pan.tif"), [str(folder / f) for f in files], OpenOptions(**opening))
     return fuse.fuse_scene(pair, fuse.FusionOutput(folder / name, overwrite=True), options, score=False)
 
 
@@ -61,7 +62,9 @@ def test_bands_are_numbered_and_named_over_all_files_and_written_as_asked(folder
     with rasterio.open(folder / "some.tif") as dataset:
         assert dataset.descriptions == ("SWIR1", "Red", "Blue", "SWIR2")
         np.testing.assert_array_equal(dataset.read(), whole[[4, 2, 0, 5]])
-    only = parted(Pair(str(folder / "pan.tif"), [str(folder / "vnir.tif"), str(folder / "swir.tif")], {"bidx": [5]}))
+    only = parted(
+        Pair(str(folder / "pan.tif"), [str(folder / "vnir.tif"), str(folder / "swir.tif")], OpenOptions(bidx=[5]))
+    )
     assert [Path(each.ms[0]).name for each in only.pairs] == ["swir.tif"]
 
 
@@ -179,7 +182,7 @@ def fine(folder: Path) -> Path:
 
 
 def run_with(folder: Path, pan: str, files: list[str], name: str, **opening) -> np.ndarray:
-    pair = Pair(str(folder / pan), [str(folder / f) for f in files], opening)
+    pair = Pair(str(folder / pan), [str(folder / f) for f in files], OpenOptions(**opening))
     fuse.fuse_scene(pair, fuse.FusionOutput(folder / name, overwrite=True), Options(method="gsa"), score=False)
     return pixels_of(folder / name)
 

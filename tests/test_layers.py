@@ -20,7 +20,7 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts", "foreign publish")),
-    ("raster", ("__init__ bands geometry messages references whole", "sensor_table", "sensors")),
+    ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
     ("raster", ("grid source tiles", "composed rpc", "scene stretch", "groups writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
@@ -41,7 +41,7 @@ FOLDERS = (
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ landscape recipe sensing stacks", "simulate", "samples", "loss", "train")),
     ("", ("indices simulate", "api")),
-    ("cli", ("__init__ options progress", "shell weights", "app")),
+    ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
     ("", ("__main__", "rio")),
 )
 

@@ -21,6 +21,7 @@ from pansharpen_cli.fusion import fit, register
 from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs import opened
 from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
@@ -516,7 +517,7 @@ def soft(tmp_path_factory) -> Path:
 
 
 def fused_at(folder: Path, target: Path, **options) -> dict:
-    pair = opened.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], {"extent": "pan"})
+    pair = opened.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], OpenOptions(extent="pan"))
     return fusion_job.fuse_scene(
         pair, fusion_job.FusionOutput(target, overwrite=True), fit.Options(adapt="off", **options), score=False
     )

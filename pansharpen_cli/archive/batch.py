@@ -47,11 +47,11 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             layers = (task.found.pan, *task.found.ms)
             rasters = [raster_of(layer, folder) for layer in layers]
             labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
-            open_options = dict(choices.open_options)
             named = task.found.sensor or next((s for _, s in rasters if s), "")
-            if named and open_options.get("sensor", "auto") == "auto":
-                open_options["sensor"] = named
-            pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], open_options, labels)
+            opening = choices.opening
+            if named and opening.sensor == "auto":
+                opening = replace(opening, sensor=named)
+            pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
             output = fuse.FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..fusion.fit import Options
 from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
+from ..raster.opening import OpenOptions
 from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import index
 from .archives import archive_of
@@ -41,7 +42,7 @@ class Choices:
     """What is the same for all scenes: options, and how to write. `html`: a page for each scene."""
 
     options: Options = Options()
-    open_options: Mapping[str, Any] = field(default_factory=dict)
+    opening: OpenOptions = OpenOptions()
     driver: str = "GTiff"
     creation_options: tuple[str, ...] = ()
     overviews: bool | None = None
@@ -55,13 +56,13 @@ class Choices:
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
         self._check_creation_options()
-        if (sensor := self.open_options.get("sensor", "auto")) != "auto":
-            sensors.named(sensor)
+        if self.opening.sensor != "auto":
+            sensors.named(self.opening.sensor)
 
     def _check_creation_options(self) -> None:
         """Raises InputError if they do for no kind of scene; what a scene is like shows when it is opened."""
         options = parse_creation_options(self.creation_options)
-        dtype, bidx = self.open_options.get("dtype"), self.open_options.get("bidx")
+        dtype, bidx = self.opening.dtype, self.opening.bidx
         refused = []
         dtypes, counts = [dtype] if dtype else ["uint16", "uint8", "float32"], [len(bidx)] if bidx else [4, 3, 1]
         for dtype, count in itertools.product(dtypes, counts):
@@ -78,7 +79,7 @@ class Choices:
         if self.options.method not in CLASSICAL:
             cards = weights.cards(self.options.method, self.options.weights)
             options["weights"] = [[c.sha256, c.config, c.scale] for c in cards]
-        known: list[Any] = [options, {**self.open_options, **({"sensor": sensor} if sensor else {})}]
+        known: list[Any] = [options, asdict(self.opening) | ({"sensor": sensor} if sensor else {})]
         known += [self.driver, self.creation_options, self.overviews]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 

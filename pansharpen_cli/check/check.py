@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
 from ..jobs.fuse import FusionOutput, check_targets
 from ..jobs.opened import Pair, is_measured, opened
+from ..jobs.pair import parted
 from ..models import REGISTRY
 from ..raster.geometry import intersect
 from ..raster.messages import gdal_messages
@@ -28,6 +30,7 @@ from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
 from ..raster.writer import parse_creation_options
 from .judge import (
+    Finding,
     Findings,
     explain_refusal,
     judge_file,
@@ -36,6 +39,7 @@ from .judge import (
     judge_scene,
     mtf_facts,
     shift_facts,
+    tells_facts,
 )
 from .look import Look, band_facts, look_at
 from .predict import predict
@@ -47,11 +51,30 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
     What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
-    What is not known then is None.
+    What is not known then is None. MS files on grids of their own are looked at apart, each in `groups`.
     """
     found = Findings()
+    files = _files(pair, found)
+    try:
+        with gdal_messages():
+            parts = parted(pair)
+    except InputError as error:
+        facts = _frame("check") | {"files": files, "refused": str(error)}
+        explain_refusal(files, found)
+        return facts | {"findings": found.ranked()}
+    made = []
+    for each in parts.pairs:
+        own = found if len(parts.pairs) == 1 else Findings()
+        made.append(_checked(each, files, options, score, progress, own))
+        if own is not found:
+            found += _named(each, own)
+    return _combined(made, files) | {"findings": found.ranked()}
+
+
+def _checked(pair: Pair, files: list[dict], options: Options, score: bool, progress: Progress, found: Findings) -> dict:
+    """All that can be told of a pair whose MS files are on one grid, but for what is found."""
     facts = _frame("check")
-    facts["files"] = _files(pair, found)
+    facts["files"] = [f for f in files if f["path"] in (pair.pan, *pair.ms)]
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
             fit.check_method(options)
@@ -67,6 +90,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
                 facts["bands"] = [band_facts(band) for band in look.bands]
                 facts["agreement"] = look.agreement()
                 judge_pixels(scene, look, facts, found)
+                facts["pan_tells"] = tells_facts(scene, options, progress, found)
             if look is not None:
                 with _noting_failure(found):
                     facts |= predict(scene, look, options, score, None, seconds, progress, found)
@@ -76,7 +100,33 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     except InputError as error:
         facts["refused"] = str(error)
         explain_refusal(facts["files"], found)
-    facts["findings"] = found.ranked()
+    return facts
+
+
+def _named(pair: Pair, found: Findings) -> list[Finding]:
+    """What was found, with the MS that it is about."""
+    name = os.path.basename(pair.ms[-1])
+    return [f if name in f.text else replace(f, text=f"{name}: {f.text}") for f in found]
+
+
+def _combined(made: Sequence[dict], files: list[dict]) -> dict:
+    """One report of several: that of the first, with sums where the output is one."""
+    facts = made[0] | {"files": files, "groups": [] if len(made) == 1 else made}
+    if len(made) == 1:
+        return facts
+    facts["refused"] = next((m["refused"] for m in made if m["refused"]), None)
+    if all(m["output"] for m in made):
+        facts["output"] = facts["output"] | {"bands": sum(m["output"]["bands"] for m in made)}
+        told = [m["prediction"] for m in made]
+        stages = dict.fromkeys(stage for each in told for stage in each["seconds"])
+        seconds = {stage: sum(each["seconds"].get(stage, 0.0) for each in told) for stage in stages}
+        repeated = seconds["start"] * (1 - 1 / len(made))
+        seconds["start"], seconds["total"] = seconds["start"] - repeated, seconds["total"] - repeated
+        facts["prediction"] = told[0] | {
+            "seconds": seconds,
+            "memory_bytes": max(each["memory_bytes"] for each in told),
+            **{key: sum(each[key] for each in told) for key in ("raw_bytes", "stored_bytes")},
+        }
     return facts
 
 
@@ -97,27 +147,37 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
     Raises InputError where it would refuse.
     """
     found = Findings()
-    facts = _frame("plan")
     parse_creation_options(output.creation_options)
     fit.check_method(options)
     device.choose_device(options.device)
-    facts["files"] = _files(pair, found)
+    files = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
-        scene, options, aligning = _aligned(facts, pair, options, stack, output, progress, found)
-        _describe(facts, scene, pair, options, found)
-        look = look_at(scene, options.seed, progress, survey=False)
-        facts["sample"] = look.facts()
-        facts |= predict(scene, look, options, score, output, aligning, progress, found)
-        judge_scene(scene, found)
+        parts = parted(pair)
+        if len(parts.pairs) > 1:
+            scenes = [stack.enter_context(each.open()) for each in parts.pairs]
+            check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])
+        made = []
+        for each in parts.pairs:
+            facts, own = _frame("plan"), found if len(parts.pairs) == 1 else Findings()
+            facts["files"] = [f for f in files if f["path"] in (each.pan, *each.ms)]
+            ready = output if len(parts.pairs) == 1 else None
+            scene, chosen, aligning = _aligned(facts, each, options, stack, ready, progress, own)
+            _describe(facts, scene, each, chosen, own)
+            look = look_at(scene, chosen.seed, progress, survey=False)
+            facts["sample"] = look.facts()
+            facts["pan_tells"] = tells_facts(scene, chosen, progress, own)
+            made.append(facts | predict(scene, look, chosen, score, output, aligning, progress, own))
+            judge_scene(scene, own)
+            if own is not found:
+                found += _named(each, own)
     for message in said.notes():
         found.warning("gdal", message)
-    facts["findings"] = found.ranked()
-    return facts
+    return _combined(made, files) | {"findings": found.ranked()}
 
 
 def _frame(kind: str) -> dict:
     keys = (
-        "scene", "overlap", "sample", "bands", "agreement", "shift", "mtf", "method", "adaptation", "output",
+        "scene", "overlap", "sample", "bands", "agreement", "pan_tells", "shift", "mtf", "method", "adaptation", "output",
         "prediction",
     )  # fmt: skip
     return {"schema": SCHEMA, "version": __version__, "kind": kind, "refused": None, "files": []} | dict.fromkeys(keys)
@@ -145,7 +205,7 @@ def _files(pair: Pair, found: Findings) -> list[dict]:
     files = []
     for role, path in [("pan", pair.pan), *(("ms", p) for p in pair.ms)]:
         try:
-            with gdal_messages(), bounded_cache(), open_raster(path) as dataset:
+            with gdal_messages(), bounded_cache(), open_raster(path, rpcs=True) as dataset:
                 files.append(_file_facts(path, role, dataset))
         except InputError:
             continue  # opening the scene says it

@@ -10,8 +10,11 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from ..fusion import register
-from ..jobs.opened import Pair
+from ..adapt.sampling import Progress
+from ..fusion import register, telling
+from ..fusion.fit import Options
+from ..jobs.facts import told_facts
+from ..jobs.opened import Pair, is_beyond
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
@@ -123,7 +126,7 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
 
 
 def _judge_nodata_tags(files: Sequence[dict], pair: Pair, found: Findings) -> None:
-    if pair.open_options.get("nodata") is not None:
+    if pair.options.nodata is not None:
         return
     tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _tag(f["nodata"]) for f in files}
     if len(set(tags.values())) > 1:
@@ -193,7 +196,7 @@ def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None
             found.warning("lone-nodata", f"{named}: {text}")
     agreement = facts["agreement"]
     r2 = agreement["r2"] if agreement else None
-    if r2 is not None and (doubts := register.doubt(r2)):
+    if r2 is not None and not is_beyond(scene) and (doubts := register.doubt(r2)):
         level = found.error if r2 < register.WRONG else found.warning
         level("agreement", doubts)
 
@@ -310,6 +313,16 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     if apart:
         found.note("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
     return asdict(shift) | {"align": align, "action": action}
+
+
+def tells_facts(scene: Scene, options: Options, progress: Progress, found: Findings) -> list[dict]:
+    """What PAN tells about each band, with a note where that is nothing."""
+    told = telling.told(scene, options.seed, progress)
+    spared = [] if options.method == "exp" else telling.places_of_nothing(told)
+    facts = told_facts(scene, told, spared)
+    if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
+        found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
+    return facts
 
 
 def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> dict:

@@ -1,17 +1,24 @@
-"""The options that commands share, and how their texts become values."""
+"""The options that commands share, in bundles, and how their texts become values."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..fusion.options import Options
+    from ..raster.opening import OpenOptions
 
 
 class Adapt(StrEnum):
@@ -54,6 +61,41 @@ def _driver(value: str) -> str:
     return {"gtiff": "GTiff", "cog": "COG"}.get(value.lower(), value)
 
 
+def bundled(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for Typer of one that takes bundles: a parameter of a dataclass's type becomes an option per field."""
+    taken = inspect.signature(command, eval_str=True).parameters
+    bundles = {name: _options_of(p.annotation) for name, p in taken.items() if is_dataclass(p.annotation)}
+    shown = [
+        each.replace(kind=each.KEYWORD_ONLY)
+        for name, parameter in taken.items()
+        for each in bundles.get(name, [parameter])
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        made = {
+            name: parameter.annotation(**{each.name: given[each.name] for each in bundles[name]})
+            if name in bundles
+            else given[name]
+            for name, parameter in taken.items()
+        }
+        command(**made)
+
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in shown}
+    return run
+
+
+def _options_of(bundle: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(bundle, eval_str=True).parameters.values())
+
+
+# Options that are no part of a bundle
+
+PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
+MsFiles = Annotated[
+    list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
+]
 Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
 Bidx = Annotated[
     list[str] | None,
@@ -61,39 +103,6 @@ Bidx = Annotated[
         "--bidx", "-b", help="MS bands, by number (from 1, over all MS files) or name: 5,3,2 or red,green,blue."
     ),
 ]
-Rgb = Annotated[
-    str | None,
-    typer.Option(
-        help="Write an 8-bit picture OUT_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
-    ),
-]
-StretchOf = Annotated[
-    str,
-    typer.Option(
-        "--stretch",
-        help="Of --rgb: auto (percentiles), LOW,HIGH in DN, or a .json that keeps it: made, or used if it is there.",
-        metavar="STRETCH",
-    ),
-]
-SaveFit = Annotated[
-    Path | None,
-    typer.Option(
-        "--save-fit",
-        help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.",
-        metavar="FILE",
-    ),
-]
-KeptFit = Annotated[
-    Path | None,
-    typer.Option("--fit", help="Take the fit of this file instead of fitting the scene.", metavar="FILE"),
-]
-FittedBands = Annotated[
-    FitBands,
-    typer.Option(
-        case_sensitive=False, help="Bands that the scene is fitted with: all of the MS, or those of --bidx only."
-    ),
-]
-Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
 Alignment = Annotated[
     Align,
     typer.Option(
@@ -101,52 +110,140 @@ Alignment = Annotated[
         help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.",
     ),
 ]
-Optics = Annotated[
-    Mtf,
-    typer.Option(
-        case_sensitive=False,
-        help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.",
-    ),
-]
+Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
-Method = Annotated[
-    str, typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs.")
-]
-Weights = Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")]
-Adaptation = Annotated[Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")]
-AdaptLoss = Annotated[
-    AdaptTerms,
-    typer.Option(
-        case_sensitive=False, help="What the adaptation asks for: a sharp and clean result, or the terms of the paper."
-    ),
-]
-AdaptSeconds = Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.", callback=_lower)]
-TileSize = Annotated[
-    int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
-]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)]
-PixelWindow = Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")]
-Bounds = Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")]
-Footprint = Annotated[
-    Extent, typer.Option(case_sensitive=False, help="intersection of the footprints, or the whole PAN.")
-]
-Dtype = Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")]
-Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
-PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
-MsFiles = Annotated[
-    list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Driver = Annotated[str, typer.Option(help="GTiff or COG.", callback=_driver)]
-Co = Annotated[list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")]
-Overviews = Annotated[
-    bool | None, typer.Option(help="Build overviews; default: from 4096 pixels on (a COG always has them).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
+Report = Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")]
+Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False
+    quiet: Quiet = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")] = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class Fusing:
+    """How to fuse: of `fuse`, `check` and `batch`."""
+
+    method: Annotated[
+        str,
+        typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs."),
+    ] = "glpnet"
+    weights: Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")] = (
+        None
+    )
+    adapt: Annotated[
+        Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")
+    ] = Adapt.fast
+    adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None
+    adapt_loss: Annotated[
+        AdaptTerms,
+        typer.Option(
+            case_sensitive=False,
+            help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.",
+        ),
+    ] = AdaptTerms.sharp
+    device: Device = "auto"
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", callback=_lower)] = "auto"
+    tile_size: Annotated[
+        int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
+    ] = 512
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)] = 0
+    align: Alignment = Align.auto
+    mtf: Annotated[
+        Mtf,
+        typer.Option(
+            case_sensitive=False,
+            help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.",
+        ),
+    ] = Mtf.auto
+
+    def options(self) -> Options:
+        from ..fusion.options import Options
+
+        check_finite(adapt_seconds=self.adapt_seconds)
+        return Options(
+            self.method.lower(), self.weights, self.adapt.value, self.adapt_seconds, self.device, self.precision,
+            self.tile_size, self.seed, self.align.value, self.mtf.value, self.adapt_loss.value,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How to open the pair: of `fuse`, `check` and `batch`."""
+
+    sensor: Sensor = "auto"
+    bidx: Bidx = None
+    fit_bands: Annotated[
+        FitBands,
+        typer.Option(
+            case_sensitive=False, help="Bands that the scene is fitted with: all of the MS, or those of --bidx only."
+        ),
+    ] = FitBands.all
+    extent: Annotated[
+        Extent, typer.Option(case_sensitive=False, help="intersection of the footprints, or the whole PAN.")
+    ] = Extent.intersection
+    nodata: Nodata = None
+    dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None
+    pan_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands whose mean is the PAN, of the files on its grid: 1,2,3,4; default: all.", metavar="BANDS"
+        ),
+    ] = None
+    height: Annotated[
+        float | None,
+        typer.Option(help="Metres above the ellipsoid, of pairs that RPCs alone locate; default: the RPCs' own."),
+    ] = None
+    dem: Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")] = None
+
+    def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
+        from ..raster.opening import OpenOptions
+
+        check_finite(height=self.height)
+        if self.height is not None and self.dem is not None:
+            raise InputError("--height and --dem exclude each other")
+        return OpenOptions(
+            self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
+            _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
+            bands_of("--pan-from", self.pan_from and [self.pan_from]), self.height, self.dem,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a pair: of `fuse` and `check`."""
+
+    window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None
+    bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """The file format: of `fuse` and `batch`."""
+
+    driver: Annotated[str, typer.Option(help="GTiff or COG.", callback=_driver)] = "GTiff"
+    co: Annotated[
+        list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
+    ] = None
+    overviews: Annotated[
+        bool | None, typer.Option(help="Build overviews; default: from 4096 pixels on (a COG always has them).")
+    ] = None
+
+
+def check_finite(**given: float | None) -> None:
+    """Raises InputError for options that are no finite numbers."""
+    for name, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"--{name.replace('_', '-')} takes a number, not {value}")
 
 
 def figure_limits(texts: Sequence[str]) -> dict[str, float]:
@@ -161,29 +258,6 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             raise InputError(f"--fail-under takes FIGURE=VALUE, e.g. FIDELITY=0.7, not '{text}'") from None
     return limits
-
-
-def scene_options(
-    sensor: str,
-    bidx: Sequence[str] | None,
-    fit_bands: FitBands,
-    nodata: float | None,
-    extent: Extent,
-    dtype: str | None,
-    window: str | None = None,
-    bbox: str | None = None,
-) -> dict[str, Any]:
-    """The arguments of `Scene.open`."""
-    return {
-        "sensor": sensor,
-        "bidx": bands_of("--bidx", bidx),
-        "fit_bands": fit_bands.value,
-        "nodata": nodata,
-        "extent": extent.value,
-        "window": _pixel_window(window),
-        "bbox": _bounds(bbox),
-        "dtype": _dtype(dtype),
-    }
 
 
 def _split(text: str) -> list[str]:

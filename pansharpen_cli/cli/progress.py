@@ -88,6 +88,7 @@ class ProgressBar:
         self.bar: Any = None
         self.task: Any = None
         self.stage = ""
+        self.quiet = quiet
         self.verbose = verbose and not quiet
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
@@ -112,6 +113,13 @@ class ProgressBar:
         if self.bar and self.task is not None:
             speed = self.bar.tasks[0].speed
             self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+    def say(self, line: str) -> None:
+        """A line of a long run: above the bar, or to stderr with the time of day."""
+        if self.bar:
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        elif not self.quiet:
+            log_line(line)
 
     def __enter__(self) -> ProgressBar:
         if self.bar:

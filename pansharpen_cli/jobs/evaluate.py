@@ -26,6 +26,7 @@ from ..quality.assess import Radiometry, Raster, Score
 from ..raster.geometry import Window, area, intersect
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
+from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import bounded_cache
 from ..raster.writer import SceneWriter, raster_writer
@@ -174,7 +175,7 @@ def evaluate_wald(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
         ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-        low = Pair(str(reduced.pan), [str(reduced.ms)], {"sensor": scene.sensor.name, "dtype": scene.dtype})
+        low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
             truth.source.label = "the MS"

@@ -150,7 +150,7 @@ def fusion_facts(scene: Scene, pair: Pair, output, options: Options, parts: Sequ
         **{key: first[key] for key in ("method", "adaptation", "quality", "registration")},
         "pan_tells": order,
         "groups": [] if whole else [{k: v for k, v in part.items() if k != "places"} for part in parts],
-        "options": {k: v for k, v in {**pair.open_options, **asdict(options)}.items() if v is not None},
+        "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
         "warnings": scene.warnings,
         "notes": scene.notes,
     }  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
@@ -106,9 +106,8 @@ def opened(
         if options.align == "auto":
             scene.band_offsets = register.band_offsets(found)
 
-    given = dict(pair.open_options)
-    parts = {k: given.pop(k, None) for k in ("window", "bbox")} if options.align != "off" else {}
-    scene = stack.enter_context(replace(pair, open_options=given).open())
+    whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
+    scene = stack.enter_context(whole.open())
     ready(scene)
     kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
@@ -129,10 +128,9 @@ def opened(
         found = register.measure(scene, options.seed, progress)
         if options.align == "auto" and register.is_off(found):
             applied = found.rows, found.cols
-    if any(applied) or any(part is not None for part in parts.values()):
+    if any(applied) or whole != pair:
         # the part is one of where the MS lies now; files that change in between are seen
-        moved = pair.changed(shift=applied)
-        scene, first = stack.enter_context(moved.open()), scene
+        scene, first = stack.enter_context(pair.open(applied)), scene
         scene.stamps.update(first.stamps)
         scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
         scene.notes.extend(n for n in first.notes if n not in scene.notes)
@@ -177,7 +175,7 @@ def opened_parts(
         scene, registration = opened(parts.pairs[0], options, stack, ready, progress=progress)
         return [Part(scene, registration)], scene.as_written()
     with ExitStack() as look:
-        asked = [each.changed(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
+        asked = [each.with_options(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
         scenes = [look.enter_context(each.open()) for each in asked]
         before = parts.together(scenes)
         ready(before, [scene.bands for scene in scenes])

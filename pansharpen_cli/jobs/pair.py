@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ..raster import groups
 from ..raster.groups import Band
+from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 
 
 @dataclass(frozen=True)
 class Pair:
-    """How to open a scene: the arguments of `Scene.open`, and what paths are called in reports if not as they are."""
+    """Two inputs and how to open them; `labels`: what paths are called in reports if not as they are."""
 
     pan: str
     ms: Sequence[str]
-    open_options: Mapping[str, object] = field(default_factory=dict)
+    options: OpenOptions = OpenOptions()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self) -> Scene:
-        return Scene.open(self.pan, self.ms, labels=self.labels, **self.open_options)  # type: ignore[arg-type]
+    def open(self, shift: tuple[float, float] = (0.0, 0.0)) -> Scene:
+        """The scene, its MS moved by `shift` (rows, columns in PAN pixels)."""
+        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
+        return Scene.open(self.pan, self.ms, shift=shift, labels=self.labels, **given)
 
-    def changed(self, **options: object) -> Pair:
-        """With other arguments of `Scene.open`."""
-        return replace(self, open_options={**self.open_options, **options})
+    def with_options(self, **changed: Any) -> Pair:
+        return replace(self, options=replace(self.options, **changed))
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,13 @@ def parted(pair: Pair) -> Parts:
     if len(files) == 1:
         return Parts([pair])
     pairs = [replace(pair, ms=[pair.ms[i] for i in each.every]) for each in files]
-    asked = pair.open_options.get("bidx")
-    whole = {"bidx": None, "window": None, "bbox": None}
+    asked = pair.options.bidx
     with ExitStack() as stack:
-        scenes = [stack.enter_context(each.changed(**whole).open()) for each in pairs]
+        scenes = [stack.enter_context(each.with_options(bidx=None, window=None, bbox=None).open()) for each in pairs]
         order = groups.bands_in_order(files, scenes)
         named = groups.together([replace(s, dtype=scenes[0].dtype) for s in scenes], order)
         if asked:
-            order = [order[i] for i in named.places_of("--bidx", asked)]  # type: ignore[arg-type]
+            order = [order[i] for i in named.places_of("--bidx", asked)]
     kept: dict[int, list[int]] = {}
     placed = []
     for band in order:
@@ -72,7 +74,7 @@ def parted(pair: Pair) -> Parts:
     chosen = []
     for part, places in kept.items():
         whole_part = places == list(range(scenes[part].bands))
-        chosen.append(pairs[part].changed(bidx=None if whole_part else [i + 1 for i in places]))
+        chosen.append(pairs[part].with_options(bidx=None if whole_part else [i + 1 for i in places]))
     if len(chosen) == 1:
         return Parts(chosen)
     at = {part: k for k, part in enumerate(kept)}

@@ -115,7 +115,7 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     parse_creation_options(output.creation_options)
     check_method(options)
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
-        pair = pair.changed(window=None, bbox=None)
+        pair = pair.with_options(window=None, bbox=None)
     with gdal_messages(), ExitStack() as stack:
         parts = parted(pair)
         scenes = [stack.enter_context(part.open()) for part in parts.pairs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,27 +20,14 @@ from .files import finite, plain_text
 
 def table(facts: dict) -> str:
     """The short table of `fuse` on stdout."""
-    scene = facts["scene"]
+    scene, output = facts["scene"], facts["output"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
-    rows += [
-        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
-        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
-    ]
-    if "registration" in facts:
-        rows.append(("registration", registration_text(facts["registration"])))
-    if text := bands_text(scene):
-        rows.append(("bands", text))
-    method, output = facts["method"], facts["output"]
-    if "mtf_gains" in method:
-        rows.append(("MTF", _gains(method)))
-    if method["scale"]:
-        rows.append(("scale", f"{method['scale']:.6g} DN"))
-    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
-    rows.append(("method", method["name"] + weights))
-    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    if facts.get("quality"):
-        rows += _quality_rows(facts["quality"])
+    if len(scene.get("pan_files") or ()) > 1:
+        rows.append(("PAN", f"mean of bands of {', '.join(map(os.path.basename, scene['pan_files']))}"))
+    for group in facts.get("groups") or [facts]:
+        if group is not facts:
+            rows.append(("MS", ", ".join(map(os.path.basename, group["scene"]["ms"]))))
+        rows += _fused_rows(group)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
@@ -48,6 +36,41 @@ def table(facts: dict) -> str:
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
     return _aligned(rows)
+
+
+def _fused_rows(facts: Mapping) -> list[tuple[str, str]]:
+    """What was fused together, and how it came out."""
+    scene, method = facts["scene"], facts["method"]
+    rows = [
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+    ]
+    if "registration" in facts:
+        rows.append(("registration", registration_text(facts["registration"])))
+    if text := bands_text(scene):
+        rows.append(("bands", text))
+    if text := tells_text(facts.get("pan_tells") or []):
+        rows.append(("PAN tells", text))
+    if "mtf_gains" in method:
+        rows.append(("MTF", _gains(method)))
+    if method["scale"]:
+        rows.append(("scale", f"{method['scale']:.6g} DN"))
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    rows.append(("method", method["name"] + weights))
+    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
+    return rows + (_quality_rows(facts["quality"]) if facts.get("quality") else [])
+
+
+def tells_text(told: Sequence[Mapping]) -> str:
+    """What PAN tells about each band; nothing where that was not measured."""
+    if not any(is_number(each["r2"]) for each in told):
+        return ""
+    bands = [
+        f"{each['band']} {number_text(each['r2'], 2)}" + ("" if each["sharpened"] else " (up-sampled only)")
+        for each in told
+    ]
+    return f"R2 of the bands' detail: {', '.join(bands)}"
 
 
 def bands_text(scene: Mapping) -> str:
@@ -65,11 +88,16 @@ WIDTH = 100
 def check_table(facts: Mapping) -> str:
     """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
     rows = [(f["role"].upper(), _file_line(f)) for f in facts["files"]]
-    if facts["scene"]:
-        rows += _pair_rows(facts)
+    groups = [group for group in facts.get("groups") or [facts] if group["scene"]]
+    if len(groups) == 1:
+        rows += _pair_rows(groups[0])
     lines = [_wrapped(rows)] if rows else []
-    if facts["bands"]:
-        lines += ["", _bands_table(facts["bands"])]
+    for group in groups:
+        if len(groups) > 1:
+            names = ", ".join(map(os.path.basename, group["scene"]["ms"]))
+            lines += ["", _wrapped([("MS", names), *_pair_rows(group)])]
+        if group["bands"]:
+            lines += ["", _bands_table(group["bands"])]
     if facts["prediction"]:
         lines += ["", _wrapped(_plan_rows(facts))]
     if facts["findings"]:
@@ -134,6 +162,8 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
     if agreement and agreement["r2"] is not None:
         each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement["correlations"])
         rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
+    if text := tells_text(facts.get("pan_tells") or []):
+        rows.append(("PAN tells", text))
     shift = facts["shift"]
     if shift:
         known = is_number(shift["rows"])

@@ -1,0 +1,185 @@
+"""`pansharpen batch`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, PansharpenError
+from .options import Debug, Fusing, Opening, Quiet, Score, Writing, check_finite
+from .printing import command_line, import_jobs
+from .progress import BatchProgressBars, say_line
+
+if TYPE_CHECKING:
+    from ..archive.batch import Execute
+    from ..archive.pairs import Pairing
+    from ..archive.planning import Choices, Task
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Folders, globs, rasters, archives, CSV/JSONL manifests or STAC.", metavar="SOURCE..."),
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Which scenes there are, and where their outputs go."""
+
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the outputs, their reports and batch.jsonl.")
+    ] = None
+    template: Annotated[
+        str, typer.Option(help="Output name; knows {folder}, {name}, {pan}, {ms}, {method} and {date}.")
+    ] = "{folder}/{name}.tif"
+    pair_regex: Annotated[
+        str | None, typer.Option(help="Pairs other names: a regular expression with groups scene, pan, ms, maybe band.")
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing. Needs no -o.")
+    ] = False
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes again that failed before.")] = False
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
+    ] = False
+    html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False
+    score: Score = True
+    as_json: Annotated[bool, typer.Option("--json", help="Print the pairs or the summary as JSON.")] = False
+    quiet: Quiet = False
+    debug: Debug = False
+
+    @property
+    def is_dry(self) -> bool:
+        return self.output is None or self.dry_run
+
+    def check(self) -> None:
+        """Raises InputError where there is no folder to write to."""
+        if self.output is None and not self.dry_run:
+            raise InputError("batch needs the folder to write to: --output OUTDIR")
+        if self.output is not None and self.output.exists() and not self.output.is_dir():
+            raise InputError(f"{self.output} is no folder")
+
+
+@dataclass(frozen=True)
+class Working:
+    """Where the scenes are fused, and what that may take."""
+
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
+    ram: Annotated[float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1)] = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="Run on a Dask cluster instead of here.", metavar="tcp://HOST:PORT")
+    ] = None
+
+    def check(self) -> None:
+        """Raises InputError for options that do not go together."""
+        check_finite(ram=self.ram, timeout=self.timeout)
+        if self.scheduler is not None and (self.jobs != 1 or self.ram is not None):
+            raise InputError(
+                "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
+            )
+
+    def execute(self, choices: Choices, quiet: bool) -> Execute:
+        """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
+        from ..archive import batch, workers
+
+        if self.scheduler is None:
+            if self.ram is not None and not quiet and not workers.resident(os.getpid()):
+                say_line(
+                    "warning: this system does not tell what a process holds: --ram limits the jobs only", err=True
+                )
+            return batch.local(choices, self.jobs, self.timeout, None if self.ram is None else int(self.ram * 1e9))
+        try:
+            from ..archive import cluster
+        except ImportError as error:
+            raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
+        return cluster.execute(choices, self.scheduler, self.timeout)
+
+
+def batch(
+    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing
+) -> None:
+    """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
+
+    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures.
+    """
+    if sources[0] == "report" and finding.output is None:
+        return write_index(sources[1:], finding.quiet)
+    finding.check()
+    working.check()
+    options = fusing.options()
+    import_jobs()
+    from ..archive import pairs, planning
+
+    pairing = pairs.find(sources, finding.pair_regex, finding.output)
+    choices = planning.Choices(
+        replace(options, weights=None if fusing.weights is None else os.path.abspath(fusing.weights)),
+        opening.options(), writing.driver, tuple(writing.co or ()), writing.overviews, finding.score, finding.html,
+        command_line(),
+    )  # fmt: skip
+    choices.check(here=working.scheduler is None)
+    tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
+    show_pairs(sources, pairing, tasks, finding)
+    if not finding.is_dry:
+        run(tasks, pairing, finding, working.execute(choices, finding.quiet))
+
+
+def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
+    """The pairs of a dry run, and what the user ought to know of them. Raises InputError where there is none."""
+    from ..archive import planning
+
+    if finding.is_dry:
+        plan = planning.dry_run(tasks, finding.output, pairing.left, finding.retry_failed, finding.overwrite)
+        say_line(json.dumps(plan, indent=2) if finding.as_json else planning.listing(plan))
+    if not tasks:
+        left = f"{len(pairing.left)} files are left over" + ("" if finding.dry_run else " (--dry-run says why)")
+        reasons = pairing.empty + ([left] if pairing.left else [])
+        raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
+    if finding.quiet:
+        return
+    for note in pairing.empty:
+        say_line(f"warning: {note}", err=True)
+    if pairing.left and not finding.is_dry:
+        say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
+
+
+def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Execute) -> None:
+    """Run the tasks and print what became of them. Raises PansharpenError if any scene failed, now or before."""
+    from ..archive import batch
+
+    assert finding.output is not None
+    with BatchProgressBars(finding.quiet) as watch:
+        tally = batch.run(
+            tasks, finding.output, execute, retry_failed=finding.retry_failed, overwrite=finding.overwrite,
+            left=pairing.left, watch=watch,
+        )  # fmt: skip
+    facts = batch.summary(tally, len(pairing.left))
+    if finding.as_json:
+        say_line(json.dumps(facts, indent=2))
+    elif not finding.quiet:
+        say_line(batch.sentence(facts))
+    for key in ("failed", "failed_before"):
+        for each in facts[key]:
+            say_line(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
+    if count := len(facts["failed"] + facts["failed_before"]):
+        again = "; --retry-failed tries again what failed before" if facts["failed_before"] else ""
+        raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
+
+
+def write_index(folders: Sequence[str], quiet: bool) -> None:
+    """`batch report OUTDIR`."""
+    if len(folders) != 1:
+        raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
+    import_jobs()
+    from ..archive import batch_log
+    from ..report import index
+
+    folder = Path(folders[0])
+    path = index.write(folder, batch_log.read_log(folder).values(), batch_log.read_left(folder))
+    if not quiet:
+        say_line(path)

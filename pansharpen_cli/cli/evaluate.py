@@ -1,0 +1,168 @@
+"""`pansharpen evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import interrupts
+from ..errors import InputError
+from .options import (
+    Adapt,
+    Align,
+    Alignment,
+    Bidx,
+    Device,
+    Nodata,
+    Overwrite,
+    Printing,
+    Report,
+    Sensor,
+    bands_of,
+    figure_limits,
+)  # fmt: skip
+from .printing import command_line, import_jobs, print_report
+from .progress import ProgressBar, say_line
+
+if TYPE_CHECKING:
+    from ..jobs.evaluate import EvaluationOutput
+    from ..jobs.request import Pair
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is compared with what."""
+
+    fused: Annotated[list[str] | None, typer.Argument(help="Fused rasters, whoever made them.", metavar="FUSED...")] = (
+        None
+    )
+    pan: Annotated[
+        str | None, typer.Option(help="Panchromatic raster; with --reference it adds the error beside edges.")
+    ] = None
+    ms: Annotated[list[str] | None, typer.Option(help="Multispectral raster; again for more files.")] = None
+    reference: Annotated[
+        str | None, typer.Option(help="True bands at the fused resolution to compare with.", metavar="GT")
+    ] = None
+    wald: Annotated[
+        bool, typer.Option("--wald", help="Degrade PAN and MS by their ratio, fuse them, compare with the MS.")
+    ] = False
+    methods: Annotated[
+        str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
+    ] = None
+    adapt: Annotated[Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")] = (
+        Adapt.fast
+    )
+    device: Device = "auto"
+    ratio: Annotated[
+        float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
+    ] = None
+    peak: Annotated[
+        float | None, typer.Option(help="Full value in DN, for PSNR and SSIM; default: that of the bit depth.")
+    ] = None
+    sensor: Sensor = "auto"
+    bidx: Bidx = None
+    align: Alignment = Align.auto
+    nodata: Nodata = None
+
+    @property
+    def kind(self) -> str:
+        return "wald" if self.wald else "full" if self.reference is None else "reference"
+
+    def check(self) -> None:
+        """Raises InputError for options that do not go together."""
+        if self.wald and (self.fused or self.reference is not None):
+            raise InputError("--wald fuses by itself: it takes --pan, --ms and --methods, no fused file or reference")
+        if self.wald and not self.methods:
+            raise InputError("--wald needs --methods, e.g. --methods exp,gsa,glpnet or --methods all")
+        if not self.wald and self.methods:
+            raise InputError("--methods belongs to --wald")
+        if not self.wald and not self.fused:
+            raise InputError("name one or more fused files, or use --wald")
+        if self.reference is not None and self.ms:
+            raise InputError("--reference takes no --ms: give its pixel size in PAN pixels with --ratio")
+        if self.reference is None and (self.pan is None or not self.ms):
+            raise InputError("evaluate needs --pan and --ms, or --reference")
+        if self.reference is not None and (self.sensor != "auto" or self.bidx or self.align != Align.auto):
+            raise InputError(
+                "--sensor, --bidx and --align belong to --pan and --ms; a reference is compared band by band"
+            )
+        if not self.wald and (self.adapt != Adapt.fast or self.device != "auto"):
+            raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
+        if self.ratio is not None and self.kind != "reference":
+            raise InputError("--ratio belongs to --reference; otherwise the files tell it")
+        if self.ratio is not None and self.ratio > 100:
+            raise InputError(f"--ratio takes a value from 1 to 100, not {self.ratio:g}")
+        if self.peak is not None and (self.kind == "full" or not 0 < self.peak < 1e15):
+            raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
+
+    def pair(self) -> Pair | None:
+        """The pair that is measured with; None where a reference is. Raises InputError for what cannot be opened."""
+        from ..jobs import request
+        from ..raster.opening import OpenOptions
+
+        if self.reference is not None:
+            request.refuse_files([path for path in (self.reference, *(self.fused or ()), self.pan) if path is not None])
+            return None
+        opening = OpenOptions(
+            self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan"
+        )
+        pair = request.Pair(self.pan or "", self.ms or (), opening)
+        request.refuse_files(self.fused or (), pair)
+        return pair
+
+    def facts(self, pair: Pair | None, output: EvaluationOutput, progress: ProgressBar) -> dict:
+        """What the evaluation yields."""
+        from ..fusion.options import Options
+        from ..jobs import evaluate
+
+        if pair is None:
+            assert self.reference is not None
+            return evaluate.evaluate_against(
+                self.reference, self.fused or (), self.ratio or 4.0, self.peak, output, progress, self.nodata, self.pan
+            )
+        if self.wald:
+            options = Options(adapt=self.adapt.value, device=self.device, align=self.align.value, mtf="sensor")
+            names = [n.strip().lower() for n in (self.methods or "").split(",") if n.strip()]
+            return evaluate.evaluate_wald(pair, names, options, self.peak, output, progress)
+        return evaluate.evaluate(self.fused or (), pair, output, progress, self.align.value)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What `evaluate` writes, and when it fails."""
+
+    maps: Annotated[
+        Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
+    ] = None
+    report: Report = None
+    overwrite: Overwrite = False
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"),
+    ] = None
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False
+
+
+def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None:
+    """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
+    if printing.as_json and outputs.as_csv:
+        raise InputError("--json and --csv exclude each other")
+    measuring.check()
+    limits = figure_limits(outputs.fail_under or ())
+    with interrupts.starting():
+        pair = measuring.pair()
+    import_jobs()
+    from ..jobs import evaluate
+
+    evaluate.check_limits(measuring.kind, limits)
+    output = evaluate.EvaluationOutput(outputs.report, outputs.maps, outputs.overwrite, command_line())
+    with ProgressBar(printing.quiet, printing.verbose) as progress:
+        facts = measuring.facts(pair, output, progress)
+    below = evaluate.shortfalls(facts, limits)
+    print_report(facts, printing, outputs.as_csv)
+    if below:
+        say_line(f"error: {'; '.join(below)}", err=True)
+        raise typer.Exit(3)

@@ -1,0 +1,56 @@
+"""What commands print of facts, and the imports that they wait for."""
+
+from __future__ import annotations
+
+import gc
+import shlex
+import sys
+
+from .. import interrupts
+from .options import Printing
+from .progress import say_line
+
+
+def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
+    """A fusion or an evaluation: warnings to stderr, the report to stdout."""
+    from ..report.files import to_json
+    from ..report.text import ranking, ranking_csv, table
+
+    if not printing.quiet:
+        for warning in facts["warnings"]:
+            say_line(f"warning: {warning}", err=True)
+        for note in facts["notes"] if printing.verbose else ():
+            say_line(f"note: {note}", err=True)
+    if printing.as_json:
+        say_line(to_json(facts))
+    elif as_csv:
+        say_line(ranking_csv(facts), nl=False)
+    elif not printing.quiet:
+        say_line(ranking(facts) if "results" in facts else table(facts))
+
+
+def print_check(facts: dict, printing: Printing) -> None:
+    from ..report.files import to_json
+    from ..report.text import check_table
+
+    if printing.as_json:
+        say_line(to_json(facts))
+    elif not printing.quiet:
+        say_line(check_table(facts))
+
+
+def import_jobs() -> None:
+    """Import the jobs and all that they import; collecting garbage meanwhile takes a fifth of the time."""
+    gc.disable()
+    try:
+        with interrupts.starting():
+            from ..jobs import evaluate, fuse  # noqa: F401
+
+        gc.freeze()  # what is imported stays
+    finally:
+        gc.enable()
+
+
+def command_line() -> str:
+    """What was called, for the reports."""
+    return shlex.join(["pansharpen", *sys.argv[1:]])

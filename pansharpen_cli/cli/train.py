@@ -1,0 +1,101 @@
+"""`pansharpen train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from .options import Debug, Device, Overwrite, Quiet, check_finite
+from .printing import command_line, import_jobs
+from .progress import ProgressBar, say_line
+
+if TYPE_CHECKING:
+    from ..training.recipe import Recipe
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(help="Folders, globs, CSVs or GeoTIFFs: MS, with the PAN beside it.", metavar="SOURCE..."),
+]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is trained, and how."""
+
+    network: Annotated[str | None, typer.Option(help="Network to train; default: glpnet.")] = None
+    bands: Annotated[int | None, typer.Option(help="Band count; default: any, or that of all scenes.", min=1)] = None
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to start from: a file, or the name of installed ones.", metavar="WEIGHTS"),
+    ] = None
+    config: Annotated[Path | None, typer.Option(help="TOML file with all choices; options given here count more.")] = (
+        None
+    )
+    minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 60.", min=0.0)] = None
+    steps: Annotated[int | None, typer.Option(help="Steps to train for instead of a time.", min=1)] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, split and samples.", min=0, max=2**32 - 1)] = None
+
+    def recipe(self) -> Recipe:
+        """Raises InputError for choices that do not go together."""
+        from ..training import recipe
+
+        check_finite(minutes=self.minutes)
+        if self.minutes is not None and self.steps is not None:
+            raise InputError("--minutes and --steps exclude each other")
+        chosen = recipe.read(self.config) if self.config is not None else recipe.Recipe()
+        return chosen.changed(
+            network=self.network, bands=self.bands, start=self.start, seed=self.seed, minutes=self.minutes,
+            steps=self.steps,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the training runs, and what it writes."""
+
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")] = None
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print all choices as TOML and train nothing.")
+    ] = False
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Scenes held out, as SOURCE; again for more.", metavar="SOURCE")
+    ] = None
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint beside the output, if there is one.")] = True
+    device: Device = "auto"
+    threads: Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1)] = None
+    overwrite: Overwrite = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False
+    quiet: Quiet = False
+    debug: Debug = False
+
+
+def train(choices: Choices, running: Running, sources: Sources = None) -> None:
+    """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
+    from ..training import recipe
+
+    chosen = choices.recipe()
+    if running.print_config:
+        say_line(recipe.to_toml(chosen), nl=False)
+        return
+    if not sources or running.output is None:
+        raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
+    import_jobs()
+    from ..report.files import to_json
+    from ..training import train as training
+
+    target = training.TrainingOutput(running.output, running.overwrite, running.resume, command_line())
+    with ProgressBar(running.quiet, verbose=False) as progress:
+        made = training.run(
+            sources, running.validation or (), target, chosen, device=running.device, threads=running.threads,
+            say=progress.say, progress=progress,
+        )  # fmt: skip
+    for warning in () if running.quiet else made["warnings"]:
+        say_line(f"warning: {warning}", err=True)
+    if running.as_json:
+        say_line(to_json(made))
+    elif not running.quiet:
+        say_line(training.summary(made))
