@@ -177,8 +177,8 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
 
 def _frame(kind: str) -> dict:
     keys = (
-        "scene", "overlap", "sample", "bands", "agreement", "pan_tells", "shift", "mtf", "method", "adaptation", "output",
-        "prediction",
+        "scene", "overlap", "sample", "bands", "agreement", "pan_tells", "shift", "mtf", "method", "adaptation",
+        "output", "prediction",
     )  # fmt: skip
     return {"schema": SCHEMA, "version": __version__, "kind": kind, "refused": None, "files": []} | dict.fromkeys(keys)
 

@@ -120,7 +120,7 @@ def fuse_scene(
 
 
 def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> dict | None:
-    """Add the file that keeps the fit to what is published; what the report says of it, or of the fit that was taken."""
+    """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
     if output.save_fit is not None:
         kept = made.fit.kept(made.scene, options, made.part.registration.applied)
         writer.files.add(output.save_fit, kept.to_bytes())
