@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from rasters import edited, pixels_of, random_weights, seen_through, write_pair
 
+from pansharpen_cli.archive import names as naming
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop, telling
 from pansharpen_cli.fusion.options import Options
@@ -206,3 +207,54 @@ def test_pan_from_chooses_the_bands_by_number_or_name(fine: Path) -> None:
 def test_a_pan_of_several_bands_that_is_no_finer_is_refused_as_before(fine: Path) -> None:
     with pytest.raises(InputError, match="3 bands, a PAN has one; are PAN and MS swapped"):
         run_with(fine, "fine.tif", ["mean.tif"], "a.tif")
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+S2 = "T31UFU_20200814T105031"
+MAXAR = "012345678010_01_P001"
+
+
+def found_in(*names: str) -> tuple[list[naming.Found], list[naming.Left]]:
+    found, _, left = naming.by_name([naming.File(f"/in/{n}", f"in/{n}") for n in sorted(names)])
+    return found, left
+
+
+@pytest.mark.parametrize("suffixes", [("", ""), ("_10m", "_20m")])
+def test_the_10_m_bands_of_sentinel_2_are_the_pan_of_its_20_m_bands(suffixes: tuple[str, str]) -> None:
+    fine = [f"{S2}_{band}{suffixes[0]}.jp2" for band in ("B02", "B03", "B04", "B08")]
+    coarse = [f"{S2}_{band}{suffixes[1]}.jp2" for band in ("B05", "B06", "B07", "B8A", "B11", "B12")]
+    (scene,), left = found_in(*fine, *coarse, f"{S2}_B09.jp2", f"{S2}_B03_60m.jp2")
+    assert scene.pan == (f"/in/{fine[0]}",) and scene.beside == 3
+    assert [layer[0] for layer in scene.ms] == [f"/in/{name}" for name in (*fine[1:], *coarse)]
+    assert {Path(each.path).name for each in left} == {f"{S2}_B09.jp2", f"{S2}_B03_60m.jp2"}
+    (first, *others), left = found_in(*fine, *coarse[1:])
+    assert not others and first.beside == 3 or "B05 is missing" in left[0].reason
+
+
+def test_swir_joins_the_pan_and_ms_of_its_order() -> None:
+    pan, ms = f"PAN/15JUN12053804-P2AS-{MAXAR}.TIF", f"MUL/15JUN12053803-M2AS-{MAXAR}.TIF"
+    swir = f"SWIR/15JUN12053803-A2AS-{MAXAR}.TIF"
+    (scene,), left = found_in(pan, ms, swir)
+    assert (scene.pan, scene.ms) == ((f"/in/{pan}",), ((f"/in/{ms}",), (f"/in/{swir}",))) and not left
+    (scene,), left = found_in(pan, ms, swir.replace(MAXAR, "999999999010_01_P001"))
+    assert len(scene.ms) == 1 and "no PAN with MS for it" in left[0].reason
+
+
+def test_a_swir_file_is_of_a_sensor_of_its_own(folder: Path) -> None:
+    edited(folder / "swir.tif", folder / f"15JUN12053803-A2AS-{MAXAR}.tif", lambda p: np.repeat(p, 4, 0))
+    with Scene.open(folder / "pan.tif", [folder / f"15JUN12053803-A2AS-{MAXAR}.tif"]) as scene:
+        assert scene.sensor.name == "worldview-3-swir"
+        assert scene.standard_names == tuple(f"swir{i}" for i in range(1, 9))
+
+
+def test_landsats_thermal_band_is_a_group_of_its_own_with_its_own_mtf(folder: Path) -> None:
+    stem = "LC08_L1TP_180031_20200814_20200822_02_T1_B"
+    for number in (2, 3, 10):
+        edited(folder / "vnir.tif", folder / f"{stem}{number}.TIF", lambda p: p[:1])
+    pair = Pair(str(folder / "pan.tif"), [str(folder / f"{stem}{n}.TIF") for n in (2, 10, 3)])
+    first, second = parted(pair).pairs
+    assert [Path(p).stem[-3:] for p in (*first.ms, *second.ms)] == ["_B2", "_B3", "B10"]
+    with second.open() as scene:
+        assert scene.standard_names == ("thermal",) and scene.sensor.name == "landsat-8"
+        assert 0 < scene.gains[0] < 1e-5

@@ -304,7 +304,8 @@ def dry_run(
         {
             "output": task.scene,
             "pan": list(task.found.pan),
-            "ms": [list(layer) for layer in task.found.ms],
+            "pan_beside": [list(layer) for layer in task.found.ms[: task.found.beside]],
+            "ms": [list(layer) for layer in task.found.ms[task.found.beside :]],
             "paired_by": task.found.rule,
             "state": state(task),
         }
@@ -320,13 +321,13 @@ def listing(plan: Mapping[str, Any]) -> str:
     def shown(layers: Sequence[Sequence[str]]) -> str:
         first = [p.removeprefix(f"{os.getcwd()}/") for p in (layer[0] for layer in layers)]
         tiles = len([p for p in layers[0] if not p.lower().endswith(CONTAINERS)])
-        more = f" and {len(first) - 1} more bands" if len(first) > 1 else ""
+        more = f" and {len(first) - 1} more files" if len(first) > 1 else ""
         return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
 
     lines = []
     for scene in plan["scenes"]:
         lines.append(f"{scene['output']}  ({scene['state']}, paired by {scene['paired_by']})")
-        lines.append(f"  PAN  {shown([scene['pan']])}")
+        lines.append(f"  PAN  {shown([scene['pan'], *scene['pan_beside']])}")
         lines.append(f"  MS   {shown(scene['ms'])}")
     lines += ["", "left over:"] if plan["left_over"] else []
     lines += [f"  {each['path']}: {each['reason']}" for each in plan["left_over"]]

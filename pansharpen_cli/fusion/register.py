@@ -28,8 +28,11 @@ from ..raster.geometry import Axis, Window, covered, joined, part_of, spans_of, 
 from ..raster.scene import Scene, axes_of
 from ..raster.tiles import plan_tiles
 
-SEARCH, FAR = 8.0, 64.0
-"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
+SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
+"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there.
+The first in MS pixels, for ratios beyond `LARGE`."""
+
+LARGE = 8.0
 
 MATCHED_TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
@@ -95,12 +98,14 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     """
     with one_thread_each(torch.get_num_threads()) as pool:
         axes = axes_of(scene)
-        found = _looked_for(scene, axes, SEARCH, seed, progress, pool)
+        widest = max(a.ratio for a in axes)
+        near = SEARCH if widest <= LARGE else WIDE * widest
+        found = _looked_for(scene, axes, near, seed, progress, pool)
         if found is None:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
         if not found.confident and not found.agreement >= DOUBTFUL:
             far = _looked_for(scene, axes, FAR, seed, progress, pool)
-            found = far if far is not None and far.confident else replace(found, searched=FAR if far else SEARCH)
+            found = far if far is not None and far.confident else replace(found, searched=FAR if far else near)
         return found
 
 
@@ -490,6 +495,7 @@ def _confidence(found: _Found, off: Tensor, ratio: Tensor, search: float) -> flo
     count = float(total.square() / agree.square().sum().clamp(min=1e-9))
     scatter = float(((agree[:, None] * off.square()).sum(0) / total).sqrt().max())
     error = scatter / (max(count, 1.0) / 2) ** 0.5  # tiles overlap
+    error /= max(1.0, float(ratio.max()) / 4) if float(ratio.max()) > LARGE else 1.0  # what counts is the MS pixel
     signs = (
         (agreeing - 0.4) / 0.4,
         (found.r2 - 0.05) / 0.45,
