@@ -24,7 +24,6 @@ from speed import repeated_scene
 
 from pansharpen_cli.fusion import fit, loop, register
 from pansharpen_cli.quality import assess
-from pansharpen_cli.raster.geometry import intersect, widened
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
@@ -96,8 +95,8 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
     with Scene.open(pan, [ms], shift=base) as scene, Scene.open(pan, [ms], shift=own, extent="pan") as true:
         fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method, seed=0)).fuser)
         # all are judged on the same pixels, with the MS where it belongs
-        common = widened(intersect(true.pan_grid.overlap(true.phase, true.ms_grid), true.full), -8)
-        read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
+        common = (true.pan_grid.overlap(true.phase, true.ms_grid) & true.full).widened(-8)
+        read = assess.array_reader(fused, valid, scene.window.corner)
         made = {"HQNR": assess.full_resolution(true, read, common).figures["hqnr"]}
         if truth is not None:
             made |= against(truth, fused, valid, scene.window, common, scene.phase.ratio[0])
@@ -107,15 +106,14 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
 def against(truth: Path, fused: np.ndarray, valid: np.ndarray, window, common, ratio: float) -> dict[str, float]:
     from pansharpen_cli.quality import metrics
 
-    r0, r1, c0, c1 = common
     with assess.Raster.open(truth) as raster:
         expected, there = raster.read(common)
         peak = assess.radiometry(raster).peak
-    own = np.s_[r0 - window[0] : r1 - window[0], c0 - window[2] : c1 - window[2]]
-    indices = metrics.ReducedResolution((r1 - r0, c1 - c0), ratio, peak, 1.0)
+    own = common.within(window)
+    indices = metrics.ReducedResolution(common.shape, ratio, peak, 1.0)
     indices.update(
-        torch.from_numpy(expected.astype(np.float64)), torch.from_numpy(fused[(slice(None), *own)]).double(),
-        torch.from_numpy(there & valid[own]), core=np.s_[0 : r1 - r0, 0 : c1 - c0], at=(0, 0),
+        torch.from_numpy(expected.astype(np.float64)), torch.from_numpy(fused[:, *own]).double(),
+        torch.from_numpy(there & valid[own]), core=common.within(common), at=(0, 0),
     )  # fmt: skip
     found = indices.compute()
     return {"Q2n": found["q2n"], "ERGAS": found["ergas"]}

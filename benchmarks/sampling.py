@@ -26,7 +26,6 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.jobs import fuse, opened
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.assess import Raster, Sampling, Score
-from pansharpen_cli.raster.geometry import area
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report.figures import value_of
 from pansharpen_cli.training import simulate
@@ -61,7 +60,7 @@ def compare(name: str, pan: Path, ms: Path, fused: Path, args: argparse.Namespac
     pair, target = opened.Pair(str(pan), [str(ms)]), fuse.FusionOutput(fused, overwrite=True)
     fuse.fuse_scene(pair, target, Options(method=args.method, align="off"), score=False)
     with Scene.open(pan, [ms]) as scene, Raster.on_scene(fused, scene) as raster:
-        pixels = int(share * area(scene.window)) or assess.SAMPLED_PIXELS
+        pixels = int(share * scene.window.area) or assess.SAMPLED_PIXELS
 
         def score(seed: int | None) -> Score:
             sampling = None if seed is None else Sampling(seed, pixels)

@@ -35,6 +35,7 @@ from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
 from .publish import Publication, check_target
+from .raster.geometry import Window
 from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
 from .report.files import finite
@@ -187,7 +188,7 @@ def _has_values(bands: np.ndarray, nodata: float | None) -> np.ndarray:
     return ~(np.isnan(bands) if np.isnan(nodata) else bands == nodata).any(0)
 
 
-def _window(window: Sequence[int] | None) -> tuple[int, int, int, int] | None:
+def _window(window: Sequence[int] | None) -> Window | None:
     """(COL_OFF, ROW_OFF, WIDTH, HEIGHT), or a window of rasterio, as rows and columns."""
     if window is None:
         return None
@@ -195,7 +196,7 @@ def _window(window: Sequence[int] | None) -> tuple[int, int, int, int] | None:
     if len(values) != 4 or any(v != int(v) for v in values) or min(values[2:]) < 1:
         raise InputError(f"window takes (col_off, row_off, width, height) in whole PAN pixels, not {window}")
     col, row, width, height = map(int, values)
-    return row, row + height, col, col + width
+    return Window.at(row, col, (height, width))
 
 
 def _one_of(name: str, value: object, known: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from . import physics
 from .quality import metrics
-from .raster import geometry
+from .raster.geometry import Phase, Window
 
 __all__ = [
     "bias",
@@ -102,7 +102,8 @@ def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, f
     `ratio`: MS pixel size in PAN pixels; `offset`: origin of the MS in PAN pixels (rows, columns) from the PAN's.
     """
     image = _image(ms)[0]
-    up = physics.upsampler(_axes(ratio, offset), _spans(shape), _spans(image.shape[1:]))
+    phase = Phase.of((ratio, ratio), offset)
+    up = physics.upsampler(phase, _whole(shape), _whole(image.shape[1:]))
     return up.to("cpu", torch.float64)(image).numpy()
 
 
@@ -111,9 +112,9 @@ def low_passed_pan(
 ) -> np.ndarray:
     """PAN reduced to an MS grid of `ms_shape` and expanded again, for `d_s`: (rows, cols), float64."""
     image = _image(pan)[0]
-    axes, ms, full = _axes(ratio, offset), _spans(ms_shape), _spans(image.shape[1:])
-    low = physics.cubic_reducer(axes, ms, full).to("cpu", torch.float64)(image)
-    return physics.upsampler(axes, full, ms).to("cpu", torch.float64)(low)[0].numpy()
+    phase, ms, full = Phase.of((ratio, ratio), offset), _whole(ms_shape), _whole(image.shape[1:])
+    low = physics.cubic_reducer(phase, ms, full).to("cpu", torch.float64)(image)
+    return physics.upsampler(phase, full, ms).to("cpu", torch.float64)(low)[0].numpy()
 
 
 def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio: float, valid: Any = None) -> float:
@@ -187,9 +188,5 @@ def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     return torch.from_numpy(np.array(bands, np.float64)), mask
 
 
-def _axes(ratio: float, offset: tuple[float, float]) -> tuple[geometry.Axis, geometry.Axis]:
-    return geometry.Axis(ratio, offset[0]), geometry.Axis(ratio, offset[1])
-
-
-def _spans(shape: Sequence[int]) -> tuple[geometry.Span, geometry.Span]:
-    return (0, int(shape[0])), (0, int(shape[1]))
+def _whole(shape: Sequence[int]) -> Window:
+    return Window(0, int(shape[0]), 0, int(shape[1]))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .raster.geometry import Axis, Span, Window, joined, spans_of
+from .raster.geometry import Axis, Offset, Phase, Span, Window
 
 UPSAMPLE_REACH = 11
 """MS pixels on each side that one up-sampled value depends on."""
@@ -219,19 +219,15 @@ def separable(rows: np.ndarray | Sequence[np.ndarray], cols: np.ndarray | Sequen
     return Separable(torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(cols)))
 
 
-Offset = tuple[float, float]
-"""By how much the grid of a single band lies off that of the MS: rows and columns in PAN pixels."""
+def _along_both(build: Callable[..., np.ndarray], *pairs: tuple, gain: tuple = ()) -> tuple[np.ndarray, ...]:
+    """Matrices for rows and for columns, of what each pair has for them."""
+    return tuple(build(*each, *gain) for each in zip(*pairs, strict=True))
 
 
-def upsampler(
-    axes: tuple[Axis, Axis], pan: tuple[Span, Span], ms: tuple[Span, Span], offsets: Sequence[Offset] = ()
-) -> Separable:
+def upsampler(phase: Phase, pan: Window, ms: Window, offsets: Sequence[Offset] = ()) -> Separable:
     """THE upsampler between two windows; `offsets` are those of the bands, none where all lie on the one grid."""
-    if not any(map(any, offsets)):
-        return separable(*(upsample_matrix(a, p, m) for a, p, m in zip(axes, pan, ms, strict=True)))
-    return _per_band(
-        lambda o: tuple(upsample_matrix(a.moved(d), p, m) for a, d, p, m in zip(axes, o, pan, ms, strict=True)), offsets
-    )
+    drawn = list(offsets) if any(map(any, offsets)) else [(0.0, 0.0)]
+    return _per_band(lambda offset: _along_both(upsample_matrix, phase.moved(offset), pan.spans, ms.spans), drawn)
 
 
 def _per_band(build: Callable[[Any], tuple[np.ndarray, ...]], drawn: Sequence) -> Separable:
@@ -243,52 +239,37 @@ def _per_band(build: Callable[[Any], tuple[np.ndarray, ...]], drawn: Sequence) -
 
 
 def degrader(
-    axes: tuple[Axis, Axis],
-    ms: tuple[Span, Span],
-    pan: tuple[Span, Span],
-    gains: Sequence[float],
-    offsets: Sequence[Offset] = (),
+    phase: Phase, ms: Window, pan: Window, gains: Sequence[float], offsets: Sequence[Offset] = ()
 ) -> Separable:
     """THE degradation: MTF blur of each band and sampling on its MS grid at the exact phase."""
-    if not any(map(any, offsets)):
-        return _per_band(
-            lambda g: tuple(degrade_matrix(a, m, p, g) for a, m, p in zip(axes, ms, pan, strict=True)), gains
-        )
-    if len(gains) == 1:
-        gains = [gains[0]] * len(offsets)
+    offsets = offsets if any(map(any, offsets)) else [(0.0, 0.0)] * len(gains)
+    gains = [gains[0]] * len(offsets) if len(gains) == 1 else gains
     return _per_band(
-        lambda k: tuple(degrade_matrix(a.moved(d), m, p, k[0]) for a, d, m, p in zip(axes, k[1], ms, pan, strict=True)),
+        lambda band: _along_both(degrade_matrix, phase.moved(band[1]), ms.spans, pan.spans, gain=(band[0],)),
         list(zip(gains, offsets, strict=True)),
     )
 
 
-def blurrer(
-    ratios: tuple[float, float], out: tuple[Span, Span], source: tuple[Span, Span], gains: Sequence[float]
-) -> Separable:
+def blurrer(ratios: tuple[float, float], out: Window, source: Window, gains: Sequence[float]) -> Separable:
     """THE MTF blur on the PAN grid."""
-    return _per_band(
-        lambda g: tuple(blur_matrix(r, o, s, g) for r, o, s in zip(ratios, out, source, strict=True)), gains
-    )
+    return _per_band(lambda gain: _along_both(blur_matrix, ratios, out.spans, source.spans, gain=(gain,)), gains)
 
 
-def cubic_reducer(axes: tuple[Axis, Axis], ms: tuple[Span, Span], pan: tuple[Span, Span]) -> Separable:
+def cubic_reducer(phase: Phase, ms: Window, pan: Window) -> Separable:
     """Antialiased bicubic reduction of PAN to the MS grid (for D_s)."""
-    return separable(*(bicubic_matrix(a, m, p) for a, m, p in zip(axes, ms, pan, strict=True)))
+    return separable(*_along_both(bicubic_matrix, phase, ms.spans, pan.spans))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reach:
     """Which PAN and MS windows the operators of a tile ask for."""
 
-    axes: tuple[Axis, Axis]
+    phase: Phase
     ms_reach: int = UPSAMPLE_REACH
     offsets: tuple[Offset, ...] = ()
 
     def windows(self, window: Window) -> tuple[Window, Window]:
         """(PAN window, MS window) around a window of PAN pixels."""
-        spans = spans_of(window)
         far = max((abs(d) for o in self.offsets for d in o), default=0.0)
-        ms = tuple(a.ms_span(s, self.ms_reach + far / a.ratio) for a, s in zip(self.axes, spans, strict=True))
-        pan = tuple(a.pan_span(m, MTF_REACH + 1 + far) for a, m in zip(self.axes, ms, strict=True))
-        pan = tuple((min(p[0], s[0]), max(p[1], s[1])) for p, s in zip(pan, spans, strict=True))
-        return joined(pan), joined(ms)
+        ms = self.phase.ms_window(window, self.ms_reach, far)
+        return self.phase.pan_window(ms, MTF_REACH + 1 + far) | window, ms

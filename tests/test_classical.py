@@ -22,7 +22,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.moments import Moments
 from pansharpen_cli.quality import metrics
-from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.geometry import Axis, Phase, Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -31,7 +31,7 @@ GAINS = {
     "rr8_wv3": (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315),
 }
 PAN_GAINS = {"rr4_qb": 0.15, "rr8_wv3": 0.14}
-TOOLBOX = (Axis(4, 0.5), Axis(4, 0.5))
+TOOLBOX = Phase.of((4, 4), (0.5, 0.5))
 """The phase of the toolbox's decimation and interpolation: MS pixel i lies on PAN pixel 4 i + 2."""
 
 
@@ -192,12 +192,12 @@ def scene_layers(case: str) -> TileLayers:
     stored = arrays(case)
     pan, ms = stored["pan"].astype(float), image(stored["ms"]).numpy()
     setup = Setup(TOOLBOX, GAINS[case], PAN_GAINS[case], (), pan.size)
-    window = ((0, pan.shape[0]), (0, pan.shape[1]))
-    pan_spans, ms_spans = method_layers.windows(setup.axes, window, method_layers.DOUBLE)
-    pan = np.pad(pan, [(-s[0], s[1] - n) for s, n in zip(pan_spans, pan.shape, strict=True)], mode="edge")
-    around = [(-s[0], s[1] - n) for s, n in zip(ms_spans, ms.shape[1:], strict=True)]
+    window = Window.at(0, 0, pan.shape)
+    pan_window, ms_window = method_layers.windows(setup.phase, window, method_layers.DOUBLE)
+    pan = np.pad(pan, [(-s[0], s[1] - n) for s, n in zip(pan_window.spans, pan.shape, strict=True)], mode="edge")
+    around = [(-s[0], s[1] - n) for s, n in zip(ms_window.spans, ms.shape[1:], strict=True)]
     ms = np.pad(ms, [(0, 0), *around], mode="edge")
-    return TileLayers(setup, window, torch.from_numpy(pan)[None], pan_spans, torch.from_numpy(ms), ms_spans)
+    return TileLayers(setup, window, torch.from_numpy(pan)[None], pan_window, torch.from_numpy(ms), ms_window)
 
 
 INTERIOR = {
@@ -596,23 +596,21 @@ def test_k_means_finds_separate_clouds_again() -> None:
 def test_windows_that_tile_a_scene_share_no_ms_pixel() -> None:
     for axis in (Axis(4, 1.37), Axis(2.76, -3.2), Axis(6.5, 0.0), Axis(2, -0.5)):
         ends = [-7, 0, 13, 64, 65, 200]
-        spans = [method_layers.own_ms((axis, axis), ((a, b), (a, b)))[0] for a, b in zip(ends, ends[1:], strict=False)]
+        spans = [axis.centred(span) for span in zip(ends, ends[1:], strict=False)]
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
 @pytest.mark.parametrize("axis", [Axis(4, 1.37), Axis(2.76, -3.2), Axis(1.5, 0.2), Axis(8, 3.3)])
 def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
     """More around a window changes nothing."""
-    setup, window = Setup((axis, axis), (0.3, 0.25)), ((40, 70), (100, 121))
+    setup, window = Setup(Phase(axis, axis), (0.3, 0.25)), Window(40, 70, 100, 121)
     rng = np.random.default_rng(4)
     pan, ms = torch.from_numpy(rng.random((1, 800, 800))), torch.from_numpy(rng.random((2, 500, 500)))
 
     def layers(reach: int, more: int) -> TileLayers:
-        spans = [
-            tuple((s[0] - more, s[1] + more) for s in part) for part in method_layers.windows(setup.axes, window, reach)
-        ]
-        cuts = [(..., *(slice(s[0] + 200, s[1] + 200) for s in part)) for part in spans]
-        return TileLayers(setup, window, pan[cuts[0]], spans[0], ms[cuts[1]], spans[1])  # type: ignore[arg-type]
+        around, low = (part.widened(more) for part in method_layers.windows(setup.phase, window, reach))
+        cuts = [part.moved(200, 200).slices for part in (around, low)]
+        return TileLayers(setup, window, pan[:, *cuts[0]], around, ms[:, *cuts[1]], low)
 
     def seen(at: TileLayers, reach: int) -> dict[str, Tensor]:
         found = {"expanded": at.expanded}

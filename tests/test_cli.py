@@ -241,15 +241,6 @@ BAD = {
         ("out.tif and r.json exist", "--overwrite to replace them"),
         lambda folder: [written(name)(folder) for name in ("out.tif", "r.json")],
     ),
-    "output exists and the quicklook is no picture": Bad(
-        fuse("pan.tif ms.tif --quicklook q.gif"), ("q.gif", ".png"), written("out.tif")
-    ),
-    "output exists and a creation option is wrong": Bad(
-        fuse("pan.tif ms.tif --co COMPRES=LZW"), ("--co", "COMPRES"), written("out.tif")
-    ),
-    "output exists and the driver is unknown": Bad(
-        fuse("pan.tif ms.tif --driver PNG"), ("driver 'PNG'",), written("out.tif")
-    ),
     "output exists and the weights are for other bands": Bad(
         "fuse pan.tif ms.tif -o out.tif --method pnn --bidx 1,2 --fit-bands bidx",
         ("4 or 8 bands", "has 2"),
@@ -326,6 +317,28 @@ def test_bad_input_gives_one_clear_line_and_leaves_nothing(case: Bad, scene: Pat
         assert word in result.errors[0]
     assert result.out == ""
     assert inventory(scene) == before
+
+
+def could_be_hidden(name: str, case: Bad) -> bool:
+    """Is it refused before anything is measured, and for another reason than a file that is there?"""
+    of_output = any(w.endswith((" exists", " exist")) or "out.tif" in w for w in case.words)
+    if case.arguments.startswith("evaluate"):
+        return name != "evaluate nothing valid" and "--report" not in case.arguments
+    return case.code == 2 and " -o out.tif" in case.arguments and not of_output
+
+
+HIDEABLE = {name: case for name, case in BAD.items() if could_be_hidden(name, case)}
+
+
+@pytest.mark.parametrize("case", HIDEABLE.values(), ids=HIDEABLE.keys())
+def test_files_that_are_there_are_told_of_when_all_else_is_right(case: Bad, scene: Path, run) -> None:
+    case.prepare(scene)
+    reported = case.arguments.startswith("evaluate")
+    (scene / ("r.json" if reported else "out.tif")).write_text("precious")
+    result = run(*case.arguments.split(" "), *(["--report", "r.json"] if reported else []))
+    assert result.code == 2 and len(result.errors) == 1
+    for word in case.words:
+        assert word in result.errors[0]
 
 
 def test_debug_shows_the_traceback_and_still_one_error_line(scene: Path, run) -> None:

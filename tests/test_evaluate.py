@@ -20,8 +20,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.jobs import facts, fuse
 from pansharpen_cli.quality import assess, metrics
-from pansharpen_cli.raster import geometry
-from pansharpen_cli.raster import scene as scenes
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
@@ -121,20 +120,20 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
         np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize(("window", "count"), [((0, 900, 0, 1500), 15), ((7, 407, 40, 2640), 12)])
+@pytest.mark.parametrize(("window", "count"), [(Window(0, 900, 0, 1500), 15), (Window(7, 407, 40, 2640), 12)])
 def test_a_sample_takes_a_tile_from_each_part_of_a_window_and_then_the_others(monkeypatch, window, count) -> None:
     monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
     sampling = assess.Sampling(3, count * 64**2)
     tiles, taken = assess.tiles_to_score(window, sampling)
     assert taken == count < len(tiles) == len(set(tiles))
-    assert sum(map(geometry.area, tiles)) == geometry.area(window)
+    assert sum(tile.area for tile in tiles) == window.area
     assert all((t[0] - window[0]) % 32 == (t[2] - window[2]) % 32 == 0 for t in tiles)
     thirds = {(t[2] - window[2]) * 3 // (window[3] - window[2]) for t in tiles[:count]}
     halves = {(t[0] - window[0]) * 2 // (window[1] - window[0]) for t in tiles[:count]}
     assert thirds == {0, 1, 2} and halves == {0, 1}
     assert assess.tiles_to_score(window, sampling)[0] == tiles
     assert assess.tiles_to_score(window, assess.Sampling(4, count * 64**2))[0][:count] != tiles[:count]
-    small = assess.tiles_to_score((0, 600, 0, 600), assess.Sampling(3, 600 * 600))
+    small = assess.tiles_to_score(Window(0, 600, 0, 600), assess.Sampling(3, 600 * 600))
     assert small == ([(0, 512, 0, 512), (0, 512, 512, 600), (512, 600, 0, 512), (512, 600, 512, 600)], 4)
 
 
@@ -180,17 +179,17 @@ def test_the_report_of_a_large_scene_says_that_its_figures_are_those_of_a_sample
 def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) -> None:
     make(tmp_path, 128, 160, offset=(0.5, 0.25), border=0.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        axes = scenes.axes_of(scene)
         fused = np.random.default_rng(1).uniform(200, 900, (4, 128, 160)).astype(np.float32)
         read = assess.array_reader(fused, np.ones((128, 160), bool), (0, 0))
-        found = assess.full_resolution(scene, read, (0, 128, 0, 160)).figures["reprojection"]
+        found = assess.full_resolution(scene, read, Window(0, 128, 0, 160)).figures["reprojection"]
         # the MS pixels whose kernels stay inside the image
         spans = [
             (int(np.ceil((20 - a.offset + 0.5) / 4 - 0.5)), int(np.floor((n - 20.5 - a.offset) / 4 - 0.5)) + 1)
-            for a, n in zip(axes, (128, 160), strict=True)
+            for a, n in zip(scene.phase, (128, 160), strict=True)
         ]
-        down = physics.degrader(axes, (spans[0], spans[1]), ((0, 128), (0, 160)), scene.gains)
-        ms, _ = scene.read_ms((*spans[0], *spans[1]))
+        inner = Window.of(*spans)
+        down = physics.degrader(scene.phase, inner, Window(0, 128, 0, 160), scene.gains)
+        ms, _ = scene.read_ms(inner)
         error = down(torch.from_numpy(fused).double()).numpy() - ms
     assert found["pixels"] == error[0].size
     assert found["bias"] == pytest.approx(error.mean((1, 2)), rel=1e-9)
@@ -470,7 +469,7 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
     (tmp_path / "low").mkdir()
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
         pair = assess.degrade(scene, tmp_path / "low")
-        axes, phase = scenes.axes_of(scene), scene.phase
+        phase = scene.phase
         with Scene.open(pair.pan, [pair.ms], sensor="quickbird") as low:
             assert low.phase.ratio == phase.ratio
             with rasterio.open(pair.reference) as reference:
@@ -479,21 +478,16 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
             # the offset as far as whole pixels, since both windows begin with whole pixels
             for own, given, first in zip(low.phase.offset, phase.offset, (row, col), strict=True):
                 assert (own + first - given) % 4 == pytest.approx(0, abs=1e-6)
-            rows, cols = low.pan_grid.height, low.pan_grid.width
-            window = (row, row + rows, col, col + cols)
+            window = low.pan_grid.whole.moved(row, col)
             np.testing.assert_array_equal(truth, scene.read_ms(window)[0])
-            down = physics.degrader(axes, geometry.spans_of(window), ((0, 250), (0, 210)), [scene.sensor.pan_gain])
-            pan = scene.pan.read((0, 250, 0, 210))[0]
+            down = physics.degrader(phase, window, Window(0, 250, 0, 210), [scene.sensor.pan_gain])
+            pan = scene.pan.read(Window(0, 250, 0, 210))[0]
             expected = down(torch.from_numpy(pan.astype(float))).numpy()
-            assert np.abs(low.pan.read((0, rows, 0, cols))[0] - expected).max() <= 0.5 + 1e-6
-            coarse, _ = low.read_ms((0, low.ms_grid.height, 0, low.ms_grid.width))
-            shifted = [a.shifted(f, 0) for a, f in zip(scenes.axes_of(low), (-row, -col), strict=True)]
-            height, width = scene.ms_grid.height, scene.ms_grid.width
-            down = physics.degrader(
-                (shifted[0], shifted[1]), ((0, coarse.shape[1]), (0, coarse.shape[2])), ((0, height), (0, width)),
-                scene.gains,
-            )  # fmt: skip
-            ms, _ = scene.read_ms((0, height, 0, width))
+            assert np.abs(low.pan.read(low.pan_grid.whole)[0] - expected).max() <= 0.5 + 1e-6
+            coarse, _ = low.read_ms(low.ms_grid.whole)
+            shifted = low.phase.moved((row, col))
+            down = physics.degrader(shifted, low.ms_grid.whole, scene.ms_grid.whole, scene.gains)
+            ms, _ = scene.read_ms(scene.ms_grid.whole)
             assert np.abs(coarse - down(torch.from_numpy(ms.astype(float))).numpy()).max() <= 0.5 + 1e-6
 
 

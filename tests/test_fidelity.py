@@ -15,8 +15,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
-from pansharpen_cli.raster import geometry
-from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -36,9 +35,8 @@ def seen(x: np.ndarray) -> torch.Tensor:
 
 
 def degraded(x: np.ndarray, gain: float = GAIN) -> np.ndarray:
-    low, full = (0, SIDE // RATIO), (0, SIDE)
-    axes = Axis(RATIO), Axis(RATIO)
-    return physics.degrader(axes, (low, low), (full, full), [gain])(torch.from_numpy(x)).numpy()
+    low, full = (Window.at(0, 0, (side, side)) for side in (SIDE // RATIO, SIDE))
+    return physics.degrader(Phase.of((RATIO, RATIO)), low, full, [gain])(torch.from_numpy(x)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +194,7 @@ def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, rati
         for method in ("exp", "gsa"):
             fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method=method)).fuser)
             scores[method] = assess.full_resolution(scene, assess.array_reader(fused, valid, origin)).figures
-        rows, cols = (slice(a, b) for a, b in geometry.spans_of(scene.window))
-        truth = assess.array_reader(made.truth[:, rows, cols].astype(np.float32), valid, origin)
+        truth = assess.array_reader(made.truth[:, *scene.window.slices].astype(np.float32), valid, origin)
         scores["truth"] = assess.full_resolution(scene, truth).figures
     found = {k: v["fidelity"] for k, v in scores.items()}
     assert found["truth"] > found["gsa"] > found["exp"], found

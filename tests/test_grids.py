@@ -16,6 +16,7 @@ from pansharpen_cli.fusion import fit, loop, telling
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.pair import Pair, parted
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
@@ -50,7 +51,7 @@ def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, me
         together, names, interleaving = dataset.read(), dataset.descriptions, dataset.interleaving
     assert names == (*VNIR, *SWIR) and interleaving.value == "BAND"
     for file, places in (("vnir.tif", [0, 1, 2, 3]), ("swir.tif", [4, 5])):
-        fused(folder, [file], options, "alone.tif", window=tuple(facts["scene"]["window"]))
+        fused(folder, [file], options, "alone.tif", window=Window(*facts["scene"]["window"]))
         np.testing.assert_array_equal(together[places], pixels_of(folder / "alone.tif"))
     assert [g["scene"]["ratio"] for g in facts["groups"]] == [[4, 4], [12, 12]]
 
@@ -133,7 +134,7 @@ def with_noise(folder: Path) -> Path:
 
 def test_r2_and_gain_of_a_band_are_those_that_it_was_made_with(folder: Path) -> None:
     with Scene.open(folder / "pan.tif", [folder / "vnir.tif"]) as scene:
-        data = scene.read_ms((0, 90, 0, 90))[0].astype(float)
+        data = scene.read_ms(Window(0, 90, 0, 90))[0].astype(float)
     pan_like = data[:3].mean(0)
     edited(folder / "vnir.tif", folder / "known.tif", lambda p: np.stack([pan_like, 3 * pan_like]).astype("uint16"))
     with Scene.open(folder / "pan.tif", [folder / "known.tif"]) as scene:

@@ -187,7 +187,6 @@ COMMANDS = (
     (0, "weights", "show", "glpnet"),
     (2, "weights", "show", "no-such-weights"),
     (2, "fuse", "no.tif", "ms.tif", "-o", "out.tif"),
-    (2, "fuse", "pan.tif", "ms.tif", "-o", "there.tif"),
     (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "magic"),
     (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--weights", "w.safetensors"),
     (2, "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--device", "tpu"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pansharpen_cli import models, physics
 from pansharpen_cli.models import glpnet
 from pansharpen_cli.models.base import SceneStats, TileOperators
-from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.geometry import Axis, Phase, Window
 
 GOLDEN = Path(__file__).parent / "golden"
 GAINS = {
@@ -23,9 +23,9 @@ GAINS = {
     "pan_QB_r4": (0.15,),
 }
 QB = GAINS["ms_QB_r4"]
-TOOLBOX = (Axis(4, 0.5), Axis(4, 0.5))
+TOOLBOX = Phase.of((4, 4), (0.5, 0.5))
 """The toolbox's phase: MS pixel i lies on PAN pixel 4 i + 2."""
-PAN, MS = ((0, 256), (0, 256)), ((0, 64), (0, 64))
+PAN, MS = Window(0, 256, 0, 256), Window(0, 64, 0, 64)
 
 ratios = st.floats(1.5, 8.0)
 offsets = st.floats(-12.0, 12.0)
@@ -82,8 +82,8 @@ def test_degradation_is_the_toolbox_s():
 def test_blur_is_the_toolbox_s_mtf_filter():
     units = arrays("units")
     image = bands(units["mtf_qb_in"])
-    spans = ((0, image.shape[1]), (0, image.shape[2]))
-    ours = physics.blurrer((4, 4), spans, spans, QB)(image).numpy() * dc()[:, None, None]
+    whole = Window.at(0, 0, image.shape[1:])
+    ours = physics.blurrer((4, 4), whole, whole, QB)(image).numpy() * dc()[:, None, None]
     np.testing.assert_allclose(ours, bands(units["mtf_qb"]).numpy(), rtol=0, atol=5e-3)
 
 
@@ -198,13 +198,13 @@ def test_the_mtf_has_its_gain_at_the_ms_nyquist(ratio, gain):
 
 
 def test_bands_have_their_own_gains():
-    axes, ms, pan = (Axis(4, 0.5), Axis(4, 1.0)), ((0, 8), (0, 9)), ((-20, 52), (-20, 56))
+    phase, ms, pan = Phase.of((4, 4), (0.5, 1.0)), Window(0, 8, 0, 9), Window(-20, 52, -20, 56)
     image = torch.from_numpy(np.random.default_rng(2).standard_normal((1, 3, 72, 76)))
-    together = physics.degrader(axes, ms, pan, (0.2, 0.35, 0.2))(image)
+    together = physics.degrader(phase, ms, pan, (0.2, 0.35, 0.2))(image)
     for band, gain in enumerate((0.2, 0.35, 0.2)):
-        alone = physics.degrader(axes, ms, pan, (gain,))(image[:, band])
+        alone = physics.degrader(phase, ms, pan, (gain,))(image[:, band])
         torch.testing.assert_close(together[:, band], alone, rtol=0, atol=1e-12)
-    assert (together[0, 0] - physics.degrader(axes, ms, pan, (0.35,))(image[0, 0])).abs().max() > 1e-3
+    assert (together[0, 0] - physics.degrader(phase, ms, pan, (0.35,))(image[0, 0])).abs().max() > 1e-3
 
 
 def test_beyond_the_source_the_edge_is_repeated():
@@ -288,11 +288,11 @@ def test_an_impossible_gain_is_refused(gain):
 
 @pytest.mark.parametrize("gains", [[0.3], [0.3, 0.2, 0.15]])
 def test_matrices_are_multiplied_in_parts_of_what_is_not_zero(gains):
-    axes, pan, ms = (Axis(4.0, 0.5), Axis(3.0)), ((0, 300), (5, 205)), ((-30, 105), (0, 70))
+    phase, pan, ms = Phase.of((4.0, 3.0), (0.5, 0.0)), Window(0, 300, 5, 205), Window(-30, 105, 0, 70)
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 135, 70)))
     for operator, x in (
-        (physics.upsampler(axes, pan, ms), image),
-        (physics.degrader(axes, ms, pan, gains), image.repeat(1, 3, 3)[:, :300, :200]),
+        (physics.upsampler(phase, pan, ms), image),
+        (physics.degrader(phase, ms, pan, gains), image.repeat(1, 3, 3)[:, :300, :200]),
     ):
         parts = physics._parts(operator.rows)
         assert len(parts) > 1 and all(p.stop - p.start < operator.rows.shape[-1] for _, p in parts)

@@ -30,6 +30,7 @@ from pansharpen_cli.fusion.fit import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
@@ -375,7 +376,7 @@ def test_half_a_raw_file_ends_the_run(pair: Path, run) -> None:
 
 def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> None:
     with scene.Scene.open(made / "pan.tif", [made / "ms.tif"]) as opened:
-        opened.read_ms((0, 8, 0, 8))
+        opened.read_ms(Window(0, 8, 0, 8))
 
         class Reporting:
             def __getattr__(self, name: str):
@@ -388,7 +389,7 @@ def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> No
         dataset = opened.ms[0].dataset
         opened.ms[0].dataset = Reporting()
         with pytest.raises(ReadError, match=r"ms\.tif: a block is missing"):
-            opened.read_ms((0, 8, 0, 8))
+            opened.read_ms(Window(0, 8, 0, 8))
 
 
 @pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])

@@ -20,7 +20,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, register
 from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs import opened
-from pansharpen_cli.raster import geometry
+from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
@@ -172,9 +172,8 @@ def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
 def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offset):
     made = simulate(Simulation(offset=MS_AT, seed=4))
     pan, ms, _ = write_scene(made, tmp_path)
-    axes = [geometry.Axis(4.0, a + o) for a, o in zip(MS_AT, offset, strict=True)]
-    rows, cols = made.ms.shape[1:]
-    low = physics.degrader((axes[0], axes[1]), ((0, rows), (0, cols)), ((0, 256), (0, 256)), [0.3])
+    phase = Phase.of((4.0, 4.0), MS_AT).moved(offset)
+    low = physics.degrader(phase, Window.at(0, 0, made.ms.shape[1:]), Window(0, 256, 0, 256), [0.3])
     pixels = made.ms.copy()
     pixels[band] = low(torch.from_numpy(made.truth[band : band + 1].astype(float))).round().numpy()
     found = measured(pan, edited(ms, tmp_path / "moved.tif", lambda _: pixels))

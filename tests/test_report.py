@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pansharpen_cli.adapt import losses, tailor
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report import charts, figures, files, gallery
 from pansharpen_cli.report import html as html_report
@@ -379,47 +380,43 @@ def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
     for detail, closeup in zip(pictures.details, pictures.closeups, strict=True):
         assert scene.pan.read(detail.window)[1].all()  # wholly valid
         assert detail.panels[0].true.shape == (gallery.CROP, gallery.CROP, 3)
-        r, c = closeup.window[0] - detail.window[0], closeup.window[2] - detail.window[2]
+        r, c = closeup.window.seen_from(detail.window).corner
         assert np.array_equal(closeup.panels[2].true, detail.panels[2].true[r : r + 80, c : c + 80])
         assert 0 <= r <= 240 and 0 <= c <= 240
     assert len({d.window for d in pictures.details}) == len(pictures.details) > 1
 
 
 def test_the_ms_is_read_at_its_own_phase(scene: Scene) -> None:
-    window = (401, 409, 600, 616)
+    window = Window(401, 409, 600, 616)
     values, valid = gallery.on_pan_grid(scene)(window)
     (r, c), (dr, dc) = scene.phase.ratio, scene.phase.offset
     i, j = int((404 + 0.5 - dr) // r), int((609 + 0.5 - dc) // c)
-    own, _ = scene.read_ms((i, i + 1, j, j + 1))
+    own, _ = scene.read_ms(Window.at(i, j, (1, 1)))
     assert valid.all() and np.array_equal(values[:, 3, 9], own[:, 0, 0])
 
 
 def test_details_are_where_the_blocks_are_richest(scene: Scene) -> None:
     energy = np.full((24, 36), 0.01)
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    rows, cols = scene.window.shape
     energy = energy[: rows // 32, : cols // 32]
     energy[10:14, 20:24] = 9
     detail = gallery.collect(scene, gallery.on_pan_grid(scene), scene.window, energy).details[0].window
-    at = detail[0] - scene.window[0], detail[2] - scene.window[2]
+    at = detail.seen_from(scene.window).corner
     assert at[0] <= 10 * 32 and at[0] + 320 >= 14 * 32 and at[1] <= 20 * 32 and at[1] + 320 >= 24 * 32
 
 
-@pytest.mark.parametrize("window", [(300, 340, 500, 548), (300, 301, 500, 501), (200, 456, 300, 700)])
+@pytest.mark.parametrize("window", [Window(300, 340, 500, 548), Window(300, 301, 500, 501), Window(200, 456, 300, 700)])
 def test_small_windows_have_pictures(scene: Scene, window) -> None:
     pictures = gallery.collect(scene, gallery.on_pan_grid(scene), window)
-    assert pictures.details and pictures.overview.panels[0].true.shape[:2] == (
-        window[1] - window[0],
-        window[3] - window[2],
-    )
+    assert pictures.details and pictures.overview.panels[0].true.shape[:2] == window.shape
     assert html_report.to_html(facts(), [("f", pictures)])
 
 
 def test_a_scene_without_a_valid_pixel_is_black(scene: Scene) -> None:
     def nothing(window):
-        shape = window[1] - window[0], window[3] - window[2]
-        return np.zeros((4, *shape), np.uint16), np.zeros(shape, bool)
+        return np.zeros((4, *window.shape), np.uint16), np.zeros(window.shape, bool)
 
-    pictures = gallery.collect(scene, nothing, (300, 600, 500, 800))
+    pictures = gallery.collect(scene, nothing, Window(300, 600, 500, 800))
     assert not pictures.overview.panels[2].true.any() and pictures.histograms == ()
     assert html_report.to_html(facts(), [("f", pictures)])
 
@@ -429,10 +426,10 @@ def test_the_overview_of_a_large_scene_is_averaged_and_samples_are_few() -> None
     ramp = np.linspace(0, 1000, rows, dtype=np.float32)[:, None] + np.zeros((1, cols), np.float32)
 
     def read(window):
-        part = ramp[window[0] : window[1], window[2] : window[3]]
+        part = ramp[window.slices]
         return np.stack([part] * 3), np.ones(part.shape, bool)
 
-    pictures = gallery.collect_reference(read, read, (0, rows, 0, cols), (None, None, None))
+    pictures = gallery.collect_reference(read, read, Window(0, rows, 0, cols), (None, None, None))
     assert pictures.overview.panels[0].true.shape == (gallery.OVERVIEW, 750, 3)
     assert pictures.histogram_pixels < 2 * gallery.SAMPLES and pictures.true.assumed and pictures.false is None
     steps = np.diff(pictures.overview.panels[0].true[..., 0].astype(int), axis=0)

@@ -14,6 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.stretch import SHOULDER, Stretch, parse
 from pansharpen_cli.training import simulate
 
@@ -159,11 +160,10 @@ def test_percentiles_are_of_valid_pixels_wherever_they_lie() -> None:
     """A scene of 200 blocks of which one in the middle of a row is valid."""
 
     def read(window):
-        shape = window[1] - window[0], window[3] - window[2]
-        valid = np.full(shape, window[2] == 512 * 37)
-        return np.where(valid, 500, 0)[None] + np.arange(shape[1]) % 100, valid
+        valid = np.full(window.shape, window.left == 512 * 37)
+        return np.where(valid, 500, 0)[None] + np.arange(window.shape[1]) % 100, valid
 
-    found = Stretch.measured(read, (0, 512, 0, 512 * 200), ["grey"])
+    found = Stretch.measured(read, Window(0, 512, 0, 512 * 200), ["grey"])
     assert 500 <= found.low[0] < 502 < 595 < found.high[0] <= 599
 
 

@@ -22,7 +22,7 @@ from pansharpen_cli import physics
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
-from pansharpen_cli.raster import scene as scenes
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
 from pansharpen_cli.training import simulate as sim
@@ -898,8 +898,8 @@ def test_a_hole_is_filled_from_the_nearest_valid_pixel(pair):
 def test_nothing_valid_is_filled_with_zeros(pair):
     pair.ms(np.full(pair.scene.ms.shape, np.nan, np.float32))
     with pair.open() as scene:
-        values, valid = filled(scene.read_ms, (2, 9, 3, 8))
-        assert scene.read((20, 30, 20, 30), (10, 40, 10, 40), (0, 20, 0, 20)) is None
+        values, valid = filled(scene.read_ms, Window(2, 9, 3, 8))
+        assert scene.read(Window(20, 30, 20, 30), Window(10, 40, 10, 40), Window(0, 20, 0, 20)) is None
     assert not valid.any()
     assert not values.any()
 
@@ -927,12 +927,12 @@ def test_the_filling_does_not_depend_on_the_window(reach):
     hole[60:160, 80:160] = True
     raster = Noise(hole.shape, hole)
     rows, cols = np.indices(hole.shape)
-    whole, _ = filled(raster.read, (0, 240, 0, 250), reach)
+    whole, _ = filled(raster.read, Window(0, 240, 0, 250), reach)
     near = ndimage.distance_transform_edt(hole) <= reach
     for _ in range(25):
         r, c = rng.integers(0, 200), rng.integers(0, 200)
-        window = (r, min(240, r + rng.integers(1, 80)), c, min(250, c + rng.integers(1, 80)))
-        part = np.s_[window[0] : window[1], window[2] : window[3]]
+        window = Window(r, min(240, r + rng.integers(1, 80)), c, min(250, c + rng.integers(1, 80)))
+        part = window.slices
         values, valid = filled(raster.read, window, reach)
         np.testing.assert_array_equal(valid, ~hole[part])
         np.testing.assert_array_equal(values[0][near[part]], whole[0][part][near[part]])
@@ -955,21 +955,19 @@ def striped(tmp_path):
 
 
 def test_small_windows_read_the_same_as_large_ones(striped):
-    scene, reach = striped, physics.Reach(scenes.axes_of(striped))
-    big = (10, 150, 20, 380)
+    scene, reach = striped, physics.Reach(striped.phase)
+    big = Window(10, 150, 20, 380)
     whole = scene.read(big, *reach.windows(big))
-    for small in ((60, 100, 100, 160), (20, 64, 250, 314), (80, 140, 280, 340), (10, 30, 140, 150)):
+    for corners in ((60, 100, 100, 160), (20, 64, 250, 314), (80, 140, 280, 340), (10, 30, 140, 150)):
+        small = Window(*corners)
         pan_window, ms_window = reach.windows(small)
         tile = scene.read(small, pan_window, ms_window)
-        at = np.s_[small[0] - big[0] : small[1] - big[0], small[2] - big[2] : small[3] - big[2]]
-        np.testing.assert_array_equal(tile.valid, whole.valid[at])
+        np.testing.assert_array_equal(tile.valid, whole.valid[small.within(big)])
         for part, part_window, all_of_it, all_window in (
             (tile.pan, pan_window, whole.pan, whole.pan_window),
             (tile.ms, ms_window, whole.ms, whole.ms_window),
         ):
-            r, c = part_window[0] - all_window[0], part_window[2] - all_window[2]
-            same = all_of_it[..., r : r + part.shape[-2], c : c + part.shape[-1]]
-            np.testing.assert_array_equal(part, same)
+            np.testing.assert_array_equal(part, all_of_it[..., *part_window.within(all_window)])
 
 
 @pytest.mark.parametrize("size", [40, 64])

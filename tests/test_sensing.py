@@ -55,9 +55,8 @@ def test_the_pan_is_where_the_truth_is_and_the_ms_is_not(scene, monkeypatch):
     off, apart = [], []
     for pair in drawn(scene, 12):
         off.append(np.hypot(*lies_off(pair.truth[0], pair.pan)))
-        spans, (rows, cols) = pair.spans, pair.axes
-        seen = physics.degrader((rows, cols), spans[1], spans[0], [pair.gain])
-        up = physics.upsampler((rows, cols), spans[0], spans[1])
+        pan, ms = pair.windows
+        seen, up = physics.degrader(pair.phase, ms, pan, [pair.gain]), physics.upsampler(pair.phase, pan, ms)
         low, ms = (up(t).numpy()[0] for t in (seen(_tensor(pair.truth[:1])), _tensor(pair.ms[:1])))
         apart.append(np.hypot(*lies_off(low, ms)))
     assert np.max(off) < 0.2 and 0.3 < np.median(apart) < 1.2
@@ -78,7 +77,8 @@ def test_the_gain_is_that_of_the_ms_beside_this_pan(scene, monkeypatch):
 
         def error(factor: float, pair=pair) -> float:
             gain = min(pair.gain * factor, 0.95)
-            seen = physics.degrader(pair.axes, pair.spans[1], pair.spans[0], [gain])(_tensor(pair.pan[None])).numpy()[0]
+            pan, ms = pair.windows
+            seen = physics.degrader(pair.phase, ms, pan, [gain])(_tensor(pair.pan[None])).numpy()[0]
             return float((seen - pair.ms[0])[3:-3, 3:-3].std())
 
         right.append((error(1.0) < error(0.6), error(1.0) < error(1.6)))
@@ -96,7 +96,7 @@ def test_sharpening_on_the_ground_overshoots_and_raises_the_gain(scene, monkeypa
 
 def test_ratios_phases_and_gains_vary_and_the_same_generator_draws_the_same(scene):
     pairs = drawn(scene, 60)
-    ratios = {round(p.axes[0].ratio, 6) for p in pairs}
+    ratios = {round(p.phase.rows.ratio, 6) for p in pairs}
     assert {2.0, 4.0} <= ratios and len(ratios) > 6 and all(1.5 <= r <= 8 for r in ratios)
     assert min(p.gain for p in pairs) < 0.1 and max(p.gain for p in pairs) > 0.6
     assert all(np.isfinite(a).all() for p in pairs for a in (p.pan, p.ms, p.truth))
@@ -125,7 +125,7 @@ def test_a_scene_that_ends_is_filled_as_around_a_file(scene, monkeypatch, ratio)
         assert (ended.pan[:fill] == ended.pan[fill]).all() and (
             ended.pan[:, -fill:] == ended.pan[:, -fill - 1, None]
         ).all()
-        axis = ended.axes[0]
+        axis = ended.phase.rows
         first = np.flatnonzero((ended.ms != ended.ms[:, :1]).any((0, 2)))[0] - 1  # the last row that repeats the first
         assert axis.offset + axis.ratio * first == pytest.approx(fill, abs=0.51)
         reach = axis.ms_span((0, len(ended.pan)))

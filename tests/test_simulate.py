@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from pansharpen_cli.physics import MTF_REACH, degrade_matrix
-from pansharpen_cli.raster.geometry import Axis
+from pansharpen_cli.raster.geometry import Phase
 from pansharpen_cli.training import landscape
 from pansharpen_cli.training import simulate as sim
 
@@ -73,7 +73,7 @@ def test_sample_has_an_irregular_nodata_border_in_both_images():
 
 def degraded(truth: np.ndarray, spec: sim.Simulation, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Truth on the MS grid by the physics module, and the MS pixels whose kernel lies wholly on the PAN grid."""
-    axes = [Axis(spec.ratio, offset) for offset in spec.offset]
+    axes = Phase.of((spec.ratio, spec.ratio), spec.offset)
     gains = (spec.gains,) * len(truth) if isinstance(spec.gains, float) else spec.gains
     inside = [
         (axis.ms_centres((0, n)) >= MTF_REACH) & (axis.ms_centres((0, n)) <= size - 1 - MTF_REACH)

@@ -145,7 +145,7 @@ def test_the_reduced_pair_is_the_scene_one_level_down(scene: Scene) -> None:
     """The target of a reduced tile is MS itself, and up-sampling the reduced MS comes near it."""
     drawn = sampling.sample(scene, QUICK, 0, CPU)
     target, inputs = drawn.training.target, drawn.training.reduced
-    ms, valid = scene.read_ms((0, scene.ms_grid.height, 0, scene.ms_grid.width))
+    ms, valid = scene.read_ms(scene.ms_grid.whole)
     assert valid.all() and float(target.amax()) <= ms.max() and float(target.amin()) >= ms.min()
     assert set(target.flatten().tolist()) <= set(ms.astype(float).flatten().tolist())
     close = (inputs.expanded - target).square().mean().sqrt()

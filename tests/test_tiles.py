@@ -18,27 +18,23 @@ def plans(draw, overlapping: bool = True) -> tuple[Window, list[Tile], int]:
     rows, cols = draw(st.integers(1, 90)), draw(st.integers(1, 90))
     size = draw(st.integers(1, 100))
     overlap = draw(st.integers(0, size // 2)) if overlapping else 0
-    window = (r, r + rows, c, c + cols)
+    window = Window.at(r, c, (rows, cols))
     return window, plan_tiles(window, size, overlap), overlap
 
 
 def part(outer: Window, inner: Window) -> tuple[slice, slice]:
     assert outer[0] <= inner[0] <= inner[1] <= outer[1]
     assert outer[2] <= inner[2] <= inner[3] <= outer[3]
-    return slice(inner[0] - outer[0], inner[1] - outer[0]), slice(inner[2] - outer[2], inner[3] - outer[2])
-
-
-def shape(window: Window) -> tuple[int, int]:
-    return window[1] - window[0], window[3] - window[2]
+    return inner.within(outer)
 
 
 def stitched(window: Window, tiles: list[Tile], image: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Window]]:
     """What comes out of the stitcher for tiles cut from an image: pixels, how often each came, and the windows."""
     stitcher = Stitcher(tiles)
-    out, times, windows = np.zeros_like(image), np.zeros(shape(window), int), []
+    out, times, windows = np.zeros_like(image), np.zeros(window.shape, int), []
     for tile in tiles:
         for done, pixels in stitcher.add(tile, image[(slice(None), *part(window, tile.outer))]):
-            assert pixels.shape == (len(image), *shape(done))
+            assert pixels.shape == (len(image), *done.shape)
             out[(slice(None), *part(window, done))] = pixels
             times[part(window, done)] += 1
             windows.append(done)
@@ -49,7 +45,7 @@ def stitched(window: Window, tiles: list[Tile], image: np.ndarray) -> tuple[np.n
 @given(plans())
 def test_every_pixel_is_in_exactly_one_core(plan):
     window, tiles, overlap = plan
-    times = np.zeros(shape(window), int)
+    times = np.zeros(window.shape, int)
     for tile in tiles:
         times[part(window, tile.core)] += 1
         part(tile.outer, tile.core)  # outer holds core
@@ -63,10 +59,10 @@ def test_every_pixel_is_in_exactly_one_core(plan):
 @given(plans())
 def test_blend_weights_sum_to_one(plan):
     window, tiles, overlap = plan
-    total = np.zeros(shape(window))
+    total = np.zeros(window.shape)
     for tile in tiles:
         weights = blend_weights(tile)
-        assert weights.shape == shape(tile.outer)
+        assert weights.shape == tile.outer.shape
         assert (weights > 0).all()
         total[part(window, tile.outer)] += weights
     np.testing.assert_allclose(total, 1.0, rtol=0, atol=1e-12)
@@ -92,7 +88,7 @@ def test_blend_weights_have_no_steps(plan):
 def test_the_stitcher_gives_the_image_back(plan, bands):
     window, tiles, overlap = plan
     rng = np.random.default_rng(0)
-    image = rng.uniform(1, 2047, (bands, *shape(window))).astype(np.float32)
+    image = rng.uniform(1, 2047, (bands, *window.shape)).astype(np.float32)
     out, times, _ = stitched(window, tiles, image)
     assert (times == 1).all()
     if overlap:
@@ -106,7 +102,7 @@ def test_the_stitcher_gives_the_image_back(plan, bands):
 def test_finished_windows_come_in_order(plan):
     """Row by row, from the top left corner, each row of windows below the one before."""
     window, tiles, _ = plan
-    windows = stitched(window, tiles, np.zeros((1, *shape(window)), np.float32))[2]
+    windows = stitched(window, tiles, np.zeros((1, *window.shape), np.float32))[2]
     assert windows[0][0] == window[0]
     assert windows[0][2] == window[2]
     assert windows[-1][1] == window[1]
@@ -123,7 +119,7 @@ def test_without_overlap_tiles_pass_through_at_once(plan):
     _, tiles, _ = plan
     stitcher = Stitcher(tiles)
     for tile in tiles:
-        pixels = np.ones((2, *shape(tile.core)), np.float32)
+        pixels = np.ones((2, *tile.core.shape), np.float32)
         ((done, out),) = stitcher.add(tile, pixels)
         assert done == tile.core
         assert out is pixels
@@ -131,11 +127,11 @@ def test_without_overlap_tiles_pass_through_at_once(plan):
 
 def test_what_was_handed_out_does_not_change_later():
     """A writer may still hold the pixels while the next tiles are added."""
-    window = (0, 60, 0, 50)
+    window = Window(0, 60, 0, 50)
     tiles = plan_tiles(window, 20, 5)
     stitcher, held = Stitcher(tiles), []
     for k, tile in enumerate(tiles):
-        for _, pixels in stitcher.add(tile, np.full((1, *shape(tile.outer)), k + 1, np.float32)):
+        for _, pixels in stitcher.add(tile, np.full((1, *tile.outer.shape), k + 1, np.float32)):
             held.append((pixels, pixels.copy()))
     assert len(held) == 3
     for pixels, copy in held:
@@ -143,17 +139,17 @@ def test_what_was_handed_out_does_not_change_later():
 
 
 def test_the_stitcher_holds_one_row_of_tiles():
-    window = (0, 1000, 0, 64)
+    window = Window(0, 1000, 0, 64)
     tiles = plan_tiles(window, 32, 8)
     stitcher, rows = Stitcher(tiles), []
     for tile in tiles:
-        rows += [shape(done)[0] for done, _ in stitcher.add(tile, np.zeros((1, *shape(tile.outer)), np.float32))]
+        rows += [done.shape[0] for done, _ in stitcher.add(tile, np.zeros((1, *tile.outer.shape), np.float32))]
     assert max(rows) <= 32 + 2 * 8
     assert len(rows) == 32
 
 
 def test_cores_start_at_the_corner_in_whole_tiles():
-    tiles = plan_tiles((10, 1300, 20, 1100), 512)
+    tiles = plan_tiles(Window(10, 1300, 20, 1100), 512)
     assert [t.core for t in tiles[:3]] == [(10, 522, 20, 532), (10, 522, 532, 1044), (10, 522, 1044, 1100)]
     assert all(t.core == t.outer for t in tiles)
     assert tiles[-1].core == (1034, 1300, 1044, 1100)
@@ -162,4 +158,4 @@ def test_cores_start_at_the_corner_in_whole_tiles():
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0), (-4, 0), (16, -1), (16, 9), (1, 1)])
 def test_impossible_plans_are_refused(size, overlap):
     with pytest.raises(ValueError, match="overlap"):
-        plan_tiles((0, 10, 0, 10), size, overlap)
+        plan_tiles(Window(0, 10, 0, 10), size, overlap)

@@ -20,7 +20,7 @@ from pansharpen_cli import errors, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess, metrics
-from pansharpen_cli.raster import scene as raster_scene
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, recipe, simulate, stacks, train
 from pansharpen_cli.training.recipe import LossWeights, Recipe
@@ -98,16 +98,15 @@ def paired(scenes: Path) -> list[Stack]:
 
 
 def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[Stack], tmp_path: Path) -> None:
-    window, bands = (16, 112, 8, 104), np.array([1, 3])
+    window, bands = Window(16, 112, 8, 104), np.array([1, 3])
     sample = crop_pair(paired[0].pair, window, bands)
     folder = scenes / "place0"
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         gains = scene.gains
         reduced = assess.degrade(scene, tmp_path)
     with Scene.open(reduced.pan, [reduced.ms]) as low:
-        around, coarse = (0, low.pan_grid.height, 0, low.pan_grid.width), (0, low.ms_grid.height, 0, low.ms_grid.width)
-        tile = low.read(window, around, coarse)
-        inputs = sampling.tile_inputs(raster_scene.axes_of(low), gains, tile, window, torch.device("cpu"))
+        tile = low.read(window, low.pan_grid.whole, low.ms_grid.whole)
+        inputs = sampling.tile_inputs(low.phase, gains, tile, window, torch.device("cpu"))
         assert sample.ratio == low.phase.ratio[0] == 2 and sample.real
     assert torch.equal(sample.inputs.pan, inputs.pan)
     inner = np.s_[..., 12:-12, 12:-12]
@@ -119,11 +118,11 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
 
 def test_real_samples_are_wholly_valid_and_as_frequent_as_asked(paired: list[Stack]) -> None:
     pair = paired[0].pair
-    assert crop_pair(pair, (0, 96, 0, 96), np.arange(4)) is not None
+    assert crop_pair(pair, Window(0, 96, 0, 96), np.arange(4)) is not None
     for name in ("valid", "ms_valid"):
         holed = replace(pair, **{name: getattr(pair, name).copy()})
         getattr(holed, name)[40, 40] = False
-        assert crop_pair(holed, (0, 96, 0, 96), np.arange(4)) is None
+        assert crop_pair(holed, Window(0, 96, 0, 96), np.arange(4)) is None
     sampler = Sampler([*paired, replace(paired[0], pair=None)], bands=4, seed=3, real=0.8)
     assert sampler.real == pytest.approx(0.8 * sampler.chance[:3].sum())
     real = [s.real for step in range(12) for s in sampler.at(step).batch()]
@@ -262,6 +261,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
 
     (tmp_path / "my.ckpt").write_bytes(b"no checkpoint")
     assert "not a checkpoint" in training(scenes, "--steps", 6).err
+    assert "move it away" in training(scenes, "--steps", 6, "--no-resume").err
+    assert (tmp_path / "my.ckpt").read_bytes() == b"no checkpoint"
     ended = training(scenes, "--steps", 1, "--no-resume", "--overwrite")
     assert ended.code == 0 and "going on" not in ended.err
 

@@ -26,7 +26,6 @@ from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
 from pansharpen_cli.models import weights
-from pansharpen_cli.raster import geometry
 from pansharpen_cli.raster.scene import Scene
 
 ROOT = Path(__file__).parent.parent
@@ -301,6 +300,15 @@ def test_a_checkpoint_that_holds_itself_ends(here: Path) -> None:
         weights.import_checkpoint(Path("public.pth"), "fusionnet", 4, 2047, Path("my.safetensors"))
 
 
+def test_an_output_that_is_there_is_told_of_when_the_checkpoint_is_right(here: Path, run) -> None:
+    Path("my.safetensors").write_bytes(b"precious")
+    torch.save({}, "public.pth")
+    assert "no state dict" in run("weights", "import", "public.pth", *IMPORT).err
+    torch.save(Plain(4).state_dict(), "public.pth")
+    assert "my.safetensors exists" in run("weights", "import", "public.pth", *IMPORT).err
+    assert Path("my.safetensors").read_bytes() == b"precious"
+
+
 class Trap:
     """Unpickling this makes a file."""
 
@@ -455,7 +463,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )
         unscaled, _ = loop.fuse_array(scene, other)
-        inner = geometry.part_of(out, scene.window)
+        inner = scene.window.within(out)
     with torch.no_grad():
         expected = 2047 * plain.double()(inputs.expanded.double() / 2047, inputs.pan.double() / 2047)
     assert fit.stats is not None and fit.stats.scale == 2047

@@ -21,6 +21,7 @@ from rio_cogeo.cogeo import cog_validate
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.publish import check_target
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
 from pansharpen_cli.training import simulate
@@ -363,9 +364,9 @@ def test_creation_options_pass(tmp_path: Path, run, options, expected) -> None:
 def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, columns, overviews, built) -> None:
     make(tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        scene.window = 0, 256, 0, columns
+        scene.window = Window(0, 256, 0, columns)
         with SceneWriter(tmp_path / "out.tif", scene, overviews=overviews) as writer:
-            writer.write((0, 64, 0, 64), np.ones((4, 64, 64), np.float32), np.ones((64, 64), bool))
+            writer.write(Window(0, 64, 0, 64), np.ones((4, 64, 64), np.float32), np.ones((64, 64), bool))
             writer.finish()
             writer.commit({})
     with rasterio.open(tmp_path / "out.tif") as dataset:

@@ -15,8 +15,8 @@ from .. import physics
 from ..errors import InputError, PansharpenError
 from ..models.base import Inputs, SceneMoments, SceneStats, TileOperators, concatenate
 from ..physics import Reach
-from ..raster.geometry import Axis, Span, Window, area, covered, intersect, part_of, spans_of
-from ..raster.scene import Scene, TileData, axes_of
+from ..raster.geometry import Axis, Phase, Span, Window
+from ..raster.scene import Scene, TileData
 from ..raster.source import plain
 from ..raster.tiles import plan_tiles
 from .tailor import Settings, Tiles
@@ -63,7 +63,7 @@ def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Itera
 
 
 def tile_inputs(
-    axes: tuple[Axis, Axis],
+    phase: Phase,
     gains: tuple[float, ...],
     tile: TileData,
     window: Window,
@@ -72,16 +72,24 @@ def tile_inputs(
 ) -> Inputs:
     """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
     where = device if device.type == "cuda" else torch.device("cpu")
-    spans = spans_of(window), spans_of(tile.pan_window), spans_of(tile.ms_window)
-    operators = TileOperators.build(axes, *spans, gains, device=where, offsets=offsets)
+    operators = TileOperators.build(
+        phase, window, tile.pan_window, tile.ms_window, gains, device=where, offsets=offsets
+    )
     pan = torch.from_numpy(tile.pan).to(where)[None, None]
     ms = torch.from_numpy(tile.ms).to(where)[None]
-    inputs = operators.inputs(pan, pan[(..., *part_of(tile.pan_window, window))], ms)
+    inputs = operators.inputs(pan, pan[..., *window.within(tile.pan_window)], ms)
     return inputs.map(lambda t: t.to(device))
 
 
 def nothing_valid(scene: Scene) -> InputError:
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+
+
+def check_valid(scene: Scene, seed: int) -> None:
+    """Raises InputError for a scene without a valid pixel; of any other the first valid block is read."""
+    reach = Reach(scene.phase)
+    if all(scene.read(block, *reach.windows(block)) is None for block in sample_blocks(scene, seed)):
+        raise nothing_valid(scene)
 
 
 def lift_of(tile: TileData) -> int:
@@ -126,13 +134,13 @@ def sample(
 
     Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
     """
-    axes, rng = axes_of(scene), np.random.default_rng(seed)
+    phase, rng = scene.phase, np.random.default_rng(seed)
     moments = SceneMoments(scene.bands)
     offsets = scene.band_offsets
-    reach = Reach(axes, 24 if settings else physics.UPSAMPLE_REACH, offsets)
+    reach = Reach(phase, 24 if settings else physics.UPSAMPLE_REACH, offsets)
     blocks = sample_blocks(scene, seed)
     wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
-    whole, seen = wanted / len(blocks) * sum(map(area, blocks)), 0
+    whole, seen = wanted / len(blocks) * sum(b.area for b in blocks), 0
     picked: list[_Picked] = []
     used = 0
     lift: int | None = None
@@ -145,13 +153,13 @@ def sample(
         check_range(scene, data)
         lift = lift_of(data) if lift is None else lift
         data = data.lifted(lift)
-        return data, tile_inputs(axes, scene.effective_gains, data, block, torch.device("cpu"), offsets)
+        return data, tile_inputs(phase, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
         for tried, (block, loaded) in enumerate(read_ahead(reader, load, blocks)):
             progress("reading", min(used, wanted), wanted)
             if loaded is None:
-                whole -= 0 if large else area(block)
+                whole -= 0 if large else block.area
                 continue
             data, inputs = loaded
             if large and data.valid.mean() <= 0.25 and tried <= 200:
@@ -159,12 +167,12 @@ def sample(
             moments.update(inputs, torch.from_numpy(data.valid)[None], step=2 if min(data.valid.shape) >= 256 else 1)
             if settings:
                 # each block its share by area, and what blocks before it could not give
-                seen += area(block)
+                seen += block.area
                 share = min(1.0, seen / whole)
                 wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
                 has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
                 due = tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
-                picked.append(_pick_tiles(scene, axes, data, inputs, due, wanted == 1, rng))
+                picked.append(_pick_tiles(scene, data, inputs, due, wanted == 1, rng))
             used += 1
             if used == wanted:
                 break
@@ -189,42 +197,38 @@ class _Picked:
     target: Tensor
 
 
-def _pick_tiles(scene, axes, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
+def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
     """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them.
 
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
-    side = SAMPLED_TILE if max(a.ratio for a in axes) <= LARGE else WIDE_TILE
-    window, gains, offsets = data.window, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, side, counts[0], rng, data.pan[part_of(data.pan_window, window)])
-    margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(a.ratio for a in axes)), 1.0)))
-    if side - 2 * margin - 1 < max(a.ratio for a in axes):
+    window, phase, gains, offsets = data.window, scene.phase, scene.effective_gains, scene.band_offsets
+    length = SAMPLED_TILE if max(phase.ratio) <= LARGE else WIDE_TILE
+    corners = _draw(data.valid, length, counts[0], rng, data.pan[window.within(data.pan_window)])
+    margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(phase.ratio)), 1.0)))
+    if length - 2 * margin - 1 < max(phase.ratio):
         corners = []  # not one MS pixel would be seen by PAN pixels of the tile alone
+    side = Window(0, length, 0, length)
     parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
-        tile = (window[0] + r, window[0] + r + side, window[2] + c, window[2] + c + side)
-        at = part_of(window, tile)
-        parts.append(inputs.map(lambda t, at=at: t[(..., *at)]))
-        spans = [_inner_ms(a, s, margin) for a, s in zip(axes, spans_of(tile), strict=True)]
-        ms_at = part_of(data.ms_window, (*spans[0], *spans[1]))
-        ms_parts.append(torch.from_numpy(data.ms)[(slice(None), *ms_at)])
+        tile = side.moved(window.top + r, window.left + c)
+        at = tile.within(window)
+        parts.append(inputs.map(lambda t, at=at: t[..., *at]))
+        own = Window.of(_inner_ms(phase.rows, tile.rows, margin), _inner_ms(phase.cols, tile.cols, margin))
+        ms_parts.append(torch.from_numpy(data.ms)[:, *own.within(data.ms_window)])
         # seen from the tile's own corner, so that tiles of equal phase share their matrices
-        local = tuple(a.shifted(t[0], m[0]) for a, t, m in zip(axes, spans_of(tile), spans, strict=True))
-        here = ((0, spans[0][1] - spans[0][0]), (0, spans[1][1] - spans[1][0]))
-        down = physics.degrader((local[0], local[1]), here, ((0, side), (0, side)), gains, offsets).to("cpu")
+        down = physics.degrader(phase.seen_from(tile, own), own.seen_from(own), side, gains, offsets).to("cpu")
         rows.append(down.rows)
         cols.append(down.cols)
-    tile_span: tuple[Span, Span] = ((0, side), (0, side))
-    ratios = axes[0].ratio, axes[1].ratio
-    blur = physics.blurrer(ratios, tile_span, tile_span, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :side, :side][:0])
+    blur = physics.blurrer(phase.ratio, side, side, gains).to("cpu")
+    empty = inputs.map(lambda t: t[..., :0, :length, :length][:0])
     count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
     ms = [m[:, : count[0], : count[1]] for m in ms_parts]
     down = physics.Separable(
         torch.stack([_with_band_axis(r)[:, : count[0]] for r in rows]) if rows else torch.empty(0),
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
-    reduced, target = _reduced_tiles(scene, axes, data, counts[1], only, rng)
+    reduced, target = _reduced_tiles(scene, data, counts[1], only, rng)
     return _Picked(
         concatenate(parts) if parts else empty,
         torch.stack(ms) if ms else torch.empty(0),
@@ -263,28 +267,26 @@ def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None 
     return [corners[i] for i in rng.choice(len(corners), count, replace=False, p=chance / chance.sum())]
 
 
-def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
+def _reduced_tiles(scene: Scene, data: TileData, count: int, only: bool, rng) -> tuple[Inputs, Tensor]:
     """Tiles of the pair degraded once more: PAN on the MS grid, MS on a grid coarser by the same ratio.
 
     PAN is seen as the MS sees it, and the bands are put in their place: what is asked for there is what is wanted at
     full resolution, bands as sharp as the PAN and where it is.
     """
-    gains = scene.effective_gains
-    rows, cols = (a.ms_span(s) for a, s in zip(axes, spans_of(data.window), strict=True))
-    ms_core = intersect((*rows, *cols), data.ms_window)
-    ms_spans = spans_of(data.ms_window)
-    down_pan = physics.degrader(axes, ms_spans, spans_of(data.pan_window), [float(np.mean(gains))])
+    phase, gains, ms_window = scene.phase, scene.effective_gains, data.ms_window
+    core = phase.ms_window(data.window) & ms_window
+    down_pan = physics.degrader(phase, ms_window, data.pan_window, [float(np.mean(gains))])
     pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
-    ms = _in_place(axes, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
-    coarse = [(a.ms_span(s)) for a, s in zip(axes, ms_spans, strict=True)]
-    coarse_spans: tuple[Span, Span] = ((coarse[0][0], coarse[0][1]), (coarse[1][0], coarse[1][1]))
-    inside = covered(axes, ms_core, data.window, data.valid, slack=1)
-    pan = _as_seen(pan, ms, np.pad(inside, _margins(data.ms_window, ms_core)))
-    down_ms = physics.degrader(axes, coarse_spans, ms_spans, gains)
-    operators = TileOperators.build(axes, spans_of(ms_core), ms_spans, coarse_spans, gains)
-    inputs = operators.inputs(pan, pan[(..., *part_of(data.ms_window, ms_core))], down_ms(ms))
-    target = ms[(..., *part_of(data.ms_window, ms_core))].float()
-    size = REDUCED_TILE if max(a.ratio for a in axes) <= LARGE else NARROW_TILE
+    ms = _in_place(phase, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
+    coarse, at = phase.ms_window(ms_window), core.within(ms_window)
+    inside = phase.covered(core, data.window, data.valid, slack=1)
+    whole = np.zeros(ms_window.shape, bool)
+    whole[at] = inside
+    pan = _as_seen(pan, ms, whole)
+    operators = TileOperators.build(phase, core, ms_window, coarse, gains)
+    inputs = operators.inputs(pan, pan[..., *at], physics.degrader(phase, coarse, ms_window, gains)(ms))
+    target = ms[..., *at].float()
+    size = REDUCED_TILE if max(phase.ratio) <= LARGE else NARROW_TILE
     if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
     corners = _draw(inside, size, count, rng, inputs.pan[0, 0].numpy())
@@ -294,17 +296,13 @@ def _reduced_tiles(scene, axes, data: TileData, count: int, only: bool, rng) -> 
     return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
 
 
-def _margins(outer: Window, inner: Window) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (inner[0] - outer[0], outer[1] - inner[1]), (inner[2] - outer[2], outer[3] - inner[3])
-
-
-def _in_place(axes: tuple[Axis, Axis], ms: Tensor, offsets: Sequence[physics.Offset]) -> Tensor:
+def _in_place(phase: Phase, ms: Tensor, offsets: Sequence[physics.Offset]) -> Tensor:
     """MS (1, bands, rows, cols) whose single bands lie off, each moved to the grid of the whole."""
     if not offsets:
         return ms
-    here = [(0, n) for n in ms.shape[-2:]]
-    moved = [(rows / axes[0].ratio, cols / axes[1].ratio) for rows, cols in offsets]
-    return physics.upsampler((Axis(1.0), Axis(1.0)), (here[0], here[1]), (here[0], here[1]), moved)(ms)
+    here = Window(0, ms.shape[-2], 0, ms.shape[-1])
+    moved = [(rows / phase.rows.ratio, cols / phase.cols.ratio) for rows, cols in offsets]
+    return physics.upsampler(Phase.of((1.0, 1.0)), here, here, moved)(ms)
 
 
 SEEN = 2

@@ -20,11 +20,11 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit
 from ..fusion.fit import Options
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets
+from ..jobs.fuse import FusionOutput, check_targets, targets_of
 from ..jobs.opened import Pair, is_measured, opened
 from ..jobs.pair import parted
 from ..models import REGISTRY
-from ..raster.geometry import intersect
+from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
@@ -155,7 +155,7 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
         parts = parted(pair)
         if len(parts.pairs) > 1:
             scenes = [stack.enter_context(each.open()) for each in parts.pairs]
-            check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])
+            check_targets(output, options, parts.together(scenes), several=True)
         made = []
         for each in parts.pairs:
             facts, own = _frame("plan"), found if len(parts.pairs) == 1 else Findings()
@@ -170,6 +170,9 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
             judge_scene(scene, own)
             if own is not found:
                 found += _named(each, own)
+    for part in made:
+        fit.preload(options, part["scene"]["bands"])
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
     return _combined(made, files) | {"findings": found.ranked()}
@@ -185,8 +188,7 @@ def _frame(kind: str) -> dict:
 
 def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
     facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
-    common = intersect(scene.pan_grid.overlap(scene.phase, scene.ms_grid), scene.full)
-    rows, cols = common[1] - common[0], common[3] - common[2]
+    rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     facts["overlap"] = {
         "rows": rows,

@@ -13,9 +13,8 @@ from ..adapt import sampling
 from ..adapt.sampling import Progress
 from ..fusion import register
 from ..moments import Moments
-from ..raster import geometry
-from ..raster.geometry import Window, intersect, is_empty, joined, part_of, spans_of
-from ..raster.scene import Scene, axes_of
+from ..raster.geometry import Window
+from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, Source, solid
 
 LOOKED_AT = 12
@@ -101,7 +100,6 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
 
     Without `survey` only how much is valid is measured.
     """
-    axes = axes_of(scene)
     order = sampling.sample_blocks(scene, seed)
     look = Look(len(order))
     candidates = _fill_candidates(scene)
@@ -112,20 +110,19 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
         pairs = [(s, k) for s in scene.ms for k in range(len(s.bands))]
         look.bands += [Band(n, _dtype(s, k), s) for n, (s, k) in zip(names, pairs, strict=True)]
     wanted = min(len(order), LOOKED_AT)
-    ms_extent = (0, scene.ms_grid.height, 0, scene.ms_grid.width)
     for block in order:
         progress("looking", min(len(look.blocks), wanted), wanted)
-        ms_window = intersect(joined([a.ms_span(s) for a, s in zip(axes, spans_of(block), strict=True)]), ms_extent)
+        ms_window = scene.phase.ms_window(block) & scene.ms_grid.whole
         pan, pan_valid = scene.pan.read(block)
         look.tried += 1
         look.pixels += pan_valid.size
         valid = np.zeros_like(pan_valid)
-        if not is_empty(ms_window):
+        if not ms_window.is_empty:
             parts = [s.read(ms_window) for s in scene.ms]
             ms_valid = np.logical_and.reduce([p[1] for p in parts])
-            nearest = [scene.nearest_ms(np.arange(*s), axis) for axis, s in enumerate(spans_of(block))]
-            inside = [(n >= w[0]) & (n < w[1]) for n, w in zip(nearest, spans_of(ms_window), strict=True)]
-            at = [n.clip(w[0], w[1] - 1) - w[0] for n, w in zip(nearest, spans_of(ms_window), strict=True)]
+            nearest = list(zip(scene.phase.nearest(block), ms_window.spans, strict=True))
+            inside = [(n >= first) & (n < last) for n, (first, last) in nearest]
+            at = [n.clip(first, last - 1) - first for n, (first, last) in nearest]
             valid = pan_valid & ms_valid[np.ix_(*at)] & np.outer(*inside)
             if survey:
                 _survey(scene, look, block, (pan, pan_valid), ms_window, parts, candidates)
@@ -156,14 +153,11 @@ def _dtype(source: Source, index: int) -> np.dtype:
 
 def _survey(scene: Scene, look: Look, block: Window, pan_read, ms_window: Window, parts, candidates) -> None:
     """Take a block's pixels into the statistics of each band and into the relation of PAN and MS."""
-    axes = axes_of(scene)
-    own = intersect(joined([a.centred(s) for a, s in zip(axes, spans_of(block), strict=True)]), ms_window)
+    phase = scene.phase
+    own = phase.centred(block) & ms_window
+    at = own.within(ms_window)
     bands = iter(look.bands)
-    for read, crop in [(pan_read, None), *((p, own) for p in parts)]:
-        values, valid = read
-        if crop is not None:
-            at = part_of(ms_window, crop)
-            values, valid = values[(slice(None), *at)], valid[at]
+    for values, valid in [pan_read, *((values[:, *at], valid[at]) for values, valid in parts)]:
         alone = int((~valid & ~_near(~valid)).sum())
         for layer in values:
             band = next(bands)
@@ -181,12 +175,12 @@ def _survey(scene: Scene, look: Look, block: Window, pan_read, ms_window: Window
                 band.stripes += stripes
                 band.dead_lines += dead
     assert look.relation is not None
-    whole = geometry.covered(axes, own, block, pan_read[1], reach=physics.MTF_REACH)
-    whole &= np.logical_and.reduce([p[1][part_of(ms_window, own)] for p in parts])
+    whole = phase.covered(own, block, pan_read[1], reach=physics.MTF_REACH)
+    whole &= np.logical_and.reduce([valid[at] for _, valid in parts])
     if whole.any():
         pan = torch.from_numpy(np.where(pan_read[1], pan_read[0][0], 0).astype(np.float64))[None]
-        low = physics.degrader(axes, spans_of(own), spans_of(block), [scene.sensor.pan_gain])(pan)
-        ms = np.concatenate([p[0][(slice(None), *part_of(ms_window, own))] for p in parts]).astype(np.float64)
+        low = physics.degrader(phase, own, block, [scene.sensor.pan_gain])(pan)
+        ms = np.concatenate([values[:, *at] for values, _ in parts]).astype(np.float64)
         look.relation.update(torch.from_numpy(whole), pan=low, ms=torch.from_numpy(ms))
 
 

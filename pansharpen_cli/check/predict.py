@@ -24,8 +24,8 @@ from ..fusion.fit import Fit, Fuser, Options
 from ..jobs.fuse import FusionOutput
 from ..publish import existing_folder
 from ..quality import assess
-from ..raster.geometry import Window, area, intersect, is_empty, joined, spans_of
-from ..raster.scene import Scene, axes_of
+from ..raster.geometry import Window
+from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter, parse_creation_options
 from ..report.text import byte_size
@@ -76,8 +76,7 @@ def predict(
 
     `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
     """
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
-    pixels = rows * cols
+    pixels = scene.window.area
     part = replace(scene, window=_trial_window(scene, look), warnings=[])
     fit, seconds = _trial_fit(scene, part, options, progress)
     trial = _trial_run(part, fit.fuser, options, score, output or FusionOutput(Path("fused.tif")))
@@ -92,7 +91,7 @@ def predict(
     tile = max(options.tile_size, 2 * fit.fuser.overlap)
     tiles = len(plan_tiles(scene.window, tile, fit.fuser.overlap))
     at_once = loop.tiles_at_once(fit.fuser, scene.bands, tiles, tile, torch.get_num_threads())
-    memory = _memory(scene, fit, min(tile, max(rows, cols)), at_once, score)
+    memory = _memory(scene, fit, min(tile, max(scene.window.shape)), at_once, score)
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
@@ -116,8 +115,8 @@ def predict(
         "output": {
             "path": str(output.path) if output else None,
             "driver": output.driver if output else "GTiff",
-            "rows": rows,
-            "cols": cols,
+            "rows": scene.window.shape[0],
+            "cols": scene.window.shape[1],
             "bands": shown.bands,
             "dtype": scene.dtype,
             "nodata": None if scene.nodata != scene.nodata else scene.nodata,
@@ -137,18 +136,15 @@ def _trial_window(scene: Scene, look: Look) -> Window:
 
     Raises InputError if nothing in the window is valid.
     """
-    whole, reach = scene.window, physics.Reach(axes_of(scene))
+    whole, reach = scene.window, physics.Reach(scene.phase)
     count = 2 * min(torch.get_num_threads(), 16) + 2
     shape = 2 * TRIAL_TILE, -(-count // 2) * TRIAL_TILE
     for place in (*(b for _, b in look.blocks), *(t.core for t in plan_tiles(whole, TRIAL_TILE))):
-        at = intersect(place, whole)
-        if is_empty(at) or scene.read(at, *reach.windows(at)) is None:
+        at = place & whole
+        if at.is_empty or scene.read(at, *reach.windows(at)) is None:
             continue
-        spans = []
-        for (first, _), size, (low, high) in zip(spans_of(at), shape, spans_of(whole), strict=True):
-            first = max(low, min(first, high - size))
-            spans.append((first, min(first + size, high)))
-        return joined(spans)
+        row, col = min(at.top, whole.bottom - shape[0]), min(at.left, whole.right - shape[1])
+        return Window.at(max(whole.top, row), max(whole.left, col), shape) & whole
     raise sampling.nothing_valid(scene)
 
 
@@ -172,7 +168,7 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
         except InputError:  # too few pixels, perhaps in this part only
             fit = fitting.fit(scene, options, timed)
             return fit, dict(fit.seconds or {})
-        passes = (fit.seconds or {})["fitting"] * area(scene.full) / area(small.full)
+        passes = (fit.seconds or {})["fitting"] * scene.full.area / small.full.area
         return fit, {"fitting": passes}
     limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
     fit = fitting.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
@@ -224,7 +220,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
                         clock = time.perf_counter()
                         with suppress(InputError):  # nothing to measure here; `fuse` goes on, too
                             assess.full_resolution(shown, raster.read, window)
-                        scoring = (time.perf_counter() - clock) / area(window)
+                        scoring = (time.perf_counter() - clock) / window.area
             clock = time.perf_counter()
             writer.commit({})
             if output.driver == "COG":  # a second file; else the time is no matter of size
@@ -235,12 +231,12 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
     skipped = threads if len(stamps) >= 2 * threads else 0
     if skipped:
         began = stamps[skipped - 1]
-    done = area(part.window) * (1 - skipped / len(stamps))
+    done = part.window.area * (1 - skipped / len(stamps))
     return _Trial((fused - began) / done, scoring, stored / max(valid, 1))
 
 
 def _corner(window: Window, size: int) -> Window:
-    return window[0], min(window[0] + size, window[1]), window[2], min(window[2] + size, window[3])
+    return Window.at(window.top, window.left, (size, size)) & window
 
 
 def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
@@ -250,10 +246,10 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
     fixed, per_band = TILE_BYTES.get(network, TILE_BYTES["networks"]) if network else TILE_BYTES["classical"]
     fusing = at_once * (side + 2 * fit.fuser.halo) ** 2 * (fixed + per_band * bands)
     if fit.fuser.overlap:
-        fusing += 4 * bands * side * (scene.window[3] - scene.window[2])
+        fusing += 4 * bands * side * scene.window.shape[1]
     adapting = ADAPTATION_BYTES if fit.outcome is not None and fit.outcome.tiles else 0
     scoring = (1 + bands) * SCORING_BYTES + fusing * 4 // 5 if score else 0
-    raw = bands * area(scene.window) * np.dtype(scene.dtype).itemsize
+    raw = bands * scene.window.area * np.dtype(scene.dtype).itemsize
     return (
         BASE_BYTES
         + min(BUFFER_BYTES, raw * 3 // 4)

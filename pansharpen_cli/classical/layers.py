@@ -13,9 +13,7 @@ from torch import Tensor
 from .. import physics
 from ..moments import Moments
 from ..physics import MTF_REACH, UPSAMPLE_REACH, Separable
-from ..raster.geometry import Axis, Span
-
-Spans = tuple[Span, Span]
+from ..raster.geometry import Axis, Phase, Span, Window
 
 EPS = 2.0**-52
 """Added to the denominators of ratios, as the toolbox does."""
@@ -48,7 +46,7 @@ class Setup:
     """What a method knows before it sees a pixel: phase, MTF gains, standard band names and the scene's size in PAN
     pixels."""
 
-    axes: tuple[Axis, Axis]
+    phase: Phase
     gains: tuple[float, ...]
     pan_gain: float = physics.PAN_GAIN
     names: tuple[str | None, ...] = ()
@@ -62,27 +60,18 @@ class Setup:
     @property
     def levels(self) -> tuple[int, int]:
         """Dyadic levels between PAN and MS along rows and columns."""
-        rows, cols = (max(1, round(float(np.log2(a.ratio)))) for a in self.axes)
+        rows, cols = (max(1, round(float(np.log2(a.ratio)))) for a in self.phase)
         return rows, cols
 
 
-def windows(axes: tuple[Axis, Axis], window: Spans, reach: int) -> tuple[Spans, Spans]:
+def windows(phase: Phase, window: Window, reach: int) -> tuple[Window, Window]:
     """PAN and MS windows that the layers of a window of PAN pixels are made of."""
-    around = [a.ms_span(s, UPSAMPLE_REACH) for a, s in zip(axes, window, strict=True)]
-    ms = [a.ms_span(s, DOUBLE_REACH) for a, s in zip(axes, window, strict=True)] if reach == DOUBLE else around
+    around = phase.ms_window(window, UPSAMPLE_REACH)
+    ms = phase.ms_window(window, DOUBLE_REACH) if reach == DOUBLE else around
     if reach == POINT:
-        return window, (ms[0], ms[1])
-    pan = [(s[0] - LOCAL_REACH, s[1] + LOCAL_REACH) for s in window]
-    if reach >= TRIP:
-        far = [a.pan_span(m, MTF_REACH + 1) for a, m in zip(axes, around, strict=True)]
-        pan = [(min(p[0], f[0]), max(p[1], f[1])) for p, f in zip(pan, far, strict=True)]
-    return (pan[0], pan[1]), (ms[0], ms[1])
-
-
-def own_ms(axes: tuple[Axis, Axis], window: Spans) -> Spans:
-    """The MS pixels whose centres lie in a window, so that windows that tile a scene share no MS pixel."""
-    rows, cols = (a.centred(span) for a, span in zip(axes, window, strict=True))
-    return rows, cols
+        return window, ms
+    pan = window.widened(LOCAL_REACH)
+    return (pan | phase.pan_window(around, MTF_REACH + 1) if reach >= TRIP else pan), ms
 
 
 Strips = list[tuple[slice, slice, Tensor]]
@@ -141,45 +130,40 @@ def _cubic_there_and_back(axis: Axis, out: Span, ms: Span) -> Tensor:
     return torch.from_numpy(physics.bicubic_matrix(axis, out, pan) @ physics.upsample_matrix(axis, pan, ms))
 
 
-def _inside(outer: Spans, inner: Spans) -> tuple[slice, slice]:
-    rows, cols = (slice(i[0] - o[0], i[1] - o[0]) for o, i in zip(outer, inner, strict=True))
-    return rows, cols
-
-
 class TileLayers:
     """What a method sees of a window: each layer is made when it is asked for, float64, at the exact phase.
 
-    `pan` (1, rows, cols) of `pan_spans` in PAN pixels and `ms` (bands, rows, cols) of `ms_spans` in MS pixels lie
-    around the `window`; `valid` (rows, cols) marks the window's own pixels, `ms_valid` the MS pixels of `own_ms`.
+    `pan` (1, rows, cols) of `pan_window` in PAN pixels and `ms` (bands, rows, cols) of `ms_window` in MS pixels lie
+    around the `window`; `valid` (rows, cols) marks the window's own pixels, `ms_valid` the MS pixels centred in it.
     """
 
     def __init__(
         self,
         setup: Setup,
-        window: Spans,
+        window: Window,
         pan: Tensor,
-        pan_spans: Spans,
+        pan_window: Window,
         ms: Tensor,
-        ms_spans: Spans,
+        ms_window: Window,
         valid: Tensor | None = None,
         ms_valid: Tensor | None = None,
     ) -> None:
         self.setup, self.window, self.valid, self.ms_valid = setup, window, valid, ms_valid
-        self._pan, self._pan_spans = pan.double(), pan_spans
-        self._ms, self._ms_spans = ms.double(), ms_spans
-        self._mid = self._ms_around(window, UPSAMPLE_REACH)
+        self._pan, self._pan_window = pan.double(), pan_window
+        self._ms, self._ms_window = ms.double(), ms_window
+        self._mid = setup.phase.ms_window(window, UPSAMPLE_REACH)
 
     # On the PAN grid
 
     @cached_property
     def pan(self) -> Tensor:
         """P (1, rows, cols)."""
-        return self._pan[(..., *_inside(self._pan_spans, self.window))]
+        return self._pan[..., *self.window.within(self._pan_window)]
 
     @cached_property
     def expanded(self) -> Tensor:
         """E (bands, rows, cols)."""
-        return self._expand(self._ms, self._ms_spans)
+        return self._expand(self._ms, self._ms_window)
 
     def add_expanded(self, sums: Moments) -> None:
         """Add E's valid pixels to `sums`, without up-sampling where the whole window is valid.
@@ -189,7 +173,7 @@ class TileLayers:
         if self.valid is not None and not self.valid.all():
             sums.update(self.valid, expanded=self.expanded)
             return
-        spans = zip(self.setup.axes, self.window, self._ms_spans, strict=True)
+        spans = zip(self.setup.phase, self.window.spans, self._ms_window.spans, strict=True)
         (row_sums, row_gram), (col_sums, col_gram) = (_up_sums(*span) for span in spans)
         shift = self._ms.mean((1, 2))
         x = self._ms - column(shift)
@@ -200,12 +184,12 @@ class TileLayers:
     def mixed(self, weights: Tensor, constant: Tensor) -> Tensor:
         """weights @ E + constant: taken on the MS grid, since the up-sampler's weights sum to one."""
         mix = torch.tensordot(weights, self._ms, 1) + constant[:, None, None]
-        return self._expand(mix, self._ms_spans)
+        return self._expand(mix, self._ms_window)
 
     @cached_property
     def pan_low(self) -> Tensor:
         """P_L (bands, rows, cols): P degraded to the MS grid with each band's MTF and up-sampled."""
-        down = physics.degrader(self.setup.axes, self._mid, self._pan_spans, self.setup.gains)
+        down = physics.degrader(self.setup.phase, self._mid, self._pan_window, self.setup.gains)
         return self._expand(down(self._pan), self._mid).expand(self.setup.bands, -1, -1)
 
     def matched(self, low: str, scale: Tensor, shift: Tensor) -> Tensor:
@@ -215,34 +199,34 @@ class TileLayers:
     @cached_property
     def pan_cubic(self) -> Tensor:
         """P reduced to the MS grid by the antialiased cubic and up-sampled (1, rows, cols)."""
-        down = physics.cubic_reducer(self.setup.axes, self._mid, self._pan_spans)
+        down = physics.cubic_reducer(self.setup.phase, self._mid, self._pan_window)
         return self._expand(down(self._pan), self._mid)
 
     def cubic_low(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """The same low-pass of any function of E, pixel by pixel."""
-        axes = self.setup.axes
-        rows, cols = (a.pan_span(m, 2 * a.ratio + 1) for a, m in zip(axes, self._mid, strict=True))
-        down = physics.cubic_reducer(axes, self._mid, (rows, cols))
-        return self._expand(down(function(self._expand(self._ms, self._ms_spans, (rows, cols)))), self._mid)
+        phase = self.setup.phase
+        rows, cols = (a.pan_span(m, 2 * a.ratio + 1) for a, m in zip(phase, self._mid.spans, strict=True))
+        around = Window.of(rows, cols)
+        down = physics.cubic_reducer(phase, self._mid, around)
+        return self._expand(down(function(self._expand(self._ms, self._ms_window, around))), self._mid)
 
     @cached_property
     def pan_gauss(self) -> Tensor:
         """P through the toolbox's LPfilterGauss (1, rows, cols)."""
-        ratios = self.setup.axes[0].ratio, self.setup.axes[1].ratio
-        return physics.blurrer(ratios, self.window, self._pan_spans, [GAUSS_GAIN])(self._pan)
+        return physics.blurrer(self.setup.phase.ratio, self.window, self._pan_window, [GAUSS_GAIN])(self._pan)
 
     @cached_property
     def pan_atrous(self) -> Tensor:
         """The low-pass of P's "a trous" decomposition (1, rows, cols)."""
-        spans = zip(self.window, self._pan_spans, self.setup.levels, strict=True)
+        spans = zip(self.window.spans, self._pan_window.spans, self.setup.levels, strict=True)
         rows, cols = (_binomial(None, *span) for span in spans)
         return _banded(rows, cols, self._pan)
 
     @cached_property
     def pan_box(self) -> Tensor:
         """Mean of P over an MS pixel's size, made odd (1, rows, cols)."""
-        sizes = [2 * int(np.ceil(a.ratio / 2 - 0.5)) + 1 for a in self.setup.axes]
-        rows, cols = (_box(w, p, n) for w, p, n in zip(self.window, self._pan_spans, sizes, strict=True))
+        sizes = [2 * int(np.ceil(ratio / 2 - 0.5)) + 1 for ratio in self.setup.phase.ratio]
+        rows, cols = (_box(w, p, n) for w, p, n in zip(self.window.spans, self._pan_window.spans, sizes, strict=True))
         return _banded(rows, cols, self._pan)
 
     @cached_property
@@ -250,16 +234,16 @@ class TileLayers:
         """The half-gradient low-pass of P (1, rows, cols); its lattice is the scene's, so that windows agree."""
         levels = max(self.setup.levels)
         step = 1 << levels
-        rows, cols = (((w[0] - LOCAL_REACH // 2) // step * step, w[1] + LOCAL_REACH // 2) for w in self.window)
-        part = self._pan[(..., *_inside(self._pan_spans, (rows, cols)))]
-        low = half_gradient(part, (0,) * levels, (0.0,) * levels)
-        return low[(..., *_inside((rows, cols), self.window))]
+        wide = self.window.widened(LOCAL_REACH // 2)
+        wide = Window(wide.top // step * step, wide.bottom, wide.left // step * step, wide.right)
+        low = half_gradient(self._pan[..., *wide.within(self._pan_window)], (0,) * levels, (0.0,) * levels)
+        return low[..., *self.window.within(wide)]
 
     @cached_property
     def pan_std(self) -> Tensor:
         """Standard deviation (n - 1) of P in a window of 51 x 51 pixels (1, rows, cols)."""
         centre = float(self._pan.mean())
-        rows, cols = (_box(w, p, STD_SIZE) for w, p in zip(self.window, self._pan_spans, strict=True))
+        rows, cols = (_box(w, p, STD_SIZE) for w, p in zip(self.window.spans, self._pan_window.spans, strict=True))
         mean, square = (_banded(rows, cols, x) for x in (self._pan - centre, (self._pan - centre) ** 2))
         count = STD_SIZE**2
         return ((square - mean**2).clamp(min=0) * (count / (count - 1))).sqrt()
@@ -267,45 +251,44 @@ class TileLayers:
     # On the MS grid, at the window's own MS pixels
 
     @cached_property
-    def _own(self) -> Spans:
-        return own_ms(self.setup.axes, self.window)
+    def _own(self) -> Window:
+        return self.setup.phase.centred(self.window)
 
     @cached_property
     def ms(self) -> Tensor:
         """M (bands, MS rows, MS cols)."""
-        return self._ms[(..., *_inside(self._ms_spans, self._own))]
+        return self._ms[..., *self._own.within(self._ms_window)]
 
     @cached_property
     def ms_atrous(self) -> Tensor:
         """The "a trous" low-pass of P at the MS pixels' centres (1, MS rows, MS cols)."""
-        spans = zip(self.setup.axes, self._own, self._pan_spans, self.setup.levels, strict=True)
+        spans = zip(self.setup.phase, self._own.spans, self._pan_window.spans, self.setup.levels, strict=True)
         rows, cols = (_binomial(*span) for span in spans)
         return _banded(rows, cols, self._pan)
 
     @cached_property
     def ms_pan(self) -> Tensor:
         """P degraded with its own MTF to the MS pixels (1, MS rows, MS cols)."""
-        return physics.degrader(self.setup.axes, self._own, self._pan_spans, [self.setup.pan_gain])(self._pan)
+        return physics.degrader(self.setup.phase, self._own, self._pan_window, [self.setup.pan_gain])(self._pan)
 
     @cached_property
     def reduced(self) -> Tensor:
         """E reduced to the MS grid by the antialiased cubic (bands, MS rows, MS cols)."""
-        return self._reduced_around[(..., *_inside(self._own_around, self._own))]
+        return self._reduced_around[..., *self._own.within(self._own_around)]
 
     @cached_property
     def blurred(self) -> Tensor:
         """`reduced` through the MTF of each band once more, on the MS grid (bands, MS rows, MS cols)."""
-        ratios = self.setup.axes[0].ratio, self.setup.axes[1].ratio
-        return physics.blurrer(ratios, self._own, self._own_around, self.setup.gains)(self._reduced_around)
+        phase, gains = self.setup.phase, self.setup.gains
+        return physics.blurrer(phase.ratio, self._own, self._own_around, gains)(self._reduced_around)
 
     @cached_property
-    def _own_around(self) -> Spans:
-        rows, cols = ((s[0] - MTF_REACH, s[1] + MTF_REACH) for s in self._own)
-        return rows, cols
+    def _own_around(self) -> Window:
+        return self._own.widened(MTF_REACH)
 
     @cached_property
     def _reduced_around(self) -> Tensor:
-        spans = zip(self.setup.axes, self._own_around, self._ms_spans, strict=True)
+        spans = zip(self.setup.phase, self._own_around.spans, self._ms_window.spans, strict=True)
         rows, cols = (_cubic_there_and_back(*span) for span in spans)
         return Separable(rows, cols)(self._ms)
 
@@ -313,16 +296,12 @@ class TileLayers:
         """A layer of the PAN grid (..., rows, cols) at the PAN pixels in which the MS pixels' centres lie."""
         rows, cols = (
             torch.from_numpy(np.floor(a.ms_centres(o) + 0.5 + 1e-9).astype(int) - w[0]).clamp(0, w[1] - w[0] - 1)
-            for a, o, w in zip(self.setup.axes, self._own, self.window, strict=True)
+            for a, o, w in zip(self.setup.phase, self._own.spans, self.window.spans, strict=True)
         )
         return layer[..., rows, :][..., cols]
 
-    def _ms_around(self, window: Spans, reach: float) -> Spans:
-        rows, cols = (a.ms_span(s, reach) for a, s in zip(self.setup.axes, window, strict=True))
-        return rows, cols
-
-    def _expand(self, ms: Tensor, ms_spans: Spans, window: Spans | None = None) -> Tensor:
-        spans = zip(self.setup.axes, window or self.window, ms_spans, strict=True)
+    def _expand(self, ms: Tensor, ms_window: Window, window: Window | None = None) -> Tensor:
+        spans = zip(self.setup.phase, (window or self.window).spans, ms_window.spans, strict=True)
         rows, cols = (_upsample(*span) for span in spans)
         return _banded(rows, cols, ms)
 

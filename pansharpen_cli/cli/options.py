@@ -18,6 +18,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..fusion.options import Options
+    from ..raster.geometry import Window
     from ..raster.opening import OpenOptions
 
 
@@ -291,14 +292,16 @@ def _whole_numbers(option: str, text: str | None) -> list[int] | None:
     return values
 
 
-def _pixel_window(text: str | None) -> tuple[int, int, int, int] | None:
+def _pixel_window(text: str | None) -> Window | None:
+    from ..raster.geometry import Window
+
     values = _whole_numbers("--window", text)
     if values is None:
         return None
     if len(values) != 4 or min(values[2:]) < 1:
         raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
     col, row, width, height = values
-    return row, row + height, col, col + width
+    return Window.at(row, col, (height, width))
 
 
 def _bounds(text: str | None) -> tuple[float, float, float, float] | None:

@@ -82,10 +82,10 @@ def import_weights(
     """Make a weights file for `fuse --weights` of a public checkpoint; nothing in it is run."""
     with interrupts.starting():
         from ..models import weights
-        from ..publish import check_target
+        from ..publish import check_place
 
     weights.check_import(network, bands, scale, output)
-    check_target(output, [str(checkpoint)], overwrite)
-    card = weights.import_checkpoint(checkpoint, network, bands, scale, output)
+    check_place(output, [str(checkpoint)], overwrite)
+    card = weights.import_checkpoint(checkpoint, network, bands, scale, output, overwrite)
     parameters = weights.facts(card)["parameters"]
     say_line(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")

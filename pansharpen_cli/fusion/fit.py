@@ -38,8 +38,8 @@ from ..models import weights
 from ..models.base import Backbone, Inputs, SceneStats, channels_last
 from ..models.weights import Card
 from ..physics import Reach
-from ..raster.geometry import Window, covered, intersect, joined, part_of, spans_of, widened
-from ..raster.scene import Scene, TileData, axes_of
+from ..raster.geometry import Window
+from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
 from .kept import Kept, Known
 from .options import MTF as MTF
@@ -87,8 +87,7 @@ class ClassicalFuser:
         self.setup, self.method, self.lift = setup, method, lift
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        pan, ms = layers.windows(self.setup.axes, spans_of(window), self.method.applies)
-        return window, joined(pan), joined(ms)
+        return (window, *layers.windows(self.setup.phase, window, self.method.applies))
 
     @torch.no_grad()
     def __call__(self, tile: TileData) -> np.ndarray:
@@ -100,9 +99,8 @@ class ClassicalFuser:
 
 def setup_of(scene: Scene, seed: int = 0) -> layers.Setup:
     """What a classical method is told about a scene."""
-    rows, cols = scene.full[1] - scene.full[0], scene.full[3] - scene.full[2]
     names = scene.standard_names
-    return layers.Setup(axes_of(scene), scene.gains, scene.sensor.pan_gain, names, rows * cols, seed)
+    return layers.Setup(scene.phase, scene.gains, scene.sensor.pan_gain, names, scene.full.area, seed)
 
 
 def _layers(
@@ -111,12 +109,12 @@ def _layers(
     """The layers of a window, a part of what was read for a tile."""
     return layers.TileLayers(
         setup,
-        spans_of(window),
+        window,
         torch.from_numpy(tile.pan)[None],
-        spans_of(tile.pan_window),
+        tile.pan_window,
         torch.from_numpy(tile.ms),
-        spans_of(tile.ms_window),
-        torch.from_numpy(tile.valid[part_of(tile.window, window)]),
+        tile.ms_window,
+        torch.from_numpy(tile.valid[window.within(tile.window)]),
         None if ms_valid is None else torch.from_numpy(ms_valid),
     )
 
@@ -131,14 +129,13 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     method = classical.create(name, setup)
     blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)] if method.passes else []
     total = method.passes * len(blocks)
-    margin = int(np.ceil(max(a.ratio for a in setup.axes))) + 1
+    margin = int(np.ceil(max(setup.phase.ratio))) + 1
     lift: int | None = None
 
     def load(block: Window) -> TileData | None:
         nonlocal lift
-        wide = widened(block, margin)
-        pan, ms = layers.windows(setup.axes, spans_of(wide), method.observes)
-        data = scene.read(wide, joined(pan), joined(ms))
+        wide = block.widened(margin)
+        data = scene.read(wide, *layers.windows(setup.phase, wide, method.observes))
         if data is None:
             return None
         check_range(scene, data)
@@ -152,10 +149,9 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                 progress("fitting", number * len(blocks) + i, total)
                 if data is not None:
                     if not low < high:
-                        pan = data.pan[part_of(data.pan_window, data.window)][data.valid]
+                        pan = data.pan[data.window.within(data.pan_window)][data.valid]
                         low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
-                    own = joined(layers.own_ms(setup.axes, spans_of(block)))
-                    whole = covered(setup.axes, own, data.window, data.valid)
+                    whole = setup.phase.covered(setup.phase.centred(block), data.window, data.valid)
                     method.observe(_layers(setup, data, block, whole))
             if low == high:
                 scene.warnings.append(f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only")
@@ -178,27 +174,24 @@ class NetworkFuser:
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
-        self.axes, self.gains, self.offsets = axes_of(scene), scene.effective_gains, scene.band_offsets
+        self.phase, self.gains, self.offsets = scene.phase, scene.effective_gains, scene.band_offsets
         self.backbone, self.stats, self.tailored = backbone, stats, tailored
         self.device, self.precision = device, precision
         self.multiple_of, self.on_cpu = backbone.multiple_of, device.type == "cpu"
         self.halo = backbone.halo + FeatureTailor.halo * backbone.stride
         self.overlap = 32 if backbone.stitch == "blend" else 0
-        self._reach = Reach(self.axes, offsets=self.offsets)
+        self._reach = Reach(self.phase, offsets=self.offsets)
         self._turn, self._warnings = threading.Lock(), scene.warnings
         self._side = sys.maxsize
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
-        m = self.multiple_of
-        spans = []
-        for first, last in spans_of(window):
-            spans.append(((first - self.halo) // m * m, -(-(last + self.halo) // m) * m))
-        out = joined((spans[0], spans[1]))
+        m, (top, bottom, left, right) = self.multiple_of, window.widened(self.halo)
+        out = Window(top // m * m, -(-bottom // m) * m, left // m * m, -(-right // m) * m)
         return (out, *self._reach.windows(out))
 
     def inputs(self, tile: TileData) -> Inputs:
-        return tile_inputs(self.axes, self.gains, tile, tile.window, self.device, self.offsets)
+        return tile_inputs(self.phase, self.gains, tile, tile.window, self.device, self.offsets)
 
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN, float32.
@@ -223,7 +216,7 @@ class NetworkFuser:
         """Halve the sides of the parts; where they would be small, or leave a trace, go over to the CPU."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        half = min(self._side, max(window[1] - window[0], window[3] - window[2])) // 2
+        half = min(self._side, max(window.shape)) // 2
         if half >= SMALL_PART and not self.overlap:
             self._side = half // self.multiple_of * self.multiple_of
             note = f"{self.device} ran out of memory: it was given smaller parts"
@@ -239,20 +232,18 @@ class NetworkFuser:
     def _fuse(self, tile: TileData) -> np.ndarray:
         """The tile as a whole, or of parts with their halo, which give the same pixels."""
         window = tile.window
-        if max(window[1] - window[0], window[3] - window[2]) <= self._side:
+        if max(window.shape) <= self._side:
             return self._fuse_part(tile, window)
-        fused = np.empty((len(self.gains), window[1] - window[0], window[3] - window[2]), np.float32)
+        fused = np.empty((len(self.gains), *window.shape), np.float32)
         margin = -(-self.halo // self.multiple_of) * self.multiple_of
         for part in plan_tiles(window, self._side):
-            wide = intersect(widened(part.core, margin), window)
-            fused[(slice(None), *part_of(window, part.core))] = self._fuse_part(tile, wide)[
-                (slice(None), *part_of(wide, part.core))
-            ]
+            wide = part.core.widened(margin) & window
+            fused[:, *part.core.within(window)] = self._fuse_part(tile, wide)[:, *part.core.within(wide)]
         return fused
 
     @torch.no_grad()
     def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
-        inputs = tile_inputs(self.axes, self.gains, tile, window, self.device, self.offsets)
+        inputs = tile_inputs(self.phase, self.gains, tile, window, self.device, self.offsets)
         encoded = self.backbone.encode(inputs, self.stats)
         entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
         with devices.autocast(self.device, self.precision):
@@ -270,7 +261,7 @@ class Sparing:
     def __init__(self, scene: Scene, fuser: ClassicalFuser | NetworkFuser, spared: Sequence[int]) -> None:
         self.fuser, self.spared = fuser, list(spared)
         self.halo, self.multiple_of, self.overlap = fuser.halo, fuser.multiple_of, fuser.overlap
-        self._axes = axes_of(scene)
+        self._phase = scene.phase
         self._offsets = [scene.band_offsets[b] for b in self.spared] if scene.band_offsets else []
 
     @property
@@ -284,7 +275,7 @@ class Sparing:
     def __call__(self, tile: TileData) -> np.ndarray:
         """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
         fused = self.fuser(tile)
-        up = physics.upsampler(self._axes, spans_of(tile.window), spans_of(tile.ms_window), self._offsets)
+        up = physics.upsampler(self._phase, tile.window, tile.ms_window, self._offsets)
         fused[self.spared] = up(torch.from_numpy(tile.ms[self.spared]).double()).float().numpy()
         return fused
 
@@ -359,13 +350,15 @@ def _network(card: Card, bands: int, device: torch.device) -> Backbone:
     return _NETWORKS[key]
 
 
-def preload(options: Options) -> None:
-    """Load what the scenes to come are fused with. Raises InputError for options and weights that fit no scene."""
+def preload(options: Options, bands: int | None = None) -> None:
+    """Load what the scenes to come, or one of so many bands, are fused with. Raises InputError for options and weights
+    that fit none."""
     check_method(options)
     if options.method in models.REGISTRY:
         device = choose_device(options.device)
-        for card in weights.cards(options.method, options.weights):
-            _network(card, card.bands or 0, device)
+        every = weights.cards(options.method, options.weights)
+        for card in every if bands is None else [weights.find(options.method, bands, options.weights)]:
+            _network(card, card.bands or 0 if bands is None else bands, device)
 
 
 def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequence[int] = ()) -> Fit:

@@ -11,7 +11,7 @@ import torch
 
 from ..adapt.sampling import Progress, nothing_valid, quiet
 from ..device import one_thread_each
-from ..raster.geometry import Window, intersect, is_empty, part_of
+from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import Stitcher, Tile, plan_tiles
 from ..raster.writer import SceneWriter
@@ -63,20 +63,19 @@ def fused_tiles(
             for later in tiles[i + len(ahead) : i + workers + 1]:
                 ahead.append(pool.submit(fuse, reader.submit(load, later)))
             made, mask_of_all, out = ahead.popleft().result()
-            shape = tile.outer[1] - tile.outer[0], tile.outer[3] - tile.outer[2]
-            inner = part_of(out, tile.outer)
+            inner = tile.outer.within(out)
             if made is None or mask_of_all is None:
-                fused, valid = np.zeros((bands, *shape), np.float32), np.zeros(shape, bool)
+                fused, valid = np.zeros((bands, *tile.outer.shape), np.float32), np.zeros(tile.outer.shape, bool)
             else:
-                fused, valid = made[(slice(None), *inner)][chosen], mask_of_all[inner]
-            masks[tile.core] = valid[part_of(tile.outer, tile.core)]
+                fused, valid = made[:, *inner][chosen], mask_of_all[inner]
+            masks[tile.core] = valid[tile.core.within(tile.outer)]
             for window, pixels in stitcher.add(tile, fused):
                 mask = np.zeros(pixels.shape[1:], bool)
                 for core in list(masks):
-                    common = intersect(core, window)
-                    if not is_empty(common):
-                        mask[part_of(window, common)] = masks[core][part_of(core, common)]
-                    if core[1] <= window[1] and core[3] <= window[3]:
+                    common = core & window
+                    if not common.is_empty:
+                        mask[common.within(window)] = masks[core][common.within(core)]
+                    if core.bottom <= window.bottom and core.right <= window.right:
                         del masks[core]
                 yield window, pixels, mask
             progress("fusing", i + 1, len(tiles))
@@ -88,8 +87,8 @@ def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.nda
     fused = np.zeros((scene.as_written().bands, grid.height, grid.width), np.float32)
     valid = np.zeros((grid.height, grid.width), bool)
     for window, pixels, mask in fused_tiles(scene, fuser, tile_size):
-        at = part_of(scene.window, window)
-        fused[(slice(None), *at)], valid[at] = pixels, mask
+        at = window.within(scene.window)
+        fused[:, *at], valid[at] = pixels, mask
     return fused, valid
 
 

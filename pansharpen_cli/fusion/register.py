@@ -24,8 +24,8 @@ from .. import physics
 from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, Progress, lift_of, quiet
 from ..device import one_thread_each
 from ..moments import Moments
-from ..raster.geometry import Axis, Window, covered, joined, part_of, spans_of, widened
-from ..raster.scene import Scene, axes_of
+from ..raster.geometry import Offset, Phase, Window
+from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
 
 SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
@@ -86,9 +86,6 @@ class Shift:
     searched: float = SEARCH
 
 
-Point = tuple[float, float]
-
-
 @torch.no_grad()
 def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     """The shift of a scene's MS against its PAN, from up to `MAX_BLOCKS` blocks drawn with `seed`.
@@ -97,24 +94,21 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     same on any number of cores, to a hundredth of a PAN pixel.
     """
     with one_thread_each(torch.get_num_threads()) as pool:
-        axes = axes_of(scene)
-        widest = max(a.ratio for a in axes)
+        widest = max(scene.phase.ratio)
         near = SEARCH if widest <= LARGE else WIDE * widest
-        found = _looked_for(scene, axes, near, seed, progress, pool)
+        found = _looked_for(scene, near, seed, progress, pool)
         if found is None:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
         if not found.confident and not found.agreement >= DOUBTFUL:
-            far = _looked_for(scene, axes, FAR, seed, progress, pool)
+            far = _looked_for(scene, FAR, seed, progress, pool)
             found = far if far is not None and far.confident else replace(found, searched=FAR if far else near)
         return found
 
 
-def _looked_for(
-    scene: Scene, axes: tuple[Axis, Axis], search: float, seed: int, progress: Progress, pool: ThreadPoolExecutor
-) -> Shift | None:
+def _looked_for(scene: Scene, search: float, seed: int, progress: Progress, pool: ThreadPoolExecutor) -> Shift | None:
     """The shift of up to `search` PAN pixels; None where no tile is valid within that reach."""
-    size, blocks = _load_all(scene, axes, search, seed, progress)
-    return _measured(scene, axes, blocks, _Frequencies(size), search, pool) if blocks else None
+    size, blocks = _load_all(scene, search, seed, progress)
+    return _measured(scene, blocks, _Frequencies(size), search, pool) if blocks else None
 
 
 def is_off(found: Shift) -> bool:
@@ -122,7 +116,7 @@ def is_off(found: Shift) -> bool:
     return found.confident and math.hypot(found.rows, found.cols) >= LEAST
 
 
-def band_offsets(found: Shift) -> tuple[Point, ...]:
+def band_offsets(found: Shift) -> tuple[Offset, ...]:
     """Offsets of the single bands that are to be relied on and large enough to be corrected, 0 for the others.
 
     Empty where none is. They are PAN pixels to be added to the phase of a band, beside the shift of the whole.
@@ -159,7 +153,7 @@ def doubt(r2: float) -> str | None:
     return f"{text}, 90 % and more is usual: misregistration, clouds or another date?" if r2 < DOUBTFUL else None
 
 
-def described(shift: Point) -> str:
+def described(shift: Offset) -> str:
     return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
 
 
@@ -213,14 +207,12 @@ class _Block:
     usable: Tensor
 
 
-def _load_all(
-    scene: Scene, axes: tuple[Axis, Axis], search: float, seed: int, progress: Progress
-) -> tuple[int, list[_Block]]:
+def _load_all(scene: Scene, search: float, seed: int, progress: Progress) -> tuple[int, list[_Block]]:
     """Side of the tiles in MS pixels, and the blocks: all of a small scene, of a large one some drawn with `seed`."""
     common = scene.pan_grid.overlap(scene.phase, scene.ms_grid)  # whatever the extent of the output
-    sides = common[1] - common[0], common[3] - common[2]
+    sides = common.shape
     side = -(-max(sides) // -(-max(sides) // SAMPLED_BLOCK))
-    least = min(min(side, n) / a.ratio for n, a in zip(sides, axes, strict=True))
+    least = min(min(side, n) / ratio for n, ratio in zip(sides, scene.phase.ratio, strict=True))
     size = next(
         (n for n in (MATCHED_TILE, MATCHED_TILE // 2) if least >= 1.5 * n),
         MATCHED_TILE // 4 if least >= MATCHED_TILE // 3 - 1 else 0,
@@ -233,7 +225,7 @@ def _load_all(
     lift: list[int] = []
     for window in windows:
         progress("aligning", len(blocks), wanted)
-        block = _load(scene, axes, window, size, search, lift)
+        block = _load(scene, window, size, search, lift)
         if block is not None:
             blocks.append(block)
         if len(blocks) == wanted:
@@ -242,36 +234,32 @@ def _load_all(
     return size, blocks
 
 
-def _load(
-    scene: Scene, axes: tuple[Axis, Axis], window: Window, size: int, search: float, lift: list[int]
-) -> _Block | None:
+def _load(scene: Scene, window: Window, size: int, search: float, lift: list[int]) -> _Block | None:
     """The tiles of a block of PAN pixels; None if none is valid. `lift` holds that of the first block."""
-    reach = int(np.ceil(search + max(a.ratio for a in axes)))
-    wide = widened(window, reach)
-    own = joined([a.centred(s) for a, s in zip(axes, spans_of(window), strict=True)])
-    if min(own[1] - own[0], own[3] - own[2]) < size:
+    phase = scene.phase
+    reach = int(np.ceil(search + max(phase.ratio)))
+    wide, own = window.widened(reach), phase.centred(window)
+    if min(own.shape) < size:
         return None
-    margin = physics.MTF_REACH + 2 + search + reach
-    pan_window = joined([a.pan_span(s, margin) for a, s in zip(axes, spans_of(own), strict=True)])
-    ms_window = joined([a.ms_span(s, 1) for a, s in zip(axes, spans_of(wide), strict=True)])
-    data = scene.read(wide, pan_window, ms_window)
+    pan_window = phase.pan_window(own, physics.MTF_REACH + 2 + search + reach)
+    data = scene.read(wide, pan_window, phase.ms_window(wide, 1))
     if data is None:
         return None
     lift += [] if lift else [lift_of(data)]
     data = data.lifted(lift[0])
-    usable = torch.from_numpy(covered(axes, own, data.window, data.valid, reach=reach))
+    usable = torch.from_numpy(phase.covered(own, data.window, data.valid, reach=reach))
     hann = torch.hann_window(size + 2, periodic=False, dtype=torch.float64)[1:-1]
     whole = torch.outer(hann, hann)
     corners, tapers = [], []
-    for r in _starts(own[1] - own[0], size):
-        for c in _starts(own[3] - own[2], size):
+    for r in _starts(own.shape[0], size):
+        for c in _starts(own.shape[1], size):
             taper = whole * usable[r : r + size, c : c + size]
             if taper.square().sum() > 0.5 * whole.square().sum():
                 corners.append((r, c))
                 tapers.append(taper)
     if not corners:
         return None
-    ms = torch.from_numpy(data.ms[(slice(None), *part_of(data.ms_window, own))])
+    ms = torch.from_numpy(data.ms[:, *own.within(data.ms_window)])
     stacked = torch.stack(tapers)
     spectra = _spectra(ms.double(), corners, stacked)
     return _Block(torch.from_numpy(data.pan), data.pan_window, own, corners, stacked, spectra, ms, usable)
@@ -293,14 +281,12 @@ def _spectra(image: Tensor, corners: Sequence[tuple[int, int]], tapers: Tensor) 
 
 
 @torch.no_grad()
-def _seen(block: _Block, axes: tuple[Axis, Axis], gain: float, shift: Point) -> tuple[Tensor, Tensor]:
+def _seen(block: _Block, phase: Phase, gain: float, shift: Offset) -> tuple[Tensor, Tensor]:
     """PAN as an MS that lies `shift` PAN pixels off sees it, (1, rows, cols), and its spectra in the tiles."""
-    pan, ms = spans_of(block.pan_window), spans_of(block.ms_window)
+    pan, ms = block.pan_window, block.ms_window
     # seen from the block's own corner, so that blocks of equal phase share their matrices
-    local = (a.shifted(p[0], m[0]) for a, p, m in zip(axes, pan, ms, strict=True))
-    rows, cols = (Axis(a.ratio, a.offset + s) for a, s in zip(local, shift, strict=True))
-    own_pan, own_ms = (((0, r[1] - r[0]), (0, c[1] - c[0])) for r, c in (pan, ms))
-    low = physics.degrader((rows, cols), own_ms, own_pan, [gain])(block.pan.double()[None])
+    local = phase.seen_from(pan, ms).moved(shift)
+    low = physics.degrader(local, ms.seen_from(ms), pan.seen_from(pan), [gain])(block.pan.double()[None])
     return low, _spectra(low, block.corners, block.tapers)[:, 0]
 
 
@@ -401,19 +387,18 @@ class _Found:
 
 def _measured(
     scene: Scene,
-    axes: tuple[Axis, Axis],
     blocks: list[_Block],
     frequencies: _Frequencies,
     search: float,
     pool: ThreadPoolExecutor,
 ) -> Shift:
-    ratio = torch.tensor([a.ratio for a in axes], dtype=torch.float64)
+    phase, ratio = scene.phase, torch.tensor(scene.phase.ratio, dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
     found, relation = None, Moments(pan=1, ms=ms.shape[1])
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
-        seen = list(pool.map(partial(_seen, axes=axes, gain=gain, shift=at), blocks))
+        seen = list(pool.map(partial(_seen, phase=phase, gain=gain, shift=at), blocks))
         if found is None:
             for block, (low, _) in zip(blocks, seen, strict=True):
                 relation.update(block.usable, pan=low, ms=block.values)
@@ -423,7 +408,7 @@ def _measured(
             break
     assert found is not None
     size = blocks[0].tapers.shape[-1]
-    places = torch.tensor([_place(axes, b, corner, size) for b in blocks for corner in b.corners]).double()
+    places = torch.tensor([_place(phase, b, corner, size) for b in blocks for corner in b.corners]).double()
     off = found.tiles - found.shift
     weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
     smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
@@ -442,13 +427,13 @@ def _measured(
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
-        _gains(axes, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else (),
+        _gains(phase, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else (),
         search,
     )
 
 
 def _gains(
-    axes: tuple[Axis, Axis],
+    phase: Phase,
     blocks: list[_Block],
     frequencies: _Frequencies,
     found: _Found,
@@ -468,7 +453,7 @@ def _gains(
 
     @torch.no_grad()
     def explained(softness: float) -> float:
-        pan = torch.cat([_seen(b, axes, float(np.exp(-softness)), at)[1] for b in blocks])
+        pan = torch.cat([_seen(b, phase, float(np.exp(-softness)), at)[1] for b in blocks])
         stats = _Statistics.of(pan, ms, frequencies)
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
         return float(_explained(energy, products, frequencies.at(cross, here, here)))
@@ -540,13 +525,13 @@ def _round(
     return _Found(shift + step, step, float(r2), distinct, shift - each * ratio, trust, stats, pan)
 
 
-def _place(axes: tuple[Axis, Axis], block: _Block, corner: tuple[int, int], size: int) -> Point:
+def _place(phase: Phase, block: _Block, corner: tuple[int, int], size: int) -> Offset:
     """Centre of a tile in PAN pixels."""
-    rows, cols = (
+    row, col = (
         a.offset + a.ratio * (first + c + size / 2)
-        for a, (first, _), c in zip(axes, spans_of(block.ms_window), corner, strict=True)
+        for a, first, c in zip(phase, block.ms_window.corner, corner, strict=True)
     )
-    return rows, cols
+    return row, col
 
 
 def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, float]:
@@ -562,7 +547,7 @@ def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, flo
     return smooth, float((spread - 24 * scatter / count.clamp(min=1)).clamp(min=0).sqrt())
 
 
-def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Point, ...]:
+def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Offset, ...]:
     """Offset of each band from the middle of all, in PAN pixels; NaN where the others and PAN explain little of it.
 
     Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again.

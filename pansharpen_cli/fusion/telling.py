@@ -17,8 +17,8 @@ from torch import Tensor
 from .. import physics
 from ..adapt.sampling import MAX_BLOCKS, Progress, quiet, sample_blocks
 from ..device import one_thread_each
-from ..raster.geometry import Window, covered, joined, part_of, spans_of
-from ..raster.scene import Scene, TileData, axes_of
+from ..raster.geometry import Window
+from ..raster.scene import Scene, TileData
 
 LEAST = 0.03
 """R2 below which PAN tells nothing about a band, so that it is up-sampled and no more."""
@@ -51,8 +51,9 @@ class Told:
 @torch.no_grad()
 def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
     """What PAN tells about each band of a scene, from blocks drawn with `seed`."""
-    axes, cells, seen, used = axes_of(scene), [], 0, 0
-    reach = physics.Reach(axes, 2, scene.band_offsets)
+    cells: list[Tensor] = []
+    seen = used = 0
+    reach = physics.Reach(scene.phase, 2, scene.band_offsets)
     with one_thread_each(1):
         for tried, block in enumerate(sample_blocks(scene, seed)):
             progress("comparing", used, _BLOCKS)
@@ -67,15 +68,14 @@ def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told,
 
 def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     """Detail of PAN and of the bands in the valid cells of a block: (cells, 2, bands, pixels)."""
-    axes = axes_of(scene)
-    own = joined([a.centred(s) for a, s in zip(axes, spans_of(block), strict=True)])
-    rows, cols = (min(own[1], data.ms_window[1]) - own[0]) // CELL, (min(own[3], data.ms_window[3]) - own[2]) // CELL
+    own = scene.phase.centred(block) & data.ms_window
+    rows, cols = (n // CELL for n in own.shape)
     if min(rows, cols) < 1:
         return torch.empty(0)
-    valid = covered(axes, own, data.window, data.valid)[: rows * CELL, : cols * CELL]
-    spans = spans_of(own), spans_of(data.pan_window)
-    pan = physics.degrader(axes, *spans, scene.effective_gains, scene.band_offsets)(torch.from_numpy(data.pan).double())
-    ms = torch.from_numpy(data.ms)[(slice(None), *part_of(data.ms_window, own))].double()
+    valid = scene.phase.covered(own, data.window, data.valid)[: rows * CELL, : cols * CELL]
+    down = physics.degrader(scene.phase, own, data.pan_window, scene.effective_gains, scene.band_offsets)
+    pan = down(torch.from_numpy(data.pan).double()[None])
+    ms = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
     both = torch.stack([pan.expand_as(ms), ms])
     low = [torch.from_numpy(physics.gaussian_matrix(n, LOW)) for n in both.shape[-2:]]
     both = (both - low[0] @ both @ low[1].mT)[..., : rows * CELL, : cols * CELL]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from operator import and_
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from ..models import REGISTRY, weights
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
 from ..quality.assess import Radiometry, Raster, Score
-from ..raster.geometry import Window, area, intersect
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
@@ -91,15 +91,19 @@ def evaluate(
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
+    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(
             pair,
             Options(align=align, mtf="sensor"),
             stack,
-            lambda scene: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
+            lambda scene: targets.extend(_check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)),
             files,
             progress,
         )
+        for path in files:
+            Raster.on_scene(path, scene).close()
+        check_absent(targets, output.overwrite)
 
         def result(path: str) -> _Result:
             with Raster.on_scene(path, scene) as raster, _naming(path):
@@ -134,8 +138,11 @@ def evaluate_against(
     """
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
         inputs = {reference, *files} | ({pan} if pan is not None else set())
-        _check_outputs(output, inputs, files, REFERENCE_MAPS)
+        targets = _check_outputs(output, inputs, files, REFERENCE_MAPS)
         detail = stack.enter_context(Raster.pan_on(pan, truth)) if pan is not None else None
+        for path in files:
+            Raster.on_reference(path, truth).close()
+        check_absent(targets, output.overwrite)
         known = assess.radiometry(truth, peak)
         against = _Reference(truth, detail, ratio, known)
         results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
@@ -164,17 +171,22 @@ def evaluate_wald(
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
+    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
         scene, registration = opened(
             pair,
             options,
             stack,
-            lambda scene: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
+            lambda scene: targets.extend(_check_outputs(output, scene.files(), names, REFERENCE_MAPS)),
             progress=progress,
         )
+        for name in () if every else names:
+            with _naming(name):
+                fitting.preload(replace(options, method=name), scene.bands)
+        check_absent(targets, output.overwrite)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
         reduced = assess.degrade(scene, folder, progress)
-        ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
+        ratio = scene.phase.mean_ratio
         low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
@@ -300,9 +312,9 @@ def _finish(
         *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
     ]
     counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
-    common = area(reduce(intersect, windows)) / max(map(area, windows))
+    common = reduce(and_, windows).area / max(window.area for window in windows)
     if common < 0.95 or min(counts) < 0.95 * max(counts):
-        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {place_of(r.score.window)}" for r in results)
+        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {r.score.window}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
     names = scene.band_names if scene is not None else ()
     facts = {
@@ -342,12 +354,9 @@ def _finish(
     return facts
 
 
-def place_of(window: Window) -> str:
-    return "rows {}-{}, columns {}-{}".format(*window)
-
-
-def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> None:
-    """Raises InputError before anything is measured if something could not be written in the end."""
+def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
+    """The files to be written. Raises InputError before anything is measured if one could not be, unless it is there:
+    that is told when all else is right (`check_absent`)."""
     is_html(output.report)
     targets = [output.report] if output.report is not None else []
     if output.maps is not None:
@@ -362,7 +371,7 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
             raise InputError(f"cannot make the folder {output.maps} of --map")
     for target in targets:
         check_place(target, inputs, output.overwrite)
-    check_absent(targets, output.overwrite)
+    return targets
 
 
 def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:
@@ -372,4 +381,4 @@ def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publi
         with raster_writer(
             folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
         ) as write:
-            write((0, grid.height, 0, grid.width), values[None].astype(np.float32))
+            write(grid.whole, values[None].astype(np.float32))

@@ -135,7 +135,7 @@ def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> li
 def fusion_facts(scene: Scene, pair: Pair, output, options: Options, parts: Sequence[dict], valid: int) -> dict:
     """The report of what was written, a scene of the bands of all `parts`: facts of the first part stand for it where
     there is one value only, and those of each are in `groups` where there are several."""
-    rows, cols = scene.window[1] - scene.window[0], scene.window[3] - scene.window[2]
+    rows, cols = scene.window.shape
     whole, first = len(parts) == 1, parts[0]
     order = [parts[k]["pan_tells"][i] for k, i in _order(parts, scene.bands)]
     return {

@@ -11,24 +11,24 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, quiet
+from ..adapt.sampling import Progress, check_valid, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, telling
 from ..fusion.fit import Fit, Options
 from ..fusion.kept import Kept
 from ..fusion.telling import Told
-from ..publish import made_folders
+from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
-from ..raster.geometry import Window
+from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
 from ..report.gallery import Pictures
 from ..report.verdict import verdict, warnings_of
-from .evaluate import place_of, report_bytes
+from .evaluate import report_bytes
 from .facts import (
     MAP_BLOCK,
     adaptation_facts,
@@ -76,6 +76,8 @@ def fuse_scene(
             output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews,
             parts=len(parts) > 1,
         ) as writer:  # fmt: skip
+            if not output.overwrite:
+                _check_new([part.scene for part in parts], output, options)
             made = [_fused(part, options, writer, progress) for part in parts]
             clock = time.perf_counter()
             written = writer.finish()
@@ -215,6 +217,16 @@ def _illustrated(
     return pictures, _comparison(first.scene, raster, options.method, first.measured, first.quality, progress)
 
 
+def _check_new(scenes: Sequence[Scene], output: FusionOutput, options: Options) -> None:
+    """Raises InputError for files that are there, and before for what would be wrong if they were replaced."""
+    targets = [path for path, _ in targets_of(output)]
+    if any(path.exists() for path in targets):
+        for scene in scenes:
+            fitting.preload(options, scene.bands)
+            check_valid(scene, options.seed)
+        check_absent(targets, output.overwrite)
+
+
 def _comparison(
     scene: Scene, raster: Raster, method: str, score: Score, quality: dict, progress: Progress
 ) -> dict | None:
@@ -229,12 +241,12 @@ def _comparison(
         if window != scene.window:
             part = replace(scene, full=window, window=window)
             quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
-            place = f"{place_of(window)}, to which the others are fitted"
+            place = f"{window}, to which the others are fitted"
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
-            read = array_reader(values, valid, (window[0], window[2]))
+            read = array_reader(values, valid, window.corner)
             rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
@@ -249,7 +261,6 @@ def _richest_part(window: Window, detail: np.ndarray) -> Window:
         return window
     rows, cols = (min(n, blocks) for n in detail.shape)
     worth = np.isfinite(detail) + np.nan_to_num(detail) / max(np.nanmax(detail, initial=0.0), 1e-9)
-    sums = np.pad(worth, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    energy = sums[rows:, cols:] - sums[:-rows, cols:] - sums[rows:, :-cols] + sums[:-rows, :-cols]
+    energy = box_sums(worth, rows, cols)
     r, c = (int(i) * MAP_BLOCK for i in np.unravel_index(energy.argmax(), energy.shape))
-    return window[0] + r, window[0] + r + rows * MAP_BLOCK, window[2] + c, window[2] + c + cols * MAP_BLOCK
+    return Window.at(window.top + r, window.left + c, (rows * MAP_BLOCK, cols * MAP_BLOCK))

@@ -162,13 +162,13 @@ def opened_parts(
     pair: Pair,
     options: Options,
     stack: ExitStack,
-    ready: Callable[..., None] = lambda scene, fused=(): None,
+    ready: Callable[..., None] = lambda scene, several=False: None,
     progress: Progress = quiet,
 ) -> tuple[list[Part], Scene]:
     """The parts of a pair by the grids of its MS files, each settled as by `opened`, and what is written of them as one
     scene. They are written where all of them lie.
 
-    `ready` is called with that and the band counts of the parts. Raises InputError for what cannot be fused.
+    `ready` is called with that, and whether it is of several parts. Raises InputError for what cannot be fused.
     """
     parts = parted(pair)
     if len(parts.pairs) == 1:
@@ -178,7 +178,7 @@ def opened_parts(
         asked = [each.with_options(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
         scenes = [look.enter_context(each.open()) for each in asked]
         before = parts.together(scenes)
-        ready(before, [scene.bands for scene in scenes])
+        ready(before, several=True)
     settled = [opened(each, options, stack, progress=progress) for each in parts.pairs]
     for scene, _ in settled:
         scene.warnings[:] = _named(scene, scene.warnings)

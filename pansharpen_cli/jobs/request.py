@@ -8,16 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import InputError
 from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
-from ..publish import TIFF, check_absent, check_place, orphans
+from ..publish import TIFF, check_place, orphans
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import open_raster
-from ..raster.writer import check_creation_options, parse_creation_options
+from ..raster.writer import parse_creation_options
 from .pair import Pair as Pair
 from .pair import parted
 from .picture import Request, path_beside
@@ -68,10 +66,10 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, options: Options, scene: Scene, fused: Sequence[int] = ()) -> None:
-    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, last for files that are there.
+def check_targets(output: FusionOutput, options: Options, scene: Scene, several: bool = False) -> None:
+    """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
-    `fused`: band counts of the scenes that are fused, where they are several and `scene` is what is written of them.
+    `several`: `scene` is what is written of several scenes.
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
     targets = targets_of(output)
@@ -80,9 +78,9 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, fused: S
     if options.fit is not None:
         if output.save_fit is not None:
             raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
-        if not fused:
+        if not several:
             Kept.read(options.fit).check(options.fit, scene, options)
-    if fused and (options.fit is not None or output.save_fit is not None):
+    if several and (options.fit is not None or output.save_fit is not None):
         raise InputError("--save-fit and --fit keep the fit of one scene: name MS files on one grid")
     if output.rgb is not None:
         output.rgb.check(scene)
@@ -92,12 +90,6 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, fused: S
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
-    if not output.overwrite and any(path.exists() for path, _ in targets):
-        given = parse_creation_options(output.creation_options)
-        check_creation_options(output.driver, given, scene.bands, np.dtype(scene.dtype), scene.nodata)
-        for bands in fused or [scene.bands]:
-            check_method(options, bands)
-        check_absent([path for path, _ in targets], output.overwrite)
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
@@ -122,4 +114,4 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
         if len(scenes) == 1:
             check_targets(output, options, scenes[0])
         else:
-            check_targets(output, options, parts.together(scenes), [scene.bands for scene in scenes])
+            check_targets(output, options, parts.together(scenes), several=True)

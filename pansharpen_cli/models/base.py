@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import moments
 from ..physics import Offset, Separable, degrader, upsampler
-from ..raster.geometry import Axis, Span
+from ..raster.geometry import Phase, Window
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -53,10 +53,10 @@ class TileOperators:
     @classmethod
     def build(
         cls,
-        axes: tuple[Axis, Axis],
-        out: tuple[Span, Span],
-        pan: tuple[Span, Span],
-        ms: tuple[Span, Span],
+        phase: Phase,
+        out: Window,
+        pan: Window,
+        ms: Window,
         gains: Sequence[float],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
@@ -67,8 +67,8 @@ class TileOperators:
         float64, so that a pixel comes out the same to the last float32 bit whatever the window around it.
         """
         return cls(
-            upsampler(axes, out, ms, offsets).to(device, dtype),
-            degrader(axes, ms, pan, gains, offsets).to(device, dtype),
+            upsampler(phase, out, ms, offsets).to(device, dtype),
+            degrader(phase, ms, pan, gains, offsets).to(device, dtype),
         )
 
     def inputs(self, pan: Tensor, pan_tile: Tensor, ms: Tensor) -> Inputs:

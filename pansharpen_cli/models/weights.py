@@ -395,12 +395,14 @@ def check_import(network: str, bands: int, scale: float, output: Path) -> None:
         raise InputError(f"{output} is one of the weights in the manifest.toml beside it; choose another name")
 
 
-def import_checkpoint(source: Path, network: str, bands: int, scale: float, output: Path) -> Card:
+def import_checkpoint(
+    source: Path, network: str, bands: int, scale: float, output: Path, overwrite: bool = True
+) -> Card:
     """Write a public checkpoint's weights as safetensors that `fuse --weights` takes, and return their card.
 
     `scale` is what its training divided DN by. The output appears complete or not at all, and replaces a file that is
-    there. Raises InputError for options that do not fit, WeightsError for a file that is not a checkpoint, that would
-    need more than weights to be unpickled, or whose tensors do not fit the network.
+    there unless `overwrite` is false. Raises InputError for options that do not fit, WeightsError for a file that is no
+    checkpoint, that would need more than weights to be unpickled, or whose tensors do not fit the network.
     """
     from safetensors.torch import save
 
@@ -418,6 +420,7 @@ def import_checkpoint(source: Path, network: str, bands: int, scale: float, outp
         "source_sha256": hashlib.sha256(content).hexdigest(),
         "tensors_sha256": _tensors_digest(state),
     }
+    publish.check_absent([output], overwrite)
     publish.write(output, save(state, metadata))
     return _card_of(output)
 

@@ -17,9 +17,9 @@ from .. import physics
 from ..adapt.sampling import Progress, quiet, read_ahead
 from ..errors import InputError
 from ..physics import Reach
-from ..raster.geometry import Axis, Span, Window, area, covered, intersect, is_empty, joined, part_of, spans_of, widened
+from ..raster.geometry import Phase, Window
 from ..raster.grid import Grid
-from ..raster.scene import MIN_MS_PIXELS, Scene, TileData, axes_of
+from ..raster.scene import MIN_MS_PIXELS, Scene, TileData
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
 from ..raster.tiles import plan_tiles
@@ -60,8 +60,8 @@ class Score:
     @property
     def blocks_in_all(self) -> int:
         """Whole 32 x 32 blocks of the window, valid or not."""
-        (top, bottom), (left, right) = spans_of(self.window)
-        return (bottom - top) // metrics.INDEX_BLOCK * ((right - left) // metrics.INDEX_BLOCK)
+        rows, cols = self.window.shape
+        return rows // metrics.INDEX_BLOCK * (cols // metrics.INDEX_BLOCK)
 
 
 # Full resolution
@@ -112,11 +112,11 @@ def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Wind
     The sample takes a tile at random from each cell of a grid over the window, then a second one from each, and so on:
     where tiles are invalid there are others.
     """
-    if sampling is None or area(window) <= sampling.pixels:
+    if sampling is None or window.area <= sampling.pixels:
         tiles = [t.core for t in plan_tiles(window, SCORED_TILE)]
         return tiles, len(tiles)
     tiles = [t.core for t in plan_tiles(window, SAMPLED_TILE)]
-    rows, cols = (-(-(last - first) // SAMPLED_TILE) for first, last in spans_of(window))
+    rows, cols = (-(-side // SAMPLED_TILE) for side in window.shape)
     count = min(len(tiles), max(1, sampling.pixels // SAMPLED_TILE**2))
     down = min(rows, max(1, round((count * rows / cols) ** 0.5)))
     across = min(cols, max(1, count // down))
@@ -144,55 +144,53 @@ class _Pieces:
 
     def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
         self.scene, self.read, self.window = scene, read, window
-        self.axes, self.reach = axes_of(scene), Reach(axes_of(scene))
-        self.ratio = (scene.phase.ratio[0] * scene.phase.ratio[1]) ** 0.5
-        shape = window[1] - window[0], window[3] - window[2]
-        self.indices = metrics.FullResolution(shape, scale=_index_scale(scene))
+        self.phase, self.reach, self.ratio = scene.phase, Reach(scene.phase), scene.phase.mean_ratio
+        self.indices = metrics.FullResolution(window.shape, scale=_index_scale(scene))
         self.reprojection, self.fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, self.ratio)
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
 
     def load(self, core: Window) -> _Piece | None:
         """Read a tile; None where nothing is valid."""
-        around, wide = intersect(widened(core, MARGIN), self.window), widened(core, MARGIN)
+        wide = core.widened(MARGIN)
+        around = wide & self.window
         values, seen = filled(self.read, wide)
-        inside = seen[part_of(wide, around)]
+        inside = seen[around.within(wide)]
         data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
         return _Piece(data, torch.from_numpy(values), data.valid & inside)
 
     def add(self, core: Window, piece: _Piece) -> None:
-        scene, axes, wide = self.scene, self.axes, widened(core, MARGIN)
+        scene, phase, wide = self.scene, self.phase, core.widened(MARGIN)
         data, fused, valid = piece.data, piece.fused, torch.from_numpy(piece.valid)
         around, pan_window, ms_window = data.window, data.pan_window, data.ms_window
         self.low, self.high = np.minimum(self.low, data.ms.min((1, 2))), np.maximum(self.high, data.ms.max((1, 2)))
         pan, ms = torch.from_numpy(data.pan).double()[None], torch.from_numpy(data.ms)
-        own_fused = fused[(slice(None), *part_of(wide, around))]
-        own_pan = pan[(slice(None), *part_of(pan_window, around))]
-        up = physics.upsampler(axes, spans_of(core), spans_of(ms_window))
-        reduce = physics.cubic_reducer(axes, spans_of(ms_window), spans_of(pan_window))
+        own_fused, own_pan = fused[:, *around.within(wide)], pan[:, *around.within(pan_window)]
+        up = physics.upsampler(phase, core, ms_window)
+        reduce = physics.cubic_reducer(phase, ms_window, pan_window)
         rim = MARGIN - physics.MTF_REACH
         blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], scene.gains, self.ratio, "valid")
-        at = core[0] - self.window[0], core[2] - self.window[2]
+        at, own = core.seen_from(self.window).corner, core.within(around)
         images = own_fused.double(), blurred.double(), up(ms.double()), own_pan, up(reduce(pan))
-        self.indices.update(*images, valid, core=part_of(around, core), at=at)
-        self.fidelity.add_detail(own_fused, own_pan, valid, part_of(around, core))
-        own = joined([a.centred(s) for a, s in zip(axes, spans_of(core), strict=True)])
-        if not is_empty(own):
-            self._add_degraded(own, wide, piece, pan)
+        self.indices.update(*images, valid, core=own, at=at)
+        self.fidelity.add_detail(own_fused, own_pan, valid, own)
+        centred = phase.centred(core)
+        if not centred.is_empty:
+            self._add_degraded(centred, wide, piece, pan)
 
     def _add_degraded(self, own: Window, wide: Window, piece: _Piece, pan: Tensor) -> None:
         """The figures at the MS's scale, of the MS pixels `own`."""
-        axes, data, fused = self.axes, piece.data, piece.fused
-        degraded = _degraded(axes, own, wide, fused, self.scene.gains)
-        target = torch.from_numpy(data.ms)[(slice(None), *part_of(data.ms_window, own))].double()
+        phase, data, fused = self.phase, piece.data, piece.fused
+        degraded = _degraded(phase, own, wide, fused, self.scene.gains)
+        target = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
         whole = np.zeros(fused.shape[1:], bool)
-        whole[part_of(wide, data.window)] = piece.valid
-        inside = torch.from_numpy(covered(axes, own, wide, whole, reach=physics.MTF_REACH))
+        whole[data.window.within(wide)] = piece.valid
+        inside = torch.from_numpy(phase.covered(own, wide, whole, reach=physics.MTF_REACH))
         self.reprojection.update(degraded, target, inside)
-        seen_pan = _through_kernels(axes, own, data.pan_window, pan)[:, 0]
-        self.fidelity.add_colour(_through_kernels(axes, own, wide, fused), target, seen_pan, inside)
+        seen_pan = _through_kernels(phase, own, data.pan_window, pan)[:, 0]
+        self.fidelity.add_colour(_through_kernels(phase, own, wide, fused), target, seen_pan, inside)
         self.crossed += _squared_errors(degraded[:, inside], target[:, inside])
 
     def score(self, sampled: bool) -> Score:
@@ -216,31 +214,24 @@ def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:
         return None
 
 
-def _reduced(scene: Scene, axes: tuple[Axis, Axis], around: Window) -> tuple[Tensor, np.ndarray, np.ndarray]:
+def _reduced(scene: Scene, around: Window) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """PAN degraded to a window of the MS grid (1, rows, cols), the MS there, and where both are wholly valid."""
-    spans = spans_of(around)
-    pan_window = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans, strict=True)])
+    pan_window = scene.phase.pan_window(around, MARGIN)
     values, pan_valid = filled(scene.pan.read, pan_window)
     ms, ms_valid = filled(scene.read_ms, around)
     # in float32 a constant PAN stays constant
-    pan = _degraded(axes, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
-    return pan, ms, ms_valid & covered(axes, around, pan_window, pan_valid)
+    pan = _degraded(scene.phase, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
+    return pan, ms, ms_valid & scene.phase.covered(around, pan_window, pan_valid)
 
 
-def _degraded(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
+def _degraded(phase: Phase, ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
     """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
-    return physics.degrader(axes, spans_of(ms), spans_of(pan), gains)(image.double())
+    return physics.degrader(phase, ms, pan, gains)(image.double())
 
 
-def _through_kernels(axes: tuple[Axis, Axis], ms: Window, pan: Window, image: Tensor) -> Tensor:
+def _through_kernels(phase: Phase, ms: Window, pan: Window, image: Tensor) -> Tensor:
     """The same through each kernel that fidelity makes the MS's point spread of: (kernels, bands, rows, cols)."""
-    return torch.stack([_degraded(axes, ms, pan, image, [gain]) for gain in KERNEL_GAINS])
-
-
-def _footprints(axis: Axis, pan: Span) -> Span:
-    """MS pixels that lie in a span of PAN pixels with all of their area, to a PAN pixel."""
-    first = int(np.ceil((pan[0] - axis.offset - 0.5) / axis.ratio - 1e-6))
-    return first, int(np.floor((pan[1] - axis.offset + 0.5) / axis.ratio + 1e-6))
+    return torch.stack([_degraded(phase, ms, pan, image, [gain]) for gain in KERNEL_GAINS])
 
 
 def _squared_errors(x: Tensor, y: Tensor) -> Tensor:
@@ -267,13 +258,12 @@ def _index_scale(scene: Scene) -> float:
     """Q2n rounds to integers: small-valued float data is brought to an 11-bit range first."""
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
         return 1.0
-    grid = scene.ms_grid
-    return _scale_of(_surveyed(scene.read_ms, (0, grid.height, 0, grid.width))[0])
+    return _scale_of(_surveyed(scene.read_ms, scene.ms_grid.whole)[0])
 
 
 def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
     """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
-    step, largest, found = max(1, area(window) >> 20), 0.0, [np.empty(0)]
+    step, largest, found = max(1, window.area >> 20), 0.0, [np.empty(0)]
     for tile in plan_tiles(window, 2 * SCORED_TILE):
         values, valid = read(tile.core)
         values = values[:, valid]
@@ -315,7 +305,7 @@ class Raster:
             raise
         names = tuple(dataset.descriptions[b - 1] for b in bands)
         grid = Grid.of(dataset)
-        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), (0, grid.height, 0, grid.width))
+        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), grid.whole)
 
     @classmethod
     def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
@@ -354,7 +344,7 @@ class Raster:
         if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
             # a part of the PAN has its RPCs, counted from its own corner
             row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
-            own = grid.window((row, row + own.height, col, col + own.width))
+            own = grid.window(Window.at(row, col, (own.height, own.width)))
         try:
             if own.crs != grid.crs:
                 raise InputError(
@@ -382,8 +372,8 @@ class Raster:
                     f"{label} has {count} bands, the {bands_of} has {len(names)}" + (f"; {hint}" if hint else "")
                 )
             _check_names(label, raster.names, names, bands_of, hint)
-            covered = intersect((rows, rows + own.height, cols, cols + own.width), within)
-            if is_empty(covered):
+            covered = own.whole.moved(rows, cols) & within
+            if covered.is_empty:
                 raise InputError(
                     f"{label} does not overlap the scene: it covers {own.describe()}, the {place} {grid.describe()}"
                 )
@@ -404,8 +394,7 @@ class Raster:
         return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        r, c = self.origin
-        return self.source.read((window[0] - r, window[1] - r, window[2] - c, window[3] - c))
+        return self.source.read(window.moved(-self.origin[0], -self.origin[1]))
 
     def close(self) -> None:
         self.source.dataset.close()
@@ -434,13 +423,12 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
     """Reader of a fused image in memory whose first pixel is at `origin` of the PAN grid."""
 
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-        at = (window[0] - origin[0], window[1] - origin[0], window[2] - origin[1], window[3] - origin[1])
-        rows, cols = window[1] - window[0], window[3] - window[2]
-        data, mask = np.zeros((len(fused), rows, cols), np.float32), np.zeros((rows, cols), bool)
-        inner = intersect(at, (0, fused.shape[1], 0, fused.shape[2]))
-        if not is_empty(inner):
-            here, there = part_of(at, inner), (slice(inner[0], inner[1]), slice(inner[2], inner[3]))
-            data[(slice(None), *here)], mask[here] = fused[(slice(None), *there)], valid[there]
+        at = window.moved(-origin[0], -origin[1])
+        data, mask = np.zeros((len(fused), *window.shape), np.float32), np.zeros(window.shape, bool)
+        inner = at & Window(0, fused.shape[1], 0, fused.shape[2])
+        if not inner.is_empty:
+            here, there = inner.within(at), inner.slices
+            data[:, *here], mask[here] = fused[:, *there], valid[there]
         return data, mask
 
     return read
@@ -496,18 +484,17 @@ def against_reference(
     reference's `radiometry`. Raises InputError if no pixel is valid in both images.
     """
     window = fused.window
-    shape = window[1] - window[0], window[3] - window[2]
-    indices = metrics.ReducedResolution(shape, ratio, known.peak, known.scale, with_pan=pan is not None)
+    indices = metrics.ReducedResolution(window.shape, ratio, known.peak, known.scale, with_pan=pan is not None)
     expected = scored = 0
     tiles = plan_tiles(window, SCORED_TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
         core = tile.core
-        around = intersect(widened(core, indices.reach), window)
+        around = core.widened(indices.reach) & window
         truth, there = filled(reference.read, around)
         values, seen = filled(fused.read, around)
         valid = there & seen
-        own = part_of(around, core)
+        own = core.within(around)
         expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
         detail = [torch.from_numpy(x) for x in filled(pan.read, around)] if pan else (None, None)
         indices.update(
@@ -515,7 +502,7 @@ def against_reference(
             torch.from_numpy(values).double(),
             torch.from_numpy(valid),
             core=own,
-            at=(core[0] - window[0], core[2] - window[2]),
+            at=core.seen_from(window).corner,
             pan=detail[0],
             pan_valid=detail[1],
         )
@@ -524,7 +511,7 @@ def against_reference(
     notes = list(indices.notes)
     if scored < 0.95 * expected:
         notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
-    share = area(window) / area(reference.window)
+    share = window.area / reference.window.area
     if share < 0.95:
         notes.append(f"{fused.source.label} covers only {100 * share:.2g} % of the reference")
     return Score(figures, indices.maps, window, notes)
@@ -549,17 +536,17 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     MTF (gains at Nyquist), rounded to integers if the files hold them, in float32 with NaN for nodata. Raises
     InputError if the scene is too small for it.
     """
-    axes = axes_of(scene)
-    fine = (*_footprints(axes[0], scene.window[:2]), *_footprints(axes[1], scene.window[2:]))
-    coarse = (*_footprints(axes[0], fine[:2]), *_footprints(axes[1], fine[2:]))
-    if min(coarse[1] - coarse[0], coarse[3] - coarse[2]) < MIN_MS_PIXELS:
+    phase = scene.phase
+    fine = phase.contained(scene.window)
+    coarse = phase.contained(fine)
+    if min(coarse.shape) < MIN_MS_PIXELS:
         raise InputError(
-            f"{scene.ms[0].label} is too small for Wald's protocol: {fine[1] - fine[0]} x {fine[3] - fine[2]} MS "
+            f"{scene.ms[0].label} is too small for Wald's protocol: {fine.shape[0]} x {fine.shape[1]} MS "
             f"pixels make less than {MIN_MS_PIXELS} when degraded once more"
         )
     pair = ReducedPair(folder / "pan.tif", folder / "ms.tif", folder / "reference.tif")
     fine_grid = scene.ms_grid.window(fine)
-    coarse_grid = scene.ms_grid.coarser(scene.phase, coarse)
+    coarse_grid = scene.ms_grid.coarser(phase, coarse)
     pan_type = scene.pan.dtype_of(0)
     ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
     with (
@@ -569,18 +556,18 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
         tiles = plan_tiles(fine, SCORED_TILE // 2)
         for i, tile in enumerate(tiles):
             progress("degrading", i, len(tiles))
-            pan, ms, valid = _reduced(scene, axes, tile.core)
-            at = _relative(tile.core, fine)
+            pan, ms, valid = _reduced(scene, tile.core)
+            at = tile.core.seen_from(fine)
             write_pan(at, _rounded(pan.numpy(), valid, pan_type))
             write_reference(at, _rounded(ms, valid, ms_type))
     names = [n or s for n, s in zip(scene.band_names, scene.standard_names, strict=True)]
     with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, names) as write_ms:
         for tile in plan_tiles(coarse, SCORED_TILE // 4):
-            around = joined([a.pan_span(s, MARGIN) for a, s in zip(axes, spans_of(tile.core), strict=True)])
+            around = phase.pan_window(tile.core, MARGIN)
             ms, ms_valid = filled(scene.read_ms, around)
-            low = _degraded(axes, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
-            valid = covered(axes, tile.core, around, ms_valid)
-            write_ms(_relative(tile.core, coarse), _rounded(low, valid, ms_type))
+            low = _degraded(phase, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
+            valid = phase.covered(tile.core, around, ms_valid)
+            write_ms(tile.core.seen_from(coarse), _rounded(low, valid, ms_type))
     return pair
 
 
@@ -592,7 +579,3 @@ def _rounded(values: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarr
     if dtype.kind != "f":
         values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max)
     return np.where(valid, values, np.nan).astype(_FLOAT)
-
-
-def _relative(window: Window, origin: Window) -> Window:
-    return window[0] - origin[0], window[1] - origin[0], window[2] - origin[2], window[3] - origin[2]

@@ -1,84 +1,104 @@
-"""Windows, spans and phases: where pixels lie; pure arithmetic, no files."""
+"""Windows and phases: where pixels lie; pure arithmetic, no files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-
-def spans_of(window: Window) -> tuple[Span, Span]:
-    return (window[0], window[1]), (window[2], window[3])
-
-
-def joined(spans: Sequence[Span]) -> Window:
-    return (*spans[0], *spans[1])
-
-
-def part_of(outer: Window, inner: Window) -> tuple[slice, slice]:
-    """Index of `inner` in an array that covers `outer`."""
-    return slice(inner[0] - outer[0], inner[1] - outer[0]), slice(inner[2] - outer[2], inner[3] - outer[2])
-
-
-def covered(
-    axes: tuple[Axis, Axis], ms: Window, pan: Window, valid: np.ndarray, *, reach: int = 0, slack: int = 0
-) -> np.ndarray:
-    """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres.
-
-    `valid` (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels.
-    """
-    counts = None if valid.all() else np.pad((~valid).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    bounds = []
-    for axis, span, (first, last) in zip(axes, spans_of(ms), spans_of(pan), strict=True):
-        centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
-        lower, upper = np.ceil(centre - half).astype(int) - first, np.floor(centre + half).astype(int) + 1 - first
-        inside = (lower >= -slack) & (upper <= last - first + slack)
-        bounds.append((lower.clip(0, last - first), upper.clip(0, last - first), inside))
-    (r0, r1, rows), (c0, c1, cols) = bounds
-    inside = rows[:, None] & cols[None, :]
-    if counts is None:
-        return inside
-    invalid = counts[np.ix_(r1, c1)] - counts[np.ix_(r0, c1)] - counts[np.ix_(r1, c0)] + counts[np.ix_(r0, c0)]
-    return (invalid == 0) & inside
-
-
-Window = tuple[int, int, int, int]
-"""First row, one past the last row, first column, one past the last column."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Where the MS grid lies on the PAN grid, per axis (rows, columns).
-
-    `ratio`: MS pixel size in PAN pixels; `offset`: MS origin (edge) in PAN pixels from the PAN origin.
-    """
-
-    ratio: tuple[float, float]
-    offset: tuple[float, float]
-
-
-def intersect(a: Window, b: Window) -> Window:
-    """Common part of two windows; stop may be below start where there is none."""
-    return max(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), min(a[3], b[3])
-
-
-def widened(window: Window, margin: int) -> Window:
-    """A window with `margin` more pixels on every side."""
-    return window[0] - margin, window[1] + margin, window[2] - margin, window[3] + margin
-
-
-def area(window: Window) -> int:
-    """Number of pixels; 0 of an empty window."""
-    return max(0, window[1] - window[0]) * max(0, window[3] - window[2])
-
-
-def is_empty(window: Window) -> bool:
-    return window[1] <= window[0] or window[3] <= window[2]
-
-
 Span = tuple[int, int]
 """First and one-past-last pixel index of a range on one axis."""
+
+Offset = tuple[float, float]
+"""By how much a grid lies off another place: rows and columns in PAN pixels."""
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: first row, one past the last row, first column, one past the last column."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def __str__(self) -> str:
+        return f"rows {self.top}-{self.bottom}, columns {self.left}-{self.right}"
+
+    @classmethod
+    def of(cls, rows: Span, cols: Span) -> Window:
+        return cls(*rows, *cols)
+
+    @classmethod
+    def at(cls, row: int, col: int, shape: tuple[int, int]) -> Window:
+        """The window of that shape whose first pixel is there."""
+        return cls(row, row + shape[0], col, col + shape[1])
+
+    @property
+    def rows(self) -> Span:
+        return self.top, self.bottom
+
+    @property
+    def cols(self) -> Span:
+        return self.left, self.right
+
+    @property
+    def spans(self) -> tuple[Span, Span]:
+        return self.rows, self.cols
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """First row and first column."""
+        return self.top, self.left
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and of columns; below 1 where it is empty."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Number of pixels; 0 where it is empty."""
+        return max(0, self.bottom - self.top) * max(0, self.right - self.left)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.area == 0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this window in an array (..., rows, cols) of the whole raster."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def __and__(self, other: Window) -> Window:
+        """The common part, which may be empty."""
+        return Window(
+            max(self.top, other.top), min(self.bottom, other.bottom),
+            max(self.left, other.left), min(self.right, other.right),
+        )  # fmt: skip
+
+    def __or__(self, other: Window) -> Window:
+        """The smallest window that holds both."""
+        return Window(
+            min(self.top, other.top), max(self.bottom, other.bottom),
+            min(self.left, other.left), max(self.right, other.right),
+        )  # fmt: skip
+
+    def widened(self, margin: int) -> Window:
+        """With `margin` more pixels on every side."""
+        return Window(self.top - margin, self.bottom + margin, self.left - margin, self.right + margin)
+
+    def moved(self, rows: int, cols: int) -> Window:
+        """The window so many pixels further down and to the right."""
+        return Window(self.top + rows, self.bottom + rows, self.left + cols, self.right + cols)
+
+    def seen_from(self, origin: Window) -> Window:
+        """The same place, counted from the first pixel of another window."""
+        return self.moved(-origin.top, -origin.left)
+
+    def within(self, outer: Window) -> tuple[slice, slice]:
+        """Index of this window in an array (..., rows, cols) that covers `outer`."""
+        return self.seen_from(outer).slices
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,10 @@ class Axis:
         """Centres of PAN pixels in MS pixel indices."""
         return (np.arange(*span) + 0.5 - self.offset) / self.ratio - 0.5
 
+    def nearest(self, pan: Span) -> np.ndarray:
+        """The MS pixels in which the centres of PAN pixels lie."""
+        return np.floor((np.arange(*pan) + 0.5 - self.offset) / self.ratio + 1e-9).astype(int)
+
     def ms_span(self, pan: Span, reach: float = 0.0) -> Span:
         """MS pixels that touch the PAN span, widened by `reach` MS pixels on each side."""
         first = np.floor((pan[0] - self.offset) / self.ratio - reach + 1e-6)
@@ -117,6 +141,11 @@ class Axis:
         first, last = (int(np.ceil((end - self.offset) / self.ratio - 0.5 - 1e-9)) for end in pan)
         return first, last
 
+    def contained(self, pan: Span) -> Span:
+        """MS pixels that lie in a PAN span with all of their area, to half a PAN pixel."""
+        first = int(np.ceil((pan[0] - self.offset - 0.5) / self.ratio - 1e-6))
+        return first, int(np.floor((pan[1] - self.offset + 0.5) / self.ratio + 1e-6))
+
     def moved(self, offset: float) -> Axis:
         """The grid that lies so many PAN pixels further."""
         return Axis(self.ratio, self.offset + offset)
@@ -124,3 +153,90 @@ class Axis:
     def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
         """The same phase seen from windows that start at the given pixels."""
         return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)
+
+
+class Phase(NamedTuple):
+    """Where the MS grid lies on the PAN grid: along rows and along columns."""
+
+    rows: Axis
+    cols: Axis
+
+    @classmethod
+    def of(cls, ratio: tuple[float, float], offset: Offset = (0.0, 0.0)) -> Phase:
+        return cls(Axis(ratio[0], offset[0]), Axis(ratio[1], offset[1]))
+
+    @property
+    def ratio(self) -> tuple[float, float]:
+        """MS pixel size in PAN pixels."""
+        return self.rows.ratio, self.cols.ratio
+
+    @property
+    def offset(self) -> Offset:
+        """The MS grid's origin (its edge) in PAN pixels from the PAN grid's."""
+        return self.rows.offset, self.cols.offset
+
+    @property
+    def mean_ratio(self) -> float:
+        return (self.rows.ratio * self.cols.ratio) ** 0.5
+
+    def moved(self, offset: Offset) -> Phase:
+        """Of the grid that lies so many PAN pixels further."""
+        return Phase(self.rows.moved(offset[0]), self.cols.moved(offset[1]))
+
+    def seen_from(self, pan: Window, ms: Window) -> Phase:
+        """The same phase, counted from the first pixels of a PAN and an MS window."""
+        return Phase(self.rows.shifted(pan.top, ms.top), self.cols.shifted(pan.left, ms.left))
+
+    def ms_window(self, pan: Window, reach: float = 0.0, far: float = 0.0) -> Window:
+        """MS pixels that touch a PAN window, and `reach` MS pixels and `far` PAN pixels more on each side."""
+        rows, cols = (a.ms_span(s, reach + far / a.ratio) for a, s in zip(self, pan.spans, strict=True))
+        return Window.of(rows, cols)
+
+    def pan_window(self, ms: Window, reach: float = 0.0) -> Window:
+        """PAN pixels that touch an MS window, and `reach` PAN pixels more on each side."""
+        return Window.of(self.rows.pan_span(ms.rows, reach), self.cols.pan_span(ms.cols, reach))
+
+    def centred(self, pan: Window) -> Window:
+        """MS pixels whose centres lie in a PAN window, so that windows that tile a scene share none."""
+        return Window.of(self.rows.centred(pan.rows), self.cols.centred(pan.cols))
+
+    def contained(self, pan: Window) -> Window:
+        """MS pixels that lie in a PAN window with all of their area, to half a PAN pixel."""
+        return Window.of(self.rows.contained(pan.rows), self.cols.contained(pan.cols))
+
+    def nearest(self, pan: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the MS pixels in which the centres of a window's PAN pixels lie."""
+        return self.rows.nearest(pan.rows), self.cols.nearest(pan.cols)
+
+    def covered(self, ms: Window, pan: Window, valid: np.ndarray, *, reach: int = 0, slack: int = 0) -> np.ndarray:
+        """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres.
+
+        `valid` (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels.
+        """
+        ends = []
+        for axis, span, (first, last) in zip(self, ms.spans, pan.spans, strict=True):
+            centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)
+            lower, upper = np.ceil(centre - half).astype(int) - first, np.floor(centre + half).astype(int) + 1 - first
+            inside = (lower >= -slack) & (upper <= last - first + slack)
+            ends.append(((lower.clip(0, last - first), upper.clip(0, last - first)), inside))
+        (rows, rows_in), (cols, cols_in) = ends
+        inside = rows_in[:, None] & cols_in[None, :]
+        return inside if valid.all() else (sums_between(~valid, rows, cols) == 0) & inside
+
+
+def _summed(values: np.ndarray) -> np.ndarray:
+    """Sums of (rows, cols) over all above and to the left, exclusive; booleans are counted."""
+    return np.pad(values, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+
+
+def sums_between(values: np.ndarray, rows: tuple[np.ndarray, ...], cols: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Sums (n, m) of (rows, cols) over boxes from the first to one past the last of `rows` (n,) and `cols` (m,)."""
+    sums, (top, bottom), (left, right) = _summed(values), rows, cols
+    return sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
+
+
+def box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Sums of (rows, cols) over all boxes of that size, by their first pixel: (rows - height + 1, cols - width + 1)."""
+    sums = _summed(values)
+    upper, lower = sums[:-height], sums[height:]
+    return lower[:, width:] - upper[:, width:] - lower[:, :-width] + upper[:, :-width]

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
 
-from .geometry import Phase, Window, intersect
+from .geometry import Phase, Span, Window
 
 SAME_PLACE = 0.01
 """Pixels within which two CRSs put the same coordinates in the same place."""
@@ -38,6 +38,11 @@ class Grid:
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, bottom, right, top in the CRS."""
         return array_bounds(self.height, self.width, self.transform)
+
+    @property
+    def whole(self) -> Window:
+        """All pixels."""
+        return Window(0, self.height, 0, self.width)
 
     def lonlat_bounds(self) -> tuple[float, float, float, float] | None:
         """West, south, east, north in degrees; None without a CRS, or where it does not reach. East is the greater,
@@ -90,14 +95,13 @@ class Grid:
 
     def window(self, window: Window) -> Grid:
         """The part of the grid inside a pixel window."""
-        r0, r1, c0, c1 = window
-        return Grid(self.crs, self.transform * Affine.translation(c0, r0), r1 - r0, c1 - c0)
+        return Grid(self.crs, self.transform * Affine.translation(window.left, window.top), *window.shape)
 
     def coarser(self, phase: Phase, window: Window) -> Grid:
         """A window of the grid that lies on this one as an MS grid of that phase lies on its PAN grid."""
         ratio, offset = phase.ratio, phase.offset
         transform = self.transform * Affine.translation(offset[1], offset[0]) * Affine.scale(ratio[1], ratio[0])
-        return Grid(self.crs, transform, window[1], window[3]).window(window)
+        return Grid(self.crs, transform, window.bottom, window.right).window(window)
 
     def blocks(self, size: int, shape: tuple[int, int]) -> Grid:
         """The grid whose pixels are blocks of size x size pixels from this one's corner."""
@@ -108,7 +112,7 @@ class Grid:
         left, bottom, right, top = bounds
         corners = [~self.transform * xy for xy in ((left, top), (left, bottom), (right, top), (right, bottom))]
         cols, rows = zip(*corners, strict=True)
-        return _centres(min(rows), max(rows)) + _centres(min(cols), max(cols))
+        return Window.of(_centres(min(rows), max(rows)), _centres(min(cols), max(cols)))
 
     def phase_of(self, ms: Grid) -> Phase | None:
         """Exact phase of an MS grid on this PAN grid; None if it is rotated or mirrored against it."""
@@ -116,7 +120,7 @@ class Grid:
         span = max(ms.height, ms.width)
         if relative.a <= 0 or relative.e <= 0 or max(abs(relative.b), abs(relative.d)) * span > 1e-3:
             return None
-        return Phase(
+        return Phase.of(
             (_snap(relative.e, ms.height), _snap(relative.a, ms.width)), (_snap(relative.f), _snap(relative.c))
         )
 
@@ -124,14 +128,14 @@ class Grid:
         """The pixels whose centres lie in the MS footprint; empty (stop <= start) without an overlap."""
         rows = _centres(phase.offset[0], phase.offset[0] + phase.ratio[0] * ms.height)
         cols = _centres(phase.offset[1], phase.offset[1] + phase.ratio[1] * ms.width)
-        return intersect((*rows, *cols), (0, self.height, 0, self.width))
+        return Window.of(rows, cols) & self.whole
 
 
 def _turns(degrees: float) -> int:
     return round(degrees / 360) if math.isfinite(degrees) else 0
 
 
-def _centres(first: float, last: float) -> tuple[int, int]:
+def _centres(first: float, last: float) -> Span:
     """Pixels whose centres lie between two edges."""
     return math.ceil(first - 0.5 - 1e-6), math.floor(last - 0.5 - 1e-6) + 1
 

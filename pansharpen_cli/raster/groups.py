@@ -9,7 +9,6 @@ from typing import Any
 
 from ..errors import InputError
 from . import composed, sensors
-from .geometry import intersect, is_empty
 from .grid import Grid
 from .scene import Scene, are_tiles
 from .source import Source, data_bands, open_raster, rpcs_of
@@ -98,8 +97,8 @@ def together(scenes: Sequence[Scene], order: Sequence[Band]) -> Scene:
             )
     full, window = first.full, first.window
     for other in shown[1:]:
-        full, window = intersect(full, other.full), intersect(window, other.window)
-        if is_empty(window):
+        full, window = full & other.full, window & other.window
+        if window.is_empty:
             raise InputError(
                 f"no overlap: {first.ms[0].label} and {other.ms[0].label} cover no part of {first.pan.label} together"
             )

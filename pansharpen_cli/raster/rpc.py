@@ -188,30 +188,26 @@ class Seen(Source):
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) float32, and where the nearest pixel of the file is valid (rows, cols)."""
-        shape = window[1] - window[0], window[3] - window[2]
-        values, valid = np.zeros((len(self.bands), *shape), np.float32), np.zeros(shape, bool)
+        values, valid = np.zeros((len(self.bands), *window.shape), np.float32), np.zeros(window.shape, bool)
         rows, cols = self._places(window)
         height, width = self.dataset.height, self.dataset.width
         inside = (rows > -0.5) & (rows < height - 0.5) & (cols > -0.5) & (cols < width - 0.5)
         if not inside.any():
             return values, valid
         r, c = rows[inside], cols[inside]
-        first_row, first_col = int(np.floor(r.min())) - 1, int(np.floor(c.min())) - 1
-        around = (first_row, int(np.floor(r.max())) + 3, first_col, int(np.floor(c.max())) + 3)
+        around = Window(*(int(np.floor(v)) + k for v, k in ((r.min(), -1), (r.max(), 3), (c.min(), -1), (c.max(), 3))))
         image, there = filled(super().read, around)
-        valid[inside] = there[np.rint(r).astype(int) - first_row, np.rint(c).astype(int) - first_col]
-        values[:, inside] = _cubic(image, r - first_row, c - first_col)
+        valid[inside] = there[np.rint(r).astype(int) - around.top, np.rint(c).astype(int) - around.left]
+        values[:, inside] = _cubic(image, r - around.top, c - around.left)
         return values, valid
 
     def _places(self, window: Window) -> Places:
         """Rows and columns of the file at the centres of the grid's pixels; exact on a lattice, linear between."""
         assert self.phase is not None and self.passage is not None
         nodes, weights = [], []
-        for (first, last), ratio, offset in zip(
-            ((window[0], window[1]), (window[2], window[3])), self.phase.ratio, self.phase.offset, strict=True
-        ):
+        for (first, last), axis in zip(window.spans, self.phase, strict=True):
             known = np.arange(first // STEP, -(-last // STEP) + 1) * STEP
-            nodes.append(offset + ratio * (known + 0.5) - 0.5)
+            nodes.append(axis.offset + axis.ratio * (known + 0.5) - 0.5)
             at = np.arange(first, last) / STEP - known[0] / STEP
             weights.append(np.clip(1 - np.abs(at[:, None] - np.arange(len(known))), 0, None))
         exact = self.passage(*np.meshgrid(*nodes, indexing="ij"))
@@ -303,12 +299,12 @@ class Located:
         return self._ms_grid(ratio, offset, shape, None, True)
 
     def _ms_grid(self, ratio, offset, shape, sources, resampled):
-        phase = Phase(ratio, offset)
+        phase = Phase.of(ratio, offset)
         if sources is None:
             sources = [
                 Seen(s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase, self._to_ms) for s in self.ms
             ]
-        return self.pan_grid.coarser(phase, (0, shape[0], 0, shape[1])), phase, sources, resampled
+        return self.pan_grid.coarser(phase, Window(0, shape[0], 0, shape[1])), phase, sources, resampled
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -20,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, ReadError, reason_of
 from . import composed, rpc, sensors
-from .geometry import Axis, Phase, Window, area, intersect, is_empty, widened
+from .geometry import Phase, Window
 from .grid import Grid
 from .sensors import Sensor
 from .source import (
@@ -173,7 +173,7 @@ class Scene:
         fit_bands: str = "all",
         nodata: float | None = None,
         extent: Literal["intersection", "pan"] = "intersection",
-        window: Window | None = None,
+        window: tuple[int, int, int, int] | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
         shift: tuple[float, float] = (0.0, 0.0),
@@ -236,24 +236,24 @@ class Scene:
                     routine.append("--height and --dem are for pairs that RPCs locate: this one has grids")
                 pan_grid, ms_grid, phase, warped = _align(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
             if any(shift):
-                phase = Phase(phase.ratio, (phase.offset[0] + shift[0], phase.offset[1] + shift[1]))
-                ms_grid = pan_grid.coarser(phase, (0, ms_grid.height, 0, ms_grid.width))
+                phase = phase.moved(shift)
+                ms_grid = pan_grid.coarser(phase, ms_grid.whole)
             _check_ratio(phase, pan_source.label, ms_sources[0].label)
             full = pan_grid.overlap(phase, ms_grid)
-            if is_empty(full):
+            if full.is_empty:
                 raise InputError(
                     f"no overlap: {pan_source.label} covers {pan_grid.describe()}, "
                     f"{ms_sources[0].label} covers {ms_grid.describe()}"
                 )
-            for side, ratio in ((full[1] - full[0], phase.ratio[0]), (full[3] - full[2], phase.ratio[1])):
+            for side, ratio in zip(full.shape, phase.ratio, strict=True):
                 if side / ratio < MIN_MS_PIXELS:
                     raise InputError(
                         f"the overlap of {pan_source.label} and {ms_sources[0].label} is only {side / ratio:.1f} MS "
                         f"pixels wide; at least {MIN_MS_PIXELS} are needed"
                     )
             if extent == "pan":
-                full = (0, pan_grid.height, 0, pan_grid.width)
-            check_size(pan_source.label, full[1] - full[0], full[3] - full[2])
+                full = pan_grid.whole
+            check_size(pan_source.label, *full.shape)
             scene = cls(
                 pan=pan_source,
                 ms=ms_sources,
@@ -261,7 +261,7 @@ class Scene:
                 ms_grid=ms_grid,
                 phase=phase,
                 full=full,
-                window=_output_window(full, window, bbox, pan_grid, notes),
+                window=_output_window(full, Window(*window) if window else None, bbox, pan_grid, notes),
                 sensor=found,
                 sensor_source=where,
                 band_names=tuple(all_names[i] for i in fitted),
@@ -287,28 +287,19 @@ class Scene:
 
     def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
-        rows = np.arange(window[0], window[1])
-        cols = np.arange(window[2], window[3])
-        nearest_row = self.nearest_ms(rows, 0) - ms_window[0]
-        nearest_col = self.nearest_ms(cols, 1) - ms_window[2]
-        inner = (int(nearest_row[0]), int(nearest_row[-1]) + 1, int(nearest_col[0]), int(nearest_col[-1]) + 1)
-        own = (0, ms_window[1] - ms_window[0], 0, ms_window[3] - ms_window[2])
+        rows, cols = self.phase.nearest(window)
+        inner = Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
         ms = self.read_ms(ms_window)
-        valid = ms[1][np.ix_(nearest_row, nearest_col)]
+        valid = ms[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
         if not valid.any():
             return None
         pan = self.pan.read(pan_window)
-        valid &= pan[1][np.ix_(rows - pan_window[0], cols - pan_window[2])]
+        valid &= pan[1][window.within(pan_window)]
         if not valid.any():
             return None
         seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan)
-        bands, _ = filled(self.read_ms, ms_window, _fill_reach(own, inner), ms)
+        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, inner), ms)
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
-
-    def nearest_ms(self, index: np.ndarray, axis: int) -> np.ndarray:
-        """The MS pixel in which the centre of a PAN pixel lies."""
-        position = (index + 0.5 - self.phase.offset[axis]) / self.phase.ratio[axis]
-        return np.floor(position + 1e-9).astype(int)
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
@@ -335,7 +326,7 @@ def are_tiles(one: Grid, other: Grid) -> bool:
     phase = other.phase_of(one) if one.crs == other.crs else None
     if phase is None or phase.ratio != (1.0, 1.0) or any(abs(o - round(o)) > 0.01 for o in phase.offset):
         return False
-    return area(other.overlap(phase, one)) < min(one.height * one.width, other.height * other.width) / 2
+    return other.overlap(phase, one).area < min(one.height * one.width, other.height * other.width) / 2
 
 
 def _check_named_once(pan: str, ms: Sequence[str]) -> None:
@@ -593,8 +584,7 @@ def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, war
     """Share of 64 places on the PAN that are valid in the MS as it is and not as it was warped; 0 where none is."""
     from rasterio.warp import transform
 
-    r0, r1, c0, c1 = pan.overlap(phase, target)
-    rows, cols = ((np.arange(8) + 0.5) / 8 * (b - a) + a for a, b in ((r0, r1), (c0, c1)))
+    rows, cols = ((np.arange(8) + 0.5) / 8 * (last - first) + first for first, last in pan.overlap(phase, target).spans)
     places = [pan.transform * (c, r) for r in rows for c in cols]
     xs, ys = map(list, zip(*places, strict=True))
     if pan.crs != ms.crs:
@@ -616,7 +606,7 @@ def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, war
 
 def _pixels(row: float, col: float, reach: int) -> Window:
     """The pixel of a place and its neighbours."""
-    return widened((int(row), int(row) + 1, int(col), int(col) + 1), reach)
+    return Window.at(int(row), int(col), (1, 1)).widened(reach)
 
 
 def _warp_target(pan: Grid, ms: Grid) -> Grid:
@@ -664,15 +654,15 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
     for name, part in (("--window", window), ("--bbox", grid.pixels_of(bbox) if bbox else None)):
         if part is None:
             continue
-        chosen = intersect(chosen, part)
-        if is_empty(chosen):
-            raise InputError(f"{name} does not touch the scene, which is rows {full[0]}-{full[1]}, columns "
-                             f"{full[2]}-{full[3]} of the PAN, {grid.window(full).describe()}")  # fmt: skip
-        within = intersect(full, part)
+        chosen &= part
+        if chosen.is_empty:
+            raise InputError(f"{name} does not touch the scene, which is {full} of the PAN, "
+                             f"{grid.window(full).describe()}")  # fmt: skip
+        within = full & part
         if max(abs(a - b) for a, b in zip(within, part, strict=True)) > 1:  # --bbox is rounded outwards
             notes.append(
-                f"{name} reaches beyond the scene: of its {part[3] - part[2]} x {part[1] - part[0]} pixels "
-                f"{within[3] - within[2]} x {within[1] - within[0]} are fused"
+                f"{name} reaches beyond the scene: of its {part.shape[1]} x {part.shape[0]} pixels "
+                f"{within.shape[1]} x {within.shape[0]} are fused"
             )
     return chosen
 
@@ -696,8 +686,3 @@ def _fits(kind: np.dtype, value: float) -> bool:
         return True
     limits = np.iinfo(kind)
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
-
-
-def axes_of(scene: Scene) -> tuple[Axis, Axis]:
-    """The scene's phase as the operators want it."""
-    return Axis(scene.phase.ratio[0], scene.phase.offset[0]), Axis(scene.phase.ratio[1], scene.phase.offset[1])

@@ -22,7 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from .. import foreign
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
-from .geometry import Window, intersect, is_empty, widened
+from .geometry import Window, box_sums
 from .messages import gdal_messages
 from .references import check_raw
 from .whole import cut_off
@@ -189,14 +189,12 @@ class Source:
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
         ds = self.dataset
-        rows, cols = window[1] - window[0], window[3] - window[2]
-        inner = intersect(window, (0, ds.height, 0, ds.width))
-        data = np.zeros((len(self.bands), rows, cols), ds.dtypes[self.bands[0] - 1])
-        valid = np.zeros((rows, cols), bool)
-        if is_empty(inner):
+        inner = window & Window(0, ds.height, 0, ds.width)
+        data = np.zeros((len(self.bands), *window.shape), ds.dtypes[self.bands[0] - 1])
+        valid = np.zeros(window.shape, bool)
+        if inner.is_empty:
             return data, valid
-        at = RasterWindow(inner[2], inner[0], inner[3] - inner[2], inner[1] - inner[0])
-        place = np.s_[inner[0] - window[0] : inner[1] - window[0], inner[2] - window[2] : inner[3] - window[2]]
+        at, place = RasterWindow.from_slices(*inner.spans), inner.within(window)
         with gdal_messages() as said:
             try:
                 values = ds.read(self.bands, window=at)
@@ -207,7 +205,7 @@ class Source:
         if said.errors and not isinstance(ds, WarpedVRT):
             raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
         self._suspect(values, mask)
-        data[(slice(None), *place)] = values
+        data[:, *place] = values
         valid[place] = mask
         return data, valid
 
@@ -301,9 +299,7 @@ def untagged_nodata(pixels: np.ndarray) -> float | None:
 
 def solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
     """Upper-left corners of squares of `size` pixels that are set throughout."""
-    sums = np.pad(mask, ((1, 0), (1, 0))).astype(np.int64).cumsum(0).cumsum(1)
-    filled = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-    return filled == size * size
+    return box_sums(mask, size, size) == size * size
 
 
 def plain(value: float) -> str:
@@ -325,7 +321,7 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
     data, valid = known or read(window)
     if valid.all():
         return data.astype(np.float32), valid
-    data, wide = read(widened(window, reach))
+    data, wide = read(window.widened(reach))
     data = data.astype(np.float32)
     if not wide.any():
         data[:] = 0
@@ -334,14 +330,14 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
         box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
         if wide[box].all():
             pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
-            data = np.pad(data[(slice(None), *box)], ((0, 0), *pads), mode="edge")
+            data = np.pad(data[:, *box], ((0, 0), *pads), mode="edge")
         else:
             from scipy import ndimage  # takes a fifth of a second to import
 
             nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
-            data = data[(slice(None), *nearest)]
+            data = data[:, *nearest]
     inner = np.s_[reach : data.shape[1] - reach, reach : data.shape[2] - reach]
-    return np.ascontiguousarray(data[(slice(None), *inner)]), valid
+    return np.ascontiguousarray(data[:, *inner]), valid
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import Window
+from .geometry import Span, Window
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,18 @@ def plan_tiles(window: Window, size: int, overlap: int = 0) -> list[Tile]:
     """
     if size < 1 or overlap < 0 or 2 * overlap > size:
         raise ValueError(f"tile size {size} does not fit an overlap of {overlap}")
-    r0, r1, c0, c1 = window
-    tiles = []
-    for r in range(r0, r1, size):
-        for c in range(c0, c1, size):
-            core = (r, min(r + size, r1), c, min(c + size, c1))
-            outer = (
-                max(core[0] - overlap, r0),
-                min(core[1] + overlap, r1),
-                max(core[2] - overlap, c0),
-                min(core[3] + overlap, c1),
-            )
-            tiles.append(Tile(core, outer, overlap))
-    return tiles
+    corners = ((row, col) for row in range(*window.rows, size) for col in range(*window.cols, size))
+    cores = [Window.at(row, col, (size, size)) & window for row, col in corners]
+    return [Tile(core, core.widened(overlap) & window, overlap) for core in cores]
 
 
 def blend_weights(tile: Tile) -> np.ndarray:
     """Weights (rows, cols) of a tile's outer window; over all tiles of a plan they sum to one at every pixel."""
-    rows = _ramp(tile.core[:2], tile.outer[:2], tile.overlap)
-    cols = _ramp(tile.core[2:], tile.outer[2:], tile.overlap)
-    return np.outer(rows, cols)
+    rows = _ramp(tile.core.rows, tile.outer.rows, tile.overlap)
+    return np.outer(rows, _ramp(tile.core.cols, tile.outer.cols, tile.overlap))
 
 
-def _ramp(core: tuple[int, int], outer: tuple[int, int], overlap: int) -> np.ndarray:
+def _ramp(core: Span, outer: Span, overlap: int) -> np.ndarray:
     """Linear ramps, one half on the seam, on each side that has an overlap."""
     position = np.arange(*outer) + 0.5
     weight = np.ones(len(position))
@@ -71,34 +60,34 @@ class Stitcher:
     """
 
     def __init__(self, tiles: list[Tile]) -> None:
-        self._row_end = {t.core[0]: t.core for t in tiles}
-        self._left = min(t.core[2] for t in tiles)
-        self._right = max(t.core[3] for t in tiles)
+        self._row_end = {t.core.top: t.core for t in tiles}
+        self._left = min(t.core.left for t in tiles)
+        self._right = max(t.core.right for t in tiles)
         self._next_row = {}
         starts = sorted(self._row_end)
         for here, after in zip(starts, [*starts[1:], None], strict=True):
-            following = None if after is None else min(t.outer[0] for t in tiles if t.core[0] == after)
+            following = None if after is None else min(t.outer.top for t in tiles if t.core.top == after)
             self._next_row[here] = following
         self._buffer: np.ndarray | None = None
         self._top = 0
 
     def add(self, tile: Tile, fused: np.ndarray) -> Iterator[tuple[Window, np.ndarray]]:
         """Take a tile's outer window (bands, rows, cols); yield finished windows with their pixels."""
-        if tile.core == tile.outer and self._buffer is None and self._next_row[tile.core[0]] in (None, tile.core[1]):
+        following = self._next_row[tile.core.top]
+        if tile.core == tile.outer and self._buffer is None and following in (None, tile.core.bottom):
             yield tile.core, fused
             return
         if self._buffer is None:
-            self._top = tile.outer[0]
+            self._top = tile.outer.top
             self._buffer = np.zeros((len(fused), 0, self._right - self._left), np.float32)
-        missing = tile.outer[1] - self._top - self._buffer.shape[1]
+        missing = tile.outer.bottom - self._top - self._buffer.shape[1]
         if missing > 0:
             self._buffer = np.pad(self._buffer, ((0, 0), (0, missing), (0, 0)))
-        rows = slice(tile.outer[0] - self._top, tile.outer[1] - self._top)
-        cols = slice(tile.outer[2] - self._left, tile.outer[3] - self._left)
+        rows = slice(tile.outer.top - self._top, tile.outer.bottom - self._top)
+        cols = slice(tile.outer.left - self._left, tile.outer.right - self._left)
         self._buffer[:, rows, cols] += fused * blend_weights(tile).astype(np.float32)
-        if tile.core == self._row_end[tile.core[0]]:
-            following = self._next_row[tile.core[0]]
+        if tile.core == self._row_end[tile.core.top]:
             done = self._buffer.shape[1] if following is None else following - self._top
-            yield (self._top, self._top + done, self._left, self._right), self._buffer[:, :done]
+            yield Window(self._top, self._top + done, self._left, self._right), self._buffer[:, :done]
             self._buffer = self._buffer[:, done:]
             self._top += done

@@ -195,7 +195,7 @@ class SceneWriter:
             raise InputError("--co INTERLEAVE: MS files on several grids are written one after the other, band by band")
         self._parts = parts
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
-        self._origin = scene.window[0], scene.window[2]
+        self._window = scene.window
         source = scene.ms[0]
         kind = source.dataset.dtypes[source.bands[0] - 1]
         kept = picture or self.dtype.kind == "f" or scene.dtype == kind
@@ -244,8 +244,7 @@ class SceneWriter:
             self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
         self._statistics.update(data[:, valid], places)
-        r, c = window[0] - self._origin[0], window[2] - self._origin[1]
-        at = RasterWindow(c, r, data.shape[2], data.shape[1])
+        at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
         with self._writing():
             self._dataset.write(data, [place + 1 for place in places], window=at)
             if self._masked:
@@ -468,7 +467,7 @@ def raster_writer(
 
         def write(window: Window, data: np.ndarray) -> None:
             with writing():
-                dataset.write(data, window=RasterWindow(window[2], window[0], data.shape[2], data.shape[1]))
+                dataset.write(data, window=RasterWindow.from_slices(*window.spans))
 
         try:
             yield write
@@ -539,7 +538,7 @@ def _carry(target, scene: Scene, picture: bool) -> None:
     useful |= {f"PAN_{k}": v for k, v in pan.tags(ns="IMAGERY").items()}
     target.update_tags(**useful, AREA_OR_POINT="Area")
     if (rpcs := rpcs_of(pan)) is not None:  # they count from the centre of the PAN's first pixel
-        rows, cols = scene.window[0], scene.window[2]
+        rows, cols = scene.window.corner
         rpcs.line_off, rpcs.samp_off = rpcs.line_off - rows, rpcs.samp_off - cols
         target.rpcs = rpcs
 

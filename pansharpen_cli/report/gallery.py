@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..raster.geometry import Window, area
+from ..raster.geometry import Window, sums_between
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Pixels, Reader
@@ -215,8 +215,8 @@ def on_pan_grid(scene: Scene) -> Reader:
     """Reads the MS in windows of PAN pixels: each has the value of the MS pixel in which its centre lies."""
 
     def read(window: Window) -> Pixels:
-        rows, cols = (scene.nearest_ms(np.arange(*window[k : k + 2]), k // 2) for k in (0, 2))
-        values, valid = scene.read_ms((rows[0], rows[-1] + 1, cols[0], cols[-1] + 1))
+        rows, cols = scene.phase.nearest(window)
+        values, valid = scene.read_ms(Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1))
         rows, cols = rows[:, None] - rows[0], cols - cols[0]
         return values[:, rows, cols], valid[rows, cols]
 
@@ -233,7 +233,7 @@ def _collect(
     error: bool = False,
 ) -> Pictures:
     true, false = true_colour(names), false_colour(names)
-    factor = max(1, -(-max(window[1] - window[0], window[3] - window[2]) // OVERVIEW))
+    factor = max(1, -(-max(window.shape) // OVERVIEW))
     reduced = _reduce(layers, window, factor, progress)
     stretch = {layer.label: _Stretch.of(r.samples) for layer, r in zip(layers, reduced, strict=True)}
     white = ERROR_WHITE * float(np.mean(stretch[layers[0].label].high - stretch[layers[0].label].low))
@@ -253,7 +253,7 @@ def _collect(
         parts = [layer.read(place) for layer in layers]
         details.append(view(f"Detail {number}", place, 1, parts))
         inner = _richest(shown.clip(parts[0][0]), parts[0][1], max(1, min(parts[0][1].shape) // ZOOM))
-        inside = (place[0] + inner[0], place[0] + inner[1], place[2] + inner[2], place[2] + inner[3])
+        inside = inner.moved(*place.corner)
         cut = [_cut(part, inner) for part in parts]
         closeups.append(view(f"Close-up {number}", inside, 1, cut))
     histograms, pixels = _histograms(
@@ -285,16 +285,15 @@ def _error_panel(label: str, reference: Pixels, fused: Pixels, white: float) -> 
 
 
 def _cut(part: Pixels, inner: Window) -> Pixels:
-    at = np.s_[inner[0] : inner[1], inner[2] : inner[3]]
-    return part[0][(slice(None), *at)], part[1][at]
+    return part[0][:, *inner.slices], part[1][inner.slices]
 
 
 def _reduce(
     layers: Sequence[_Layer], window: Window, factor: int, progress: Callable[[int, int], None] | None
 ) -> list[_Reduced]:
     """Each layer averaged by `factor` (over at most 5 x 5 pixels of a block), and samples where all are valid."""
-    shape = tuple(-(-n // factor) for n in (window[1] - window[0], window[3] - window[2]))
-    step = max(1, round((area(window) / SAMPLES) ** 0.5))
+    shape = tuple(-(-n // factor) for n in window.shape)
+    step = max(1, round((window.area / SAMPLES) ** 0.5))
     values: list[np.ndarray] = []
     valid = [np.zeros(shape, bool) for _ in layers]
     samples: list[list[np.ndarray]] = [[] for _ in layers]
@@ -303,14 +302,15 @@ def _reduce(
         parts = [layer.read(tile.core) for layer in layers]
         if not values:
             values = [np.zeros((len(part[0]), *shape), np.float32) for part in parts]
-        every = tuple(slice(-(f - o) % step, None, step) for f, o in zip(tile.core[::2], window[::2], strict=True))
+        corner = tile.core.seen_from(window).corner
+        every = tuple(slice(-first % step, None, step) for first in corner)
         common = np.logical_and.reduce([part[1][every] for part in parts])
-        r, c = ((f - o) // factor for f, o in zip(tile.core[::2], window[::2], strict=True))
+        r, c = (first // factor for first in corner)
         for k, part in enumerate(parts):
             means, seen = _block_means(*part, factor)
             at = np.s_[r : r + seen.shape[0], c : c + seen.shape[1]]
-            values[k][(slice(None), *at)], valid[k][at] = means, seen
-            samples[k].append(part[0][(slice(None), *every)][:, common].astype(np.float32))
+            values[k][:, *at], valid[k][at] = means, seen
+            samples[k].append(part[0][:, *every][:, common].astype(np.float32))
         if progress:
             progress(number + 1, len(tiles))
     return [_Reduced(v, m, np.concatenate(s, 1)) for v, m, s in zip(values, valid, samples, strict=True)]
@@ -326,7 +326,7 @@ def _block_means(values: np.ndarray, valid: np.ndarray, factor: int) -> Pixels:
     blocks = (len(index[0]) // len(offsets), len(offsets), len(index[1]) // len(offsets), len(offsets))
     weight = valid[at].reshape(blocks)
     count = weight.sum((1, 3))
-    total = np.where(weight, values[(slice(None), *at)].reshape(-1, *blocks), 0).sum((2, 4), dtype=np.float32)
+    total = np.where(weight, values[:, *at].reshape(-1, *blocks), 0).sum((2, 4), dtype=np.float32)
     return total / np.maximum(count, 1), count * 2 >= len(offsets) ** 2
 
 
@@ -334,7 +334,7 @@ def _places(
     window: Window, factor: int, reduced: Sequence[_Reduced], shown: _Stretch, detail: np.ndarray | None
 ) -> list[Window]:
     """Where to show details: rich in detail, wholly valid where possible, apart from each other; at least one."""
-    rows, cols = window[1] - window[0], window[3] - window[2]
+    rows, cols = window.shape
     side = min(CROP, max(96, min(rows, cols) // 2 // CELL * CELL))
     height, width = min(side, rows), min(side, cols)
     valid = np.logical_and.reduce([r.valid for r in reduced])
@@ -360,7 +360,7 @@ def _places(
             r, c = np.unravel_index(left.argmax(), left.shape)
             found.append((int(corners[0][r]), int(corners[1][c])))
             left[_near(corners, found[-1], apart)] = -1
-    return [(window[0] + r, window[0] + r + height, window[2] + c, window[2] + c + width) for r, c in found]
+    return [Window.at(window.top + r, window.left + c, (height, width)) for r, c in found]
 
 
 def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], apart: float) -> np.ndarray:
@@ -370,16 +370,13 @@ def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], apart: float) 
 
 def _cell_means(values: np.ndarray, factor: int, cells: tuple[int, int]) -> np.ndarray:
     """Means over the reduced pixels that a cell touches."""
-    total = np.pad(values.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     first = [np.minimum(np.arange(k) * CELL // factor, n - 1) for k, n in zip(cells, values.shape, strict=True)]
     last = [
         np.clip(-(-(np.arange(k) + 1) * CELL // factor), f + 1, n)
         for k, f, n in zip(cells, first, values.shape, strict=True)
     ]
     counts = np.outer(last[0] - first[0], last[1] - first[1])
-    ends = (np.ix_(a, b) for a, b in ((last[0], last[1]), (first[0], last[1]), (last[0], first[1]), tuple(first)))
-    a, b, c, d = (total[e] for e in ends)
-    return (a - b - c + d) / counts
+    return sums_between(values.astype(np.float64), (first[0], last[0]), (first[1], last[1])) / counts
 
 
 def _box_means(cells: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -406,7 +403,7 @@ def _richest(values: np.ndarray, valid: np.ndarray, side: int) -> Window:
     half = side // 2
     inner = boxes[half : boxes.shape[0] - side + half + 1, half : boxes.shape[1] - side + half + 1]
     r, c = np.unravel_index(inner.argmax(), inner.shape)
-    return int(r), int(r) + side, int(c), int(c) + side
+    return Window.at(int(r), int(c), (side, side))
 
 
 def _histograms(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.base import Inputs, SceneStats, TileOperators
-from ..raster.geometry import Window, intersect, part_of, spans_of, widened
+from ..raster.geometry import Window
 from . import sensing, simulate
 from .stacks import SIZES, RealPair, Stack, room
 
@@ -185,7 +185,7 @@ class Sampler:
             window = np.s_[r : r + side, c : c + side]
             if not stack.valid[window].all():
                 continue
-            crop = stack.data[(slice(None), *window)]
+            crop = stack.data[:, *window]
             crop = crop.reshape(len(crop), size, factor, size, factor).mean((2, 4))
             if (crop.reshape(len(crop), -1).std(1) < 1e-3 * crop.max()).any():
                 continue
@@ -227,12 +227,12 @@ class Sampler:
         seen = sensing.observe(self.choose_bands(crop, count), crop, rng, ends=bordered)
         if bordered:
             seen = seen.ended(FILL)
-        pan_spans, ms_spans = seen.spans
-        ops = TileOperators.build(seen.axes, pan_spans, pan_spans, ms_spans, [seen.gain])
+        pan_window, ms_window = seen.windows
+        ops = TileOperators.build(seen.phase, pan_window, pan_window, ms_window, [seen.gain])
         pan = torch.from_numpy(seen.pan).float()[None, None]
         inputs = ops.inputs(pan, pan, torch.from_numpy(seen.ms).float()[None])
         truth = torch.from_numpy(seen.truth).float()[None]
-        sample = Sample(inputs, SceneStats.fit(inputs), truth, seen.axes[0].ratio, margin=margin)
+        sample = Sample(inputs, SceneStats.fit(inputs), truth, seen.phase.rows.ratio, margin=margin)
         known = inputs.map(lambda t: t[sample.inner])
         stats = SceneStats.fit(known)
         if rng.random() < WHOLE:
@@ -250,7 +250,8 @@ class Sampler:
             pair = self.pairs[int(rng.choice(len(self.pairs), p=chance / chance.sum()))]
             rows, cols = pair.valid.shape
             r, c = int(rng.integers(rows - size + 1)), int(rng.integers(cols - size + 1))
-            sample = crop_pair(pair, (r, r + size, c, c + size), np.sort(rng.choice(pair.bands, count, replace=False)))
+            bands = np.sort(rng.choice(pair.bands, count, replace=False))
+            sample = crop_pair(pair, Window.at(r, c, (size, size)), bands)
             turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
             if sample is None:
                 continue
@@ -265,23 +266,20 @@ class Sampler:
 
 def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> Sample | None:
     """The sample of a window of the truth's grid; None if it, or what the operators see around it, is not valid."""
-    rows, cols = pair.valid.shape
-    wide = intersect(widened(window, CONTEXT), (0, rows, 0, cols))
-    spans = [a.ms_span(s) for a, s in zip(pair.axes, spans_of(wide), strict=True)]
-    coarse = intersect((*spans[0], *spans[1]), (0, pair.ms_valid.shape[0], 0, pair.ms_valid.shape[1]))
-    whole, low = (np.s_[w[0] : w[1], w[2] : w[3]] for w in (wide, coarse))
-    if not pair.valid[whole].all() or not pair.ms_valid[low].all():
+    wide = window.widened(CONTEXT) & Window.at(0, 0, pair.valid.shape)
+    coarse = pair.phase.ms_window(wide) & Window.at(0, 0, pair.ms_valid.shape)
+    if not pair.valid[wide.slices].all() or not pair.ms_valid[coarse.slices].all():
         return None
-    truth = pair.truth[(slice(None), *part_of((0, rows, 0, cols), window))][bands]
+    truth = pair.truth[:, *window.slices][bands]
     if (truth.reshape(len(truth), -1).std(1) < 1e-3 * truth.max()).any():
         return None
-    pan = torch.from_numpy(pair.pan[(slice(None), *whole)])[None]
-    ms = torch.from_numpy(pair.ms[(slice(None), *low)][bands])[None]
+    pan = torch.from_numpy(pair.pan[:, *wide.slices])[None]
+    ms = torch.from_numpy(pair.ms[:, *coarse.slices][bands])[None]
     gains = [pair.gains[b] for b in bands]
-    ops = TileOperators.build(pair.axes, spans_of(window), spans_of(wide), spans_of(coarse), gains)
-    inputs = ops.inputs(pan, pan[(..., *part_of(wide, window))], ms)
-    ratio = float(np.sqrt(pair.axes[0].ratio * pair.axes[1].ratio))
-    return Sample(inputs, SceneStats.fit(inputs), torch.from_numpy(truth).float()[None], ratio, True)
+    ops = TileOperators.build(pair.phase, window, wide, coarse, gains)
+    inputs = ops.inputs(pan, pan[..., *window.within(wide)], ms)
+    truth = torch.from_numpy(truth).float()[None]
+    return Sample(inputs, SceneStats.fit(inputs), truth, pair.phase.mean_ratio, True)
 
 
 def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..physics import mtf_sigma
-from ..raster.geometry import Axis, Span
+from ..raster.geometry import Axis, Phase, Window
 
 OPTICS = (0.12, 0.8)
 """Range of the gain, at the PAN's Nyquist frequency, of the optics that PAN and truth share; drawn by its logarithm."""
@@ -60,20 +60,19 @@ class Pair:
     pan: np.ndarray
     ms: np.ndarray
     truth: np.ndarray
-    axes: tuple[Axis, Axis]
+    phase: Phase
     gain: float
 
     @property
-    def spans(self) -> tuple[tuple[Span, Span], tuple[Span, Span]]:
-        """Rows and columns of the PAN and of the MS."""
-        rows, cols = self.pan.shape
-        return ((0, rows), (0, cols)), ((0, self.ms.shape[1]), (0, self.ms.shape[2]))
+    def windows(self) -> tuple[Window, Window]:
+        """All pixels of the PAN and of the MS."""
+        return Window.at(0, 0, self.pan.shape), Window(0, self.ms.shape[1], 0, self.ms.shape[2])
 
     def ended(self, fill: int) -> Pair:
         """The pair without its outermost `EDGE` pixels, and with `fill` ones around that repeat the nearest, as those
         around a file do."""
         size, cuts, pads, axes = len(self.pan), [], [], []
-        for axis, count in zip(self.axes, self.ms.shape[1:], strict=True):
+        for axis, count in zip(self.phase, self.ms.shape[1:], strict=True):
             first = round((EDGE - axis.offset) / axis.ratio)
             last = min(int((size - EDGE - axis.offset) / axis.ratio + 0.5), count)
             more = math.ceil(fill / axis.ratio) + 1
@@ -83,8 +82,8 @@ class Pair:
         inner, around = slice(EDGE, -EDGE), (fill, fill)
         pan = np.pad(self.pan[inner, inner], around, mode="edge")
         truth = np.pad(self.truth[:, inner, inner], ((0, 0), around, around), mode="edge")
-        ms = np.pad(self.ms[(slice(None), *cuts)], ((0, 0), *pads), mode="edge")
-        return Pair(pan, ms, truth, (axes[0], axes[1]), self.gain)
+        ms = np.pad(self.ms[:, *cuts], ((0, 0), *pads), mode="edge")
+        return Pair(pan, ms, truth, Phase(axes[0], axes[1]), self.gain)
 
 
 def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, ends: bool = False) -> Pair:
@@ -104,14 +103,14 @@ def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, end
         strength, width = rng.uniform(0.1, 0.6), rng.uniform(0.7, 1.2)
         truth, pan = sharpened(truth, strength, width), sharpened(pan[None], strength, width)[0]
     pan = pan + rng.normal(0, rng.uniform(0, PAN_NOISE) * pan.std() + 1e-9, pan.shape)
-    ratio, axes = geometry(size, rng, ends)
+    ratio, phase = geometry(size, rng, ends)
     if rng.random() < WARPED:
         scene = warped(scene, ratio * rng.uniform(0, WARP), rng)
-    ms, gain = ms_of(scene, axes, rng)
+    ms, gain = ms_of(scene, phase, rng)
     relative = gain / float(np.prod(optics) ** 0.5) ** (1 / ratio**2)  # PAN itself has lost some at that frequency
     known = rng.random() >= UNKNOWN or relative < 0.15
     measured = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
-    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, axes, float(measured))
+    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(measured))
 
 
 def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +144,7 @@ def lit(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return channels
 
 
-def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[float, tuple[Axis, Axis]]:
+def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[float, Phase]:
     """A ratio and the phase of the MS in a PAN of `size` pixels: any, or with an edge at `EDGE`, or near it."""
     ratios, chances = zip(*RATIOS, strict=True)
     drawn = rng.choice(len(ratios) + 1, p=[*chances, 1 - sum(chances)])
@@ -153,12 +152,12 @@ def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[f
     offsets = rng.uniform(0, size - int(size // ratio) * ratio + 1e-9, 2) + rng.uniform(-0.5, 0.5, 2)
     if ends:
         offsets = EDGE - ratio * math.ceil(EDGE / ratio) + rng.uniform(-0.5, 0.5, 2) * (rng.random() < 0.5)
-    return ratio, (Axis(ratio, float(offsets[0])), Axis(ratio, float(offsets[1])))
+    return ratio, Phase.of((ratio, ratio), (float(offsets[0]), float(offsets[1])))
 
 
-def ms_of(scene: np.ndarray, axes: tuple[Axis, Axis], rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """The MS (bands, rows, cols) of a scene, and its gain: of the optics and what sharpening made of it."""
-    size, ratio = scene.shape[-1], axes[0].ratio
+    size, ratio = scene.shape[-1], phase.rows.ratio
     side = int(size // ratio)
     kind = (SOFT, USUAL, CRISP)[rng.choice(3, p=[0.3, 0.45, 0.25])]
     middle = float(np.exp(rng.uniform(*np.log(kind))))
@@ -168,7 +167,7 @@ def ms_of(scene: np.ndarray, axes: tuple[Axis, Axis], rng: np.random.Generator) 
     drawn = list(zip(gains, off, strict=True))
     rows, cols = (
         np.stack([_gaussian(axis.ms_centres((0, side)) + o[i], size, mtf_sigma(g[i], ratio)) for g, o in drawn])
-        for i, axis in enumerate(axes)
+        for i, axis in enumerate(phase)
     )
     ms = _applied(scene, rows, cols)
     gain = middle

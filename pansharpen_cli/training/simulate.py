@@ -16,7 +16,7 @@ import rasterio
 from affine import Affine
 
 from ..physics import MTF_REACH, degrade_matrix
-from ..raster.geometry import Axis
+from ..raster.geometry import Phase, Window
 from .landscape import MAXIMUM, Point, landscape
 
 BAND_NAMES = ("Coastal", "Blue", "Green", "Yellow", "Red", "Red edge", "NIR1", "NIR2")
@@ -138,37 +138,31 @@ def simulate(spec: Simulation) -> SimulatedScene:
         raise ValueError(f"{len(gains)} MTF gains for {spec.bands} bands")
     if spec.border and spec.nodata is None:
         raise ValueError("a nodata border needs a nodata value")
-    axes = tuple(Axis(spec.ratio, offset) for offset in spec.offset)
-    sizes = (spec.rows, spec.cols)
-    h, w = spec.ms_shape or tuple(a.ms_span((0, n))[1] for a, n in zip(axes, sizes, strict=True))
-    spans = []
-    for axis, count, size in zip(axes, (h, w), sizes, strict=True):
-        first, last = axis.pan_span((0, count), MTF_REACH + 1)
-        spans.append((min(first, 0), max(last, size)))
-    (top, bottom), (left, right) = spans
+    phase, own = Phase.of((spec.ratio, spec.ratio), spec.offset), Window(0, spec.rows, 0, spec.cols)
+    touched = phase.ms_window(own)
+    low = Window.at(0, 0, spec.ms_shape or (touched.bottom, touched.right))
+    around = phase.pan_window(low, MTF_REACH + 1) | own
 
-    channels, _ = landscape(bottom - top, right - left, spec.seed)
+    channels, _ = landscape(*around.shape, spec.seed)
     full = 255 if np.dtype(spec.dtype) == np.uint8 else MAXIMUM
     channels *= full / MAXIMUM
     wide = _quantise(channels[chosen], spec)
-    crop = (slice(-top, spec.rows - top), slice(-left, spec.cols - left))
     rng = np.random.default_rng([spec.seed, 2])
 
-    seen = channels[:, *crop]
+    seen = channels[:, *own.within(around)]
     pan = _PAN_OFFSET * full / MAXIMUM + np.tensordot(_PAN_WEIGHTS, seen, axes=1) ** _PAN_POWER
-    pan = _quantise(pan + spec.noise * rng.standard_normal(sizes), spec)
+    pan = _quantise(pan + spec.noise * rng.standard_normal(own.shape), spec)
 
-    ms = np.empty((spec.bands, h, w))
+    ms = np.empty((spec.bands, *low.shape))
     for band, gain in enumerate(gains):
-        rows = degrade_matrix(axes[0], (0, h), spans[0], gain)
-        cols = degrade_matrix(axes[1], (0, w), spans[1], gain)
+        rows, cols = (degrade_matrix(*each, gain) for each in zip(phase, low.spans, around.spans, strict=True))
         ms[band] = rows @ wide[band].astype(float) @ cols.T
     ms = _quantise(ms + spec.noise * rng.standard_normal(ms.shape), spec)
 
     # The two detectors' swaths end at different places: at the left PAN sees more, at the bottom MS does.
     r, c = np.arange(spec.rows)[:, None] + 0.5, np.arange(spec.cols)[None, :] + 0.5
     pan_valid = _inside_border(r, c, spec, 0.0, 0.0)
-    r, c = axes[0].ms_centres((0, h))[:, None] + 0.5, axes[1].ms_centres((0, w))[None, :] + 0.5
+    r, c = phase.rows.ms_centres(low.rows)[:, None] + 0.5, phase.cols.ms_centres(low.cols)[None, :] + 0.5
     ms_valid = _inside_border(r, c, spec, 1.5 * spec.ratio, -1.5 * spec.ratio)
     if spec.border:
         pan[~pan_valid] = spec.nodata
@@ -182,7 +176,7 @@ def simulate(spec: Simulation) -> SimulatedScene:
         spec=spec,
         pan=pan,
         ms=ms,
-        truth=wide[:, *crop].copy(),
+        truth=wide[:, *own.within(around)].copy(),
         pan_valid=pan_valid,
         ms_valid=ms_valid,
         pan_transform=pan_transform,

@@ -15,8 +15,8 @@ from ..archive.lists import read_table
 from ..errors import InputError
 from ..quality import assess
 from ..raster import sensors
-from ..raster.geometry import Axis
-from ..raster.scene import Scene, axes_of
+from ..raster.geometry import Phase, Window, box_sums
+from ..raster.scene import Scene
 from ..raster.sensors import WAVELENGTHS, Sensor, band_name
 from ..raster.source import Source, data_bands, open_raster
 
@@ -148,14 +148,14 @@ def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], l
 @dataclass
 class RealPair:
     """A pair degraded by Wald's protocol: `pan` (1, rows, cols) on the grid of `truth` (bands, rows, cols), `ms` on the
-    coarser one that `axes` place on it, their masks, and the MTF gains of the bands. Bands in the files' order."""
+    coarser one that `phase` places on it, their masks, and the MTF gains of the bands. Bands in the files' order."""
 
     pan: np.ndarray
     ms: np.ndarray
     truth: np.ndarray
     valid: np.ndarray
     ms_valid: np.ndarray
-    axes: tuple[Axis, Axis]
+    phase: Phase
     gains: tuple[float, ...]
 
     @property
@@ -221,7 +221,7 @@ def _read_stack(item: Item, warn: Warn) -> tuple[Stack, Sensor]:
         if len(bands) < MIN_BANDS:
             raise InputError(f"{label} has {len(bands)} bands; MS to train on has at least {MIN_BANDS}")
         names = [dataset.descriptions[b - 1] for b in bands]
-        data, valid = Source(dataset, bands, label, alpha=alpha).read((0, dataset.height, 0, dataset.width))
+        data, valid = Source(dataset, bands, label, alpha=alpha).read(Window(0, dataset.height, 0, dataset.width))
         if np.iscomplexobj(data):
             raise InputError(f"{label} holds complex values; train on their magnitude instead")
         undeclared, metric = dataset.nodata is None, dataset.crs is not None and dataset.crs.is_projected
@@ -274,39 +274,32 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Warn) -> RealPair | No
             Scene.open(reduced.pan, [reduced.ms], sensor=sensor.name) as low,
             open_raster(str(reduced.reference)) as gt,
         ):
-            pixels, valid = low.pan.read((0, low.pan_grid.height, 0, low.pan_grid.width))
-            coarse, ms_valid = low.read_ms((0, low.ms_grid.height, 0, low.ms_grid.width))
-            truth, gains, axes = gt.read(), low.gains, axes_of(low)
+            pixels, valid = low.pan.read(low.pan_grid.whole)
+            coarse, ms_valid = low.read_ms(low.ms_grid.whole)
+            truth, gains, phase = gt.read(), low.gains, low.phase
     valid = valid & np.isfinite(truth).all(0)
     if room(valid) == 0:
         warn(f"{ms} has no valid {SIZES[0][0]} x {SIZES[0][0]} pixels under its PAN; its MS is used without it")
         return None
     pixels, coarse, truth = (np.nan_to_num(a) for a in (pixels, coarse, truth))
     fine, low_part = _box(valid), _box(ms_valid)
-    rows, cols = (a.shifted(f.start, m.start) for a, f, m in zip(axes, fine, low_part, strict=True))
-    every = (slice(None), *fine)
     return RealPair(
-        pixels[every],
-        coarse[(slice(None), *low_part)],
-        truth[every],
-        valid[fine],
-        ms_valid[low_part],
-        (rows, cols),
+        pixels[:, *fine.slices],
+        coarse[:, *low_part.slices],
+        truth[:, *fine.slices],
+        valid[fine.slices],
+        ms_valid[low_part.slices],
+        phase.seen_from(fine, low_part),
         gains,
     )
 
 
-def _box(valid: np.ndarray) -> tuple[slice, slice]:
+def _box(valid: np.ndarray) -> Window:
     """The rows and columns that hold all valid pixels: those at a border often cover PAN only in part."""
     rows, cols = (np.flatnonzero(valid.any(axis)) for axis in (1, 0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+    return Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
 
 
 def room(valid: np.ndarray) -> int:
     """The largest of the crops' sides that fits into the valid pixels somewhere, 0 if none does."""
-    sums = np.pad(valid.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-    for size, _ in reversed(SIZES):
-        inside = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
-        if (inside == size * size).any():
-            return size
-    return 0
+    return next((size for size, _ in reversed(SIZES) if (box_sums(valid, size, size) == size * size).any()), 0)

@@ -36,7 +36,7 @@ from ..device import choose_device, choose_precision
 from ..errors import InputError, PansharpenError, reason_of
 from ..models import weights
 from ..models.base import Backbone, channels_last
-from ..publish import Publication, check_target, write
+from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
 from . import stacks
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
@@ -100,11 +100,8 @@ class State:
     def resume(self, path: Path, identity: str) -> None:
         """Go on from a checkpoint. Raises InputError if it is damaged or of another training."""
         advice = "use --no-resume to start afresh"
+        held = _held_in(path, next(self.network.parameters()).device, advice)
         try:
-            with foreign.opened(path, foreign.MOST_WEIGHTS) as file:
-                foreign.check_archive(path, file)
-                content = io.BytesIO(file.read())
-            held = torch.load(content, map_location=next(self.network.parameters()).device, weights_only=True)
             if held["identity"] != identity:
                 known = json.loads(held["identity"])
                 told = next(k for k, v in json.loads(identity).items() if known.get(k) != v)
@@ -118,6 +115,22 @@ class State:
             raise
         except Exception as error:  # what a damaged pickle runs into can be anything
             raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({reason_of(error)})") from error
+
+
+def _held_in(path: Path, device: torch.device, advice: str) -> dict[str, Any]:
+    """What a checkpoint of ours holds. Raises InputError for any other file."""
+    try:
+        with foreign.opened(path, foreign.MOST_WEIGHTS) as file:
+            foreign.check_archive(path, file)
+            content = io.BytesIO(file.read())
+        held = torch.load(content, map_location=device, weights_only=True)
+        if not {"identity", "optimiser", "average"} <= held.keys():
+            raise ValueError("it is of another program")
+    except InputError:
+        raise
+    except Exception as error:  # what a damaged pickle runs into can be anything
+        raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({reason_of(error)})") from error
+    return held
 
 
 def fraction(recipe: Recipe, state: State) -> float:
@@ -321,8 +334,11 @@ def run(
     if output.path.suffix != ".safetensors":
         raise InputError(f"--output takes a name that ends in .safetensors, not {output.path}")
     inputs = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
-    check_target(output.path, inputs, output.overwrite or resuming)
-    check_target(output.checkpoint, inputs, True)
+    for path in (output.path, output.checkpoint):
+        check_place(path, inputs, output.overwrite or resuming)
+    if not (resuming or output.overwrite) and output.checkpoint.exists():
+        _held_in(output.checkpoint, torch.device("cpu"), "move it away, or use --overwrite")
+    check_absent([output.path], output.overwrite or resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
