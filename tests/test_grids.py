@@ -87,7 +87,7 @@ def test_what_is_written_tells_the_groups_and_gdal_knows_each_band(folder: Path)
         known = json.loads(dataset.tags(ns="PANSHARPEN")["GROUPS"])
         values = dataset.read(6, masked=True)
         assert float(dataset.tags(6)["STATISTICS_MEAN"]) == pytest.approx(values.mean(), rel=1e-6)
-    assert [(g["ms"], g["band_numbers"]) for g in known] == [("vnir.tif", [1, 2, 3, 4]), ("swir.tif", [1, 2])]
+    assert [(g["ms"], g["band_numbers"]) for g in known] == [("vnir.tif", [1, 2, 3, 4]), ("swir.tif", [5, 6])]
 
 
 def test_a_pixel_that_one_file_lacks_is_nodata_in_the_bands_of_that_file_only(folder: Path) -> None:

@@ -186,7 +186,13 @@ def opened_parts(
     whole = parts.together([scene for scene, _ in settled])
     whole.warnings[:0] = [w for w in before.warnings if w not in {u for scene in scenes for u in scene.warnings}]
     whole.notes.append("fused apart, each on its own grid: " + ", ".join(map(_described, (s for s, _ in settled))))
-    found = [Part(replace(scene, window=whole.window), r, parts.places(i)) for i, (scene, r) in enumerate(settled)]
+    found = []
+    for k, (scene, registration) in enumerate(settled):
+        numbers = list(scene.numbers)
+        for band in (b for b in parts.order if b.scene == k):
+            numbers[band.place if scene.written is None else scene.written[band.place]] = band.number
+        scene = replace(scene, window=whole.window, numbers=tuple(numbers))
+        found.append(Part(scene, registration, parts.places(k)))
     return found, whole
 
 

@@ -25,7 +25,7 @@ from .source import Source, filled, open_raster, rpcs_of
 AS_IT_IS = 0.05
 """MS pixels by which the two geometries may differ beyond scale and offset for the MS not to be resampled."""
 
-STEP = 16
+STEP = 8
 """MS pixels between the places that are computed by RPCs; those between are interpolated."""
 
 ROUND = 0.02
@@ -285,7 +285,7 @@ class Located:
             ms = self.ms[0].dataset
             return self._ms_grid(ratio, offset, (ms.height, ms.width), list(self.ms), False)
         middle = [float(a + b) / 2 for a, b in zip(low, high, strict=True)]
-        centre = [np.rint(float(v)) for v in self._to_ms(*(np.array([m]) for m in middle))]
+        centre = [np.rint(float(v[0])) for v in self._to_ms(*(np.array([m]) for m in middle))]
         at = np.stack(self._to_ms.back(centre[0] + np.array([0.0, 1, 0]), centre[1] + np.array([0.0, 0, 1])))
         ratio = tuple(_rounded(float(np.hypot(*(at[k, 1:] - at[k, 0])))) for k in range(2))
         steps = [np.floor((at[k, 0] - low[k]) / ratio[k]) for k in range(2)]
