@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def open_raster(path: str, rpcs: bool = False):
 def rpcs_of(dataset) -> RPC | None:
     """The rational polynomials that locate a raster's pixels; None without any that can be read."""
     try:
-        return dataset.rpcs
+        return copy(dataset.rpcs)  # the dataset keeps its own
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
