@@ -44,7 +44,7 @@ from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.models.weights import Card

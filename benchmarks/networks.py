@@ -42,7 +42,7 @@ from pansharpen_cli import models
 from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene

@@ -37,8 +37,9 @@ from quality_tables import LEVELS, Document, Key, Rows, Tables, document
 
 from pansharpen_cli import classical, models
 from pansharpen_cli.errors import PansharpenError
-from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.jobs import evaluate, fuse, opened
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import evaluate, fuse
+from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster.opening import OpenOptions
 
@@ -51,7 +52,7 @@ Maker = Callable[[Path, Path, Path], None]
 def ours(method: str, adapt: str = "off", align: str = "auto", weights: str | None = None) -> Maker:
     def make(pan: Path, ms: Path, out: Path) -> None:
         options = Options(method=method, weights=weights, adapt=adapt, align=align)
-        fuse.fuse_scene(opened.Pair(str(pan), [str(ms)]), fuse.FusionOutput(out), options, score=False)
+        fuse.fuse_scene(Pair(str(pan), [str(ms)]), FusionOutput(out), options, score=False)
 
     return make
 
@@ -132,7 +133,7 @@ def measure(folder: Path, level: str, make: Maker) -> dict:
 
 
 def without_truth(out: Path, pan: Path, ms: Path, level: str) -> dict:
-    facts = evaluate.evaluate([str(out)], opened.Pair(str(pan), [str(ms)], OpenOptions(extent="pan")), align="auto")
+    facts = evaluate.evaluate([str(out)], Pair(str(pan), [str(ms)], OpenOptions(extent="pan")), align="auto")
     quality = facts["results"][0]["quality"]
     if level == "reduced":
         return {"rr_detail": quality["pan_detail_correlation"]}

@@ -23,6 +23,7 @@ import torch
 from speed import repeated_scene
 
 from pansharpen_cli.fusion import fit, loop, register
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
@@ -93,7 +94,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
         if register.is_off(found):
             base = (base[0] + found.rows, base[1] + found.cols)
     with Scene.open(pan, [ms], shift=base) as scene, Scene.open(pan, [ms], shift=own, extent="pan") as true:
-        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method, seed=0)).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method, seed=0)).fuser)
         # all are judged on the same pixels, with the MS where it belongs
         common = (true.pan_grid.overlap(true.phase, true.ms_grid) & true.full).widened(-8)
         read = assess.array_reader(fused, valid, scene.window.corner)

@@ -22,8 +22,9 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.jobs import fuse, opened
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.assess import Raster, Sampling, Score
 from pansharpen_cli.raster.scene import Scene
@@ -57,7 +58,7 @@ def main() -> None:
 
 def compare(name: str, pan: Path, ms: Path, fused: Path, args: argparse.Namespace, share: float = 0.0) -> None:
     """Print a row of a scene: its figures, and by how much those of samples differ."""
-    pair, target = opened.Pair(str(pan), [str(ms)]), fuse.FusionOutput(fused, overwrite=True)
+    pair, target = Pair(str(pan), [str(ms)]), FusionOutput(fused, overwrite=True)
     fuse.fuse_scene(pair, target, Options(method=args.method, align="off"), score=False)
     with Scene.open(pan, [ms]) as scene, Raster.on_scene(fused, scene) as raster:
         pixels = int(share * scene.window.area) or assess.SAMPLED_PIXELS

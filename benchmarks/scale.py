@@ -26,7 +26,7 @@ from speed import repeated_scene
 
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.writer import SceneWriter
 

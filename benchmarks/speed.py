@@ -27,6 +27,7 @@ from rasterio.windows import Window
 
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models.base import Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
@@ -40,7 +41,7 @@ def small(args: argparse.Namespace) -> None:
             results, arrays = {}, {}
             for precision in ("auto", "float32"):
                 for adapt in ("off", "fast"):
-                    options = fitting.Options(method=method, adapt=adapt, precision=precision, device=args.device)
+                    options = Options(method=method, adapt=adapt, precision=precision, device=args.device)
                     times, fit = [], None
                     for _ in range(args.repeat + 1):
                         clock = time.perf_counter()

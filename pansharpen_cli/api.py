@@ -30,15 +30,16 @@ from . import indices
 from .adapt.sampling import ADAPT, Progress, quiet
 from .check import check as checking
 from .errors import InputError, PansharpenError, ReadError, WeightsError
-from .fusion.fit import Options
+from .fusion.options import Options
 from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
+from .jobs.request import FusionOutput, Pair
 from .publish import Publication, check_target
 from .raster.geometry import Window
 from .raster.opening import OpenOptions
 from .raster.writer import check_dtype
-from .report.files import finite
+from .report import facts as report_facts
 
 if TYPE_CHECKING:
     import xarray
@@ -123,14 +124,14 @@ class _Inputs:
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
 
-    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> opened.Pair:
+    def pair(self, pan: Input, ms: Input | Sequence[Input], opening: OpenOptions) -> Pair:
         """The pair for the jobs."""
         several = list(ms) if isinstance(ms, list | tuple) else [ms]
         if not several:
             raise InputError("no MS is given")
         names = ["ms array", *(f"ms array {i}" for i in range(2, len(several) + 1))]
         paths = [self.path(each, name) for each, name in zip(several, names, strict=True)]
-        return opened.Pair(self.path(pan, "pan array"), paths, opening, self.labels)
+        return Pair(self.path(pan, "pan array"), paths, opening, self.labels)
 
     def named(self, text: str) -> str:
         """A text with labels in the place of paths that mean nothing to the caller."""
@@ -138,7 +139,7 @@ class _Inputs:
             text = text.replace(path, label)
         return text
 
-    def facts(self, facts: Mapping) -> dict:
+    def facts(self, facts: Any) -> dict:
         """A report as `--json` prints it."""
 
         def plain(value: Any) -> Any:
@@ -148,7 +149,7 @@ class _Inputs:
                 return [plain(each) for each in value]
             return self.named(value) if isinstance(value, str) else value
 
-        return plain(json.loads(json.dumps(finite(facts))))
+        return plain(json.loads(json.dumps(report_facts.plain(facts))))
 
     def _stored(self, given: GeoArray, name: str) -> str:
         pixels = np.ma.asarray(given.data)
@@ -377,7 +378,7 @@ def fuse(
     several = report if isinstance(report, list | tuple) else () if report is None else (report,)
     reports = tuple(Path(each) for each in several)
     bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
-    target = fusion_job.FusionOutput(
+    target = FusionOutput(
         path, driver, creation, overviews, overwrite, _path(quicklook), reports,
         rgb=picture.request_of(bands, os.fspath(stretch)), save_fit=_path(save_fit),
     )  # fmt: skip

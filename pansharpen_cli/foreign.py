@@ -33,6 +33,30 @@ MOST_WEIGHTS = 1 << 30
 SERVER_SECONDS = 10.0
 """For a server's first word."""
 
+UNASKED = (
+    "CPG DAAS DERIVED EEDA EEDAI ERS FAST GTI GenBin HTTP ISCE ISIS2 ISIS3 KMLSUPEROVERLAY MAP MRF NDF OZI PAux PDS "
+    "PDS4 PLMOSAIC PRF ROI_PAC SNODAS STACIT STACTA VICAR WCS WMS WMTS Zarr"
+)
+"""Drivers of GDAL for texts that take bytes of any file, or of a server, for pixels."""
+
+_ALLOWED = "CPL_VSIL_CURL_ALLOWED_FILENAME"
+_NOTHING = "nothing unasked"
+
+
+def stay_offline() -> None:
+    """From now on GDAL asks no server, whatever masks, overviews and metadata name, and has none of those drivers.
+
+    For a process of the command line, before rasterio is imported; what the user has set counts more.
+    """
+    os.environ.setdefault(_ALLOWED, _NOTHING)
+    os.environ.setdefault("GDAL_SKIP", UNASKED)
+
+
+def go_online() -> None:
+    """For rasters that are named on a server."""
+    if os.environ.get(_ALLOWED) == _NOTHING:
+        del os.environ[_ALLOWED]
+
 
 @contextmanager
 def boundary(name: object, what: str = "cannot be read", error: type[PansharpenError] = InputError) -> Iterator[None]:

@@ -45,52 +45,52 @@ __all__ = [
 
 def q2n(reference: Any, fused: Any, valid: Any = None, *, scale: float = 1.0) -> float:
     """Q2n, 1 is best; values times `scale` are rounded to integers (Garzelli and Nencini 2009)."""
-    return _measured(metrics.q2n, [reference, fused], valid, scale=scale)
+    return _measured(metrics.Q2n(scale).of, [reference, fused], valid)
 
 
 def q(reference: Any, fused: Any, valid: Any = None) -> float:
     """Universal index of all sliding 32 x 32 windows, mean over bands, 1 is best (Wang and Bovik 2002)."""
-    return _measured(metrics.q_average, [reference, fused], valid)
+    return _measured(metrics.QAverage().of, [reference, fused], valid)
 
 
 def sam(reference: Any, fused: Any, valid: Any = None) -> float:
     """Spectral angle in degrees, mean over pixels, 0 is best."""
-    return _measured(metrics.sam, [reference, fused], valid)
+    return _measured(metrics.Angles().of, [reference, fused], valid)
 
 
 def ergas(reference: Any, fused: Any, ratio: float, valid: Any = None) -> float:
     """ERGAS, 0 is best; `ratio`: MS pixel size in PAN pixels (Wald 2000)."""
-    return _measured(metrics.ergas, [reference, fused], valid, ratio=ratio)
+    return _errors(reference, fused, valid).ergas(ratio)
 
 
 def scc(reference: Any, fused: Any, valid: Any = None) -> float:
     """Correlation of Sobel gradient magnitudes, 1 is best."""
-    return _measured(metrics.scc, [reference, fused], valid)
+    return _measured(metrics.SpatialCorrelation().of, [reference, fused], valid)
 
 
 def psnr(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """PSNR in dB, mean over bands; `peak`: full value in DN. Infinite for equal images."""
-    return _measured(metrics.psnr, [reference, fused], valid, peak=peak)
+    return _errors(reference, fused, valid).psnr(peak)
 
 
 def ssim(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """Structural similarity, 11 x 11 Gaussian windows, mean over bands, 1 is best (Wang et al. 2004)."""
-    return _measured(metrics.ssim, [reference, fused], valid, peak=peak)
+    return _measured(metrics.StructuralSimilarity(peak).of, [reference, fused], valid)
 
 
 def cc(reference: Any, fused: Any, valid: Any = None) -> float:
     """Pearson correlation, mean over bands, 1 is best."""
-    return _measured(metrics.cross_correlation, [reference, fused], valid)
+    return _errors(reference, fused, valid).cross_correlation()
 
 
 def rmse(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
     """Root mean square error of each band (bands,), DN."""
-    return _measured(metrics.rmse, [reference, fused], valid).numpy()
+    return _errors(reference, fused, valid).rmse().numpy()
 
 
 def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
     """Mean of fused - reference of each band (bands,), DN."""
-    return _measured(metrics.bias, [reference, fused], valid).numpy()
+    return _errors(reference, fused, valid).bias().numpy()
 
 
 # Without a reference ------------------------------------------------------------------------------------------------
@@ -173,6 +173,10 @@ def _measured(index: Callable[..., Any], images: Sequence[Any], valid: Any, **op
             raise ValueError(f"images and masks of {tuple(shape)} and {tuple(other)} pixels do not fit")
     whole = torch.from_numpy(np.logical_and.reduce(masks)) if masks else None
     return index(*(tensor for tensor, _ in read), valid=whole, **options)
+
+
+def _errors(reference: Any, fused: Any, valid: Any) -> metrics.Errors:
+    return _measured(metrics.Errors().of, [reference, fused], valid)
 
 
 def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:

@@ -49,11 +49,6 @@ def raise_once(*_) -> None:
 def _heard_before(*_) -> None: ...
 
 
-def heed() -> None:
-    """Say that a handler of the caller's own acts on a signal: the run ends in its own time, a second one ends it."""
-    _State.heard = True
-
-
 def asked() -> bool:
     """Whether a signal has asked this run to end."""
     return _State.asked
@@ -81,6 +76,40 @@ def starting() -> Iterator[None]:
     handle(leave)
     yield
     handle(raise_once)
+
+
+@contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Signals are put into the list that is yielded, for the caller to end in its own time; a second one raises.
+
+    Outside the main thread, where no signal arrives, nothing is changed.
+    """
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def noted(number: int, _frame) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.append(number)
+        _State.heard = True
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # nohup
+    for number in before:
+        signal.signal(number, noted)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_to_parent() -> None:
+    """For a worker process: Ctrl-C reaches the whole group, and the parent ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def watch(clear: Callable[[], None]) -> None:

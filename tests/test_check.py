@@ -14,10 +14,11 @@ from rasters import edited, inventory
 
 from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
-from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.jobs.opened import Pair
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs.request import Pair
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report import text as texts
+from pansharpen_cli.report.facts import plain
 from pansharpen_cli.training import simulate
 
 STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
@@ -51,7 +52,7 @@ def scene(made, tmp_path, monkeypatch) -> Path:
 
 
 def inspected(folder: Path, pan: str = "pan.tif", ms: str = "ms.tif", **options) -> dict:
-    return check.check(Pair(str(folder / pan), [str(folder / ms)], OpenOptions(**options)), PLAIN, score=False)
+    return plain(check.check(Pair(str(folder / pan), [str(folder / ms)], OpenOptions(**options)), PLAIN, score=False))
 
 
 def codes(facts: dict) -> list[str]:
@@ -296,7 +297,8 @@ def test_lossy_compression_is_told(scene) -> None:
 )
 def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, expected) -> None:
     monkeypatch.setattr(register, "measure", lambda scene, seed=0, progress=None: shift)
-    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), replace(PLAIN, align=align), score=False)
+    pair = Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")])
+    facts = plain(check.check(pair, replace(PLAIN, align=align), score=False))
     found = [(f["level"], f["code"]) for f in facts["findings"] if f["code"].startswith(("shift", "band-"))]
     assert found == ([] if expected is None else [expected])
     assert facts["shift"]["rows"] == shift.rows
@@ -318,7 +320,7 @@ def test_the_mtf_that_a_network_would_take_is_told(scene, monkeypatch) -> None:
     pair = Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")])
     for mtf, gain in (("auto", 0.07), ("sensor", 0.3)):
         options = Options(adapt="off", mtf=mtf, align="off")
-        facts = check.check(pair, options, score=False)
+        facts = plain(check.check(pair, options, score=False))
         assert facts["mtf"]["gains"] == pytest.approx([gain] * 4, abs=0.01)
         assert ("aligning" in facts["prediction"]["seconds"]) == (mtf != "sensor")
 
@@ -366,7 +368,7 @@ def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("options", [PLAIN, Options(method="gsa"), Options(adapt="off"), Options(adapt="fast")])
 def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
-    facts = check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), options)
+    facts = plain(check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), options))
     predicted = facts["prediction"]
     assert predicted["seconds"]["total"] == pytest.approx(
         sum(v for k, v in predicted["seconds"].items() if k != "total")
@@ -381,12 +383,10 @@ def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
 
 
 def test_more_tiles_at_once_take_more_memory(scene) -> None:
-    small, large = (
-        check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), replace(PLAIN, tile_size=side), score=False)
-        for side in (64, 256)
-    )
-    assert small["prediction"]["memory_bytes"] < large["prediction"]["memory_bytes"]
-    assert (small["method"]["tiles"], large["method"]["tiles"]) == (16, 1)
+    pair = Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")])
+    small, large = (check.check(pair, replace(PLAIN, tile_size=side), score=False) for side in (64, 256))
+    assert small.prediction.memory_bytes < large.prediction.memory_bytes
+    assert (small.method.tiles, large.method.tiles) == (16, 1)
 
 
 # The command line ---------------------------------------------------------------------------------------------------

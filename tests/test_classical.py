@@ -20,6 +20,7 @@ from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.classical.layers import Setup, TileLayers
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.moments import Moments
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
@@ -243,7 +244,7 @@ class Fused:
 
 def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fit.Fuser | None = None, **opening):
     with Scene.open(paths[0], [paths[1]], **opening) as scene:
-        fuser = fitted or fit.fit(scene, fit.Options(method=name)).fuser
+        fuser = fitted or fit.fit(scene, Options(method=name)).fuser
         return Fused(*loop.fuse_array(scene, fuser, size), scene.window, fuser)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from pansharpen_cli.fusion.options import Options
+
 pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
@@ -22,11 +24,12 @@ from rasters import write_pair
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.report.facts import Record
 
 pytestmark = pytest.mark.slow
 
-CHOICES = Choices(Options(method="gsa"), {"sensor": "generic"})
+CHOICES = Choices(Options(method="gsa"), OpenOptions("generic"))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_scenes_of_a_worker_that_is_killed_are_done_by_the_others(scheduler, sce
         pids = client.run(os.getpid)
     killed: list[str] = []
 
-    def watch(event: Event, tally: batch.Tally, record: dict | None) -> None:
+    def watch(event: Event, tally: batch.Tally, record: Record | None) -> None:
         if event.kind == "started" and not killed and len(tally.done) >= 1:
             killed.append(str(event.worker))
             os.kill(pids[event.worker], signal.SIGKILL)
@@ -85,10 +88,10 @@ def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(
     finished = run("batch", tmp_path / "list.csv", tmp_path, scenes / "s0", "-o", tmp_path / "out", *options)
     records = batch_log.read_log(tmp_path / "out")
     assert finished.code == 1
-    assert {name: r["status"] for name, r in records.items()} == {
+    assert {name: r.status for name, r in records.items()} == {
         "hang.tif": "failed", "bad.tif": "failed", "s0.tif": "done",
     }  # fmt: skip
-    assert records["hang.tif"]["error"] == "timed out after 12 s" and "0 bytes" in records["bad.tif"]["error"]
+    assert records["hang.tif"].error == "timed out after 12 s" and "0 bytes" in records["bad.tif"].error
 
 
 def test_a_scheduler_that_does_not_answer_is_an_error(scenes: Path, tmp_path: Path, monkeypatch, run) -> None:
@@ -154,7 +157,7 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
     tasks = planning.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
     with cluster_of(fault != "no worker") as (address, process):
 
-        def watch(event: Event, tally: batch.Tally, record: dict | None) -> None:
+        def watch(event: Event, tally: batch.Tally, record: Record | None) -> None:
             if event.kind != "started" or len(tally.done) != 1:
                 return
             if fault == "the last worker":
@@ -167,6 +170,6 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
         words = "had no worker for 3 s" if "worker" in fault else "does not answer any more|was lost"
         with pytest.raises(cluster.Lost, match=f"({words}).* scenes are not done"):
             batch.run(tasks, tmp_path, cluster.execute(CHOICES, address, None), watch=watch)
-    assert {r["status"] for r in batch_log.read_log(tmp_path).values()} <= {"done", "started"}
+    assert {r.status for r in batch_log.read_log(tmp_path).values()} <= {"done", "started"}
     done = batch.run(tasks, tmp_path, batch.local(CHOICES, 1, None, None))
     assert done.failed == [] and len(done.done) + done.before == len(tasks)

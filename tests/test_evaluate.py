@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import whole as of_whole
 from affine import Affine
 from rasters import edited, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import facts, fuse
-from pansharpen_cli.quality import assess, metrics
+from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 
@@ -106,7 +108,7 @@ def noisy(pixels: np.ndarray) -> np.ndarray:
 def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 230, 260, border=40.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
         read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
         whole = assess.full_resolution(scene, read)
         monkeypatch.setattr(assess, "SCORED_TILE", 64)
@@ -141,7 +143,7 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
     make(tmp_path, 256, 320, offset=(0.0, 0.0), border=0.0)
     monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method="gsa")).fuser)
+        fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
         origin = (scene.window[0], scene.window[2])
         whole = assess.full_resolution(scene, assess.array_reader(fused, valid, origin))
         sampling = assess.Sampling(1, 8 * 64**2)
@@ -284,14 +286,14 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
         g, f = (torch.from_numpy(d.read().astype(float)) for d in (truth, out))
         peak = float((1 << int(g[:, torch.from_numpy(truth.dataset_mask() > 0)].max()).bit_length()) - 1)
     assert (found["peak"], found["ratio"], found["pixels"]) == (peak, 4.0, int(valid.sum()))
-    assert found["sam"] == pytest.approx(metrics.sam(g, f, valid), rel=1e-9)
-    assert found["ergas"] == pytest.approx(metrics.ergas(g, f, 4.0, valid), rel=1e-9)
-    assert found["psnr"] == pytest.approx(metrics.psnr(g, f, peak, valid), rel=1e-9)
-    assert found["q"] == pytest.approx(metrics.q_average(g, f, valid), rel=1e-9)
-    assert found["q2n"] == pytest.approx(metrics.q2n(g, f, valid), rel=1e-9)
-    assert found["scc"] == pytest.approx(metrics.scc(g, f, valid), rel=1e-9)
-    assert found["rmse"] == pytest.approx(metrics.rmse(g, f, valid).tolist(), rel=1e-9)
-    assert found["sharpness"] == pytest.approx(metrics.sharpness(g, f, valid), rel=1e-9)
+    assert found["sam"] == pytest.approx(of_whole.sam(g, f, valid), rel=1e-9)
+    assert found["ergas"] == pytest.approx(of_whole.ergas(g, f, 4.0, valid), rel=1e-9)
+    assert found["psnr"] == pytest.approx(of_whole.psnr(g, f, peak, valid), rel=1e-9)
+    assert found["q"] == pytest.approx(of_whole.q_average(g, f, valid), rel=1e-9)
+    assert found["q2n"] == pytest.approx(of_whole.q2n(g, f, valid), rel=1e-9)
+    assert found["scc"] == pytest.approx(of_whole.scc(g, f, valid), rel=1e-9)
+    assert found["rmse"] == pytest.approx(of_whole.rmse(g, f, valid).tolist(), rel=1e-9)
+    assert found["sharpness"] == pytest.approx(of_whole.sharpness(g, f, valid), rel=1e-9)
     assert found["edge_error"] is None
 
 
@@ -306,7 +308,7 @@ def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> 
         with rasterio.open(name) as dataset:
             pan, valid = dataset.read().astype(float), both & (dataset.dataset_mask() > 0)
         found = quality_of(run, "out.tif", "--reference", "truth.tif", "--pan", name, "--ratio", 2)
-        expected = metrics.edge_error(g, f, torch.from_numpy(pan), 2, torch.from_numpy(valid))
+        expected = of_whole.edge_error(g, f, torch.from_numpy(pan), 2, torch.from_numpy(valid))
         assert found["edge_error"] == pytest.approx(expected, rel=1e-9)
         assert found["pixels"] == both.sum()  # the other figures do not see PAN
     against = ("evaluate", "out.tif", "truth.tif", "--reference", "truth.tif")

@@ -28,6 +28,7 @@ from pansharpen_cli import models
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.scene import Scene
@@ -365,7 +366,7 @@ class Scarce:
 
 def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> tuple[np.ndarray, list[int], list[str]]:
     """The pixels of a fuser that stands for one on an accelerator, the sizes it was given, and the warnings."""
-    options = fit.Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
+    options = Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
     monkeypatch.setattr(fit, "_NETWORKS", {})
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         fuser = fit.fit(scene, options).fuser

@@ -13,6 +13,7 @@ from scipy import ndimage
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
 from pansharpen_cli.raster.geometry import Phase, Window
@@ -192,7 +193,7 @@ def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, rati
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         origin = scene.window[0], scene.window[2]
         for method in ("exp", "gsa"):
-            fused, valid = loop.fuse_array(scene, fit.fit(scene, fit.Options(method=method)).fuser)
+            fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method=method)).fuser)
             scores[method] = assess.full_resolution(scene, assess.array_reader(fused, valid, origin)).figures
         truth = assess.array_reader(made.truth[:, *scene.window.slices].astype(np.float32), valid, origin)
         scores["truth"] = assess.full_resolution(scene, truth).figures

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whole as of_whole
 
 from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
@@ -71,9 +73,7 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
             assert scene.phase.ratio == pytest.approx((ratio, ratio), abs=1e-6)
             assert scene.phase.offset == pytest.approx(offset, abs=1e-6)
-            fuser = (
-                injected(scene) if method == "injection" else fitting.fit(scene, fitting.Options(method=method)).fuser
-            )
+            fuser = injected(scene) if method == "injection" else fitting.fit(scene, Options(method=method)).fuser
             fused, valid = loop.fuse_array(scene, fuser)
             r0, r1, c0, c1 = scene.window
         truth = made.truth[:, r0:r1, c0:c1].astype(float)
@@ -92,7 +92,7 @@ def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) 
         errors = []
         for fuser in (fitting.fit_classical(scene, "exp"), injected(scene)):
             fused, _ = loop.fuse_array(scene, fuser)
-            errors.append(metrics.ergas(truth, torch.from_numpy(fused).double(), 4.0))
+            errors.append(of_whole.ergas(truth, torch.from_numpy(fused).double(), 4.0))
         assert errors[1] < 0.75 * errors[0]
 
 
@@ -101,7 +101,7 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
     results = []
     for precision in ("float32", "bfloat16"):
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-            fit = fitting.fit(scene, fitting.Options(adapt="off", precision=precision))
+            fit = fitting.fit(scene, Options(adapt="off", precision=precision))
             assert fit.precision == precision
             results.append(loop.fuse_array(scene, fit.fuser)[0])
     difference = results[0] - results[1]
@@ -110,7 +110,7 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
 
 def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
     folder, _ = write(tmp_path, rows=300, cols=280, bands=3, offset=(1.3, 0.2), seed=3)
-    options = fitting.Options(precision="float32")
+    options = Options(precision="float32")
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         whole, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
         origin = scene.window
@@ -171,14 +171,14 @@ def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: 
     folder, _ = write(tmp_path, rows=96, cols=96, bands=3, seed=3)
     seen = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        fit = fitting.fit(scene, fitting.Options(method="pracs"), lambda *step: seen.append(step))
+        fit = fitting.fit(scene, Options(method="pracs"), lambda *step: seen.append(step))
         assert isinstance(fit.fuser, fitting.ClassicalFuser)
         assert fit.seconds is not None and set(fit.seconds) == {"fitting"}
         assert seen[-1] == ("fitting", 2, 2)
         with pytest.raises(
             InputError, match="unknown method 'magic'; there is glpnet, fusionnet, .*exp, brovey, .*none"
         ):
-            fitting.fit(scene, fitting.Options(method="magic"))
+            fitting.fit(scene, Options(method="magic"))
 
 
 def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
     try:
         seen = []
         with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-            fitting.fit(scene, fitting.Options(method="gsa"), lambda *_: seen.append(torch.get_num_threads()))
+            fitting.fit(scene, Options(method="gsa"), lambda *_: seen.append(torch.get_num_threads()))
         assert torch.get_num_threads() == 4 and 2 in seen
     finally:
         torch.set_num_threads(before)
@@ -200,10 +200,10 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
     folder, _ = write(tmp_path, rows=132, cols=132, bands=3, offset=(0, 0), seed=3)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene.full = scene.window = Window(0, rows, 0, cols)
-        expected = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
+        expected = loop.fuse_array(scene, fitting.fit(scene, Options(method=method)).fuser)[0]
         monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
         monkeypatch.setattr(fitting, "SAMPLED_BLOCK", 64)
-        found = loop.fuse_array(scene, fitting.fit(scene, fitting.Options(method=method)).fuser)[0]
+        found = loop.fuse_array(scene, fitting.fit(scene, Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()
     if method != "c-bdsd":  # whose clusters are drawn block by block
         np.testing.assert_allclose(found, expected, atol=1e-2)

@@ -216,7 +216,7 @@ S2 = "T31UFU_20200814T105031"
 MAXAR = "012345678010_01_P001"
 
 
-def found_in(*names: str) -> tuple[list[naming.Found], list[naming.Left]]:
+def found_in(*names: str) -> tuple[list[naming.Found], list[naming.LeftOver]]:
     found, _, left = naming.by_name([naming.File(f"/in/{n}", f"in/{n}") for n in sorted(names)])
     return found, left
 

@@ -542,6 +542,16 @@ def test_whole_numbers_that_single_precision_does_not_hold_are_refused(case: Cas
     case.fuse()
 
 
+@pytest.mark.parametrize("which", ["pan.tif", "ms.tif"])
+def test_doubles_that_single_precision_does_not_hold_are_refused(case: Case, which: str) -> None:
+    case.change(which, lambda p: p + 1e5)
+    case.fuse()
+    case.change(which, lambda p: p + 1e8)
+    assert "single precision does not tell apart" in case.refused("--overwrite", *EXP)
+    case.change(which, lambda p: 1e-310 * p / p.max())
+    assert "values below 1.2e-38" in case.refused("--overwrite", *EXP)
+
+
 def with_a_corner_beyond(pixels: np.ndarray) -> np.ndarray:
     pixels[:, :12, :12] += 4000
     return pixels

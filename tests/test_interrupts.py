@@ -108,9 +108,9 @@ def test_a_signal_that_a_training_acts_on_ends_it_in_its_own_time() -> None:
         "interrupts.handle(interrupts.raise_once); interrupts.watch(lambda: None)\n"
         "for run in range(2):\n"
         "    interrupts.handle(interrupts.raise_once)\n"
-        "    signal.signal(signal.SIGINT, lambda *_: interrupts.heed())\n"
-        "    os.kill(os.getpid(), signal.SIGINT); time.sleep(1.0)\n"
-        "    signal.signal(signal.SIGINT, interrupts.raise_once)\n"
+        "    with interrupts.deferred() as stop:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(1.0)\n"
+        "    assert stop == [signal.SIGINT]\n"
         "print('done')\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

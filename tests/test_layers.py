@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts", "foreign publish")),
+    ("", ("__init__ errors interrupts", "columns foreign publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
     ("raster", ("grid source tiles", "composed rpc", "scene stretch", "groups writer")),
     ("", ("device moments physics",)),
@@ -27,7 +27,7 @@ FOLDERS = (
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
     ("fusion", ("__init__ options", "kept", "fit register telling", "loop")),
-    ("report", ("__init__ figures gallery verdict", "charts files", "text", "html", "index")),
+    ("report", ("__init__ facts figures pictures verdict", "charts files", "text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
@@ -39,7 +39,7 @@ FOLDERS = (
         ("__init__ names workers", "archives batch_log containers lists mosaic", "pairs planning", "batch", "cluster"),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),
-    ("training", ("__init__ landscape recipe sensing stacks", "simulate", "samples", "loss", "train")),
+    ("training", ("__init__ landscape recipe sensing scenes", "simulate", "samples", "loss", "train")),
     ("", ("indices simulate", "api")),
     ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
     ("", ("__main__", "rio")),
@@ -60,13 +60,13 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "publish", "foreign", "raster", "report.gallery", "archive.names", "archive.lists", "archive.mosaic",
-    "archive.archives", "archive.containers", "archive.pairs",
+    "errors", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names", "archive.lists",
+    "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "moments", "device", "models", "classical", "adapt.losses", "adapt.tailor", "quality.metrics",
-    "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
+    "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
     "quality.fidelity",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""

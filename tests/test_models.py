@@ -103,7 +103,7 @@ def test_the_halves_of_a_network_make_the_whole(name, config, bands):
 def test_a_convolution_and_what_follows_it_in_one_pass(precision, stride, added, relu):
     """Without gradients, where one pass does it all, as with them, where autograd sees each step."""
     if torch.backends.mkldnn.is_available() and platform.machine() == "x86_64":
-        assert base._fused(torch.float32) is not None
+        assert base.one_pass_convolution(torch.float32) is not None
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(6, 16, 3, stride, 1).requires_grad_(False)
     x, add = torch.randn(3, 6, 20, 30), torch.randn(3, 16, 20 // stride, 30 // stride)
@@ -124,9 +124,9 @@ def test_a_convolution_and_what_follows_it_in_one_pass(precision, stride, added,
 def no_single_pass(monkeypatch):
     """A torch without oneDNN."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    base._fused.cache_clear()
+    base.one_pass_convolution.cache_clear()
     yield
-    base._fused.cache_clear()
+    base.one_pass_convolution.cache_clear()
 
 
 def test_a_processor_that_knows_no_convolution_in_one_pass(no_single_pass):
@@ -134,12 +134,12 @@ def test_a_processor_that_knows_no_convolution_in_one_pass(no_single_pass):
     stats = SceneStats.fit(inputs)
     with_gradients = network(inputs, stats)
     with torch.no_grad():
-        assert base._fused(torch.float32) is None
+        assert base.one_pass_convolution(torch.float32) is None
         assert torch.equal(network(inputs, stats), with_gradients)
 
 
 def test_in_double_precision_there_is_no_single_pass():
-    assert base._fused(torch.float64) is None
+    assert base.one_pass_convolution(torch.float64) is None
     layer, x = torch.nn.Conv2d(2, 3, 3).double(), torch.randn(1, 2, 8, 8, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(convolve(layer, x, relu=True), layer(x).relu())
@@ -378,3 +378,30 @@ def test_the_default_network_adds_less_of_its_own_where_fine_details_disagree():
     assert float(added(0.5).abs().mean()) < 0.5 * float(whole.abs().mean())
     torch.testing.assert_close(added(0.5), added(0.2))
     assert float(added(0.96).abs().mean()) < float(added(0.975).abs().mean()) < float(whole.abs().mean())
+
+
+@torch.no_grad()
+def test_the_default_network_dims_what_is_darker_in_the_pan_and_adds_what_is_brighter():
+    """Beside a red roof: together the bands are the PAN, red fades with the light, and brighter detail is white."""
+    roof = torch.tensor([200.0, 120.0, 110.0])
+    std, haze, even, level = torch.full((3,), 40.0), torch.full((3,), 50.0), torch.full((3,), 1 / 3), float(roof.mean())
+    stats = SceneStats(roof, std, torch.ones(3), torch.cat([even, torch.zeros(1)]), haze, level, 40.0, 300.0)
+    pan = torch.full((1, 1, 48, 48), level)
+    pan[..., 20, 20], pan[..., 30, 30], pan[..., 40, 40] = level - 60, level + 60, 20.0
+    inputs = Inputs(pan, roof[:, None, None].expand(1, 3, 48, 48).clone(), torch.full((1, 3, 48, 48), level))
+    fused = models.create("glpnet", {})(inputs, stats)[0]
+    torch.testing.assert_close(fused.mean(0), pan[0, 0], rtol=0, atol=1e-3)
+    dark, light, black = fused[:, 20, 20], fused[:, 30, 30], fused[:, 40, 40]
+    torch.testing.assert_close(light - roof, torch.full((3,), 60.0))
+    assert float(dark[0] - dark[2]) < 0.55 * float(roof[0] - roof[2]) and float(dark[0]) > float(dark[2])
+    assert float(black[0] - black[2]) < 0.25 * float(roof[0] - roof[2])
+    torch.testing.assert_close(fused[:, 5, 5], roof)
+
+
+def test_haze_is_the_darkest_of_each_band_but_for_a_thousandth():
+    inputs = random_inputs(3, 200, 200)
+    inputs.expanded[:, :, 3, :30] = -1e4  # less than a thousandth
+    seen = SceneStats.fit(inputs).haze
+    expected = torch.quantile(inputs.expanded[0].flatten(1), 0.001, dim=1)
+    torch.testing.assert_close(seen, expected, rtol=0.05, atol=1.0)
+    assert float(seen.min()) > -1e3

@@ -19,11 +19,11 @@ from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import simulate
+from pansharpen_cli.training import loss, simulate
 from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
 from pansharpen_cli.training.recipe import LossWeights
 from pansharpen_cli.training.samples import Sampler
-from pansharpen_cli.training.stacks import Stack
+from pansharpen_cli.training.scenes import LoadedScene
 
 CPU = torch.device("cpu")
 
@@ -394,7 +394,7 @@ def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
     data = simulate.truth(140, 140, 6, seed=1)[0].astype(np.float32)
-    return Sampler([Stack(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
+    return Sampler([LoadedScene(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
 
 
 @named(ALL)
@@ -420,8 +420,9 @@ def test_every_parameter_is_trained(sampler, name, config, size):
         assert weight.grad.any(), parameter
 
 
-def test_an_easy_scene_counts_as_much_as_a_hard_one(sampler):
+def test_an_easy_scene_counts_as_much_as_a_hard_one(sampler, monkeypatch):
     """Errors are relative to those of the injection: with errors a fifth as large the loss is the same."""
+    monkeypatch.setattr(loss, "slope", lambda truth, inner: torch.ones(()))
     one = sampler.pair(96, 3)
     off = torch.randn(one.truth.shape, generator=torch.Generator().manual_seed(1)) * one.stats.std[:, None, None]
     inputs, stats = one.inputs, one.stats
@@ -431,6 +432,17 @@ def test_an_easy_scene_counts_as_much_as_a_hard_one(sampler):
         sample = one._replace(truth=injected - size * off)
         losses.append(float(composite(loss_terms([injected - size * off * 1.5], [sample], weights), weights)))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] == pytest.approx(0.25 + 0.4, abs=0.02)
+
+
+def test_an_error_counts_as_it_shows_in_a_picture(sampler):
+    """More in the dark than in the light, once on the mean, whatever the unit."""
+    sample = sampler.pair(96, 3)
+    seen, truth = loss.slope(sample.truth, sample.inner)[sample.inner], sample.truth[sample.inner]
+    dark, light = (truth < truth.quantile(0.2)), (truth > truth.quantile(0.8))
+    assert float(seen[dark].mean()) > 1.3 * float(seen[light].mean())
+    torch.testing.assert_close(seen.mean((-2, -1)), torch.ones(1, 3), rtol=1e-4, atol=1e-4)
+    again = loss.slope(7 * sample.truth + 100, sample.inner)[sample.inner]
+    torch.testing.assert_close(again, seen, rtol=1e-3, atol=1e-3)
 
 
 def test_a_scene_that_ends_in_a_sample_is_judged_up_to_its_end(sampler):

@@ -26,11 +26,12 @@ from pansharpen_cli.archive import batch, batch_log, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
-from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.whole import cut_off
 from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
@@ -308,6 +309,18 @@ def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, opti
         check_creation_options("COG", dict([option.split("=")]), 4, np.dtype("uint16"), 0)
 
 
+def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) -> None:
+    before = contents(pair)
+    command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST]
+    for driver, plain in (("GTiff", "PREDICTOR=1"), ("COG", "PREDICTOR=NO")):
+        finished = run(*command, "--driver", driver, "--co", "NBITS=8", "--co", plain)
+        assert finished.code == 1 and "clipped to fit" in finished.err and "NBITS" in finished.err
+        assert contents(pair) == before
+    assert "NBITS=16" in run(*command, "--dtype", "float32", "--co", "NBITS=16").err
+    assert contents(pair) == before
+    assert run(*command, "--co", "NBITS=12", "--co", "PREDICTOR=1").code == 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -409,7 +422,7 @@ def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) 
 
 # Batches ------------------------------------------------------------------------------------------------------------
 
-CHOICES = Choices(Options(method="exp"), {"sensor": "generic"}, score=False)
+CHOICES = Choices(Options(method="exp"), OpenOptions("generic"), score=False)
 
 
 @pytest.fixture
@@ -551,7 +564,7 @@ def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
     (out / "batch.jsonl").unlink()
     tasks[0].output.write_bytes(b"mine")
     tally = batch.run(tasks, out, here())
-    assert [r["scene"] for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
+    assert [r.scene for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
     assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +15,14 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasters import write_pair
 
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster.references import outside
 from pansharpen_cli.raster.source import open_raster
 
+ROOT = Path(__file__).parent.parent
 RAW = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" {}>{}
 <SourceFilename relativeToVRT="0">{}</SourceFilename><ImageOffset>0</ImageOffset></VRTRasterBand></VRTDataset>"""
 SIMPLE = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>
@@ -37,8 +44,10 @@ def raster(path: Path, bands: int = 1, size: int = 32, pixel: float = 1.0) -> Pa
         RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"),
         RAW.format('SUBCLASS="vrtrawrasterband"', "", "/etc/hostname"),
         RAW.format("", "<subClass>VRTRawRasterBand</subClass>", "/etc/hostname"),
+        RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname").replace("<VRTDataset", '<VRTDataset xmlns="x"'),
+        "\v" + RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"),
     ],
-    ids=["attribute", "capitals", "element"],
+    ids=["attribute", "capitals", "element", "namespace", "vertical tab"],
 )
 @pytest.mark.parametrize("name", ["x.vrt", "x.tif"])
 def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_path: Path, text: str, name: str) -> None:
@@ -46,7 +55,7 @@ def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_pat
     (tmp_path / "outer.vrt").write_text(SIMPLE.format(1, name))
     (tmp_path / "inline.vrt").write_text(SIMPLE.format(0, text.replace("<", "&lt;")))
     for path in (str(tmp_path / name), str(tmp_path / "outer.vrt"), str(tmp_path / "inline.vrt"), text):
-        with pytest.raises(InputError, match="bytes of another file for pixels"):
+        with pytest.raises(InputError, match="bytes of another file for pixels|no VRT that can be read"):
             open_raster(path)
 
 
@@ -63,6 +72,9 @@ def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_pat
         ('{"type": "Feature"}', "text, not a raster"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><VRTDataset>&b;</VRTDataset>', "DOCTYPE"),
         ("<VRTDataset><VRTRasterBand></VRTDataset>", "no VRT that can be read"),
+        ("words before it <VRTDataset></VRTDataset>", "no VRT that can be read"),
+        (SIMPLE.format(0, "/etc/hostname").replace("<VRTDataset", '<VRTDataset xmlns="x"'), "outside of the sources"),
+        ("\f" + SIMPLE.format(0, "/etc/hostname"), "outside of the sources"),
         (SIMPLE.format(1, "beside.tif"), ""),
     ],
 )
@@ -75,6 +87,98 @@ def test_what_lies_outside_of_the_sources_is_told(tmp_path: Path, text: str, why
     assert why in told and bool(why) == bool(told)
     if "<VRTDataset" in text:  # others are none of GDAL's sources
         assert why in outside(str(tmp_path / "in" / "outer.vrt"), [tmp_path / "in"])
+
+
+DIMAP = """<Dimap_Document><Raster_Dimensions><NCOLS>8</NCOLS><NROWS>8</NROWS><NBANDS>1</NBANDS></Raster_Dimensions>
+<Data_Access><Data_File><DATA_FILE_PATH href="{0}"/></Data_File></Data_Access></Dimap_Document>"""
+TIL = 'numTiles = 1;\nBEGIN_GROUP = TILE_1\n filename = "{0}";\nEND_GROUP = TILE_1\nEND;\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("DIM_x.XML", DIMAP), ("x.TIL", TIL), ("x.tif.msk", SIMPLE), ("x.tif.ovr", SIMPLE)]
+)
+def test_a_raw_band_or_a_pipe_is_refused_through_whatever_leads_there(tmp_path: Path, name: str, text: str) -> None:
+    raster(tmp_path / "x.tif")
+    text = text.replace("{}", "1", 1).replace("{}", "{0}") if text is SIMPLE else text
+    (tmp_path / name).write_text(text.format("inner.vrt"))
+    opened = str(tmp_path / name).removesuffix(".msk").removesuffix(".ovr")
+    (tmp_path / "inner.vrt").write_text(RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"))
+    with pytest.raises(InputError, match="bytes of another file for pixels"):
+        open_raster(opened)
+    (tmp_path / "inner.vrt").unlink()
+    os.mkfifo(tmp_path / "inner.vrt")
+    with pytest.raises(InputError, match="is a pipe"):
+        open_raster(opened)
+
+
+@pytest.mark.parametrize(
+    "name", ["/vsigzip/{}", "/vsigzip//vsigzip/{}", "/vsizip/{{{}}}/a.tif", "/vsisubfile/0_9,{}", "/vsistdin/"]
+)
+def test_no_name_of_gdals_leads_to_a_pipe(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "f")
+    name = name.format(tmp_path / "f")
+    (tmp_path / "outer.vrt").write_text(SIMPLE.format(0, name))
+    for path in (name, str(tmp_path / "outer.vrt")):
+        with pytest.raises(InputError, match="is a pipe"):
+            open_raster(path)
+
+
+PDS = """PDS_VERSION_ID = PDS3
+RECORD_TYPE = FIXED_LENGTH
+RECORD_BYTES = 8
+^IMAGE = ("secret",1)
+OBJECT = IMAGE
+ LINES = 8
+ LINE_SAMPLES = 8
+ SAMPLE_TYPE = LSB_UNSIGNED_INTEGER
+ SAMPLE_BITS = 8
+ BANDS = 1
+END_OBJECT
+END
+"""
+
+
+def test_labels_that_take_bytes_of_other_files_for_pixels_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(range(64)))
+    (tmp_path / "x.tif").write_text(PDS)
+    with pytest.raises(InputError, match="takes other files for pixels"):
+        open_raster(str(tmp_path / "x.tif"))
+
+
+@pytest.mark.slow
+def test_no_mask_overview_or_metadata_leads_to_a_server(tmp_path: Path) -> None:
+    """In a process of its own: what GDAL may ask, and its drivers, are settled before it is loaded."""
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"/vsicurl/http://127.0.0.1:{server.server_port}"
+        write_pair(tmp_path / "in", 96, 96, 4)
+        overview = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{url}/o.tif</MDI></Metadata>'
+        (tmp_path / "in" / "pan.tif.aux.xml").write_text(f"<PAMDataset>{overview}</PAMDataset>")
+        for arguments in ("fuse in/pan.tif in/ms.tif -o a.tif --method gsa", "batch in -o out --method gsa"):
+            command = [sys.executable, "-m", "pansharpen_cli", *arguments.split()]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
+            )
+            assert done.returncode == 0, done.stderr
+            assert asked == []
+        rasterio.shutil.copy(tmp_path / "in" / "ms.tif", tmp_path / "in" / "net.vrt", driver="VRT")
+        text = (tmp_path / "in" / "net.vrt").read_text().replace("ms.tif", f"{url}/ms.tif")
+        (tmp_path / "in" / "net.vrt").write_text(text.replace('relativeToVRT="1"', 'relativeToVRT="0"'))
+        command = [sys.executable, "-m", "pansharpen_cli", "fuse", "in/pan.tif", "in/net.vrt", "-o", "b.tif"]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert "/ms.tif" in asked  # asked for by its name
+        server.shutdown()
 
 
 def test_metadata_that_name_an_address_are_no_reference(tmp_path: Path) -> None:

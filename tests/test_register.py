@@ -17,9 +17,10 @@ from rasters import edited, pixels_of, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion import fit, register
+from pansharpen_cli.fusion import register
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse as fusion_job
-from pansharpen_cli.jobs import opened
+from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
@@ -443,9 +444,9 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
     assert result.code == 2 and not (tmp_path / "x.tif").exists()
     result = run("evaluate", scenes / "truth.tif", "--reference", scenes / "truth.tif", "--align", "off")
     assert result.code == 2 and "--align" in result.err
-    pair = opened.Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
+    pair = Pair(str(scenes / "pan.tif"), [str(scenes / "ms.tif")])
     with pytest.raises(InputError, match="unknown --align 'maybe'"):
-        fusion_job.fuse_scene(pair, fusion_job.FusionOutput(tmp_path / "x.tif"), fit.Options("exp", align="maybe"))
+        fusion_job.fuse_scene(pair, FusionOutput(tmp_path / "x.tif"), Options("exp", align="maybe"))
 
 
 @pytest.mark.parametrize(
@@ -516,9 +517,9 @@ def soft(tmp_path_factory) -> Path:
 
 
 def fused_at(folder: Path, target: Path, **options) -> dict:
-    pair = opened.Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], OpenOptions(extent="pan"))
+    pair = Pair(str(folder / "pan.tif"), [str(folder / "ms.tif")], OpenOptions(extent="pan"))
     return fusion_job.fuse_scene(
-        pair, fusion_job.FusionOutput(target, overwrite=True), fit.Options(adapt="off", **options), score=False
+        pair, FusionOutput(target, overwrite=True), Options(adapt="off", **options), score=False
     )
 
 
@@ -571,8 +572,8 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
 @pytest.mark.parametrize("align", ["auto", "off"])
 def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path, align):
     moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())
-    output, options = fusion_job.FusionOutput(tmp_path / "out.tif"), fit.Options(align=align, mtf="sensor")
-    facts = fusion_job.fuse_scene(opened.Pair(str(pair[0]), [str(moved)]), output, options)
+    output, options = FusionOutput(tmp_path / "out.tif"), Options(align=align, mtf="sensor")
+    facts = fusion_job.fuse_scene(Pair(str(pair[0]), [str(moved)]), output, options)
     assert facts["adaptation"]["mode"] == "off" and "same place" in facts["adaptation"]["reason"]
     (told,) = (w for w in facts["warnings"] if "lays the MS on the PAN" in w)
     assert re.search(r"no shift of up to (8|64) PAN pixels", told) and "do not use the result" in told

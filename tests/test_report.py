@@ -22,10 +22,11 @@ from PIL import Image
 from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.report import charts, figures, files, gallery
+from pansharpen_cli.report import charts, figures, files
 from pansharpen_cli.report import html as html_report
+from pansharpen_cli.report import pictures as report_pictures
 from pansharpen_cli.report import text as texts
-from pansharpen_cli.report.gallery import Composition, Histogram, Panel, Pictures, View
+from pansharpen_cli.report.pictures import Composition, Histogram, Panel, Pictures, View
 from pansharpen_cli.training import simulate
 
 NAMES = ("blue", "green", "red", "nir")
@@ -304,7 +305,7 @@ def test_pictures_of_a_huge_noisy_scene_stay_below_three_megabytes() -> None:
     made = facts()
     made["scene"] |= {"bands": 8, "band_names": [None] * 8}
     noisy = replace(
-        drawn(gallery.OVERVIEW, 90), maps={k: np.random.default_rng(1).random((1250, 1250)) for k in "abcd"}
+        drawn(report_pictures.OVERVIEW, 90), maps={k: np.random.default_rng(1).random((1250, 1250)) for k in "abcd"}
     )
     page = html_report.to_html(made, [("fused.tif", noisy)])
     assert 1_000_000 < len(page.encode()) < 3_000_000
@@ -368,18 +369,18 @@ def scene(tmp_path_factory):
 
 
 def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
-    read = gallery.on_pan_grid(scene)  # the MS itself stands for a fused image
-    pictures = gallery.collect(scene, read, scene.window)
+    read = report_pictures.on_pan_grid(scene)  # the MS itself stands for a fused image
+    pictures = report_pictures.collect(scene, read, scene.window)
     pan, ms, fused = pictures.overview.panels
     assert (pan.label, ms.label, fused.label) == ("PAN", "MS", "Fused")
     assert np.array_equal(ms.true, fused.true) and not np.array_equal(ms.true, ms.false)
-    assert pan.false is None and max(pan.true.shape) <= gallery.OVERVIEW
+    assert pan.false is None and max(pan.true.shape) <= report_pictures.OVERVIEW
     assert pictures.true.names and len(pictures.histograms) == 4
     for h in pictures.histograms:
         assert np.array_equal(h.shares["MS"], h.shares["Fused"]) and 0.9 < h.shares["MS"].sum() <= 1
     for detail, closeup in zip(pictures.details, pictures.closeups, strict=True):
         assert scene.pan.read(detail.window)[1].all()  # wholly valid
-        assert detail.panels[0].true.shape == (gallery.CROP, gallery.CROP, 3)
+        assert detail.panels[0].true.shape == (report_pictures.CROP, report_pictures.CROP, 3)
         r, c = closeup.window.seen_from(detail.window).corner
         assert np.array_equal(closeup.panels[2].true, detail.panels[2].true[r : r + 80, c : c + 80])
         assert 0 <= r <= 240 and 0 <= c <= 240
@@ -388,7 +389,7 @@ def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
 
 def test_the_ms_is_read_at_its_own_phase(scene: Scene) -> None:
     window = Window(401, 409, 600, 616)
-    values, valid = gallery.on_pan_grid(scene)(window)
+    values, valid = report_pictures.on_pan_grid(scene)(window)
     (r, c), (dr, dc) = scene.phase.ratio, scene.phase.offset
     i, j = int((404 + 0.5 - dr) // r), int((609 + 0.5 - dc) // c)
     own, _ = scene.read_ms(Window.at(i, j, (1, 1)))
@@ -400,14 +401,14 @@ def test_details_are_where_the_blocks_are_richest(scene: Scene) -> None:
     rows, cols = scene.window.shape
     energy = energy[: rows // 32, : cols // 32]
     energy[10:14, 20:24] = 9
-    detail = gallery.collect(scene, gallery.on_pan_grid(scene), scene.window, energy).details[0].window
+    detail = report_pictures.collect(scene, report_pictures.on_pan_grid(scene), scene.window, energy).details[0].window
     at = detail.seen_from(scene.window).corner
     assert at[0] <= 10 * 32 and at[0] + 320 >= 14 * 32 and at[1] <= 20 * 32 and at[1] + 320 >= 24 * 32
 
 
 @pytest.mark.parametrize("window", [Window(300, 340, 500, 548), Window(300, 301, 500, 501), Window(200, 456, 300, 700)])
 def test_small_windows_have_pictures(scene: Scene, window) -> None:
-    pictures = gallery.collect(scene, gallery.on_pan_grid(scene), window)
+    pictures = report_pictures.collect(scene, report_pictures.on_pan_grid(scene), window)
     assert pictures.details and pictures.overview.panels[0].true.shape[:2] == window.shape
     assert html_report.to_html(facts(), [("f", pictures)])
 
@@ -416,22 +417,22 @@ def test_a_scene_without_a_valid_pixel_is_black(scene: Scene) -> None:
     def nothing(window):
         return np.zeros((4, *window.shape), np.uint16), np.zeros(window.shape, bool)
 
-    pictures = gallery.collect(scene, nothing, Window(300, 600, 500, 800))
+    pictures = report_pictures.collect(scene, nothing, Window(300, 600, 500, 800))
     assert not pictures.overview.panels[2].true.any() and pictures.histograms == ()
     assert html_report.to_html(facts(), [("f", pictures)])
 
 
 def test_the_overview_of_a_large_scene_is_averaged_and_samples_are_few() -> None:
-    rows, cols = 4 * gallery.OVERVIEW, 3000
+    rows, cols = 4 * report_pictures.OVERVIEW, 3000
     ramp = np.linspace(0, 1000, rows, dtype=np.float32)[:, None] + np.zeros((1, cols), np.float32)
 
     def read(window):
         part = ramp[window.slices]
         return np.stack([part] * 3), np.ones(part.shape, bool)
 
-    pictures = gallery.collect_reference(read, read, Window(0, rows, 0, cols), (None, None, None))
-    assert pictures.overview.panels[0].true.shape == (gallery.OVERVIEW, 750, 3)
-    assert pictures.histogram_pixels < 2 * gallery.SAMPLES and pictures.true.assumed and pictures.false is None
+    pictures = report_pictures.collect_reference(read, read, Window(0, rows, 0, cols), (None, None, None))
+    assert pictures.overview.panels[0].true.shape == (report_pictures.OVERVIEW, 750, 3)
+    assert pictures.histogram_pixels < 2 * report_pictures.SAMPLES and pictures.true.assumed and pictures.false is None
     steps = np.diff(pictures.overview.panels[0].true[..., 0].astype(int), axis=0)
     assert (steps >= 0).all()
 
@@ -444,11 +445,11 @@ def test_errors_are_shown_on_a_scale_of_the_reference() -> None:
     def reader(values):
         return lambda w: (values[:, w[0] : w[1], w[2] : w[3]], np.ones((w[1] - w[0], w[3] - w[2]), bool))
 
-    pictures = gallery.collect_reference(reader(reference), reader(fused), (0, 400, 0, 500), NAMES)
+    pictures = report_pictures.collect_reference(reader(reference), reader(fused), (0, 400, 0, 500), NAMES)
     assert [p.label for p in pictures.overview.panels] == ["Reference", "Fused", "Fused: error"]
     error = pictures.overview.panels[2].true
     assert error[110, 210].min() > 100 and error[50, 50].max() < 10
-    assert pictures.error_white == pytest.approx(gallery.ERROR_WHITE * 980, rel=0.02)
+    assert pictures.error_white == pytest.approx(report_pictures.ERROR_WHITE * 980, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -463,15 +464,15 @@ def test_errors_are_shown_on_a_scale_of_the_reference() -> None:
     ],
 )
 def test_colours_by_name_or_by_the_usual_order(names, true, false) -> None:
-    assert gallery.true_colour(names).bands == true
-    found = gallery.false_colour(names)
+    assert report_pictures.true_colour(names).bands == true
+    found = report_pictures.false_colour(names)
     assert (found and found.bands) == false
 
 
 def test_reduced_maps_keep_gaps() -> None:
     blocks = np.ones((500, 300))
     blocks[:100] = np.nan
-    small = gallery.reduce_map(blocks, 100)
+    small = report_pictures.reduce_map(blocks, 100)
     assert small.shape == (100, 60) and np.isnan(small[:20]).all() and (small[20:] == 1).all()
 
 

@@ -17,6 +17,7 @@ from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
 from pansharpen_cli.raster.scene import Scene
@@ -185,7 +186,7 @@ def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
 def test_a_tiny_scene_is_fused_without_adaptation(tmp_path: Path, rows: int, cols: int) -> None:
     write_pair(tmp_path, rows=rows, cols=cols, bands=4, seed=2)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
-        fit = fitting.fit(opened, fitting.Options())
+        fit = fitting.fit(opened, Options())
         assert fit.outcome is not None and not fit.outcome.kept and "too few" in fit.outcome.reason
         fused, valid = loop.fuse_array(opened, fit.fuser)
         assert valid.all() and fused.shape == (4, rows, cols)
@@ -260,13 +261,13 @@ def test_a_sharp_result_does_not_pay_for_an_ms_that_was_sharpened_on_the_ground(
 
 
 def test_the_papers_terms_are_an_option(scene: Scene, backbone: Backbone) -> None:
-    settings = fitting.settings_of(fitting.Options(adapt_loss="paper"))
+    settings = fitting.settings_of(Options(adapt_loss="paper"))
     drawn = sampling.sample(scene, QUICK, 0, CPU)
     problem = tailor._Problem(backbone, drawn.stats, settings, torch.float32)
     judged = problem.judge(None, problem.cache(drawn.training), problem.cache(drawn.held_out))
     assert set(judged) == {"spectral", "spatial", "consistency", "total"}
     with pytest.raises(InputError, match="unknown --adapt-loss 'mine'; there is sharp, paper"):
-        fitting.settings_of(fitting.Options(adapt_loss="mine"))
+        fitting.settings_of(Options(adapt_loss="mine"))
 
 
 def test_pan_at_the_scale_of_the_ms_is_as_sharp_as_a_sharpened_ms(tmp_path: Path) -> None:

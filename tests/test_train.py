@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import whole as of_whole
 from rasters import edited
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,13 +20,14 @@ from torch import Tensor
 from pansharpen_cli import errors, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models import weights
-from pansharpen_cli.quality import assess, metrics
+from pansharpen_cli.quality import assess
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import loss, recipe, simulate, stacks, train
+from pansharpen_cli.training import loss, recipe, simulate, train
+from pansharpen_cli.training import scenes as training_scenes
 from pansharpen_cli.training.recipe import LossWeights, Recipe
 from pansharpen_cli.training.samples import Sampler, crop_pair
-from pansharpen_cli.training.stacks import Stack
+from pansharpen_cli.training.scenes import LoadedScene
 
 SMALL = """
 network = "fusionnet"
@@ -42,9 +44,9 @@ warmup = 5
 
 
 @pytest.fixture(scope="module")
-def truths() -> list[Stack]:
+def truths() -> list[LoadedScene]:
     return [
-        Stack(simulate.truth(200, 200, bands, seed=bands)[0].astype(np.float32), np.ones((200, 200), bool))
+        LoadedScene(simulate.truth(200, 200, bands, seed=bands)[0].astype(np.float32), np.ones((200, 200), bool))
         for bands in (3, 6)
     ]
 
@@ -74,7 +76,7 @@ def training(run, scenes, tmp_path):
 
 
 @pytest.mark.parametrize("bands", [None, 4, 8])
-def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], bands: int | None) -> None:
+def test_simulated_samples_are_aligned_with_their_truth(truths: list[LoadedScene], bands: int | None) -> None:
     sampler = Sampler(truths, bands=bands, seed=1)
     for _ in range(6):
         inputs, stats, truth, ratio, real, _ = sampler.pair(96, bands or 4)
@@ -90,14 +92,14 @@ def test_simulated_samples_are_aligned_with_their_truth(truths: list[Stack], ban
 
 
 @pytest.fixture(scope="module")
-def paired(scenes: Path) -> list[Stack]:
+def paired(scenes: Path) -> list[LoadedScene]:
     warnings: list[str] = []
-    loaded = stacks.load(stacks.find([str(scenes)]), True, warnings.append)
+    loaded = training_scenes.load(training_scenes.find([str(scenes)]), True, warnings.append)
     assert not warnings and all(s.pair is not None for s in loaded)
     return loaded
 
 
-def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[Stack], tmp_path: Path) -> None:
+def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[LoadedScene], tmp_path: Path) -> None:
     window, bands = Window(16, 112, 8, 104), np.array([1, 3])
     sample = crop_pair(paired[0].pair, window, bands)
     folder = scenes / "place0"
@@ -112,11 +114,11 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
     inner = np.s_[..., 12:-12, 12:-12]
     for mine, whole in ((sample.inputs.expanded, inputs.expanded), (sample.inputs.pan_low, inputs.pan_low)):
         torch.testing.assert_close(mine[inner], whole[:, bands][inner], rtol=2e-3, atol=0.5)
-    reference = stacks.load([stacks.Item(reduced.reference)], False, print)[0].data
+    reference = training_scenes.load([training_scenes.Item(reduced.reference)], False, print)[0].data
     assert np.array_equal(sample.truth[0].numpy(), reference[bands, 16:112, 8:104])
 
 
-def test_real_samples_are_wholly_valid_and_as_frequent_as_asked(paired: list[Stack]) -> None:
+def test_real_samples_are_wholly_valid_and_as_frequent_as_asked(paired: list[LoadedScene]) -> None:
     pair = paired[0].pair
     assert crop_pair(pair, Window(0, 96, 0, 96), np.arange(4)) is not None
     for name in ("valid", "ms_valid"):
@@ -130,13 +132,13 @@ def test_real_samples_are_wholly_valid_and_as_frequent_as_asked(paired: list[Sta
     assert not any(s.real for s in Sampler(paired, bands=8, seed=3, real=1.0).batch())
 
 
-def test_sensors_are_balanced(truths: list[Stack]) -> None:
+def test_sensors_are_balanced(truths: list[LoadedScene]) -> None:
     many = [replace(truths[0], sensor="a")] * 16 + [replace(truths[1], sensor="b")]
     chance = Sampler(many).chance
     assert chance[:16].sum() == pytest.approx(4 * chance[16])
 
 
-def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[Stack]) -> None:
+def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[LoadedScene]) -> None:
     sampler = Sampler(truths, seed=5)
     for workers in (0, 2):
         made = train._batches(sampler, 3, torch.device("cpu"), workers)
@@ -146,7 +148,7 @@ def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[Stack]) -> N
 
 
 def test_scenes_without_a_usable_crop_end_in_an_error() -> None:
-    flat = Stack(np.ones((3, 100, 100), np.float32), np.ones((100, 100), bool))
+    flat = LoadedScene(np.ones((3, 100, 100), np.float32), np.ones((100, 100), bool))
     with pytest.raises(errors.InputError, match="constant"):
         Sampler([flat]).pair(96, 3)
 
@@ -154,7 +156,7 @@ def test_scenes_without_a_usable_crop_end_in_an_error() -> None:
 # The loss
 
 
-def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[Stack]) -> None:
+def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[LoadedScene]) -> None:
     sample = Sampler(truths, seed=2).pair(96, 4)
     exact = loss.loss_terms([sample.truth], [sample], LossWeights())
     assert all(abs(float(v)) < 1e-3 for v in exact.values())
@@ -167,7 +169,7 @@ def test_the_loss_is_zero_for_the_truth_and_blind_to_the_level(truths: list[Stac
         assert float(far[name]) == pytest.approx(float(value), rel=0.02)
 
 
-def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[Stack]) -> None:
+def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[LoadedScene]) -> None:
     """1.5 Charbonnier + 4 (1 - SSIM) + 1.5 focal, of values in [0, 1]; SSIM is that of the metrics."""
     weights = LossWeights(0, 0, 0, 0, 0, charbonnier=1.5, similarity=4.0, focal=1.5)
     sample = Sampler(truths, seed=2).pair(96, 4)
@@ -178,11 +180,11 @@ def test_the_composite_loss_of_pantiny_is_a_choice(truths: list[Stack]) -> None:
     terms = loss.loss_terms([sample.inputs.expanded], [sample], weights)
     assert float(terms["charbonnier"]) == pytest.approx(float((error**2 + 1e-6).sqrt().mean()), rel=1e-4)
     assert float(terms["focal"]) == pytest.approx(float(((255 * error) ** 1.1 / 255 * error).mean()), rel=1e-3)
-    expected = 1 - metrics.ssim(truth[0], fused[0], peak=1.0)
+    expected = 1 - of_whole.ssim(truth[0], fused[0], peak=1.0)
     assert float(terms["similarity"]) == pytest.approx(expected, rel=0.05)
 
 
-def test_the_weights_of_the_loss_count(truths: list[Stack]) -> None:
+def test_the_weights_of_the_loss_count(truths: list[LoadedScene]) -> None:
     terms = {name: torch.tensor(float(i)) for i, name in enumerate(("l1", "squared", "flat", "structure"), 1)}
     assert float(loss.composite(terms, LossWeights(1, 0, 0, 2))) == 9
     assert float(loss.composite(terms, LossWeights())) == 1 + 2 + 1.5 + 2
@@ -398,7 +400,7 @@ def test_scenes_too_small_are_left_out_with_a_warning(training, scenes: Path, tm
 
 
 def test_output_and_budget_are_checked_before_anything_is_read(training, scenes, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(stacks, "load", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(training_scenes, "load", lambda *_: pytest.fail("read"))
     (tmp_path / "there.safetensors").touch()
     for given, output, said in (
         ([scenes], "there.safetensors", "use --overwrite"),

@@ -11,9 +11,10 @@ import pytest
 import rasterio
 
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.training import recipe, stacks
+from pansharpen_cli.training import recipe
+from pansharpen_cli.training import scenes as training_scenes
 from pansharpen_cli.training.recipe import Recipe, Samples
-from pansharpen_cli.training.stacks import Item
+from pansharpen_cli.training.scenes import Item
 
 
 def raster(path: Path, bands: int, size: int = 8, **tags: str) -> Path:
@@ -45,7 +46,7 @@ def relative(items: list[Item], folder: Path) -> list[tuple[str, str | None]]:
 
 
 def test_a_folder_gives_ms_with_the_pan_beside_it(folder: Path) -> None:
-    assert relative(stacks.find([str(folder)]), folder) == [
+    assert relative(training_scenes.find([str(folder)]), folder) == [
         ("a/ms.tif", "a/pan.tif"),
         ("b/L8_x_ms.tif", "b/L8_x_pan.tif"),
         ("b/S2_y_ms.TIF", None),
@@ -54,22 +55,22 @@ def test_a_folder_gives_ms_with_the_pan_beside_it(folder: Path) -> None:
 
 
 def test_globs_and_files_give_each_ms_once(folder: Path) -> None:
-    every = stacks.find([str(folder / "*" / "*_ms.*"), str(folder / "b"), str(folder / "a" / "ms.tif")])
+    every = training_scenes.find([str(folder / "*" / "*_ms.*"), str(folder / "b"), str(folder / "a" / "ms.tif")])
     assert relative(every, folder) == [
         ("b/L8_x_ms.tif", "b/L8_x_pan.tif"),
         ("b/S2_y_ms.TIF", None),
         ("a/ms.tif", "a/pan.tif"),
     ]
-    assert len(stacks.find([str(folder / "**" / "*.tif*")])) == 3
+    assert len(training_scenes.find([str(folder / "**" / "*.tif*")])) == 3
 
 
 def test_a_csv_tells_pan_sensor_and_split(folder: Path) -> None:
     table = folder / "scenes.csv"
     table.write_text("\ufeffMS, pan, sensor, split\na/ms.tif,c/lonely_pan.tif,WorldView-2,train\nb/L8_x_ms.tif,,,val\n")
-    first, second = stacks.find([str(table)])
+    first, second = training_scenes.find([str(table)])
     assert first == Item(folder / "a/ms.tif", folder / "c/lonely_pan.tif", True, "WorldView-2", "train")
     assert second == Item(folder / "b/L8_x_ms.tif", None, True, "", "val")
-    assert stacks.split([first, second], 0.5, 0) == ([first], [second])
+    assert training_scenes.split([first, second], 0.5, 0) == ([first], [second])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_csv_tells_pan_sensor_and_split(folder: Path) -> None:
 def test_what_is_wrong_in_a_csv_is_named(folder: Path, text: str, said: str) -> None:
     (folder / "scenes.csv").write_text(text)
     with pytest.raises(InputError) as error:
-        stacks.find([str(folder / "scenes.csv")])
+        training_scenes.find([str(folder / "scenes.csv")])
     assert said in str(error.value) and "scenes.csv" in str(error.value)
 
 
@@ -109,17 +110,17 @@ def test_sources_without_a_scene_are_errors(folder: Path, run) -> None:
 
 def test_the_split_is_by_scene_seeded_and_never_empty() -> None:
     items = [Item(Path(f"{i}_ms.tif")) for i in range(20)]
-    training, held_out = stacks.split(items, 0.15, 3)
+    training, held_out = training_scenes.split(items, 0.15, 3)
     assert len(held_out) == 3 and sorted([*training, *held_out], key=lambda i: items.index(i)) == items
-    assert stacks.split(items, 0.15, 3) == (training, held_out) != stacks.split(items, 0.15, 4)
-    assert [len(part) for part in stacks.split(items[:2], 0.15, 0)] == [1, 1]
-    assert [len(part) for part in stacks.split(items[:3], 1.0, 0)] == [1, 2]
+    assert training_scenes.split(items, 0.15, 3) == (training, held_out) != training_scenes.split(items, 0.15, 4)
+    assert [len(part) for part in training_scenes.split(items[:2], 0.15, 0)] == [1, 1]
+    assert [len(part) for part in training_scenes.split(items[:3], 1.0, 0)] == [1, 2]
     for few, share in ((items[:1], 0.15), (items, 0.0)):
         with pytest.raises(InputError, match="--validation"):
-            stacks.split(few, share, 0)
+            training_scenes.split(few, share, 0)
     for told in ("train", "val"):
         with pytest.raises(InputError, match="held out"):
-            stacks.split([replace(i, split=told) for i in items], 0.15, 0)
+            training_scenes.split([replace(i, split=told) for i in items], 0.15, 0)
 
 
 def test_scenes_are_grouped_by_sensor(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_scenes_are_grouped_by_sensor(tmp_path: Path) -> None:
         (Item(raster(tmp_path / "x_ms.tif", 4, 96, SATELLITEID="QB02")), "quickbird"),
         (Item(raster(tmp_path / "y_ms.tif", 4, 96), sensor="drone"), "drone"),
     )
-    loaded = stacks.load([item for item, _ in cases], True, warnings.append)
+    loaded = training_scenes.load([item for item, _ in cases], True, warnings.append)
     assert [s.sensor for s in loaded] == [group for _, group in cases] and not warnings
 
 
@@ -138,10 +139,10 @@ def test_a_pan_that_does_not_fit_is_an_error_only_if_it_was_named(tmp_path: Path
     ms = raster(tmp_path / "x_ms.tif", 4, 96)
     pan = raster(tmp_path / "x_pan.tif", 1, 8)
     warnings: list[str] = []
-    (stack,) = stacks.load([Item(ms, pan)], True, warnings.append)
+    (stack,) = training_scenes.load([Item(ms, pan)], True, warnings.append)
     assert stack.pair is None and len(warnings) == 1 and "without the PAN" in warnings[0]
     with pytest.raises(InputError, match="pan"):
-        stacks.load([Item(ms, pan, named=True)], True, warnings.append)
+        training_scenes.load([Item(ms, pan, named=True)], True, warnings.append)
 
 
 def test_invalid_pixels_are_marked(tmp_path: Path) -> None:
@@ -151,11 +152,11 @@ def test_invalid_pixels_are_marked(tmp_path: Path) -> None:
         pixels[:, :10] = 0
         pixels[0, 20] = 0
         dataset.write(pixels)
-    (stack,) = stacks.load([Item(path)], False, print)
+    (stack,) = training_scenes.load([Item(path)], False, print)
     assert not stack.valid[:10].any() and stack.valid[10:].all()
-    assert stacks.room(stack.valid) == 96
+    assert training_scenes.room(stack.valid) == 96
     stack.valid[60] = False
-    assert stacks.room(stack.valid) == 0
+    assert training_scenes.room(stack.valid) == 0
 
 
 # The recipe

@@ -25,6 +25,7 @@ from pansharpen_cli.cli.app import app
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster.scene import Scene
 
@@ -450,7 +451,7 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
     plain = Plain(4)
     torch.save(plain.state_dict(), "public.pth")
     weights.import_checkpoint(Path("public.pth"), "fusionnet", 4, 2047, Path("my.safetensors"))
-    options = fitting.Options("fusionnet", "my.safetensors", adapt="off", device="cpu", precision="float32")
+    options = Options("fusionnet", "my.safetensors", adapt="off", device="cpu", precision="float32")
     with Scene.open("pan.tif", ["ms.tif"]) as scene:
         fit = fitting.fit(scene, options)
         fused, valid = loop.fuse_array(scene, fit.fuser)

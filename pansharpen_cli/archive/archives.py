@@ -15,7 +15,8 @@ from typing import Any
 
 from .. import foreign
 from ..errors import InputError
-from .names import File, Left
+from ..report.facts import LeftOver
+from .names import File
 
 TARS, ZIPS = (".tar", ".tar.gz", ".tgz"), (".zip",)
 RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".nitf")
@@ -47,7 +48,7 @@ class _Member:
     trouble: str = ""
 
 
-def look_into(path: str, relative: str) -> tuple[list[File], list[Left]]:
+def look_into(path: str, relative: str) -> tuple[list[File], list[LeftOver]]:
     """The rasters of an archive, which counts as the folder of its name, but for those that lie unpacked beside it; and
     those that are not read, or the archive if it is not."""
     path = os.path.abspath(path)
@@ -59,12 +60,12 @@ def look_into(path: str, relative: str) -> tuple[list[File], list[Left]]:
         with foreign.boundary(path, "cannot be looked into"):
             for member in _members(path):
                 if why := _trouble(member):
-                    left.append(Left(f"{prefix}/{member.name}", why))
+                    left.append(LeftOver(f"{prefix}/{member.name}", why))
                 elif not _is_unpacked(member, Path(path).parent, base):
                     inner = member.name.removeprefix(f"{base}/")
                     found.append(File(f"{prefix}/{member.name}", f"{folder}/{inner}"))
     except InputError as error:
-        return [], [Left(path, str(error).removeprefix(f"{path} "))]
+        return [], [LeftOver(path, str(error).removeprefix(f"{path} "))]
     return found, left
 
 

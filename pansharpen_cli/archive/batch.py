@@ -17,13 +17,15 @@ import torch
 from .. import __version__
 from ..adapt.sampling import Progress, quiet
 from ..errors import PansharpenError
+from ..foreign import stay_offline
 from ..fusion import fit
-from ..jobs import fuse, opened
+from ..jobs import fuse
+from ..jobs.request import FusionOutput, Pair
 from ..publish import workspace
 from ..report import figures as figure_table
+from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of
-from .names import Left
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
 from .workers import Event, Function, Pool
 
@@ -40,6 +42,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
     started = time.perf_counter()
     known: dict[str, Any] = {}
+    stay_offline()  # the last scene may have been on a server
     try:
         for path in task.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +54,8 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             opening = choices.opening
             if named and opening.sensor == "auto":
                 opening = replace(opening, sensor=named)
-            pair = opened.Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
-            output = fuse.FusionOutput(
+            pair = Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
+            output = FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             )  # fmt: skip
@@ -126,9 +129,9 @@ class Tally:
     todo: int
     before: int
     started: float = field(default_factory=time.monotonic)
-    done: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    earlier: list[dict[str, Any]] = field(default_factory=list)
+    done: list[Record] = field(default_factory=list)
+    failed: list[Record] = field(default_factory=list)
+    earlier: list[Record] = field(default_factory=list)
     refused: int = 0
 
     @property
@@ -140,7 +143,7 @@ class Tally:
         return 3600 * (self.ended - self.refused) / max(time.monotonic() - self.started, 1e-9)
 
 
-Watch = Callable[[Event, Tally, dict[str, Any] | None], None]
+Watch = Callable[[Event, Tally, Record | None], None]
 """Called with each event, and with the record of a scene that has ended."""
 
 
@@ -151,7 +154,7 @@ def run(
     *,
     retry_failed: bool = False,
     overwrite: bool = False,
-    left: Sequence[Left] = (),
+    left: Sequence[LeftOver] = (),
     watch: Watch = lambda event, tally, record: None,
 ) -> Tally:
     """Do what is to be done, and log it; scenes that are refused have failed. `left`: files in no scene, for
@@ -170,26 +173,19 @@ def run(
         there = {task.scene: existing_outputs(task) for task in todo}
         waiting = {t.scene for t in todo + refused}
         skipped = [r for s, r in before.items() if s not in waiting and r is not None]
-        tally = Tally(folder, len(tasks), len(todo) + len(refused), sum(r["status"] == "done" for r in skipped))
-        tally.earlier = [r for r in skipped if r["status"] == "failed"]
+        tally = Tally(folder, len(tasks), len(todo) + len(refused), sum(r.is_done for r in skipped))
+        tally.earlier = [r for r in skipped if r.has_failed]
         for task in refused:
-            tally.failed.append(_record(task, "failed") | {"error": task.refused, "refused": True, "seconds": 0.0})
+            tally.failed.append(replace(_record(task, "failed"), error=task.refused, refused=True, seconds=0.0))
             tally.refused += 1
-            log.add(tally.failed[-1] | _own_bytes(before[task.scene]))
+            log.add(replace(tally.failed[-1], bytes=_own_bytes(before[task.scene])))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = execute(todo)
         try:
             for event in events:
-                record, scene = None, event.task.scene
-                if event.kind == "started":
-                    foreign = _foreign(before[scene], event.task.output in there[scene])
-                    log.add(_record(event.task, "started") | _own_bytes(before[scene]) | foreign)
-                elif event.kind in ("done", "failed"):
-                    record = kept = _ended(event)
-                    if record["status"] == "failed":
-                        kept = _failure(event.task, record, before[scene], there[scene])
-                    log.add(kept)
-                    (tally.done if record["status"] == "done" else tally.failed).append(record)
+                record = _logged(event, log, before[event.task.scene], there[event.task.scene])
+                if record is not None:
+                    (tally.done if record.is_done else tally.failed).append(record)
                 watch(event, tally, record)
         finally:
             close = getattr(events, "close", None)
@@ -208,8 +204,21 @@ def run(
         return tally
 
 
+def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record | None:
+    """Log that a scene has started or ended; the record of one that has ended."""
+    task = event.task
+    if event.kind == "started":
+        foreign = task.output in there and is_foreign(before)
+        log.add(replace(_record(task, "started"), bytes=_own_bytes(before), foreign=foreign or None))
+    if event.kind not in ("done", "failed"):
+        return None
+    record = _ended(event)
+    log.add(_failure(task, record, before, there) if record.has_failed else record)
+    return record
+
+
 def _to_do(
-    tasks: Sequence[Task], before: Mapping[str, Mapping | None], retry_failed: bool, overwrite: bool
+    tasks: Sequence[Task], before: Mapping[str, Record | None], retry_failed: bool, overwrite: bool
 ) -> tuple[list[Task], list[Task]]:
     """The tasks that are to be run, and those that are refused."""
     todo: list[Task] = []
@@ -228,53 +237,40 @@ def _look_again(tasks: Sequence[Task], log: Log, tally: Tally) -> None:
     """Scenes whose outputs are gone in the end have failed."""
     for task in tasks:
         record = log.records.get(task.scene)
-        if record is None or record["status"] != "done" or reason_to_run(task, record) != "missing":
+        if record is None or not record.is_done or reason_to_run(task, record) != "missing":
             continue
-        lost = {**record, "status": "failed", "error": "its outputs were removed or changed while the batch ran"}
-        kept = [r for r in tally.done if r["scene"] != task.scene]
+        lost = replace(record, status="failed", error="its outputs were removed or changed while the batch ran")
+        kept = [r for r in tally.done if r.scene != task.scene]
         tally.before -= len(kept) == len(tally.done)
         tally.done = kept
         tally.failed.append(lost)
         log.add(lost)
 
 
-def _record(task: Task, status: str) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "version": __version__,
-        "scene": task.scene,
-        "status": status,
-        "when": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "paired_by": task.found.rule,
-        "inputs": list(task.inputs),
-        "options": task.options,
-    }
+def _record(task: Task, status: str) -> Record:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), task.options)
 
 
-def _ended(event: Event) -> dict[str, Any]:
+def _ended(event: Event) -> Record:
     task = event.task
     known = event.result if event.kind == "done" else {"error": str(event.result), "seconds": event.seconds}
-    record = _record(task, "failed" if "error" in known else "done") | {"worker": event.worker, **known}
-    if "error" not in known:
-        paths = {"report": task.report, "quicklook": task.quicklook, "page": task.page}
-        folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
-        record |= {k: p.relative_to(folder).as_posix() for k, p in paths.items() if p is not None}
-    return record
+    if "error" in known:
+        return replace(_record(task, "failed"), worker=event.worker, **known)
+    folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
+    report, quicklook, page = (
+        None if p is None else p.relative_to(folder).as_posix() for p in (task.report, task.quicklook, task.page)
+    )
+    made = replace(_record(task, "done"), worker=event.worker, report=report, quicklook=quicklook, page=page)
+    return replace(made, **known)
 
 
-def _foreign(before: Mapping | None, there: bool) -> dict[str, bool]:
-    """What a record that replaces `before` has to remember of files that no batch has written."""
-    return {"foreign": True} if there and is_foreign(before) else {}
-
-
-def _own_bytes(record: Mapping | None) -> dict[str, int]:
+def _own_bytes(record: Record | None) -> int | None:
     """What a record that replaces `record` has to remember of an output that stands."""
-    return {"bytes": record["bytes"]} if record and record.get("bytes") and not is_foreign(record) else {}
+    return record.bytes if record is not None and not is_foreign(record) else None
 
 
-def _failure(
-    task: Task, record: dict[str, Any], before: Mapping | None, there: Mapping[Path, os.stat_result]
-) -> dict[str, Any]:
+def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:
     """The record of a scene that failed. Its earlier output, if there is one, stays: nothing is deleted.
 
     `there`: what existed when the batch began. Of the same inputs, the scene is as done as before.
@@ -283,33 +279,27 @@ def _failure(
     if now is None:
         return record
     if task.output not in there or not os.path.samestat(now, there[task.output]):
-        return record | {"bytes": now.st_size}  # its worker was ended after it had published
-    if before is not None and before["status"] == "done" and before.get("inputs") == list(task.inputs):
-        return {**before, "error": record["error"]}
-    return record | _own_bytes(before)
+        return replace(record, bytes=now.st_size)  # its worker was ended after it had published
+    if before is not None and before.is_done and before.inputs == list(task.inputs):
+        return replace(before, error=record.error)
+    return replace(record, bytes=_own_bytes(before))
 
 
-def summary(tally: Tally, left: int) -> dict[str, Any]:
-    """The outcome as facts for --json."""
-    return {
-        "schema": SCHEMA,
-        "folder": str(tally.folder),
-        "log": str(tally.folder / LOG),
-        "scenes": tally.scenes,
-        "done": len(tally.done),
-        "done_before": tally.before,
-        "failed": [{"scene": r["scene"], "error": r["error"]} for r in tally.failed],
-        "failed_before": [{"scene": r["scene"], "error": r["error"]} for r in tally.earlier],
-        "left_over": left,
-        "seconds": time.monotonic() - tally.started,
-        "scenes_per_hour": tally.per_hour or None,
-    }
+def summary(tally: Tally, left: int) -> BatchSummary:
+    """The outcome as facts for --json; `left`: how many files are left over."""
+    failed, before = ([FailedScene(r.scene, r.error or "") for r in rs] for rs in (tally.failed, tally.earlier))
+    return BatchSummary(
+        SCHEMA, str(tally.folder), str(tally.folder / LOG), tally.scenes, len(tally.done), tally.before, failed, before,
+        left, time.monotonic() - tally.started, tally.per_hour or None,
+    )  # fmt: skip
 
 
-def sentence(facts: Mapping[str, Any]) -> str:
+def sentence(facts: BatchSummary) -> str:
     """The outcome in one line."""
-    parts = [f"{facts['done']} done", *([f"{facts['done_before']} done before"] if facts["done_before"] else [])]
-    for key in ("failed", "failed_before"):
-        parts += [f"{len(facts[key])} {key.replace('_', ' ')}"] if facts[key] else []
-    speed = f", {facts['scenes_per_hour']:.0f} an hour" if facts["scenes_per_hour"] else ""
-    return f"{facts['scenes']} scenes: {', '.join(parts)}{speed}; {facts['log']}"
+    counts = {
+        "done": facts.done, "done before": facts.done_before, "failed": len(facts.failed),
+        "failed before": len(facts.failed_before),
+    }  # fmt: skip
+    parts = [f"{count} {what}" for what, count in counts.items() if count or what == "done"]
+    speed = f", {facts.scenes_per_hour:.0f} an hour" if facts.scenes_per_hour else ""
+    return f"{facts.scenes} scenes: {', '.join(parts)}{speed}; {facts.log}"

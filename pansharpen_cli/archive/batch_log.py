@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from .. import foreign
 from ..errors import InputError, PansharpenError
 from ..publish import PARTIAL, check_own, open_own, read_own, write
 from ..publish import sweep as sweep_one
-from ..report import files
-from .names import Left
+from ..report.facts import LeftOver, Record, plain
 
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"
@@ -102,7 +100,7 @@ def _is_log(content: bytes) -> bool:
     return ours or torn
 
 
-def read_log(folder: Path) -> dict[str, dict[str, Any]]:
+def read_log(folder: Path) -> dict[str, Record]:
     """The last record of each scene; a line that was cut off when the machine stopped does not count.
 
     Raises InputError if there is no log, or a file of that name that is none.
@@ -111,30 +109,30 @@ def read_log(folder: Path) -> dict[str, dict[str, Any]]:
     content = read_own(path, LOG_BYTES)
     if not _is_log(content):
         raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, Record] = {}
     for _, line in foreign.json_lines(content.decode("utf-8", "replace")):
         with suppress(ValueError, RecursionError):
-            record: Any = foreign.parse_json(line) if len(line) <= foreign.MOST_LINE else None
-            if _is_record(record):
-                records[record["scene"]] = record
+            record = _record_of(foreign.parse_json(line)) if len(line) <= foreign.MOST_LINE else None
+            if record is not None:
+                records[record.scene] = record
     return records
 
 
-_TYPES: dict[str, Any] = {
-    "scene": str, "status": str, "error": str, "report": str, "quicklook": str, "page": str, "options": str,
-    "figures": dict, "inputs": list, "seconds": int | float, "rows": int, "cols": int,
-}  # fmt: skip
+_TYPES = {name: kind for name, kind in get_type_hints(Record).items() if name != "others"}
 
 
-def _is_record(record: Any) -> bool:
-    """Is it a line that a batch may have written? Anyone may have written another one."""
-    return (
-        isinstance(record, dict)
-        and {"scene", "status"} <= record.keys()
-        and all(isinstance(record[k], kind) for k, kind in _TYPES.items() if record.get(k) is not None)
-        and all(abs(record.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols"))
-        and record["status"] in ("started", "done", "failed")
-    )
+def _record_of(line: Any) -> Record | None:
+    """A line as a record, if a batch may have written it: anyone may have written another one."""
+    if (
+        not isinstance(line, dict)
+        or not {"scene", "status"} <= line.keys()
+        or not all(isinstance(line[k], kind) for k, kind in _TYPES.items() if k in line)
+        or not all(abs(line.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols"))
+        or line["status"] not in ("started", "done", "failed")
+    ):
+        return None
+    others = {k: v for k, v in line.items() if k not in _TYPES}
+    return Record(**{"schema": SCHEMA} | {k: v for k, v in line.items() if k in _TYPES}, others=others)
 
 
 class Log:
@@ -145,9 +143,9 @@ class Log:
         self.records = read_log(folder) if os.path.lexists(self.path) else {}
         self.settle()
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Record) -> None:
         """On the disk when this returns."""
-        self.records[record["scene"]] = record
+        self.records[record.scene] = record
         try:
             handle = open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
@@ -166,22 +164,22 @@ class Log:
         write(self.path, content)
 
 
-def read_left(folder: Path) -> list[tuple[str, str]]:
+def read_left(folder: Path) -> list[LeftOver]:
     """Files that the last run left over, and why; none if it left no list of them that can be read."""
     with suppress(InputError, ValueError, RecursionError, KeyError, TypeError):
         listed = foreign.parse_json(read_own(folder / LEFT, foreign.MOST_TEXT).decode("utf-8", "replace"))
-        return [(str(each["path"]), str(each["reason"])) for each in listed["left_over"]]
+        return [LeftOver(str(each["path"]), str(each["reason"])) for each in listed["left_over"]]
     return []
 
 
-def keep_left(folder: Path, left: Sequence[Left]) -> None:
+def keep_left(folder: Path, left: Sequence[LeftOver]) -> None:
     """Write what is left over, for the page; nothing where nothing is and was."""
     path = folder / LEFT
     if left or os.path.lexists(path):
         check_own(path, lambda content: content.startswith(_HEAD) or not content)
-        listed = {"schema": SCHEMA, "left_over": [asdict(each) for each in left]}
+        listed = {"schema": SCHEMA, "left_over": plain(left)}
         write(path, json.dumps(listed).encode("utf-8", "replace"))
 
 
-def _line(record: Mapping) -> bytes:
-    return json.dumps({"schema": SCHEMA, **files.finite(record)}, allow_nan=False).encode() + b"\n"
+def _line(record: Record) -> bytes:
+    return json.dumps(plain(record), allow_nan=False).encode() + b"\n"

@@ -10,9 +10,10 @@ from pathlib import PurePosixPath
 from .. import foreign
 from ..errors import InputError
 from ..raster.references import referred
-from .names import CONTAINERS, File, Found, Left, Loose, by_name
+from ..report.facts import LeftOver
+from .names import CONTAINERS, File, Found, Loose, by_name
 
-Paired = tuple[list[Found], list[Loose], list[Left]]
+Paired = tuple[list[Found], list[Loose], list[LeftOver]]
 
 
 def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paired, list[File]]:
@@ -29,7 +30,7 @@ def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paire
     layers += [{*layer} for each in first[1] if each.role for layer in each.layers]
     gone: set[File] = set()
     standing: list[File] = []
-    left: list[Left] = []
+    left: list[LeftOver] = []
     for file, made in lists.items():
         if file in gone:
             continue
@@ -43,7 +44,7 @@ def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paire
         elif _is_vrt(file):
             gone.add(file)
             why = f"{os.path.basename(known[0])}, which it is made of, is paired" if known else ""
-            left.append(Left(file.path, why or "another one has its files"))
+            left.append(LeftOver(file.path, why or "another one has its files"))
         elif not any(file.path in layer and layer & paths for layer in layers):
             gone.add(file)
     if not gone:

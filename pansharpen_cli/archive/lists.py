@@ -13,7 +13,8 @@ from typing import Any
 
 from .. import foreign
 from ..errors import InputError
-from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Left, Loose, Part, time_in
+from ..report.facts import LeftOver
+from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Loose, Part, time_in
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
@@ -113,7 +114,7 @@ _NETWORK = re.compile(r"://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", re
 _NOT_DATA = {"metadata", "thumbnail", "overview", "visual", "cloud", "saturation", "data-mask", "snow-ice"}
 
 
-def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
+def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[LeftOver]]:
     """The scenes of a STAC item, collection, catalog or item collection on disk; items of a PAN or an MS alone are
     loose.
 
@@ -121,7 +122,7 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[Left]]:
     """
     found: list[Found] = []
     loose: list[Loose] = []
-    left: list[Left] = []
+    left: list[LeftOver] = []
     with foreign.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
         for item in _stac_items(path):
             each = _of_item(item, path)
@@ -190,18 +191,18 @@ def _stac_items(path: Path) -> Iterator[Any]:
             waiting += [*list(each.get_children())[::-1], *list(each.get_items())[::-1]]
 
 
-def _of_item(item: Any, path: Path) -> Found | Loose | Left:
+def _of_item(item: Any, path: Path) -> Found | Loose | LeftOver:
     """What a STAC item is: a scene, a part of one, or why it is none."""
     assets = {k: (a, a.get_absolute_href() or a.href) for k, a in item.assets.items()}
     chosen = _assets({k: (a.to_dict(), href) for k, (a, href) in assets.items()})
     here = f"{path}: item {item.id}"
     if isinstance(chosen, str):
-        return Left(here, chosen)
+        return LeftOver(here, chosen)
     pan, mss = chosen
     if wrong := [p for p in (pan, *mss) if _NO_PATH.search(p)]:
-        return Left(here, f"{ascii(wrong[0])[:80]} is no path")
+        return LeftOver(here, f"{ascii(wrong[0])[:80]} is no path")
     if away := [p for p in (pan, *mss) if _NETWORK.search(p)]:
-        return Left(here, f"{away[0]} is in a network; only files on disk are read")
+        return LeftOver(here, f"{away[0]} is in a network; only files on disk are read")
     name, time = f"{item.collection_id or ''}/{item.id}".lstrip("/"), item.datetime
     time = time.replace(tzinfo=None) if time else None
     if pan and mss:

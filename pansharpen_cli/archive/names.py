@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..raster.sensors import WAVELENGTHS, Named, band_name, matched, without_tile
+from ..report.facts import LeftOver
 
 RasterFiles = tuple[str, ...]
 """One raster, or the tiles of one; a .TIL or DIM .XML before tiles is the delivery's own list of them."""
@@ -47,14 +48,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Left:
-    """A file that is in no pair, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class File:
     """A raster: where it is, and its path from its source on, which begins with the source's own name."""
 
@@ -77,8 +70,8 @@ class Loose:
     reason: str
     time: datetime | None = None
 
-    def left(self, reason: str = "") -> list[Left]:
-        return [Left(p, reason or self.reason) for layer in self.layers for p in layer]
+    def left(self, reason: str = "") -> list[LeftOver]:
+        return [LeftOver(p, reason or self.reason) for layer in self.layers for p in layer]
 
 
 @dataclass
@@ -86,7 +79,7 @@ class Pairing:
     """The scenes that were found, the files that are left over, and what is to be said of sources that give nothing."""
 
     found: list[Found] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
+    left: list[LeftOver] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
 
@@ -246,12 +239,12 @@ def _place(band: str) -> Band:
     return (float(digits) if digits else math.inf, band) if band else ALL
 
 
-def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[Left]]:
+def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[LeftOver]]:
     """Pairs by names alone; what may be paired by looking into it; and what is none of a scene."""
     rules = (by_regex(regex, files), *RULES) if regex else RULES
     groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
     loose: list[Loose] = []
-    left: list[Left] = []
+    left: list[LeftOver] = []
     if regex and files and not any(map(rules[0], files)):
         example = files[0].relative.partition("/")[2] or files[0].relative
         raise InputError(
@@ -264,7 +257,7 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
             reason = "its name tells neither PAN nor MS"
             loose.append(Loose("", ((file.path,),), file, file.stem, reason, time_in(file.stem)))
         elif isinstance(part, Skip):
-            left.append(Left(file.path, part.reason))
+            left.append(LeftOver(file.path, part.reason))
         else:
             units = groups.setdefault((part.rule, part.key.lower()), defaultdict(list))
             units[part.role, str(PurePosixPath(file.relative).parent), part.unit].append((part, file))
@@ -294,9 +287,9 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
     return found, loose, left
 
 
-def _join(chosen: list[tuple[Loose, Loose]], others: Sequence[Loose], role: str) -> list[Left]:
+def _join(chosen: list[tuple[Loose, Loose]], others: Sequence[Loose], role: str) -> list[LeftOver]:
     """Add files on a grid of their own to the MS of the one pair that they belong to; what is left over of them."""
-    left: list[Left] = []
+    left: list[LeftOver] = []
     for other in others:
         near = _closest([ms for _, ms in chosen], [other])
         if len(others) > 1 or not near:
@@ -318,7 +311,7 @@ def why_unpaired(others: int, role: str, other: str, how: str) -> str:
     return f"the {other.upper()} that {how.replace(' ', 's ', 1)} does so for another {role.upper()}, too"
 
 
-def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[Left]:
+def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[LeftOver]:
     """The files of one role in one place as layers; or why they are none."""
     bands: dict[Band, list[tuple[Part, File]]] = defaultdict(list)
     for part, file in members:
@@ -327,8 +320,8 @@ def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose |
         del bands[ALL]  # it lists the files of all bands
     first, file = members[0]
 
-    def refused(reason: str) -> list[Left]:
-        return [Left(f.path, reason) for _, f in members]
+    def refused(reason: str) -> list[LeftOver]:
+        return [LeftOver(f.path, reason) for _, f in members]
 
     if role == "ms" and first.product and ALL not in bands and (missing := _missing(first.product, bands)):
         return refused(missing)
@@ -381,7 +374,7 @@ def _common(a: str, b: str) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
+def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
     """Of several that a name fits, those that lie closest to each other, where that leaves one choice."""
 
     def best(one: Loose, others: Sequence[Loose]) -> Loose | None:
@@ -389,8 +382,8 @@ def _closest(pans: Sequence[Loose], mss: Sequence[Loose]) -> list[tuple[Loose, L
         top = max(depths, default=0)
         return others[depths.index(top)] if depths.count(top) == 1 else None
 
-    pairs = [(pan, best(pan, mss)) for pan in pans]
-    return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pans) is pan]
+    pairs = [(pan, best(pan, ms_files)) for pan in pan_files]
+    return [(pan, ms) for pan, ms in pairs if ms is not None and best(ms, pan_files) is pan]
 
 
 def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:

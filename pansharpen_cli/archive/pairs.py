@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -16,10 +16,11 @@ from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, metadata, open_raster
+from ..report.facts import LeftOver
 from .archives import is_archive, look_into
 from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
-from .names import SUFFIXES, File, Found, Left, Loose, Pairing, scene_of, time_in, why_unpaired
+from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, time_in, why_unpaired
 
 LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
@@ -75,14 +76,14 @@ _SINGLE_BANDS = (
 )
 
 
-def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[Left]]:
+def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[LeftOver]]:
     """Pairs of rasters that overlap, whose pixel sizes fit, and that were taken at the same time as far as they tell.
 
     A raster that several would fit alike stays without: a guess would make a wrong picture.
     """
     seen: dict[str, list[_Seen]] = {"pan": [], "ms": []}
     found: list[Found] = []
-    left: list[Left] = []
+    left: list[LeftOver] = []
     for each in loose:
         look = _look(each)
         if isinstance(look, str):
@@ -168,64 +169,88 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
     `regex`: a rule of --pair-regex that goes before the others. `beside`: the output folder, which is no source.
     Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC.
     """
-    pairing = Pairing()
-    alone: list[Loose] = []
-    files: dict[str, File] = {}
-    single: list[str] = []
-    passed: list[str] = []
-    folders: list[Path] = []
+    search = _Search(beside)
     for source in sources:
         with foreign.boundary(source):
-            path = Path(source)
-            folders.append(
-                path if path.is_dir() else Path(*_fixed(path.parts)) if glob.has_magic(source) else path.parent
-            )
-            if path.is_dir():
-                if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
-                    raise InputError(f"{source} is the output folder itself; choose another --output")
-                roots = [(f, f"{path.resolve().name}/{os.path.relpath(f, path)}") for f in _walk(path, beside)]
-                passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
-            elif glob.has_magic(source) and not path.exists():
-                hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
-                hits = _outside(hits, source, beside)
-                base = os.path.abspath(Path(*_fixed(path.parts)))
-                roots = []
-                for hit in hits:
-                    if _is_list(hit) and _is_list(source):  # others may lie beside the rasters
-                        alone += _take(pairing, Path(hit))
-                    elif _is_raster(hit) or is_archive(hit):
-                        where = os.path.relpath(os.path.abspath(hit), base)
-                        roots.append((hit, f"{os.path.basename(base)}/{where}"))
-                if not hits or not (roots or _is_list(source)):
-                    pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
-                passed += [] if _is_list(source) else [h for h in hits if _is_list(h)]
-            elif not path.is_file():
-                raise InputError(f"no such file or folder: {source}")
-            elif _is_list(source):
-                alone += _take(pairing, path)
-                continue
-            else:
-                single.append(os.path.abspath(source))
-                continue
-            seen = [_add(pairing, files, file, relative) for file, relative in roots]
-            if path.is_dir() and not any(seen):
-                pairing.empty.append(f"no raster in {source}{_archives(path, pairing.left)}")
-    if single := _outside(single, "the files", beside):
+            search.look_into(source)
+    pairing, files = search.pairing, search.files
+    if single := _outside(search.single, "the files", beside):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         for one in single:
             _add(pairing, files, one, f"{root.name}/{os.path.relpath(one, root)}")
     elsewhere = {
-        real: why for real, file in files.items() if (why := outside(file.path, [*folders, _parent(file.path)]))
+        real: why for real, file in files.items() if (why := outside(file.path, [*search.folders, _parent(file.path)]))
     }
-    pairing.left += [Left(files.pop(real).path, why) for real, why in elsewhere.items()]
-    pairing.found, alone = _own(pairing, alone, folders)
+    pairing.left += [LeftOver(files.pop(real).path, why) for real, why in elsewhere.items()]
+    pairing.found, alone = _own(pairing, search.alone, search.folders)
     _pair(pairing, sorted(files.values(), key=lambda f: f.relative), alone, regex)
     if regex and not files:
         pairing.empty.append("--pair-regex has no file to match: lists name the pairs themselves")
-    if passed and not pairing.found:
-        globs = sorted({f"{PurePosixPath(p).parent}/*{PurePosixPath(p).suffix}" for p in passed})
+    if search.passed and not pairing.found:
+        globs = sorted({f"{PurePosixPath(p).parent}/*{PurePosixPath(p).suffix}" for p in search.passed})
         pairing.empty.append(f"lists of scenes are read where they are named: {' '.join(globs)}")
     return pairing
+
+
+@dataclass
+class _Search:
+    """What sources hold: `files` by their real path, `single` ones that were named, members of lists that stand
+    `alone`, lists that were `passed` by, and the `folders` that sources lie in."""
+
+    beside: Path | None
+    pairing: Pairing = field(default_factory=Pairing)
+    files: dict[str, File] = field(default_factory=dict)
+    single: list[str] = field(default_factory=list)
+    alone: list[Loose] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+    def look_into(self, source: str) -> None:
+        """Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC."""
+        path = Path(source)
+        if path.is_dir():
+            self._folder(source, path)
+        elif glob.has_magic(source) and not path.exists():
+            self._pattern(source, path)
+        elif not path.is_file():
+            raise InputError(f"no such file or folder: {source}")
+        else:
+            self.folders.append(path.parent)
+            if _is_list(source):
+                self.alone += _take(self.pairing, path)
+            else:
+                self.single.append(os.path.abspath(source))
+
+    def _folder(self, source: str, path: Path) -> None:
+        self.folders.append(path)
+        if self.beside is not None and os.path.realpath(path) == os.path.realpath(self.beside):
+            raise InputError(f"{source} is the output folder itself; choose another --output")
+        base = path.resolve().name
+        self.passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
+        seen = [
+            _add(self.pairing, self.files, file, f"{base}/{os.path.relpath(file, path)}")
+            for file in _walk(path, self.beside)
+        ]
+        if not any(seen):
+            self.pairing.empty.append(f"no raster in {source}{_archives(path, self.pairing.left)}")
+
+    def _pattern(self, source: str, path: Path) -> None:
+        base = Path(*_fixed(path.parts))
+        self.folders.append(base)
+        hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
+        hits = _outside(hits, source, self.beside)
+        lists = [h for h in hits if _is_list(h)]
+        rasters = [h for h in hits if h not in lists and (_is_raster(h) or is_archive(h))]
+        if _is_list(source):  # others may lie beside the rasters
+            for each in lists:
+                self.alone += _take(self.pairing, Path(each))
+        else:
+            self.passed += lists
+        if not hits or not (rasters or _is_list(source)):
+            self.pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
+        for hit in rasters:
+            where = os.path.relpath(os.path.abspath(hit), os.path.abspath(base))
+            _add(self.pairing, self.files, hit, f"{os.path.basename(os.path.abspath(base))}/{where}")
 
 
 def _pair(pairing: Pairing, files: Sequence[File], alone: Sequence[Loose], regex: str | None) -> None:
@@ -246,7 +271,7 @@ def _pair(pairing: Pairing, files: Sequence[File], alone: Sequence[Loose], regex
 _ARCHIVES = (".7z", ".bz2", ".xz", ".rar", ".gz")
 
 
-def _archives(folder: Path, left: Sequence[Left]) -> str:
+def _archives(folder: Path, left: Sequence[LeftOver]) -> str:
     """A hint at the first archive of a folder that is not looked into, or nothing."""
     shut = {os.path.basename(each.path) for each in left}
     held = sorted(
@@ -277,9 +302,9 @@ def _parent(path: str) -> Path:
 def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
     """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
 
-    def refer_out(files: Sequence[str]) -> list[Left]:
+    def refer_out(files: Sequence[str]) -> list[LeftOver]:
         whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
-        return [Left(f, why) for f, why in whys if why]
+        return [LeftOver(f, why) for f, why in whys if why]
 
     found = [(each, refer_out(each.files)) for each in pairing.found]
     loose = [(each, refer_out([p for layer in each.layers for p in layer])) for each in alone]

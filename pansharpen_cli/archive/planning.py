@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -19,18 +19,18 @@ import numpy as np
 from .. import device
 from ..classical import NAMES as CLASSICAL
 from ..errors import InputError
-from ..fusion import fit
-from ..fusion.fit import Options
+from ..fusion.options import Options, check_method
 from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
 from ..raster.opening import OpenOptions
 from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import index
+from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
 from .archives import archive_of
 from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, read_log
 from .mosaic import read_with
-from .names import CONTAINERS, Found, Left
+from .names import CONTAINERS, Found
 
 TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900
@@ -52,7 +52,7 @@ class Choices:
 
     def check(self, here: bool = True) -> None:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
-        fit.check_method(self.options)
+        check_method(self.options)
         if here or not re.fullmatch(r"cuda(:\d+)?|mps", self.options.device):
             device.choose_device(self.options.device)
         self._check_creation_options()
@@ -238,20 +238,20 @@ def file_stamp(path: str) -> dict[str, Any]:
         return {"path": path, "size": None, "mtime": None}
 
 
-def reason_to_run(task: Task, record: Mapping | None, retry_failed: bool = False) -> str | None:
+def reason_to_run(task: Task, record: Record | None, retry_failed: bool = False) -> str | None:
     """Why a scene has to be fused: new, interrupted, changed, failed or missing; None if it does not have to be."""
-    if record is None or task.refused or record.get("refused"):
+    if record is None or task.refused or record.refused:
         return "new"
-    if record["status"] == "started":
+    if record.status == "started":
         return "interrupted"
-    if list(task.inputs) != record.get("inputs") or task.options != record.get("options"):
+    if list(task.inputs) != record.inputs or task.options != record.options:
         return "changed"
-    if record["status"] == "failed":
+    if record.has_failed:
         return "failed" if retry_failed else None
-    if task.page is not None and not record.get("page"):  # one that is there is of an earlier output
+    if task.page is not None and not record.page:  # one that is there is of an earlier output
         return "missing"
     there = {path: found.st_size for path, found in existing_outputs(task).items()}
-    return None if len(there) == len(task.outputs) and there[task.output] == record.get("bytes") else "missing"
+    return None if len(there) == len(task.outputs) and there[task.output] == record.bytes else "missing"
 
 
 def existing_outputs(task: Task) -> dict[Path, os.stat_result]:
@@ -263,13 +263,13 @@ def existing_outputs(task: Task) -> dict[Path, os.stat_result]:
     return found
 
 
-def is_foreign(record: Mapping | None) -> bool:
+def is_foreign(record: Record | None) -> bool:
     """Is a file at the output's path one that no batch has written? One of a scene that failed has its `bytes`."""
-    failed = record is not None and record["status"] == "failed" and not record.get("bytes")
-    return record is None or failed or bool(record.get("foreign"))
+    failed = record is not None and record.has_failed and not record.bytes
+    return record is None or failed or bool(record.foreign)
 
 
-def foreign_file(task: Task, record: Mapping | None) -> Path | None:
+def foreign_file(task: Task, record: Record | None) -> Path | None:
     """A file at a scene's outputs that no batch has written, as far as log and report tell."""
     if not is_foreign(record) or _reported(task):
         return None
@@ -286,8 +286,8 @@ def _reported(task: Task) -> bool:
 
 
 def dry_run(
-    tasks: Sequence[Task], folder: Path | None, left: Sequence[Left], retry_failed: bool, overwrite: bool = False
-) -> dict[str, Any]:
+    tasks: Sequence[Task], folder: Path | None, left: Sequence[LeftOver], retry_failed: bool, overwrite: bool = False
+) -> BatchPlan:
     """What `run` would do with the scenes, and the files that are in none."""
     records = read_log(folder) if folder is not None and os.path.lexists(folder / LOG) else {}
 
@@ -298,24 +298,23 @@ def dry_run(
         reason = reason_to_run(task, record, retry_failed)
         if reason and not overwrite and foreign_file(task, record):
             return f"{reason}, but a file is there that no batch has written: needs --overwrite"
-        return reason or f"{record['status'] if record else ''} before"
+        return reason or f"{record.status if record else ''} before"
 
     scenes = [
-        {
-            "output": task.scene,
-            "pan": list(task.found.pan),
-            "pan_beside": [list(layer) for layer in task.found.ms[: task.found.beside]],
-            "ms": [list(layer) for layer in task.found.ms[task.found.beside :]],
-            "paired_by": task.found.rule,
-            "state": state(task),
-        }
+        PlannedScene(
+            task.scene,
+            list(task.found.pan),
+            [list(layer) for layer in task.found.ms[task.found.beside :]],
+            task.found.rule,
+            state(task),
+            [list(layer) for layer in task.found.ms[: task.found.beside]],
+        )
         for task in tasks
     ]
-    place = None if folder is None else str(folder)
-    return {"schema": SCHEMA, "folder": place, "scenes": scenes, "left_over": [asdict(each) for each in left]}
+    return BatchPlan(SCHEMA, None if folder is None else str(folder), scenes, list(left))
 
 
-def listing(plan: Mapping[str, Any]) -> str:
+def listing(plan: BatchPlan) -> str:
     """`dry_run` as text: outputs with their files, then what is left over."""
 
     def shown(layers: Sequence[Sequence[str]]) -> str:
@@ -325,12 +324,10 @@ def listing(plan: Mapping[str, Any]) -> str:
         return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
 
     lines = []
-    for scene in plan["scenes"]:
-        lines.append(f"{scene['output']}  ({scene['state']}, paired by {scene['paired_by']})")
-        lines.append(f"  PAN  {shown([scene['pan'], *scene['pan_beside']])}")
-        lines.append(f"  MS   {shown(scene['ms'])}")
-    lines += ["", "left over:"] if plan["left_over"] else []
-    lines += [f"  {each['path']}: {each['reason']}" for each in plan["left_over"]]
-    return "\n".join([*lines, "", f"{len(plan['scenes'])} pairs, {len(plan['left_over'])} files left over"]).lstrip(
-        "\n"
-    )
+    for scene in plan.scenes:
+        lines.append(f"{scene.output}  ({scene.state}, paired by {scene.paired_by})")
+        lines.append(f"  PAN  {shown([scene.pan, *scene.pan_beside])}")
+        lines.append(f"  MS   {shown(scene.ms)}")
+    lines += ["", "left over:"] if plan.left_over else []
+    lines += [f"  {each.path}: {each.reason}" for each in plan.left_over]
+    return "\n".join([*lines, "", f"{len(plan.scenes)} pairs, {len(plan.left_over)} files left over"]).lstrip("\n")

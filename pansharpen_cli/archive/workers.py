@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import psutil
+
+from .. import interrupts
 from ..errors import PansharpenError
 
 TICK = 0.25
@@ -189,19 +192,17 @@ def _reason(code: int | None) -> str:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds for itself; 0 where the system does not tell."""
+    """Bytes of memory that a process holds, for itself where the system (Linux) tells that; 0 for one that is gone."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            pages = file.read().split()
-        return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
+        held = psutil.Process(pid).memory_info()
+        return held.rss - getattr(held, "shared", 0)
+    except psutil.Error:
         return 0
 
 
 def _work(connection: Connection, setup: Setup, number: int) -> None:
     """A worker's life: set up, then one task after the other until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interrupts.leave_to_parent()
     warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the results
     parent = multiprocessing.parent_process()
     if parent is not None:  # killed without a word, it must not leave us at work behind the next batch's back

@@ -18,17 +18,18 @@ from ..adapt.sampling import Progress, quiet
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
 from ..fusion import fit
-from ..fusion.fit import Options
+from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.fuse import FusionOutput, check_targets, targets_of
-from ..jobs.opened import Pair, is_measured, opened
+from ..jobs.opened import is_measured, opened
 from ..jobs.pair import parted
+from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
 from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache, open_raster
 from ..raster.writer import parse_creation_options
+from ..report.facts import CheckFacts, FileFacts, OverlapFacts, Prediction
 from .judge import (
     Finding,
     Findings,
@@ -47,7 +48,7 @@ from .predict import predict
 SCHEMA = "pansharpen-check/1"
 
 
-def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
+def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> CheckFacts:
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
     What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
@@ -59,25 +60,26 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
         with gdal_messages():
             parts = parted(pair)
     except InputError as error:
-        facts = _frame("check") | {"files": files, "refused": str(error)}
         explain_refusal(files, found)
-        return facts | {"findings": found.ranked()}
+        return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
     made = []
     for each in parts.pairs:
         own = found if len(parts.pairs) == 1 else Findings()
         made.append(_checked(each, files, options, score, progress, own))
         if own is not found:
             found += _named(each, own)
-    return _combined(made, files) | {"findings": found.ranked()}
+    return _combined(made, files, found)
 
 
-def _checked(pair: Pair, files: list[dict], options: Options, score: bool, progress: Progress, found: Findings) -> dict:
+def _checked(
+    pair: Pair, files: list[FileFacts], options: Options, score: bool, progress: Progress, found: Findings
+) -> CheckFacts:
     """All that can be told of a pair whose MS files are on one grid, but for what is found."""
-    facts = _frame("check")
-    facts["files"] = [f for f in files if f["path"] in (pair.pan, *pair.ms)]
+    facts = CheckFacts(SCHEMA, __version__, "check")
+    facts.files = [f for f in files if f.path in (pair.pan, *pair.ms)]
     try:
         with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            fit.check_method(options)
+            check_method(options)
             look: Look | None = None
             seconds: dict[str, float] = {}
             scene = stack.enter_context(pair.open())
@@ -86,20 +88,20 @@ def _checked(pair: Pair, files: list[dict], options: Options, score: bool, progr
             _describe(facts, scene, pair, options, found)
             with _noting_failure(found):
                 look = look_at(scene, options.seed, progress, survey=True)
-                facts["sample"] = look.facts()
-                facts["bands"] = [band_facts(band) for band in look.bands]
-                facts["agreement"] = look.agreement()
+                facts.sample = look.facts()
+                facts.bands = [band_facts(band) for band in look.bands]
+                facts.agreement = look.agreement()
                 judge_pixels(scene, look, facts, found)
-                facts["pan_tells"] = tells_facts(scene, options, progress, found)
+                facts.pan_tells = tells_facts(scene, options, progress, found)
             if look is not None:
                 with _noting_failure(found):
-                    facts |= predict(scene, look, options, score, None, seconds, progress, found)
+                    predict(facts, scene, look, options, score, None, seconds, progress, found)
             judge_scene(scene, found)
             for message in said.notes():
                 found.warning("gdal", message)
     except InputError as error:
-        facts["refused"] = str(error)
-        explain_refusal(facts["files"], found)
+        facts.refused = str(error)
+        explain_refusal(facts.files, found)
     return facts
 
 
@@ -109,24 +111,27 @@ def _named(pair: Pair, found: Findings) -> list[Finding]:
     return [f if name in f.text else replace(f, text=f"{name}: {f.text}") for f in found]
 
 
-def _combined(made: Sequence[dict], files: list[dict]) -> dict:
+def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Findings) -> CheckFacts:
     """One report of several: that of the first, with sums where the output is one."""
-    facts = made[0] | {"files": files, "groups": [] if len(made) == 1 else made}
+    facts = replace(made[0], files=files, findings=found.ranked())
     if len(made) == 1:
         return facts
-    facts["refused"] = next((m["refused"] for m in made if m["refused"]), None)
-    if all(m["output"] for m in made):
-        facts["output"] = facts["output"] | {"bands": sum(m["output"]["bands"] for m in made)}
-        told = [m["prediction"] for m in made]
-        stages = dict.fromkeys(stage for each in told for stage in each["seconds"])
-        seconds = {stage: sum(each["seconds"].get(stage, 0.0) for each in told) for stage in stages}
+    facts.groups = list(made)
+    facts.refused = next((m.refused for m in made if m.refused), None)
+    outputs, told = [m.output for m in made if m.output], [m.prediction for m in made if m.prediction]
+    if len(outputs) == len(told) == len(made):
+        facts.output = replace(outputs[0], bands=sum(each.bands for each in outputs))
+        stages = dict.fromkeys(stage for each in told for stage in each.seconds)
+        seconds = {stage: sum(each.seconds.get(stage, 0.0) for each in told) for stage in stages}
         repeated = seconds["start"] * (1 - 1 / len(made))
         seconds["start"], seconds["total"] = seconds["start"] - repeated, seconds["total"] - repeated
-        facts["prediction"] = told[0] | {
-            "seconds": seconds,
-            "memory_bytes": max(each["memory_bytes"] for each in told),
-            **{key: sum(each[key] for each in told) for key in ("raw_bytes", "stored_bytes")},
-        }
+        facts.prediction = Prediction(
+            seconds,
+            max(each.memory_bytes for each in told),
+            sum(each.raw_bytes for each in told),
+            sum(each.stored_bytes for each in told),
+            told[0].trial,
+        )
     return facts
 
 
@@ -141,14 +146,16 @@ def _noting_failure(found: Findings) -> Iterator[None]:
         found.error("fails", f"fuse fails here: {error}")
 
 
-def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet) -> dict:
-    """What `job.fuse_scene` is going to do with the same arguments; nothing is written.
+def plan(
+    pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
+) -> CheckFacts:
+    """What `jobs.fuse.fuse_scene` is going to do with the same arguments; nothing is written.
 
     Raises InputError where it would refuse.
     """
     found = Findings()
     parse_creation_options(output.creation_options)
-    fit.check_method(options)
+    check_method(options)
     device.choose_device(options.device)
     files = _files(pair, found)
     with gdal_messages() as said, ExitStack() as stack:
@@ -158,51 +165,40 @@ def plan(pair: Pair, output: FusionOutput, options: Options, score: bool = True,
             check_targets(output, options, parts.together(scenes), several=True)
         made = []
         for each in parts.pairs:
-            facts, own = _frame("plan"), found if len(parts.pairs) == 1 else Findings()
-            facts["files"] = [f for f in files if f["path"] in (each.pan, *each.ms)]
+            facts, own = CheckFacts(SCHEMA, __version__, "plan"), found if len(parts.pairs) == 1 else Findings()
+            facts.files = [f for f in files if f.path in (each.pan, *each.ms)]
             ready = output if len(parts.pairs) == 1 else None
             scene, chosen, aligning = _aligned(facts, each, options, stack, ready, progress, own)
             _describe(facts, scene, each, chosen, own)
             look = look_at(scene, chosen.seed, progress, survey=False)
-            facts["sample"] = look.facts()
-            facts["pan_tells"] = tells_facts(scene, chosen, progress, own)
-            made.append(facts | predict(scene, look, chosen, score, output, aligning, progress, own))
+            facts.sample = look.facts()
+            facts.pan_tells = tells_facts(scene, chosen, progress, own)
+            predict(facts, scene, look, chosen, score, output, aligning, progress, own)
             judge_scene(scene, own)
+            fit.preload(options, scene.bands)
+            made.append(facts)
             if own is not found:
                 found += _named(each, own)
-    for part in made:
-        fit.preload(options, part["scene"]["bands"])
     check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
-    return _combined(made, files) | {"findings": found.ranked()}
+    return _combined(made, files, found)
 
 
-def _frame(kind: str) -> dict:
-    keys = (
-        "scene", "overlap", "sample", "bands", "agreement", "pan_tells", "shift", "mtf", "method", "adaptation",
-        "output", "prediction",
-    )  # fmt: skip
-    return {"schema": SCHEMA, "version": __version__, "kind": kind, "refused": None, "files": []} | dict.fromkeys(keys)
-
-
-def _describe(facts: dict, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
-    facts["scene"] = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
+def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
+    facts.scene = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
     rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
-    facts["overlap"] = {
-        "rows": rows,
-        "cols": cols,
-        "pan_share": rows * cols / (scene.pan_grid.height * scene.pan_grid.width),
-        "ms_share": min(1.0, rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])),
-    }
+    ms_share = rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])
+    pan_share = rows * cols / (scene.pan_grid.height * scene.pan_grid.width)
+    facts.overlap = OverlapFacts(rows, cols, pan_share, min(1.0, ms_share))
     judge_headers(scene, facts, pair, found)
 
 
 # What the headers say
 
 
-def _files(pair: Pair, found: Findings) -> list[dict]:
+def _files(pair: Pair, found: Findings) -> list[FileFacts]:
     """Facts of each file that can be opened."""
     files = []
     for role, path in [("pan", pair.pan), *(("ms", p) for p in pair.ms)]:
@@ -215,39 +211,39 @@ def _files(pair: Pair, found: Findings) -> list[dict]:
     return files
 
 
-def _file_facts(path: str, role: str, dataset) -> dict:
+def _file_facts(path: str, role: str, dataset) -> FileFacts:
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
     acquired = pairs.acquired(Source(dataset, list(dataset.indexes), path))
-    block = dataset.block_shapes[0]
     compression = structure.get("COMPRESSION")
     reversibility = structure.get("COMPRESSION_REVERSIBILITY", "")
     lossy = dataset.driver in ("JPEG", "ECW") or reversibility.upper().startswith("LOSSY")
-    return {
-        "path": path,
-        "role": role,
-        "driver": dataset.driver,
-        "rows": dataset.height,
-        "cols": dataset.width,
-        "bands": dataset.count,
-        "dtype": dataset.dtypes[0],
-        "nodata": None if dataset.nodata is None or dataset.nodata != dataset.nodata else dataset.nodata,
-        "nodata_is_nan": dataset.nodata is not None and dataset.nodata != dataset.nodata,
-        "crs": dataset.crs.to_string() if dataset.crs else None,
-        "pixel_size": [math.hypot(dataset.transform.a, dataset.transform.d),
-                       math.hypot(dataset.transform.b, dataset.transform.e)],
-        "band_names": list(dataset.descriptions),
-        "compression": compression,
-        "lossy": lossy or ("JPEG" in (compression or "") and "2000" not in (compression or "")),
-        "block": list(block),
-        "acquired": acquired.isoformat(" ") if acquired else None,
-    }  # fmt: skip
+    nodata, transform = dataset.nodata, dataset.transform
+    is_nan = nodata is not None and nodata != nodata
+    return FileFacts(
+        path=path,
+        role=role,
+        driver=dataset.driver,
+        rows=dataset.height,
+        cols=dataset.width,
+        bands=dataset.count,
+        dtype=dataset.dtypes[0],
+        nodata=None if is_nan else nodata,
+        nodata_is_nan=is_nan,
+        crs=dataset.crs.to_string() if dataset.crs else None,
+        pixel_size=[math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)],
+        band_names=list(dataset.descriptions),
+        compression=compression,
+        lossy=lossy or ("JPEG" in (compression or "") and "2000" not in (compression or "")),
+        block=list(dataset.block_shapes[0]),
+        acquired=acquired.isoformat(" ") if acquired else None,
+    )
 
 
 # Registration
 
 
 def _aligned(
-    facts: dict,
+    facts: CheckFacts,
     pair: Pair,
     options: Options,
     stack: ExitStack,
@@ -265,8 +261,8 @@ def _aligned(
     scene.warnings[:] = [w for w in scene.warnings if w not in told]
     scene.notes[:] = [n for n in scene.notes if n not in told]
     assert registration.found is not None
-    facts["shift"] = shift_facts(scene, registration.found, options.align, found)
-    facts["mtf"] = mtf_facts(scene, registration.found.gains, found)
+    facts.shift = shift_facts(scene, registration.found, options.align, found)
+    facts.mtf = mtf_facts(scene, registration.found.gains, found)
     if registration.apart and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")

@@ -12,12 +12,14 @@ import numpy as np
 
 from ..adapt.sampling import Progress
 from ..fusion import register, telling
-from ..fusion.fit import Options
+from ..fusion.options import Options
 from ..jobs.facts import told_facts
-from ..jobs.opened import Pair, is_beyond
+from ..jobs.opened import is_beyond
+from ..jobs.request import Pair
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
+from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, ShiftFacts, ToldFacts
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
@@ -57,16 +59,16 @@ def _name(path: str) -> str:
     return os.path.basename(path.rstrip("/")) or path
 
 
-def judge_file(file: dict, found: Findings) -> None:
-    name = _name(file["path"])
-    if file["lossy"]:
-        how = file["compression"] or file["driver"]
+def judge_file(file: FileFacts, found: Findings) -> None:
+    name = _name(file.path)
+    if file.lossy:
+        how = file.compression or file.driver
         found.warning(
             "lossy",
             f"{name} is compressed with losses ({how}): its block artefacts are detail to every method; take "
             "the original delivery if there is one",
         )
-    rows, cols = file["block"]
+    rows, cols = file.block
     if rows * cols > 1 << 24:
         found.note(
             "blocks",
@@ -75,14 +77,15 @@ def judge_file(file: dict, found: Findings) -> None:
         )
 
 
-def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> None:
+def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) -> None:
     for warning in scene.warnings:
         if UNTAGGED not in warning:  # the pixels will tell more
             found.warning("scene", warning)
     for note in scene.notes:
         found.note("scene", note)
-    files, overlap = facts["files"], facts["overlap"]
-    for share, who in ((overlap["pan_share"], "PAN"), (overlap["ms_share"], "MS")):
+    files, overlap = facts.files, facts.overlap
+    assert overlap is not None and facts.scene is not None
+    for share, who in ((overlap.pan_share, "PAN"), (overlap.ms_share, "MS")):
         if share < 0.5:
             found.note("overlap", f"only {share:.1%} of the {who} lies in the overlap; the rest is not fused")
     if scene.sensor == sensors.GENERIC:
@@ -98,7 +101,7 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
             f"the ratio is {ratios}, that of {scene.sensor.name} products is {scene.sensor.ratio:g}: one of the files "
             "has been resampled, or --sensor is wrong; its MTF does not fit resampled pixels",
         )
-    names, assumed = facts["scene"]["band_names"], facts["scene"]["assumed_names"]
+    names, assumed = facts.scene["band_names"], facts.scene["assumed_names"]
     if not any(names):
         order = ", ".join(a or "?" for a in assumed)
         how = (
@@ -113,22 +116,22 @@ def judge_headers(scene: Scene, facts: dict, pair: Pair, found: Findings) -> Non
         bands = " and ".join(map(str, source.alpha))
         found.note("alpha", f"{_name(source.label)}: band {bands} is a mask (alpha) and not fused")
     _judge_nodata_tags(files, pair, found)
-    pan, ms = (next(f for f in files if f["role"] == role) for role in ("pan", "ms"))
-    if pan["dtype"] != ms["dtype"]:
-        found.note("dtype", f"PAN is {pan['dtype']}, MS is {ms['dtype']}")
-    if pan["acquired"] and ms["acquired"]:
-        apart = abs(datetime.fromisoformat(pan["acquired"]) - datetime.fromisoformat(ms["acquired"]))
-        text = f"PAN was acquired {pan['acquired']}, MS {ms['acquired']}"
+    pan, ms = (next(f for f in files if f.role == role) for role in ("pan", "ms"))
+    if pan.dtype != ms.dtype:
+        found.note("dtype", f"PAN is {pan.dtype}, MS is {ms.dtype}")
+    if pan.acquired and ms.acquired:
+        apart = abs(datetime.fromisoformat(pan.acquired) - datetime.fromisoformat(ms.acquired))
+        text = f"PAN was acquired {pan.acquired}, MS {ms.acquired}"
         if apart >= timedelta(days=1):
             found.error("times", f"{text}: not the same image; land, sun and shadows have changed")
         elif apart >= timedelta(minutes=1):
             found.warning("times", f"{text}: clouds, shadows and cars have moved, and they were seen at other angles")
 
 
-def _judge_nodata_tags(files: Sequence[dict], pair: Pair, found: Findings) -> None:
+def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) -> None:
     if pair.options.nodata is not None:
         return
-    tags = {f["path"]: "NaN" if f["nodata_is_nan"] else _tag(f["nodata"]) for f in files}
+    tags = {f.path: "NaN" if f.nodata_is_nan else _tag(f.nodata) for f in files}
     if len(set(tags.values())) > 1:
         listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
         found.note("nodata-tags", f"the files disagree on nodata ({listed}); each counts for its own file")
@@ -138,19 +141,19 @@ def _tag(nodata: float | None) -> str:
     return "none" if nodata is None else f"{nodata:g}"
 
 
-def explain_refusal(files: Sequence[dict], found: Findings) -> None:
+def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:
     """What may lie behind a refusal, as far as the headers tell."""
-    pans, multi = [f for f in files if f["role"] == "pan"], [f for f in files if f["role"] == "ms"]
+    pans, multi = [f for f in files if f.role == "pan"], [f for f in files if f.role == "ms"]
     if not pans or not multi:
         return
     pan, ms = pans[0], multi[0]
-    if pan["bands"] > 1 and all(f["bands"] == 1 for f in multi):
-        found.error("swapped", f"PAN has {pan['bands']} bands and MS has one: the two seem to be swapped")
-    elif pan["crs"] == ms["crs"] and pan["bands"] == 1:
-        ratio = ms["pixel_size"][0] / pan["pixel_size"][0] if pan["pixel_size"][0] else 0.0
+    if pan.bands > 1 and all(f.bands == 1 for f in multi):
+        found.error("swapped", f"PAN has {pan.bands} bands and MS has one: the two seem to be swapped")
+    elif pan.crs == ms.crs and pan.bands == 1:
+        ratio = ms.pixel_size[0] / pan.pixel_size[0] if pan.pixel_size[0] else 0.0
         if ratio < 1 / 1.5:
             found.error("swapped", f"MS pixels are {ratio:.3g} times the PAN's: the two seem to be swapped")
-        elif ratio < 1.5 and pan["crs"]:
+        elif ratio < 1.5 and pan.crs:
             found.error(
                 "same-resolution",
                 f"MS pixels are {ratio:.3g} times the PAN's: this MS is sharpened or resampled already; take the "
@@ -158,12 +161,11 @@ def explain_refusal(files: Sequence[dict], found: Findings) -> None:
             )
 
 
-def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None:
-    bands = [(band, f) for band, f in zip(look.bands, facts["bands"], strict=True)]
+def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -> None:
     for source in (scene.pan, *scene.ms):
-        _judge_fills(source, next(b.fills for b, _ in bands if b.source is source), found)
-    seen = [(b, f) for b, f in bands if b.count]
-    for band, _ in ((b, f) for b, f in bands if not b.count):
+        _judge_fills(source, next(b.fills for b in look.bands if b.source is source), found)
+    seen = [(b, f.values) for b, f in zip(look.bands, facts.bands or (), strict=True) if f.values is not None]
+    for band in (b for b in look.bands if not b.count):
         found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; {_LEAVE_OUT}")
     _judge_flatness(scene, seen, found)
     _judge_clipping(seen, found)
@@ -172,10 +174,10 @@ def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None
         ("dead-lines", "dead_lines", "lines of one value"),
         ("stripes", "stripes", "lines brighter or darker than both neighbours all along"),
     ):
-        listed = ", ".join(f"{b.label} {f[key]}" for b, f in seen if f[key])
+        listed = ", ".join(f"{b.label} {getattr(f, key)}" for b, f in seen if getattr(f, key))
         if listed:
             found.warning(code, f"{what} in the sampled blocks: {listed}; fusion keeps or sharpens them")
-    hazy = [f"{b.label} {f['haze']:.0%}" for b, f in seen[1:] if f["haze"] and f["std"] > 0 and f["haze"] > _usual(b)]
+    hazy = [f"{b.label} {f.haze:.0%}" for b, f in seen[1:] if f.haze and f.std > 0 and f.haze > _usual(b)]
     if hazy:
         found.note(
             "haze",
@@ -194,8 +196,7 @@ def judge_pixels(scene: Scene, look: Look, facts: dict, found: Findings) -> None
     ):  # fmt: skip
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
             found.warning("lone-nodata", f"{named}: {text}")
-    agreement = facts["agreement"]
-    r2 = agreement["r2"] if agreement else None
+    r2 = facts.agreement.r2 if facts.agreement else None
     if r2 is not None and not is_beyond(scene) and (doubts := register.doubt(r2)):
         level = found.error if r2 < register.WRONG else found.warning
         level("agreement", doubts)
@@ -227,54 +228,54 @@ def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> 
         )
 
 
-def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
+def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
     for band, f in seen:
         most = int(band.counts.max()) / band.count
         if len(band.levels) == 1:
             if band.label == "PAN":
-                found.error("flat-pan", f"PAN is constant ({f['mean']:g}) in what was looked at: it has no detail")
+                found.error("flat-pan", f"PAN is constant ({f.mean:g}) in what was looked at: it has no detail")
             else:
-                found.error("dead-band", f"{_which(band)} is constant ({f['mean']:g}): a dead band; {_LEAVE_OUT}")
-        elif band.label == "PAN" and f["std"] < 0.01 * abs(f["mean"]):
-            found.warning("flat-pan", f"PAN hardly varies (standard deviation {f['std']:.3g} DN): nothing to sharpen")
+                found.error("dead-band", f"{_which(band)} is constant ({f.mean:g}): a dead band; {_LEAVE_OUT}")
+        elif band.label == "PAN" and f.std < 0.01 * abs(f.mean):
+            found.warning("flat-pan", f"PAN hardly varies (standard deviation {f.std:.3g} DN): nothing to sharpen")
         elif most > 0.9:
             value = float(band.levels[band.counts.argmax()])
             found.warning("flat-band", f"{_which(band)} is {value:g} in {most:.0%} of its pixels")
 
 
-def _judge_clipping(seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
+def _judge_clipping(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
     for key, what, cause in (
         ("ceiling_share", "saturated", "clouds, roofs or a stretch; no method brings that detail back"),
         ("floor_share", "cut off at their lowest value", "water, shadow or a stretch"),
     ):
-        worst = {b.label: f[key] for b, f in seen if f[key] > 0.001 and len(b.levels) > 2}
+        worst = {b.label: getattr(f, key) for b, f in seen if getattr(f, key) > 0.001 and len(b.levels) > 2}
         if worst:
             listed = ", ".join(f"{label} {share:.1%}" for label, share in worst.items())
             level = found.warning if max(worst.values()) > 0.02 else found.note
             level(key.replace("_share", ""), f"pixels {what}: {listed} ({cause})")
 
 
-def _judge_depth(seen: Sequence[tuple[Band, dict]], found: Findings) -> None:
-    stepped = {b.label: f["step"] for b, f in seen if f["step"] and f["step"] > 1 and len(b.levels) > 2}
+def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
+    stepped = {b.label: f.step for b, f in seen if f.step and f.step > 1 and len(b.levels) > 2}
     if stepped:
         listed = ", ".join(f"of {step} in {label}" for label, step in stepped.items())
         if len(stepped) == len(seen) and len(set(stepped.values())) == 1:
             listed = f"of {next(iter(stepped.values()))}"
         found.note("step", f"all values are multiples {listed}: the data have fewer levels than their bits suggest")
-    combed = [f"{b.label} {f['missing_levels']:.0%}" for b, f in seen if (f["missing_levels"] or 0) > 0.1]
+    combed = [f"{b.label} {f.missing_levels:.0%}" for b, f in seen if f.missing_levels and f.missing_levels > 0.1]
     if combed:
         found.warning(
             "stretched",
             f"levels are missing from the histogram ({', '.join(combed)} of them): the data were stretched, perhaps "
             "not linearly, so that radiance ratios no longer hold; take the unstretched delivery if there is one",
         )
-    depths = [f["bits"] for _, f in seen]
+    depths = [f.bits for _, f in seen]
     pan, ms = depths[0] if seen and seen[0][0].label == "PAN" else None, [d for d in depths[1:] if d]
     if pan and ms and abs(pan - max(ms)) >= 3:
         found.note("depth", f"PAN uses {pan} bits, MS {max(ms)}: were they processed differently?")
 
 
-def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings) -> dict:
+def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings) -> ShiftFacts:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
     if shift.confidence < register.MEASURABLE:
@@ -312,20 +313,20 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     ]
     if apart:
         found.note("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
-    return asdict(shift) | {"align": align, "action": action}
+    return ShiftFacts(**asdict(shift), align=align, action=action)
 
 
-def tells_facts(scene: Scene, options: Options, progress: Progress, found: Findings) -> list[dict]:
+def tells_facts(scene: Scene, options: Options, progress: Progress, found: Findings) -> list[ToldFacts]:
     """What PAN tells about each band, with a note where that is nothing."""
     told = telling.told(scene, options.seed, progress)
     spared = [] if options.method == "exp" else telling.places_of_nothing(told)
-    facts = told_facts(scene, told, spared)
-    if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
+    facts = [ToldFacts(**each) for each in told_facts(scene, told, spared)]
+    if silent := ", ".join(each.band for each in facts if not each.sharpened):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
     return facts
 
 
-def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
+def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> MtfFacts:
     """MTF gains as facts, with a note where the MS is softer or crisper than optics are."""
     if measured:
         gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
@@ -333,7 +334,7 @@ def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> dict:
             what, how = ("softer", "resampled") if gain < SOFT else ("crisper", "sharpened or resampled")
             text = f"MTF gain {gain:.2f} at Nyquist, its sensor's {usual:.2f}"
             found.note("mtf", f"the MS is {what} than optics make it ({text}): it was {how}")
-    return {"gains": list(scene.effective_gains), "table": list(scene.gains), "measured": list(measured)}
+    return MtfFacts(list(scene.effective_gains), list(scene.gains), list(measured))
 
 
 def judge_scene(scene: Scene, found: Findings) -> None:

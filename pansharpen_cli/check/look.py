@@ -16,6 +16,7 @@ from ..moments import Moments
 from ..raster.geometry import Window
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, Source, solid
+from ..report.facts import AgreementFacts, BandFacts, BandValues, SampleFacts
 
 LOOKED_AT = 12
 """Blocks of 512 x 512 PAN pixels that the pixels' figures are taken from, in the order in which `fuse` samples them."""
@@ -81,18 +82,13 @@ class Look:
     def valid_share(self) -> float:
         return self.valid / max(self.pixels, 1)
 
-    def facts(self) -> dict:
-        return {
-            "blocks": self.tried,
-            "blocks_in_all": self.total,
-            "side": sampling.SAMPLED_BLOCK,
-            "pixels": self.pixels,
-            "valid_share": self.valid_share,
-        }
+    def facts(self) -> SampleFacts:
+        return SampleFacts(self.tried, self.total, sampling.SAMPLED_BLOCK, self.pixels, self.valid_share)
 
-    def agreement(self) -> dict | None:
+    def agreement(self) -> AgreementFacts | None:
         """How well the MS bands explain the low-passed PAN."""
-        return register.agreement(self.relation) if self.relation is not None else None
+        found = register.agreement(self.relation) if self.relation is not None else None
+        return None if found is None else AgreementFacts(**found)
 
 
 def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
@@ -228,27 +224,28 @@ def _fill_candidates(scene: Scene) -> dict[str, list[float]]:
     return made
 
 
-def band_facts(band: Band) -> dict:
-    """Figures of one band's valid pixels, in DN; shares are of the valid pixels."""
+def band_facts(band: Band) -> BandFacts:
+    """Figures of one band."""
     levels, counts, total = band.levels.astype(float), band.counts, band.count
-    facts: dict = {"name": band.label, "dtype": band.dtype.name, "pixels": total,
-                   "nodata_share": band.nodata / max(band.pixels, 1)}  # fmt: skip
+    facts = BandFacts(band.label, band.dtype.name, total, band.nodata / max(band.pixels, 1))
     if not total:
         return facts
     sums = counts.cumsum()
     mean = float((levels * counts).sum() / total)
     std = float(np.sqrt((np.square(levels - mean) * counts).sum() / total))
     low, median, high = (float(levels[np.searchsorted(sums, q * total)]) for q in (0.001, 0.5, 0.98))
-    facts |= {"minimum": levels[0], "maximum": levels[-1], "mean": mean, "std": std, "median": median, "p98": high}
-    integer = band.dtype.kind in "iu"
-    largest = int(max(abs(levels[0]), abs(levels[-1]))) if integer else 0
-    facts["bits"] = largest.bit_length() + int(levels[0] < 0) if integer else None
-    facts["step"] = int(np.gcd.reduce(levels.astype(np.int64))) or 1 if integer else None
-    facts["ceiling_share"] = _pile(levels, counts, band.dtype, top=True) / total
-    facts["floor_share"] = _pile(-levels[::-1], counts[::-1], band.dtype, top=False) / total
-    facts |= {"dark": low, "haze": low / mean if mean > 0 else None}
-    facts["missing_levels"] = _missing_levels(levels, counts, facts["step"]) if integer else None
-    facts |= {"stripes": band.stripes, "dead_lines": band.dead_lines}
+    bits = step = missing = None
+    if band.dtype.kind in "iu":
+        bits = int(max(abs(levels[0]), abs(levels[-1]))).bit_length() + int(levels[0] < 0)
+        step = int(np.gcd.reduce(levels.astype(np.int64))) or 1
+        missing = _missing_levels(levels, counts, step)
+    top = _pile(levels, counts, band.dtype, top=True) / total
+    bottom = _pile(-levels[::-1], counts[::-1], band.dtype, top=False) / total
+    haze = low / mean if mean > 0 else None
+    facts.values = BandValues(
+        float(levels[0]), float(levels[-1]), mean, std, median, high, bits, step, top, bottom, low, haze, missing,
+        band.stripes, band.dead_lines,
+    )  # fmt: skip
     return facts
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from .. import classical, physics
@@ -20,14 +20,16 @@ from ..adapt.sampling import Progress
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Fit, Fuser, Options
-from ..jobs.fuse import FusionOutput
+from ..fusion.fit import Fit, Fuser
+from ..fusion.options import Options
+from ..jobs.request import FusionOutput
 from ..publish import existing_folder
 from ..quality import assess
 from ..raster.geometry import Window
 from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter, parse_creation_options
+from ..report.facts import CheckFacts, PixelCount, PlannedAdaptation, PlannedMethod, PlannedOutput, Prediction
 from ..report.text import byte_size
 from .judge import Findings
 from .look import Look
@@ -63,6 +65,7 @@ TILE_BYTES = {
 
 
 def predict(
+    facts: CheckFacts,
     scene: Scene,
     look: Look,
     options: Options,
@@ -71,8 +74,9 @@ def predict(
     known: dict[str, float],
     progress: Progress,
     found: Findings,
-) -> dict:
-    """Method, output and prediction: a part of the scene is adapted to, fused, written and scored for a trial.
+) -> None:
+    """Fill in method, adaptation, output and prediction: a part of the scene is adapted to, fused, written and scored
+    for a trial.
 
     `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
     """
@@ -96,39 +100,19 @@ def predict(
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
     settings = fitting.settings_of(options) if fit.card is not None else None
-    return {
-        "method": {
-            "name": options.method,
-            "weights": fit.card.path.name if fit.card else None,
-            "device": fit.device,
-            "precision": fit.precision,
-            "tile_size": options.tile_size,
-            "tiles": tiles,
-            "tiles_at_once": at_once,
-        },
-        "adaptation": {
-            "mode": options.adapt if fit.card is not None else "off",
-            "tiles": settings.tiles if settings else 0,
-            "epochs": settings.epochs if settings else 0,
-            "possible": settings is not None and fit.outcome is not None and fit.outcome.tiles > 0,
-        },
-        "output": {
-            "path": str(output.path) if output else None,
-            "driver": output.driver if output else "GTiff",
-            "rows": scene.window.shape[0],
-            "cols": scene.window.shape[1],
-            "bands": shown.bands,
-            "dtype": scene.dtype,
-            "nodata": None if scene.nodata != scene.nodata else scene.nodata,
-        },
-        "prediction": {
-            "seconds": seconds | {"total": sum(seconds.values())},
-            "memory_bytes": memory,
-            "raw_bytes": raw,
-            "stored_bytes": stored,
-            "trial": {"rows": part.grid.height, "cols": part.grid.width},
-        },
-    }  # fmt: skip
+    card = fit.card
+    facts.method = PlannedMethod(
+        options.method, card.path.name if card else None, fit.device, fit.precision, options.tile_size, tiles, at_once
+    )
+    facts.adaptation = PlannedAdaptation(
+        options.adapt if card else "off", settings.tiles if settings else 0, settings.epochs if settings else 0,
+        settings is not None and fit.outcome is not None and fit.outcome.tiles > 0,
+    )  # fmt: skip
+    path, driver = (str(output.path), output.driver) if output else (None, "GTiff")
+    nodata = None if scene.nodata != scene.nodata else scene.nodata
+    facts.output = PlannedOutput(path, driver, *scene.window.shape, shown.bands, scene.dtype, nodata)
+    trial_size = PixelCount(part.grid.height, part.grid.width)
+    facts.prediction = Prediction(seconds | {"total": sum(seconds.values())}, memory, raw, stored, trial_size)
 
 
 def _trial_window(scene: Scene, look: Look) -> Window:
@@ -265,20 +249,9 @@ def _judge_resources(stored: int, memory: int, output: FusionOutput | None, foun
             found.error(
                 "disk", f"about {byte_size(stored)} will be written, but only {byte_size(free)} are free on the disk"
             )
-    available = _available_memory()
-    if available is None:
-        found.note("memory", f"about {byte_size(memory)} of memory is needed; this system does not tell what is free")
-    elif memory > available:
+    available = psutil.virtual_memory().available
+    if memory > available:
         found.warning(
             "memory",
             f"about {byte_size(memory)} of memory is needed, {byte_size(available)} are free; try --tile-size 256",
         )
-
-
-def _available_memory() -> int | None:
-    try:
-        with open("/proc/meminfo") as info:
-            found = re.search(r"MemAvailable:\s+(\d+) kB", info.read())
-    except OSError:
-        return None
-    return int(found[1]) << 10 if found else None

@@ -173,14 +173,8 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 def k_means(points: Tensor, clusters: int, seed: int, rounds: int = 50) -> Tensor:
     """Centres (features, clusters) of `points` (features, n): Lloyd's algorithm from drawn points, seeded."""
+    from scipy.cluster.vq import kmeans2
+
     drawn = np.random.default_rng(seed).choice(points.shape[1], clusters, replace=False)
-    centres = points[:, torch.from_numpy(drawn)].clone()
-    for _ in range(rounds):
-        labels = nearest(points, centres)
-        counts = torch.bincount(labels, minlength=clusters).double()
-        sums = torch.stack([torch.bincount(labels, p, minlength=clusters) for p in points])
-        moved = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-        if torch.equal(moved, centres):
-            break
-        centres = moved
-    return centres
+    centres, _ = kmeans2(points.T.numpy(), points[:, drawn].T.numpy(), iter=rounds, minit="matrix")
+    return torch.from_numpy(centres.T.copy())

@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__, interrupts
 from ..errors import PansharpenError
+from ..foreign import stay_offline
 from .batch import batch
 from .evaluate import evaluate
 from .fuse import check, fuse
@@ -60,6 +61,7 @@ def main() -> None:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
         os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
         sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
+    stay_offline()
     replace_closed_streams()
     try:
         code = app(

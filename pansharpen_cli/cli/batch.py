@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,15 +83,11 @@ class Working:
                 "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
             )
 
-    def execute(self, choices: Choices, quiet: bool) -> Execute:
+    def execute(self, choices: Choices) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
-        from ..archive import batch, workers
+        from ..archive import batch
 
         if self.scheduler is None:
-            if self.ram is not None and not quiet and not workers.resident(os.getpid()):
-                say_line(
-                    "warning: this system does not tell what a process holds: --ram limits the jobs only", err=True
-                )
             return batch.local(choices, self.jobs, self.timeout, None if self.ram is None else int(self.ram * 1e9))
         try:
             from ..archive import cluster
@@ -126,16 +121,17 @@ def batch(
     tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
-        run(tasks, pairing, finding, working.execute(choices, finding.quiet))
+        run(tasks, pairing, finding, working.execute(choices))
 
 
 def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
     """The pairs of a dry run, and what the user ought to know of them. Raises InputError where there is none."""
     from ..archive import planning
+    from ..report.files import to_json
 
     if finding.is_dry:
         plan = planning.dry_run(tasks, finding.output, pairing.left, finding.retry_failed, finding.overwrite)
-        say_line(json.dumps(plan, indent=2) if finding.as_json else planning.listing(plan))
+        say_line(to_json(plan) if finding.as_json else planning.listing(plan))
     if not tasks:
         left = f"{len(pairing.left)} files are left over" + ("" if finding.dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
@@ -151,6 +147,7 @@ def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], 
 def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Execute) -> None:
     """Run the tasks and print what became of them. Raises PansharpenError if any scene failed, now or before."""
     from ..archive import batch
+    from ..report.files import to_json
 
     assert finding.output is not None
     with BatchProgressBars(finding.quiet) as watch:
@@ -160,14 +157,14 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
         )  # fmt: skip
     facts = batch.summary(tally, len(pairing.left))
     if finding.as_json:
-        say_line(json.dumps(facts, indent=2))
+        say_line(to_json(facts))
     elif not finding.quiet:
         say_line(batch.sentence(facts))
-    for key in ("failed", "failed_before"):
-        for each in facts[key]:
-            say_line(f"{key.replace('_', ' ')}: {each['scene']}: {each['error']}", err=True)
-    if count := len(facts["failed"] + facts["failed_before"]):
-        again = "; --retry-failed tries again what failed before" if facts["failed_before"] else ""
+    for what, scenes in (("failed", facts.failed), ("failed before", facts.failed_before)):
+        for each in scenes:
+            say_line(f"{what}: {each.scene}: {each.error}", err=True)
+    if count := len(facts.failed + facts.failed_before):
+        again = "; --retry-failed tries again what failed before" if facts.failed_before else ""
         raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
 
 

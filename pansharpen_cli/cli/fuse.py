@@ -95,5 +95,5 @@ def check(
     with ProgressBar(printing.quiet, printing.verbose) as progress:
         facts = checking.check(pair, options, score, progress=progress)
     print_check(facts, printing)
-    if facts["refused"]:
-        raise InputError(facts["refused"])
+    if facts.refused:
+        raise InputError(facts.refused)

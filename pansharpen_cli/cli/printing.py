@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from .. import interrupts
 from .options import Printing
 from .progress import say_line
+
+if TYPE_CHECKING:
+    from ..report.facts import CheckFacts
 
 
 def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
@@ -29,7 +33,7 @@ def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
         say_line(ranking(facts) if "results" in facts else table(facts))
 
 
-def print_check(facts: dict, printing: Printing) -> None:
+def print_check(facts: CheckFacts, printing: Printing) -> None:
     from ..report.files import to_json
     from ..report.text import check_table
 

@@ -41,13 +41,13 @@ class BatchProgressBars:
             )  # fmt: skip
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
-    def __call__(self, event: Any, tally: Any, record: dict | None) -> None:
+    def __call__(self, event: Any, tally: Any, record: Any) -> None:
         interrupts.check()
         line = ""
         if record is not None:
-            fidelity = record.get("figures", {}).get("fidelity")
-            line = f"[{tally.ended}/{tally.todo}] {record['scene']}: {record['status']}"
-            line += f": {record['error']}" if "error" in record else f" in {record['seconds']:.1f} s"
+            fidelity = (record.figures or {}).get("fidelity")
+            line = f"[{tally.ended}/{tally.todo}] {record.scene}: {record.status}"
+            line += f": {record.error}" if record.error is not None else f" in {record.seconds:.1f} s"
             line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
         if self.bar is None:
             if line and not self.quiet:
@@ -68,7 +68,7 @@ class BatchProgressBars:
         elif event.kind == "progress":
             stage, done, total = event.result
             self.bar.update(row, completed=done, total=total, note=stage)
-        elif event.kind == "failed" or (record is not None and record["status"] == "failed"):
+        elif event.kind == "failed" or (record is not None and record.has_failed):
             self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> BatchProgressBars:

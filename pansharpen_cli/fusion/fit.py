@@ -42,9 +42,7 @@ from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
 from .kept import Kept, Known
-from .options import MTF as MTF
-from .options import Options as Options
-from .options import check_method as check_method
+from .options import Options, check_method
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
@@ -317,7 +315,7 @@ class Fit:
         return Kept(known, shift, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
 
 
-STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1}
+STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
 STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
 """Of a scene's statistics, what a kept fit holds; of arrays, by how many they are longer than the bands."""
 

@@ -19,7 +19,7 @@ from ..adapt.sampling import Progress, quiet
 from ..errors import InputError, PansharpenError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Options
+from ..fusion.options import Options
 from ..models import REGISTRY, weights
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
@@ -30,11 +30,13 @@ from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import bounded_cache
 from ..raster.writer import SceneWriter, raster_writer
-from ..report import files, gallery, html
-from ..report.gallery import Pictures
+from ..report import files, html
+from ..report import pictures as report_pictures
+from ..report.pictures import Pictures
 from ..report.verdict import verdict
-from .facts import FULL_MAPS, MAP_BLOCK, is_html, pictures_of, quality_facts, scene_facts, software_facts
-from .opened import Pair, Registration, opened
+from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
+from .opened import Registration, opened
+from .request import Pair, is_html
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
 
@@ -272,7 +274,7 @@ def _compared_with(against: _Reference, path: str, name: str, shown_path: str | 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:
             return replace(
-                gallery.collect_reference(
+                report_pictures.collect_reference(
                     truth.read, raster.read, raster.window, truth.names, progress=partial(progress, "drawing")
                 ),
                 maps=score.maps,

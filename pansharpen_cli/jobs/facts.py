@@ -14,16 +14,17 @@ import torch
 from .. import __version__
 from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
-from ..fusion.fit import Fit, Options
+from ..fusion.fit import Fit
+from ..fusion.options import Options
 from ..fusion.telling import Told
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
 from ..raster.writer import raster_versions
-from ..report import gallery
-from ..report.gallery import Pictures
-from .opened import Pair, file_names
-from .request import is_html as is_html
+from ..report import pictures as report_pictures
+from ..report.pictures import Pictures
+from .opened import file_names
+from .request import Pair
 
 SCHEMA = "pansharpen-report/1"
 
@@ -35,7 +36,7 @@ MAP_BLOCK = 32
 
 def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Progress) -> Pictures:
     detail = score.maps["detail"] if score is not None and not score.sampled else None
-    pictures = gallery.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
+    pictures = report_pictures.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
     shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
     return replace(pictures, maps=shown)
 

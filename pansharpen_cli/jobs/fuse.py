@@ -15,8 +15,9 @@ from ..adapt.sampling import Progress, check_valid, quiet
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, telling
-from ..fusion.fit import Fit, Options
+from ..fusion.fit import Fit
 from ..fusion.kept import Kept
+from ..fusion.options import Options, check_method
 from ..fusion.telling import Told
 from ..publish import check_absent, made_folders
 from ..quality import assess
@@ -26,14 +27,13 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
-from ..report.gallery import Pictures
+from ..report.pictures import Pictures
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
 from .facts import (
     MAP_BLOCK,
     adaptation_facts,
     fusion_facts,
-    is_html,
     method_facts,
     pictures_of,
     provenance_tags,
@@ -42,11 +42,9 @@ from .facts import (
     score_of,
     told_facts,
 )
-from .opened import Pair, Part, opened_parts
+from .opened import Part, opened_parts
 from .picture import PictureWriter
-from .request import FusionOutput as FusionOutput
-from .request import check_targets as check_targets
-from .request import targets_of as targets_of
+from .request import FusionOutput, Pair, check_targets, is_html, targets_of
 
 COMPARED = ("exp", "mtf-glp-fs")
 """Methods that an HTML report puts beside the result."""
@@ -65,7 +63,7 @@ def fuse_scene(
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
-    fitting.check_method(options)
+    check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         ready = partial(check_targets, output, options)

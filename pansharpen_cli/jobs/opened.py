@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
-from ..fusion.fit import Options
 from ..fusion.kept import Kept
+from ..fusion.options import Options
 from ..models import REGISTRY
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
-from .pair import Pair as Pair
-from .pair import parted
+from .pair import Pair, parted
 
 ALIGN = ("auto", "off", "measure")
 

@@ -14,7 +14,7 @@ from ..raster.scene import Scene
 from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter
-from ..report import gallery
+from ..report import pictures as report_pictures
 
 if TYPE_CHECKING:
     from ..adapt.sampling import Progress
@@ -40,7 +40,7 @@ class Request:
                 return shown.places_of("--rgb", COLOURS)
             if shown.bands < 3:
                 raise InputError(f"--rgb {TRUE} takes red, green and blue; {shown.bands} bands are written")
-            return [band - 1 for band in gallery.true_colour(shown.band_names).bands]
+            return [band - 1 for band in report_pictures.true_colour(shown.band_names).bands]
         if len(self.bands) != 3:
             raise InputError(f"--rgb takes {TRUE} or three bands, e.g. 5,3,2 or nir,red,green, not {len(self.bands)}")
         return shown.places_of("--rgb", self.bands)

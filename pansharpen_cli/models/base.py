@@ -86,6 +86,7 @@ class SceneStats:
     `gain` is cov(E_b, P) / cov(P_L,b, P), the injection gain of MTF-GLP-FS (Vivone et al. 2018). `intensity` holds the
     ridge least-squares weights of the low-passed PAN on the bands, both averaged over `CELL` pixels, then the constant:
     in finer details a sharpened, aliased or displaced MS says other things than PAN, and draws the weights to zero.
+    `haze` is the darkest of each band but for a thousandth: what it shows where nothing is seen.
     `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
     and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     `agreement`: share of the low-passed PAN's finest detail, its departures from means over `FINE` pixels, that the
@@ -96,6 +97,7 @@ class SceneStats:
     std: Tensor
     gain: Tensor
     intensity: Tensor
+    haze: Tensor
     pan_mean: float
     pan_std: float
     scale: float
@@ -114,8 +116,8 @@ class SceneStats:
         return math.ldexp(self.scale, -self.lift)
 
     def to(self, device: torch.device | str) -> SceneStats:
-        mean, std, gain, intensity = (t.to(device) for t in (self.mean, self.std, self.gain, self.intensity))
-        return replace(self, mean=mean, std=std, gain=gain, intensity=intensity)
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)  # type: ignore[arg-type]
 
     @classmethod
     def fit(cls, inputs: Inputs) -> SceneStats:
@@ -125,6 +127,8 @@ class SceneStats:
         return taken.stats()
 
 
+HAZE = 0.001
+"""Quantile of a band that is its haze."""
 FINE = 9
 """Side in PAN pixels of the means that the finest detail of an MS is what departs from."""
 CELL, LEAST_CELLS = 24, 100
@@ -153,7 +157,7 @@ class SceneMoments:
         self.sums = moments.Moments(pan=1, expanded=bands, pan_low=bands)
         self.cells = moments.Moments(expanded=bands, pan_low=1)
         self.fine = moments.Moments(expanded=bands, pan_low=1)
-        self.peaks: list[Tensor] = []
+        self.thinned: list[Tensor] = []
 
     @property
     def count(self) -> int:
@@ -171,7 +175,7 @@ class SceneMoments:
             return
         self.sums.update(pan=pan, expanded=expanded, pan_low=pan_low)
         thin = slice(None, None, max(1, count // 20_000))
-        self.peaks.append(expanded[:, thin].double().abs().amax(0))
+        self.thinned.append(expanded[:, thin])
 
     def _take_cells(self, inputs: Inputs, valid: Tensor | None) -> None:
         """Take in the cells that are wholly valid, and the detail of pixels with nothing but valid ones around."""
@@ -206,7 +210,8 @@ class SceneMoments:
         mean, low_mean = self.sums.mean("expanded"), self.sums.mean("pan_low")
         pan_var = self.sums.cov("pan")[0, 0]
         low_cov = self.sums.cov("pan_low", "pan")[:, 0]
-        scale = float(torch.quantile(torch.cat(self.peaks), 0.995).clamp(min=1e-6))
+        some = torch.cat(self.thinned, 1).double()
+        scale = float(torch.quantile(some.abs().amax(0), 0.995).clamp(min=1e-6))
         tiny = 1e-6 * scale
         usable = low_cov.abs() > 1e-6 * pan_var + tiny**2
         gain = torch.where(usable, self.sums.cov("expanded", "pan")[:, 0] / torch.where(usable, low_cov, 1.0), 0.0)
@@ -225,6 +230,7 @@ class SceneMoments:
             std.float(),
             gain.float(),
             torch.cat([weights, constant[None]]).float(),
+            torch.quantile(some, HAZE, dim=1).float(),
             pan_mean,
             max(pan_std, tiny),
             scale,
@@ -313,7 +319,7 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
     Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    fused = _fused(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
+    fused = one_pass_convolution(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
     if fused is None:
         y = layer(x) if add is None else layer(x).add_(add)
         return torch.relu_(y) if relu else y
@@ -326,9 +332,12 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
 
 
 @cache
-def _fused(dtype: torch.dtype) -> Any:
-    """oneDNN's convolution with what follows it, or None: some builds of torch, processors and types have none."""
-    known = torch.backends.mkldnn.is_available() and dtype in (torch.float32, torch.bfloat16)
-    if not known or (dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+def one_pass_convolution(dtype: torch.dtype) -> Any:
+    """oneDNN's convolution with what follows it, a private part of torch; None where a build, a processor or a type has
+    none."""
+    if not torch.backends.mkldnn.is_available():
         return None
-    return getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    convolution = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+    takes_half = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and takes_half())
+    return convolution if known and hasattr(convolution, "binary") else None

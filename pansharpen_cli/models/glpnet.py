@@ -17,33 +17,35 @@ injects), and what the low-passed PAN leaves of the band, in which what both sha
 STRIDE = 4
 """PAN pixels on a side of one pixel of the features: a convolution costs a sixteenth, and reaches as far as the MS."""
 OUT = 4
-"""Output channels a pixel and band: a free residual, a change of the injection gain, a share of the multiplicative
-gain, a change of the share of what the bands lack to be the PAN together."""
-TOGETHER = 1.0
-"""Share of that which is added where the network does not ask for another."""
+"""Output channels a pixel and band: a free residual, a change of the injection gain, a change of the share by which
+what the bands lack scales them instead of being added, a change of the part of it that they get."""
+TOGETHER, DIMMED, BRIGHTEST = 1.0, 0.8, 0.3
+"""Part of what the bands lack to be the PAN together that they get where the network does not ask for another; the
+share of it that dims them where PAN is darker than they are: what is added there leaves the colours of bright
+neighbours, which the eye sees as red and blue rims of shadows; and by how much they are scaled up at most where the
+network asks for that."""
+TINY = 1e-6
 DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.15
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
 network adds is taken: where the MS shows other things there than the PAN, colours that were guessed from both are
 fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
 MOST, BESIDE, AROUND, WIDE = 0.08, 3.0, 9, 25
-"""By how much what the bands lack at the MS's scale may change a band: by that share of it where it is the same within
+"""By how much what the bands lack at the MS's scale may change them: by that share of them where it is the same within
 `WIDE` pixels, and what departs from that by so many times the mean detail that PAN injects within `AROUND` pixels, too.
 Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up there, beside saturated clouds for
 one."""
-DEPARTURE = 3.0
-"""Bound of the relative departure of a band from its regression on the low-passed PAN, in the multiplicative gain."""
 
 
 class GLPNet(Backbone):
     """Any number of bands, any ratio; 284 320 parameters.
 
-    With its correction at zero it is MTF-GLP-FS (Vivone et al., "Full Scale Regression-Based Injection Coefficients
-    for Panchromatic Sharpening", TIP 2018): X_b = E_b + g_b (P - P_L,b). The network predicts, per pixel and band, a
-    change of that gain, a share of the multiplicative gain of MTF-GLP-HPM-R (Vivone et al., "A Regression-Based
-    High-Pass Modulation Pansharpening Approach", TGRS 2018), g_b E_b / (a_b + g_b P_L,b), and a free residual. Of what
-    the bands then lack to be the PAN together, P - sum_b w_b X_b, each gets a part by its gain, as component
-    substitution does it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness of the MS
-    cancel there. Where the bands explain little of the PAN their gains are small, and so is what they get.
+    Per pixel and band the network adds a free residual and PAN detail by a change of the injection gain of MTF-GLP-FS
+    (Vivone et al., "Full Scale Regression-Based Injection Coefficients for Panchromatic Sharpening", TIP 2018) to the
+    expanded MS: Y_b. What these bands then lack to be the PAN together, L = P - sum_b w_b Y_b, each gets by its gain,
+    as component substitution does it with the up-sampled bands (GSA: Aiazzi et al., TGRS 2007): aliasing and softness
+    of the MS cancel there. Where L is negative most of it dims them, Y_b - (Y_b - h_b) |L| / (sum_b w_b (Y_b - h_b)),
+    as the haze-corrected Brovey transform does (BT-H: Lolli et al., GRSL 2017); h_b is the haze. Where the bands
+    explain little of the PAN their gains are small, and so is what they get.
     Everything it sees and predicts is in units of the bands' own standard deviations, so no sensor's radiometry is
     built in.
 
@@ -99,36 +101,31 @@ class GLPNet(Backbone):
     def map(self, features: Tensor) -> Tensor:
         return self.tail(features)
 
-    def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return inputs.expanded + stats.gain[:, None, None] * (inputs.pan - inputs.pan_low)
-
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return self._spread(residual, self.base(inputs, stats), inputs, stats)
-
-    def finish(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return self._spread(residual, base, inputs, stats).add_(base)
-
-    def _spread(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        e, low = inputs.expanded, inputs.pan_low
-        mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
+        e, low = inputs.expanded, inputs.pan_low.mean(1, keepdim=True)
+        std, gain, haze = (t[:, None, None] for t in (stats.std, stats.gain, stats.haze))
         # pixel_shuffle, in a quarter of its time
         cells = residual.movedim(1, -1).unflatten(-1, (OUT, STRIDE, STRIDE))
         trusted = min(1.0, max(LEAST, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
         free, more, share, part = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype).mul(trusted)
-        regressed = torch.addcmul(mean - gain * stats.pan_mean, gain, low)
-        departure = e - regressed
-        departure = departure.div_(regressed.clamp(min=0.2 * mean.abs() + 1e-6)).clamp_(-1.0, DEPARTURE)
-        detail = (inputs.pan - low).mul_(gain)
-        injected = torch.addcmul(std * free, detail, torch.addcmul(more, share, departure))
-        lacking = inputs.pan - intensity_of(injected + base, stats)
-        coarse = low.mean(1, keepdim=True) - intensity_of(e, stats)
-        lacking -= coarse
-        smooth, detail = mean_around(coarse, WIDE), mean_around((inputs.pan - low.mean(1, keepdim=True)).abs(), AROUND)
-        most = MOST * e.abs()
-        lacking = lacking.mul(gain).add_(torch.minimum(torch.maximum(smooth * gain, -most), most))
-        most = torch.addcmul(most, BESIDE * gain.abs(), detail)
-        lacking += torch.minimum(torch.maximum((coarse - smooth) * gain, -most), most)
-        return injected.addcmul_(part + TOGETHER, lacking)
+        own = torch.addcmul(std * free, gain * more, inputs.pan - inputs.pan_low)
+        bands = e + own
+        whole = intensity_of(bands, stats)
+        lacking = inputs.pan - whole + limited(low - intensity_of(e, stats), inputs.pan - low, e, stats)
+        lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
+        scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
+        scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
+        return own.addcmul_(part + TOGETHER, torch.addcmul(gain * lacking, share + DIMMED * (scale < 0), scaled))
+
+
+def limited(coarse: Tensor, detail: Tensor, e: Tensor, stats: SceneStats) -> Tensor:
+    """How the limits change what bands `e` lack at the MS's scale, `coarse` (n, 1, rows, cols), beside PAN's `detail`,
+    in PAN's units."""
+    smooth, most = mean_around(coarse, WIDE), MOST * level_of(e, stats)
+    kept = torch.minimum(torch.maximum(smooth, -most), most)
+    most = most + BESIDE * mean_around(detail.abs(), AROUND)
+    kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
+    return kept.sub_(coarse)
 
 
 def mean_around(image: Tensor, side: int) -> Tensor:
@@ -143,3 +140,8 @@ def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
     weights = stats.intensity[:-1]
     level = stats.intensity[-1] + weights @ stats.mean
     return torch.einsum("nbhw,b->nhw", bands - stats.mean[:, None, None], weights)[:, None].add_(level)
+
+
+def level_of(bands: Tensor, stats: SceneStats) -> Tensor:
+    """How bright bands (n, bands, rows, cols) are in PAN's units, without its offset (n, 1, rows, cols)."""
+    return torch.einsum("nbhw,b->nhw", bands, stats.intensity[:-1])[:, None].abs()

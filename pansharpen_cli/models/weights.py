@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from .. import foreign, models, publish
+from ..columns import in_columns
 from ..errors import InputError, WeightsError, reason_of
 
 if TYPE_CHECKING:
@@ -346,8 +347,7 @@ def listing(cards: list[dict[str, Any]]) -> str:
     for known in cards:
         use = "the default" if known["network"] == models.DEFAULT else "for comparison"
         rows.append(_cells(known) | {"to be used": use})
-    widths = {column: max(len(row[column]) for row in rows) for column in columns}
-    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in columns).rstrip() for row in rows)
+    return in_columns([[row[c] for c in columns] for row in rows], "l")
 
 
 def description(known: Mapping[str, Any]) -> str:

@@ -146,7 +146,7 @@ class _Pieces:
         self.scene, self.read, self.window = scene, read, window
         self.phase, self.reach, self.ratio = scene.phase, Reach(scene.phase), scene.phase.mean_ratio
         self.indices = metrics.FullResolution(window.shape, scale=_index_scale(scene))
-        self.reprojection, self.fidelity = metrics.Reprojection(scene.bands), Fidelity(scene.bands, self.ratio)
+        self.reprojection, self.fidelity = metrics.Reprojection(), Fidelity(scene.bands, self.ratio)
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
 

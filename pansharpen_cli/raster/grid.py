@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
 
 from .geometry import Phase, Span, Window
+from .messages import GDAL_ERRORS
 
 SAME_PLACE = 0.01
 """Pixels within which two CRSs put the same coordinates in the same place."""
@@ -66,7 +66,7 @@ class Grid:
         places = [self.transform * (c * self.width / 4, r * self.height / 4) for r in range(5) for c in range(5)]
         try:
             xs, ys = transform(self.crs, other.crs, *map(list, zip(*places, strict=True)))
-        except (RasterioError, CPLE_BaseError, ValueError):
+        except (*GDAL_ERRORS, ValueError):
             return self
         back = ~other.transform
         for (x, y), x_there, y_there in zip(places, xs, ys, strict=True):

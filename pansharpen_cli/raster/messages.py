@@ -1,16 +1,27 @@
-"""What GDAL says while it works, and rasterio does not raise."""
+"""What GDAL says while it works, and what rasterio raises of it."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rasterio.env import env_ctx_if_needed
+from rasterio.errors import RasterioError
 
 _LOG = logging.getLogger("rasterio")
 _LOCK = threading.Lock()
+
+
+def _gdal_error() -> type[Exception]:
+    """The class of GDAL's errors that rasterio lets through as they are, which it has no public name for."""
+    return getattr(importlib.import_module("rasterio._err"), "CPLE_BaseError", RasterioError)
+
+
+GDAL_ERRORS = (RasterioError, _gdal_error())
+"""What calls of rasterio raise where GDAL fails."""
 
 
 class _Messages(logging.Handler):

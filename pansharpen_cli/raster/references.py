@@ -1,7 +1,7 @@
-"""What a raster refers to: VRTs name other files, places in a network, and bytes of any file as pixels.
+"""What a raster refers to: VRTs, DIMAP and TIL name other files, places in a network, and bytes of any file as pixels.
 
 GDAL reads attributes and child elements alike and ignores case, so that any text of a VRT may be a name. What can be
-read as text is looked at before GDAL opens it: opening alone may already fetch what is named.
+read as text is looked at before GDAL opens it: opening alone may already fetch what is named, or wait for it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from .. import foreign
 from ..errors import InputError
 
 LARGEST_VRT = 64 << 20
@@ -28,13 +29,17 @@ NETWORK = re.compile(
 
 _NAMES = ("sourcefilename", "sourcedataset", "cutlinedsname", "rpc_dem", "srcdsname", "filename")
 _PROSE = ("mdi", "description", "srs", "wkt", "expression")
+_DIMAP = ("data_file_path", "component_path")
+_BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _HEAD = 1024
 
 
 def check_raw(path: str) -> None:
-    """Raises InputError for a VRT that takes bytes of another file for pixels, also through VRTs that it is made of."""
-    for _ in _walked(path):
-        pass
+    """Raises InputError for a raster that takes bytes of another file for pixels, or leads to a pipe or a device, also
+    through files that it is made of."""
+    names = [path, *_walked(path)]
+    if any(NETWORK.search(name) for name in names):
+        foreign.go_online()
 
 
 def referred(path: str) -> Iterator[str]:
@@ -50,7 +55,7 @@ def outside(path: str, roots: Collection[Path]) -> str:
     if NETWORK.search(path) or path.startswith("/vsi"):
         return ""  # named as such, so it was asked for
     head = _head(path).lower()
-    if head[:1] in ("<", "{", "[") and "<vrtdataset" not in head and "dimap" not in head:
+    if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and "<vrtdataset" not in head and "dimap" not in head:
         return "it is text, not a raster"
     allowed = {a for root in roots for a in (os.path.abspath(root), os.path.realpath(root))}
     try:
@@ -67,9 +72,14 @@ def outside(path: str, roots: Collection[Path]) -> str:
 
 
 def _walked(path: str) -> Iterator[str]:
-    """All names that a VRT refers to, in turn; none for what is no VRT. Raises InputError for a raw band."""
+    """All names that a VRT, a DIMAP or a TIL refers to, in turn; none for anything else.
+
+    Raises InputError for a raw band, a pipe or a device.
+    """
+    _check_kind(path, path)
     text = _text(path)
     waiting = [] if text is None else [(path, text)]
+    waiting += _beside(path)
     known = {os.path.abspath(path)}
     while waiting:
         where, text = waiting.pop()
@@ -79,20 +89,45 @@ def _walked(path: str) -> Iterator[str]:
             known.add(name)
             if len(known) > MOST_FILES:
                 raise InputError(f"{path} refers to more than {MOST_FILES} files")
+            _check_kind(path, name)
             inner = _text(name)
             if inner is not None:
                 waiting.append((where if name == inner else name, inner))
+            waiting += _beside(name)
             if name != inner:
                 yield name
 
 
+def _beside(name: str) -> list[tuple[str, str]]:
+    """Masks and overviews beside a file that are texts."""
+    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end)]
+    return [(place, text) for place, text in found if text is not None]
+
+
+def _check_kind(path: str, name: str) -> None:
+    """Raises InputError if a name, or the archive that it leads into, is a pipe or a device."""
+    if kind := "a pipe" if name.startswith("/vsistdin") else foreign.kind_of(_on_disk(name)):
+        raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
+
+
+def _on_disk(name: str) -> str:
+    """The file that a name of GDAL's leads to or into (`/vsigzip/`, `/vsitar/{...}/`), or a folder above it."""
+    while prefix := re.match(r"/vsi[a-z0-9_]+/(\d+(_\d+)?,)?", name):
+        name = name[prefix.end() :]
+    if name.startswith("{"):
+        name = name[1:].partition("}")[0]
+    while name and not os.path.lexists(name) and os.path.dirname(name) != name:
+        name = os.path.dirname(name)
+    return name
+
+
 def _text(name: str) -> str | None:
-    """The XML of a VRT: of a file, or the name itself where it is XML; None for anything else."""
-    if name.lstrip().startswith("<"):
+    """The text of a VRT, DIMAP or TIL: of a file, or the name itself where it is XML; None for anything else."""
+    if "<vrtdataset" in name.lower():
         return name
     name = re.sub(r"^vrt://([^?]*).*$", r"\1", name)
-    head = _head(name)
-    if not head.lstrip("\ufeff \t\r\n").startswith("<") or "<vrtdataset" not in head.lower():
+    head = _head(name).lower()
+    if not ("<vrtdataset" in head or ("<" in head and "dimap" in head) or (head and name.lower().endswith(".til"))):
         return None
     if os.path.getsize(name) > LARGEST_VRT:
         raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
@@ -111,15 +146,12 @@ def _head(name: str) -> str:
 
 
 def _names(path: str, where: str, text: str) -> Iterator[str]:
-    """The names in the XML of a VRT that lies at `where`, as absolute paths where they are files."""
-    if "<!" in text and re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
-        raise InputError(f"{path} is a VRT with a DOCTYPE, which is not read")
-    try:
-        root = ElementTree.fromstring(text.strip())
-    except (ElementTree.ParseError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no VRT that can be read: {where[:200]}: {error}") from error
+    """The names in a text that lies at `where`, as absolute paths where they are files."""
     folder = os.path.dirname(os.path.abspath(where))
-    for element in root.iter():
+    if "<vrtdataset" not in text.lower():
+        yield from _members(path, where, text, folder)
+        return
+    for element in _root(path, where, text).iter():
         relative = "0"
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
             if key.lower() == "relativetovrt":
@@ -137,6 +169,33 @@ def _names(path: str, where: str, text: str) -> Iterator[str]:
             network = NETWORK.search(value) and element.tag.lower() not in _PROSE
             if value and (key.lower() in _NAMES or network):
                 yield _place(value, folder, relative)
+
+
+def _root(path: str, where: str, text: str) -> ElementTree.Element:
+    """The XML, its names without the namespaces that GDAL overlooks."""
+    if "<!" in text and re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+        raise InputError(f"{path} is a VRT with a DOCTYPE, which is not read")
+    try:
+        root = ElementTree.fromstring(text.strip("\ufeff \t\r\n\v\f"))
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no VRT that can be read: {where[:200]}: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for key in [k for k in element.attrib if "}" in k]:
+            element.attrib[key.rpartition("}")[2]] = element.attrib.pop(key)
+    return root
+
+
+def _members(path: str, where: str, text: str, folder: str) -> Iterator[str]:
+    """The rasters that a DIMAP or a TIL lists, those that are there."""
+    if where.lower().endswith(".til"):
+        names = re.findall(r'filename\s*=\s*"([^"\n]+)"', text, re.IGNORECASE)
+    else:
+        elements = (e for e in _root(path, where, text).iter() if e.tag.lower() in _DIMAP)
+        names = [value for e in elements for key, value in e.attrib.items() if key.lower() == "href"]
+    for name in (_place(name, folder, "1") for name in names):
+        if NETWORK.search(name) or name.startswith("/vsi") or os.path.lexists(name):
+            yield name
 
 
 def _place(value: str, folder: str, relative: str) -> str:

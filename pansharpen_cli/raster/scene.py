@@ -13,15 +13,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, ReadError, reason_of
 from . import composed, rpc, sensors
 from .geometry import Phase, Window
 from .grid import Grid
+from .messages import GDAL_ERRORS
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -515,7 +514,7 @@ def _align(pan: Grid, ms: Grid, pan_source: Source, ms_sources: list[Source], st
                 f"warping loses about {lost:.0%} of the pixels of {original.label} that lie on the PAN: they are nodata"
             )
         return pan, target, phase, True
-    except (CPLE_BaseError, RasterioError, ValueError, OverflowError) as error:
+    except (*GDAL_ERRORS, ValueError, OverflowError) as error:
         text = reason_of(error)[:200]
         raise InputError(f"{ms_sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
 
@@ -526,7 +525,7 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
     vrts: dict[str, Any] = {}
     for source in ms_sources:
         if source.label not in vrts:
-            own = source.nodata if source.nodata is not None else source.dataset.nodata
+            own = source.nodata if source.nodata is not None else _one_nodata(source)
             dataset, crs = _for_the_warper(source, ms, stack)
             vrts[source.label] = stack.enter_context(
                 WarpedVRT(
@@ -550,6 +549,18 @@ def _warped(pan: Grid, ms: Grid, ms_sources: list[Source], stack: ExitStack) -> 
     phase = pan.phase_of(target)
     assert phase is not None
     return target, phase
+
+
+def _one_nodata(source: Source) -> float | None:
+    """The nodata value of a file's bands. Raises InputError if they have several: GDAL's warper knows one."""
+    every = source.dataset.nodatavals
+    told = {repr(every[band - 1]): every[band - 1] for band in range(1, len(every) + 1) if band not in source.alpha}
+    if len(told) > 1:
+        raise InputError(
+            f"{source.label} has to be warped and its bands have different nodata values ({', '.join(told)}): give "
+            "them one first (gdalwarp -dstnodata)"
+        )
+    return next(iter(told.values()))
 
 
 def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:

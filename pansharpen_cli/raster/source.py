@@ -34,6 +34,9 @@ MAX_PIXELS = 1 << 36
 EXACT = 1 << 24
 """Up to it single precision holds every whole number."""
 
+COARSE = 1000
+"""Steps of single precision that a band's values have to cover at least."""
+
 MOST_BLOCK = 1 << 29
 """Bytes of a block, which GDAL reads and unpacks as a whole however small the window is."""
 
@@ -91,11 +94,8 @@ def open_raster(path: str, rpcs: bool = False):
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
-    for file in dataset.files:
-        if reason := cut_off(file):
-            dataset.close()
-            raise InputError(f"{file} is cut off: {reason}; copy it again")
     try:
+        _check_files(dataset, path)
         _check_blocks(dataset, path)
     except InputError:
         dataset.close()
@@ -130,6 +130,17 @@ def _check_place(path: str) -> None:
         if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
+
+
+def _check_files(dataset, path: str) -> None:
+    """Raises InputError for files of a raster that are shorter than they should be, or no pixels of its own."""
+    if dataset.driver in foreign.UNASKED.split():
+        raise InputError(f"{path} is opened as {dataset.driver}, which takes other files for pixels: refused")
+    for file in dataset.files:
+        if reason := cut_off(file):
+            raise InputError(f"{file} is cut off: {reason}; copy it again")
+        if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
+            check_raw(file)
 
 
 def _check_blocks(dataset, path: str) -> None:
@@ -232,8 +243,7 @@ class Source:
     def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
         if values.dtype == np.float64:
-            if (np.abs(values[:, mask]) > np.finfo(np.float32).max).any():
-                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+            self._check_held(values[:, mask])
         elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:
             held = values[:, mask]
             odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
@@ -242,6 +252,25 @@ class Source:
                     f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which single precision does "
                     "not tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
                     "scale them (gdal_translate -scale)"
+                )
+
+    def _check_held(self, held: np.ndarray) -> None:
+        """`_check_exact` of numbers in double precision: beyond single precision, below it, or of digits that
+        it has not."""
+        limits = np.finfo(np.float32)
+        for values in held if held.size else ():
+            low, high = float(values.min()), float(values.max())
+            largest = max(abs(low), abs(high))
+            if largest > limits.max:
+                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
+            if 0 < largest < limits.tiny:
+                raise InputError(
+                    f"{self.label} holds values below {limits.tiny:.2g} ({largest:.2g} at most): scale them"
+                )
+            if largest > EXACT and 0 < high - low < np.spacing(np.float32(largest)) * COARSE:
+                raise InputError(
+                    f"{self.label} holds values from {low:.10g} to {high:.10g}, which single precision does not tell "
+                    "apart: subtract an offset (gdal_calc), or name them with --nodata if they stand for nodata"
                 )
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:

@@ -15,10 +15,9 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Interleaving, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
@@ -26,7 +25,7 @@ from ..errors import InputError, PansharpenError, reason_of
 from ..publish import Publication
 from .geometry import Window
 from .grid import Grid
-from .messages import gdal_messages
+from .messages import GDAL_ERRORS, gdal_messages
 from .scene import Scene
 from .source import default_nodata, rpcs_of
 
@@ -67,7 +66,7 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 CLIPPED, STEPS = 1e-3, 16.0
 """Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
-_Failed = (RasterioError, CPLE_BaseError, OSError, ValueError)
+_Failed = (*GDAL_ERRORS, OSError, ValueError)
 
 
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:
@@ -98,6 +97,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
     if not options:
         return True
+    if "NBITS" in options and dtype.kind == "f":
+        raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
     grid = Grid(CRS.from_epsg(3857), Affine(2, 0, 0, 0, -2, 0), 64, 64)
     place = {"width": 64, "height": 64, "crs": grid.crs, "transform": grid.transform}
@@ -328,6 +329,8 @@ class SceneWriter:
                 raise PansharpenError(self._failure(reason_of(error))) from error
         if said.errors:
             raise PansharpenError(self._failure(said.errors[0]))
+        if clipped := [text for text in said.warnings if "clipped to fit" in text]:
+            raise PansharpenError(self._failure(f"{clipped[0].rpartition(': ')[2]} Leave out --co NBITS"))
 
     def _failure(self, reason: str) -> str:
         free = shutil.disk_usage(self.path.resolve().parent).free

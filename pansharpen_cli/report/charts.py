@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .gallery import Histogram, reduce_map
+from .pictures import Histogram, reduce_map
 
 COLOURS = ("#8a919c", "#2b7bd0", "#e0851a", "#1f9d83", "#b25cc7", "#c9485b")
 """Of the input and of the results, in order; they read on a light and on a dark page."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from typing import Any
 
+from .facts import plain
 from .figures import is_number
 
 
-def to_json(facts: Mapping) -> str:
+def to_json(facts: Any) -> str:
     """The report as JSON; what could not be measured (NaN) is null."""
-    return json.dumps(finite(facts), indent=2, allow_nan=False)
+    return json.dumps(plain(facts), indent=2, allow_nan=False)
 
 
-def finite(value):
-    """Facts with null for what is not finite, as JSON wants it."""
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def json_bytes(facts: Mapping) -> bytes:
+def json_bytes(facts: Any) -> bytes:
     """A report as the content of a .json file."""
     return to_json(facts).encode() + b"\n"
 

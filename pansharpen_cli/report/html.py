@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..raster.writer import read_reduced
+from .facts import plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
-from .files import finite, plain_text, signed_text, to_json
-from .gallery import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
+from .files import plain_text, signed_text, to_json
+from .pictures import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
 from .text import adaptation_text, bands_text, blocks_text, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
@@ -79,7 +80,7 @@ def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
 
     Names and tags in `facts` are untrusted text and are escaped.
     """
-    facts = finite(facts)
+    facts = plain(facts)
     return render(
         "report",
         page=_evaluation_page(facts) if "results" in facts else _fusion_page(facts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from .. import __version__, foreign
 from ..publish import check_own, read_own
 from ..publish import write as write_file
 from . import charts
+from .facts import LeftOver, Record
 from .figures import FIGURES
 from .html import render
 
@@ -25,7 +26,7 @@ THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
 
-def write(folder: Path, records: Iterable[Mapping[str, Any]], left: Sequence[tuple[str, str]] = ()) -> Path:
+def write(folder: Path, records: Iterable[Record], left: Sequence[LeftOver] = ()) -> Path:
     """Write the page of a batch's records, and of the files that are `left` over and why, into its folder.
 
     Raises PansharpenError if it cannot be written, InputError if there is one of another origin.
@@ -36,12 +37,12 @@ def write(folder: Path, records: Iterable[Mapping[str, Any]], left: Sequence[tup
     return path
 
 
-def to_html(folder: Path, records: Sequence[Mapping[str, Any]], left: Sequence[tuple[str, str]] = ()) -> str:
+def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = ()) -> str:
     """The page, the scene of the lowest fidelity first; all that the records say is untrusted text and is escaped."""
-    shown = [k for k in FIGURES if any(k in (r.get("figures") or {}) for r in records)]
-    counts = Counter("interrupted" if r["status"] == "started" else r["status"] for r in records)
+    shown = [k for k in FIGURES if any(k in (r.figures or {}) for r in records)]
+    counts = Counter(_status(r) for r in records)
     lead = [f"{len(records)} scenes", *(f"{n} {status}" for status, n in sorted(counts.items()))]
-    seconds = [r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)]
+    seconds = [r.seconds for r in records if r.seconds is not None]
     if seconds:
         lead.append(f"{sum(seconds) / len(seconds):.3g} s per scene")
     heads = [("scene", "text", "path of the output"), ("status", "text", "")]
@@ -52,31 +53,35 @@ def to_html(folder: Path, records: Sequence[Mapping[str, Any]], left: Sequence[t
         version=__version__,
         title=folder.resolve().name,
         lead=lead,
-        failures=[(r["scene"], r.get("error", "")) for r in records if r["status"] == "failed"],
+        failures=[(r.scene, r.error or "") for r in records if r.has_failed],
         heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
         rows=[_row(folder, r, shown) for r in sorted(records, key=_worth)],
-        left=left,
+        left=[(each.path, each.reason) for each in left],
         meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
     )
 
 
-def _worth(record: Mapping[str, Any]) -> float:
+def _status(record: Record) -> str:
+    return "interrupted" if record.status == "started" else record.status
+
+
+def _worth(record: Record) -> float:
     """Sort key: the scenes that ought to be looked at first, those without a fidelity last."""
-    value = (record.get("figures") or {}).get("fidelity")
+    value = (record.figures or {}).get("fidelity")
     return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else float("inf")
 
 
-def _row(folder: Path, record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
-    figures = record.get("figures") or {}
+def _row(folder: Path, record: Record, shown: Sequence[str]) -> dict[str, Any]:
+    figures = record.figures or {}
     cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
-    size = (record.get("rows") or 0) * (record.get("cols") or 0) / 1e6 or None
-    cells += [_cell(size, 2, " Mpx"), _cell(record.get("seconds"), 1, " s")]
-    quicklook = str(record.get("quicklook", ""))
+    size = (record.rows or 0) * (record.cols or 0) / 1e6 or None
+    cells += [_cell(size, 2, " Mpx"), _cell(record.seconds, 1, " s")]
+    quicklook = record.quicklook or ""
     return {
-        "scene": record["scene"],
-        "status": "interrupted" if record["status"] == "started" else record["status"],
-        "error": record.get("error", ""),
-        "link": quote(os.fsencode(str(record.get("page") or record.get("report") or ""))),
+        "scene": record.scene,
+        "status": _status(record),
+        "error": record.error or "",
+        "link": quote(os.fsencode(record.page or record.report or "")),
         "quicklook": quote(os.fsencode(quicklook)),
         "picture": _thumbnail(folder / quicklook) if quicklook else "",
         "cells": cells,

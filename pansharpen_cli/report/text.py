@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..columns import in_columns
+from .facts import BandFacts, CheckFacts, FileFacts, plain
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
-from .files import finite, plain_text
+from .files import plain_text
 
 # Terminal, JSON, CSV
 
@@ -35,7 +37,7 @@ def table(facts: dict) -> str:
     if rgb := facts.get("rgb"):
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
-    return _aligned(rows)
+    return in_columns(rows, "l")
 
 
 def _fused_rows(facts: Mapping) -> list[tuple[str, str]]:
@@ -85,24 +87,24 @@ WIDTH = 100
 """Columns of the report of `check`, where file names allow."""
 
 
-def check_table(facts: Mapping) -> str:
+def check_table(facts: CheckFacts) -> str:
     """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
-    rows = [(f["role"].upper(), _file_line(f)) for f in facts["files"]]
-    groups = [group for group in facts.get("groups") or [facts] if group["scene"]]
+    rows = [(f.role.upper(), _file_line(f)) for f in facts.files]
+    groups = [group for group in facts.groups or [facts] if group.scene]
     if len(groups) == 1:
         rows += _pair_rows(groups[0])
     lines = [_wrapped(rows)] if rows else []
     for group in groups:
-        if len(groups) > 1:
-            names = ", ".join(map(os.path.basename, group["scene"]["ms"]))
+        if len(groups) > 1 and group.scene:
+            names = ", ".join(map(os.path.basename, group.scene["ms"]))
             lines += ["", _wrapped([("MS", names), *_pair_rows(group)])]
-        if group["bands"]:
-            lines += ["", _bands_table(group["bands"])]
-    if facts["prediction"]:
+        if group.bands:
+            lines += ["", _bands_table(group.bands)]
+    if facts.prediction:
         lines += ["", _wrapped(_plan_rows(facts))]
-    if facts["findings"]:
-        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts["findings"]])]
-    elif not facts["refused"]:
+    if facts.findings:
+        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts.findings])]
+    elif not facts.refused:
         lines += ["", "nothing to complain of"]
     return "\n".join(lines)
 
@@ -121,23 +123,24 @@ def _wrapped(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines).replace("\u00a0", " ")
 
 
-def _file_line(file: Mapping) -> str:
-    bands = f" x {file['bands']}" if file["bands"] > 1 else ""
-    nodata = "NaN" if file["nodata_is_nan"] else plain_text(file["nodata"])
-    storage = " ".join(filter(None, (file["driver"], (file["compression"] or "").lower())))
+def _file_line(file: FileFacts) -> str:
+    bands = f" x {file.bands}" if file.bands > 1 else ""
+    nodata = "NaN" if file.nodata_is_nan else plain_text(file.nodata)
+    storage = " ".join(filter(None, (file.driver, (file.compression or "").lower())))
     parts = [
-        f"{file['path']}: {file['cols']} x {file['rows']}{bands} {file['dtype']}",
+        f"{file.path}: {file.cols} x {file.rows}{bands} {file.dtype}",
         f"nodata {nodata}",
-        file["crs"] or "no CRS",
-        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file["pixel_size"])) + " per pixel",
+        file.crs or "no CRS",
+        " x ".join(f"{v:.6g}" for v in dict.fromkeys(file.pixel_size)) + " per pixel",
         storage,
-        f"acquired {file['acquired']}" if file["acquired"] else "",
+        f"acquired {file.acquired}" if file.acquired else "",
     ]
     return ", ".join(filter(None, parts))
 
 
-def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
-    scene, overlap, sample = facts["scene"], facts["overlap"], facts["sample"]
+def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
+    scene, overlap, sample, agreement, shift = facts.scene, facts.overlap, facts.sample, facts.agreement, facts.shift
+    assert scene is not None and overlap is not None
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
     bands = (
@@ -145,87 +148,79 @@ def _pair_rows(facts: Mapping) -> list[tuple[str, str]]:
         if all(names)
         else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
     )
-    shares = f"{overlap['pan_share']:.1%} of PAN, {overlap['ms_share']:.1%} of MS"
+    shares = f"{overlap.pan_share:.1%} of PAN, {overlap.ms_share:.1%} of MS"
     rows = [
         ("bands", bands),
         ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
         ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
         ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("overlap", f"{overlap['cols']} x {overlap['rows']} PAN pixels: {shares}"),
+        ("overlap", f"{overlap.cols} x {overlap.rows} PAN pixels: {shares}"),
     ]
     if sample:
-        some = "all" if sample["blocks"] == sample["blocks_in_all"] else f"of {sample['blocks_in_all']}"
-        plural, side = "s" * (sample["blocks"] > 1), sample["side"]
-        looked = f"{sample['blocks']} block{plural} ({some}) of {side} x {side} PAN pixels"
-        rows.append(("looked at", f"{looked}: {sample['valid_share']:.1%} valid in PAN and MS"))
-    agreement = facts["agreement"]
-    if agreement and agreement["r2"] is not None:
-        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement["correlations"])
-        rows.append(("agreement", f"R2 {agreement['r2']:.3f} of low-passed PAN by the bands; correlations {each}"))
-    if text := tells_text(facts.get("pan_tells") or []):
+        some = "all" if sample.blocks == sample.blocks_in_all else f"of {sample.blocks_in_all}"
+        plural, side = "s" * (sample.blocks > 1), sample.side
+        looked = f"{sample.blocks} block{plural} ({some}) of {side} x {side} PAN pixels"
+        rows.append(("looked at", f"{looked}: {sample.valid_share:.1%} valid in PAN and MS"))
+    if agreement and agreement.r2 is not None:
+        each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement.correlations)
+        rows.append(("agreement", f"R2 {agreement.r2:.3f} of low-passed PAN by the bands; correlations {each}"))
+    if text := tells_text([vars(each) for each in facts.pan_tells or []]):
         rows.append(("PAN tells", text))
-    shift = facts["shift"]
     if shift:
-        known = is_number(shift["rows"])
-        text = f"MS {shift['rows']:+.2f} rows, {shift['cols']:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
-        text += f", confidence {shift['confidence']:.2f} from {shift['tiles']} tiles"
+        known = is_number(shift.rows)
+        text = f"MS {shift.rows:+.2f} rows, {shift.cols:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
+        text += f", confidence {shift.confidence:.2f} from {shift.tiles} tiles"
         if known:
-            text += f", varies by {shift['varies']:.2f}"
-        offsets = [math.hypot(*b) for b in shift["bands"]]
+            text += f", varies by {shift.varies:.2f}"
+        offsets = [math.hypot(*b) for b in shift.bands]
         if any(map(is_number, offsets)):
             text += "; bands off by " + " ".join(f"{v:.2f}" if is_number(v) else "-" for v in offsets)
-        rows.append(("shift", f"{text}; fuse: {shift['action']}"))
-    if facts["mtf"]:
-        table, measured, gains = (_gain_list(facts["mtf"][k]) for k in ("table", "measured", "gains"))
+        rows.append(("shift", f"{text}; fuse: {shift.action}"))
+    if mtf := facts.mtf:
+        table, measured, gains = map(_gain_list, (mtf.table, mtf.measured, mtf.gains))
         rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}; fuse: {gains}"))
     return rows
 
 
-def _bands_table(bands: Sequence[Mapping]) -> str:
+def _bands_table(bands: Sequence[BandFacts]) -> str:
     """One line per band: what its valid pixels are like."""
     heads = ("", "bits", "min", "max", "mean", "std", "dark", "haze", "floor", "ceiling", "nodata")
-    rows = [heads]
+    rows: list[tuple[str, ...]] = [heads]
     for band in bands:
-        if not band["pixels"]:
-            rows.append((band["name"], *["-"] * 9, "100.0%"))
+        if (of := band.values) is None:
+            rows.append((band.name, *["-"] * 9, "100.0%"))
             continue
-        depth = "-" if band["bits"] is None else f"{band['bits']} of {8 * np.dtype(band['dtype']).itemsize}"
-        values = [f"{band[k]:.5g}" for k in ("minimum", "maximum", "mean", "std", "dark")]
-        shares = ["-" if band[k] is None else f"{band[k]:.1%}"
-                  for k in ("haze", "floor_share", "ceiling_share", "nodata_share")]  # fmt: skip
-        rows.append((band["name"], depth, *values, *shares))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+        depth = "-" if of.bits is None else f"{of.bits} of {8 * np.dtype(band.dtype).itemsize}"
+        values = [f"{v:.5g}" for v in (of.minimum, of.maximum, of.mean, of.std, of.dark)]
+        each = (of.haze, of.floor_share, of.ceiling_share, band.nodata_share)
+        rows.append((band.name, depth, *values, *("-" if v is None else f"{v:.1%}" for v in each)))
+    return in_columns(rows, "lr")
 
 
-def _plan_rows(facts: Mapping) -> list[tuple[str, str]]:
-    method, output, predicted = facts["method"], facts["output"], facts["prediction"]
-    adaptation, seconds = facts["adaptation"], predicted["seconds"]
-    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+def _plan_rows(facts: CheckFacts) -> list[tuple[str, str]]:
+    method, output, predicted, adaptation = facts.method, facts.output, facts.prediction, facts.adaptation
+    assert method and output and predicted and adaptation
+    seconds = predicted.seconds
+    weights = f" ({method.weights}, {method.precision} on {method.device})" if method.weights else ""
     how = "off"
-    if adaptation["mode"] != "off":
-        how = f"{adaptation['mode']}, {adaptation['tiles']} tiles, {adaptation['epochs']} epochs at most"
-        how = how if adaptation["possible"] else "none: too few valid tiles"
-    size = f"{output['cols']} x {output['rows']} x {output['bands']} {output['dtype']}, nodata "
-    size += "NaN" if output["nodata"] is None else f"{output['nodata']:g}"
-    raw, stored = byte_size(predicted["raw_bytes"]), byte_size(predicted["stored_bytes"])
-    at_once = f", {method['tiles_at_once']} at once" if method["tiles_at_once"] > 1 else ""
+    if adaptation.mode != "off":
+        how = f"{adaptation.mode}, {adaptation.tiles} tiles, {adaptation.epochs} epochs at most"
+        how = how if adaptation.possible else "none: too few valid tiles"
+    size = f"{output.cols} x {output.rows} x {output.bands} {output.dtype}, nodata "
+    size += "NaN" if output.nodata is None else f"{output.nodata:g}"
+    raw, stored = byte_size(predicted.raw_bytes), byte_size(predicted.stored_bytes)
+    at_once = f", {method.tiles_at_once} at once" if method.tiles_at_once > 1 else ""
     stages = ", ".join(f"{k} {_duration(v)}" for k, v in seconds.items() if k != "total" and v >= 0.05)
-    trial = predicted["trial"]
+    trial = predicted.trial
     return [
-        ("output", (f"{output['path']}: " if output["path"] else "") + f"{size}, {output['driver']}"),
+        ("output", (f"{output.path}: " if output.path else "") + f"{size}, {output.driver}"),
         ("size", f"{raw} of pixels, about {stored} in the file"),
-        ("method", method["name"] + weights),
+        ("method", method.name + weights),
         ("adaptation", how),
-        ("tiles", f"{method['tiles']} of {method['tile_size']} x {method['tile_size']}{at_once}"),
+        ("tiles", f"{method.tiles} of {method.tile_size} x {method.tile_size}{at_once}"),
         ("time", f"about {_duration(seconds['total'])} on this machine as busy as it is now ({stages}); measured on "
-                 f"{trial['cols']} x {trial['rows']} pixels"),
-        ("memory", f"about {byte_size(predicted['memory_bytes'])}"),
+                 f"{trial.cols} x {trial.rows} pixels"),
+        ("memory", f"about {byte_size(predicted.memory_bytes)}"),
     ]  # fmt: skip
 
 
@@ -244,11 +239,6 @@ def byte_size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
@@ -334,13 +324,7 @@ def ranking(facts: Mapping) -> str:
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for row in zip(*columns, strict=True):
-        name, *figures = row[1:]
-        cells = [f"{row[0]:>{widths[0]}}", f"{name:<{widths[1]}}"]
-        cells += [f"{c:>{w}}" for c, w in zip(figures, widths[2:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
+    lines = in_columns(zip(*columns, strict=True), "rlr").splitlines()
     places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
     lines += [f"measured on: {p}" for p in places]
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
@@ -349,7 +333,7 @@ def ranking(facts: Mapping) -> str:
 def ranking_csv(facts: Mapping) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(finite(r["quality"]))
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()

@@ -1,4 +1,4 @@
-"""Training networks: recipes, stacks of bands, samples, the objective, the loop; simulated scenes.
+"""Training networks: the recipe, scenes, samples, the loss, the loop; simulated scenes.
 
 Nothing that fuses, checks or reports imports from here.
 """

@@ -19,6 +19,9 @@ from ..quality import metrics
 from .recipe import LossWeights
 from .samples import Sample
 
+EXTREMES, POWER, DARKEST = (0.01, 0.99), 0.62, 0.03
+"""Of a picture that a band is shown as: the quantiles that are black and white, its power, and the brightness below
+which nothing shows any more."""
 EASIEST = 0.02
 """Least error that others are relative to, in units of the bands' deviations."""
 
@@ -58,7 +61,7 @@ def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> 
     """The terms in units of each band's standard deviation, errors relative to those of the sample's injection."""
     inner = sample.inner
     std, truth, pan = sample.stats.std[:, None, None], sample.truth, sample.inputs.pan
-    error = (image - truth) / (std * difficulty(sample))
+    error = (image - truth) / (std * difficulty(sample)) * slope(truth, inner)
     clamped = error[inner].abs().clamp(max=10)
 
     def flat() -> Tensor:
@@ -78,6 +81,17 @@ def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> 
         "structure": windowed,
         "sharpness": lambda: (energy(image, near, std, inner) / energy(truth, near, std, inner)).log().abs().mean(),
     }
+
+
+def slope(truth: Tensor, inner: tuple) -> Tensor:
+    """How much a change of a pixel shows in a picture, relative to the mean over its band: more where it is dark.
+
+    Pictures show values between robust extremes, raised to a power below one.
+    """
+    low, high = (truth[inner].flatten(-2).quantile(q, -1)[..., None, None] for q in EXTREMES)
+    shown = ((truth - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
+    rise = (shown + DARKEST).pow(POWER - 1)
+    return rise / rise[inner].mean((-2, -1), keepdim=True)
 
 
 def difficulty(sample: Sample) -> Tensor:
@@ -152,8 +166,8 @@ def validate(
         scale = 1.0 if sample.stats.scale >= 100 else 2047 / sample.stats.scale
         figures |= {"q2n": math.nan, "ergas": math.nan}
         with suppress(InputError):  # of figures that a sample does not define
-            figures["q2n"] = metrics.q2n(truth, image, scale=scale)
-            figures["ergas"] = metrics.ergas(truth, image, sample.ratio)
+            figures["q2n"] = metrics.Q2n(scale).of(truth, image)
+            figures["ergas"] = metrics.Errors().of(truth, image).ergas(sample.ratio)
         seen.append(figures)
     return {key: mean_of([s[key] for s in seen]) for key in seen[0]}
 

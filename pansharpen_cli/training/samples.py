@@ -1,4 +1,4 @@
-"""Samples that networks are trained on, drawn from stacks.
+"""Samples that networks are trained on, drawn from loaded ones.
 
 A sample of a multispectral stack is simulated: a crop at a random scale is the scene, which a drawn sensor sees
 (`sensing.py`). A scene with its PAN also gives real samples, by Wald's protocol at the exact phase: PAN and MS degraded
@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..models.base import Inputs, SceneStats, TileOperators
 from ..raster.geometry import Window
 from . import sensing, simulate
-from .stacks import SIZES, RealPair, Stack, room
+from .scenes import SIZES, LoadedScene, RealPair, room
 
 COUNTS = ((3, 4, 5, 6, 8), (0.15, 0.55, 0.1, 0.1, 0.1))
 """Band counts that a network for any number of them is trained with, and how often."""
@@ -34,16 +34,18 @@ WHOLE = 0.85
 hundred times the pixels."""
 UNLIKE = 0.35
 """Deviation of the logarithm by which a sample's contrast differs from that of the scene that it is normalised with."""
+DARKER = 0.4
+"""By how many deviations a scene's haze may be below the darkest that a sample shows."""
 TRIES = 2000
 BORDERED, FILL = 0.4, 20
 """Share of the batches of scenes that end within the sample, and the pixels around them, filled as those around a file
 are. Networks do there what they like otherwise, and a file has many borders where nodata lies in it."""
 
 
-def landscapes(count: int, seed: int) -> list[Stack]:
+def landscapes(count: int, seed: int) -> list[LoadedScene]:
     """Simulated landscapes with sharp man-made edges, which 10 m imagery lacks."""
     made = (simulate.truth(512, 512, 8, seed=seed + i)[0].astype(np.float32) for i in range(count))
-    return [Stack(t, np.ones(t.shape[1:], bool)) for t in made]
+    return [LoadedScene(t, np.ones(t.shape[1:], bool)) for t in made]
 
 
 class Sample(NamedTuple):
@@ -70,7 +72,7 @@ class Sample(NamedTuple):
         return self._replace(inputs=self.inputs.map(move), stats=self.stats.to(device), truth=move(self.truth))
 
 
-def balanced(scenes: Sequence[Stack], fine: float = 0.0) -> np.ndarray:
+def balanced(scenes: Sequence[LoadedScene], fine: float = 0.0) -> np.ndarray:
     """Chance of each: sensors with many are drawn more often, but only by the root of how many.
 
     `fine` is the share of the scenes with fine pixels, where there are both; among them each counts by the root of its
@@ -103,6 +105,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
         std=stats.std * contrast * factor(0.1, bands),
         gain=stats.gain * factor(0.03) * factor(0.03, bands),
         intensity=torch.cat([weights, constant[None]]),
+        haze=stats.haze - float(rng.uniform(0, DARKER)) * stats.std,
         pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
         pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),
         agreement=1.0,  # all that a network adds is judged
@@ -112,15 +115,15 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
 class Sampler:
     """Draws samples; the state of its generator is the whole state.
 
-    `share` of them are of `synthetic` stacks; of the others that would be of a scene with a pair, `real` are the pair
+    `share` of them are of `synthetic` scenes; of the others that would be of a scene with a pair, `real` are the pair
     itself. `fine` is the share of scenes with fine pixels among them, where there are both. `bands` is the count that
     the network takes, None for any.
     """
 
     def __init__(
         self,
-        stacks: Sequence[Stack],
-        synthetic: Sequence[Stack] = (),
+        scenes: Sequence[LoadedScene],
+        synthetic: Sequence[LoadedScene] = (),
         share: float = 0.0,
         bands: int | None = None,
         seed: int = 0,
@@ -128,12 +131,12 @@ class Sampler:
         fine: float = 0.0,
     ) -> None:
         self.rng, self.seed = np.random.default_rng(seed), seed
-        self.stacks, self.synthetic, self.share, self.bands = stacks, synthetic, share, bands
-        self.chance = balanced(stacks, fine)
-        rooms = [room(s.valid) for s in stacks]
+        self.scenes, self.synthetic, self.share, self.bands = scenes, synthetic, share, bands
+        self.chance = balanced(scenes, fine)
+        rooms = [room(s.valid) for s in scenes]
         self.sizes = [s for s in SIZES if s[0] <= max(rooms)] or list(SIZES[:1])
         paired = [
-            (s.pair, c) for s, c in zip(stacks, self.chance, strict=True) if s.pair and s.pair.bands >= (bands or 0)
+            (s.pair, c) for s, c in zip(scenes, self.chance, strict=True) if s.pair and s.pair.bands >= (bands or 0)
         ]
         self.pairs = [p for p, _ in paired]
         self.rooms = np.array([room(p.valid) for p in self.pairs])
@@ -175,7 +178,7 @@ class Sampler:
             if synthetic:
                 stack = self.synthetic[int(rng.integers(len(self.synthetic)))]
             else:
-                stack = self.stacks[int(rng.choice(len(self.stacks), p=self.chance))]
+                stack = self.scenes[int(rng.choice(len(self.scenes), p=self.chance))]
             factor = self._factor(stack, synthetic)
             side = size * factor
             rows, cols = stack.valid.shape
@@ -196,7 +199,7 @@ class Sampler:
             f"no usable {size} x {size} crop in {TRIES} tries: the scenes are nearly all nodata or constant"
         )
 
-    def _factor(self, stack: Stack, synthetic: bool) -> int:
+    def _factor(self, stack: LoadedScene, synthetic: bool) -> int:
         """By how much a crop is averaged down: fine images as far as their edges stay those of a PAN."""
         if synthetic:
             return int(self.rng.choice([1, 2], p=[0.8, 0.2]))

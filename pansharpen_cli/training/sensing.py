@@ -35,19 +35,27 @@ EVEN = 6.0
 the others one channel may count for most of it."""
 BENT = 0.03
 """Deviation of the logarithm of the power that PAN's contrast is raised to: detectors are nearly linear."""
-UNSEEN = 0.06
-"""Share of the samples whose PAN sees what no band does. Of real scenes, the bands explain 99.5 to 99.9 % of the PAN
-once details of a few MS pixels are left out."""
+UNSEEN, HIDDEN = 0.15, (0.02, 0.3)
+"""Share of the samples whose PAN sees what no band does, and the range of how much of it that is, drawn by its
+logarithm. Of real scenes, the bands explain 99.5 to 99.9 % of the PAN once details of a few MS pixels are left out."""
+RESAMPLED, TURNED, PITCH = 0.2, 45.0, (0.9, 1.15)
+"""Share of the MS that the sensor sampled on a grid of its own, the largest angle in degrees between that and the
+product's, and the range of its pixels' side relative to the product's. What was aliased there cannot cancel against the
+PAN seen on the product's grid: in the finest details that an MS shows, between 0.4 and 0.55 cycles a pixel, a fifth to
+three quarters of the PAN's energy is unlike that of real bands, and a fiftieth of bands simulated without."""
+KERNELS = {"bicubic": 0.7, "bilinear": 0.22, "nearest": 0.08}
+"""How such an MS was brought to the product's grid, and how often."""
 WARPED, WARP, KNOTS = 0.3, 0.2, 4
 """Share of the samples whose MS lies off here and there (parallax, terrain), the largest deviation of that in MS
-pixels, and how many places of a side it is drawn for. In the finest details that an MS shows, the bands of real scenes
-explain 90 to 95 % of the PAN."""
-PAN_NOISE, MS_NOISE = 0.01, 0.02
+pixels, and how many places of a side it is drawn for."""
+PAN_NOISE, MS_NOISE = 0.01, 0.03
 """Largest deviation of the noise, relative to that of the image."""
 RATIOS, SPAN = ((4.0, 0.6), (2.0, 0.17), (3.0, 0.05)), (1.5, 8.0)
 """Usual ratios and how often they are drawn; the rest of the samples have any ratio of the span."""
 BITS = ((8, 0.15), (10, 0.15), (11, 0.4), (14, 0.3))
 """Digits that PAN and MS are rounded to, and how often."""
+GAINS = tuple(0.03 * 1.4**i for i in range(11))
+"""MTF gains that are tried where that of a sample is measured."""
 EDGE = 12
 """Pixels at the border of a scene that sensors see beyond: what is simulated there is not right."""
 
@@ -106,11 +114,30 @@ def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, end
     ratio, phase = geometry(size, rng, ends)
     if rng.random() < WARPED:
         scene = warped(scene, ratio * rng.uniform(0, WARP), rng)
-    ms, gain = ms_of(scene, phase, rng)
-    relative = gain / float(np.prod(optics) ** 0.5) ** (1 / ratio**2)  # PAN itself has lost some at that frequency
+    ms = ms_of(scene, phase, rng)
+    relative = measured_gain(truth, ms, phase)
     known = rng.random() >= UNKNOWN or relative < 0.15
-    measured = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
-    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(measured))
+    gain = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
+    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(gain))
+
+
+def measured_gain(truth: np.ndarray, ms: np.ndarray, phase: Phase) -> float:
+    """The MTF gain through which the mean of the truth is most like that of the MS, as registration finds it."""
+    size, side = truth.shape[-1], ms.shape[-1]
+    inner = (slice(EDGE // 4, -(EDGE // 4)),) * 2
+    target = ms.mean(0)[inner].ravel()
+    target = target - target.mean()
+    alike = []
+    for gain in GAINS:
+        rows, cols = (_gaussian(a.ms_centres((0, side)), size, mtf_sigma(gain, a.ratio)) for a in phase)
+        seen_so = _applied(truth.mean(0), rows, cols)[inner].ravel()
+        seen_so = seen_so - seen_so.mean()
+        alike.append(float(seen_so @ target) / (float(np.linalg.norm(seen_so)) + 1e-9))
+    best, off = int(np.argmax(alike)), 0.0
+    if 0 < best < len(GAINS) - 1:  # the vertex of the parabola through the three
+        before, at, after = alike[best - 1 : best + 2]
+        off = 0.5 * (before - after) / min(before - 2 * at + after, -1e-12)
+    return float(GAINS[0] * (GAINS[1] / GAINS[0]) ** (best + off))
 
 
 def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -123,7 +150,7 @@ def pan_response(channels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         deviations = picked - picked.mean((1, 2), keepdims=True)
         deviations /= picked.std((1, 2), keepdims=True) + 1e-9
         mixed = np.tensordot(rng.normal(0, 0.4, len(picked)), np.clip(deviations, -2.5, 2.5), 1)
-        share = rng.uniform(0.1, 0.4)
+        share = np.exp(rng.uniform(*np.log(HIDDEN)))
         pan = (1 - share) * pan + share * pan.mean() * np.exp(mixed)
     level = pan.mean() + 1e-6
     pan = level * (np.clip(pan, 0, None) / level) ** np.exp(rng.normal(0, BENT))
@@ -155,8 +182,8 @@ def geometry(size: int, rng: np.random.Generator, ends: bool = False) -> tuple[f
     return ratio, Phase.of((ratio, ratio), (float(offsets[0]), float(offsets[1])))
 
 
-def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """The MS (bands, rows, cols) of a scene, and its gain: of the optics and what sharpening made of it."""
+def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> np.ndarray:
+    """The MS (bands, rows, cols) of a scene, sampled on the product's grid or on one of its own."""
     size, ratio = scene.shape[-1], phase.rows.ratio
     side = int(size // ratio)
     kind = (SOFT, USUAL, CRISP)[rng.choice(3, p=[0.3, 0.45, 0.25])]
@@ -164,19 +191,65 @@ def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> tuple[np
     gains = np.clip(middle * np.exp(rng.normal(0, 0.08, (len(scene), 2))) * np.exp(rng.normal(0, 0.08, 2)), 0.02, 0.8)
     apart = BANDS_FAR if rng.random() < 0.3 else BANDS_OFF
     off = rng.normal(0, MS_OFF, 2) + rng.normal(0, apart, (len(scene), 2))
+    grid = RawGrid.drawn(phase, side, rng) if rng.random() < RESAMPLED else None
+    pitch, at = (1.0, [a.ms_centres((0, side)) for a in phase]) if grid is None else (grid.pitch, [np.arange(size)] * 2)
     drawn = list(zip(gains, off, strict=True))
     rows, cols = (
-        np.stack([_gaussian(axis.ms_centres((0, side)) + o[i], size, mtf_sigma(g[i], ratio)) for g, o in drawn])
-        for i, axis in enumerate(phase)
+        np.stack([_gaussian(at[i] + o[i], size, pitch * mtf_sigma(g[i], ratio)) for g, o in drawn]) for i in range(2)
     )
     ms = _applied(scene, rows, cols)
-    gain = middle
+    if grid is not None:
+        ms = grid.sampled(ms)
     if rng.random() < SHARPENED:
-        strength = rng.uniform(*OVERSHOOT)
-        ms = np.clip(sharpened(ms, strength, rng.uniform(0.6, 1.0)), 0, None)
-        gain *= (1 + strength) ** 0.7  # as registration measures it
+        ms = np.clip(sharpened(ms, rng.uniform(*OVERSHOOT), rng.uniform(0.6, 1.0)), 0, None)
     noise = rng.uniform(0, MS_NOISE) * ms.std((1, 2), keepdims=True)
-    return ms + rng.normal(0, 1, ms.shape) * noise, gain
+    ms = ms + rng.normal(0, 1, ms.shape) * noise
+    return ms if grid is None else grid.resampled(ms)
+
+
+@dataclass(frozen=True)
+class RawGrid:
+    """The grid that a sensor samples on, turned against the product's, and how it is brought there.
+
+    `centres` (2, n, n) are its pixels' places in the PAN, rows and columns; `places` (2, side, side) those of the
+    product's pixels in it.
+    """
+
+    pitch: float
+    centres: np.ndarray
+    places: np.ndarray
+    kernel: str
+
+    @classmethod
+    def drawn(cls, phase: Phase, side: int, rng: np.random.Generator) -> RawGrid:
+        angle = math.radians(rng.uniform(-TURNED, TURNED) if rng.random() < 0.6 else rng.normal(0, 3))
+        pitch = float(rng.uniform(*PITCH))
+        product = np.stack(np.meshgrid(*(a.ms_centres((0, side)) for a in phase), indexing="ij"))
+        middle = product.mean((1, 2)) + rng.uniform(-1, 1, 2) * phase.rows.ratio
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        step = np.array([a.ratio for a in phase]).mean() * pitch
+        places = np.tensordot(turn, (product - middle[:, None, None]) / step, 1)
+        reach = math.ceil(np.abs(places).max()) + 2
+        raw = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"))
+        centres = np.tensordot(turn.T, raw * step, 1) + middle[:, None, None]
+        return cls(pitch, centres, places + reach, str(rng.choice(list(KERNELS), p=list(KERNELS.values()))))
+
+    def sampled(self, image: np.ndarray) -> np.ndarray:
+        """What a sensor on this grid sees of bands (bands, size, size) that have gone through its optics."""
+        return _at(image, self.centres, "bicubic")
+
+    def resampled(self, raw: np.ndarray) -> np.ndarray:
+        """Bands on this grid brought to that of the product."""
+        return _at(raw, self.places, self.kernel)
+
+
+def _at(image: np.ndarray, places: np.ndarray, kernel: str) -> np.ndarray:
+    """Bands (bands, n, n) at places (2, rows, cols) in pixels; beyond the border the nearest."""
+    size = image.shape[-1]
+    grid = torch.from_numpy(np.ascontiguousarray((places[::-1] / (size - 1) * 2 - 1).transpose(1, 2, 0))).float()
+    bands = torch.from_numpy(np.asarray(image, np.float32))[None]
+    sampled = torch.nn.functional.grid_sample(bands, grid[None], kernel, padding_mode="border", align_corners=True)
+    return sampled[0].numpy()
 
 
 def _gaussian(centres: np.ndarray, size: int, sigma: float) -> np.ndarray:
@@ -208,10 +281,8 @@ def warped(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.
     knots = torch.from_numpy(rng.normal(0, 2 * deviation / size, (1, 2, KNOTS, KNOTS))).float()
     field = torch.nn.functional.interpolate(knots, (size, size), mode="bicubic", align_corners=True)
     at = torch.linspace(-1, 1, size)
-    where = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1) + field.movedim(1, -1)
-    bands = torch.from_numpy(np.asarray(image, np.float32))[None]
-    moved = torch.nn.functional.grid_sample(bands, where, "bicubic", padding_mode="border", align_corners=True)
-    return moved[0].numpy()
+    where = torch.stack(torch.meshgrid(at, at, indexing="ij"), -1) + field[0].movedim(0, -1)
+    return _at(image, (where.movedim(-1, 0).numpy() + 1) / 2 * (size - 1), "bicubic")
 
 
 def sharpened(image: np.ndarray, strength: float, width: float) -> np.ndarray:

@@ -15,13 +15,11 @@ import json
 import math
 import os
 import re
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +36,11 @@ from ..models import weights
 from ..models.base import Backbone, channels_last
 from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
-from . import stacks
+from . import scenes
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
 from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
-from .stacks import Stack
+from .scenes import Item, LoadedScene
 
 SAVED_EVERY = 120.0
 """Seconds between checkpoints."""
@@ -175,7 +173,7 @@ def train(
     used = fraction(recipe, state)
     checked = int(used * checks + 1e-9)
     batches = _batches(sampler, state.step, device, workers)
-    with closing(batches), _interruptible() as stop:
+    with closing(batches), interrupts.deferred() as stop:
         while used < 1 or not state.history:
             if used < 1:
                 running.append(_step(state, next(batches), recipe, rate_at(recipe, state.step, used), precision))
@@ -257,31 +255,6 @@ def _batches(sampler: Sampler, first: int, device: torch.device, workers: int) -
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """The signals that ask for an end, caught; the second one ends at once."""
-    stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def asked(number: int, _frame) -> None:
-        if stop:
-            raise KeyboardInterrupt
-        stop.append(number)
-        interrupts.heed()  # the step is finished and a checkpoint written, however long that takes
-
-    old = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
-    old = {number: handler for number, handler in old.items() if handler is not signal.SIG_IGN}  # nohup
-    for number in old:
-        signal.signal(number, asked)
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 # The whole job
 
 
@@ -297,6 +270,16 @@ class TrainingOutput:
     @property
     def checkpoint(self) -> Path:
         return self.path.with_suffix(".ckpt")
+
+    def check(self, inputs: Sequence[str], resuming: bool) -> None:
+        """Raises InputError if the weights or the checkpoint could not be written."""
+        if self.path.suffix != ".safetensors":
+            raise InputError(f"--output takes a name that ends in .safetensors, not {self.path}")
+        for path in (self.path, self.checkpoint):
+            check_place(path, inputs, self.overwrite or resuming)
+        if not (resuming or self.overwrite) and self.checkpoint.exists():
+            _held_in(self.checkpoint, torch.device("cpu"), "move it away, or use --overwrite")
+        check_absent([self.path], self.overwrite or resuming)
 
 
 def run(
@@ -317,34 +300,18 @@ def run(
     warnings: list[str] = []
     if threads is not None:
         torch.set_num_threads(threads)
-    where, held_out_share = choose_device(device), recipe.samples.held_out
+    where = choose_device(device)
     precision = choose_precision(recipe.precision, where)
     _check_recipe(recipe)
-    items = stacks.find(sources)
-    if validation:
-        named = stacks.find(validation)
-        inside = {os.path.realpath(i.ms) for i in named}
-        training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
-        held_out = [i for i in named if i.split != "train"]
-        if not held_out or not training:
-            raise InputError("no scene is left " + ("to train on" if held_out else "for validation"))
-    else:
-        training, held_out = stacks.split(items, held_out_share, recipe.seed)
+    training, held_out = _scenes(sources, validation, recipe)
     resuming = output.resume and output.checkpoint.is_file()
-    if output.path.suffix != ".safetensors":
-        raise InputError(f"--output takes a name that ends in .safetensors, not {output.path}")
-    inputs = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
-    for path in (output.path, output.checkpoint):
-        check_place(path, inputs, output.overwrite or resuming)
-    if not (resuming or output.overwrite) and output.checkpoint.exists():
-        _held_in(output.checkpoint, torch.device("cpu"), "move it away, or use --overwrite")
-    check_absent([output.path], output.overwrite or resuming)
+    output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None], resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
         real = recipe.samples.real > 0
-        seen = stacks.load(training, real, warnings.append)
-        judged = stacks.load(held_out, real, warnings.append)
+        seen = scenes.load(training, real, warnings.append)
+        judged = scenes.load(held_out, real, warnings.append)
     recipe, config = _with_bands(recipe, seen)
     torch.manual_seed(recipe.seed)
     network = _first(recipe, config, say).to(where)
@@ -360,31 +327,37 @@ def run(
     if resuming:
         state.resume(output.checkpoint, identity)
         say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
-    workers = 0 if where.type == "cpu" else min(8, os.cpu_count() or 1)
-    told = {"checkpoint": output.checkpoint, "identity": identity, "precision": precision, "workers": workers}
-    train(state, sampler, samples, recipe, **told, say=say, progress=progress)  # type: ignore[arg-type]
-
-    card = recipe.card
-    words = {"licence": card.licence, "data": card.data or describe(seen), "command": output.command}
+    train(
+        state, sampler, samples, recipe, checkpoint=output.checkpoint, identity=identity, precision=precision,
+        workers=0 if where.type == "cpu" else min(8, os.cpu_count() or 1), say=say, progress=progress,
+    )  # fmt: skip
+    words = {"licence": recipe.card.licence, "data": recipe.card.data or describe(seen), "command": output.command}
     digest = publish(state.best, output.path, recipe.network, config, **words)
     output.checkpoint.unlink(missing_ok=True)
     return {
-        "output": str(output.path),
-        "network": recipe.network,
-        "config": config,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "sha256": digest,
-        "device": str(where),
-        "precision": str(precision).removeprefix("torch."),
-        "steps": state.step,
-        "seconds": state.seconds,
+        "output": str(output.path), "network": recipe.network, "config": config,
+        "parameters": sum(p.numel() for p in network.parameters()), "sha256": digest,
+        "device": str(where), "precision": str(precision).removeprefix("torch."),
+        "steps": state.step, "seconds": state.seconds,
         "scenes": {"training": len(seen), "held_out": len(judged), "with_pan": len(sampler.pairs)},
         "sensors": {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen},
         "validation_samples": {"all": len(samples), "real": sum(s.real for s in samples)},
-        "best": state.best_check,
-        "history": state.history,
-        "warnings": warnings,
-    }
+        "best": state.best_check, "history": state.history, "warnings": warnings,
+    }  # fmt: skip
+
+
+def _scenes(sources: Sequence[str], validation: Sequence[str], recipe: Recipe) -> tuple[list[Item], list[Item]]:
+    """The scenes to train on and those to validate with. Raises InputError where there is none for either."""
+    items = scenes.find(sources)
+    if not validation:
+        return scenes.split(items, recipe.samples.held_out, recipe.seed)
+    named = scenes.find(validation)
+    inside = {os.path.realpath(i.ms) for i in named}
+    training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
+    held_out = [i for i in named if i.split != "train"]
+    if not held_out or not training:
+        raise InputError("no scene is left " + ("to train on" if held_out else "for validation"))
+    return training, held_out
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -445,7 +418,7 @@ def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
     return network
 
 
-def _with_bands(recipe: Recipe, seen: Sequence[Stack]) -> tuple[Recipe, dict[str, int]]:
+def _with_bands(recipe: Recipe, seen: Sequence[LoadedScene]) -> tuple[Recipe, dict[str, int]]:
     """The band count settled; raises InputError if a network for one count has none and the scenes differ."""
     if _bound(recipe.network) and not recipe.bands:
         counts = sorted({len(s.data) for s in seen})
@@ -466,7 +439,7 @@ def summary(made: Mapping[str, Any]) -> str:
     )
 
 
-def describe(seen: Sequence[Stack]) -> str:
+def describe(seen: Sequence[LoadedScene]) -> str:
     """What was trained on, in words."""
     sensors = {s.sensor: sum(t.sensor == s.sensor for t in seen) for s in seen}
     listed = [f"{n} {name}" for name, n in sorted(sensors.items(), key=lambda item: (-item[1], item[0]))]

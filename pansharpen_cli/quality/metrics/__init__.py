@@ -4,17 +4,8 @@ Nothing here knows a scene or a file.
 """
 
 from .blocks import INDEX_BLOCK, Core, eroded, high_pass, mtf_filter, universal_blocks
-from .detail import (
-    EdgeError,
-    Sharpness,
-    SpatialCorrelation,
-    StructuralSimilarity,
-    edge_error,
-    scc,
-    sharpness,
-    ssim,
-)
-from .errors import Angles, Errors, Reprojection, bias, cross_correlation, ergas, psnr, rmse, sam
+from .detail import EdgeError, Sharpness, SpatialCorrelation, StructuralSimilarity
+from .errors import Angles, Errors, Reprojection
 from .full import (
     DetailCorrelation,
     FlatArea,
@@ -27,7 +18,7 @@ from .full import (
     pan_detail_correlation,
     qnr,
 )
-from .q2n import Q2n, QAverage, q2n, q2n_blocks, q_average
+from .q2n import Q2n, QAverage, q2n_blocks
 from .reference import ReducedResolution
 
 __all__ = [
@@ -46,28 +37,16 @@ __all__ = [
     "Sharpness",
     "SpatialCorrelation",
     "StructuralSimilarity",
-    "bias",
-    "cross_correlation",
     "d_lambda",
     "d_lambda_k",
     "d_s",
-    "edge_error",
-    "ergas",
     "eroded",
     "flat_area_activity",
     "high_pass",
     "hqnr",
     "mtf_filter",
     "pan_detail_correlation",
-    "psnr",
-    "q2n",
     "q2n_blocks",
-    "q_average",
     "qnr",
-    "rmse",
-    "sam",
-    "scc",
-    "sharpness",
-    "ssim",
     "universal_blocks",
 ]

@@ -139,6 +139,18 @@ def eroded(valid: Tensor, reach: int) -> Tensor:
 # Pieces of an image
 
 
+class Index:
+    """An index that is added up piece by piece."""
+
+    update: Callable[..., Any]
+    compute: Callable[..., Any]
+
+    def of(self, *images: Any, **more: Any) -> Any:
+        """The index of whole images: what `update` takes, then what `compute` returns."""
+        self.update(*images, **more)
+        return self.compute()
+
+
 def own_pixels(core: Core | None, x: Tensor) -> Core:
     """`core` with plain limits in (..., rows, cols); None stands for all pixels."""
     rows, cols = (slice(*part.indices(n)[:2]) for part, n in zip(core or (slice(None),) * 2, x.shape[-2:], strict=True))

@@ -16,6 +16,7 @@ from .blocks import (
     SSIM_REACH,
     SSIM_SIGMA,
     Core,
+    Index,
     _kept,
     added_up,
     as_bands,
@@ -53,7 +54,7 @@ EDGE_SHARE = 0.4
 
 
 @dataclass(eq=False)
-class SpatialCorrelation:
+class SpatialCorrelation(Index):
     """SCC: sum(g f) / sqrt(sum g^2 sum f^2) of Sobel gradient magnitudes g and f, over pixels and bands.
 
     Zhou et al. 1998, as the toolbox codes it: one pixel is dropped all around the image, zeros surround the rest, means
@@ -80,13 +81,6 @@ class SpatialCorrelation:
         return not_nan(both / (g * f).sqrt(), "SCC")
 
 
-def scc(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """SCC of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `SpatialCorrelation`."""
-    index = SpatialCorrelation()
-    index.update(reference, fused, valid)
-    return index.compute()
-
-
 def _gradient(x: Tensor) -> Tensor:
     """Sobel gradient magnitude of (rows, cols), surrounded by zeros."""
     x = F.pad(x, (1, 1, 1, 1))
@@ -97,7 +91,7 @@ def _gradient(x: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class StructuralSimilarity:
+class StructuralSimilarity(Index):
     """SSIM: mean over bands and over the 11 x 11 Gaussian windows (sigma 1.5) inside the image.
 
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with K1 = 0.01 and
@@ -125,13 +119,6 @@ class StructuralSimilarity:
         return mean_of_sums(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
 
 
-def ssim(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
-    """SSIM of two images (bands, rows, cols), 1 is best; definition and errors as in `StructuralSimilarity`."""
-    index = StructuralSimilarity(peak)
-    index.update(reference, fused, valid)
-    return index.compute()
-
-
 def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
     """SSIM of all windows inside two bands (rows, cols)."""
     taps = gaussian(SSIM_SIGMA, SSIM_REACH)
@@ -143,19 +130,15 @@ def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
 
 
 @dataclass(eq=False)
-class Sharpness:
+class Sharpness(Index):
     """Energy of the high pass relative to the reference's, mean over bands: 1 is right, below it soft, above it crisp.
 
     High pass: x - gauss(x, sigma 1 pixel), cut at 4 sigma, edges of the image repeated; energy: sum of its squares.
     Pixels whose kernel touches an invalid one are left out, and so are bands whose reference is constant.
     """
 
-    bands: int
     reach: ClassVar[int] = SHARPNESS_REACH
-    _energies: Tensor = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._energies = torch.zeros(2, self.bands, dtype=torch.float64)
+    _energies: Tensor = field(default_factory=lambda: torch.zeros(2, 1, dtype=torch.float64), init=False, repr=False)
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
@@ -176,7 +159,7 @@ class Sharpness:
 
 
 @dataclass(eq=False)
-class EdgeError:
+class EdgeError(Index):
     """Error beside edges: halos, ringing and glow that strong edges throw on calm ground; 0 is best.
 
     Error per band less its mean over the valid pixels of a window of 8 ratio + 1; root mean square in units of the
@@ -187,14 +170,13 @@ class EdgeError:
     The quantile comes from a histogram as in `FlatArea`; of the bin on the border, a share counts.
     """
 
-    bands: int
     ratio: float
 
     def __post_init__(self) -> None:
         self._around, self._near = round(4 * self.ratio), round(2 * self.ratio)
-        self._errors = Errors(self.bands)
+        self._errors = Errors()
         self._counts = torch.zeros(2, BINS, dtype=torch.float64)
-        self._squares = torch.zeros(self.bands, BINS, dtype=torch.float64)
+        self._squares = torch.zeros(1, BINS, dtype=torch.float64)
 
     @property
     def reach(self) -> int:
@@ -221,7 +203,8 @@ class EdgeError:
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts[0].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
         self._counts[1].index_add_(0, bins, calm.double())
-        self._squares.index_add_(1, bins, torch.where(calm, error[:, seen].square(), 0.0))
+        new = torch.zeros(len(error), BINS, dtype=torch.float64, device=bins.device)
+        self._squares = self._squares + new.index_add_(1, bins, torch.where(calm, error[:, seen].square(), 0.0))
 
     def compute(self) -> float:
         """The figure of all pieces so far; `InputError` when PAN has no calm pixel beside an edge."""
@@ -235,20 +218,6 @@ class EdgeError:
             raise InputError("the error beside edges is undefined: the reference is constant")
         error = (self._squares @ share / pixels).sqrt()
         return not_nan((error.to(deviation.device) / deviation)[varying].mean(), "the error beside edges")
-
-
-def sharpness(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """`Sharpness` of a whole image: images (bands, rows, cols) in DN; `valid` (rows, cols)."""
-    figure = Sharpness(len(reference))
-    figure.update(reference, fused, valid)
-    return figure.compute()
-
-
-def edge_error(reference: Tensor, fused: Tensor, pan: Tensor, ratio: float, valid: Tensor | None = None) -> float:
-    """`EdgeError` of a whole image: images (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
-    figure = EdgeError(len(reference), ratio)
-    figure.update(reference, fused, pan, valid)
-    return figure.compute()
 
 
 def _local_variance(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...errors import InputError
 from .blocks import (
     Core,
+    Index,
     added_up,
     mean_of_sums,
     not_nan,
@@ -20,17 +21,13 @@ from .blocks import (
 
 
 @dataclass(eq=False)
-class Errors:
+class Errors(Index):
     """Sums per band over the valid pixels, for the indices that compare pixel with pixel; reach 0."""
 
-    bands: int
     pixels: int = field(default=0, init=False)
     reach: ClassVar[int] = 0
     _origin: Tensor | None = field(default=None, init=False, repr=False)
-    _sums: Tensor = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._sums = torch.zeros(7, self.bands, dtype=torch.float64)
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(7, 1, dtype=torch.float64), init=False, repr=False)
 
     def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: images (bands, rows, cols) in DN."""
@@ -45,6 +42,10 @@ class Errors:
         products = [torch.linalg.vecdot(x, y) for x, y in ((error, error), (g, g), (f, f), (g, f))]
         self._sums = added_up(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
         self.pixels += g.shape[1]
+
+    def compute(self) -> Errors:
+        """Itself: it has many figures."""
+        return self
 
     def _means(self) -> Tensor:
         """Means per band of the error, g, f, error^2, g^2, f^2 and g f, g and f from `_origin`: (7, bands)."""
@@ -104,40 +105,6 @@ class Errors:
         return mean_correlation(ff - f * f, gg - g * g, gf - g * f, "the cross-correlation", "a reference band")
 
 
-def _errors(reference: Tensor, fused: Tensor, valid: Tensor | None) -> Errors:
-    errors = Errors(len(reference))
-    errors.update(reference, fused, valid)
-    return errors
-
-
-def rmse(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Root mean square error of each band (bands,), in DN; images (bands, rows, cols), `valid`: bool (rows, cols).
-
-    `InputError` when no pixel is left or one is not a number.
-    """
-    return _errors(reference, fused, valid).rmse()
-
-
-def bias(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of fused - reference of each band (bands,), in DN; arguments and errors as in `rmse`."""
-    return _errors(reference, fused, valid).bias()
-
-
-def ergas(reference: Tensor, fused: Tensor, ratio: float, valid: Tensor | None = None) -> float:
-    """ERGAS, 0 is best: `Errors.ergas`. Images (bands, rows, cols) in DN; `valid`: bool (rows, cols)."""
-    return _errors(reference, fused, valid).ergas(ratio)
-
-
-def psnr(reference: Tensor, fused: Tensor, peak: float, valid: Tensor | None = None) -> float:
-    """PSNR in dB: `Errors.psnr`. Images (bands, rows, cols) and `peak` in DN; `valid`: bool (rows, cols)."""
-    return _errors(reference, fused, valid).psnr(peak)
-
-
-def cross_correlation(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """Cross-correlation, 1 is best: `Errors.cross_correlation`. Images (bands, rows, cols); `valid`: (rows, cols)."""
-    return _errors(reference, fused, valid).cross_correlation()
-
-
 def mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: str) -> float:
     """Mean over bands of Pearson's correlation; a band of x that does not vary counts 0, one of y is an error."""
     if (var_y <= 0).any():
@@ -149,12 +116,8 @@ def mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: s
 class Reprojection:
     """How far the fused image, degraded to the MS grid with the MTF and at the exact phase, is from the MS itself."""
 
-    bands: int
     reach: ClassVar[int] = 0
-    _errors: Errors = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._errors = Errors(self.bands)
+    _errors: Errors = field(default_factory=Errors, init=False, repr=False)
 
     def update(self, degraded: Tensor, ms: Tensor, valid: Tensor | None = None) -> None:
         """Add pixels of the MS grid: images (bands, rows, cols) in DN, `valid` bool (rows, cols)."""
@@ -175,7 +138,7 @@ class Reprojection:
 
 
 @dataclass(eq=False)
-class Angles:
+class Angles(Index):
     """SAM, the spectral angle mapper in degrees: mean over pixels of acos(<g, f> / (|g| |f|)), 0 is best.
 
     Yuhas et al. 1992. Pixels with a norm of zero have no angle and are left out, like the invalid ones.
@@ -195,13 +158,6 @@ class Angles:
     def compute(self) -> float:
         """SAM of all pieces so far, in degrees; `InputError` when no pixel is left."""
         return mean_of_sums(self._sums, "SAM", "valid pixel that is not zero in one of the images")
-
-
-def sam(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """SAM of two images (bands, rows, cols) in degrees, 0 is best; definition and errors as in `Angles`."""
-    index = Angles()
-    index.update(reference, fused, valid)
-    return index.compute()
 
 
 def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .blocks import (
     INDEX_BLOCK,
     Core,
+    Index,
     added_up,
     block_moments,
     into_blocks,
@@ -28,7 +29,7 @@ from .blocks import (
 
 
 @dataclass(eq=False)
-class Q2n:
+class Q2n(Index):
     """Q2n (Q4, Q8) against a reference: the mean over the 32 x 32 blocks of an image, mirrored up to whole blocks.
 
     Garzelli and Nencini, "Hypercomplex Quality Assessment of Multi/Hyperspectral Images", 2009, as the toolbox codes
@@ -63,13 +64,6 @@ class Q2n:
     def compute(self) -> float:
         """Q2n of all pieces so far, 1 is best; `InputError` when there is no block of valid pixels."""
         return mean_of_sums(self._sums, "Q2n", f"{INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
-
-
-def q2n(reference: Tensor, fused: Tensor, valid: Tensor | None = None, *, scale: float = 1.0) -> float:
-    """Q2n of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `Q2n`."""
-    index = Q2n(scale)
-    index.update(reference, fused, valid)
-    return index.compute()
 
 
 def q2n_blocks(reference: Tensor, fused: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -135,7 +129,7 @@ def _conjugate(size: int) -> np.ndarray:
 
 
 @dataclass(eq=False)
-class QAverage:
+class QAverage(Index):
     """Q average: the universal index over all sliding 32 x 32 windows inside the image, mean over windows and bands.
 
     Wang and Bovik 2002. Images (bands, rows, cols) in DN. A window that is constant in both images counts
@@ -159,13 +153,6 @@ class QAverage:
     def compute(self) -> float:
         """Q of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
         return mean_of_sums(self._sums, "Q", f"{INDEX_BLOCK} x {INDEX_BLOCK} window of valid pixels")
-
-
-def q_average(reference: Tensor, fused: Tensor, valid: Tensor | None = None) -> float:
-    """Q average of two images (bands, rows, cols) in DN, 1 is best; definition and errors as in `QAverage`."""
-    index = QAverage()
-    index.update(reference, fused, valid)
-    return index.compute()
 
 
 def _sliding(a: Tensor, b: Tensor) -> Tensor:

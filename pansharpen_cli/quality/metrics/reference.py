@@ -45,10 +45,8 @@ class ReducedResolution:
     def __post_init__(self) -> None:
         self._q2n, self._q, self._angles = Q2n(self.scale), QAverage(), Angles()
         self._scc, self._ssim = SpatialCorrelation(), StructuralSimilarity(self.peak)
-        self._errors: Errors | None = None
-        self._sharpness: Sharpness | None = None
-        self._edges: EdgeError | None = None
-        self.reach = max(INDEX_BLOCK - 1, EdgeError(0, self.ratio).reach if self.with_pan else 0)
+        self._errors, self._sharpness, self._edges = Errors(), Sharpness(), EdgeError(self.ratio)
+        self.reach = max(INDEX_BLOCK - 1, self._edges.reach if self.with_pan else 0)
         self._maps = np.full((2, -(-self.shape[0] // INDEX_BLOCK), -(-self.shape[1] // INDEX_BLOCK)), np.nan)
 
     def update(
@@ -67,14 +65,11 @@ class ReducedResolution:
         piece off the lattice.
         """
         area = block_area(own_pixels(core, reference), at, self.shape)
-        self._errors = self._errors or Errors(len(reference))
-        self._sharpness = self._sharpness or Sharpness(len(reference))
         for index in (self._errors, self._q, self._scc, self._ssim, self._sharpness):
             index.update(reference, fused, valid, core)
         if self.with_pan:
             if pan is None:
                 raise ValueError("PAN is missing")
-            self._edges = self._edges or EdgeError(len(reference), self.ratio)
             both = valid if pan_valid is None else pan_valid if valid is None else valid & pan_valid
             self._edges.update(reference, fused, pan, both, core)
         q2n = self._q2n.update(reference, fused, valid, core)
@@ -96,16 +91,16 @@ class ReducedResolution:
         A figure that this image does not define is None and its reason is in `notes`. `InputError` when there was no
         valid pixel at all.
         """
-        errors, sharp, edges = self._errors, self._sharpness, self._edges
-        if errors is None or sharp is None or not errors.pixels:
+        errors = self._errors
+        if not errors.pixels:
             raise InputError("no quality figure: there is no valid pixel to compare the images at")
         measures: dict[str, Callable[[], Any]] = {
             "q2n": lambda: self._of_varying(errors, self._q2n.compute, "Q2n"),
             "q": lambda: self._of_varying(errors, self._q.compute, "Q"),
             "sam": self._angles.compute,
             "ergas": lambda: errors.ergas(self.ratio),
-            "sharpness": sharp.compute,
-            "edge_error": lambda: edges and edges.compute(),
+            "sharpness": self._sharpness.compute,
+            "edge_error": lambda: self._edges.compute() if self.with_pan else None,
             "scc": self._scc.compute,
             "psnr": lambda: errors.psnr(self.peak),
             "ssim": lambda: self._of_varying(errors, self._ssim.compute, "SSIM"),

@@ -164,10 +164,10 @@ class RealPair:
 
 
 @dataclass
-class Stack:
+class LoadedScene:
     """A truth image (bands, rows, cols), bands in order of wavelength, with the mask of its valid pixels.
 
-    `sensor` groups stacks that are to be drawn alike; `visible` counts the bands below 0.95 um, which come first.
+    `sensor` groups scenes that are to be drawn alike; `visible` counts the bands below 0.95 um, which come first.
     `pair` is that of the scene, if it has a PAN; `pixel` the side of its pixels in metres, where a CRS tells.
     """
 
@@ -184,13 +184,13 @@ class Stack:
         return self.pixel is not None and self.pixel < FINE
 
 
-def load(items: Sequence[Item], real: bool, warn: Warn) -> list[Stack]:
-    """Read scenes: a stack of each, with its degraded pair if it has a PAN and `real` ones are wanted.
+def load(items: Sequence[Item], real: bool, warn: Warn) -> list[LoadedScene]:
+    """Read scenes: the bands of each in memory, with its degraded pair if it has a PAN and `real` ones are wanted.
 
     Scenes without room for a crop are left out with a warning. Raises InputError for a file that cannot be read or
     used, and if nothing is left.
     """
-    stacks = []
+    loaded = []
     for item in items:
         stack, sensor = _read_stack(item, warn)
         if room(stack.valid) == 0:
@@ -204,16 +204,16 @@ def load(items: Sequence[Item], real: bool, warn: Warn) -> list[Stack]:
                 if item.named:
                     raise
                 warn(f"{error}; its MS is used without the PAN")
-        stacks.append(stack)
-    if not stacks:
+        loaded.append(stack)
+    if not loaded:
         raise InputError(
             f"no scene is large enough to train on, {items[0].ms} for one: "
             f"at least {SIZES[0][0]} x {SIZES[0][0]} valid MS pixels are needed"
         )
-    return stacks
+    return loaded
 
 
-def _read_stack(item: Item, warn: Warn) -> tuple[Stack, Sensor]:
+def _read_stack(item: Item, warn: Warn) -> tuple[LoadedScene, Sensor]:
     """The MS of a scene as a stack, and the sensor that its MTFs are those of."""
     label, notes = str(item.ms), list[str]()
     with open_raster(label) as dataset:
@@ -235,7 +235,7 @@ def _read_stack(item: Item, warn: Warn) -> tuple[Stack, Sensor]:
     if undeclared:
         valid &= (data != 0).any(0)  # what zeros in all bands mean
     visible = sum(0 < w < VISIBLE for w in waves)
-    return Stack(np.nan_to_num(data[order].astype(np.float32)), valid, group, visible, pixel=pixel), sensor
+    return LoadedScene(np.nan_to_num(data[order].astype(np.float32)), valid, group, visible, pixel=pixel), sensor
 
 
 def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Warn) -> tuple[Sensor, str]:

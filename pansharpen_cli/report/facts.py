@@ -1,0 +1,338 @@
+"""The facts of reports and logs as types, so that no one misspells a key; `plain` makes of them what JSON holds.
+
+Within a schema fields are added, never renamed or removed, and never change their meaning (docs/report.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Facts as dicts, lists, texts and numbers; None for numbers that are not finite."""
+    if is_dataclass(value):
+        made: dict[str, Any] = {}
+        for each in fields(value):
+            given = getattr(value, each.name)
+            if each.metadata.get("flat"):
+                made |= plain(given or {})
+            elif given is not None or not each.metadata.get("absent"):
+                made[each.name] = plain(given)
+        return made
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def absent() -> Any:
+    """A field that JSON does not have while it is None."""
+    return field(default=None, metadata={"absent": True})
+
+
+def flat() -> Any:
+    """A field whose entries stand beside the others."""
+    return field(default_factory=dict, metadata={"flat": True})
+
+
+# Batches
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line of `batch.jsonl`: what became of a scene.
+
+    `bytes`: of an output that the batch has written; `refused`: it was not tried; `foreign`: a file that no batch has
+    written is in its place; `others`: what a newer version may have added.
+    """
+
+    schema: str
+    scene: str
+    status: str
+    version: str | None = absent()
+    when: str | None = absent()
+    paired_by: str | None = absent()
+    inputs: list | None = absent()
+    options: str | None = absent()
+    worker: int | str | None = absent()
+    figures: dict | None = absent()
+    rows: int | None = absent()
+    cols: int | None = absent()
+    bands: int | None = absent()
+    sensor: str | None = absent()
+    warnings: list | None = absent()
+    notes: list | None = absent()
+    bytes: int | None = absent()
+    error: str | None = absent()
+    refused: bool | None = absent()
+    foreign: bool | None = absent()
+    seconds: int | float | None = absent()
+    report: str | None = absent()
+    quicklook: str | None = absent()
+    page: str | None = absent()
+    others: Mapping[str, Any] = flat()
+
+    @property
+    def is_done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status == "failed"
+
+
+@dataclass(frozen=True)
+class FailedScene:
+    scene: str
+    error: str
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """The outcome of a batch; `failed_before`: not tried again, as --retry-failed was not given."""
+
+    schema: str
+    folder: str
+    log: str
+    scenes: int
+    done: int
+    done_before: int
+    failed: list[FailedScene]
+    failed_before: list[FailedScene]
+    left_over: int
+    seconds: float
+    scenes_per_hour: float | None
+
+
+@dataclass(frozen=True)
+class PlannedScene:
+    """A scene of a dry run: `state` says why it would be fused, or why not; `pan_beside`: further files of the PAN."""
+
+    output: str
+    pan: list[str]
+    ms: list[list[str]]
+    paired_by: str
+    state: str
+    pan_beside: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """A file that is in no pair, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    schema: str
+    folder: str | None
+    scenes: list[PlannedScene]
+    left_over: list[LeftOver]
+
+
+# Checks
+
+
+@dataclass
+class FileFacts:
+    """An input as its headers tell; `pixel_size`: width and height in units of the CRS; `role`: pan or ms."""
+
+    path: str
+    role: str
+    driver: str
+    rows: int
+    cols: int
+    bands: int
+    dtype: str
+    nodata: float | None
+    nodata_is_nan: bool
+    crs: str | None
+    pixel_size: list[float]
+    band_names: list[str | None]
+    compression: str | None
+    lossy: bool
+    block: list[int]
+    acquired: str | None
+
+
+@dataclass
+class OverlapFacts:
+    """What PAN and MS have in common: PAN pixels, and shares of both."""
+
+    rows: int
+    cols: int
+    pan_share: float
+    ms_share: float
+
+
+@dataclass
+class SampleFacts:
+    """What was looked at: blocks of `side` x `side` PAN pixels."""
+
+    blocks: int
+    blocks_in_all: int
+    side: int
+    pixels: int
+    valid_share: float
+
+
+@dataclass
+class BandValues:
+    """Figures of a band's valid pixels, in DN; shares are of the valid pixels (docs/check.md)."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    std: float
+    median: float
+    p98: float
+    bits: int | None
+    step: int | None
+    ceiling_share: float
+    floor_share: float
+    dark: float
+    haze: float | None
+    missing_levels: float | None
+    stripes: int
+    dead_lines: int
+
+
+@dataclass
+class BandFacts:
+    """A band of PAN or MS; `values` is None where no pixel is valid."""
+
+    name: str
+    dtype: str
+    pixels: int
+    nodata_share: float
+    values: BandValues | None = field(default=None, metadata={"flat": True})
+
+
+@dataclass
+class AgreementFacts:
+    """How well the MS bands explain the low-passed PAN."""
+
+    r2: float | None
+    correlations: list[float | None]
+    pixels: int
+
+
+@dataclass
+class ToldFacts:
+    """What PAN tells about a band: `fusion.telling.Told`, and whether the band is sharpened by it."""
+
+    band: str
+    r2: float
+    gain: float
+    sharpened: bool
+
+
+@dataclass
+class ShiftFacts:
+    """`fusion.register.Shift`, and what `fuse --align` does about it."""
+
+    rows: float
+    cols: float
+    confidence: float
+    confident: bool
+    tiles: int
+    varies: float
+    field: Any
+    bands: Any
+    agreement: float
+    gains: Any
+    searched: float
+    align: str
+    action: str
+
+
+@dataclass
+class MtfFacts:
+    """MTF gains at Nyquist: those that are fused with, the sensor's, and the measured ones."""
+
+    gains: list[float]
+    table: list[float]
+    measured: list[float]
+
+
+@dataclass
+class PlannedMethod:
+    name: str
+    weights: str | None
+    device: str | None
+    precision: str | None
+    tile_size: int
+    tiles: int
+    tiles_at_once: int
+
+
+@dataclass
+class PlannedAdaptation:
+    """`tiles`, `epochs`: at most; `possible`: are there enough valid tiles."""
+
+    mode: str
+    tiles: int
+    epochs: int
+    possible: bool
+
+
+@dataclass
+class PlannedOutput:
+    path: str | None
+    driver: str
+    rows: int
+    cols: int
+    bands: int
+    dtype: str
+    nodata: float | None
+
+
+@dataclass
+class PixelCount:
+    rows: int
+    cols: int
+
+
+@dataclass
+class Prediction:
+    """What fusing takes, measured on the part `trial`; `seconds` by stage, and `total`."""
+
+    seconds: dict[str, float]
+    memory_bytes: int
+    raw_bytes: int
+    stored_bytes: int
+    trial: PixelCount
+
+
+@dataclass
+class CheckFacts:
+    """All that can be told of a pair before it is fused; `refused`: why `fuse` would refuse it. None: not known.
+
+    `groups`: of MS files on several grids, what is told of each; the rest is that of the first, and of the one output.
+    """
+
+    schema: str
+    version: str
+    kind: str
+    refused: str | None = None
+    files: list[FileFacts] = field(default_factory=list)
+    scene: dict | None = None
+    overlap: OverlapFacts | None = None
+    sample: SampleFacts | None = None
+    bands: list[BandFacts] | None = None
+    agreement: AgreementFacts | None = None
+    pan_tells: list[ToldFacts] | None = None
+    shift: ShiftFacts | None = None
+    mtf: MtfFacts | None = None
+    method: PlannedMethod | None = None
+    adaptation: PlannedAdaptation | None = None
+    output: PlannedOutput | None = None
+    prediction: Prediction | None = None
+    findings: list[dict[str, str]] = field(default_factory=list)
+    groups: list[CheckFacts] = field(default_factory=list)
