@@ -89,7 +89,7 @@ class Sensor:
         chosen = range(len(names)) if chosen is None else chosen
         if not self.bands:
             return (DEFAULT_GAIN,) * len(chosen)
-        by_name = dict(zip(self.bands, self.gains, strict=True)) | self.also
+        by_name = {**dict(zip(self.bands, self.gains, strict=True)), **self.also}
         known = [band_name(names[i]) for i in chosen]
         if all(n in by_name for n in known):
             return tuple(by_name[n] for n in known if n is not None)
