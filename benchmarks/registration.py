@@ -43,7 +43,8 @@ def injected() -> list[tuple[float, float]]:
 
 def measured(pan: Path, ms: Path, shift: tuple[float, float]) -> register.Shift:
     """With the MS's origin moved by `shift`, as a wrong geotransform would."""
-    with Scene.open(pan, [ms], shift=shift) as scene:
+    with Scene.open(pan, [ms]) as scene:
+        scene = scene.shifted(shift)
         return register.measure(scene)
 
 
@@ -93,7 +94,8 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
         found = measured(pan, ms, base)
         if register.is_off(found):
             base = (base[0] + found.rows, base[1] + found.cols)
-    with Scene.open(pan, [ms], shift=base) as scene, Scene.open(pan, [ms], shift=own, extent="pan") as true:
+    with Scene.open(pan, [ms]) as scene, Scene.open(pan, [ms], extent="pan") as true:
+        scene, true = scene.shifted(base), true.shifted(own)
         fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method, seed=0)).fuser)
         # all are judged on the same pixels, with the MS where it belongs
         common = (true.pan_grid.overlap(true.phase, true.ms_grid) & true.full).widened(-8)

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
+from . import foreign
 from .errors import InputError, PansharpenError
 
 fcntl: ModuleType | None
@@ -35,7 +36,9 @@ _HELD = "lock"
 _LIVING: set[Path] = set()
 _RENAMING = threading.Lock()
 _RASTERS = (*TIFF, ".png", ".jpg", ".jpeg")
-_MISLEADING = (".wld", ".tab", ".imd", ".rpb", "_rpc.txt", ".pvl")
+_MISLEADING = (
+    ".wld", ".tab", ".imd", ".rpb", ".rpc", "_rpc.txt", ".pvl", ".pass", "_mtl.txt", "_metadata.txt", "_metadata.xml",
+)  # fmt: skip
 """Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
 
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -77,8 +80,20 @@ def misleading(path: Path) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
-    named = (path.with_name(path.stem + written) for end in _MISLEADING for written in (end, end.upper()))
-    return [p for p in named if os.path.lexists(p)]
+    spelled = {
+        s for end in _MISLEADING for s in (end, end.upper(), end.replace("_mtl", "_MTL").replace("_rpc", "_RPC"))
+    }
+    found = [p for end in sorted(spelled) if os.path.lexists(p := path.with_name(path.stem + end))]
+    xml = path.with_suffix(".xml")
+    return found + ([xml] if _is_delivery(xml) else [])
+
+
+def _is_delivery(path: Path) -> bool:
+    """Is it the XML of a product of DigitalGlobe, with the place and the sensor of its pixels?"""
+    try:
+        return b"<isd" in foreign.read_bytes(path, foreign.MOST_SIDE)[:4000].lower()
+    except InputError:
+        return False
 
 
 def orphans(path: Path) -> list[Path]:

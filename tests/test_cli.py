@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
+from pansharpen_cli.raster.writer import SceneWriter, _profile
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")
@@ -766,3 +767,24 @@ def test_closed_streams_do_not_crash() -> None:
         command = f"{sys.executable} -m pansharpen_cli {arguments}"
         result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
         assert (result.returncode, "Traceback" in result.stderr) == (code, False)
+
+
+def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    before = torch.get_num_threads()
+    seen = []
+    create = SceneWriter._create
+    monkeypatch.setattr(
+        SceneWriter,
+        "_create",
+        lambda self, scene: seen.append(_profile("GTiff", {}, self.dtype)) or create(self, scene),
+    )
+    try:
+        assert run(*fuse("pan.tif ms.tif --threads 3 -q").split()).code == 0
+        assert torch.get_num_threads() == 3
+        assert [p["NUM_THREADS"] for p in seen] == ["3"]
+        assert run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--threads", 2, "-q").code == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert "--threads" in run(*fuse("pan.tif ms.tif --threads 0").split()).err

@@ -125,7 +125,7 @@ def test_the_python_interface_is_documented_and_has_the_options_of_the_command_l
     from pansharpen_cli import api
 
     here_only = {"output", "creation_options", "progress"}
-    shell_only = {"co", "as_json", "quiet", "verbose", "debug", "dry_run"}
+    shell_only = {"co", "as_json", "quiet", "verbose", "debug", "dry_run", "threads"}
     for name in ("fuse", "check"):
         options = {p.name for p in COMMANDS[name].params if p.name not in ("pan", "ms")}
         keywords = set(inspect.signature(getattr(api, name)).parameters) - {"pan", "ms"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
 def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Path, monkeypatch) -> None:
     folder, _ = write(tmp_path, rows=240, cols=240, bands=4, offset=(0.5, 0.5), seed=6)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        scene.window = Window(32, 224, 32, 224)
+        scene = scene.on(Window(32, 224, 32, 224))
         fused, valid = loop.fuse_array(scene, injected(scene))
         reader = assess.array_reader(fused, valid, (32, 32))
         whole = assess.full_resolution(scene, reader).figures
@@ -199,7 +200,7 @@ def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
 def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkeypatch, rows, cols, method) -> None:
     folder, _ = write(tmp_path, rows=132, cols=132, bands=3, offset=(0, 0), seed=3)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        scene.full = scene.window = Window(0, rows, 0, cols)
+        scene = replace(scene, full=Window(0, rows, 0, cols), window=Window(0, rows, 0, cols))
         expected = loop.fuse_array(scene, fitting.fit(scene, Options(method=method)).fuser)[0]
         monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
         monkeypatch.setattr(fitting, "SAMPLED_BLOCK", 64)

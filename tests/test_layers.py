@@ -19,9 +19,9 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts", "columns foreign publish")),
+    ("", ("__init__ errors interrupts", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "composed rpc", "scene stretch", "groups writer")),
+    ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),

@@ -128,9 +128,11 @@ def test_maps_are_replaced_with_their_families(pair: Path, run) -> None:
     assert run(*command, "--overwrite").code == 0 and sorted(contents(pair / "maps")) == there
 
 
-@pytest.mark.parametrize("name", ["out.IMD", "out.rpb", "out_RPC.TXT", "out.wld", "out.tab"])
+@pytest.mark.parametrize(
+    "name", ["out.IMD", "out.rpb", "out_RPC.TXT", "out.wld", "out.tab", "out.rpc", "out_MTL.txt", "out.xml"]
+)
 def test_a_file_that_would_be_read_with_the_output_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("of others")
+    (tmp_path / name).write_text("<isd>of others</isd>")
     with pytest.raises(InputError, match=f"{name} would be read with out.tif"):
         check_target(tmp_path / "out.tif", [], True)
     check_target(tmp_path / "out.json", [], True)

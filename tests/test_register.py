@@ -37,7 +37,8 @@ def written(folder: Path, **spec) -> tuple[Path, Path, Path]:
 
 def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> register.Shift:
     """What is measured where the MS is said to lie `shift` PAN pixels further than it does."""
-    with Scene.open(pan, [ms], shift=shift) as scene:
+    with Scene.open(pan, [ms]) as scene:
+        scene = scene.shifted(shift)
         return register.measure(scene, **options)
 
 
@@ -184,7 +185,8 @@ def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offse
 
 
 def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
-    with Scene.open(pair[0], [pair[1]]) as scene, Scene.open(pair[0], [pair[1]], shift=(6.0, -3.5)) as moved:
+    with Scene.open(pair[0], [pair[1]]) as scene:
+        moved = scene.shifted((6.0, -3.5))
         assert moved.phase.offset == (scene.phase.offset[0] + 6.0, scene.phase.offset[1] - 3.5)
         assert moved.pan_grid == scene.pan_grid
         phase = moved.pan_grid.phase_of(moved.ms_grid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pansharpen_cli import physics
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.raster.files import Remarks
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
@@ -90,13 +92,13 @@ class Pair:
         )
         return self
 
-    def open(self, **options) -> Scene:
+    def open(self, **options) -> AbstractContextManager[Scene]:
         return Scene.open(self.pan_path, self.ms_paths, **options)
 
     def refused(self, **options) -> str:
         """The one line with which opening is refused."""
-        with pytest.raises(InputError) as caught:
-            self.open(**options).close()
+        with pytest.raises(InputError) as caught, self.open(**options):
+            pass
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -547,6 +549,48 @@ def test_pan_and_ms_may_differ_in_type(pair):
     pair.pan(pair.scene.pan.astype(np.float32))
     with pair.open() as scene:
         assert scene.dtype == "uint16"
+
+
+def test_a_scene_does_not_change_and_parts_of_it_share_its_files(pair):
+    with pair.open() as scene:
+        with pytest.raises(AttributeError):
+            scene.window = scene.full
+        part, moved, soft = scene.on(Window(8, 40, 8, 48)), scene.shifted((4.0, 0.0)), scene.with_gains((0.2,) * 4, ())
+        assert part.window == (8, 40, 8, 48) and scene.window == scene.full == part.full
+        assert moved.phase == scene.phase.moved((4.0, 0.0)) and moved.window == moved.full != scene.full
+        assert soft.effective_gains == (0.2,) * 4 != scene.effective_gains == scene.gains
+        assert all(other.pan.dataset is scene.pan.dataset for other in (part, moved, soft))
+        assert moved.part(None, moved.grid.bounds).window == moved.full
+        with pytest.raises(InputError, match="no overlap"):
+            scene.shifted((900.0, 0.0))
+    assert scene.pan.dataset.closed
+
+
+def test_warnings_go_to_the_collector_that_is_handed_in(pair):
+    remarks = Remarks()
+    with pair.open(window=Window(50, 90, -8, 40), remarks=remarks) as scene:
+        assert "reaches beyond the scene" in remarks.warnings[0]
+        scene.on(scene.full).warnings.append("one more")
+    assert remarks.warnings[-1] == "one more"
+
+
+COMMANDS = {
+    "fuse": "fuse pan.tif ms.tif -o out.tif --method gsa --window 20,20,64,64",
+    "evaluate": "evaluate fused.tif --pan pan.tif --ms ms.tif",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_opens_its_pair_once(pair, run, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    if command == "evaluate":
+        assert run(*COMMANDS["fuse"].replace("out.tif", "fused.tif").split()).code == 0
+    opened: list[str] = []
+    plain = rasterio.open
+    monkeypatch.setattr(rasterio, "open", lambda path, *a, **k: opened.append(str(path)) or plain(path, *a, **k))
+    ended = run(*COMMANDS[command].split())
+    assert ended.code == 0, ended.err
+    assert [opened.count(name) for name in ("pan.tif", "ms.tif")] == [1, 1]
 
 
 def test_files_that_cannot_be_opened(pair):

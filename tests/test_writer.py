@@ -364,7 +364,7 @@ def test_creation_options_pass(tmp_path: Path, run, options, expected) -> None:
 def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, columns, overviews, built) -> None:
     make(tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        scene.window = Window(0, 256, 0, columns)
+        scene = scene.on(Window(0, 256, 0, columns))
         with SceneWriter(tmp_path / "out.tif", scene, overviews=overviews) as writer:
             writer.write(Window(0, 64, 0, 64), np.ones((4, 64, 64), np.float32), np.ones((64, 64), bool))
             writer.finish()

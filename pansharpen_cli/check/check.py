@@ -82,6 +82,7 @@ def _checked(
             check_method(options)
             look: Look | None = None
             seconds: dict[str, float] = {}
+            pair = stack.enter_context(pair.held())
             scene = stack.enter_context(pair.open())
             with _noting_failure(found):
                 scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)

@@ -25,6 +25,7 @@ from ..fusion.options import Options
 from ..jobs.request import FusionOutput
 from ..publish import existing_folder
 from ..quality import assess
+from ..raster.files import Remarks
 from ..raster.geometry import Window
 from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
@@ -81,7 +82,7 @@ def predict(
     `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
     """
     pixels = scene.window.area
-    part = replace(scene, window=_trial_window(scene, look), warnings=[])
+    part = replace(scene, window=_trial_window(scene, look), remarks=Remarks())
     fit, seconds = _trial_fit(scene, part, options, progress)
     trial = _trial_run(part, fit.fuser, options, score, output or FusionOutput(Path("fused.tif")))
     busy = pixels * (1 - look.empty / max(look.tried, 1))
@@ -155,7 +156,7 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
         passes = (fit.seconds or {})["fitting"] * scene.full.area / small.full.area
         return fit, {"fitting": passes}
     limit = TRIAL_SECONDS if options.adapt_seconds is None else min(TRIAL_SECONDS, options.adapt_seconds)
-    fit = fitting.fit(replace(scene, warnings=[]), replace(options, adapt_seconds=limit), timed)
+    fit = fitting.fit(replace(scene, remarks=Remarks()), replace(options, adapt_seconds=limit), timed)
     seconds = dict(fit.seconds or {})
     settings = fitting.settings_of(options) if fit.card else None
     if settings is not None and fit.outcome is not None and fit.outcome.epochs:
@@ -182,7 +183,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
     def timed(stage: str, done: int, total: int) -> None:
         stamps.append(time.perf_counter())
 
-    warm, shown = replace(part, window=_corner(part.window, TRIAL_TILE)), part.as_written()
+    warm, shown = part.on(_corner(part.window, TRIAL_TILE)), part.as_written()
     for _ in loop.fused_tiles(warm, fuser, TRIAL_TILE):
         pass
     with tempfile.TemporaryDirectory(prefix="pansharpen-") as folder:

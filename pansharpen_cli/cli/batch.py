@@ -71,6 +71,9 @@ class Working:
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
     timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
     ram: Annotated[float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1)] = None
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads of all jobs together; default: all cores.", min=1, max=1024)
+    ] = None
     scheduler: Annotated[
         str | None, typer.Option(help="Run on a Dask cluster instead of here.", metavar="tcp://HOST:PORT")
     ] = None
@@ -78,9 +81,10 @@ class Working:
     def check(self) -> None:
         """Raises InputError for options that do not go together."""
         check_finite(ram=self.ram, timeout=self.timeout)
-        if self.scheduler is not None and (self.jobs != 1 or self.ram is not None):
+        if self.scheduler is not None and (self.jobs != 1 or self.ram is not None or self.threads is not None):
             raise InputError(
-                "--jobs and --ram belong to this machine; with --scheduler the cluster's workers have their own"
+                "--jobs, --threads and --ram belong to this machine; with --scheduler the cluster's workers have their "
+                "own"
             )
 
     def execute(self, choices: Choices) -> Execute:
@@ -108,7 +112,7 @@ def batch(
     finding.check()
     working.check()
     options = fusing.options()
-    import_jobs()
+    import_jobs(working.threads)
     from ..archive import pairs, planning
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)

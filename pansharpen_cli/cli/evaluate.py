@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,8 +99,8 @@ class Measuring:
         if self.peak is not None and (self.kind == "full" or not 0 < self.peak < 1e15):
             raise InputError("--peak takes a positive value in DN and belongs to --reference and --wald")
 
-    def pair(self) -> Pair | None:
-        """The pair that is measured with; None where a reference is. Raises InputError for what cannot be opened."""
+    def pair(self, stack: ExitStack) -> Pair | None:
+        """The pair that is measured with, held; None where a reference is. Raises InputError for what does not open."""
         from ..jobs import request
         from ..raster.opening import OpenOptions
 
@@ -109,7 +110,7 @@ class Measuring:
         opening = OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan"
         )
-        pair = request.Pair(self.pan or "", self.ms or (), opening)
+        pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
         request.refuse_files(self.fused or (), pair)
         return pair
 
@@ -152,15 +153,16 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
         raise InputError("--json and --csv exclude each other")
     measuring.check()
     limits = figure_limits(outputs.fail_under or ())
-    with interrupts.starting():
-        pair = measuring.pair()
-    import_jobs()
-    from ..jobs import evaluate
+    with ExitStack() as stack:
+        with interrupts.starting():
+            pair = measuring.pair(stack)
+        import_jobs(printing.threads)
+        from ..jobs import evaluate
 
-    evaluate.check_limits(measuring.kind, limits)
-    output = evaluate.EvaluationOutput(outputs.report, outputs.maps, outputs.overwrite, command_line())
-    with ProgressBar(printing.quiet, printing.verbose) as progress:
-        facts = measuring.facts(pair, output, progress)
+        evaluate.check_limits(measuring.kind, limits)
+        output = evaluate.EvaluationOutput(outputs.report, outputs.maps, outputs.overwrite, command_line())
+        with ProgressBar(printing.quiet, printing.verbose) as progress:
+            facts = measuring.facts(pair, output, progress)
     below = evaluate.shortfalls(facts, limits)
     print_report(facts, printing, outputs.as_csv)
     if below:

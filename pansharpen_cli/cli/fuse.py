@@ -65,18 +65,19 @@ def fuse(
         rgb=picture.request_of(bands_of("--rgb", outputs.rgb and [outputs.rgb]), outputs.stretch),
         save_fit=outputs.save_fit,
     )  # fmt: skip
-    if not outputs.dry_run:
-        request.refuse(pair, target, options)
-    import_jobs()
-    with ProgressBar(printing.quiet, printing.verbose) as progress:
-        if outputs.dry_run:
-            from ..check import check as checking
+    with pair.held() as pair:
+        if not outputs.dry_run:
+            request.refuse(pair, target, options)
+        import_jobs(printing.threads)
+        with ProgressBar(printing.quiet, printing.verbose) as progress:
+            if outputs.dry_run:
+                from ..check import check as checking
 
-            planned = checking.plan(pair, target, options, outputs.score, progress)
-        else:
-            from ..jobs import fuse as fusion
+                planned = checking.plan(pair, target, options, outputs.score, progress)
+            else:
+                from ..jobs import fuse as fusion
 
-            facts = fusion.fuse_scene(pair, target, options, outputs.score, progress)
+                facts = fusion.fuse_scene(pair, target, options, outputs.score, progress)
     if outputs.dry_run:
         print_check(planned, printing)
     else:
@@ -87,7 +88,7 @@ def check(
     pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Part, printing: Printing, score: Score = True
 ) -> None:
     """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
-    import_jobs()
+    import_jobs(printing.threads)
     from ..check import check as checking
     from ..jobs import request
 

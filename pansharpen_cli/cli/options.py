@@ -117,17 +117,19 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing o
 Report = Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")]
 Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Threads = Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1, max=1024)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)
 class Printing:
-    """What is printed."""
+    """What a command for one scene prints, and how much of the machine it takes."""
 
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False
     quiet: Quiet = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")] = False
     debug: Debug = False
+    threads: Threads = None
 
 
 @dataclass(frozen=True)

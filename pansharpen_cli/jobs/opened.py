@@ -98,26 +98,15 @@ def opened(
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
-    measured = takes_measured_mtf(options)
-
-    def settle(scene: Scene, found: register.Shift) -> None:
-        scene.fitted_gains = found.gains
-        if options.align == "auto":
-            scene.band_offsets = register.band_offsets(found)
-
     whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
     scene = stack.enter_context(whole.open())
     ready(scene)
     kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
-        if measured and found is not None:
-            settle(scene, found)
-        if kept is not None:
-            scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
         registration = Registration(options.align, found=found, beyond=is_beyond(scene))
         scene.warnings.extend(registration.warnings())
-        return scene, registration
+        return _settled(scene, options, found, kept), registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if kept is not None:
         source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
@@ -127,20 +116,21 @@ def opened(
         found = register.measure(scene, options.seed, progress)
         if options.align == "auto" and register.is_off(found):
             applied = found.rows, found.cols
-    if any(applied) or whole != pair:
-        # the part is one of where the MS lies now; files that change in between are seen
-        scene, first = stack.enter_context(pair.open(applied)), scene
-        scene.stamps.update(first.stamps)
-        scene.warnings.extend(w for w in first.warnings if w not in scene.warnings)
-        scene.notes.extend(n for n in first.notes if n not in scene.notes)
-    if measured and found is not None:
-        settle(scene, found)
-    if kept is not None:
-        scene.fitted_gains, scene.band_offsets = kept.gains, kept.offsets
+    scene = scene.shifted(applied) if any(applied) else scene
+    scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     registration = Registration(options.align, applied, found, source[1] if source else "measured", is_beyond(scene))
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())
-    return scene, registration
+    return _settled(scene, options, found, kept), registration
+
+
+def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: Kept | None) -> Scene:
+    """The scene with the gains and offsets of a kept fit, or those that were measured and are wanted."""
+    if kept is not None:
+        return scene.with_gains(kept.gains, kept.offsets)
+    if found is None or not takes_measured_mtf(options):
+        return scene
+    return scene.with_gains(found.gains, register.band_offsets(found) if options.align == "auto" else ())
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,7 @@ def opened_parts(
 
     `ready` is called with that, and whether it is of several parts. Raises InputError for what cannot be fused.
     """
-    parts = parted(pair)
+    parts = parted(stack.enter_context(pair.held()))
     if len(parts.pairs) == 1:
         scene, registration = opened(parts.pairs[0], options, stack, ready, progress=progress)
         return [Part(scene, registration)], scene.as_written()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..raster import groups
+from ..raster.files import OpenFiles
 from ..raster.groups import Band
 from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
@@ -15,17 +16,27 @@ from ..raster.scene import Scene
 
 @dataclass(frozen=True)
 class Pair:
-    """Two inputs and how to open them; `labels`: what paths are called in reports if not as they are."""
+    """Two inputs and how to open them.
+
+    `labels`: what paths are called in reports if not as they are; `files`: the owner of what is opened, if held.
+    """
 
     pan: str
     ms: Sequence[str]
     options: OpenOptions = OpenOptions()
     labels: Mapping[str, str] = field(default_factory=dict)
+    files: OpenFiles | None = None
 
-    def open(self, shift: tuple[float, float] = (0.0, 0.0)) -> Scene:
-        """The scene, its MS moved by `shift` (rows, columns in PAN pixels)."""
+    def open(self) -> AbstractContextManager[Scene]:
+        """The scene; its files are closed with it unless the pair is held."""
         given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
-        return Scene.open(self.pan, self.ms, shift=shift, labels=self.labels, **given)
+        return Scene.open(self.pan, self.ms, labels=self.labels, files=self.files, **given)
+
+    @contextmanager
+    def held(self) -> Iterator[Pair]:
+        """The pair with files that stay open meanwhile: however often its scene is made, they are opened once."""
+        with nullcontext(self.files) if self.files is not None else OpenFiles() as files:
+            yield replace(self, files=files)
 
     def with_options(self, **changed: Any) -> Pair:
         return replace(self, options=replace(self.options, **changed))

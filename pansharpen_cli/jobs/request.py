@@ -89,7 +89,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
     read = scene.files() | ({options.fit} if options.fit else set())
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
-        scene.warnings += [f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path)]
+        scene.warnings.extend(f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path))
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
@@ -109,7 +109,7 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
         pair = pair.with_options(window=None, bbox=None)
     with gdal_messages(), ExitStack() as stack:
-        parts = parted(pair)
+        parts = parted(stack.enter_context(pair.held()))
         scenes = [stack.enter_context(part.open()) for part in parts.pairs]
         if len(scenes) == 1:
             check_targets(output, options, scenes[0])

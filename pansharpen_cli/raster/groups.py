@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from . import composed, sensors
+from .files import Remarks
 from .grid import Grid
 from .scene import Scene, are_tiles
 from .source import Source, data_bands, open_raster, rpcs_of
@@ -111,7 +112,11 @@ def together(scenes: Sequence[Scene], order: Sequence[Band]) -> Scene:
 
     return replace(
         first,
-        ms=[replace(s, bands=[b], notes=[]) for s, b in all_of(flat)],
+        remarks=Remarks(
+            list(dict.fromkeys(w for each in shown for w in each.warnings)),
+            list(dict.fromkeys(n for each in shown for n in each.notes)),
+        ),
+        ms=tuple(replace(s, bands=[b], notes=[]) for s, b in all_of(flat)),
         full=full,
         window=window,
         band_names=all_of([each.band_names for each in shown]),
@@ -120,7 +125,4 @@ def together(scenes: Sequence[Scene], order: Sequence[Band]) -> Scene:
         fitted_gains=all_of(gains),
         band_offsets=all_of(offsets) if any(map(any, all_of(offsets))) else (),
         numbers=tuple(band.number for band in order),
-        warnings=list(dict.fromkeys(w for each in shown for w in each.warnings)),
-        notes=list(dict.fromkeys(n for each in shown for n in each.notes)),
-        stamps={path: stamp for each in shown for path, stamp in each.stamps.items()},
     )

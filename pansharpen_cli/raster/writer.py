@@ -47,7 +47,6 @@ _CREATION = {
     "BLOCKYSIZE": str(BLOCK),
     "BIGTIFF": "IF_SAFER",
     "PHOTOMETRIC": "MINISBLACK",
-    "NUM_THREADS": "ALL_CPUS",
 }
 _COG_CREATION = {
     "COMPRESS": "DEFLATE",
@@ -55,7 +54,6 @@ _COG_CREATION = {
     "BIGTIFF": "IF_SAFER",
     "OVERVIEW_RESAMPLING": "AVERAGE",
     "COPY_SRC_MDD": "YES",  # all tag domains
-    "NUM_THREADS": "ALL_CPUS",
 }
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
@@ -155,10 +153,16 @@ def _same_crs(one, other) -> bool:
     return one == other or None in codes or codes[0] == codes[1]
 
 
+def _threads() -> dict[str, str]:
+    """As many as torch may use: `--threads` and who limits OpenMP mean the compression, too."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return {"NUM_THREADS": given if given.isdigit() and int(given) > 0 else "ALL_CPUS"}
+
+
 def _profile(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[str, str]:
     """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
     given = dict(options) if driver == "GTiff" else {"ZLEVEL": "1", "SPARSE_OK": "TRUE"}
-    profile = _CREATION | given
+    profile = _CREATION | _threads() | given
     if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
         profile = {"PREDICTOR": "3" if dtype.kind == "f" else "2"} | profile
     if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
@@ -281,7 +285,9 @@ class SceneWriter:
                     dataset.update_tags(band, ns=_STAND_IN, **dataset.tags(band))
             if self.driver == "COG":
                 with self._overview_chunks():
-                    rasterio.shutil.copy(self._file, self._final, driver="COG", **_COG_CREATION | self.options)
+                    rasterio.shutil.copy(
+                        self._file, self._final, driver="COG", **_COG_CREATION | _threads() | self.options
+                    )
                 _blank_stand_in(self._final)
             _verify(self._final)
             with rasterio.open(self._final) as dataset:

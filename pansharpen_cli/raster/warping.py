@@ -1,0 +1,220 @@
+"""An MS in another CRS, or turned, on a grid in the PAN's orientation."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+
+from ..errors import InputError, reason_of
+from .geometry import Phase, Window
+from .grid import Grid
+from .messages import GDAL_ERRORS
+from .source import Source
+
+LOST = 0.05
+"""Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
+
+
+class Aligned(NamedTuple):
+    """Grids of a PAN and an MS in one CRS and orientation, their phase, and the sources of the MS on that grid."""
+
+    pan: Grid
+    ms: Grid
+    phase: Phase
+    sources: list[Source]
+    warped: bool = False
+
+
+def aligned(
+    pan: Grid, ms: Grid, pan_source: Source, sources: list[Source], stack: ExitStack, notes: list[str]
+) -> Aligned:
+    """Grids, phase and sources of an MS, which in another CRS or rotated is wrapped in one WarpedVRT per file.
+
+    `stack` closes these; `notes` receives what a user ought to know. Raises InputError for what lies nowhere.
+    """
+    if (pan.crs is None) != (ms.crs is None):
+        missing, other = (pan_source, sources[0]) if pan.crs is None else (sources[0], pan_source)
+        raise InputError(
+            f"{missing.label} has no CRS but {other.label} has ({other.dataset.crs}); "
+            "set it with gdal_edit.py -a_srs or rio edit-info --crs"
+        )
+    if pan.crs is None:
+        ratios = pan.height / ms.height, pan.width / ms.width
+        if pan.transform.is_identity and ms.transform.is_identity:
+            ratio = round(ratios[0])
+            if max(abs(r - ratio) * n for r, n in zip(ratios, (ms.height, ms.width), strict=True)) > ratio:
+                raise InputError(
+                    f"{pan_source.label} and {sources[0].label} have no georeferencing and their shapes have no "
+                    f"integral ratio ({ratios[0]:.4g} x {ratios[1]:.4g})"
+                )
+            notes.append(f"no georeferencing: upper-left corners taken as equal, ratio {ratio} from the shapes")
+            ms = Grid(None, Affine.scale(ratio), ms.height, ms.width)
+        else:
+            notes.append("no CRS on PAN and MS: their transforms are taken to be in the same one")
+    placeless = [s for s in (pan_source, sources[0]) if s.dataset.transform.is_identity]
+    if len(placeless) == 1:
+        without, placed = placeless[0], pan_source if placeless[0] is sources[0] else sources[0]
+        raise InputError(
+            f"{without.label} has no georeferencing and {placed.label} has: is its world file (.tfw, .wld, .j2w) or "
+            ".aux.xml lost? Put it back, or set the corners with gdal_edit.py -a_ullr"
+        )
+    ms = ms.turned_towards(pan)
+    if pan.crs == ms.crs:
+        phase = pan.phase_of(ms)
+        if phase is not None:
+            return Aligned(pan, ms, phase, sources)
+        why = "is rotated or mirrored against"
+    else:
+        alike = str(ms.crs) == str(pan.crs)
+        why = f"has the CRS's name ({ms.crs}) and not the meaning of" if alike else f"is in another CRS ({ms.crs}) than"
+    if pan.crs is None:
+        raise InputError(f"{sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
+    notes.append(f"{sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
+    try:
+        target = _warp_target(pan, ms)
+        phase, warped = pan.phase_of(target), _warped(pan, ms, target, sources, stack)
+        assert phase is not None
+        lost = _lost(pan, ms, phase, target, sources[0], warped[0])
+        if lost > LOST:
+            part = f"{lost:.0%} of the pixels of {sources[0].label} that lie on the PAN"
+            notes.append(f"warping loses about {part}: they are nodata")
+        return Aligned(pan, target, phase, warped, True)
+    except (*GDAL_ERRORS, ValueError, OverflowError) as error:
+        text = reason_of(error)[:200]
+        raise InputError(f"{sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
+
+
+def _warped(pan: Grid, ms: Grid, target: Grid, sources: list[Source], stack: ExitStack) -> list[Source]:
+    """The sources with one WarpedVRT per file in the place of their datasets."""
+    vrts: dict[str, Any] = {}
+    made = []
+    for source in sources:
+        if source.label not in vrts:
+            own = source.nodata if source.nodata is not None else _one_nodata(source)
+            dataset, crs = _for_the_warper(source, ms, stack)
+            vrts[source.label] = stack.enter_context(
+                WarpedVRT(
+                    dataset,
+                    src_crs=crs,
+                    crs=pan.crs,
+                    transform=target.transform,
+                    height=target.height,
+                    width=target.width,
+                    resampling=Resampling.cubic,
+                    tolerance=1e-6,
+                    src_nodata=own,
+                    nodata=own,
+                    add_alpha=own is None and not source.alpha,
+                )
+            )
+        vrt = vrts[source.label]
+        added = not source.alpha and vrt.count > source.dataset.count
+        made.append(replace(source, dataset=vrt, alpha=(vrt.count,) if added else source.alpha))
+    return made
+
+
+def _one_nodata(source: Source) -> float | None:
+    """The nodata value of a file's bands. Raises InputError if they have several: GDAL's warper knows one."""
+    every = source.dataset.nodatavals
+    told = {repr(every[band - 1]): every[band - 1] for band in range(1, len(every) + 1) if band not in source.alpha}
+    if len(told) > 1:
+        raise InputError(
+            f"{source.label} has to be warped and its bands have different nodata values ({', '.join(told)}): give "
+            "them one first (gdalwarp -dstnodata)"
+        )
+    return next(iter(told.values()))
+
+
+def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:
+    """The source's dataset, or a view of it that GDAL's warper understands, and its CRS.
+
+    In the view one band at most is called alpha, which the warper takes for a mask, and longitudes are counted from the
+    middle of the raster where they leave the range from -180 to 180, beyond which it finds nothing.
+    """
+    dataset, kept = source.dataset, source.alpha[:1]
+    called = [b for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c == ColorInterp.alpha]
+    transform, crs = grid.transform, grid.crs
+    if crs is not None and crs.is_geographic and not -180 <= grid.bounds[0] <= grid.bounds[2] <= 180:
+        middle = (grid.bounds[0] + grid.bounds[2]) / 2
+        transform = Affine.translation(-middle, 0) * transform
+        text = re.sub(r'PRIMEM\["[^"]*",([^],]+)(,AUTHORITY\[[^]]*\])?\]', f'PRIMEM["middle",{middle!r}]', crs.to_wkt())
+        crs = type(crs).from_wkt(re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", text))
+    if called == list(kept) and transform == dataset.transform:
+        return dataset, crs
+    with rasterio.MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
+        view = memory.read().decode()
+    terms = ", ".join(map(repr, transform.to_gdal()))
+    view = re.sub(r"<GeoTransform>[^<]*</GeoTransform>", f"<GeoTransform>{terms}</GeoTransform>", view)
+    bands = re.split(r"(?=<VRTRasterBand )", view)
+    for band in called:
+        if band not in kept:
+            bands[band] = bands[band].replace("<ColorInterp>Alpha</ColorInterp>", "")
+    return stack.enter_context(rasterio.open("".join(bands))), crs
+
+
+def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, warped: Source) -> float:
+    """Share of 64 places on the PAN that are valid in the MS as it is and not as it was warped; 0 where none is."""
+    from rasterio.warp import transform
+
+    rows, cols = ((np.arange(8) + 0.5) / 8 * (last - first) + first for first, last in pan.overlap(phase, target).spans)
+    places = [pan.transform * (c, r) for r in rows for c in cols]
+    xs, ys = map(list, zip(*places, strict=True))
+    if pan.crs != ms.crs:
+        xs, ys = transform(pan.crs, ms.crs, xs, ys)
+    if ms.crs is not None and ms.crs.is_geographic:
+        xs = ms.turned(xs)
+    there, seen = 0, 0
+    for x, y, (px, py) in zip(xs, ys, places, strict=True):
+        if not np.isfinite([x, y]).all():
+            continue
+        (col, row), (tc, tr) = ~ms.transform * (x, y), ~target.transform * (px, py)
+        if not (2 <= col < ms.width - 2 and 2 <= row < ms.height - 2):
+            continue
+        if original.read(_pixels(row, col, 2))[1].all():
+            there += 1
+            seen += bool(warped.read(_pixels(tr, tc, 0))[1].all())
+    return 1 - seen / there if there else 0.0
+
+
+def _pixels(row: float, col: float, reach: int) -> Window:
+    """The pixel of a place and its neighbours."""
+    return Window.at(int(row), int(col), (1, 1)).widened(reach)
+
+
+def _warp_target(pan: Grid, ms: Grid) -> Grid:
+    """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
+    from rasterio.warp import transform
+
+    def project(x, y):
+        if pan.crs == ms.crs:
+            return x, y
+        px, py = transform(ms.crs, pan.crs, [x], [y])
+        return (pan.turned(px) if pan.crs is not None and pan.crs.is_geographic else px)[0], py[0]
+
+    def in_pan(col, row):
+        return ~pan.transform * project(*(ms.transform * (col, row)))
+
+    middle = ms.width / 2, ms.height / 2
+    origin = in_pan(*middle)
+    steps = [np.subtract(in_pan(middle[0] + dc, middle[1] + dr), origin) for dc, dr in ((1, 0), (0, 1))]
+    size = [float(np.hypot(*step)) for step in steps]
+    ratio = float(np.sqrt(size[0] * size[1]))
+    edge = np.linspace(0, 1, 21)
+    border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
+    border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
+    cols, rows = np.array([in_pan(*p) for p in border]).T
+    if not np.isfinite([cols, rows]).all() or not 0 < ratio < np.inf:
+        raise ValueError("its footprint has no place in the PAN's CRS")
+    first = np.floor([cols.min(), rows.min()])
+    count = np.ceil((np.array([cols.max(), rows.max()]) - first) / ratio).astype(int)
+    return Grid(pan.crs, pan.transform * Affine.translation(*first) * Affine.scale(ratio), int(count[1]), int(count[0]))
