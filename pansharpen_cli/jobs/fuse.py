@@ -95,7 +95,7 @@ def fuse_scene(
                     rgb.write(output.driver, output.overviews, progress)
             for part in made:
                 part.scene.check_unchanged()
-                shown.warnings += [w for w in part.scene.warnings if w not in shown.warnings]
+                shown.warnings.extend(w for w in part.scene.warnings if w not in shown.warnings)
             picture = html.quicklook(written, shown.band_names) if output.quicklook else None
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
