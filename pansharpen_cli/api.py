@@ -27,7 +27,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from . import indices
-from .adapt.sampling import ADAPT, Progress, quiet
+from .adapt.sampling import ADAPT
 from .check import check as checking
 from .errors import InputError, PansharpenError, ReadError, WeightsError
 from .fusion.options import Options
@@ -35,6 +35,7 @@ from .jobs import evaluate as evaluation
 from .jobs import fuse as fusion_job
 from .jobs import opened, picture
 from .jobs.request import FusionOutput, Pair
+from .progress import Progress, quiet
 from .publish import Publication, check_target
 from .raster.geometry import Window
 from .raster.opening import OpenOptions

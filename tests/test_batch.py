@@ -27,7 +27,6 @@ import rasterio.shutil
 import torch
 from rasters import write_pair
 
-from pansharpen_cli.adapt import sampling
 from pansharpen_cli.archive import batch, batch_log, pairs, planning, workers
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.names import Found
@@ -37,6 +36,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.models import weights
+from pansharpen_cli.progress import Progress, quiet
 from pansharpen_cli.publish import PARTIAL
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.report import index
@@ -670,7 +670,7 @@ def prepared_to(number: int, word: str = "") -> workers.Function:
     return act
 
 
-def act(task: str, tell: workers.Tell) -> str:
+def act(task: str, tell: Progress) -> str:
     """Does what the task says."""
     if task == "hang":
         time.sleep(600)
@@ -749,7 +749,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1
     for task in planning.plan(pairs.find([str(scenes / "2019")]).found, tmp_path / "out", choices):
-        assert "error" not in function(task, sampling.quiet)
+        assert "error" not in function(task, quiet)
     assert len(loaded) == 1
 
 

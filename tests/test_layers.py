@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts", "columns foreign", "publish")),
+    ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
     ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer")),
     ("", ("device moments physics",)),
@@ -27,7 +27,7 @@ FOLDERS = (
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
     ("fusion", ("__init__ options", "kept", "fit register telling", "loop")),
-    ("report", ("__init__ facts figures pictures verdict", "charts files", "text", "html", "index")),
+    ("report", ("__init__ facts figures pictures", "verdict", "charts files", "text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
@@ -60,8 +60,8 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names", "archive.lists",
-    "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
+    "errors", "progress", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names",
+    "archive.lists", "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {

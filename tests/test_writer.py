@@ -23,7 +23,8 @@ from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.publish import check_target
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.raster.writer import BLOCK, SceneWriter, parse_creation_options, to_dtype
+from pansharpen_cli.raster.tiles import OUTPUT_BLOCK
+from pansharpen_cli.raster.writer import SceneWriter, parse_creation_options, to_dtype
 from pansharpen_cli.training import simulate
 
 PLAIN = ("--method", "none")
@@ -300,7 +301,7 @@ def test_the_default_profile(tmp_path: Path, run) -> None:
     make(tmp_path, rows=530, cols=530)
     with rasterio.open(fused(run, tmp_path, "--no-score")) as dataset:
         assert dataset.driver == "GTiff"
-        assert set(dataset.block_shapes) == {(BLOCK, BLOCK)} == {(512, 512)}
+        assert set(dataset.block_shapes) == {(OUTPUT_BLOCK, OUTPUT_BLOCK)} == {(512, 512)}
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
         assert (structure["COMPRESSION"], structure["PREDICTOR"], structure["INTERLEAVE"]) == ("DEFLATE", "2", "PIXEL")
         assert dataset.overviews(1) == []
@@ -462,9 +463,9 @@ def noise(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 def write_all(writer: SceneWriter, scene: Scene) -> None:
     pixels, valid = noise(scene)
     first_row, first_col = scene.window[0], scene.window[2]
-    for r in range(0, valid.shape[0], BLOCK):
-        for c in range(0, valid.shape[1], BLOCK):
-            part = np.s_[r : r + BLOCK, c : c + BLOCK]
+    for r in range(0, valid.shape[0], OUTPUT_BLOCK):
+        for c in range(0, valid.shape[1], OUTPUT_BLOCK):
+            part = np.s_[r : r + OUTPUT_BLOCK, c : c + OUTPUT_BLOCK]
             rows, cols = valid[part].shape
             window = (first_row + r, first_row + r + rows, first_col + c, first_col + c + cols)
             writer.write(window, pixels[(slice(None), *part)], valid[part])

@@ -15,6 +15,7 @@ from .. import physics
 from ..errors import InputError, PansharpenError
 from ..models.base import Inputs, SceneMoments, SceneStats, TileOperators, concatenate
 from ..physics import Reach
+from ..progress import Progress, quiet
 from ..raster.geometry import Axis, Phase, Span, Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import plain
@@ -24,7 +25,7 @@ from .tailor import Settings, Tiles
 SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
-SAMPLED_TILE, WIDE_TILE = 64, 96
+FULL_TILE, WIDE_TILE = 64, 96
 REDUCED_TILE, NARROW_TILE = 40, 16
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution; the second ones for
 ratios beyond `LARGE`, where a block has few MS pixels and they are wide."""
@@ -44,12 +45,6 @@ ADAPT = {
     "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
 }
 """Schedules of --adapt."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done and what there is to do."""
-
-
-def quiet(stage: str, done: int, total: int) -> None: ...
 
 
 def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
@@ -203,7 +198,7 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
     window, phase, gains, offsets = data.window, scene.phase, scene.effective_gains, scene.band_offsets
-    length = SAMPLED_TILE if max(phase.ratio) <= LARGE else WIDE_TILE
+    length = FULL_TILE if max(phase.ratio) <= LARGE else WIDE_TILE
     corners = _draw(data.valid, length, counts[0], rng, data.pan[window.within(data.pan_window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(phase.ratio)), 1.0)))
     if length - 2 * margin - 1 < max(phase.ratio):

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..adapt.sampling import Progress, quiet
 from ..errors import PansharpenError
 from ..foreign import stay_offline
 from ..fusion import fit
 from ..jobs import fuse
 from ..jobs.request import FusionOutput, Pair
+from ..progress import Progress, quiet
 from ..publish import workspace
 from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, LeftOver, Record

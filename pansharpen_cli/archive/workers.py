@@ -20,15 +20,14 @@ import psutil
 
 from .. import interrupts
 from ..errors import PansharpenError
+from ..progress import Progress
 
 TICK = 0.25
 """Seconds between looks at time limits and memory."""
 FALSE_STARTS = 3
 """Workers in a row that may end before they are ready."""
 
-Tell = Callable[[str, int, int], None]
-"""Called with a stage's name, what is done and what there is to do."""
-Function = Callable[[Any, Tell], Any]
+Function = Callable[[Any, Progress], Any]
 Setup = Callable[[int], Function]
 """Called once in each worker with its number; returns the function that its tasks are given to."""
 
@@ -233,7 +232,7 @@ def _follow(parent: Any) -> None:
     os._exit(1)
 
 
-def now_and_then(tell: Tell, seconds: float) -> Tell:
+def now_and_then(tell: Progress, seconds: float) -> Progress:
     """`tell` at the start of each stage, and no oftener than that within it."""
     stage_before, time_before = "", 0.0
 

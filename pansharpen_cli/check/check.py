@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 
 from .. import __version__, device
-from ..adapt.sampling import Progress, quiet
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
 from ..fusion import fit
@@ -24,6 +23,7 @@ from ..jobs.opened import is_measured, opened
 from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
+from ..progress import Progress, quiet
 from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
@@ -187,7 +187,7 @@ def plan(
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
-    facts.scene = scene_facts(scene) | {"assumed_names": list(fit.setup_of(scene).names)}
+    facts.scene = {**scene_facts(scene), "assumed_names": list(fit.setup_of(scene).names)}
     rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     ms_share = rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from ..adapt.sampling import Progress
 from ..fusion import register, telling
 from ..fusion.options import Options
 from ..jobs.facts import told_facts
 from ..jobs.opened import is_beyond
 from ..jobs.request import Pair
+from ..progress import Progress
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
@@ -320,8 +320,8 @@ def tells_facts(scene: Scene, options: Options, progress: Progress, found: Findi
     """What PAN tells about each band, with a note where that is nothing."""
     told = telling.told(scene, options.seed, progress)
     spared = [] if options.method == "exp" else telling.places_of_nothing(told)
-    facts = [ToldFacts(**each) for each in told_facts(scene, told, spared)]
-    if silent := ", ".join(each.band for each in facts if not each.sharpened):
+    facts = told_facts(scene, told, spared)
+    if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
     return facts
 

@@ -10,9 +10,9 @@ import torch
 
 from .. import physics
 from ..adapt import sampling
-from ..adapt.sampling import Progress
 from ..fusion import register
 from ..moments import Moments
+from ..progress import Progress
 from ..raster.geometry import Window
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, Source, solid

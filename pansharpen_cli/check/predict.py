@@ -16,13 +16,13 @@ import torch
 
 from .. import classical, physics
 from ..adapt import sampling
-from ..adapt.sampling import Progress
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.fit import Fit, Fuser
 from ..fusion.options import Options
 from ..jobs.request import FusionOutput
+from ..progress import Progress
 from ..publish import existing_folder
 from ..quality import assess
 from ..raster.files import Remarks

@@ -31,6 +31,7 @@ from .progress import ProgressBar, say_line
 if TYPE_CHECKING:
     from ..jobs.evaluate import EvaluationOutput
     from ..jobs.request import Pair
+    from ..report.facts import EvaluationFacts
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Measuring:
         request.refuse_files(self.fused or (), pair)
         return pair
 
-    def facts(self, pair: Pair | None, output: EvaluationOutput, progress: ProgressBar) -> dict:
+    def facts(self, pair: Pair | None, output: EvaluationOutput, progress: ProgressBar) -> EvaluationFacts:
         """What the evaluation yields."""
         from ..fusion.options import Options
         from ..jobs import evaluate

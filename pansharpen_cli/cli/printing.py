@@ -6,20 +6,22 @@ import gc
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import interrupts
 from .options import Printing
 from .progress import say_line
 
 if TYPE_CHECKING:
-    from ..report.facts import CheckFacts
+    from ..report.facts import CheckFacts, EvaluationFacts, FusionFacts
 
 
-def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
+def print_report(facts: FusionFacts | EvaluationFacts, printing: Printing, as_csv: bool = False) -> None:
     """A fusion or an evaluation: warnings to stderr, the report to stdout."""
     from ..report.files import to_json
     from ..report.text import ranking, ranking_csv, table
+
+    of_several: Any = facts
 
     if not printing.quiet:
         for warning in facts["warnings"]:
@@ -29,9 +31,9 @@ def print_report(facts: dict, printing: Printing, as_csv: bool = False) -> None:
     if printing.as_json:
         say_line(to_json(facts))
     elif as_csv:
-        say_line(ranking_csv(facts), nl=False)
+        say_line(ranking_csv(of_several), nl=False)
     elif not printing.quiet:
-        say_line(ranking(facts) if "results" in facts else table(facts))
+        say_line(ranking(of_several) if "results" in facts else table(facts))
 
 
 def print_check(facts: CheckFacts, printing: Printing) -> None:

@@ -8,9 +8,7 @@ from .. import classical, models
 from ..device import check_names
 from ..errors import InputError
 from ..models import weights
-
-BLOCK = 512
-"""PAN pixels of a side of the output's blocks."""
+from ..raster.tiles import OUTPUT_BLOCK
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.tile_size in range(1, 1 << 20):  # what is none is refused where it is read
             size = int(self.tile_size)
-            size = -(-size // BLOCK) * BLOCK if size > BLOCK else 1 << (size.bit_length() - 1)
+            size = -(-size // OUTPUT_BLOCK) * OUTPUT_BLOCK if size > OUTPUT_BLOCK else 1 << (size.bit_length() - 1)
             object.__setattr__(self, "tile_size", size)
 
 

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, Progress, lift_of, quiet
+from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, lift_of
 from ..device import one_thread_each
 from ..moments import Moments
+from ..progress import Progress, quiet
 from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, classical
-from ..adapt.sampling import Progress, quiet
 from ..errors import InputError, PansharpenError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.options import Options
 from ..models import REGISTRY, weights
+from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
 from ..quality.assess import Radiometry, Raster, Score
@@ -32,6 +32,7 @@ from ..raster.source import bounded_cache
 from ..raster.writer import SceneWriter, raster_writer
 from ..report import files, html
 from ..report import pictures as report_pictures
+from ..report.facts import EvaluationFacts, FusionFacts, Quality
 from ..report.pictures import Pictures
 from ..report.verdict import verdict
 from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
@@ -51,7 +52,7 @@ LIMITED = {"full": ("fidelity", "hqnr", "qnr"), "reference": _AGAINST_REFERENCE,
 """Figures by kind of evaluation of which a least value can be asked for: too low is bad."""
 
 
-def report_bytes(path: Path, facts: Mapping, shown: Sequence[tuple[str, Pictures]]) -> bytes:
+def report_bytes(path: Path, facts: FusionFacts | EvaluationFacts, shown: Sequence[tuple[str, Pictures]]) -> bytes:
     """A report of the kind that its path asks for."""
     return html.html_bytes(facts, shown) if is_html(path) else files.json_bytes(facts)
 
@@ -75,7 +76,7 @@ class _Result:
 
     name: str
     path: str | None
-    quality: dict
+    quality: Quality
     score: Score
     grid: Grid
     show: Callable[[], Pictures]
@@ -87,7 +88,7 @@ def evaluate(
     output: EvaluationOutput = EvaluationOutput(),
     progress: Progress = quiet,
     align: str = "auto",
-) -> dict:
+) -> EvaluationFacts:
     """Full-resolution figures of any files on the PAN grid, ranked by fidelity: the facts of an evaluation.
 
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
@@ -131,7 +132,7 @@ def evaluate_against(
     progress: Progress = quiet,
     nodata: float | None = None,
     pan: str | None = None,
-) -> dict:
+) -> EvaluationFacts:
     """Figures of files against the true bands on the same grid, ranked by Q2n.
 
     `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `peak`: DN,
@@ -158,7 +159,7 @@ def evaluate_wald(
     peak: float | None = None,
     output: EvaluationOutput = EvaluationOutput(),
     progress: Progress = quiet,
-) -> dict:
+) -> EvaluationFacts:
     """Wald's protocol: the pair degraded at its exact phase, fused by each method, compared with the MS itself.
 
     `methods`: names, or "all". Raises InputError for a method that does not take this scene; of "all" it is left out
@@ -234,7 +235,7 @@ def check_limits(kind: str, limits: Mapping[str, float]) -> None:
             raise InputError(f"--fail-under knows {known} here, not '{figure.upper()}'")
 
 
-def shortfalls(facts: Mapping, limits: Mapping[str, float]) -> list[str]:
+def shortfalls(facts: EvaluationFacts, limits: Mapping[str, float]) -> list[str]:
     """What of an evaluation is below the given limits, one line each; a figure that is undefined is below any."""
     lines = []
     for figure, limit in limits.items():
@@ -304,7 +305,7 @@ def _finish(
     warnings: Sequence[str],
     maps: Sequence[str],
     registration: Registration | None = None,
-) -> dict:
+) -> EvaluationFacts:
     """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
     if scene is not None:
         scene.check_unchanged()
@@ -319,7 +320,7 @@ def _finish(
         parts = ", ".join(f"{r.name} {r.quality['blocks']} in {r.score.window}" for r in results)
         notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
     names = scene.band_names if scene is not None else ()
-    facts = {
+    facts: EvaluationFacts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
         "command": output.command,

@@ -8,23 +8,25 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any, cast
 
 import torch
 
 from .. import __version__
-from ..adapt.sampling import Progress
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
 from ..fusion.telling import Told
+from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.scene import Scene
 from ..raster.writer import raster_versions
 from ..report import pictures as report_pictures
+from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PartFacts, Quality, SceneFacts, ToldFacts
 from ..report.pictures import Pictures
 from .opened import file_names
-from .request import Pair
+from .request import FusionOutput, Pair
 
 SCHEMA = "pansharpen-report/1"
 
@@ -54,7 +56,7 @@ def score_of(scene: Scene, raster: Raster, seed: int, progress: Progress) -> Sco
     return score
 
 
-def quality_facts(score: Score, scene: Scene) -> dict:
+def quality_facts(score: Score, scene: Scene) -> Quality:
     blocks = "valid 32 x 32 blocks" + (" of a sample spread over the scene" if score.sampled else "")
     return {
         **score.figures,
@@ -69,7 +71,7 @@ def software_facts() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, **raster_versions()}
 
 
-def scene_facts(scene: Scene) -> dict:
+def scene_facts(scene: Scene) -> SceneFacts:
     return {
         "pan": scene.pan.label,
         "pan_files": scene.pan.labels,
@@ -89,7 +91,7 @@ def scene_facts(scene: Scene) -> dict:
     }
 
 
-def method_facts(scene: Scene, options: Options, fit: Fit) -> dict:
+def method_facts(scene: Scene, options: Options, fit: Fit) -> MethodFacts:
     """How a scene was fused; gains and offsets of the bands that are written."""
     shown = scene.as_written()
     return {
@@ -107,19 +109,19 @@ def method_facts(scene: Scene, options: Options, fit: Fit) -> dict:
     }
 
 
-def adaptation_facts(options: Options, fit: Fit, apart: bool) -> dict:
+def adaptation_facts(options: Options, fit: Fit, apart: bool) -> AdaptationFacts:
     """What the adaptation came to; `apart`: PAN and MS show different things, so that there was none."""
-    facts = {"mode": options.adapt if fit.card is not None else "off"}
+    facts: AdaptationFacts = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
-        facts |= {"reason": f"the fit of {os.path.basename(options.fit)} is taken as it is", "mode": "off"}
+        facts = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
-        facts |= fit.outcome.as_dict()
+        facts = {**facts, **cast(AdaptationFacts, fit.outcome.as_dict())}
     if apart and facts["mode"] != "off":
-        facts |= {"mode": "off", "reason": "PAN and MS do not show the same in the same place"}
+        facts["mode"], facts["reason"] = "off", "PAN and MS do not show the same in the same place"
     return facts
 
 
-def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[dict]:
+def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[ToldFacts]:
     """What PAN tells about each band that is written, and whether the band is sharpened by it."""
     written = range(scene.bands) if scene.written is None else scene.written
     return [
@@ -133,12 +135,14 @@ def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> li
     ]
 
 
-def fusion_facts(scene: Scene, pair: Pair, output, options: Options, parts: Sequence[dict], valid: int) -> dict:
+def fusion_facts(
+    scene: Scene, pair: Pair, output: FusionOutput, options: Options, parts: Sequence[PartFacts], valid: int
+) -> FusionFacts:
     """The report of what was written, a scene of the bands of all `parts`: facts of the first part stand for it where
     there is one value only, and those of each are in `groups` where there are several."""
     rows, cols = scene.window.shape
     whole, first = len(parts) == 1, parts[0]
-    order = [parts[k]["pan_tells"][i] for k, i in _order(parts, scene.bands)]
+    order = [parts[k]["pan_tells"][i] for k, i in _order(parts)]
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -147,29 +151,34 @@ def fusion_facts(scene: Scene, pair: Pair, output, options: Options, parts: Sequ
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": scene_facts(scene) | {"fitted_bands": sum(part["scene"]["fitted_bands"] for part in parts)},
-        **{key: first[key] for key in ("method", "adaptation", "quality", "registration")},
+        "scene": {**scene_facts(scene), "fitted_bands": sum(part["scene"]["fitted_bands"] for part in parts)},
+        "method": first["method"],
         "pan_tells": order,
-        "groups": [] if whole else [{k: v for k, v in part.items() if k != "places"} for part in parts],
+        "groups": [] if whole else list(parts),
         "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
+        "adaptation": first["adaptation"],
+        "quality": first["quality"],
+        "registration": first["registration"],
         "warnings": scene.warnings,
         "notes": scene.notes,
+        "seconds": {},
+        "megapixels_per_second": 0.0,
+        "fit": None,
+        "comparison": None,
+        "verdict": [],
     }  # fmt: skip
 
 
-def _order(parts: Sequence[dict], bands: int) -> list[tuple[int, int]]:
+def _order(parts: Sequence[PartFacts]) -> list[tuple[int, int]]:
     """Part and place within it of each band of the output."""
-    if parts[0]["places"] is None:
-        return [(0, i) for i in range(bands)]
-    return [
-        (k, i) for _, k, i in sorted((p, k, i) for k, part in enumerate(parts) for i, p in enumerate(part["places"]))
-    ]
+    placed = [(place, k, i) for k, part in enumerate(parts) for i, place in enumerate(part["places"])]
+    return [(k, i) for _, k, i in sorted(placed)]
 
 
-def provenance_tags(facts: dict) -> dict[str, str]:
+def provenance_tags(facts: FusionFacts) -> dict[str, str]:
     """The report as flat GDAL tags; nothing in it depends on the clock, so that the same input gives the same bytes."""
     scene, method, adaptation, quality = facts["scene"], facts["method"], facts["adaptation"], facts["quality"]
-    tags = {
+    tags: dict[str, Any] = {
         "VERSION": facts["version"],
         "METHOD": method["name"],
         "WEIGHTS": method["weights"],
@@ -206,9 +215,9 @@ def provenance_tags(facts: dict) -> dict[str, str]:
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]
-        for name in ("before", "after"):
-            if "total" in adaptation[name]:
-                tags[f"ADAPT_LOSS_{name.upper()}"] = f"{adaptation[name]['total']:.6g}"
+        for name, losses in (("BEFORE", adaptation["before"]), ("AFTER", adaptation["after"])):
+            if "total" in losses:
+                tags[f"ADAPT_LOSS_{name}"] = f"{losses['total']:.6g}"
     for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
         if quality and quality[key] is not None:
             tags[key.upper()] = f"{quality[key]:.6f}"

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import Progress, check_valid, quiet
+from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, telling
@@ -19,6 +19,7 @@ from ..fusion.fit import Fit
 from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
 from ..fusion.telling import Told
+from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
@@ -27,6 +28,7 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
+from ..report.facts import ComparisonFacts, FusionFacts, KeptFacts, PartFacts, Quality, Remark
 from ..report.pictures import Pictures
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
@@ -55,7 +57,7 @@ COMPARED_SIDE = 1024
 
 def fuse_scene(
     pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
-) -> dict:
+) -> FusionFacts:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
     MS files on grids of their own are fused apart, each with the PAN, into the one file. Raises InputError for bad
@@ -100,9 +102,10 @@ def fuse_scene(
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
             )
-            facts |= {"fit": _kept(made[0], output, options, writer)}
-            facts |= {"comparison": comparison, "verdict": _verdicts(made, options)}
-            facts |= {"batch": output.batch} if output.batch else {}
+            facts["fit"] = _kept(made[0], output, options, writer)
+            facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
+            if output.batch:
+                facts["batch"] = output.batch
             facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
             if rgb is not None:
                 facts["rgb"] = rgb.ready(provenance_tags(facts))
@@ -119,7 +122,7 @@ def fuse_scene(
     return facts
 
 
-def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> dict | None:
+def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> KeptFacts | None:
     """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
     if output.save_fit is not None:
         kept = made.fit.kept(made.scene, options, made.part.registration.applied)
@@ -146,28 +149,28 @@ class _Fused:
         return self.part.scene
 
     @property
-    def quality(self) -> dict | None:
+    def quality(self) -> Quality | None:
         return quality_facts(self.measured, self.scene.as_written()) if self.measured is not None else None
 
     def judge(self, raster: Raster, options: Options, progress: Progress) -> None:
         """Take the figures of what was written."""
         self.measured = score_of(self.scene.as_written(), raster.only(self.part.places), options.seed, progress)
 
-    def facts(self, options: Options) -> dict:
+    def facts(self, options: Options) -> PartFacts:
         scene, apart = self.scene, self.part.registration.apart
         shown, quality = scene.as_written(), self.quality
         return {
-            "scene": scene_facts(shown) | {"fitted_bands": scene.bands},
+            "scene": {**scene_facts(shown), "fitted_bands": scene.bands},
             "method": method_facts(scene, options, self.fit),
             "adaptation": adaptation_facts(options, self.fit, apart),
             "quality": quality,
             "registration": self.part.registration.facts(),
             "pan_tells": told_facts(scene, self.found, self.fit.spared),
             "verdict": self.verdict(options),
-            "places": self.part.places,
+            "places": list(range(shown.bands) if self.part.places is None else self.part.places),
         }
 
-    def verdict(self, options: Options) -> list[dict[str, str]]:
+    def verdict(self, options: Options) -> list[Remark]:
         return verdict(self.quality, self.scene.as_written().band_names, options.method, self.part.registration.apart)
 
 
@@ -194,16 +197,16 @@ def _spared_notes(scene: Scene, found: Sequence[Told], spared: Sequence[int]) ->
     ]
 
 
-def _verdicts(made: Sequence[_Fused], options: Options) -> list[dict[str, str]]:
+def _verdicts(made: Sequence[_Fused], options: Options) -> list[Remark]:
     """Remarks on all parts, of several with their names."""
     if len(made) == 1:
         return made[0].verdict(options)
-    return [r | {"text": f"{each.part.name}: {r['text']}"} for each in made for r in each.verdict(options)]
+    return [{**r, "text": f"{each.part.name}: {r['text']}"} for each in made for r in each.verdict(options)]
 
 
 def _illustrated(
     made: Sequence[_Fused], raster: Raster, options: Options, output: FusionOutput, progress: Progress
-) -> tuple[Pictures | None, dict | None]:
+) -> tuple[Pictures | None, ComparisonFacts | None]:
     """Pictures for an HTML report, and the result beside other methods: of the first part."""
     if not any(map(is_html, output.reports)):
         return None, None
@@ -226,8 +229,8 @@ def _check_new(scenes: Sequence[Scene], output: FusionOutput, options: Options) 
 
 
 def _comparison(
-    scene: Scene, raster: Raster, method: str, score: Score, quality: dict, progress: Progress
-) -> dict | None:
+    scene: Scene, raster: Raster, method: str, score: Score, quality: Quality, progress: Progress
+) -> ComparisonFacts | None:
     """The result beside other methods: on all of a small output, on the part richest in detail of a large one.
 
     None where nothing can be measured on that part.

@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
-from ..adapt.sampling import Progress, quiet
 from ..errors import InputError
 from ..fusion import register
 from ..fusion.kept import Kept
 from ..fusion.options import Options
 from ..models import REGISTRY
+from ..progress import Progress, quiet
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
+from ..report.facts import RegistrationFacts
 from .pair import Pair, parted
 
 ALIGN = ("auto", "off", "measure")
@@ -35,14 +37,16 @@ class Registration:
     source: str = ""
     beyond: bool = False
 
-    def facts(self) -> dict | None:
+    def facts(self) -> RegistrationFacts | None:
         """For the report; None where nothing was measured or read."""
         if not self.source:
             return None
         shift = (self.found.rows, self.found.cols) if self.found else self.applied
-        known = asdict(self.found) if self.found else {}
-        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
-        return facts | {k: v for k, v in known.items() if k not in ("rows", "cols")}
+        known = {k: v for k, v in asdict(self.found).items() if k not in ("rows", "cols")} if self.found else {}
+        facts: RegistrationFacts = {
+            "mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied),
+        }  # fmt: skip
+        return {**facts, **cast(RegistrationFacts, known)}
 
     @property
     def apart(self) -> bool:

@@ -15,9 +15,10 @@ from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
 from ..raster.writer import SceneWriter
 from ..report import pictures as report_pictures
+from ..report.facts import PictureFacts
 
 if TYPE_CHECKING:
-    from ..adapt.sampling import Progress
+    from ..progress import Progress
     from ..quality.assess import Raster
 
 COLOURS = ("red", "green", "blue")
@@ -117,7 +118,7 @@ class PictureWriter:
             raise
         progress("drawing", len(tiles), len(tiles))
 
-    def ready(self, provenance: Mapping[str, str]) -> dict:
+    def ready(self, provenance: Mapping[str, str]) -> PictureFacts:
         """Add the tags, after which the file can be published; its facts."""
         self._writer.ready(provenance)
         kept = None if self.kept_in is None else str(self.kept_in)

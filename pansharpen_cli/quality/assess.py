@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import Progress, quiet, read_ahead
+from ..adapt.sampling import read_ahead
 from ..errors import InputError
 from ..physics import Reach
+from ..progress import Progress, quiet
 from ..raster.geometry import Phase, Window
 from ..raster.grid import Grid
 from ..raster.scene import MIN_MS_PIXELS, Scene, TileData

@@ -9,6 +9,9 @@ import numpy as np
 
 from .geometry import Span, Window
 
+OUTPUT_BLOCK = 512
+"""Side of the blocks of an output, in PAN pixels."""
+
 
 @dataclass(frozen=True)
 class Tile:

@@ -28,8 +28,8 @@ from .grid import Grid
 from .messages import GDAL_ERRORS, gdal_messages
 from .scene import Scene
 from .source import default_nodata, rpcs_of
+from .tiles import OUTPUT_BLOCK
 
-BLOCK = 512
 PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
@@ -43,8 +43,8 @@ _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NA
 _CREATION = {
     "COMPRESS": "DEFLATE",
     "TILED": "YES",
-    "BLOCKXSIZE": str(BLOCK),
-    "BLOCKYSIZE": str(BLOCK),
+    "BLOCKXSIZE": str(OUTPUT_BLOCK),
+    "BLOCKYSIZE": str(OUTPUT_BLOCK),
     "BIGTIFF": "IF_SAFER",
     "PHOTOMETRIC": "MINISBLACK",
 }
@@ -317,7 +317,7 @@ class SceneWriter:
         whole width band by band instead and decodes each block once per band: 7 times slower, and memory grows with
         the width.
         """
-        pixels, working = (2 * BLOCK + 64) ** 2, max(self.dtype.itemsize, 4) + 1  # float32 and a mask
+        pixels, working = (2 * OUTPUT_BLOCK + 64) ** 2, max(self.dtype.itemsize, 4) + 1  # float32 and a mask
         limit = (
             {}
             if "GDAL_OVR_CHUNK_MAX_SIZE" in os.environ

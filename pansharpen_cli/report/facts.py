@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 
 def plain(value: Any) -> Any:
@@ -37,6 +37,188 @@ def absent() -> Any:
 def flat() -> Any:
     """A field whose entries stand beside the others."""
     return field(default_factory=dict, metadata={"flat": True})
+
+
+# Reports of fusions and evaluations: dicts as JSON has them, whose keys the type checker knows
+
+
+class Remark(TypedDict):
+    """`level` (good, note or warning), `about` (registration, sharpness, colours, artefacts) and `text`."""
+
+    about: str
+    level: str
+    text: str
+
+
+class SceneFacts(TypedDict):
+    """A pair: `ratio` and `offset` in PAN pixels (rows, columns), `window` of the PAN file."""
+
+    pan: str
+    pan_files: list[str]
+    ms: list[str]
+    bands: int
+    band_names: list[str | None]
+    band_numbers: list[int]
+    dtype: str
+    nodata: float | None
+    crs: str | None
+    ratio: list[float]
+    offset: list[float]
+    sensor: str
+    sensor_recognised_in: str
+    warped: bool
+    window: list[int]
+    fitted_bands: NotRequired[int]
+    assumed_names: NotRequired[list[str | None]]
+
+
+class OutputFacts(TypedDict):
+    path: str
+    driver: str
+    rows: int
+    cols: int
+    valid_pixels: int
+    bytes: NotRequired[int]
+
+
+class MethodFacts(TypedDict):
+    name: str
+    weights: str | None
+    weights_sha256: str | None
+    scale: float | None
+    mtf: str
+    mtf_gains: list[float]
+    band_offsets: list[list[float]]
+    device: str
+    precision: str
+    tile_size: int
+    seed: int
+
+
+class AdaptationFacts(TypedDict):
+    """`mode`, and after an adaptation what `adapt.tailor.Outcome` says."""
+
+    mode: str
+    kept: NotRequired[bool]
+    tiles: NotRequired[int]
+    reduced_tiles: NotRequired[int]
+    epochs: NotRequired[int]
+    seconds: NotRequired[float]
+    before: NotRequired[dict[str, float]]
+    after: NotRequired[dict[str, float]]
+    reason: NotRequired[str]
+    history: NotRequired[list[dict[str, float]]]
+
+
+class RegistrationFacts(TypedDict):
+    """Shifts in PAN pixels (rows, columns); of a measured one the fields of `fusion.register.Shift`."""
+
+    mode: str
+    source: str
+    shift: list[float]
+    applied: list[float]
+    confidence: NotRequired[float]
+    confident: NotRequired[bool]
+    tiles: NotRequired[int]
+    varies: NotRequired[float]
+    field: NotRequired[Any]
+    bands: NotRequired[Any]
+    agreement: NotRequired[float]
+    gains: NotRequired[Any]
+    searched: NotRequired[float]
+
+
+class ToldFacts(TypedDict):
+    """What PAN tells about a band: `fusion.telling.Told`, and whether the band is sharpened by it."""
+
+    band: str
+    r2: float
+    gain: float
+    sharpened: bool
+
+
+class KeptFacts(TypedDict, total=False):
+    """A kept fit: the file that it was saved in, or the one that it was taken from."""
+
+    saved_in: str
+    taken_from: str
+    sha256: str
+
+
+class PictureFacts(TypedDict):
+    path: str
+    stretch: dict[str, Any]
+    stretch_file: str | None
+
+
+class ComparisonFacts(TypedDict):
+    """`rows`: a name and figures each."""
+
+    measured_on: str
+    rows: list[dict[str, Any]]
+
+
+Quality = dict[str, Any]
+"""Figures by the keys of `figures.FIGURES`, and what they were measured on: docs/report.md."""
+
+
+class PartFacts(TypedDict):
+    """What was fused together, of MS files on one grid; `places`: of its bands in the output, from 0."""
+
+    scene: SceneFacts
+    method: MethodFacts
+    adaptation: AdaptationFacts
+    quality: Quality | None
+    registration: RegistrationFacts | None
+    pan_tells: list[ToldFacts]
+    verdict: list[Remark]
+    places: list[int]
+
+
+class FusionFacts(TypedDict):
+    schema: str
+    version: str
+    command: str | None
+    software: dict[str, str]
+    output: OutputFacts
+    scene: SceneFacts
+    method: MethodFacts
+    options: dict[str, Any]
+    adaptation: AdaptationFacts
+    quality: Quality | None
+    seconds: dict[str, Any]
+    megapixels_per_second: float
+    warnings: list[str]
+    notes: list[str]
+    fit: KeptFacts | None
+    comparison: ComparisonFacts | None
+    registration: RegistrationFacts | None
+    verdict: list[Remark]
+    pan_tells: list[ToldFacts]
+    groups: list[PartFacts]
+    batch: NotRequired[Any]
+    rgb: NotRequired[PictureFacts]
+
+
+class ResultFacts(TypedDict):
+    rank: int
+    name: str
+    path: str | None
+    quality: Quality
+    verdict: list[Remark]
+
+
+class EvaluationFacts(TypedDict):
+    schema: str
+    version: str
+    command: str | None
+    software: dict[str, str]
+    kind: str
+    scene: SceneFacts | None
+    registration: RegistrationFacts | None
+    results: list[ResultFacts]
+    warnings: list[str]
+    notes: list[str]
 
 
 # Batches
@@ -224,16 +406,6 @@ class AgreementFacts:
 
 
 @dataclass
-class ToldFacts:
-    """What PAN tells about a band: `fusion.telling.Told`, and whether the band is sharpened by it."""
-
-    band: str
-    r2: float
-    gain: float
-    sharpened: bool
-
-
-@dataclass
 class ShiftFacts:
     """`fusion.register.Shift`, and what `fuse --align` does about it."""
 
@@ -322,7 +494,7 @@ class CheckFacts:
     kind: str
     refused: str | None = None
     files: list[FileFacts] = field(default_factory=list)
-    scene: dict | None = None
+    scene: SceneFacts | None = None
     overlap: OverlapFacts | None = None
     sample: SampleFacts | None = None
     bands: list[BandFacts] | None = None

@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from ..raster.writer import read_reduced
-from .facts import plain
+from .facts import (
+    AdaptationFacts,
+    EvaluationFacts,
+    FusionFacts,
+    OutputFacts,
+    PartFacts,
+    RegistrationFacts,
+    ResultFacts,
+    SceneFacts,
+    ToldFacts,
+    plain,
+)
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
 from .pictures import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
@@ -70,23 +81,23 @@ TERMS = {
 }
 
 
-def html_bytes(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> bytes:
+def html_bytes(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, Pictures]]) -> bytes:
     """A report as the content of a .html file."""
     return to_html(facts, pictures).encode("utf-8", "replace")
 
 
-def to_html(facts: Mapping, pictures: Sequence[tuple[str, Pictures]]) -> str:
+def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, Pictures]]) -> str:
     """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show.
 
     Names and tags in `facts` are untrusted text and are escaped.
     """
-    facts = plain(facts)
+    made: Any = plain(facts)
     return render(
         "report",
-        page=_evaluation_page(facts) if "results" in facts else _fusion_page(facts),
+        page=_evaluation_page(made) if "results" in made else _fusion_page(made),
         sections=_sections(pictures),
-        facts=facts,
-        json=to_json(facts),
+        facts=made,
+        json=to_json(made),
     )
 
 
@@ -113,7 +124,7 @@ def render(name: str, **values: Any) -> str:
     )
 
 
-def _fusion_page(facts: Mapping) -> dict:
+def _fusion_page(facts: FusionFacts) -> dict:
     quality, comparison = facts.get("quality"), facts.get("comparison")
     rows = [(r["name"], "", r) for r in comparison["rows"]] if comparison else []
     if quality and not rows:
@@ -141,7 +152,7 @@ def _fusion_page(facts: Mapping) -> dict:
     }
 
 
-def _evaluation_page(facts: Mapping) -> dict:
+def _evaluation_page(facts: EvaluationFacts) -> dict:
     results = facts["results"]
     names = _short_names([r["name"] for r in results])
     rows = [(name, r["path"] or "", r["quality"]) for name, r in zip(names, results, strict=True)]
@@ -154,7 +165,7 @@ def _evaluation_page(facts: Mapping) -> dict:
     return {
         "title": names[0] if len(names) == 1 else f"{len(names)} results compared",
         "kind": "Evaluation, " + kinds.get(facts["kind"], facts["kind"]),
-        "lead": _lead(facts["scene"], None) if facts.get("scene") else [],
+        "lead": _lead(scene, None) if (scene := facts.get("scene")) else [],
         "tiles": [],
         "measured_on": "",
         "table": _figures_table(rows),
@@ -174,7 +185,7 @@ def _short_names(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else list(names)
 
 
-def _lead(scene: Mapping, output: Mapping | None) -> list[str]:
+def _lead(scene: SceneFacts, output: OutputFacts | None) -> list[str]:
     """The scene in a few words."""
     rows, cols = scene["window"][1] - scene["window"][0], scene["window"][3] - scene["window"][2]
     ratio = " × ".join(dict.fromkeys(f"{v:.4g}" for v in scene["ratio"]))
@@ -268,7 +279,7 @@ def _reprojection(quality: Mapping, names: Sequence[str | None]) -> dict | None:
     }
 
 
-def _errors_per_band(names: Sequence[str], results: Sequence[Mapping], scene: Mapping | None) -> dict | None:
+def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene: SceneFacts | None) -> dict | None:
     """RMSE and bias of each result per band, against the reference or, at full resolution, against the MS."""
     found = []
     for name, result in zip(names, results, strict=True):
@@ -308,7 +319,7 @@ def _bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | No
     return Markup(charts.bars(labels, coloured, unit))
 
 
-def _adaptation_view(adaptation: Mapping) -> dict | None:
+def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
     """Verdict, terms before and after, curves."""
     from markupsafe import Markup
 
@@ -368,17 +379,17 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     return groups
 
 
-def _ms_names(group: Mapping) -> str:
+def _ms_names(group: PartFacts) -> str:
     return ", ".join(map(os.path.basename, group["scene"]["ms"]))
 
 
-def _told(told: Mapping) -> str:
+def _told(told: ToldFacts) -> str:
     """What PAN tells about a band, in words."""
     text = f"R2 {number_text(told['r2'], 2)}, gain {number_text(told['gain'])}"
     return text if told["sharpened"] else f"{text}: up-sampled, not sharpened"
 
 
-def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
+def _registration_rows(found: RegistrationFacts) -> list[tuple[str, str]]:
     rows = [("mode", found["mode"]), ("shift", registration_text(found))]
     if "bands" in found:
         bands = "; ".join(f"{signed_text(r)}, {signed_text(c)}" for r, c in found["bands"])
@@ -390,7 +401,7 @@ def _registration_rows(found: Mapping) -> list[tuple[str, str]]:
     return rows
 
 
-def _scene_rows(scene: Mapping) -> list[tuple[str, str]]:
+def _scene_rows(scene: SceneFacts) -> list[tuple[str, str]]:
     r0, r1, c0, c1 = scene["window"]
     names = ", ".join(_band_labels(scene["band_names"], scene["bands"]))
     return [

@@ -13,14 +13,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..columns import in_columns
-from .facts import BandFacts, CheckFacts, FileFacts, plain
+from .facts import (
+    AdaptationFacts,
+    BandFacts,
+    CheckFacts,
+    EvaluationFacts,
+    FileFacts,
+    FusionFacts,
+    MethodFacts,
+    PartFacts,
+    RegistrationFacts,
+    SceneFacts,
+    ToldFacts,
+    plain,
+)
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text
 
 # Terminal, JSON, CSV
 
 
-def table(facts: dict) -> str:
+def table(facts: FusionFacts) -> str:
     """The short table of `fuse` on stdout."""
     scene, output = facts["scene"], facts["output"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
@@ -40,7 +53,7 @@ def table(facts: dict) -> str:
     return in_columns(rows, "l")
 
 
-def _fused_rows(facts: Mapping) -> list[tuple[str, str]]:
+def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
     """What was fused together, and how it came out."""
     scene, method = facts["scene"], facts["method"]
     rows = [
@@ -64,7 +77,7 @@ def _fused_rows(facts: Mapping) -> list[tuple[str, str]]:
     return rows + (_quality_rows(facts["quality"]) if facts.get("quality") else [])
 
 
-def tells_text(told: Sequence[Mapping]) -> str:
+def tells_text(told: Sequence[ToldFacts]) -> str:
     """What PAN tells about each band; nothing where that was not measured."""
     if not any(is_number(each["r2"]) for each in told):
         return ""
@@ -75,7 +88,7 @@ def tells_text(told: Sequence[Mapping]) -> str:
     return f"R2 of the bands' detail: {', '.join(bands)}"
 
 
-def bands_text(scene: Mapping) -> str:
+def bands_text(scene: SceneFacts) -> str:
     """Which bands are written and measured, of those that the scene is fitted with; nothing where they are all."""
     if scene.get("fitted_bands", scene["bands"]) == scene["bands"]:
         return ""
@@ -144,7 +157,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
     bands = (
-        ", ".join(names)
+        ", ".join(map(str, names))
         if all(names)
         else f"{scene['bands']}, " + (f"taken for {', '.join(assumed)}" if any(scene["assumed_names"]) else "not named")
     )
@@ -164,7 +177,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     if agreement and agreement.r2 is not None:
         each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement.correlations)
         rows.append(("agreement", f"R2 {agreement.r2:.3f} of low-passed PAN by the bands; correlations {each}"))
-    if text := tells_text([vars(each) for each in facts.pan_tells or []]):
+    if text := tells_text(facts.pan_tells or []):
         rows.append(("PAN tells", text))
     if shift:
         known = is_number(shift.rows)
@@ -270,7 +283,7 @@ def blocks_text(quality: Mapping) -> str:
 NOT_MEASURABLE = "not measurable"
 
 
-def registration_text(found: Mapping | None) -> str:
+def registration_text(found: RegistrationFacts | None) -> str:
     """By how much the MS is off, how sure that is, and what was done."""
     if found is None:
         return "not measured"
@@ -284,7 +297,7 @@ def registration_text(found: Mapping | None) -> str:
     return f"{text}, confidence {found['confidence']:.2f}, {verdict}"
 
 
-def _gains(method: Mapping) -> str:
+def _gains(method: MethodFacts) -> str:
     """The MTF gains at Nyquist that were fused with."""
     source = "the sensor's" if method["mtf"] == "sensor" else "measured"
     return f"gain at Nyquist {_gain_list(method['mtf_gains'])} ({source})"
@@ -303,7 +316,7 @@ def _stages(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
 
 
-def adaptation_text(adaptation: Mapping) -> str:
+def adaptation_text(adaptation: AdaptationFacts) -> str:
     if "kept" not in adaptation:
         return f"off: {adaptation['reason']}" if "reason" in adaptation else "off"
     verdict = "kept" if adaptation["kept"] else f"dropped: {adaptation['reason']}"
@@ -315,7 +328,7 @@ def adaptation_text(adaptation: Mapping) -> str:
     return f"{text}, {verdict}"
 
 
-def ranking(facts: Mapping) -> str:
+def ranking(facts: EvaluationFacts) -> str:
     """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
     results = facts["results"]
     qualities = [r["quality"] for r in results]
@@ -330,7 +343,7 @@ def ranking(facts: Mapping) -> str:
     return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
 
 
-def ranking_csv(facts: Mapping) -> str:
+def ranking_csv(facts: EvaluationFacts) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
         {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
@@ -343,8 +356,9 @@ def ranking_csv(facts: Mapping) -> str:
     return buffer.getvalue()
 
 
-def _cell(text: str) -> str:
+def _cell(text: str | None) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe before it says that it is none."""
+    text = text or ""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .facts import Remark
+
 SHARP, SOFT, HARSH = 0.88, 0.8, 1.15
 """Gain of the result's detail on that of PAN from which on it counts as sharp, below which a user is warned, and from
 which on it is harsher than PAN. On twelve real scenes GSA has 0.90 to 1.14, Brovey and PCA 0.59 to 0.92, up-sampling
@@ -17,9 +19,6 @@ and aliasing comes to 0.005 to 0.05, Brovey and PCA reach 0.06 to 0.3."""
 
 CALM, RESTLESS = 1.25, 1.6
 """Flat-area activity up to which flat places count as clean, and from which on a user is warned."""
-
-Remark = dict[str, str]
-"""`level` (good, note or warning), `about` (registration, sharpness, colours, artefacts) and `text`."""
 
 APART: Remark = {
     "about": "registration",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..archive.lists import read_table
 from ..errors import InputError
+from ..progress import Say
 from ..quality import assess
 from ..raster import sensors
 from ..raster.geometry import Phase, Window, box_sums
@@ -29,7 +30,6 @@ FINE = 2.0
 MIN_BANDS = 3
 """Least number of bands of an MS to train on."""
 
-Warn = Callable[[str], None]
 
 # Finding scenes
 
@@ -184,7 +184,7 @@ class LoadedScene:
         return self.pixel is not None and self.pixel < FINE
 
 
-def load(items: Sequence[Item], real: bool, warn: Warn) -> list[LoadedScene]:
+def load(items: Sequence[Item], real: bool, warn: Say) -> list[LoadedScene]:
     """Read scenes: the bands of each in memory, with its degraded pair if it has a PAN and `real` ones are wanted.
 
     Scenes without room for a crop are left out with a warning. Raises InputError for a file that cannot be read or
@@ -213,7 +213,7 @@ def load(items: Sequence[Item], real: bool, warn: Warn) -> list[LoadedScene]:
     return loaded
 
 
-def _read_stack(item: Item, warn: Warn) -> tuple[LoadedScene, Sensor]:
+def _read_stack(item: Item, warn: Say) -> tuple[LoadedScene, Sensor]:
     """The MS of a scene as a stack, and the sensor that its MTFs are those of."""
     label, notes = str(item.ms), list[str]()
     with open_raster(label) as dataset:
@@ -238,7 +238,7 @@ def _read_stack(item: Item, warn: Warn) -> tuple[LoadedScene, Sensor]:
     return LoadedScene(np.nan_to_num(data[order].astype(np.float32)), valid, group, visible, pixel=pixel), sensor
 
 
-def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Warn) -> tuple[Sensor, str]:
+def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Say) -> tuple[Sensor, str]:
     """The sensor whose MTFs are used, and what the scene is balanced with."""
     told = None
     if item.sensor:
@@ -260,7 +260,7 @@ def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Warn) -> 
     return found, group
 
 
-def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Warn) -> RealPair | None:
+def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | None:
     """The degraded pair in memory; None, with a warning, if it is too small."""
     with Scene.open(pan, [ms], sensor=sensor.name) as scene, tempfile.TemporaryDirectory() as folder:
         for note in scene.warnings:

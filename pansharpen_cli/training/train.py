@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -29,11 +29,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .. import foreign, interrupts, models
-from ..adapt.sampling import Progress, quiet
 from ..device import choose_device, choose_precision
 from ..errors import InputError, PansharpenError, reason_of
 from ..models import weights
 from ..models.base import Backbone, channels_last
+from ..progress import Progress, Say, quiet
 from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
 from . import scenes
@@ -51,7 +51,6 @@ _VALIDATION_SEED = 12345
 MOST_PARAMETERS = 500_000_000
 """Of a network to train: with its gradients and moments it takes 16 bytes for each."""
 
-Say = Callable[[str], None]
 
 # The loop
 
