@@ -206,18 +206,30 @@ def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
 def test_what_cannot_work_says_so(tmp_path: Path) -> None:
     pair = write_seen(tmp_path, Cameras())
     pan, ms = Path(pair.pan), Path(pair.ms[0])
-    with pytest.raises(InputError, match=r"pan_1b\.tif is located by RPCs only and .*ms\.tif is not"):
-        Scene.open(pan, [tmp_path / "ms.tif"])
-    with pytest.raises(InputError, match="use --window"):
-        Scene.open(pan, [ms], bbox=(0, 0, 1, 1))
+    with (
+        pytest.raises(InputError, match=r"pan_1b\.tif is located by RPCs only and .*ms\.tif is not"),
+        Scene.open(pan, [tmp_path / "ms.tif"]),
+    ):
+        pass
+    with pytest.raises(InputError, match="use --window"), Scene.open(pan, [ms], bbox=(0, 0, 1, 1)):
+        pass
     far = _rpc({"1": 50.0, "y": -48.0}, {"1": 48.0, "x": 48.0})
     far.long_off += 1
     located(tmp_path / "far.tif", pixels_of(ms), far)
-    with pytest.raises(InputError, match=r"no overlap: by the RPCs .*far\.tif lies at rows"):
-        Scene.open(pan, [tmp_path / "far.tif"])
+    with (
+        pytest.raises(InputError, match=r"no overlap: by the RPCs .*far\.tif lies at rows"),
+        Scene.open(pan, [tmp_path / "far.tif"]),
+    ):
+        pass
     located(tmp_path / "wrong.tif", pixels_of(ms), _rpc({"1": 1.0}, {"1": 1.0}))
-    with pytest.raises(InputError, match=r"RPCs of .*wrong\.tif lead to no place"):
-        Scene.open(pan, [tmp_path / "wrong.tif"])
+    with (
+        pytest.raises(InputError, match=r"RPCs of .*wrong\.tif lead to no place"),
+        Scene.open(pan, [tmp_path / "wrong.tif"]),
+    ):
+        pass
     edited(ms, tmp_path / "bare_dem.tif", lambda p: p[:1])
-    with pytest.raises(InputError, match="has no CRS: its heights have no place"):
-        Scene.open(pan, [ms], dem=str(tmp_path / "bare_dem.tif"))
+    with (
+        pytest.raises(InputError, match="has no CRS: its heights have no place"),
+        Scene.open(pan, [ms], dem=str(tmp_path / "bare_dem.tif")),
+    ):
+        pass
