@@ -49,7 +49,7 @@ _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 
 def family(path: Path) -> list[Path]:
     """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
-    worlds = {(path.stem + end).lower() for end in _world_suffixes(path)}
+    worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | _described(path)}
     try:
         there = set(os.listdir(path.parent))
     except OSError:
@@ -70,6 +70,11 @@ def _world_suffixes(path: Path) -> set[str]:
     return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
 
 
+def _described(path: Path) -> set[str]:
+    """The ending of the side file that GDAL writes with a GeoTIFF which has a delivery's metadata (IMD)."""
+    return {".imd"} if path.suffix.lower() in TIFF and path.is_file() else set()
+
+
 def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
     """Where case counts: does the side file `name` belong to another file, whose name differs by case only?"""
     owner = name[: len(path.name)] if name.lower().startswith(path.name.lower()) else name[: len(path.stem)]
@@ -80,9 +85,8 @@ def misleading(path: Path) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
-    spelled = {
-        s for end in _MISLEADING for s in (end, end.upper(), end.replace("_mtl", "_MTL").replace("_rpc", "_RPC"))
-    }
+    ends = set(_MISLEADING) - _described(path)
+    spelled = {s for end in ends for s in (end, end.upper(), end.replace("_mtl", "_MTL").replace("_rpc", "_RPC"))}
     found = [p for end in sorted(spelled) if os.path.lexists(p := path.with_name(path.stem + end))]
     xml = path.with_suffix(".xml")
     return found + ([xml] if _is_delivery(xml) else [])

@@ -169,6 +169,7 @@ BAD = {
     "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
     "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
     "bidx words": Bad(fuse("pan.tif ms.tif --bidx swir"), ("--bidx", "'swir'", "Blue, Green, Red, NIR1")),
+    "bidx of many digits": Bad(fuse(f"pan.tif ms.tif --bidx {'9' * 5000}"), ("--bidx", "is no band")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),
     "unknown sensor": Bad(fuse("pan.tif ms.tif --sensor sputnik"), ("sputnik", "worldview-2")),
     "sensor of other bands": Bad(fuse("pan.tif two.tif --sensor worldview-2"), ("--bidx",), other_bands),

@@ -238,10 +238,19 @@ def test_what_in_an_archive_is_not_to_be_opened_is_left_over(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("limit", "value", "words"),
-    [("MOST_MEMBERS", 3, "more than 3 members"), ("MOST_UNPACKED", 5000, "unpacks to more than")],
+    [
+        ("MOST_MEMBERS", 3, "more than 3 members"),
+        ("MOST_UNPACKED", 5000, "unpacks to more than"),
+        ("MOST_AT_ONCE", 5000, "header of more than 5,000 bytes"),
+        ("MOST_LISTED", 100, "header of more than 100 bytes"),
+    ],
 )
 def test_archives_are_read_within_limits(tmp_path: Path, monkeypatch, limit: str, value: int, words: str) -> None:
-    packed(landsat(tmp_path / "made"), f"{L8}.tar.gz")
+    packed(landsat(tmp_path / "made"), f"{L8}.zip" if limit == "MOST_LISTED" else f"{L8}.tar.gz")
+    if limit == "MOST_AT_ONCE":
+        with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+            archive.addfile(tarfile.TarInfo("n" * 6000))
+        next(tmp_path.rglob("*.tar.gz")).unlink()
     monkeypatch.setattr(archives, limit, value)
     pairing = pairs.find([str(tmp_path)])
     assert pairing.found == [] and words in pairing.left[0].reason

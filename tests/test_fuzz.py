@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -199,6 +199,7 @@ class Harness:
         self.folder.mkdir()
         os.chdir(self.folder)
         for name, content in files.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_bytes(content)
 
     def command(self, line: str) -> tuple[object, str, str]:
@@ -219,6 +220,15 @@ class Harness:
             caught.seek(0)
             return code, out.getvalue(), caught.read().decode(errors="replace")
 
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """Ends the process if a case takes too long."""
+        signal.alarm(LIMIT)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+
     def case(self, number: int) -> tuple[str, list[str]]:
         """What was run and what is wrong with how it ended."""
         rng = random.Random(f"{self.seed} {number}")
@@ -230,11 +240,8 @@ class Harness:
             if name in files:
                 files[name] = mutated(name, files[name], rng)
         self.place(files)
-        signal.alarm(LIMIT)
-        try:
+        with self.limited():
             code, out, err = self.command(line)
-        finally:
-            signal.alarm(0)
         return f"{line} -> {code} {err.strip()[-200:]}", self.faults(line, files, code, out, err)
 
     def faults(self, line: str, files: dict[str, bytes], code: object, out: str, err: str) -> list[str]:
@@ -277,12 +284,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def run_cases(seed: int, seconds: float, only: int | None) -> None:
+def run_cases(seed: int, seconds: float, only: int | None, kind: Callable[[Path, int], Harness] = Harness) -> None:
     """Run cases for a time; a line of JSON before each, and a last one with what was found."""
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with tempfile.TemporaryDirectory(prefix="pansharpen-fuzz-") as folder:
-        harness, found, codes = Harness(Path(folder), seed), [], {}
+        harness, found, codes = kind(Path(folder), seed), [], {}
         started, number = time.monotonic(), only or 0
         while (number == only) if only is not None else time.monotonic() - started < seconds:
             print(json.dumps({"case": number}), flush=True)
@@ -299,8 +306,13 @@ def run_cases(seed: int, seconds: float, only: int | None) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits and alarms are POSIX")
 def test_mutated_files_end_in_one_line_or_a_complete_output(tmp_path: Path) -> None:
+    check_cases(__file__, tmp_path)
+
+
+def check_cases(program: str, tmp_path: Path) -> None:
+    """Run cases in a process of their own, as some end a process or stop it for ever."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(SEED), "", str(SECONDS)]
+    command = [sys.executable, program, str(SEED), "", str(SECONDS)]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS + 5 * LIMIT
     )
@@ -323,6 +335,10 @@ def test_mutations_change_files_and_are_repeatable(change: Mutation, tmp_path: P
     assert content not in made[0]
 
 
-if __name__ == "__main__":
+def main(kind: Callable[[Path, int], Harness] = Harness) -> None:
     number = int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] else None
-    run_cases(int(sys.argv[1]), float(sys.argv[3]) if len(sys.argv) > 3 else SECONDS, number)
+    run_cases(int(sys.argv[1]), float(sys.argv[3]) if len(sys.argv) > 3 else SECONDS, number, kind)
+
+
+if __name__ == "__main__":
+    main()

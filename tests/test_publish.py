@@ -139,6 +139,16 @@ def test_a_file_that_would_be_read_with_the_output_is_refused(tmp_path: Path, na
     check_target(tmp_path / "ou.tif", [], True)
 
 
+def test_an_output_with_the_metadata_of_a_delivery_is_replaced_with_them(pair: Path, run) -> None:
+    (pair / "ms.IMD").write_text('BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\nEND_GROUP = IMAGE_1\nEND;\n')
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "-q", "--overwrite")
+    assert run(*command).code == 0 and (pair / "out.IMD").exists()
+    (pair / "out.IMD").write_text('BEGIN_GROUP = IMAGE_1\n\tsatId = "QB02";\nEND_GROUP = IMAGE_1\nEND;\n')
+    assert run(*command).code == 0 and "WV02" in (pair / "out.IMD").read_text()
+    (pair / "ms.IMD").unlink()
+    assert run(*command).code == 0 and not (pair / "out.IMD").exists()
+
+
 def test_a_part_of_the_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.tif.ovr").write_text("an input")
     with pytest.raises(InputError, match="one of the inputs"):

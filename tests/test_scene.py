@@ -577,6 +577,7 @@ def test_warnings_go_to_the_collector_that_is_handed_in(pair):
 COMMANDS = {
     "fuse": "fuse pan.tif ms.tif -o out.tif --method gsa --window 20,20,64,64",
     "evaluate": "evaluate fused.tif --pan pan.tif --ms ms.tif",
+    "check": "check pan.tif ms.tif --method gsa",
 }
 
 

@@ -25,6 +25,10 @@ MOST_MEMBERS = 20_000
 """Of an archive."""
 MOST_UNPACKED = 64 << 30
 """Bytes of an archive that is unpacked to see what is in it, and of a member."""
+MOST_AT_ONCE = 1 << 20
+"""Bytes of a header in a TAR, names among them."""
+MOST_LISTED = 64 << 20
+"""Bytes of the list of members in a ZIP."""
 _HEAD = 64
 
 
@@ -84,7 +88,7 @@ def _members(path: str) -> Iterator[_Member]:
 
 
 def _in_zip(path: str) -> Iterator[_Member]:
-    with zipfile.ZipFile(path) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:  # type: ignore[arg-type]
         for info in archive.infolist():
             if info.is_dir():
                 continue
@@ -94,18 +98,18 @@ def _in_zip(path: str) -> Iterator[_Member]:
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 trouble = "it is packed in a way that is not read: unpack the archive"
             else:
-                with archive.open(info) as file:
-                    head = file.read(_HEAD)
+                with archive.open(info) as member:
+                    head = member.read(_HEAD)
             yield _Member(info.filename, info.file_size, head, trouble)
 
 
 def _in_tar(path: str) -> Iterator[_Member]:
     with ExitStack() as stack:
-        if path.lower().endswith(".tar"):
-            archive = stack.enter_context(tarfile.open(path, "r:"))
-        else:  # all of it is unpacked to see what is in it
-            packed: Any = _Bounded(stack.enter_context(gzip.open(path)), path)
-            archive = stack.enter_context(tarfile.open(fileobj=packed, mode="r|"))
+        plain = path.lower().endswith(".tar")  # all of any other is unpacked to see what is in it
+        opener: Any = open if plain else gzip.open
+        opened = stack.enter_context(opener(path, "rb"))
+        bounded: Any = _Bounded(opened, path, MOST_AT_ONCE, None if plain else MOST_UNPACKED)
+        archive = stack.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
         for info in archive:
             if not info.isreg():
                 continue
@@ -116,18 +120,36 @@ def _in_tar(path: str) -> Iterator[_Member]:
 
 @dataclass
 class _Bounded:
-    """A stream that ends with an error after `MOST_UNPACKED` bytes."""
+    """A file that reads no more than `most` bytes at once, whatever a header claims, and ends after `end` bytes."""
 
-    file: gzip.GzipFile
+    file: Any
     path: str
-    read_bytes: int = 0
+    most: int
+    end: int | None = None
 
-    def read(self, size: int = -1) -> bytes:
-        content = self.file.read(size)
-        self.read_bytes += len(content)
-        if self.read_bytes > MOST_UNPACKED:
-            raise InputError(f"{self.path} unpacks to more than {MOST_UNPACKED >> 30} GB: unpack it")
+    def read(self, size: int | None = -1) -> bytes:
+        content = self.file.read(min(self.most + 1, size) if size is not None and size >= 0 else self.most + 1)
+        if len(content) > self.most:
+            raise InputError(f"{self.path} has a header of more than {self.most:,} bytes: unpack it")
+        self._check_end()
         return content
+
+    def seek(self, *place: int) -> int:
+        if self.end is not None and place[0] > self.end:
+            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
+        return self.file.seek(*place)
+
+    def _check_end(self) -> None:
+        if self.end is not None and self.file.tell() > self.end:
+            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
 
 
 def _trouble(member: _Member) -> str:

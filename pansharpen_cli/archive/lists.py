@@ -67,7 +67,7 @@ def from_manifest(path: Path) -> list[Found]:
         rows: list[tuple[int, dict[str, Any]]] = [(n, dict(r)) for n, r in table]
         for key in ("pan", "ms"):
             if key not in columns:
-                raise InputError(f"{path} has no column '{key}' (columns: {', '.join(columns) or 'none'})")
+                raise InputError(f"{path} has no column '{key}' (columns: {', '.join(columns)[:200] or 'none'})")
     else:
         rows = _read_lines(path)
     found = []

@@ -27,7 +27,7 @@ from ..progress import Progress, quiet
 from ..publish import check_absent
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
-from ..raster.source import Source, bounded_cache, open_raster
+from ..raster.source import Source
 from ..raster.writer import parse_creation_options
 from ..report.facts import CheckFacts, FileFacts, OverlapFacts, Prediction
 from .judge import (
@@ -55,19 +55,21 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     What is not known then is None. MS files on grids of their own are looked at apart, each in `groups`.
     """
     found = Findings()
-    files = _files(pair, found)
-    try:
+    with pair.held() as pair:
         with gdal_messages():
-            parts = parted(pair)
-    except InputError as error:
-        explain_refusal(files, found)
-        return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
-    made = []
-    for each in parts.pairs:
-        own = found if len(parts.pairs) == 1 else Findings()
-        made.append(_checked(each, files, options, score, progress, own))
-        if own is not found:
-            found += _named(each, own)
+            files = _files(pair, found)
+        try:
+            with gdal_messages():
+                parts = parted(pair)
+        except InputError as error:
+            explain_refusal(files, found)
+            return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
+        made = []
+        for each in parts.pairs:
+            own = found if len(parts.pairs) == 1 else Findings()
+            made.append(_checked(each, files, options, score, progress, own))
+            if own is not found:
+                found += _named(each, own)
     return _combined(made, files, found)
 
 
@@ -77,32 +79,16 @@ def _checked(
     """All that can be told of a pair whose MS files are on one grid, but for what is found."""
     facts = CheckFacts(SCHEMA, __version__, "check")
     facts.files = [f for f in files if f.path in (pair.pan, *pair.ms)]
-    try:
-        with _noting_failure(found), gdal_messages() as said, bounded_cache(), ExitStack() as stack:
-            check_method(options)
-            look: Look | None = None
-            seconds: dict[str, float] = {}
-            pair = stack.enter_context(pair.held())
-            scene = stack.enter_context(pair.open())
+    with gdal_messages() as said, ExitStack() as stack:
+        try:
             with _noting_failure(found):
-                scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
-            _describe(facts, scene, pair, options, found)
-            with _noting_failure(found):
-                look = look_at(scene, options.seed, progress, survey=True)
-                facts.sample = look.facts()
-                facts.bands = [band_facts(band) for band in look.bands]
-                facts.agreement = look.agreement()
-                judge_pixels(scene, look, facts, found)
-                facts.pan_tells = tells_facts(scene, options, progress, found)
-            if look is not None:
-                with _noting_failure(found):
-                    predict(facts, scene, look, options, score, None, seconds, progress, found)
-            judge_scene(scene, found)
-            for message in said.notes():
-                found.warning("gdal", message)
-    except InputError as error:
-        facts.refused = str(error)
-        explain_refusal(facts.files, found)
+                check_method(options)
+                _check_scene(facts, pair, options, stack, score, progress, found)
+                for message in said.notes():
+                    found.warning("gdal", message)
+        except InputError as error:
+            facts.refused = str(error)
+            explain_refusal(facts.files, found)
     return facts
 
 
@@ -136,6 +122,35 @@ def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Finding
     return facts
 
 
+def _check_scene(
+    facts: CheckFacts,
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    score: bool,
+    progress: Progress,
+    found: Findings,
+) -> None:
+    """All that the scene of a pair tells. Raises InputError for what `fuse` would refuse."""
+    look: Look | None = None
+    seconds: dict[str, float] = {}
+    scene = stack.enter_context(pair.open())
+    with _noting_failure(found):
+        scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
+    _describe(facts, scene, pair, options, found)
+    with _noting_failure(found):
+        look = look_at(scene, options.seed, progress, survey=True)
+        facts.sample = look.facts()
+        facts.bands = [band_facts(band) for band in look.bands]
+        facts.agreement = look.agreement()
+        judge_pixels(scene, look, facts, found)
+        facts.pan_tells = tells_facts(scene, options, progress, found)
+    if look is not None:
+        with _noting_failure(found):
+            predict(facts, scene, look, options, score, None, seconds, progress, found)
+    judge_scene(scene, found)
+
+
 @contextmanager
 def _noting_failure(found: Findings) -> Iterator[None]:
     """Makes a finding of what would end `fuse` while it runs (exit code 1). What it would refuse is raised."""
@@ -158,8 +173,8 @@ def plan(
     parse_creation_options(output.creation_options)
     check_method(options)
     device.choose_device(options.device)
-    files = _files(pair, found)
-    with gdal_messages() as said, ExitStack() as stack:
+    with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
+        files = _files(pair, found)
         parts = parted(pair)
         if len(parts.pairs) > 1:
             scenes = [stack.enter_context(each.open()) for each in parts.pairs]
@@ -200,12 +215,12 @@ def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, fou
 
 
 def _files(pair: Pair, found: Findings) -> list[FileFacts]:
-    """Facts of each file that can be opened."""
+    """Facts of each file, of a pair that is held, that can be opened."""
+    assert pair.files is not None
     files = []
     for role, path in [("pan", pair.pan), *(("ms", p) for p in pair.ms)]:
         try:
-            with gdal_messages(), bounded_cache(), open_raster(path, rpcs=True) as dataset:
-                files.append(_file_facts(path, role, dataset))
+            files.append(_file_facts(path, role, pair.files.open(path)))
         except InputError:
             continue  # opening the scene says it
         judge_file(files[-1], found)

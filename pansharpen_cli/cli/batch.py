@@ -70,7 +70,9 @@ class Working:
 
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
     timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
-    ram: Annotated[float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1)] = None
+    ram: Annotated[
+        float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1, max=1e6)
+    ] = None
     threads: Annotated[
         int | None, typer.Option(help="Processor threads of all jobs together; default: all cores.", min=1, max=1024)
     ] = None

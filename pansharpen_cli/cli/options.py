@@ -278,7 +278,7 @@ def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None
             raise InputError(f"{option} takes numbers or names of bands separated by commas, not '{text}'")
         for part in parts:
             numbers = part.split()
-            bands += map(int, numbers) if all(re.fullmatch(r"[+-]?\d+", n) for n in numbers) else [part]
+            bands += map(int, numbers) if all(re.fullmatch(r"[+-]?\d{1,9}", n) for n in numbers) else [part]
     return bands
 
 

@@ -192,8 +192,8 @@ def evaluate_wald(
         ratio = scene.phase.mean_ratio
         low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         results, notes = [], list(scene.warnings)
-        with Raster.open(reduced.reference) as truth, Raster.pan_on(reduced.pan, truth) as detail:
-            truth.source.label = "the MS"
+        with Raster.open(reduced.reference) as written, Raster.pan_on(reduced.pan, written) as detail:
+            truth = written.called("the MS")
             values = assess.radiometry(truth, peak)
             notes += values.notes
             against = _Reference(truth, detail, ratio, values)
@@ -269,8 +269,8 @@ class _Reference:
 def _compared_with(against: _Reference, path: str, name: str, shown_path: str | None, progress: Progress) -> _Result:
     truth = against.truth
     with Raster.on_reference(path, truth) as raster, _naming(name):
-        raster.source.label = name
-        score = assess.against_reference(truth, raster, against.ratio, against.known, against.pan, progress)
+        known, image = against.known, raster.called(name)
+        score = assess.against_reference(truth, image, against.ratio, known, against.pan, progress)
 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:

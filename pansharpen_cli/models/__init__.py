@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from .base import Backbone
@@ -41,6 +41,6 @@ def create(name: str, config: dict[str, int]) -> Backbone:
         if network.bands is not None and network.bands < 1:
             raise ValueError("it is made for at least one band")
         return network
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+        reason = reason_of(error)
         raise InputError(f"network '{name}' does not take the options {config}: {reason}") from error

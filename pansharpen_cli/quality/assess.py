@@ -390,6 +390,10 @@ class Raster:
         source = replace(self.source, bands=[self.source.bands[i] for i in places])
         return replace(self, source=source, names=tuple(self.names[i] for i in places))
 
+    def called(self, name: str) -> Raster:
+        """The raster by another name in messages."""
+        return replace(self, source=replace(self.source, label=name))
+
     @property
     def integral(self) -> bool:
         return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)

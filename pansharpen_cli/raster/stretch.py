@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ class Stretch:
                 raise ValueError(f"its schema is {content['schema']}, not {SCHEMA}")
             bands = {str(name): (float(low), float(high)) for name, (low, high) in content["bands"].items()}
             for name, (low, high) in bands.items():
-                if not -math.inf < low < high < math.inf:
+                if not _is_range(low, high):
                     raise ValueError(f"the range of {name} is no range: {low:g} to {high:g}")
         missing = [name for name in names if name not in bands]
         if missing:
@@ -104,8 +103,13 @@ def parse(text: str) -> tuple[float, float] | Path | None:
         return Path(text)
     try:
         low, high = map(float, text.split(","))
-        if -math.inf < low < high < math.inf:
+        if _is_range(low, high):
             return low, high
     except ValueError:
         pass
     raise InputError(f"--stretch takes auto, LOW,HIGH in DN or a .json file, not '{text}'")
+
+
+def _is_range(low: float, high: float) -> bool:
+    """Do two numbers bound a range that single precision can be divided by?"""
+    return -1e30 < low < high < 1e30 and high - low > 1e-30

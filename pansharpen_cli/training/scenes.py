@@ -108,7 +108,7 @@ def _listed(path: Path) -> list[Item]:
     """The rows of a CSV with the columns ms and, if wanted, pan, sensor, split; its paths begin at its own folder."""
     columns, rows = read_table(path)
     if "ms" not in columns:
-        raise InputError(f"{path} has no column 'ms' (columns: {', '.join(columns) or 'none'})")
+        raise InputError(f"{path} has no column 'ms' (columns: {', '.join(columns)[:200] or 'none'})")
     items = []
     for line, row in rows:
         cells = {key: row.get(key, "") for key in ("ms", "pan", "sensor", "split")}
