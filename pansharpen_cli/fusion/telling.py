@@ -29,6 +29,9 @@ CELL = 16
 LOW = 2.0
 """Standard deviation, in MS pixels, of the Gaussian whose low pass is taken off."""
 
+FLAT = 1e-6
+"""Standard deviation of the detail, in parts of the largest value, up to which it is rounding."""
+
 _PIXELS, _BLOCKS = 50_000, 3
 """MS pixels that are looked at, and blocks of them, at least, where the scene has so many."""
 
@@ -52,7 +55,7 @@ class Told:
 def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
     """What PAN tells about each band of a scene, from blocks drawn with `seed`."""
     cells: list[Tensor] = []
-    seen = used = 0
+    seen, used, level = 0, 0, 0.0
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)
     with one_thread_each(1):
         for tried, block in enumerate(sample_blocks(scene, seed)):
@@ -62,8 +65,9 @@ def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told,
             data = scene.read(block, *reach.windows(block))
             if data is not None and len(found := _cells(scene, data, block)):
                 cells.append(found)
+                level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))
                 seen, used = seen + len(found) * CELL**2, used + 1
-    return _regressed(torch.cat(cells)) if cells else (Told(),) * scene.bands
+    return _regressed(torch.cat(cells), level) if cells else (Told(),) * scene.bands
 
 
 def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
@@ -86,8 +90,8 @@ def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     return cells[whole]
 
 
-def _regressed(cells: Tensor) -> tuple[Told, ...]:
-    """R2 and gain of each band from details (cells, 2, bands, pixels)."""
+def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
+    """R2 and gain of each band from details (cells, 2, bands, pixels) of values up to `level` DN."""
     if len(cells) < _CELLS:
         return (Told(),) * cells.shape[2]
     pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0], cells[:, 1]))
@@ -101,7 +105,8 @@ def _regressed(cells: Tensor) -> tuple[Told, ...]:
     total = wanted.sum(0)
     r2 = ((explained(pan, energy) - chance) / (total - chance).clamp(min=1e-30)).clamp(0, 1)
     gain = (pan * ms).sum((0, 2)) / energy.sum(0).clamp(min=1e-30)
-    flat = (energy.sum(0) <= 0) | (total <= 0)
+    least = cells.shape[0] * cells.shape[-1] * (FLAT * level) ** 2
+    flat = (energy.sum(0) <= least) | (total <= least)
     return tuple(
         Told() if none else Told(round(float(r), 3), float(f"{float(g):.3g}"))
         for r, g, none in zip(r2, gain, flat, strict=True)
