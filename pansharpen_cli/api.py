@@ -7,6 +7,7 @@ of the command line. Options have the names and the defaults of docs/cli.md; doc
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -38,7 +39,7 @@ from .jobs.request import FusionOutput, Pair
 from .progress import Progress, quiet
 from .publish import Publication, check_target
 from .raster.geometry import Window
-from .raster.opening import OpenOptions
+from .raster.opening import OpenOptions, Scaling
 from .raster.writer import check_dtype
 from .report import facts as report_facts
 
@@ -140,6 +141,11 @@ class _Inputs:
             text = text.replace(path, label)
         return text
 
+    def called(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The paths of what is called so in reports; other names as they are."""
+        paths = {name: path for path, name in self.labels.items()}
+        return tuple(paths.get(name, name) for name in names)
+
     def facts(self, facts: Any) -> dict:
         """A report as `--json` prints it."""
 
@@ -219,7 +225,8 @@ def _checked(options: Options) -> Options:
     if options.adapt_seconds is not None and not options.adapt_seconds >= 0:
         raise InputError(f"adapt_seconds is a number of seconds, not {options.adapt_seconds}")
     weights = None if options.weights is None else os.fspath(options.weights)
-    return replace(options, method=options.method.lower(), weights=weights)
+    fit = None if options.fit is None else os.fspath(options.fit)
+    return replace(options, method=options.method.lower(), weights=weights, fit=fit)
 
 
 # Fusing -------------------------------------------------------------------------------------------------------------
@@ -336,6 +343,7 @@ def fuse(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    scale: float | tuple[float, float] = 1.0,
     pan_from: Sequence[int | str] | None = None,
     height: float | None = None,
     dem: str | os.PathLike | None = None,
@@ -361,38 +369,48 @@ def fuse(
     rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
     their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
     beside the output, "true" or three bands. `save_fit`: a file that keeps what the fit found, `fit`: one whose fit
-    is taken. `progress` is called with a stage, what is done and what there is to
-    do. The other options are those of docs/cli.md.
+    is taken. `progress` is called with a stage, what is done and what there is to do. The other options are those of
+    docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
-    options = _checked(
-        Options(
-            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
-            None if fit is None else os.fspath(fit),
-        )
-    )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from, height, dem)
+    options = _checked(Options(
+        method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss, fit,  # type: ignore[arg-type]
+    ))  # fmt: skip
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale, pan_from, height, dem)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
-    folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
-    path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
-    several = report if isinstance(report, list | tuple) else () if report is None else (report,)
-    reports = tuple(Path(each) for each in several)
-    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
     target = FusionOutput(
-        path, driver, creation, overviews, overwrite, _path(quicklook), reports,
-        rgb=picture.request_of(bands, os.fspath(stretch)), save_fit=_path(save_fit),
+        Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
+        _path(quicklook), _reports(report), rgb=_rgb(rgb, stretch), save_fit=_path(save_fit),
     )  # fmt: skip
+    folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
+    return _run(pan, ms, opening, target, options, score, progress, folder)
+
+
+def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, score, progress, folder) -> Fused:
+    """Fuse into a temporary folder, which goes with the result, or where the target says."""
+    if folder is not None:
+        target = replace(target, path=Path(folder, target.path))
     try:
         with _Inputs() as inputs:
             pair = inputs.pair(pan, ms, opening)
             facts = fusion_job.fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
-            return Fused(path, inputs.facts(facts), files, folder)
+            return Fused(target.path, inputs.facts(facts), files, folder)
     except BaseException:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _reports(report: str | os.PathLike | Sequence[str | os.PathLike] | None) -> tuple[Path, ...]:
+    several = report if isinstance(report, list | tuple) else () if report is None else (report,)
+    return tuple(map(Path, several))
+
+
+def _rgb(rgb: str | Sequence[int | str] | None, stretch: str | os.PathLike) -> picture.Request | None:
+    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
+    return picture.request_of(bands, os.fspath(stretch))
 
 
 def check(
@@ -418,6 +436,7 @@ def check(
     mtf: str = "auto",
     nodata: float | None = None,
     dtype: str | None = None,
+    scale: float | tuple[float, float] = 1.0,
     pan_from: Sequence[int | str] | None = None,
     height: float | None = None,
     dem: str | os.PathLike | None = None,
@@ -434,13 +453,13 @@ def check(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from, height, dem)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale, pan_from, height, dem)
     with _Inputs() as inputs:
         return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))
 
 
 def _open_options(
-    sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, pan_from=None, height=None, dem=None
+    sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale=1.0, pan_from=None, height=None, dem=None
 ) -> OpenOptions:
     """Raises InputError for what the command line refuses."""
     _one_of("extent", extent, ("intersection", "pan"))
@@ -452,7 +471,11 @@ def _open_options(
     if height is not None and dem is not None:
         raise InputError("height and dem exclude each other")
     heights = None if height is None else float(height), None if dem is None else os.fspath(dem)
-    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, parts, *heights)
+    factor, offset = map(float, scale if isinstance(scale, tuple | list) else (scale, 0.0))
+    if not 0 < factor < math.inf or not math.isfinite(offset):
+        raise InputError(f"scale is a factor above 0, or a factor and an offset, not {scale}")
+    scaling = Scaling(factor, offset)
+    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, scaling, parts, *heights)
 
 
 def _path(path: str | os.PathLike | None) -> Path | None:
@@ -496,20 +519,21 @@ def evaluate(
     align: str = "auto",
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
     """Figures at full resolution of fused images, whoever made them: the dict of `pansharpen evaluate --json`.
 
     `fused`: an image, a list, or a dict of names and images, each on the PAN grid with the bands of the MS. `maps`: a
-    folder for figures per block; `report`: an .html or .json file to write. Raises InputError for an image that does
-    not fit the pair.
+    folder for figures per block; `report`: an .html or .json file to write; `show`: names of up to eight images whose
+    pictures are in the page. Raises InputError for an image that does not fit the pair.
     """
     _one_of("align", align, opened.ALIGN)
     with _Inputs() as inputs:
         opening = _open_options(sensor, bidx, "bidx", nodata, "pan", None, None, None)
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         return inputs.facts(evaluation.evaluate(paths, pair, output, progress, align))
 
 
@@ -522,6 +546,7 @@ def evaluate_against(
     nodata: float | None = None,
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
@@ -535,7 +560,7 @@ def evaluate_against(
     _check_peak(peak)
     with _Inputs() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         return inputs.facts(evaluation.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
@@ -553,6 +578,7 @@ def evaluate_wald(
     align: str = "auto",
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
+    show: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = quiet,
 ) -> dict:
@@ -566,7 +592,7 @@ def evaluate_wald(
     options = _checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     with _Inputs() as inputs:
         pair = inputs.pair(pan, ms, _open_options(sensor, bidx, "bidx", nodata, "intersection", None, None, None))
-        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite)
+        output = evaluation.EvaluationOutput(_path(report), _path(maps), overwrite, show=inputs.called(show))
         lowered = [name.lower() for name in names]
         return inputs.facts(evaluation.evaluate_wald(pair, lowered, options, peak, output, progress))
 

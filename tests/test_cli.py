@@ -574,7 +574,9 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
         facts["adaptation"]
     )
-    assert {"aligning", "reading", "adapting", "fusing", "scoring", "total"} == set(facts["seconds"])
+    stages = {"aligning", "reading", "adapting", "fusing", "scoring", "finishing"}
+    assert stages | {"total"} == set(facts["seconds"])
+    assert sum(facts["seconds"][stage] for stage in stages) == pytest.approx(facts["seconds"]["total"])
     assert facts["scene"]["ratio"] == [4, 4]
     assert facts["scene"]["offset"] == pytest.approx([1.3, 2.6])
     assert facts["method"]["weights_sha256"] == sha256((scene / "w.safetensors").read_bytes()).hexdigest()

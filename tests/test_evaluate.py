@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -62,6 +64,26 @@ def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
     assert fused["quality"] == quality_of(run, "out.tif", *PAIR)
     assert 0 < fused["quality"]["fidelity"] < 1
     assert f"{fused['quality']['fidelity']:.4f}" in run("evaluate", "out.tif", *PAIR).out
+
+
+def test_a_page_shows_eight_results_or_those_that_are_chosen(scene: Path, run) -> None:
+    run("fuse", "pan.tif", "ms.tif", "-o", "r0.tif", *PLAIN, "--no-score")
+    files = [f"r{i}.tif" for i in range(10)]
+    for name in files[1:]:
+        shutil.copy("r0.tif", name)
+    page = Path("page.html")
+    done = run("evaluate", *files, *PAIR, "--report", page)
+    assert done.code == 0 and all(name in done.out for name in files)
+    assert set(re.findall(r'data-label="(r\d\.tif)"', page.read_text())) == set(files[:8])
+    chosen = run("evaluate", *files, *PAIR, "--report", page, "--overwrite", "--show", "r9.tif", "--show", "r3")
+    assert chosen.code == 0, chosen.err
+    shown = set(re.findall(r'data-label="(r\d\.tif)"', page.read_text()))
+    assert shown == {"r3.tif", "r9.tif"}
+    for wrong, said in {("--show", "r99"): "none of", ("--report", "a.json", "--show", "r1"): "HTML"}.items():
+        refused = run("evaluate", *files, *PAIR, *(() if "--report" in wrong else ("--report", "b.html")), *wrong)
+        assert refused.code == 2 and said in refused.err
+    refused = run("evaluate", *files, *PAIR, "--report", "b.html", *(x for name in files[:9] for x in ("--show", name)))
+    assert refused.code == 2 and "up to 8" in refused.err
 
 
 def test_a_part_of_the_scene_is_scored_on_that_part(scene: Path, run) -> None:

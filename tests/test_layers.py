@@ -21,7 +21,7 @@ NAME = PACKAGE.name
 FOLDERS = (
     ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer")),
+    ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer", "overlap")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
@@ -36,7 +36,14 @@ FOLDERS = (
     ("jobs", ("__init__ pair picture", "request", "opened", "facts", "evaluate", "fuse")),
     (
         "archive",
-        ("__init__ names workers", "archives batch_log containers lists mosaic", "pairs planning", "batch", "cluster"),
+        (
+            "__init__ names workers",
+            "archives batch_log containers lists mosaic",
+            "pairs planning",
+            "groups",
+            "batch",
+            "cluster pictures seams",
+        ),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ landscape recipe sensing scenes", "simulate", "samples", "loss", "train")),

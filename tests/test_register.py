@@ -368,7 +368,7 @@ def test_the_report_shows_it(fuse, tmp_path, scenes, run):
     page = tmp_path / "report.html"
     fuse("off.tif", "auto", "--report", page)
     assert "Registration" in page.read_text() and "corrected" in page.read_text()
-    result = run("fuse", scenes / "pan.tif", scenes / "off.tif", "-o", tmp_path / "t.tif", "--method", "exp")
+    result = run("fuse", scenes / "pan.tif", scenes / "off.tif", "-o", tmp_path / "t.tif", "--method", "exp", "-v")
     assert "registration  MS +2.0" in result.out and "confidence 1.00, corrected" in result.out
 
 
@@ -403,7 +403,7 @@ def test_a_shift_beyond_the_search_is_said_and_not_called_zero(fuse, scenes, run
     edited(scenes / "ms.tif", tmp_path / "far.tif", names=names, transform=moved)
     page = tmp_path / "r.html"
     common = ("fuse", scenes / "pan.tif", tmp_path / "far.tif", "--no-score", "--adapt", "off")
-    ended = run(*common, "-o", tmp_path / "f.tif", "--method", method, "--report", page)
+    ended = run(*common, "-o", tmp_path / "f.tif", "--method", method, "--report", page, "-v")
     said = [line for line in ended.err.splitlines() if line.startswith("warning")]
     assert ended.code == 0 and len(said) == 1 and "not the same place or date, or far out of register" in said[0]
     assert "registration  not measurable, confidence 0.0" in ended.out

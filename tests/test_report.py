@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pansharpen_cli.adapt import losses, tailor
+from pansharpen_cli.jobs.evaluate import SHOWN
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report import charts, figures, files
@@ -216,6 +217,14 @@ def test_the_table_has_all_figures_and_takes_old_reports() -> None:
     assert "quality" not in texts.table(facts() | {"quality": None})
 
 
+def test_the_terminal_shows_the_verdict_and_five_lines() -> None:
+    remarks = [{"level": "good", "about": "colours", "text": text} for text in ("sharp", "true", "calm")]
+    lines = texts.table(facts() | {"verdict": remarks}, full=False).splitlines()
+    shown = ["verdict", "", "", "sensor", "method", "quality", "time", "output"]
+    assert [line.split(" ")[0] for line in lines] == shown
+    assert len(texts.table(facts()).splitlines()) > len(lines)
+
+
 def test_the_ranking_is_aligned_and_marks_the_best() -> None:
     lines = texts.ranking(evaluation()).splitlines()
     assert lines[0].split()[:2] == ["name", "fidelity"]
@@ -309,8 +318,8 @@ def test_pictures_of_a_huge_noisy_scene_stay_below_three_megabytes() -> None:
     )
     page = html_report.to_html(made, [("fused.tif", noisy)])
     assert 1_000_000 < len(page.encode()) < 3_000_000
-    four = [(f"{k}.tif", noisy) for k in range(4)]
-    assert len(html_report.to_html(evaluation(), four).encode()) < 3_000_000
+    most = [(f"{k}.tif", noisy) for k in range(SHOWN)]
+    assert len(html_report.to_html(evaluation(), most).encode()) < 3_000_000
 
 
 def test_any_picture_can_be_encoded() -> None:
@@ -445,7 +454,7 @@ def test_errors_are_shown_on_a_scale_of_the_reference() -> None:
     def reader(values):
         return lambda w: (values[:, w[0] : w[1], w[2] : w[3]], np.ones((w[1] - w[0], w[3] - w[2]), bool))
 
-    pictures = report_pictures.collect_reference(reader(reference), reader(fused), (0, 400, 0, 500), NAMES)
+    pictures = report_pictures.collect_reference(reader(reference), reader(fused), Window(0, 400, 0, 500), NAMES)
     assert [p.label for p in pictures.overview.panels] == ["Reference", "Fused", "Fused: error"]
     error = pictures.overview.panels[2].true
     assert error[110, 210].min() > 100 and error[50, 50].max() < 10

@@ -64,6 +64,13 @@ def test_globs_and_files_give_each_ms_once(folder: Path) -> None:
     assert len(training_scenes.find([str(folder / "**" / "*.tif*")])) == 3
 
 
+def test_linked_folders_are_followed_and_circles_are_not(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(folder, target_is_directory=True)
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert len(training_scenes.find([str(tmp_path / "in")])) == len(training_scenes.find([str(folder)]))
+
+
 def test_a_csv_tells_pan_sensor_and_split(folder: Path) -> None:
     table = folder / "scenes.csv"
     table.write_text("\ufeffMS, pan, sensor, split\na/ms.tif,c/lonely_pan.tif,WorldView-2,train\nb/L8_x_ms.tif,,,val\n")

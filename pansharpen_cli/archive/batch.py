@@ -25,6 +25,7 @@ from ..publish import workspace
 from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
+from .groups import in_turn
 from .mosaic import raster_of
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
 from .workers import Event, Function, Pool
@@ -44,22 +45,19 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     known: dict[str, Any] = {}
     stay_offline()  # the last scene may have been on a server
     try:
-        for path in task.outputs:
+        for path in (*task.outputs, *([task.fit] if task.fit is not None else [])):
             path.parent.mkdir(parents=True, exist_ok=True)
         with workspace(task.output.parent) as folder:
-            layers = (task.found.pan, *task.found.ms)
-            rasters = [raster_of(layer, folder) for layer in layers]
-            labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
-            named = task.found.sensor or next((s for _, s in rasters if s), "")
-            opening = choices.opening
-            if named and opening.sensor == "auto":
-                opening = replace(opening, sensor=named)
-            pair = Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
+            pair = pair_of(task, choices, folder)
+            options, makes = choices.options, task.fit is not None and not task.fit.exists()
+            if task.fit is not None and not makes:
+                options = replace(options, fit=str(task.fit))
             output = FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
+                rgb=choices.rgb, save_fit=task.fit if makes else None,
             )  # fmt: skip
-            facts = fuse.fuse_scene(pair, output, choices.options, choices.score, progress)
+            facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
         quality = facts["quality"] or {}
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {
@@ -81,6 +79,19 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     except Exception as error:
         known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return known | {"seconds": time.perf_counter() - started}
+
+
+def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:
+    """A scene's files as they are opened; virtual rasters of tiles are made in `folder`. Raises InputError for tiles
+    that are not parts of one grid."""
+    layers = (task.found.pan, *task.found.ms)
+    rasters = [raster_of(layer, folder) for layer in layers]
+    labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
+    named = task.found.sensor or next((s for _, s in rasters if s), "")
+    opening = choices.opening
+    if named and opening.sensor == "auto":
+        opening = replace(opening, sensor=named)
+    return Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
 
 
 def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:
@@ -121,8 +132,9 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 
 @dataclass
 class Tally:
-    """How far a batch is: `todo` of all `scenes`, the records of those that have ended, of which `refused` were not
-    tried; of the others `before` were done before, and `earlier` are the records of those that failed before."""
+    """Progress of a batch. `todo`: scenes to do, of all `scenes`; `done` and `failed`: records of those that have
+    ended; `refused`: how many of the failed were not tried; `before`: scenes done in an earlier run; `earlier`: records
+    of scenes that failed in an earlier run and are not retried."""
 
     folder: Path
     scenes: int
@@ -180,7 +192,7 @@ def run(
             tally.refused += 1
             log.add(replace(tally.failed[-1], bytes=_own_bytes(before[task.scene])))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
-        events = execute(todo)
+        events = in_turn(todo, execute)
         try:
             for event in events:
                 record = _logged(event, log, before[event.task.scene], there[event.task.scene])
@@ -249,7 +261,8 @@ def _look_again(tasks: Sequence[Task], log: Log, tally: Tally) -> None:
 
 def _record(task: Task, status: str) -> Record:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), task.options)
+    ms = [list(layer) for layer in task.found.ms]
+    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), ms, task.options)
 
 
 def _ended(event: Event) -> Record:

@@ -194,8 +194,8 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
 
 @dataclass
 class _Search:
-    """What sources hold: `files` by their real path, `single` ones that were named, members of lists that stand
-    `alone`, lists that were `passed` by, and the `folders` that sources lie in."""
+    """Rasters and lists found in the sources. `files`: rasters by their real path; `single`: rasters named one by one;
+    `alone`: members of lists without a partner; `passed`: lists that were not read; `folders`: the sources' folders."""
 
     beside: Path | None
     pairing: Pairing = field(default_factory=Pairing)

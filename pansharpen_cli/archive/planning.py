@@ -20,6 +20,7 @@ from .. import device
 from ..classical import NAMES as CLASSICAL
 from ..errors import InputError
 from ..fusion.options import Options, check_method
+from ..jobs.picture import Request, path_beside
 from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
@@ -39,7 +40,8 @@ NAME_BYTES, PATH_BYTES = 230, 3900
 
 @dataclass(frozen=True)
 class Choices:
-    """What is the same for all scenes: options, and how to write. `html`: a page for each scene."""
+    """Options that all scenes of a batch share. `html`: a page for each scene; `fit_by`: which scenes share a fit;
+    `rgb`: an 8-bit picture beside each output."""
 
     options: Options = Options()
     opening: OpenOptions = OpenOptions()
@@ -49,6 +51,8 @@ class Choices:
     score: bool = True
     html: bool = False
     command: str | None = None
+    fit_by: str = "scene"
+    rgb: Request | None = None
 
     def check(self, here: bool = True) -> None:
         """Raises InputError for what no scene could be fused with. `here`: on this machine."""
@@ -81,6 +85,9 @@ class Choices:
             options["weights"] = [[c.sha256, c.config, c.scale] for c in cards]
         known: list[Any] = [options, asdict(self.opening) | ({"sensor": sensor} if sensor else {})]
         known += [self.driver, self.creation_options, self.overviews]
+        known += [self.fit_by] if self.fit_by != "scene" else []
+        if self.rgb is not None:
+            known += [list(self.rgb.bands), self.rgb.kept_in.name if self.rgb.kept_in else self.rgb.stretch]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -88,7 +95,8 @@ class Choices:
 class Task:
     """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it.
 
-    `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`.
+    `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`. `fit`:
+    the file of the fit that it shares with others; `picture`: its 8-bit picture.
     """
 
     scene: str
@@ -100,10 +108,13 @@ class Task:
     options: str
     inputs: tuple[dict[str, Any], ...]
     refused: str = ""
+    fit: Path | None = None
+    picture: Path | None = None
 
     @property
     def outputs(self) -> list[Path]:
-        return [p for p in (self.output, self.report, self.quicklook, self.page) if p is not None]
+        every = (self.output, self.report, self.quicklook, self.page, self.picture)
+        return [p for p in every if p is not None]
 
     def identity(self) -> dict[str, Any]:
         """What the log and the report say of it."""
@@ -111,8 +122,8 @@ class Task:
 
 
 def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
-    """The tasks of scenes, each once, those without an output that may be theirs refused. Without a folder, for a dry
-    run, they are those of a new one.
+    """The tasks of scenes, each once. A scene without an output of its own is refused. Without a folder (a dry run),
+    the tasks are those of a new one.
 
     Raises InputError for a template that is none.
     """
@@ -134,7 +145,7 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
         task = Task(
             found.pan[0] if refused else str(name), found, output, report_path, quicklook,
             page if choices.html else None, digests[found.sensor], tuple(file_stamp(p) for p in read_with(found.files)),
-            refused,
+            refused, picture=path_beside(output) if choices.rgb is not None else None,
         )  # fmt: skip
         if refused:
             nameless.append(task)
@@ -146,7 +157,11 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
     read = {os.path.realpath(i["path"]) for task in tasks.values() for i in task.inputs}
     read |= {owner_of(path) for path in read}  # what a side file belongs to is not replaced either
 
+    written = {t.output for t in tasks.values()}
+
     def judged(task: Task) -> Task:
+        if task.picture in written:
+            return replace(task, refused=f"its picture would be {task.picture}, the output of another scene")
         if other := next((t for t in sharing[task.output] if t is not task), None):
             return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
         return replace(task, refused=_in_the_way(task, base, files, folders, read))
@@ -167,8 +182,8 @@ def _shared(task: Task, other: Task) -> str:
 def _in_the_way(
     task: Task, base: Path, files: Collection[Path], folders: Collection[Path], read: Collection[str]
 ) -> str:
-    """Why a scene's outputs cannot be written, or nothing. `files`, `folders`: what all scenes would make; `read`: the
-    real paths of all that they are made of."""
+    """Why a scene's outputs cannot be written; empty if they can. `files`, `folders`: what all scenes would make;
+    `read`: real paths of all inputs."""
     for path in task.outputs:
         if both := [p for p in (path, *path.parents) if p in files and p in folders]:
             return f"{both[0].relative_to(base)} would be a file and a folder; give a scene another name"
@@ -229,8 +244,7 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
 
 
 def file_stamp(path: str) -> dict[str, Any]:
-    """A file, or the archive that it is in, as it is now; nothing is known of what is no file of this machine, or
-    missing."""
+    """Size and time of a file, or of the archive that it is in; None for what is missing or no file of this machine."""
     try:
         known = os.stat(archive_of(path))
         return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}
@@ -307,6 +321,7 @@ def dry_run(
             [list(layer) for layer in task.found.ms[task.found.beside :]],
             task.found.rule,
             state(task),
+            None if task.fit is None else task.fit.name,
             [list(layer) for layer in task.found.ms[: task.found.beside]],
         )
         for task in tasks
@@ -328,6 +343,7 @@ def listing(plan: BatchPlan) -> str:
         lines.append(f"{scene.output}  ({scene.state}, paired by {scene.paired_by})")
         lines.append(f"  PAN  {shown([scene.pan, *scene.pan_beside])}")
         lines.append(f"  MS   {shown(scene.ms)}")
+        lines += [f"  fit  {scene.fit}"] if scene.fit else []
     lines += ["", "left over:"] if plan.left_over else []
     lines += [f"  {each.path}: {each.reason}" for each in plan.left_over]
     return "\n".join([*lines, "", f"{len(plan.scenes)} pairs, {len(plan.left_over)} files left over"]).lstrip("\n")

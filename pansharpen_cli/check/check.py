@@ -10,16 +10,16 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 from .. import __version__, device
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
-from ..fusion import fit
+from ..fusion import fit, register
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_measured, opened
+from ..jobs.opened import is_beyond, is_measured, opened
 from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
@@ -144,7 +144,7 @@ def _check_scene(
         facts.bands = [band_facts(band) for band in look.bands]
         facts.agreement = look.agreement()
         judge_pixels(scene, look, facts, found)
-        facts.pan_tells = tells_facts(scene, options, progress, found)
+        facts.pan_tells = tells_facts(scene, options, progress, _apart(facts, scene), found)
     if look is not None:
         with _noting_failure(found):
             predict(facts, scene, look, options, score, None, seconds, progress, found)
@@ -188,7 +188,7 @@ def plan(
             _describe(facts, scene, each, chosen, own)
             look = look_at(scene, chosen.seed, progress, survey=False)
             facts.sample = look.facts()
-            facts.pan_tells = tells_facts(scene, chosen, progress, own)
+            facts.pan_tells = tells_facts(scene, chosen, progress, _apart(facts, scene), own)
             predict(facts, scene, look, chosen, score, output, aligning, progress, own)
             judge_scene(scene, own)
             fit.preload(options, scene.bands)
@@ -199,6 +199,15 @@ def plan(
     for message in said.notes():
         found.warning("gdal", message)
     return _combined(made, files, found)
+
+
+def _apart(facts: CheckFacts, scene: Scene) -> bool:
+    """Whether PAN and MS do not show the same in the same place, as `fuse` takes it."""
+    shift = facts.shift
+    if shift is None or is_beyond(scene):
+        return False
+    known = {each.name: getattr(shift, each.name) for each in fields(register.Shift)}
+    return register.is_apart(register.Shift(**known), shift.action.startswith("moves"))
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
@@ -267,8 +276,8 @@ def _aligned(
     progress: Progress,
     found: Findings,
 ) -> tuple[Scene, Options, dict[str, float]]:
-    """The scene as `fuse` sees it, the options that it comes to, and the seconds that the alignment takes; the shift is
-    measured in any case."""
+    """The scene and the options as `fuse` uses them, and the seconds that the alignment takes. The shift is always
+    measured."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
     ready = partial(check_targets, output, options) if output else lambda scene: None

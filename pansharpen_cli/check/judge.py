@@ -316,10 +316,10 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     return ShiftFacts(**asdict(shift), align=align, action=action)
 
 
-def tells_facts(scene: Scene, options: Options, progress: Progress, found: Findings) -> list[ToldFacts]:
+def tells_facts(scene: Scene, options: Options, progress: Progress, apart: bool, found: Findings) -> list[ToldFacts]:
     """What PAN tells about each band, with a note where that is nothing."""
     told = telling.told(scene, options.seed, progress)
-    spared = [] if options.method == "exp" else telling.places_of_nothing(told)
+    spared = [] if options.method == "exp" or apart else telling.places_of_nothing(told)
     facts = told_facts(scene, told, spared)
     if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, PansharpenError
-from .options import Debug, Fusing, Opening, Quiet, Score, Writing, check_finite
+from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
 from .printing import command_line, import_jobs
 from .progress import BatchProgressBars, say_line
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..archive.batch import Execute
     from ..archive.pairs import Pairing
     from ..archive.planning import Choices, Task
+    from ..jobs.picture import Request
 
 Sources = Annotated[
     list[str],
@@ -37,16 +38,22 @@ class Finding:
         str, typer.Option(help="Output name; knows {folder}, {name}, {pan}, {ms}, {method} and {date}.")
     ] = "{folder}/{name}.tif"
     pair_regex: Annotated[
-        str | None, typer.Option(help="Pairs other names: a regular expression with groups scene, pan, ms, maybe band.")
+        str | None,
+        typer.Option(help="Regular expression that pairs other names: groups scene, pan, ms, and band if needed."),
     ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing. Needs no -o.")
     ] = False
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes again that failed before.")] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Retry scenes that failed in an earlier run.")
+    ] = False
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
+        bool, typer.Option("--overwrite", help="Replace files that no batch has written, too; finished scenes stay.")
     ] = False
     html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False
+    fit_by: Annotated[
+        FitBy, typer.Option(case_sensitive=False, help="Fit each scene, or one for all of a strip or a folder.")
+    ] = FitBy.SCENE
     score: Score = True
     as_json: Annotated[bool, typer.Option("--json", help="Print the pairs or the summary as JSON.")] = False
     quiet: Quiet = False
@@ -65,13 +72,42 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Picturing:
+    """The 8-bit pictures beside the outputs."""
+
+    rgb: Annotated[
+        str | None,
+        typer.Option(
+            help="Write 8-bit pictures NAME_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
+        ),
+    ] = None
+    stretch: Annotated[
+        str,
+        typer.Option(
+            help="Of --rgb: auto (each its own), shared (one for all, made first), LOW,HIGH in DN, or a .json file.",
+            metavar="STRETCH",
+        ),
+    ] = "auto"
+
+    def request(self, folder: Path | None) -> Request | None:
+        """Raises InputError where the two options do not go together."""
+        from ..jobs.picture import request_of
+
+        asked = self.stretch
+        if asked.lower() == "shared":
+            asked = str((folder or Path()) / "stretch.json")
+        kept = os.path.abspath(asked) if asked.lower().endswith(".json") else asked
+        return request_of(bands_of("--rgb", self.rgb and [self.rgb]), kept)
+
+
+@dataclass(frozen=True)
 class Working:
     """Where the scenes are fused, and what that may take."""
 
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
     timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
     ram: Annotated[
-        float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1, max=1e6)
+        float | None, typer.Option(help="GB of memory that all jobs may use together.", min=0.1, max=1e6)
     ] = None
     threads: Annotated[
         int | None, typer.Option(help="Processor threads of all jobs together; default: all cores.", min=1, max=1024)
@@ -89,6 +125,13 @@ class Working:
                 "own"
             )
 
+    def make_stretch(self, tasks: Sequence[Task], choices: Choices) -> None:
+        """The stretch that all pictures share, where one is asked for that is not there yet."""
+        from ..archive import pictures
+
+        memory = None if self.ram is None else int(self.ram * 1e9)
+        pictures.make_stretch(tasks, choices, self.jobs, self.timeout, memory)
+
     def execute(self, choices: Choices) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
         from ..archive import batch
@@ -103,11 +146,13 @@ class Working:
 
 
 def batch(
-    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing
-) -> None:
-    """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
+    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing,
+    picturing: Picturing,
+) -> None:  # fmt: skip
+    """Find PAN/MS pairs, fuse each and log it. A second run does what is missing or has changed.
 
-    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures.
+    `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures, and the
+    seams between neighbours. It takes no option but -q.
     """
     if sources[0] == "report" and finding.output is None:
         return write_index(sources[1:], finding.quiet)
@@ -115,18 +160,20 @@ def batch(
     working.check()
     options = fusing.options()
     import_jobs(working.threads)
-    from ..archive import pairs, planning
+    from ..archive import groups, pairs, planning
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
     choices = planning.Choices(
         replace(options, weights=None if fusing.weights is None else os.path.abspath(fusing.weights)),
         opening.options(), writing.driver, tuple(writing.co or ()), writing.overviews, finding.score, finding.html,
-        command_line(),
+        command_line(), finding.fit_by.value, picturing.request(finding.output),
     )  # fmt: skip
     choices.check(here=working.scheduler is None)
     tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
+    tasks = groups.sharing(tasks, choices.fit_by, finding.output)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
+        working.make_stretch(tasks, choices)
         run(tasks, pairing, finding, working.execute(choices))
 
 
@@ -179,10 +226,14 @@ def write_index(folders: Sequence[str], quiet: bool) -> None:
     if len(folders) != 1:
         raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
     import_jobs()
-    from ..archive import batch_log
+    from ..archive import batch_log, seams
     from ..report import index
 
     folder = Path(folders[0])
-    path = index.write(folder, batch_log.read_log(folder).values(), batch_log.read_left(folder))
+    records = list(batch_log.read_log(folder).values())
+    found = seams.measure(folder, records)
+    path = index.write(folder, records, batch_log.read_left(folder), found)
     if not quiet:
         say_line(path)
+        if found:
+            say_line(seams.sentence(found))

@@ -140,10 +140,16 @@ class Outputs:
         Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
     ] = None
     report: Report = None
+    show: Annotated[
+        list[str] | None,
+        typer.Option(help="Pictures of this result in the HTML report; again for up to eight.", metavar="NAME"),
+    ] = None
     overwrite: Overwrite = False
     fail_under: Annotated[
         list[str] | None,
-        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"),
+        typer.Option(
+            help="Exit with 3 if this figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"
+        ),
     ] = None
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False
 
@@ -161,7 +167,9 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
         from ..jobs import evaluate
 
         evaluate.check_limits(measuring.kind, limits)
-        output = evaluate.EvaluationOutput(outputs.report, outputs.maps, outputs.overwrite, command_line())
+        output = evaluate.EvaluationOutput(
+            outputs.report, outputs.maps, outputs.overwrite, command_line(), outputs.show or ()
+        )
         with ProgressBar(printing.quiet, printing.verbose) as progress:
             facts = measuring.facts(pair, output, progress)
     below = evaluate.shortfalls(facts, limits)

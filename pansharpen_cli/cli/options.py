@@ -19,7 +19,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..fusion.options import Options
     from ..raster.geometry import Window
-    from ..raster.opening import OpenOptions
+    from ..raster.opening import OpenOptions, Scaling
 
 
 class Adapt(StrEnum):
@@ -42,6 +42,12 @@ class Mtf(StrEnum):
 class FitBands(StrEnum):
     all = "all"
     bidx = "bidx"
+
+
+class FitBy(StrEnum):
+    SCENE = "scene"
+    STRIP = "strip"
+    FOLDER = "folder"
 
 
 class AdaptTerms(StrEnum):
@@ -108,7 +114,7 @@ Alignment = Annotated[
     Align,
     typer.Option(
         case_sensitive=False,
-        help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.",
+        help="Shift of the MS against the PAN. auto: correct it; off: ignore it; measure: report it only.",
     ),
 ]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
@@ -127,7 +133,7 @@ class Printing:
 
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr and print all.")] = False
     debug: Debug = False
     threads: Threads = None
 
@@ -146,12 +152,14 @@ class Fusing:
     adapt: Annotated[
         Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")
     ] = Adapt.fast
-    adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None
+    adapt_seconds: Annotated[float | None, typer.Option(help="Most seconds that the adaptation may take.", min=0.0)] = (
+        None
+    )
     adapt_loss: Annotated[
         AdaptTerms,
         typer.Option(
             case_sensitive=False,
-            help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.",
+            help="Loss of the adaptation. sharp: a sharp and clean result; paper: the terms of the paper.",
         ),
     ] = AdaptTerms.sharp
     device: Device = "auto"
@@ -165,7 +173,7 @@ class Fusing:
         Mtf,
         typer.Option(
             case_sensitive=False,
-            help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.",
+            help="MTF of networks: auto (measured on the scene, within what optics can be) or sensor (its table).",
         ),
     ] = Mtf.auto
 
@@ -187,15 +195,18 @@ class Opening:
     bidx: Bidx = None
     fit_bands: Annotated[
         FitBands,
-        typer.Option(
-            case_sensitive=False, help="Bands that the scene is fitted with: all of the MS, or those of --bidx only."
-        ),
+        typer.Option(case_sensitive=False, help="Bands to fit the scene with: all of the MS, or those of --bidx only."),
     ] = FitBands.all
     extent: Annotated[
-        Extent, typer.Option(case_sensitive=False, help="intersection of the footprints, or the whole PAN.")
+        Extent,
+        typer.Option(case_sensitive=False, help="Area to fuse: the intersection of the footprints, or the whole PAN."),
     ] = Extent.intersection
     nodata: Nodata = None
     dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Write DN times FACTOR, plus OFFSET; the file tells how.", metavar="FACTOR[,OFFSET]"),
+    ] = None
     pan_from: Annotated[
         str | None,
         typer.Option(
@@ -217,6 +228,7 @@ class Opening:
         return OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
             _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
+            _scaling(self.scale),
             bands_of("--pan-from", self.pan_from and [self.pan_from]), self.height, self.dem,
         )  # fmt: skip
 
@@ -316,6 +328,20 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
     except ValueError:
         raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'") from None
     return left, bottom, right, top
+
+
+def _scaling(text: str | None) -> Scaling:
+    from ..raster.opening import Scaling
+
+    if text is None:
+        return Scaling()
+    try:
+        values = [float(t) for t in _split(text)]
+    except ValueError:
+        values = []
+    if not 1 <= len(values) <= 2 or not 0 < values[0] < math.inf or not math.isfinite(values[-1]):
+        raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor above 0, not '{text}'")
+    return Scaling(*values)
 
 
 def _dtype(name: str | None) -> str | None:

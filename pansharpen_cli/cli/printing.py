@@ -33,7 +33,7 @@ def print_report(facts: FusionFacts | EvaluationFacts, printing: Printing, as_cs
     elif as_csv:
         say_line(ranking_csv(of_several), nl=False)
     elif not printing.quiet:
-        say_line(ranking(of_several) if "results" in facts else table(facts))
+        say_line(ranking(of_several) if "results" in facts else table(facts, printing.verbose))
 
 
 def print_check(facts: CheckFacts, printing: Printing) -> None:

@@ -41,7 +41,7 @@ from ..physics import Reach
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
-from .kept import Kept, Known
+from .kept import Kept, Known, origin_of
 from .options import Options, check_method
 
 OutOfMemory = torch.cuda.OutOfMemoryError
@@ -171,7 +171,9 @@ class NetworkFuser:
         tailored: FeatureTailor | None,
         device: torch.device,
         precision: torch.dtype,
+        lattice: tuple[int, int] = (0, 0),
     ) -> None:
+        """`lattice`: row and column of a pixel at which a tile of `multiple_of` pixels begins."""
         self.phase, self.gains, self.offsets = scene.phase, scene.effective_gains, scene.band_offsets
         self.backbone, self.stats, self.tailored = backbone, stats, tailored
         self.device, self.precision = device, precision
@@ -180,12 +182,14 @@ class NetworkFuser:
         self.overlap = 32 if backbone.stitch == "blend" else 0
         self._reach = Reach(self.phase, offsets=self.offsets)
         self._turn, self._warnings = threading.Lock(), scene.warnings
-        self._side = sys.maxsize
+        self._side, self._lattice = sys.maxsize, lattice
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
-        m, (top, bottom, left, right) = self.multiple_of, window.widened(self.halo)
-        out = Window(top // m * m, -(-bottom // m) * m, left // m * m, -(-right // m) * m)
+        m, wide, spans = self.multiple_of, window.widened(self.halo), []
+        for (first, last), at in zip(wide.spans, self._lattice, strict=True):
+            spans.append(((first - at) // m * m + at, -(-(last - at) // m) * m + at))
+        out = Window.of(*spans)
         return (out, *self._reach.windows(out))
 
     def inputs(self, tile: TileData) -> Inputs:
@@ -306,13 +310,14 @@ class Fit:
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
             if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
                 arrays["constant_pan"] = np.ones(1)
-            return Kept(known, shift, lift=fuser.lift, arrays=arrays | spared)
+            return Kept(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
         assert self.stats is not None
         numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
         arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
         if fuser.tailored is not None:
             arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
-        return Kept(known, shift, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
+        known_and_place = known, origin_of(scene), shift
+        return Kept(*known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
@@ -424,7 +429,8 @@ def _restored(scene: Scene, options: Options, device: torch.device, precision: t
             state = {k: kept.array(f"tailor.{k}", tuple(v.shape)) for k, v in tailored.state_dict().items()}
             tailored.load_state_dict({k: torch.from_numpy(a).float() for k, a in state.items()})
             tailored = channels_last(tailored.to(device)).eval().requires_grad_(False)
-        fuser = NetworkFuser(scene, backbone, stats.to(device), tailored, device, precision)
+        lattice = kept.lattice(scene, backbone.multiple_of)
+        fuser = NetworkFuser(scene, backbone, stats.to(device), tailored, device, precision, lattice)
     seconds = {"fitting": time.perf_counter() - clock}
     return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, stats, None, seconds)
 

@@ -28,14 +28,16 @@ MOST_BYTES = 64 << 20
 """Of a file of a fit: the largest tailor that is known takes a hundredth of it."""
 SAME_RATIO = 0.005
 """Share by which the ratio of a scene may differ from that of the fit: ground sampling distances vary so much."""
+SAME_PIXELS = 0.05
+"""PAN pixels by which two PANs may lie off each other's lattice and still share a network's."""
 MOST_LIFT, MOST_SHIFT = 1100, 100.0
 """The largest exponent of two, and the largest shift in PAN pixels, that a fit may hold."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a fit is for: a scene has to be like that. `bands`: their standard names, None where nothing names one;
-    `weights`: the sha256 of a network's; `dtype`: of the MS; `made_of`: names of the files that it was made of."""
+    """The kind of scene that a fit is valid for. `bands`: standard names, None where unknown; `weights`: sha256 of a
+    network's weights; `dtype`: type of the MS; `made_of`: names of the files that were fitted."""
 
     method: str
     sensor: str
@@ -65,13 +67,15 @@ class Known:
 class Kept:
     """A fit apart from its scene.
 
-    `shift`: rows and columns in PAN pixels by which the MS was moved; `gains`: MTF gains that a network fuses with and
-    `offsets` of its single bands, both empty where the sensor's table stands. `numbers` and `arrays`: the statistics
-    of the scene, and the tailor of a network or what a classical method has found. `lift`: they are of DN times
-    2^lift. `digest`: sha256 of the file that was read.
+    `origin`: first row and column of the PAN in its pixels, counted from the origin of its CRS: on the lattice that
+    begins there a network's features lie. `shift`: rows and columns in PAN pixels by which the MS was moved; `gains`:
+    MTF gains that a network fuses with and `offsets` of its single bands, both empty where the sensor's table stands.
+    `numbers` and `arrays`: the statistics of the scene, and the tailor of a network or what a classical method has
+    found. `lift`: they are of DN times 2^lift. `digest`: sha256 of the file that was read.
     """
 
     known: Known
+    origin: tuple[float, float] = (0.0, 0.0)
     shift: tuple[float, float] = (0.0, 0.0)
     gains: tuple[float, ...] = ()
     offsets: tuple[tuple[float, float], ...] = ()
@@ -83,8 +87,8 @@ class Kept:
     def to_bytes(self) -> bytes:
         """The content of a file that `read` reads; the same fit gives the same bytes."""
         text = json.dumps({
-            "schema": SCHEMA, "for": asdict(self.known), "shift": self.shift, "gains": self.gains,
-            "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
+            "schema": SCHEMA, "for": asdict(self.known), "origin": self.origin, "shift": self.shift,
+            "gains": self.gains, "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
         })  # fmt: skip
         return save({name: np.array(a, order="C") for name, a in self.arrays.items()}, {"fit": text})
 
@@ -99,9 +103,10 @@ class Kept:
             told = foreign.parse_json(header["__metadata__"]["fit"])
             if told["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
+            numbers = {str(name): float(value) for name, value in told["numbers"].items()}
             return _checked(cls(
-                _known(told["for"]), _pair(told["shift"]), _row(told["gains"]), tuple(map(_pair, told["offsets"])),
-                int(told["lift"]), {str(k): float(v) for k, v in told["numbers"].items()}, arrays,
+                _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), _row(told["gains"]),
+                tuple(map(_pair, told["offsets"])), int(told["lift"]), numbers, arrays,
                 hashlib.sha256(content).hexdigest(),
             ))  # fmt: skip
 
@@ -125,6 +130,15 @@ class Kept:
         """Places of the bands that are up-sampled and no more."""
         return tuple(int(v) for v in self.arrays.get("spared", ()))
 
+    def lattice(self, scene: Scene, step: int) -> tuple[int, int]:
+        """Row and column of the scene's PAN, less than `step`, from which on every `step`-th pixel is one of the scene
+        that made the fit; the first ones where the pixels of the two do not lie on each other."""
+        apart = [here - there for here, there in zip(origin_of(scene), self.origin, strict=True)]
+        if any(abs(each - round(each)) > SAME_PIXELS for each in apart):
+            return 0, 0
+        row, col = (-round(each) % step for each in apart)
+        return row, col
+
     def array(self, name: str, shape: Sequence[int | None]) -> np.ndarray:
         """A named array of real numbers; None in `shape` stands for any length. Raises ValueError for any other."""
         found = self.arrays.get(name)
@@ -142,6 +156,14 @@ class Kept:
         if name not in self.numbers:
             raise ValueError(f"it has no {name}")
         return self.numbers[name]
+
+
+def origin_of(scene: Scene) -> tuple[float, float]:
+    """First row and column of the PAN in its pixels, counted from the origin of its CRS; 0 for a rotated one."""
+    transform = scene.pan_grid.transform
+    if transform.b or transform.d:
+        return 0.0, 0.0
+    return transform.f / transform.e, transform.c / transform.a
 
 
 def _known(told: Mapping[str, Any]) -> Known:
@@ -170,7 +192,7 @@ def _checked(kept: Kept) -> Kept:
         raise ValueError("its shifts or its ratio are out of range")
     if "spared" in kept.arrays and not set(kept.array("spared", (None,)).tolist()) <= set(range(bands)):
         raise ValueError("it leaves bands alone that it does not have")
-    if abs(kept.lift) > MOST_LIFT:
+    if abs(kept.lift) > MOST_LIFT or not all(abs(v) < 1e15 for v in kept.origin):
         raise ValueError("its values are out of range")
     if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):
         raise ValueError("it holds values that are not finite")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, Progress, quiet, sample_blocks
+from ..adapt.sampling import MAX_BLOCKS, Progress, check_range, quiet, sample_blocks
 from ..device import one_thread_each
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
@@ -53,7 +53,10 @@ class Told:
 
 @torch.no_grad()
 def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
-    """What PAN tells about each band of a scene, from blocks drawn with `seed`."""
+    """What PAN tells about each band of a scene, from blocks drawn with `seed`.
+
+    Raises PansharpenError for values too large to take statistics of.
+    """
     cells: list[Tensor] = []
     seen, used, level = 0, 0, 0.0
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)
@@ -63,6 +66,8 @@ def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told,
             if used == MAX_BLOCKS or tried == 4 * MAX_BLOCKS or (used >= _BLOCKS and seen >= _PIXELS):
                 break
             data = scene.read(block, *reach.windows(block))
+            if data is not None:
+                check_range(scene, data)
             if data is not None and len(found := _cells(scene, data, block)):
                 cells.append(found)
                 level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))

@@ -41,8 +41,8 @@ from .request import Pair, is_html
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
 
-SHOWN = 4
-"""Results of an evaluation whose pictures are in its HTML report, best first."""
+SHOWN = 8
+"""Most results of an evaluation whose pictures are in its HTML report: those that are chosen, else the best."""
 
 REFERENCE_MAPS = ("q2n", "sam")
 """Figures of which `evaluate --map` writes maps."""
@@ -61,13 +61,36 @@ def report_bytes(path: Path, facts: FusionFacts | EvaluationFacts, shown: Sequen
 class EvaluationOutput:
     """Where an evaluation writes: a report (.html or .json) and a folder of maps; nothing by default.
 
-    `command` is what the report says was called.
+    `command` is what the report says was called. `show`: the results whose pictures are in an HTML report, by their
+    names or those of their files; the best ones where there is no choice.
     """
 
     report: Path | None = None
     maps: Path | None = None
     overwrite: bool = False
     command: str | None = None
+    show: Sequence[str] = ()
+
+    def shown(self, names: Sequence[str]) -> list[str]:
+        """Those of `names`, the best first, whose pictures are shown; none without an HTML report."""
+        if not is_html(self.report):
+            return []
+        return [name for name in names if not self.show or _names(name) & set(self.show)][:SHOWN]
+
+    def check_shown(self, names: Sequence[str]) -> None:
+        """Raises InputError for a choice of what is not among `names`, of more than fit on a page, or for no page."""
+        if self.show and not is_html(self.report):
+            raise InputError("--show chooses the pictures of an HTML page: --report PAGE.html")
+        if len(self.show) > SHOWN:
+            raise InputError(f"--show takes up to {SHOWN} results, not {len(self.show)}: a page holds no more pictures")
+        for each in self.show:
+            if not any(each in _names(name) for name in names):
+                raise InputError(f"--show {each}: that is none of {', '.join(names)}")
+
+
+def _names(name: str) -> set[str]:
+    """What a result may be called: by a method, a path, or a file's name with its ending or without."""
+    return {name, Path(name).name, Path(name).stem}
 
 
 @dataclass
@@ -216,9 +239,9 @@ def evaluate_wald(
 
 def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
     """Remove the fused files that no report will show."""
-    count = SHOWN if is_html(output.report) else 0
-    for result in sorted(results, key=_worth)[count:]:
-        (folder / f"{result.name}.tif").unlink(missing_ok=True)
+    shown = output.shown([result.name for result in sorted(results, key=_worth)])
+    for name in {result.name for result in results} - set(shown):
+        (folder / f"{name}.tif").unlink(missing_ok=True)
 
 
 def _worth(result: _Result) -> tuple[float, ...]:
@@ -351,16 +374,18 @@ def _finish(
             for result in results:
                 _write_maps(output.maps, result, maps, files)
         if output.report is not None:
-            shown = [(r.name, r.show()) for r in results[:SHOWN]] if is_html(output.report) else []
+            chosen = output.shown([result.name for result in results])
+            shown = [(r.name, r.show()) for r in results if r.name in chosen]
             files.add(output.report, report_bytes(output.report, facts, shown))
         files.publish()
     return facts
 
 
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
-    """The files to be written. Raises InputError before anything is measured if one could not be, unless it is there:
-    that is told when all else is right (`check_absent`)."""
+    """The files to be written. Raises InputError before anything is measured if one cannot be written. Existing files
+    are reported last (`check_absent`)."""
     is_html(output.report)
+    output.check_shown(names)
     targets = [output.report] if output.report is not None else []
     if output.maps is not None:
         if output.report is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):

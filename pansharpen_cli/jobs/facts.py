@@ -20,8 +20,9 @@ from ..fusion.telling import Told
 from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
+from ..raster.opening import Scaling
 from ..raster.scene import Scene
-from ..raster.writer import raster_versions
+from ..raster.writer import SCALE_TAG, raster_versions
 from ..report import pictures as report_pictures
 from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PartFacts, Quality, SceneFacts, ToldFacts
 from ..report.pictures import Pictures
@@ -80,6 +81,7 @@ def scene_facts(scene: Scene) -> SceneFacts:
         "band_names": list(scene.band_names),
         "band_numbers": list(scene.numbers),
         "dtype": scene.dtype,
+        "scale": list(scene.scale),
         "nodata": None if scene.nodata != scene.nodata else scene.nodata,
         "crs": scene.pan_grid.crs.to_string() if scene.pan_grid.crs else None,
         "ratio": list(scene.phase.ratio),
@@ -191,6 +193,7 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
         "SENSOR": f"{scene['sensor']} ({scene['sensor_recognised_in']})",
         "RATIO": " ".join(f"{v:.9g}" for v in scene["ratio"]),
         "OFFSET": " ".join(f"{v:.9g}" for v in scene["offset"]),
+        SCALE_TAG: " ".join(f"{v:.17g}" for v in scene["scale"]) if Scaling(*scene["scale"]).changes else None,
         "MS_WARPED": "YES" if scene["warped"] else "NO",
         "ALIGN": facts["options"]["align"],
         "MTF": method["mtf"],

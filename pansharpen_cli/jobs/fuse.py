@@ -110,9 +110,10 @@ def fuse_scene(
             if rgb is not None:
                 facts["rgb"] = rgb.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
-            facts["seconds"] = seconds | {"total": time.perf_counter() - started}
             size = facts["output"]["rows"] * facts["output"]["cols"] / 1e6
             facts["megapixels_per_second"] = size / max(seconds["fusing"], 1e-9)
+            total = time.perf_counter() - started
+            facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
             if output.quicklook and picture is not None:
                 writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
             for path in output.reports:
@@ -246,7 +247,8 @@ def _comparison(
         rows = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
-            values = to_dtype(fused, valid, np.dtype(scene.dtype), scene.nodata).astype(np.float32)
+            written = to_dtype(scene.scale.written(fused), valid, np.dtype(scene.dtype), scene.nodata)
+            values = scene.scale.read(written).astype(np.float32)
             read = array_reader(values, valid, window.corner)
             rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
     except InputError as error:

@@ -54,7 +54,7 @@ class Request:
 
     def check(self, scene: Scene) -> None:
         """Raises InputError for bands and a stretch that cannot be had."""
-        names = _names(scene.as_written(), self.places(scene))
+        names = names_of(scene.as_written(), self.places(scene))
         if self.kept_in is not None and self.kept_in.exists():
             Stretch.kept(self.kept_in, names)
 
@@ -83,7 +83,7 @@ class PictureWriter:
         self._part = replace(replace(scene, written=tuple(places)).as_written(), dtype="uint8", nodata=0.0)
         self._read = replace(raster, source=replace(raster.source, bands=[raster.source.bands[i] for i in places])).read
         self.path, self._files, self.kept_in = path_beside(output), files, request.kept_in
-        names = _names(scene, places)
+        names = names_of(scene, places)
         asked = stretch.parse(request.stretch)
         if isinstance(asked, tuple):
             self.stretch = Stretch.between(*asked, names)
@@ -125,7 +125,7 @@ class PictureWriter:
         return {"path": str(self.path), "stretch": self.stretch.ranges(), "stretch_file": kept}
 
 
-def _names(shown: Scene, places: Sequence[int]) -> list[str]:
+def names_of(shown: Scene, places: Sequence[int]) -> list[str]:
     """What a stretch calls bands: their standard names, else their own, else their numbers."""
     known = zip(shown.standard_names, shown.band_names, shown.numbers, strict=True)
     every = [standard or name or f"band {number}" for standard, name, number in known]

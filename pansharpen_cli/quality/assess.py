@@ -20,11 +20,12 @@ from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.geometry import Phase, Window
 from ..raster.grid import Grid
+from ..raster.opening import Scaling
 from ..raster.scene import MIN_MS_PIXELS, Scene, TileData
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
 from ..raster.tiles import plan_tiles
-from ..raster.writer import raster_writer
+from ..raster.writer import raster_writer, scale_of
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
@@ -284,13 +285,15 @@ def _scale_of(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Raster:
-    """A file seen from a grid: `origin` is its first pixel there, `window` what of it is scored."""
+    """A file on a grid. `origin`: its first pixel there; `window`: the part to score; `scale`: how DN are stored in the
+    file; `read` gives DN."""
 
     source: Source
     names: tuple[str | None, ...]
     grid: Grid
     origin: tuple[int, int]
     window: Window
+    scale: Scaling = Scaling()
 
     @classmethod
     def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
@@ -313,7 +316,8 @@ class Raster:
         """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
         nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
         rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
-        return cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
+        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
+        return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
 
     @classmethod
     def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
@@ -399,7 +403,8 @@ class Raster:
         return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        return self.source.read(window.moved(-self.origin[0], -self.origin[1]))
+        values, valid = self.source.read(window.moved(-self.origin[0], -self.origin[1]))
+        return self.scale.read(values), valid
 
     def close(self) -> None:
         self.source.dataset.close()
@@ -444,8 +449,8 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """What is known of a reference's values: `peak`, the DN value that PSNR and SSIM count as full, and the `scale` of
-    Q2n; `notes` tell if the peak lies so far above nearly all values that the two flatter."""
+    """What is known of a reference's values. `peak`: the DN that PSNR and SSIM count as full; `scale`: that of Q2n;
+    `notes`: a warning where the peak lies far above nearly all values, which flatters both."""
 
     peak: float
     scale: float
@@ -453,8 +458,8 @@ class Radiometry:
 
 
 def radiometry(reference: Raster, peak: float | None = None) -> Radiometry:
-    """Survey a reference in one pass; without a given peak it is the least 2^n - 1 that no value exceeds, of floats
-    the largest value.
+    """Survey a reference in one pass. The default peak is the least 2^n - 1 that no value exceeds, or the largest value
+    of floats.
 
     Raises InputError if a peak is wanted and no value is positive.
     """

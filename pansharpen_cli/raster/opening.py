@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from .geometry import Window
+
+
+class Scaling(NamedTuple):
+    """How DN are written: times `factor`, plus `offset`."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def changes(self) -> bool:
+        return self != (1.0, 0.0)
+
+    def written(self, values: np.ndarray) -> np.ndarray:
+        """DN as they are written; the same array where nothing changes."""
+        return values * np.float64(self.factor) + self.offset if self.changes else values
+
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """What was written as DN again, float32; the same array where nothing changes."""
+        if not self.changes:
+            return values
+        return ((values.astype(np.float64) - self.offset) / self.factor).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -21,6 +44,7 @@ class OpenOptions:
     window: Window | None = None
     bbox: tuple[float, float, float, float] | None = None
     dtype: str | None = None
+    scale: Scaling = Scaling()
     pan_from: Sequence[int | str] | None = None
     height: float | None = None
     dem: str | None = None

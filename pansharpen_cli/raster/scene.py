@@ -16,6 +16,7 @@ from .choice import chosen_places, chosen_sources, place_of, standard_names, tol
 from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
 from .grid import Grid
+from .opening import Scaling
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -27,6 +28,8 @@ from .source import (
     metadata,
 )
 from .warping import aligned
+
+_AS_THEY_ARE = Scaling()
 
 MIN_RATIO, MAX_RATIO = 1.5, 16.0
 MIN_MS_PIXELS = 8
@@ -68,6 +71,7 @@ class Scene:
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
     `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
     cols) the grid of each band lies off the phase; both empty if they were not measured.
+    `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
     `by_rpcs`: RPCs locate the pair, and nothing else does.
     `opened`: the owner of the files; `remarks`: the collector of what a user is told.
@@ -89,6 +93,7 @@ class Scene:
     gains: tuple[float, ...]
     dtype: str
     nodata: float
+    scale: Scaling = Scaling()
     extent: Literal["intersection", "pan"] = "intersection"
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
@@ -187,6 +192,7 @@ class Scene:
         window: Window | None = None,
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
+        scale: Scaling = _AS_THEY_ARE,
         pan_from: Sequence[int | str] | None = None,
         height: float | None = None,
         dem: str | None = None,
@@ -197,8 +203,8 @@ class Scene:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
         `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
-        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left,
-        bottom, right, top in the PAN's CRS. `nodata`: replaces the files' own nodata values.
+        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left, bottom, right, top
+        in the PAN's CRS. `nodata`: replaces the files' own nodata values. `scale`: how DN are written as `dtype`.
         `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
         `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
         these alone locate the pair.
@@ -264,6 +270,7 @@ class Scene:
                 gains=found.gains_of(told, fitted),
                 dtype=dtype or ms_dtype,
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
+                scale=scale,
                 extent=extent,
                 by_rpcs=by_rpcs,
                 warped=warped,
@@ -314,8 +321,8 @@ def _full(
 
 
 def _fill_reach(around: Window, window: Window) -> int:
-    """How far to look for what fills a pixel, so that all that a valid pixel of `window` depends on is filled alike in
-    every tile: as far as from there to the corner of its surroundings, and a network's halo."""
+    """Pixels to look around for fill values. The distance covers a network's halo and the corner of the surroundings,
+    so that every tile fills the pixels of `window` alike."""
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 

@@ -274,8 +274,8 @@ class Source:
                 )
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 0 or
-        65535 in all bands of a file without any nodata value."""
+        """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or 65535
+        in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
@@ -371,8 +371,8 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
-    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
-    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'.
+    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
+    only if no spectral band has its name and it holds nothing but 'off' and 'on'.
 
     Raises InputError for bands that hold indices of colours.
     """
@@ -468,8 +468,8 @@ _TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
 
 
 def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
-    """The DIM_*.XML of a folder that are those of one of the rasters: by their names, IMG_ for DIM_ and without a tile,
-    or as what they list. Others in the folder are of other scenes."""
+    """The DIM_*.XML files of a folder that describe one of the rasters: by name (DIM_ for IMG_, without the tile), or
+    because they list it. Others belong to other scenes."""
     products = {_TILE.sub("", Path(r).stem)[4:].lower() for r in rasters if re.match("(IMG|DIM)_", r, re.IGNORECASE)}
     found = []
     try:

@@ -27,6 +27,13 @@ SIDE, BLOCKS, SAMPLES = 512, 64, 1 << 20
 """Side and number of the blocks that percentiles are taken of, spread over the scene, and of about how many pixels."""
 
 
+def curve(part: np.ndarray) -> np.ndarray:
+    """Values as parts of their range, 0 to 1 and beyond, as brightness from 0 to 1."""
+    part = np.maximum(part, 0)
+    shoulder = 1 - (1 - SHOULDER) * np.exp(-np.maximum(part - SHOULDER, 0) / (1 - SHOULDER))
+    return np.where(part < SHOULDER, part, shoulder) ** GAMMA
+
+
 @dataclass(frozen=True)
 class Stretch:
     """DN of each band, by name, that are shown as black (`low`) and nearly white (`high`)."""
@@ -38,9 +45,7 @@ class Stretch:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(bands, rows, cols) in DN as 1 to 255, float32; 0 is left to what is not valid."""
         low, high = (np.array(v, np.float32)[:, None, None] for v in (self.low, self.high))
-        part = np.maximum((values.astype(np.float32) - low) / (high - low), 0)
-        shoulder = 1 - (1 - SHOULDER) * np.exp(-np.maximum(part - SHOULDER, 0) / (1 - SHOULDER))
-        return 1 + 254 * np.where(part < SHOULDER, part, shoulder) ** GAMMA
+        return 1 + 254 * curve((values.astype(np.float32) - low) / (high - low))
 
     @classmethod
     def measured(cls, read: Reader, window: Window, names: Sequence[str]) -> Stretch:
@@ -48,22 +53,14 @@ class Stretch:
 
         Raises InputError if no pixel is valid.
         """
-        tiles = plan_tiles(window, SIDE)
-        apart = -(-len(tiles) // BLOCKS)
-        step = max(1, min(len(tiles), BLOCKS) * SIDE**2 // SAMPLES)
-        found: list[np.ndarray] = []
-        for tile in (tile for first in range(apart) for tile in tiles[first::apart]):
-            values, valid = read(tile.core)
-            if valid.any():
-                found.append(values[:, valid][:, ::step])
-            if len(found) == BLOCKS:
-                break
-        if not found:
-            raise InputError("no pixel is valid: there is nothing to make a picture of")
-        ranges = np.percentile(np.concatenate(found, axis=1), PERCENTILES, axis=1)
-        low, high = ([float(f"{value:.6g}") for value in values] for values in ranges)
-        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h in zip(low, high, strict=True)]  # a constant band
-        return cls(tuple(names), tuple(low), tuple(high))
+        return cls.of_samples(list(samples(read, window, SAMPLES)), names)
+
+    @classmethod
+    def of_samples(cls, values: Sequence[np.ndarray], names: Sequence[str]) -> Stretch:
+        """Between percentiles of values (pixels,) of each band."""
+        ranges = [[float(f"{v:.6g}") for v in np.percentile(each, PERCENTILES)] for each in values]
+        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h in ranges]  # a constant band
+        return cls(tuple(names), tuple(b for b, _ in ranges), tuple(high))
 
     @classmethod
     def between(cls, low: float, high: float, names: Sequence[str]) -> Stretch:
@@ -93,6 +90,26 @@ class Stretch:
     def to_bytes(self) -> bytes:
         """The content of a file that `kept` reads."""
         return json.dumps({"schema": SCHEMA, "bands": self.ranges()}, indent=2).encode() + b"\n"
+
+
+def samples(read: Reader, window: Window, most: int) -> np.ndarray:
+    """About `most` valid values (bands, pixels), of up to `BLOCKS` blocks spread over a window.
+
+    Raises InputError if no pixel is valid.
+    """
+    tiles = plan_tiles(window, SIDE)
+    apart = -(-len(tiles) // BLOCKS)
+    step = max(1, min(len(tiles), BLOCKS) * min(SIDE**2, window.area) // most)
+    found: list[np.ndarray] = []
+    for tile in (tile for first in range(apart) for tile in tiles[first::apart]):
+        values, valid = read(tile.core)
+        if valid.any():
+            found.append(values[:, valid][:, ::step])
+        if len(found) == BLOCKS:
+            break
+    if not found:
+        raise InputError("no pixel is valid: there is nothing to make a picture of")
+    return np.concatenate(found, axis=1)
 
 
 def parse(text: str) -> tuple[float, float] | Path | None:

@@ -26,6 +26,7 @@ from ..publish import Publication
 from .geometry import Window
 from .grid import Grid
 from .messages import GDAL_ERRORS, gdal_messages
+from .opening import Scaling
 from .scene import Scene
 from .source import default_nodata, rpcs_of
 from .tiles import OUTPUT_BLOCK
@@ -203,7 +204,8 @@ class SceneWriter:
         self._window = scene.window
         source = scene.ms[0]
         kind = source.dataset.dtypes[source.bands[0] - 1]
-        kept = picture or self.dtype.kind == "f" or scene.dtype == kind
+        self.scale = Scaling() if picture else scene.scale
+        kept = picture or self.dtype.kind == "f" or (scene.dtype == kind and not self.scale.changes)
         self._losses = None if kept else _Losses(self.dtype, kind)
         self._statistics = _Statistics(self.bands)
         self._warnings = scene.warnings
@@ -244,6 +246,7 @@ class SceneWriter:
             raise PansharpenError(
                 "the fused values are not finite: is an untagged nodata value among the inputs (--nodata)?"
             )
+        fused = self.scale.written(fused)
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         if self._losses is not None:
             self._losses.update(fused[:, valid])
@@ -402,7 +405,8 @@ class _Losses:
         self.high = max(self.high, float(values.max(initial=-np.inf)))
 
     def notes(self) -> list[str]:
-        limits, advice = np.iinfo(self.dtype), f"leave --dtype out to keep the MS's ({self.source})"
+        limits = np.iinfo(self.dtype)
+        advice = f"--scale FACTOR brings them into its range, without --dtype they keep the MS's type ({self.source})"
         if self.beyond > CLIPPED * self.count:
             return [
                 f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
@@ -414,6 +418,20 @@ class _Losses:
                 f"keep little of them: {advice}"
             ]
         return []
+
+
+SCALE_TAG = "WRITTEN_SCALE"
+"""Tag of a file whose values are DN times a factor, plus an offset."""
+
+
+def scale_of(dataset) -> Scaling | None:
+    """How DN were written in a file of ours; None where it does not tell."""
+    told = dataset.tags(ns=PROVENANCE).get(SCALE_TAG, "").split()
+    with suppress(ValueError):
+        factor, offset = map(float, told)
+        if 0 < factor < np.inf and np.isfinite(offset):
+            return Scaling(factor, offset)
+    return None
 
 
 def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float) -> np.ndarray:
@@ -533,8 +551,10 @@ def _carry(target, scene: Scene, picture: bool) -> None:
     if picture:
         target.colorinterp = _COLOURS.values()
     else:
-        target.scales = [s.dataset.scales[b - 1] for s in scene.ms for b in s.bands]
-        target.offsets = [s.dataset.offsets[b - 1] for s in scene.ms for b in s.bands]
+        factor, offset = scene.scale  # what GDAL makes of the values is what it makes of the MS's
+        known = [(s.dataset.scales[b - 1], s.dataset.offsets[b - 1]) for s in scene.ms for b in s.bands]
+        target.scales = [own / factor for own, _ in known]
+        target.offsets = [base - own * offset / factor for own, base in known]
         target.colorinterp = _named_colours(scene.standard_names, interpretation)
     for source in reversed(scene.ms):
         ds = getattr(source.dataset, "src_dataset", source.dataset)

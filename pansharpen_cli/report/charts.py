@@ -97,12 +97,15 @@ def curve(term: str, history: Sequence[Mapping], before: float | None, after: fl
         axes.plot(epochs, [h.get(term, np.nan) for h in history], color=COLOURS[1], marker=".", linewidth=1.4)
         if term == "total":
             held = [(h["epoch"], h["held_out"]) for h in history if h.get("held_out") is not None]
+            if held and before is not None:
+                held.insert(0, (0, before))
             if held:
                 axes.plot(*zip(*held, strict=True), color=COLOURS[2], marker=".", linewidth=1.2)
         for at, value, filled in ((0, before, False), (epochs[-1] + 1, after, True)):
             if value is not None:
                 axes.plot([at], [value], "o", color=COLOURS[2], fillstyle="full" if filled else "none", markersize=5)
         axes.set_ylim(bottom=0)
+        axes.set_xlim(-0.04 * (epochs[-1] + 1), 1.04 * (epochs[-1] + 1))  # the first point is the frozen network's
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.locator_params(axis="y", nbins=4)
     return made[0]

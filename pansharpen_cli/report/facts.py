@@ -51,7 +51,8 @@ class Remark(TypedDict):
 
 
 class SceneFacts(TypedDict):
-    """A pair: `ratio` and `offset` in PAN pixels (rows, columns), `window` of the PAN file."""
+    """A pair: `ratio` and `offset` in PAN pixels (rows, columns), `window` of the PAN file; `scale`: factor and offset
+    that DN are written with."""
 
     pan: str
     pan_files: list[str]
@@ -60,6 +61,7 @@ class SceneFacts(TypedDict):
     band_names: list[str | None]
     band_numbers: list[int]
     dtype: str
+    scale: list[float]
     nodata: float | None
     crs: str | None
     ratio: list[float]
@@ -228,8 +230,9 @@ class EvaluationFacts(TypedDict):
 class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
-    `bytes`: of an output that the batch has written; `refused`: it was not tried; `foreign`: a file that no batch has
-    written is in its place; `others`: what a newer version may have added.
+    `ms`: the files of each layer of the MS, among the `inputs`. `bytes`: of an output that the batch has written;
+    `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `others`: what a newer
+    version may have added.
     """
 
     schema: str
@@ -239,6 +242,7 @@ class Record:
     when: str | None = absent()
     paired_by: str | None = absent()
     inputs: list | None = absent()
+    ms: list | None = absent()
     options: str | None = absent()
     worker: int | str | None = absent()
     figures: dict | None = absent()
@@ -268,6 +272,21 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Seam:
+    """Two outputs in the area that both cover (`megapixels`). `step`: their mean difference; `varies`: its variation.
+    Both are shares of the mean, RMS over the bands. `ms_step`: the step between their MS; `added`: what the fusion adds
+    to it. None where the MS cannot be read."""
+
+    one: str
+    other: str
+    megapixels: float
+    step: float
+    varies: float
+    ms_step: float | None
+    added: float | None
+
+
+@dataclass(frozen=True)
 class FailedScene:
     scene: str
     error: str
@@ -292,13 +311,15 @@ class BatchSummary:
 
 @dataclass(frozen=True)
 class PlannedScene:
-    """A scene of a dry run: `state` says why it would be fused, or why not; `pan_beside`: further files of the PAN."""
+    """A scene of a dry run: `state` says why it would be fused, or why not; `fit` is the file of a fit that scenes
+    share; `pan_beside`: further files of the PAN."""
 
     output: str
     pan: list[str]
     ms: list[list[str]]
     paired_by: str
     state: str
+    fit: str | None = None
     pan_beside: list[list[str]] = field(default_factory=list)
 
 

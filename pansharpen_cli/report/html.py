@@ -55,6 +55,7 @@ ENCODINGS = (
     (50, 0.5),
     (35, 0.4),
     (20, 0.3),
+    (8, 0.2),
 )
 """JPEG quality, and scale of the overviews, from what is wanted to what fits any few results."""
 

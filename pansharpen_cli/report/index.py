@@ -14,7 +14,7 @@ from .. import __version__, foreign
 from ..publish import check_own, read_own
 from ..publish import write as write_file
 from . import charts
-from .facts import LeftOver, Record
+from .facts import LeftOver, Record, Seam
 from .figures import FIGURES
 from .html import render
 
@@ -26,18 +26,23 @@ THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
 
-def write(folder: Path, records: Iterable[Record], left: Sequence[LeftOver] = ()) -> Path:
-    """Write the page of a batch's records, and of the files that are `left` over and why, into its folder.
+VISIBLE = 0.01
+"""Share of the mean from which on a step between neighbours is seen as a line."""
+
+
+def write(folder: Path, records: Iterable[Record], left: Sequence[LeftOver] = (), seams: Sequence[Seam] = ()) -> Path:
+    """Write the page of a batch's records, of the files that are `left` over and why, and of the `seams` between its
+    outputs into its folder.
 
     Raises PansharpenError if it cannot be written, InputError if there is one of another origin.
     """
     path = folder / PAGE
     check_own(path, lambda content: _GENERATOR in content[:4096] or not content)
-    write_file(path, to_html(folder, list(records), left).encode("utf-8", "replace"))
+    write_file(path, to_html(folder, list(records), left, seams).encode("utf-8", "replace"))
     return path
 
 
-def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = ()) -> str:
+def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = (), seams: Sequence[Seam] = ()) -> str:
     """The page, the scene of the lowest fidelity first; all that the records say is untrusted text and is escaped."""
     shown = [k for k in FIGURES if any(k in (r.figures or {}) for r in records)]
     counts = Counter(_status(r) for r in records)
@@ -57,8 +62,20 @@ def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = 
         heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
         rows=[_row(folder, r, shown) for r in sorted(records, key=_worth)],
         left=[(each.path, each.reason) for each in left],
+        seams=[_seam_row(seam) for seam in seams],
         meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
     )
+
+
+def _seam_row(seam: Seam) -> dict[str, Any]:
+    """A line of the table of seams; steps in percent of the mean."""
+    shares = (seam.step, seam.ms_step, seam.added, seam.varies)
+    cells = [_cell(None if v is None else 100 * v, 2, " %") for v in shares]
+    seen = seam.step if seam.added is None else seam.added
+    return {
+        "one": seam.one, "other": seam.other, "size": f"{seam.megapixels:.2f} Mpx", "cells": cells,
+        "visible": seen >= VISIBLE,
+    }  # fmt: skip
 
 
 def _status(record: Record) -> str:

@@ -11,6 +11,7 @@ from ..raster.geometry import Window, sums_between
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Pixels, Reader
+from ..raster.stretch import PERCENTILES, curve
 from ..raster.tiles import plan_tiles
 
 OVERVIEW = 1024
@@ -33,8 +34,6 @@ FUSED = "Fused"
 
 BINS = 64
 DETAILS = 3
-STRETCH = (1, 99)
-GAMMA = 0.8
 ERROR_WHITE = 0.15
 """Error shown as the brightest colour, as a part of the reference's range between the percentiles of the stretch."""
 
@@ -124,7 +123,7 @@ class _Stretch:
     def of(cls, samples: np.ndarray) -> _Stretch:
         if not samples.shape[1]:
             return cls(np.zeros(len(samples)), np.ones(len(samples)))
-        return cls(*np.percentile(samples, STRETCH, axis=1))
+        return cls(*np.percentile(samples, PERCENTILES, axis=1))
 
     def clip(self, values: np.ndarray) -> np.ndarray:
         """Mean of the bands as far as they are not shown as black or white: (rows, cols)."""
@@ -135,7 +134,7 @@ class _Stretch:
         picture = np.zeros((*valid.shape, 3), np.uint8)
         for out, band in enumerate(bands):
             low, high = self.low[band - 1], self.high[band - 1]
-            part = np.clip((values[band - 1] - low) / max(high - low, 1e-9), 0, 1) ** GAMMA
+            part = curve((values[band - 1] - low) / max(high - low, 1e-9))
             picture[..., out] = np.where(valid, part * 254 + 1, 0)
         return picture
 

@@ -33,8 +33,17 @@ from .files import plain_text
 # Terminal, JSON, CSV
 
 
-def table(facts: FusionFacts) -> str:
-    """The short table of `fuse` on stdout."""
+SHORT = ("verdict", "", "PAN", "MS", "up-sampled", "sensor", "method", "quality", "time", "output")
+"""Rows of the table of `fuse` that are shown without -v."""
+
+
+def table(facts: FusionFacts, full: bool = True) -> str:
+    """The table of `fuse` on stdout: the verdict and five lines, or all."""
+    rows = _fusion_rows(facts)
+    return in_columns(rows if full else [row for row in rows if row[0] in SHORT], "l")
+
+
+def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     scene, output = facts["scene"], facts["output"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
     if len(scene.get("pan_files") or ()) > 1:
@@ -50,7 +59,7 @@ def table(facts: FusionFacts) -> str:
     if rgb := facts.get("rgb"):
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
-    return in_columns(rows, "l")
+    return rows
 
 
 def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
@@ -67,6 +76,8 @@ def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
         rows.append(("bands", text))
     if text := tells_text(facts.get("pan_tells") or []):
         rows.append(("PAN tells", text))
+    if left := ", ".join(each["band"] for each in facts.get("pan_tells") or [] if not each["sharpened"]):
+        rows.append(("up-sampled", f"{left}: PAN tells nothing about it"))
     if "mtf_gains" in method:
         rows.append(("MTF", _gains(method)))
     if method["scale"]:

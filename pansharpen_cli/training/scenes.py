@@ -36,8 +36,8 @@ MIN_BANDS = 3
 
 @dataclass(frozen=True)
 class Item:
-    """A scene to be read: its MS, its PAN if it has one, and whether that was named or just lies beside it; `sensor`
-    and `split` ("train", "val") if they were told."""
+    """A scene to be read. `pan`: its PAN, if any; `named`: the user named the PAN, it does not just lie beside the MS;
+    `sensor` and `split` ("train", "val"): from a list."""
 
     ms: Path
     pan: Path | None = None
@@ -55,7 +55,7 @@ def find(sources: Sequence[str]) -> list[Item]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            items = _classified(sorted(p for p in path.rglob("*") if _is_tiff(p)))
+            items = _classified(_tiffs_below(path))
         elif path.suffix.lower() == ".csv":
             items = _listed(path)
         elif path.is_file():
@@ -72,6 +72,20 @@ def find(sources: Sequence[str]) -> list[Item]:
         for item in items:
             found.setdefault(os.path.realpath(item.ms), item)
     return list(found.values())
+
+
+def _tiffs_below(folder: Path) -> list[Path]:
+    """GeoTIFFs of a folder and of those below it, also of linked ones, each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for path in (Path(here, name) for name in names) if _is_tiff(path)]
+    return sorted(found)
 
 
 def _is_tiff(path: Path) -> bool:

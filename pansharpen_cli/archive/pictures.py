@@ -1,0 +1,63 @@
+"""The stretch that the pictures of an archive share: looked for in its MS before anything is fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from ..adapt.sampling import Progress
+from ..errors import InputError
+from ..jobs.picture import names_of
+from ..publish import workspace, write
+from ..raster.geometry import Window
+from ..raster.stretch import Stretch, samples
+from .batch import pair_of
+from .planning import Choices, Task
+from .workers import Function, Pool
+
+MOST_SCENES, MOST_VALUES = 256, 1 << 14
+"""Scenes of an archive, spread over it, that its stretch is looked for in, and values of a band of each."""
+
+
+def make_stretch(
+    tasks: Sequence[Task], choices: Choices, jobs: int = 1, timeout: float | None = None, memory: int | None = None
+) -> None:
+    """Write the file that keeps the stretch of an archive's pictures, unless it is there or none is asked for.
+
+    Each scene is looked into in a process of its own kind, within the batch's bounds; those that cannot be opened are
+    left out. Raises InputError if none can.
+    """
+    if choices.rgb is None or (kept := choices.rgb.kept_in) is None or kept.exists():
+        return
+    able = [task for task in tasks if not task.refused]
+    chosen = able[:: -(-len(able) // MOST_SCENES)] if able else []
+    found: dict[str, list[np.ndarray]] = {}
+    for event in Pool(partial(_prepared, choices=choices), jobs, timeout, memory).run(chosen):
+        for name, values in event.result.items() if event.kind == "done" else ():
+            found.setdefault(name, []).append(values)
+    if not found:
+        raise InputError(f"no scene can be looked into for the stretch of {kept}; --dry-run lists the pairs")
+    stretch = Stretch.of_samples([np.concatenate(values) for values in found.values()], list(found))
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write(kept, stretch.to_bytes())
+
+
+def _prepared(number: int, choices: Choices) -> Function:
+    return partial(_sampled, choices=choices)
+
+
+def _sampled(task: Task, tell: Progress, choices: Choices) -> dict[str, np.ndarray]:
+    """Values of the MS bands that the picture shows, by name."""
+    assert choices.rgb is not None
+    task.output.parent.mkdir(parents=True, exist_ok=True)
+    with workspace(task.output.parent) as folder, pair_of(task, choices, folder).open() as scene:
+        shown, places = scene.as_written(), choices.rgb.places(scene)
+
+        def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+            values, valid = shown.read_ms(window)
+            return values[places], valid
+
+        values = samples(read, scene.ms_grid.whole, MOST_VALUES)
+        return dict(zip(names_of(shown, places), values, strict=True))

@@ -1,0 +1,82 @@
+"""The pictures of a batch, and the stretch that they share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasters import edited, pixels_of, write_pair
+
+from pansharpen_cli.archive import pairs, pictures, planning
+from pansharpen_cli.archive.planning import Choices
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs.picture import Request
+from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.stretch import PERCENTILES
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """A scene, one that is twice as bright, and a broken one."""
+    folder = tmp_path_factory.mktemp("archive")
+    for name, factor in {"dark": 1, "bright": 2, "broken": 1}.items():
+        pan, ms, truth = write_pair(folder / "made" / name, 96, 96, 4, seed=3)
+        (folder / "in" / name).mkdir(parents=True)
+        for path in (pan, ms):
+            names = ("Blue", "Green", "Red", "NIR1") if path == ms else ("PAN",)
+            edited(path, folder / "in" / name / path.name, lambda p, f=factor: p * f, names=names)
+    (folder / "in" / "broken" / "ms.tif").write_bytes(b"II*\0")
+    return folder / "in"
+
+
+def test_pictures_of_an_archive_share_a_stretch_that_is_made_first(run, archive, tmp_path) -> None:
+    out = tmp_path / "out"
+    given = ("batch", archive, "-o", out, "--method", "exp", "--no-score", "--sensor", "generic", "--rgb", "true")
+    done = run(*given, "--stretch", "SHARED")
+    assert done.code == 1 and "2 done, 1 failed" in done.out, done.out + done.err
+    ranges = json.loads((out / "stretch.json").read_text())["bands"]
+    both = np.concatenate([pixels_of(archive / name / "ms.tif")[2].ravel() for name in ("dark", "bright")])
+    np.testing.assert_allclose(ranges["red"], np.percentile(both, PERCENTILES), rtol=1e-5)
+    values = {}
+    for name in ("dark", "bright"):
+        data, picture = (pixels_of(out / name / f"{name}{end}.tif")[i] for end, i in (("", 2), ("_rgb", 0)))
+        values[name] = {int(d): int(p) for d, p in zip(data.ravel(), picture.ravel(), strict=True)}
+    common = values["dark"].keys() & values["bright"].keys()
+    assert len(common) > 20 and all(values["dark"][d] == values["bright"][d] for d in common)
+    with rasterio.open(out / "dark" / "dark_rgb.tif") as picture:
+        assert picture.count == 3 and picture.dtypes[0] == "uint8"
+    kept = (out / "stretch.json").read_bytes()
+    (out / "dark" / "dark_rgb.tif").unlink()
+    again = run(*given, "--stretch", "shared")
+    assert "1 done, 1 done before, 1 failed before" in again.out, again.out
+    assert (out / "stretch.json").read_bytes() == kept and (out / "dark" / "dark_rgb.tif").exists()
+
+
+def test_a_stretch_that_no_scene_gives_is_refused_and_one_that_is_there_is_left(archive, tmp_path) -> None:
+    kept = tmp_path / "kept.json"
+    choices = Choices(Options(method="exp"), OpenOptions("generic"), rgb=Request(["red", "green", "blue"], str(kept)))
+    with pytest.raises(InputError, match=r"kept\.json"):
+        pictures.make_stretch([], choices)
+    kept.write_bytes(b"mine")
+    pictures.make_stretch([], choices)
+    assert kept.read_bytes() == b"mine"
+
+
+def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
+    (tmp_path / "list.csv").write_text(
+        "pan,ms,name\n"
+        f"{archive}/dark/pan.tif,{archive}/dark/ms.tif,a\n"
+        f"{archive}/bright/pan.tif,{archive}/bright/ms.tif,a_rgb\n"
+    )
+    choices = Choices(Options(method="exp"), OpenOptions("generic"), rgb=Request(["true"]))
+    tasks = planning.plan(pairs.find([str(tmp_path / "list.csv")]).found, tmp_path / "out", choices)
+    assert [bool(task.refused) for task in tasks] == [True, False] and "another scene" in tasks[0].refused
+
+
+def test_stretch_belongs_to_rgb(run, archive, tmp_path) -> None:
+    done = run("batch", archive, "-o", tmp_path / "out", "--method", "exp", "--stretch", "shared")
+    assert done.code == 2 and "--stretch belongs to --rgb" in done.err

@@ -1,0 +1,125 @@
+"""Scenes that share a fit: which they are, who makes it, and that they come out as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+from rasters import pixels_of, write_pair
+
+from pansharpen_cli.archive import batch, groups, pairs, planning
+from pansharpen_cli.archive.names import Found
+from pansharpen_cli.archive.planning import Choices, Task
+from pansharpen_cli.archive.workers import Event
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.raster.opening import OpenOptions
+
+CHOICES = Choices(Options(method="gsa"), OpenOptions(sensor="generic"), score=False, fit_by="folder")
+
+
+def task(name: str, folder: str = "", when: datetime | None = None, sensor: str = "", size: int = 1) -> Task:
+    found = Found(name, folder, (f"{name}_pan.tif",), ((f"{name}_ms.tif",),), "a rule", sensor, when)
+    paths = [Path(f"{name}{suffix}") for suffix in (".tif", ".json", ".png")]
+    return Task(f"{name}.tif", found, *paths, None, "options", ({"path": name, "size": size, "mtime": 0.0},))
+
+
+def grouped(tasks: Sequence[Task], by: str) -> list[set[str]]:
+    """The scenes that share a fit, those that are fitted alone left out."""
+    found: dict[Path, set[str]] = {}
+    for each in groups.sharing(tasks, by, Path("out")):
+        if each.fit is not None:
+            found.setdefault(each.fit, set()).add(each.found.name)
+    return sorted(found.values(), key=sorted)
+
+
+def test_a_strip_is_what_one_sensor_saw_in_one_go() -> None:
+    tasks = [
+        task("a", when=datetime(2020, 8, 14, 16, 21, 32), sensor="wv2"),
+        task("b", "elsewhere", datetime(2020, 8, 14, 16, 22, 50), "wv2"),
+        task("c", when=datetime(2020, 8, 14, 16, 24, 10), sensor="wv2"),
+        task("later", when=datetime(2020, 8, 14, 17, 55), sensor="wv2"),
+        task("other", when=datetime(2020, 8, 14, 16, 21, 40), sensor="ge1"),
+        task("unknown", sensor="wv2"),
+    ]
+    assert grouped(tasks, "strip") == [{"a", "b", "c"}, {"later"}, {"other"}]
+    assert grouped(tasks, "scene") == []
+    with pytest.raises(InputError, match="--fit-by"):
+        groups.sharing(tasks, "moon", None)
+
+
+def test_where_names_tell_the_day_only_a_strip_is_a_folder_or_a_path_of_landsat() -> None:
+    day = datetime(2020, 8, 14)
+    names = ("LC08_L1TP_180031_20200814", "LC08_L1TP_180032_20200814", "LC08_L1TP_196032_20200814")
+    landsat = [task(name, name, day) for name in names]
+    assert grouped(landsat, "strip") == [set(names[:2]), {names[2]}]
+    assert grouped([task("a", "x", day), task("b", "x", day), task("c", "y", day)], "strip") == [{"a", "b"}, {"c"}]
+
+
+def test_a_folder_is_the_one_that_holds_several_scenes() -> None:
+    tasks = [task("a", "x"), task("b", "x"), task("c", "y/c"), task("d", "y/d"), task("e", "x", sensor="ge1")]
+    assert grouped(tasks, "folder") == [{"a", "b"}, {"c", "d"}, {"e"}]
+
+
+def test_a_fit_made_with_other_options_is_not_taken_and_a_refused_scene_has_none() -> None:
+    one, other = task("a", "x"), replace(task("a", "x"), options="others")
+    files = {each.fit for each in groups.sharing([one, other, task("b", "x")], "folder", Path("out"))}
+    assert len(files) == 2
+    assert groups.sharing([replace(one, refused="no")], "folder", None)[0].fit is None
+
+
+def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_path) -> None:
+    sizes = {"a": 3, "b": 9, "c": 5}
+    tasks = groups.sharing([task(n, "x", size=s) for n, s in sizes.items()] + [task("z", "y")], "folder", tmp_path)
+    rounds: list[list[str]] = []
+
+    def execute(now: Sequence[Task]) -> Iterator[Event]:
+        rounds.append([t.found.name for t in now])
+        for each in now:
+            assert each.fit is not None
+            if each.found.name == "c":
+                each.fit.parent.mkdir()
+                each.fit.touch()
+            yield Event("failed" if each.found.name == "b" else "done", each, 0)
+
+    events = list(groups.in_turn(tasks, execute))
+    assert rounds == [["b", "z"], ["c"], ["a"]] and len(events) == 4
+
+
+def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
+    for name, (first, last) in {"west": (0, 256), "east": (128, 384)}.items():
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for path, ratio in ((pan, 1), (ms, 4)):
+            with rasterio.open(path) as source:
+                window = Window(first // ratio, 0, (last - first) // ratio, source.height)
+                place = {"width": window.width, "transform": source.window_transform(window)}
+                with rasterio.open(tmp_path / "in" / name / path.name, "w", **source.profile | place) as part:
+                    part.write(source.read(window=window))
+
+    def run(by: str) -> np.ndarray:
+        out, choices = tmp_path / by, replace(CHOICES, fit_by=by)
+        tasks = groups.sharing(planning.plan(pairs.find([str(tmp_path / "in")]).found, out, choices), by, out)
+
+        def execute(now: Sequence[Task]) -> Iterator[Event]:
+            for each in now:
+                yield Event("done", each, 0, batch.fuse_one(each, choices))
+
+        tally = batch.run(tasks, out, execute)
+        assert len(tally.done) == 2 and not tally.failed, tally.failed
+        west, east = (pixels_of(out / name / f"{name}.tif").astype(float) for name in ("west", "east"))
+        return np.abs(west[..., 176:208] - east[..., 48:80])
+
+    assert run("folder").max() == 0 and run("scene").max() > 0
+    assert len(list((tmp_path / "folder" / "fits").glob("*.safetensors"))) == 1
+    tags = []
+    for name in ("west", "east"):
+        with rasterio.open(tmp_path / "folder" / name / f"{name}.tif") as dataset:
+            tags.append(dataset.tags(ns="PANSHARPEN").get("FIT_SHA256"))
+    assert sorted(map(bool, tags)) == [False, True]  # one made it, the other took it
