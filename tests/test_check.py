@@ -161,6 +161,7 @@ CASES = {
 
 ALSO = {
     "constant PAN": {"agreement"},  # nothing of it is explained
+    "other place": {"pan-tells-nothing"},
     "saturation": {"agreement"},
     "zero border": {"agreement"},
     "-9999 in floats": {"agreement", "dtype"},
