@@ -202,8 +202,8 @@ def _odd_lines(x: np.ndarray, valid: np.ndarray) -> tuple[int, int]:
     with np.errstate(invalid="ignore"):
         low = np.where(all_valid, middle, np.inf).min(1)
         high = np.where(all_valid, middle, -np.inf).max(1)
-    apart = ((above != middle) & (below != middle) & all_valid).sum(1) / count
-    constant = (low == high) & (enough >= 64) & (apart > 0.5)
+    differs = ((above != middle) & (below != middle) & all_valid).sum(1) / count
+    constant = (low == high) & (enough >= 64) & (differs > 0.5)
     striped = (np.maximum(brighter, darker) > 0.95) & (enough >= 64) & ~constant
     return int(striped.sum()), int(constant.sum())
 

@@ -288,7 +288,6 @@ class Scene:
     def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
         rows, cols = self.phase.nearest(window)
-        inner = Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
         ms = self.read_ms(ms_window)
         valid = ms[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
         if not valid.any():
@@ -298,7 +297,7 @@ class Scene:
         if not valid.any():
             return None
         seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan)
-        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, inner), ms)
+        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, Window.holding(rows, cols)), ms)
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
 

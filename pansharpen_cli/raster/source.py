@@ -356,11 +356,10 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
     if not wide.any():
         data[:] = 0
     elif not wide.all():
-        rows, cols = np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-        if wide[box].all():
-            pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
-            data = np.pad(data[:, *box], ((0, 0), *pads), mode="edge")
+        box = Window.holding(np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0)))
+        if wide[box.slices].all():
+            pads = (box.top, len(wide) - box.bottom), (box.left, wide.shape[1] - box.right)
+            data = np.pad(data[:, *box.slices], ((0, 0), *pads), mode="edge")
         else:
             from scipy import ndimage  # takes a fifth of a second to import
 

@@ -310,8 +310,7 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | Non
 
 def _box(valid: np.ndarray) -> Window:
     """The rows and columns that hold all valid pixels: those at a border often cover PAN only in part."""
-    rows, cols = (np.flatnonzero(valid.any(axis)) for axis in (1, 0))
-    return Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+    return Window.holding(np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0)))
 
 
 def room(valid: np.ndarray) -> int:
