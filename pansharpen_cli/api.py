@@ -383,12 +383,12 @@ def fuse(
         Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
         _path(quicklook), _reports(report), rgb=_rgb(rgb, stretch), save_fit=_path(save_fit),
     )  # fmt: skip
-    folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
-    return _run(pan, ms, opening, target, options, score, progress, folder)
+    return _run(pan, ms, opening, target, options, score, progress, output is None)
 
 
-def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, score, progress, folder) -> Fused:
+def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, score, progress, temporary) -> Fused:
     """Fuse into a temporary folder, which goes with the result, or where the target says."""
+    folder = tempfile.mkdtemp(prefix="pansharpen-") if temporary else None
     if folder is not None:
         target = replace(target, path=Path(folder, target.path))
     try:

@@ -164,12 +164,6 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
-def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
-    """All bands of a file as float32 (bands, rows, cols), their descriptions and the nodata value."""
-    with open_raster(str(path)) as dataset:
-        return dataset.read().astype(np.float32), dataset.descriptions, dataset.nodata
-
-
 @dataclass
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
