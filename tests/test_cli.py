@@ -158,11 +158,6 @@ BAD = {
         lambda folder: (bad("ms.tif", lambda p: p * 0)(folder), random_weights(folder / "w.safetensors")),
     ),
     "tiny": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "at least 8"), bad("ms.tif", lambda p: p[:, :4, :4])),
-    "tiles of one MS": Bad(
-        fuse("pan.tif ms.tif bad.tif"),
-        ("bad.tif", "gdalbuildvrt"),
-        bad("ms.tif", transform=UTM @ Affine.translation(256, 0) @ Affine.scale(4)),
-    ),
     "MS files of other types": Bad(
         fuse("pan.tif ms.tif bad.tif"), ("bad.tif is float32",), bad("ms.tif", lambda p: p.astype("float32"))
     ),
