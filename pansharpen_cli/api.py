@@ -225,7 +225,8 @@ def _checked(options: Options) -> Options:
     if options.adapt_seconds is not None and not options.adapt_seconds >= 0:
         raise InputError(f"adapt_seconds is a number of seconds, not {options.adapt_seconds}")
     weights = None if options.weights is None else os.fspath(options.weights)
-    return replace(options, method=options.method.lower(), weights=weights)
+    fit = None if options.fit is None else os.fspath(options.fit)
+    return replace(options, method=options.method.lower(), weights=weights, fit=fit)
 
 
 # Fusing -------------------------------------------------------------------------------------------------------------
@@ -363,38 +364,48 @@ def fuse(
     rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
     their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
     beside the output, "true" or three bands. `save_fit`: a file that keeps what the fit found, `fit`: one whose fit
-    is taken. `progress` is called with a stage, what is done and what there is to
-    do. The other options are those of docs/cli.md.
+    is taken. `progress` is called with a stage, what is done and what there is to do. The other options are those of
+    docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
-    options = _checked(
-        Options(
-            method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
-            None if fit is None else os.fspath(fit),
-        )
-    )  # fmt: skip
+    options = _checked(Options(
+        method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss, fit,  # type: ignore[arg-type]
+    ))  # fmt: skip
     opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
-    folder = tempfile.mkdtemp(prefix="pansharpen-") if output is None else None
-    path = Path(output) if output is not None else Path(str(folder), f"{options.method}.tif")
-    several = report if isinstance(report, list | tuple) else () if report is None else (report,)
-    reports = tuple(Path(each) for each in several)
-    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
     target = FusionOutput(
-        path, driver, creation, overviews, overwrite, _path(quicklook), reports,
-        rgb=picture.request_of(bands, os.fspath(stretch)), save_fit=_path(save_fit),
+        Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
+        _path(quicklook), _reports(report), rgb=_rgb(rgb, stretch), save_fit=_path(save_fit),
     )  # fmt: skip
+    return _run(pan, ms, opening, target, options, score, progress, output is None)
+
+
+def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, score, progress, temporary) -> Fused:
+    """Fuse into a temporary folder, which goes with the result, or where the target says."""
+    folder = tempfile.mkdtemp(prefix="pansharpen-") if temporary else None
+    if folder is not None:
+        target = replace(target, path=Path(folder, target.path))
     try:
         with _Inputs() as inputs:
             pair = inputs.pair(pan, ms, opening)
             facts = fusion_job.fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
-            return Fused(path, inputs.facts(facts), files, folder)
+            return Fused(target.path, inputs.facts(facts), files, folder)
     except BaseException:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _reports(report: str | os.PathLike | Sequence[str | os.PathLike] | None) -> tuple[Path, ...]:
+    several = report if isinstance(report, list | tuple) else () if report is None else (report,)
+    return tuple(map(Path, several))
+
+
+def _rgb(rgb: str | Sequence[int | str] | None, stretch: str | os.PathLike) -> picture.Request | None:
+    bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
+    return picture.request_of(bands, os.fspath(stretch))
 
 
 def check(

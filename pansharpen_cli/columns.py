@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
-
-JUSTIFY = {"l": "left", "r": "right"}
 
 
 def in_columns(rows: Iterable[Sequence[str]], justify: str) -> str:
-    """Rows of cells, two blanks between columns; `justify`: "l" or "r" by column, the last for the rest."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Rows of as many cells, two blanks between columns; `justify`: "l" or "r" by column, the last for the rest."""
+    from rich.cells import cell_len  # of wide and of combining characters, too
 
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for row in rows:
-        for column in range(len(table.columns), len(row)):
-            letter = justify[min(column, len(justify) - 1)]
-            table.add_column(justify=JUSTIFY[letter], no_wrap=True)  # type: ignore[arg-type]
-        table.add_row(*map(Text, row))
-    written = io.StringIO()
-    Console(file=written, width=1 << 16, color_system=None, legacy_windows=False).print(table)
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+    rows = list(rows)
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    sides = justify.ljust(len(widths), justify[-1])
+
+    def placed(cell: str, width: int, side: str) -> str:
+        room = " " * (width - cell_len(cell))
+        return cell + room if side == "l" else room + cell
+
+    return "\n".join("  ".join(map(placed, row, widths, sides)).rstrip() for row in rows)

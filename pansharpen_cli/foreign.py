@@ -1,5 +1,5 @@
-"""What others wrote, read within bounds: regular files of a limited size, and whatever a reader runs into is one line
-that names the file. All readers of text from outside (manifests, STAC, side files, recipes, logs) go through here."""
+"""Bounded reading of files that others wrote: manifests, STAC, side files, recipes, logs. Only regular files of a
+limited size are read, and every fault becomes one line that names the file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ MOST_SIDE = 2_000_000
 """Bytes of a side file that is looked into for a sensor and a date; a larger one is none."""
 MOST_TOML = 1 << 20
 """Bytes of a recipe or a manifest of weights."""
-MOST_LOG = 512 << 20
-"""Bytes of a batch's log."""
 MOST_LINE = 4 << 20
 """Characters of a line of a log."""
 MOST_WEIGHTS = 1 << 30
@@ -168,8 +166,8 @@ def check_archive(path: Path, file: IO[bytes], error: type[PansharpenError] = In
 
 
 def gives_parts(path: str) -> bool:
-    """False if a path leads to a server that answers a request for one byte with all that it has: GDAL would hold it
-    in memory, and it may never end. What else is wrong with a server, GDAL says."""
+    """False if a path leads to a server that ignores byte ranges and sends the whole file: GDAL would hold all of it in
+    memory. GDAL itself reports other faults of a server."""
     url = path.removeprefix("/vsicurl/")
     if not url.lower().startswith(("http://", "https://")):
         return True

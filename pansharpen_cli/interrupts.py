@@ -113,8 +113,9 @@ def leave_to_parent() -> None:
 
 
 def watch(clear: Callable[[], None]) -> None:
-    """From now on a second signal, or one that Python does not hear for `GRACE` seconds, ends the process after
-    `clear`, whatever a library waits for. Only where signals can be told to a thread (not on Windows)."""
+    """From now on two kinds of signal end the process after `clear`, even while a library waits: a second one, and one
+    that Python does not handle within `GRACE` seconds. Has no effect on Windows, which cannot pass signals to a thread.
+    """
     if os.name != "posix" or _State.pipe is not None or threading.current_thread() is not threading.main_thread():
         return
     _State.pipe = os.pipe()

@@ -319,7 +319,7 @@ def test_folders_globs_and_files_give_each_scene_once_and_never_the_outputs(tmp_
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     sources = [str(tmp_path / "in"), str(tmp_path / "in" / "*.tif"), str(tmp_path / "in" / "x_ms.tif")]
     for each in ([sources[0]], [sources[1]], sources):
-        pairing = pairs.find(each, beside=tmp_path / "in" / "out")
+        pairing = pairs.find(each, output=tmp_path / "in" / "out")
         assert names_of(pairing) == {("x_pan.tif", "x_ms.tif")} and pairing.left == []
 
 
@@ -339,7 +339,7 @@ def test_outputs_are_no_source(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for sources in ([str(out)], [str(out / "*")], [str(out / "x_pan.tif"), str(out / "x_ms.tif")]):
         with pytest.raises(InputError, match="output folder"):
-            pairs.find(sources, beside=out)
+            pairs.find(sources, output=out)
 
 
 def test_a_vrt_is_read_with_its_sources(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def sharpness(fused: Tensor, frozen: Tensor, low: Tensor, std: Tensor) -> Tensor
 
 
 def colour(fused: Tensor, ms: Tensor, down: Separable, std: Tensor) -> Tensor:
-    """The spectral term (eq. 8) of means over 3 x 3 MS pixels: what sharpening on the ground and aliasing do to an MS
-    averages out there, so that a clean result does not pay for not showing it."""
+    """The spectral term (eq. 8) on means over 3 x 3 MS pixels. They average out the MS's aliasing and any sharpening on
+    the ground, so that a clean result is not penalised for leaving them out."""
     difference = torch.nn.functional.avg_pool2d(down(fused) - ms, 3, 1)
     return _l1(difference, std)

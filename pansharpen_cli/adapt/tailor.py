@@ -298,14 +298,14 @@ def adapt(
     pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if two else nullcontext()
     with threads(1), pool as beside:
         problem = _Problem(backbone, stats, settings, precision, beside)
-        cache, apart = problem._each(problem.cache, (training, held_out))
-        return _adapt(problem, cache, apart, settings, started, seed, progress)
+        cache, held_out_cache = problem._each(problem.cache, (training, held_out))
+        return _adapt(problem, cache, held_out_cache, settings, started, seed, progress)
 
 
 def _adapt(
     problem: _Problem,
     cache: _Cache,
-    apart: _Cache,
+    held_out_cache: _Cache,
     settings: Settings,
     started: float,
     seed: int,
@@ -324,7 +324,7 @@ def _adapt(
     problem.settings = replace(
         settings, consistency=settings.consistency * max(1.0, settings.reduced_tiles / max(m, 1))
     )
-    before = problem.judge(None, cache, apart)
+    before = problem.judge(None, cache, held_out_cache)
     steps = max(1, n // settings.batch)
     best, best_held, best_state, waited, epochs = float("inf"), before, tailor.state_dict(), 0, 0
     history: list[dict[str, float]] = []
@@ -342,7 +342,7 @@ def _adapt(
             progress(epochs, settings.epochs)
         out_of_time = time.perf_counter() - started > settings.seconds
         if epochs % JUDGED == 0 or epochs == settings.epochs or out_of_time:
-            held = problem.judge(tailor, cache, apart)
+            held = problem.judge(tailor, cache, held_out_cache)
             history[-1]["held_out"] = held["total"]
             score = problem.score(held, before)
             if score < best:

@@ -53,8 +53,8 @@ class _Member:
 
 
 def look_into(path: str, relative: str) -> tuple[list[File], list[LeftOver]]:
-    """The rasters of an archive, which counts as the folder of its name, but for those that lie unpacked beside it; and
-    those that are not read, or the archive if it is not."""
+    """The rasters of an archive, which counts as a folder of its name, and what is not read of it. Rasters that also
+    lie unpacked beside it are left out."""
     path = os.path.abspath(path)
     prefix = f"/vsi{'zip' if path.lower().endswith(ZIPS) else 'tar'}/{{{path}}}"
     base = re.sub(r"(\.tar)?\.\w+$", "", os.path.basename(path), flags=re.IGNORECASE)
@@ -88,7 +88,7 @@ def _members(path: str) -> Iterator[_Member]:
 
 
 def _in_zip(path: str) -> Iterator[_Member]:
-    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:  # type: ignore[arg-type]
+    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue

@@ -132,8 +132,9 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 
 @dataclass
 class Tally:
-    """How far a batch is: `todo` of all `scenes`, the records of those that have ended, of which `refused` were not
-    tried; of the others `before` were done before, and `earlier` are the records of those that failed before."""
+    """Progress of a batch. `todo`: scenes to do, of all `scenes`; `done` and `failed`: records of those that have
+    ended; `refused`: how many of the failed were not tried; `before`: scenes done in an earlier run; `earlier`: records
+    of scenes that failed in an earlier run and are not retried."""
 
     folder: Path
     scenes: int

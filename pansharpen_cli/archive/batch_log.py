@@ -76,7 +76,8 @@ def _lock(handle: int, folder: Path, holder: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left of unfinished files; under the lock. Other batches' folders are their own."""
+    """Remove unfinished files of killed processes; to be called under the lock. Skips folders that hold another batch's
+    lock."""
     for here, folders, names in os.walk(folder):
         if LOCK in names and Path(here) != folder:
             folders.clear()

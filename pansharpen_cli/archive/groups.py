@@ -83,8 +83,8 @@ def _file_name(by: str, key: str, digest: str) -> str:
 
 
 def in_turn(tasks: Sequence[Task], execute: Callable[[Sequence[Task]], Iterator[Event]]) -> Iterator[Event]:
-    """Events of tasks: of those that share a fit the one with the largest files, most of it valid pixels and detail,
-    makes it, and the others follow. Where it fails, the next one tries."""
+    """Events of tasks. The task with the largest files of each group makes the fit that the others take; if it fails,
+    the next one tries."""
     waiting = list(tasks)
     while waiting:
         makers: dict[object, Task] = {}

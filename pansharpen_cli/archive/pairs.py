@@ -42,7 +42,7 @@ class _Seen:
     time: datetime | None
     day: bool = False
 
-    def apart(self, other: _Seen) -> float | None:
+    def seconds_from(self, other: _Seen) -> float | None:
         """Seconds between two; None where one is unknown, or known to the day only and of the day before or after."""
         if self.time is None or other.time is None:
             return None
@@ -94,10 +94,10 @@ def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[LeftOver]]:
     for i, pan in enumerate(seen["pan"]):
         for k, ms in enumerate(seen["ms"]):
             overlap, ratio = pan.overlap(ms), ms.pixel / pan.pixel
-            apart = pan.apart(ms)
+            seconds = pan.seconds_from(ms)
             fits = overlap >= LEAST_OVERLAP and 0.9 * MIN_RATIO <= ratio <= 1.1 * MAX_RATIO
-            if fits and (apart is None or apart <= MOST_SECONDS):
-                ranks[i, k] = MOST_SECONDS if apart is None else apart, -overlap
+            if fits and (seconds is None or seconds <= MOST_SECONDS):
+                ranks[i, k] = MOST_SECONDS if seconds is None else seconds, -overlap
     first = {pair for pair in ranks if _stands_out(pair, ranks)}
     for i, k in sorted(first):
         found.append(scene_of(seen["pan"][i].loose, seen["ms"][k].loose, "overlap"))
@@ -163,18 +163,18 @@ def acquired(source: Source) -> datetime | None:
 # Sources ------------------------------------------------------------------------------------------------------------
 
 
-def find(sources: Sequence[str], regex: str | None = None, beside: Path | None = None) -> Pairing:
+def find(sources: Sequence[str], regex: str | None = None, output: Path | None = None) -> Pairing:
     """The scenes of folders (all below them), globs, files, manifests and STAC on disk, each once.
 
-    `regex`: a rule of --pair-regex that goes before the others. `beside`: the output folder, which is no source.
+    `regex`: a rule of --pair-regex that goes before the others. `output`: the output folder, which is no source.
     Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC.
     """
-    search = _Search(beside)
+    search = _Search(output)
     for source in sources:
         with foreign.boundary(source):
             search.look_into(source)
     pairing, files = search.pairing, search.files
-    if single := _outside(search.single, "the files", beside):
+    if single := _outside(search.single, "the files", output):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         for one in single:
             _add(pairing, files, one, f"{root.name}/{os.path.relpath(one, root)}")
@@ -194,10 +194,10 @@ def find(sources: Sequence[str], regex: str | None = None, beside: Path | None =
 
 @dataclass
 class _Search:
-    """What sources hold: `files` by their real path, `single` ones that were named, members of lists that stand
-    `alone`, lists that were `passed` by, and the `folders` that sources lie in."""
+    """Rasters and lists found in the sources. `files`: rasters by their real path; `single`: rasters named one by one;
+    `alone`: members of lists without a partner; `passed`: lists that were not read; `folders`: the sources' folders."""
 
-    beside: Path | None
+    output: Path | None
     pairing: Pairing = field(default_factory=Pairing)
     files: dict[str, File] = field(default_factory=dict)
     single: list[str] = field(default_factory=list)
@@ -223,13 +223,13 @@ class _Search:
 
     def _folder(self, source: str, path: Path) -> None:
         self.folders.append(path)
-        if self.beside is not None and os.path.realpath(path) == os.path.realpath(self.beside):
+        if self.output is not None and os.path.realpath(path) == os.path.realpath(self.output):
             raise InputError(f"{source} is the output folder itself; choose another --output")
         base = path.resolve().name
         self.passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
         seen = [
             _add(self.pairing, self.files, file, f"{base}/{os.path.relpath(file, path)}")
-            for file in _walk(path, self.beside)
+            for file in _walk(path, self.output)
         ]
         if not any(seen):
             self.pairing.empty.append(f"no raster in {source}{_archives(path, self.pairing.left)}")
@@ -238,7 +238,7 @@ class _Search:
         base = Path(*_fixed(path.parts))
         self.folders.append(base)
         hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
-        hits = _outside(hits, source, self.beside)
+        hits = _outside(hits, source, self.output)
         lists = [h for h in hits if _is_list(h)]
         rasters = [h for h in hits if h not in lists and (_is_raster(h) or is_archive(h))]
         if _is_list(source):  # others may lie beside the rasters
@@ -351,9 +351,9 @@ def _fixed(parts: Sequence[str]) -> Iterator[str]:
         yield part
 
 
-def _walk(folder: Path, beside: Path | None) -> list[str]:
+def _walk(folder: Path, output: Path | None) -> list[str]:
     """All rasters and archives below a folder, through links to folders as well, but through none twice."""
-    found, seen = [], {os.path.realpath(beside)} if beside is not None else set()
+    found, seen = [], {os.path.realpath(output)} if output is not None else set()
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:

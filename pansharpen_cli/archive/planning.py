@@ -40,8 +40,8 @@ NAME_BYTES, PATH_BYTES = 230, 3900
 
 @dataclass(frozen=True)
 class Choices:
-    """What is the same for all scenes: options, and how to write. `html`: a page for each scene; `fit_by`: which
-    scenes share a fit; `rgb`: an 8-bit picture beside each output."""
+    """Options that all scenes of a batch share. `html`: a page for each scene; `fit_by`: which scenes share a fit;
+    `rgb`: an 8-bit picture beside each output."""
 
     options: Options = Options()
     opening: OpenOptions = OpenOptions()
@@ -122,8 +122,8 @@ class Task:
 
 
 def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
-    """The tasks of scenes, each once, those without an output that may be theirs refused. Without a folder, for a dry
-    run, they are those of a new one.
+    """The tasks of scenes, each once. A scene without an output of its own is refused. Without a folder (a dry run),
+    the tasks are those of a new one.
 
     Raises InputError for a template that is none.
     """
@@ -182,8 +182,8 @@ def _shared(task: Task, other: Task) -> str:
 def _in_the_way(
     task: Task, base: Path, files: Collection[Path], folders: Collection[Path], read: Collection[str]
 ) -> str:
-    """Why a scene's outputs cannot be written, or nothing. `files`, `folders`: what all scenes would make; `read`: the
-    real paths of all that they are made of."""
+    """Why a scene's outputs cannot be written; empty if they can. `files`, `folders`: what all scenes would make;
+    `read`: real paths of all inputs."""
     for path in task.outputs:
         if both := [p for p in (path, *path.parents) if p in files and p in folders]:
             return f"{both[0].relative_to(base)} would be a file and a folder; give a scene another name"
@@ -244,8 +244,7 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
 
 
 def file_stamp(path: str) -> dict[str, Any]:
-    """A file, or the archive that it is in, as it is now; nothing is known of what is no file of this machine, or
-    missing."""
+    """Size and time of a file, or of the archive that it is in; None for what is missing or no file of this machine."""
     try:
         known = os.stat(archive_of(path))
         return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}

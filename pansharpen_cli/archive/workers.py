@@ -34,8 +34,8 @@ Setup = Callable[[int], Function]
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a task: `kind` is started, progress, done (with what the function returned), failed (why),
-    refused (it was not tried), or waiting for its turn to run alone."""
+    """What happened to a task. `kind`: started, progress, done (`result` is the function's), failed (`result` is the
+    reason), refused (not tried), or waiting (to run alone)."""
 
     kind: str
     task: Any

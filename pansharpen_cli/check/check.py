@@ -200,8 +200,8 @@ def _aligned(
     progress: Progress,
     found: Findings,
 ) -> tuple[Scene, Options, dict[str, float]]:
-    """The scene as `fuse` sees it, the options that it comes to, and the seconds that the alignment takes; the shift is
-    measured in any case."""
+    """The scene and the options as `fuse` uses them, and the seconds that the alignment takes. The shift is always
+    measured."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
     ready = partial(check_targets, output, options) if output else lambda scene: None

@@ -116,11 +116,11 @@ def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) 
     if pan.dtype != ms.dtype:
         found.note("dtype", f"PAN is {pan.dtype}, MS is {ms.dtype}")
     if pan.acquired and ms.acquired:
-        apart = abs(datetime.fromisoformat(pan.acquired) - datetime.fromisoformat(ms.acquired))
+        between = abs(datetime.fromisoformat(pan.acquired) - datetime.fromisoformat(ms.acquired))
         text = f"PAN was acquired {pan.acquired}, MS {ms.acquired}"
-        if apart >= timedelta(days=1):
+        if between >= timedelta(days=1):
             found.error("times", f"{text}: not the same image; land, sun and shadows have changed")
-        elif apart >= timedelta(minutes=1):
+        elif between >= timedelta(minutes=1):
             found.warning("times", f"{text}: clouds, shadows and cars have moved, and they were seen at other angles")
 
 

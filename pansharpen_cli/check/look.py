@@ -202,8 +202,8 @@ def _odd_lines(x: np.ndarray, valid: np.ndarray) -> tuple[int, int]:
     with np.errstate(invalid="ignore"):
         low = np.where(all_valid, middle, np.inf).min(1)
         high = np.where(all_valid, middle, -np.inf).max(1)
-    apart = ((above != middle) & (below != middle) & all_valid).sum(1) / count
-    constant = (low == high) & (enough >= 64) & (apart > 0.5)
+    differs = ((above != middle) & (below != middle) & all_valid).sum(1) / count
+    constant = (low == high) & (enough >= 64) & (differs > 0.5)
     striped = (np.maximum(brighter, darker) > 0.95) & (enough >= 64) & ~constant
     return int(striped.sum()), int(constant.sum())
 
@@ -261,8 +261,8 @@ def _pile(levels: np.ndarray, counts: np.ndarray, dtype: np.dtype, top: bool) ->
 
 
 def _missing_levels(levels: np.ndarray, counts: np.ndarray, step: int) -> float | None:
-    """Share of the levels between the 5th and 95th percentile that no pixel has though levels close by are full; None
-    where chance could do that."""
+    """Share of empty levels between the 5th and 95th percentile whose neighbours are full; None where chance explains
+    them."""
     sums = counts.cumsum()
     first, last = (int(np.searchsorted(sums, q * sums[-1])) for q in (0.05, 0.95))
     gaps = np.diff(levels[first : last + 1]) / step - 1

@@ -225,8 +225,8 @@ def _corner(window: Window, size: int) -> Window:
 
 
 def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
-    """Peak resident memory in bytes, by a model of what was measured (docs/check.md): a tile's intermediates, what
-    scoring adds to what of them the allocator keeps, and the rows of tiles that a blending network waits for."""
+    """Peak resident memory in bytes, by a model fitted to measurements (docs/check.md): the intermediates of tiles,
+    scoring, and the rows of tiles that a blending network buffers."""
     bands, network = scene.bands, fit.card.network if fit.card else ""
     fixed, per_band = TILE_BYTES.get(network, TILE_BYTES["networks"]) if network else TILE_BYTES["classical"]
     fusing = at_once * (side + 2 * fit.fuser.halo) ** 2 * (fixed + per_band * bands)

@@ -38,14 +38,17 @@ class Finding:
         str, typer.Option(help="Output name; knows {folder}, {name}, {pan}, {ms}, {method} and {date}.")
     ] = "{folder}/{name}.tif"
     pair_regex: Annotated[
-        str | None, typer.Option(help="Pairs other names: a regular expression with groups scene, pan, ms, maybe band.")
+        str | None,
+        typer.Option(help="Regular expression that pairs other names: groups scene, pan, ms, and band if needed."),
     ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing. Needs no -o.")
     ] = False
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try scenes again that failed before.")] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Retry scenes that failed in an earlier run.")
+    ] = False
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that no batch has written; what is done stays.")
+        bool, typer.Option("--overwrite", help="Replace files that no batch has written, too; finished scenes stay.")
     ] = False
     html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False
     fit_by: Annotated[
@@ -104,7 +107,7 @@ class Working:
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
     timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
     ram: Annotated[
-        float | None, typer.Option(help="GB of memory that all jobs together may hold.", min=0.1, max=1e6)
+        float | None, typer.Option(help="GB of memory that all jobs may use together.", min=0.1, max=1e6)
     ] = None
     threads: Annotated[
         int | None, typer.Option(help="Processor threads of all jobs together; default: all cores.", min=1, max=1024)
@@ -146,7 +149,7 @@ def batch(
     sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing,
     picturing: Picturing,
 ) -> None:  # fmt: skip
-    """Find PAN/MS pairs, fuse each on its own and log it; run again, do what is missing or changed.
+    """Find PAN/MS pairs, fuse each and log it. A second run does what is missing or has changed.
 
     `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures, and the
     seams between neighbours. It takes no option but -q.

@@ -147,7 +147,9 @@ class Outputs:
     overwrite: Overwrite = False
     fail_under: Annotated[
         list[str] | None,
-        typer.Option(help="Exit with 3 if a figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"),
+        typer.Option(
+            help="Exit with 3 if this figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"
+        ),
     ] = None
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False
 

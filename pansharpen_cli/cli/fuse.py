@@ -23,7 +23,7 @@ class Outputs:
     overwrite: Overwrite = False
     score: Score = True
     report: Report = None
-    quicklook: Annotated[Path | None, typer.Option(help="Write a .png or .jpg to look at.")] = None
+    quicklook: Annotated[Path | None, typer.Option(help="Write a small picture (.png or .jpg).")] = None
     rgb: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +87,7 @@ def fuse(
 def check(
     pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Part, printing: Printing, score: Score = True
 ) -> None:
-    """Say what a pair is like, what is wrong with it and what fusing it will take; exit 2 if `fuse` would refuse it."""
+    """Describe a pair, list its faults and predict what fusing it takes; exit with 2 if `fuse` would refuse it."""
     import_jobs(printing.threads)
     from ..check import check as checking
     from ..jobs import request

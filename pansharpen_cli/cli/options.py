@@ -114,7 +114,7 @@ Alignment = Annotated[
     Align,
     typer.Option(
         case_sensitive=False,
-        help="Shift of the MS against the PAN: measured and corrected, left alone, or only reported.",
+        help="Shift of the MS against the PAN. auto: correct it; off: ignore it; measure: report it only.",
     ),
 ]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
@@ -152,12 +152,14 @@ class Fusing:
     adapt: Annotated[
         Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")
     ] = Adapt.fast
-    adapt_seconds: Annotated[float | None, typer.Option(help="Upper bound of the adaptation's time.", min=0.0)] = None
+    adapt_seconds: Annotated[float | None, typer.Option(help="Most seconds that the adaptation may take.", min=0.0)] = (
+        None
+    )
     adapt_loss: Annotated[
         AdaptTerms,
         typer.Option(
             case_sensitive=False,
-            help="What the adaptation asks for: a sharp and clean result, or the terms of the paper.",
+            help="Loss of the adaptation. sharp: a sharp and clean result; paper: the terms of the paper.",
         ),
     ] = AdaptTerms.sharp
     device: Device = "auto"
@@ -171,7 +173,7 @@ class Fusing:
         Mtf,
         typer.Option(
             case_sensitive=False,
-            help="MTF of networks: what optics explain of the measured one, the sensor's, or as measured.",
+            help="MTF of networks: auto (measured on the scene, within what optics can be) or sensor (its table).",
         ),
     ] = Mtf.auto
 
@@ -193,12 +195,11 @@ class Opening:
     bidx: Bidx = None
     fit_bands: Annotated[
         FitBands,
-        typer.Option(
-            case_sensitive=False, help="Bands that the scene is fitted with: all of the MS, or those of --bidx only."
-        ),
+        typer.Option(case_sensitive=False, help="Bands to fit the scene with: all of the MS, or those of --bidx only."),
     ] = FitBands.all
     extent: Annotated[
-        Extent, typer.Option(case_sensitive=False, help="intersection of the footprints, or the whole PAN.")
+        Extent,
+        typer.Option(case_sensitive=False, help="Area to fuse: the intersection of the footprints, or the whole PAN."),
     ] = Extent.intersection
     nodata: Nodata = None
     dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None

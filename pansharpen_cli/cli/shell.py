@@ -50,8 +50,8 @@ _HOME = re.compile(r"(--[\w-]+=)?(~(?:[/\\].*)?)", re.DOTALL)
 
 
 def with_home(argument: str) -> str:
-    """An argument of the command line whose `~`, at the begin of its value, is the home folder: a shell leaves it in
-    `--output=~/a.tif`, in quotes, and where none is asked."""
+    """An argument with a leading `~` of its value replaced by the home folder. Shells leave it alone in
+    `--output=~/a.tif` and in quotes."""
     found = _HOME.fullmatch(argument)
     return (found[1] or "") + os.path.expanduser(found[2]) if found else argument
 

@@ -32,9 +32,9 @@ class Choices:
         str | None,
         typer.Option("--from", help="Weights to start from: a file, or the name of installed ones.", metavar="WEIGHTS"),
     ] = None
-    config: Annotated[Path | None, typer.Option(help="TOML file with all choices; options given here count more.")] = (
-        None
-    )
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with all choices; options of the command line override it.")
+    ] = None
     minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 60.", min=0.0)] = None
     steps: Annotated[int | None, typer.Option(help="Steps to train for instead of a time.", min=1)] = None
     seed: Annotated[int | None, typer.Option(help="Seed of weights, split and samples.", min=0, max=2**32 - 1)] = None
@@ -64,7 +64,9 @@ class Running:
     validation: Annotated[
         list[str] | None, typer.Option(help="Scenes held out, as SOURCE; again for more.", metavar="SOURCE")
     ] = None
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint beside the output, if there is one.")] = True
+    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint beside the output, if there is one.")] = (
+        True
+    )
     device: Device = "auto"
     threads: Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1)] = None
     overwrite: Overwrite = False

@@ -36,8 +36,8 @@ MOST_LIFT, MOST_SHIFT = 1100, 100.0
 
 @dataclass(frozen=True)
 class Known:
-    """What a fit is for: a scene has to be like that. `bands`: their standard names, None where nothing names one;
-    `weights`: the sha256 of a network's; `dtype`: of the MS; `made_of`: names of the files that it was made of."""
+    """The kind of scene that a fit is valid for. `bands`: standard names, None where unknown; `weights`: sha256 of a
+    network's weights; `dtype`: type of the MS; `made_of`: names of the files that were fitted."""
 
     method: str
     sensor: str

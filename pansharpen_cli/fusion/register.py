@@ -122,8 +122,8 @@ def band_offsets(found: Shift) -> tuple[Offset, ...]:
 
 
 def is_apart(found: Shift, corrected: bool) -> bool:
-    """Whether PAN and MS do not show the same in the same place: no shift lays one on the other, or one of a PAN pixel
-    or more does and is not `corrected`."""
+    """Whether PAN and MS show different things in the same place: no shift aligns them, or they are a PAN pixel or more
+    apart and that is not `corrected`."""
     left = not corrected and math.hypot(found.rows, found.cols) >= LEFT
     return found.agreement < DOUBTFUL and (not found.confident or left)
 

@@ -382,8 +382,8 @@ def _finish(
 
 
 def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
-    """The files to be written. Raises InputError before anything is measured if one could not be, unless it is there:
-    that is told when all else is right (`check_absent`)."""
+    """The files to be written. Raises InputError before anything is measured if one cannot be written. Existing files
+    are reported last (`check_absent`)."""
     is_html(output.report)
     output.check_shown(names)
     targets = [output.report] if output.report is not None else []

@@ -16,14 +16,13 @@ expanded MS, the injected detail, that departure in the band's units (together t
 injects), and what the low-passed PAN leaves of the band, in which what both share of aliasing cancels."""
 STRIDE = 4
 """PAN pixels on a side of one pixel of the features: a convolution costs a sixteenth, and reaches as far as the MS."""
-OUT = 4
+OUT = 3
 """Output channels a pixel and band: a free residual, a change of the injection gain, a change of the share by which
-what the bands lack scales them instead of being added, a change of the part of it that they get."""
-TOGETHER, DIMMED, BRIGHTEST = 1.0, 0.8, 0.3
-"""Part of what the bands lack to be the PAN together that they get where the network does not ask for another; the
-share of it that dims them where PAN is darker than they are: what is added there leaves the colours of bright
-neighbours, which the eye sees as red and blue rims of shadows; and by how much they are scaled up at most where the
-network asks for that."""
+what the bands lack scales them instead of being added. All of it is shared out: with less, trees and fields smear."""
+DIMMED, LIT, BRIGHTEST = 0.8, 0.5, 0.3
+"""Share of it that dims the bands where PAN is darker than they are: what is added there leaves the colours of bright
+neighbours, which the eye sees as red and blue rims of shadows. Share of it that scales them up where PAN is brighter
+and the network is not trusted, and by how much it does at most: what is added there turns trees pale."""
 TINY = 1e-6
 DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.15
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
@@ -37,7 +36,7 @@ one."""
 
 
 class GLPNet(Backbone):
-    """Any number of bands, any ratio; 284 320 parameters.
+    """Any number of bands, any ratio; 279 696 parameters.
 
     Per pixel and band the network adds a free residual and PAN detail by a change of the injection gain of MTF-GLP-FS
     (Vivone et al., "Full Scale Regression-Based Injection Coefficients for Panchromatic Sharpening", TIP 2018) to the
@@ -107,7 +106,7 @@ class GLPNet(Backbone):
         # pixel_shuffle, in a quarter of its time
         cells = residual.movedim(1, -1).unflatten(-1, (OUT, STRIDE, STRIDE))
         trusted = min(1.0, max(LEAST, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
-        free, more, share, part = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype).mul(trusted)
+        free, more, share = cells.permute(3, 0, 1, 4, 2, 5).reshape(OUT, *e.shape).to(e.dtype).mul(trusted)
         own = torch.addcmul(std * free, gain * more, inputs.pan - inputs.pan_low)
         bands = e + own
         whole = intensity_of(bands, stats)
@@ -115,7 +114,8 @@ class GLPNet(Backbone):
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
-        return own.addcmul_(part + TOGETHER, torch.addcmul(gain * lacking, share + DIMMED * (scale < 0), scaled))
+        share = share + torch.where(scale < 0, DIMMED, LIT * (1 - trusted))
+        return own.addcmul_(share, scaled).addcmul_(gain, lacking)
 
 
 def limited(coarse: Tensor, detail: Tensor, e: Tensor, stats: SceneStats) -> Tensor:

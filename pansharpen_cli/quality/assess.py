@@ -284,8 +284,8 @@ def _scale_of(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Raster:
-    """A file seen from a grid: `origin` is its first pixel there, `window` what of it is scored. `scale`: how DN were
-    written in it; `read` gives DN."""
+    """A file on a grid. `origin`: its first pixel there; `window`: the part to score; `scale`: how DN are stored in the
+    file; `read` gives DN."""
 
     source: Source
     names: tuple[str | None, ...]
@@ -427,8 +427,8 @@ def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """What is known of a reference's values: `peak`, the DN value that PSNR and SSIM count as full, and the `scale` of
-    Q2n; `notes` tell if the peak lies so far above nearly all values that the two flatter."""
+    """What is known of a reference's values. `peak`: the DN that PSNR and SSIM count as full; `scale`: that of Q2n;
+    `notes`: a warning where the peak lies far above nearly all values, which flatters both."""
 
     peak: float
     scale: float
@@ -436,8 +436,8 @@ class Radiometry:
 
 
 def radiometry(reference: Raster, peak: float | None = None) -> Radiometry:
-    """Survey a reference in one pass; without a given peak it is the least 2^n - 1 that no value exceeds, of floats
-    the largest value.
+    """Survey a reference in one pass. The default peak is the least 2^n - 1 that no value exceeds, or the largest value
+    of floats.
 
     Raises InputError if a peak is wanted and no value is positive.
     """

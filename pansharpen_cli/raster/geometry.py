@@ -34,6 +34,11 @@ class Window(NamedTuple):
         """The window of that shape whose first pixel is there."""
         return cls(row, row + shape[0], col, col + shape[1])
 
+    @classmethod
+    def holding(cls, rows: np.ndarray, cols: np.ndarray) -> Window:
+        """From the first to the last of increasing row and column indices."""
+        return cls(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+
     @property
     def rows(self) -> Span:
         return self.top, self.bottom

@@ -35,8 +35,8 @@ _HEAD = 1024
 
 
 def check_raw(path: str) -> None:
-    """Raises InputError for a raster that takes bytes of another file for pixels, or leads to a pipe or a device, also
-    through files that it is made of."""
+    """Raises InputError for a raster that reads another file's bytes as pixels, or that leads to a pipe or a device,
+    directly or through the files that it refers to."""
     names = [path, *_walked(path)]
     if any(NETWORK.search(name) for name in names):
         foreign.go_online()

@@ -270,7 +270,6 @@ class Scene:
     def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
         rows, cols = self.phase.nearest(window)
-        inner = Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
         ms = self.read_ms(ms_window)
         valid = ms[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
         if not valid.any():
@@ -280,7 +279,7 @@ class Scene:
         if not valid.any():
             return None
         seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan)
-        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, inner), ms)
+        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, Window.holding(rows, cols)), ms)
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
 
@@ -303,8 +302,8 @@ def _full(
 
 
 def _fill_reach(around: Window, window: Window) -> int:
-    """How far to look for what fills a pixel, so that all that a valid pixel of `window` depends on is filled alike in
-    every tile: as far as from there to the corner of its surroundings, and a network's halo."""
+    """Pixels to look around for fill values. The distance covers a network's halo and the corner of the surroundings,
+    so that every tile fills the pixels of `window` alike."""
     return FILL_REACH + 3 * max(abs(a - w) for a, w in zip(around, window, strict=True)) // 2
 
 

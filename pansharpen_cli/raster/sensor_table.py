@@ -104,8 +104,8 @@ class Sensor:
         return True
 
     def usual_names(self, count: int, chosen: Sequence[int]) -> tuple[str, ...] | None:
-        """Standard names of the `chosen` (from 0) of `count` bands in the order of the sensor's products: of one with
-        `count` bands, else of one with as many as are chosen; None if there is no such product."""
+        """Standard names of the `chosen` bands (from 0) of `count`, in the order of the sensor's products. The product
+        has `count` bands, or else as many as are chosen; None if there is no such product."""
         for size, places in ((count, chosen), (len(chosen), range(len(chosen)))):
             for order in (self.bands, *self.subsets):
                 if len(order) == size:

@@ -163,12 +163,6 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
-def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
-    """All bands of a file as float32 (bands, rows, cols), their descriptions and the nodata value."""
-    with open_raster(str(path)) as dataset:
-        return dataset.read().astype(np.float32), dataset.descriptions, dataset.nodata
-
-
 @dataclass
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
@@ -259,8 +253,8 @@ class Source:
                 )
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Note, once, what looks like a nodata value that no tag names: a value in a band of floats, or areas of 0 or
-        65535 in all bands of a file without any nodata value."""
+        """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or 65535
+        in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
@@ -341,11 +335,10 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
     if not wide.any():
         data[:] = 0
     elif not wide.all():
-        rows, cols = np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0))
-        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-        if wide[box].all():
-            pads = ((rows[0], len(wide) - 1 - rows[-1]), (cols[0], wide.shape[1] - 1 - cols[-1]))
-            data = np.pad(data[:, *box], ((0, 0), *pads), mode="edge")
+        box = Window.holding(np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0)))
+        if wide[box.slices].all():
+            pads = (box.top, len(wide) - box.bottom), (box.left, wide.shape[1] - box.right)
+            data = np.pad(data[:, *box.slices], ((0, 0), *pads), mode="edge")
         else:
             from scipy import ndimage  # takes a fifth of a second to import
 
@@ -356,8 +349,8 @@ def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels 
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
-    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default, so a band counts as
-    alpha only if its name is no spectral band's and it holds nothing but 'off' and 'on'.
+    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
+    only if no spectral band has its name and it holds nothing but 'off' and 'on'.
 
     Raises InputError for bands that hold indices of colours.
     """
@@ -453,8 +446,8 @@ _TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
 
 
 def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
-    """The DIM_*.XML of a folder that are those of one of the rasters: by their names, IMG_ for DIM_ and without a tile,
-    or as what they list. Others in the folder are of other scenes."""
+    """The DIM_*.XML files of a folder that describe one of the rasters: by name (DIM_ for IMG_, without the tile), or
+    because they list it. Others belong to other scenes."""
     products = {_TILE.sub("", Path(r).stem)[4:].lower() for r in rasters if re.match("(IMG|DIM)_", r, re.IGNORECASE)}
     found = []
     try:

@@ -163,7 +163,8 @@ def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, 
 
 
 def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, warped: Source) -> float:
-    """Share of 64 places on the PAN that are valid in the MS as it is and not as it was warped; 0 where none is."""
+    """Share of 64 places on the PAN where the MS is valid as it is but not once warped; 0 where the MS is valid in none
+    of them."""
     from rasterio.warp import transform
 
     rows, cols = ((np.arange(8) + 0.5) / 8 * (last - first) + first for first, last in pan.overlap(phase, target).spans)

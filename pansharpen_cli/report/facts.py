@@ -248,9 +248,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Seam:
-    """Two outputs where they overlap, of `megapixels`: `step` is the mean difference, `varies` how much it varies, both
-    as shares of the mean, RMS over the bands; `ms_step` that of their MS, and `added` what the step has beside it; None
-    where the MS cannot be read."""
+    """Two outputs in the area that both cover (`megapixels`). `step`: their mean difference; `varies`: its variation.
+    Both are shares of the mean, RMS over the bands. `ms_step`: the step between their MS; `added`: what the fusion adds
+    to it. None where the MS cannot be read."""
 
     one: str
     other: str

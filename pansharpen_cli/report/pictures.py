@@ -95,7 +95,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _Shown:
     """An image on the PAN grid. `like`: the label of the layer whose stretch it shares."""
 
     label: str
@@ -192,7 +192,7 @@ def collect(
     tile by tile.
     """
     pan, ms, fused = labels
-    layers = [_Layer(pan, scene.pan.read, pan), _Layer(ms, on_pan_grid(scene), ms), _Layer(fused, read, ms)]
+    layers = [_Shown(pan, scene.pan.read, pan), _Shown(ms, on_pan_grid(scene), ms), _Shown(fused, read, ms)]
     return _collect(layers, window, scene.band_names, detail, (ms, fused), progress)
 
 
@@ -206,7 +206,7 @@ def collect_reference(
 ) -> Pictures:
     """A reference, a fused image and its absolute error (mean of the bands) over a window of their common grid."""
     reference, fused = labels
-    layers = [_Layer(reference, reference_read, reference), _Layer(fused, fused_read, reference)]
+    layers = [_Shown(reference, reference_read, reference), _Shown(fused, fused_read, reference)]
     return _collect(layers, window, names, None, labels, progress, error=True)
 
 
@@ -215,7 +215,7 @@ def on_pan_grid(scene: Scene) -> Reader:
 
     def read(window: Window) -> Pixels:
         rows, cols = scene.phase.nearest(window)
-        values, valid = scene.read_ms(Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1))
+        values, valid = scene.read_ms(Window.holding(rows, cols))
         rows, cols = rows[:, None] - rows[0], cols - cols[0]
         return values[:, rows, cols], valid[rows, cols]
 
@@ -223,7 +223,7 @@ def on_pan_grid(scene: Scene) -> Reader:
 
 
 def _collect(
-    layers: Sequence[_Layer],
+    layers: Sequence[_Shown],
     window: Window,
     names: Sequence[str | None],
     detail: np.ndarray | None,
@@ -288,7 +288,7 @@ def _cut(part: Pixels, inner: Window) -> Pixels:
 
 
 def _reduce(
-    layers: Sequence[_Layer], window: Window, factor: int, progress: Callable[[int, int], None] | None
+    layers: Sequence[_Shown], window: Window, factor: int, progress: Callable[[int, int], None] | None
 ) -> list[_Reduced]:
     """Each layer averaged by `factor` (over at most 5 x 5 pixels of a block), and samples where all are valid."""
     shape = tuple(-(-n // factor) for n in window.shape)
@@ -351,20 +351,20 @@ def _places(
         for n, k, s in zip(score.shape, (rows, cols), (height, width), strict=True)
     ]
     found: list[tuple[int, int]] = []
-    for apart in (max(1.25 * side, 0.2 * min(rows, cols)), side):
+    for distance in (max(1.25 * side, 0.2 * min(rows, cols)), side):
         left = score.copy()
         for corner in found:
-            left[_near(corners, corner, apart)] = -1
+            left[_near(corners, corner, distance)] = -1
         while len(found) < DETAILS and left.max() >= 0:
             r, c = np.unravel_index(left.argmax(), left.shape)
             found.append((int(corners[0][r]), int(corners[1][c])))
-            left[_near(corners, found[-1], apart)] = -1
+            left[_near(corners, found[-1], distance)] = -1
     return [Window.at(window.top + r, window.left + c, (height, width)) for r, c in found]
 
 
-def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], apart: float) -> np.ndarray:
-    """Which of the grid's corners lie less than `apart` from one, in rows and in columns."""
-    return np.logical_and.outer(*(np.abs(c - k) < apart for c, k in zip(corners, corner, strict=True)))
+def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], distance: float) -> np.ndarray:
+    """Which of the grid's corners lie less than `distance` from one, in rows and in columns."""
+    return np.logical_and.outer(*(np.abs(c - k) < distance for c, k in zip(corners, corner, strict=True)))
 
 
 def _cell_means(values: np.ndarray, factor: int, cells: tuple[int, int]) -> np.ndarray:

@@ -99,10 +99,10 @@ class Recipe:
     optimiser: Optimiser = _table(Optimiser, "how")
     card: Words = _table(Words, "what the weights say about themselves")
 
-    def identity(self) -> str:
-        """All that a resumed training has to have in common with the one that it goes on with."""
+    def identity(self, **more: Any) -> str:
+        """All that a resumed training has to have in common with the one that it goes on with, and `more`."""
         known = {key: value for key, value in asdict(self).items() if key not in ("budget", "card")}
-        return json.dumps(known, sort_keys=True)
+        return json.dumps({**json.loads(json.dumps(known, sort_keys=True)), **more})
 
     def changed(self, **given: Any) -> Recipe:
         """With other values of its own keys or the budget's, where given and not None. Raises InputError."""

@@ -36,8 +36,8 @@ MIN_BANDS = 3
 
 @dataclass(frozen=True)
 class Item:
-    """A scene to be read: its MS, its PAN if it has one, and whether that was named or just lies beside it; `sensor`
-    and `split` ("train", "val") if they were told."""
+    """A scene to be read. `pan`: its PAN, if any; `named`: the user named the PAN, it does not just lie beside the MS;
+    `sensor` and `split` ("train", "val"): from a list."""
 
     ms: Path
     pan: Path | None = None
@@ -310,8 +310,7 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | Non
 
 def _box(valid: np.ndarray) -> Window:
     """The rows and columns that hold all valid pixels: those at a border often cover PAN only in part."""
-    rows, cols = (np.flatnonzero(valid.any(axis)) for axis in (1, 0))
-    return Window(int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1)
+    return Window.holding(np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0)))
 
 
 def room(valid: np.ndarray) -> int:

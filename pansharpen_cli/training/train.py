@@ -314,15 +314,13 @@ def run(
     recipe, config = _with_bands(recipe, seen)
     torch.manual_seed(recipe.seed)
     network = _first(recipe, config, say).to(where)
-    bands = network.bands or recipe.bands or None
-    share = recipe.samples.synthetic
+    bands, share = network.bands or recipe.bands or None, recipe.samples.synthetic
     synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
     sampler = Sampler(seen, synthetic, share, bands, recipe.seed, recipe.samples.real, recipe.samples.fine)
     judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=recipe.samples.real, fine=recipe.samples.fine)
     samples = drawn_for_validation(judge, recipe.samples.validation)
     names = [sorted(i.ms.name for i in part) for part in (training, held_out)]
-    identity = json.dumps({**json.loads(recipe.identity()), "scenes": names, "config": config})
-    state = State.start(network, recipe)
+    state, identity = State.start(network, recipe), recipe.identity(scenes=names, config=config)
     if resuming:
         state.resume(output.checkpoint, identity)
         say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
@@ -396,8 +394,8 @@ def _config(recipe: Recipe) -> dict[str, int]:
 
 
 def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
-    """The network as it starts: from given weights where they fit, as of another band count, and say what does
-    not. Raises InputError for weights to start from that are not of this network or of which hardly anything fits."""
+    """The network before the first step. Given weights are taken where their shapes fit; `say` tells which layers start
+    anew. Raises InputError for weights of another network, or of which less than half fits."""
     _check_parameters(recipe.network, config)
     network = models.create(recipe.network, config)
     if recipe.start:
