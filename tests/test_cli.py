@@ -123,8 +123,8 @@ BAD = {
         fuse("bad.tif pan.tif"), ("bad.tif", "pan.tif", "swapped"), bad("ms.tif", lambda p: p[:1])
     ),
     "PAN as its own MS": Bad(fuse("pan.tif pan.tif"), ("pan.tif", "named as PAN and as MS")),
-    "PAN with several bands": Bad(
-        fuse("bad.tif ms.tif"), ("bad.tif", "2 bands"), bad("pan.tif", lambda p: np.concatenate([p, p]))
+    "PAN with several bands, no finer": Bad(
+        fuse("bad.tif ms.tif"), ("bad.tif", "2 bands"), bad("ms.tif", lambda p: np.concatenate([p[:2]]))
     ),
     "no overlap": Bad(
         fuse("pan.tif bad.tif"),
@@ -138,7 +138,7 @@ BAD = {
         fuse("pan.tif bad.tif"), ("bad.tif", "1.3 x 1.3", "1.5"), bad("ms.tif", transform=UTM @ Affine.scale(1.3))
     ),
     "ratio above 8": Bad(
-        fuse("pan.tif bad.tif"), ("bad.tif", "9 x 9", "8"), bad("ms.tif", transform=UTM @ Affine.scale(9))
+        fuse("pan.tif bad.tif"), ("bad.tif", "17 x 17", "16"), bad("ms.tif", transform=UTM @ Affine.scale(17))
     ),
     "no such file": Bad(fuse("pan.tif nope.tif"), ("nope.tif", "no such file")),
     "a folder": Bad(fuse(". ms.tif"), ("cannot open .",)),
@@ -158,8 +158,10 @@ BAD = {
         lambda folder: (bad("ms.tif", lambda p: p * 0)(folder), random_weights(folder / "w.safetensors")),
     ),
     "tiny": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "at least 8"), bad("ms.tif", lambda p: p[:, :4, :4])),
-    "MS files on other grids": Bad(
-        fuse("pan.tif ms.tif bad.tif"), ("bad.tif", "another grid"), bad("ms.tif", lambda p: p[:, :40])
+    "tiles of one MS": Bad(
+        fuse("pan.tif ms.tif bad.tif"),
+        ("bad.tif", "gdalbuildvrt"),
+        bad("ms.tif", transform=UTM @ Affine.translation(256, 0) @ Affine.scale(4)),
     ),
     "MS files of other types": Bad(
         fuse("pan.tif ms.tif bad.tif"), ("bad.tif is float32",), bad("ms.tif", lambda p: p.astype("float32"))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ..raster.grid import Grid
 from ..raster.opening import Scaling
 from ..raster.scene import MIN_MS_PIXELS, Scene, TileData
 from ..raster.sensors import band_name
-from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster
+from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
 from ..raster.tiles import plan_tiles
 from ..raster.writer import raster_writer, scale_of
 from . import metrics
@@ -297,7 +298,7 @@ class Raster:
     @classmethod
     def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
         """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
-        dataset, label = open_raster(os.fspath(path)), os.fspath(path)
+        dataset, label = open_raster(os.fspath(path), rpcs=True), os.fspath(path)
         try:
             check_size(label, dataset.height, dataset.width)
             bands, alpha = data_bands(dataset, label, [])
@@ -314,7 +315,8 @@ class Raster:
     def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
         """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
         nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
-        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint)
+        rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
+        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
         return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
 
     @classmethod
@@ -331,10 +333,23 @@ class Raster:
 
     @classmethod
     def _on(
-        cls, path, nodata, grid: Grid, within: Window, names: Sequence[str | None], place: str, bands_of: str, hint: str
+        cls,
+        path,
+        nodata,
+        grid: Grid,
+        within: Window,
+        names: Sequence[str | None],
+        place: str,
+        bands_of: str,
+        hint: str,
+        rpcs: Any = None,
     ) -> Raster:
         raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid.called_as(grid)
+        if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
+            # a part of the PAN has its RPCs, counted from its own corner
+            row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
+            own = grid.window(Window.at(row, col, (own.height, own.width)))
         try:
             if own.crs != grid.crs:
                 raise InputError(
@@ -371,6 +386,13 @@ class Raster:
             raster.close()
             raise
         return cls(raster.source, raster.names, grid, (rows, cols), covered)
+
+    def only(self, places: Sequence[int] | None) -> Raster:
+        """Some of its bands, by place (from 0); all for None."""
+        if places is None:
+            return self
+        source = replace(self.source, bands=[self.source.bands[i] for i in places])
+        return replace(self, source=source, names=tuple(self.names[i] for i in places))
 
     def called(self, name: str) -> Raster:
         """The raster by another name in messages."""
@@ -535,7 +557,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     pair = ReducedPair(folder / "pan.tif", folder / "ms.tif", folder / "reference.tif")
     fine_grid = scene.ms_grid.window(fine)
     coarse_grid = scene.ms_grid.coarser(phase, coarse)
-    pan_type = np.dtype(scene.pan.dataset.dtypes[scene.pan.bands[0] - 1])
+    pan_type = scene.pan.dtype_of(0)
     ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
     with (
         raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
