@@ -33,6 +33,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import rasterio
 import torch
 from quality import measure
 from quality_tables import mean
@@ -49,7 +50,6 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.models.weights import Card
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.raster.source import read_stack
 from pansharpen_cli.raster.writer import SceneWriter
 
 ABLATED = ("glpnet", "fusionnet")
@@ -236,7 +236,7 @@ def scenes_in(folder: Path, named: Sequence[str] | None) -> list[SceneFolder]:
         if not named or path.name in named:
             reduced = (path / "rr").is_dir() or (path / "gt.tif").is_file()
             levels = ("full", "reduced") if reduced else ("full",)
-            found.append(SceneFolder(path, len(read_stack(path / "ms.tif")[0]), levels))
+            found.append(SceneFolder(path, rasterio.open(path / "ms.tif").count, levels))
     return found
 
 

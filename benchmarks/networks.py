@@ -29,6 +29,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import rasterio
 import torch
 from gsa import Run, measured
 from quality import measure, ours
@@ -46,7 +47,6 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.raster.source import read_stack
 from pansharpen_cli.training import simulate
 
 COUNTED = 128
@@ -153,7 +153,7 @@ class Quality:
     def __init__(self, folder: Path | None, path: Path, missing: bool) -> None:
         self.path, self.missing = path, missing
         folders = sorted(p.parent for p in folder.glob("*/pan.tif")) if folder else []
-        self.scenes = [(f, len(read_stack(f / "ms.tif")[0])) for f in folders]
+        self.scenes = [(f, rasterio.open(f / "ms.tif").count) for f in folders]
         self.rows: dict[tuple[str, str, str], dict] = {}
         if path.is_file():
             for line in path.read_text().splitlines():

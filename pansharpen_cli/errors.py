@@ -28,3 +28,13 @@ def reason_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def unforeseen(error: Exception) -> str:
+    """An error that nobody has a line for: what GDAL says in places where it seldom fails, or a fault of ours."""
+    text = " ".join(str(error).split())[:300]
+    return (
+        f"GDAL: {text}"
+        if type(error).__module__.startswith("rasterio")
+        else f"unexpected {type(error).__name__}: {text}"
+    )

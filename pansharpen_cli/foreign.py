@@ -23,8 +23,6 @@ MOST_SIDE = 2_000_000
 """Bytes of a side file that is looked into for a sensor and a date; a larger one is none."""
 MOST_TOML = 1 << 20
 """Bytes of a recipe or a manifest of weights."""
-MOST_LOG = 512 << 20
-"""Bytes of a batch's log."""
 MOST_LINE = 4 << 20
 """Characters of a line of a log."""
 MOST_WEIGHTS = 1 << 30

@@ -162,6 +162,7 @@ def test_lines_of_a_log_that_are_no_records_do_not_count(tmp_path: Path, run) ->
         "error": "why",
         "figures": {"hqnr": "high"},
         "rows": 3,
+        "of_a_newer_version": [1],
     }
     (tmp_path / "batch.jsonl").write_text("\n".join([*RECORDS, json.dumps(good, ensure_ascii=False)]), "utf-8")
     assert plain(batch_log.read_log(tmp_path)) == {good["scene"]: good}

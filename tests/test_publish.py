@@ -412,7 +412,7 @@ def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> No
                 return dataset.read(*given, **more)
 
         dataset = opened.ms[0].dataset
-        opened.ms[0].dataset = Reporting()
+        opened = replace(opened, ms=(replace(opened.ms[0], dataset=Reporting()),))
         with pytest.raises(ReadError, match=r"ms\.tif: a block is missing"):
             opened.read_ms(Window(0, 8, 0, 8))
 
@@ -578,6 +578,19 @@ def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
     tally = batch.run(tasks, out, here())
     assert [r.scene for r in tally.failed] == [tasks[0].scene] and len(tally.done) == 1
     assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
+
+
+def test_an_output_that_was_edited_is_not_replaced(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+    assert len(batch.run(tasks, out, here()).done) == 2
+    with rasterio.open(tasks[0].output, "r+") as dataset:
+        dataset.update_tags(NOTE="of the user's own " * 100)
+    edited = tasks[0].output.read_bytes()
+    tally = batch.run(tasks, out, here())
+    assert (len(tally.failed), tally.before, tally.refused) == (1, 1, 1)
+    assert tasks[0].output.read_bytes() == edited
+    assert len(batch.run(tasks, out, here(), overwrite=True).done) == 1
+    assert tasks[0].output.read_bytes() != edited
 
 
 def test_outputs_that_are_removed_meanwhile_are_failures(tmp_path: Path, tasks) -> None:

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pansharpen_cli.adapt import losses, tailor
+from pansharpen_cli.columns import in_columns
 from pansharpen_cli.jobs.evaluate import SHOWN
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
@@ -233,6 +234,11 @@ def test_the_ranking_is_aligned_and_marks_the_best() -> None:
     assert "0.913*" not in lines[1] and "1.07*" in lines[1] and "0.962*" in lines[1]
     against = texts.ranking(evaluation("reference")).splitlines()
     assert "2.900°*" in against[2] and "0.9377*" in against[1] and " - " in against[2] + " "
+
+
+def test_columns_are_as_wide_as_their_characters_are_on_a_terminal() -> None:
+    rows = [["scene", "figure "], ["\u65e5\u672c", "0.5*"], ["a", "12 "]]
+    assert in_columns(rows, "lr") == "scene  figure\n\u65e5\u672c      0.5*\na          12"
 
 
 def test_the_best_is_the_highest_the_lowest_the_nearest_to_one_or_none() -> None:

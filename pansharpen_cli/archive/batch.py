@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..errors import PansharpenError
+from ..errors import PansharpenError, unforeseen
 from ..foreign import stay_offline
 from ..fusion import fit
 from ..jobs import fuse
@@ -77,7 +77,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     except OSError as error:
         known["error"] = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except Exception as error:
-        known["error"] = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        known["error"] = unforeseen(error)
     return known | {"seconds": time.perf_counter() - started}
 
 
@@ -240,7 +240,9 @@ def _to_do(
         if not reason_to_run(task, record, retry_failed):
             continue
         if not task.refused and not overwrite and (mine := foreign_file(task, record)):
-            task = replace(task, refused=f"{mine} exists, and {LOG} does not know it; use --overwrite to replace it")
+            task = replace(
+                task, refused=f"{mine} exists, and {LOG} does not know it as it is; use --overwrite to replace it"
+            )
         (refused if task.refused else todo).append(task)
     return todo, refused
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__, interrupts
-from ..errors import PansharpenError
+from ..errors import PansharpenError, unforeseen
 from ..foreign import stay_offline
 from .batch import batch
 from .evaluate import evaluate
@@ -93,7 +93,7 @@ def main() -> None:
         if isinstance(error, MemoryError) or re.search("allocate memory|not enough memory|out of memory", text):
             code = complain("out of memory; try a smaller --tile-size", 1, debug)
         else:
-            code = complain(f"unexpected {type(error).__name__}: {text} (run again with --debug)", 1, debug)
+            code = complain(f"{unforeseen(error)} (run again with --debug)", 1, debug)
     sys.exit(interrupts.CODE if interrupts.asked() else code or 0)
 
 

@@ -37,8 +37,8 @@ _HEAD = 1024
 def check_raw(path: str) -> None:
     """Raises InputError for a raster that reads another file's bytes as pixels, or that leads to a pipe or a device,
     directly or through the files that it refers to."""
-    names = [path, *_walked(path)]
-    if any(NETWORK.search(name) for name in names):
+    on_servers = [name for name in (path, *_walked(path)) if NETWORK.search(name)]
+    if on_servers and (NETWORK.search(path) or any(NETWORK.search(name) for name in _walked(path, sides=False))):
         foreign.go_online()
 
 
@@ -71,15 +71,16 @@ def outside(path: str, roots: Collection[Path]) -> str:
     return ""
 
 
-def _walked(path: str) -> Iterator[str]:
-    """All names that a VRT, a DIMAP or a TIL refers to, in turn; none for anything else.
+def _walked(path: str, sides: bool = True) -> Iterator[str]:
+    """All names that a VRT, a DIMAP or a TIL refers to, in turn; none for anything else. `sides`: also those that
+    masks and overviews beside them refer to.
 
     Raises InputError for a raw band, a pipe or a device.
     """
     _check_kind(path, path)
     text = _text(path)
     waiting = [] if text is None else [(path, text)]
-    waiting += _beside(path)
+    waiting += _beside(path) if sides else []
     known = {os.path.abspath(path)}
     while waiting:
         where, text = waiting.pop()
@@ -93,7 +94,7 @@ def _walked(path: str) -> Iterator[str]:
             inner = _text(name)
             if inner is not None:
                 waiting.append((where if name == inner else name, inner))
-            waiting += _beside(name)
+            waiting += _beside(name) if sides else []
             if name != inner:
                 yield name
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import rasterio.shutil
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
@@ -23,7 +24,7 @@ from .. import foreign
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
-from .messages import gdal_messages
+from .messages import GDAL_ERRORS, gdal_messages
 from .references import check_raw
 from .whole import cut_off
 
@@ -65,16 +66,16 @@ def bounded_cache() -> Iterator[None]:
         yield
 
 
-def open_raster(path: str):
+def open_raster(path: str, rpcs: bool = False):
     """Open a raster; InputError in one line if GDAL cannot, and for what would wait or grow without end, or takes bytes
-    of another file for pixels."""
+    of another file for pixels. With `rpcs` it may be located by them only."""
     _check_place(path)
     check_raw(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
-    except (RasterioError, OSError, ValueError) as error:
+    except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             reason = "no such file"
@@ -87,15 +88,16 @@ def open_raster(path: str):
     if dataset.gcps[0] and dataset.transform.is_identity:
         dataset.close()
         raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
-    if dataset.transform.is_identity and rpcs_of(dataset) is not None:
+    if not rpcs and dataset.transform.is_identity and rpcs_of(dataset) is not None:
         dataset.close()
         raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
     try:
-        _check_files(dataset, path)
-        _check_blocks(dataset, path)
+        with foreign.boundary(path, "cannot be used"):
+            _check_files(dataset, path)
+            _check_blocks(dataset, path)
     except InputError:
         dataset.close()
         raise
@@ -105,7 +107,7 @@ def open_raster(path: str):
 def rpcs_of(dataset) -> RPC | None:
     """The rational polynomials that locate a raster's pixels; None without any that can be read."""
     try:
-        return dataset.rpcs
+        return copy(dataset.rpcs)  # the dataset keeps its own
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
@@ -163,13 +165,7 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
-def read_stack(path: Path) -> tuple[np.ndarray, tuple[str | None, ...], float | None]:
-    """All bands of a file as float32 (bands, rows, cols), their descriptions and the nodata value."""
-    with open_raster(str(path)) as dataset:
-        return dataset.read().astype(np.float32), dataset.descriptions, dataset.nodata
-
-
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
 
@@ -182,6 +178,20 @@ class Source:
     nodata: float | None = None
     alpha: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> set[str]:
+        """Every file that is read, also the sources of a VRT and side files."""
+        return {self.label, *getattr(self.dataset, "src_dataset", self.dataset).files}
+
+    @property
+    def labels(self) -> list[str]:
+        """What its files are called, each once."""
+        return [self.label]
+
+    def dtype_of(self, index: int) -> np.dtype:
+        """The type of the values of one of its bands, as they are read."""
+        return np.dtype(self.dataset.dtypes[self.bands[index] - 1])
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
@@ -196,7 +206,7 @@ class Source:
             try:
                 values = ds.read(self.bands, window=at)
                 mask = self._mask(values, at)
-            except RasterioIOError as error:
+            except GDAL_ERRORS as error:
                 raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
         # of a warp these are points of its border that have no place in the other CRS
         if said.errors and not isinstance(ds, WarpedVRT):
@@ -370,7 +380,7 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
             continue
         try:
             held = _some_values(ds, band)
-        except RasterioIOError as error:
+        except GDAL_ERRORS as error:
             raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
         if len(held) <= 2:
             alpha.append(band)
