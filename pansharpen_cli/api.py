@@ -344,6 +344,9 @@ def fuse(
     nodata: float | None = None,
     dtype: str | None = None,
     scale: float | tuple[float, float] = 1.0,
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | os.PathLike | None = None,
     driver: str = "GTiff",
     creation_options: Mapping[str, object] | None = None,
     overviews: bool | None = None,
@@ -359,7 +362,9 @@ def fuse(
 ) -> Fused:
     """Fuse a PAN and its MS, as `pansharpen fuse` does: the same pixels, the same report, the same file.
 
-    `ms`: one raster, or a list of several with the bands in order. `output`: the file to write; without it the result
+    `ms`: one raster, or a list of several with the bands in order, which may lie on grids of their own. `pan_from`:
+    bands whose mean is the PAN, by number or name over the rasters on its grid. `height` or `dem`: of a pair that RPCs
+    alone locate. `output`: the file to write; without it the result
     holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
     rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
     their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
@@ -372,7 +377,7 @@ def fuse(
     options = _checked(Options(
         method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss, fit,  # type: ignore[arg-type]
     ))  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale, pan_from, height, dem)
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
     target = FusionOutput(
         Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
@@ -432,6 +437,9 @@ def check(
     nodata: float | None = None,
     dtype: str | None = None,
     scale: float | tuple[float, float] = 1.0,
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | os.PathLike | None = None,
     score: bool = True,
     progress: Progress = quiet,
 ) -> dict:
@@ -445,22 +453,29 @@ def check(
             method, weights, adapt, adapt_seconds, device, precision, tile_size, seed, align, mtf, adapt_loss,  # type: ignore[arg-type]
         )
     )  # fmt: skip
-    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale)
+    opening = _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale, pan_from, height, dem)
     with _Inputs() as inputs:
         return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))
 
 
-def _open_options(sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale=1.0) -> OpenOptions:
+def _open_options(
+    sensor, bidx, fit_bands, nodata, extent, dtype, window, bbox, scale=1.0, pan_from=None, height=None, dem=None
+) -> OpenOptions:
     """Raises InputError for what the command line refuses."""
     _one_of("extent", extent, ("intersection", "pan"))
     _one_of("fit_bands", fit_bands, ("all", "bidx"))
     bands = None if bidx is None else [b if isinstance(b, str) else int(b) for b in bidx]
     box = None if bbox is None else (float(bbox[0]), float(bbox[1]), float(bbox[2]), float(bbox[3]))
     kind = None if dtype is None else check_dtype(np.dtype(dtype).name)
+    parts = None if pan_from is None else [b if isinstance(b, str) else int(b) for b in pan_from]
+    if height is not None and dem is not None:
+        raise InputError("height and dem exclude each other")
+    heights = None if height is None else float(height), None if dem is None else os.fspath(dem)
     factor, offset = map(float, scale if isinstance(scale, tuple | list) else (scale, 0.0))
     if not 0 < factor < math.inf or not math.isfinite(offset):
         raise InputError(f"scale is a factor above 0, or a factor and an offset, not {scale}")
-    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, Scaling(factor, offset))
+    scaling = Scaling(factor, offset)
+    return OpenOptions(sensor, bands, fit_bands, nodata, extent, _window(window), box, kind, scaling, parts, *heights)
 
 
 def _path(path: str | os.PathLike | None) -> Path | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import rasterio
 import torch
+from affine import Affine
 from safetensors.torch import save_file
 
 from pansharpen_cli import models
+from pansharpen_cli.physics import degrade_matrix
+from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.training import simulate
 
 
@@ -30,6 +33,35 @@ def write_pair(folder: Path, *given, **spec) -> tuple[Path, Path, Path]:
     for name, content in _painted(*given, **spec).items():
         (folder / name).write_bytes(content)
     return folder / "pan.tif", folder / "ms.tif", folder / "truth.tif"
+
+
+def seen_through(
+    truth: Path,
+    target: Path,
+    bands: Sequence[int],
+    ratio: float,
+    offset: tuple[float, float] = (0.0, 0.0),
+    gain: float = 0.3,
+    names: Sequence[str] = (),
+) -> Path:
+    """Bands (from 1) of a truth as an MS on a grid of its own: `ratio` and `offset` in pixels of the truth.
+
+    All of its pixels lie within the truth.
+    """
+    with rasterio.open(truth) as dataset:
+        sharp, transform, crs = dataset.read(list(bands)).astype(float), dataset.transform, dataset.crs
+    axes = [Axis(ratio, o) for o in offset]
+    spans = [(max(0, -int(o // ratio)), int((n - o) // ratio)) for n, o in zip(sharp.shape[1:], offset, strict=True)]
+    rows, cols = (degrade_matrix(a, s, (0, n), gain) for a, s, n in zip(axes, spans, sharp.shape[1:], strict=True))
+    place = Affine.translation(offset[1] + ratio * spans[1][0], offset[0] + ratio * spans[0][0])
+    profile = {"count": len(bands), "height": len(rows), "width": len(cols), "dtype": "uint16", "crs": crs, "nodata": 0}
+    with rasterio.open(
+        target, "w", driver="GTiff", transform=transform @ place @ Affine.scale(ratio), **profile
+    ) as out:
+        out.write(np.rint(rows @ sharp @ cols.T).astype("uint16"))
+        for i, name in enumerate(names, 1):
+            out.set_band_description(i, name)
+    return target
 
 
 def edited(source: Path, target: Path, change=lambda pixels: pixels, names=(), **profile) -> Path:

@@ -161,6 +161,7 @@ CASES = {
 
 ALSO = {
     "constant PAN": {"agreement"},  # nothing of it is explained
+    "other place": {"pan-tells-nothing"},
     "saturation": {"agreement"},
     "zero border": {"agreement"},
     "-9999 in floats": {"agreement", "dtype"},
@@ -484,7 +485,8 @@ def test_the_report_fits_the_terminal_and_says_what_json_says(scene, run) -> Non
     facts = json.loads(machine.out)
     assert facts["schema"] == check.SCHEMA and facts["refused"] is None
     keys = {"schema", "version", "kind", "refused", "files", "scene", "overlap", "sample", "bands", "agreement",
-            "shift", "mtf", "method", "adaptation", "output", "prediction", "findings"}  # fmt: skip
+            "pan_tells", "shift", "mtf", "method", "adaptation", "output", "prediction", "findings",
+            "groups"}  # fmt: skip
     assert set(facts) == keys
     for words in ("ratio", "offset", "overlap", "agreement", "shift", "memory", "time", "ceiling", "note"):
         assert words in text.out

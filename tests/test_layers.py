@@ -21,19 +21,19 @@ NAME = PACKAGE.name
 FOLDERS = (
     ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "choice files warping", "scene stretch", "writer", "overlap")),
+    ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer", "overlap")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ options", "kept", "fit register", "loop")),
+    ("fusion", ("__init__ options", "kept", "fit register telling", "loop")),
     ("report", ("__init__ facts figures pictures", "verdict", "charts files", "text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
     ),
     ("quality", ("metrics", "fidelity", "assess")),
-    ("jobs", ("__init__ picture", "request", "opened", "facts", "evaluate", "fuse")),
+    ("jobs", ("__init__ pair picture", "request", "opened", "facts", "evaluate", "fuse")),
     (
         "archive",
         (

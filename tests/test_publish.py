@@ -425,7 +425,7 @@ def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> No
                 return dataset.read(*given, **more)
 
         dataset = opened.ms[0].dataset
-        opened.ms[0].dataset = Reporting()
+        opened = replace(opened, ms=(replace(opened.ms[0], dataset=Reporting()),))
         with pytest.raises(ReadError, match=r"ms\.tif: a block is missing"):
             opened.read_ms(Window(0, 8, 0, 8))
 

@@ -25,9 +25,11 @@ from .tailor import Settings, Tiles
 SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
 MAX_BLOCKS = 12
-FULL_TILE = 64
-REDUCED_TILE = 40
-"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution."""
+FULL_TILE, WIDE_TILE = 64, 96
+REDUCED_TILE, NARROW_TILE = 40, 16
+"""Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution; the second ones for
+ratios beyond `LARGE`, where a block has few MS pixels and they are wide."""
+LARGE = 8.0
 LEAST_TILES = 8
 """Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
 
@@ -196,9 +198,12 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
     At most so many at full and at reduced resolution; `only`: there is no other block.
     """
     window, phase, gains, offsets = data.window, scene.phase, scene.effective_gains, scene.band_offsets
-    corners = _draw(data.valid, FULL_TILE, counts[0], rng, data.pan[window.within(data.pan_window)])
+    length = FULL_TILE if max(phase.ratio) <= LARGE else WIDE_TILE
+    corners = _draw(data.valid, length, counts[0], rng, data.pan[window.within(data.pan_window)])
     margin = int(np.ceil(3 * max(physics.mtf_sigma(min(gains), max(phase.ratio)), 1.0)))
-    side = Window(0, FULL_TILE, 0, FULL_TILE)
+    if length - 2 * margin - 1 < max(phase.ratio):
+        corners = []  # not one MS pixel would be seen by PAN pixels of the tile alone
+    side = Window(0, length, 0, length)
     parts, ms_parts, rows, cols = [], [], [], []
     for r, c in corners:
         tile = side.moved(window.top + r, window.left + c)
@@ -211,7 +216,7 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
         rows.append(down.rows)
         cols.append(down.cols)
     blur = physics.blurrer(phase.ratio, side, side, gains).to("cpu")
-    empty = inputs.map(lambda t: t[..., :0, :FULL_TILE, :FULL_TILE][:0])
+    empty = inputs.map(lambda t: t[..., :0, :length, :length][:0])
     count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
     ms = [m[:, : count[0], : count[1]] for m in ms_parts]
     down = physics.Separable(
@@ -276,7 +281,7 @@ def _reduced_tiles(scene: Scene, data: TileData, count: int, only: bool, rng) ->
     operators = TileOperators.build(phase, core, ms_window, coarse, gains)
     inputs = operators.inputs(pan, pan[..., *at], physics.degrader(phase, coarse, ms_window, gains)(ms))
     target = ms[..., *at].float()
-    size = REDUCED_TILE
+    size = REDUCED_TILE if max(phase.ratio) <= LARGE else NARROW_TILE
     if only:
         size = min(size, max(16, min(inside.shape) // 2 // 8 * 8))
     corners = _draw(inside, size, count, rng, inputs.pan[0, 0].numpy())

@@ -28,7 +28,10 @@ VISIBLE = {"blue", "green", "red"}
 
 @dataclass(frozen=True)
 class Found:
-    """A scene: its name, the folder below its source in which it lies, its files, and what paired them."""
+    """A scene: its name, the folder below its source in which it lies, its files, and what paired them.
+
+    The first `beside` of the MS files are on the PAN's grid and a part of it.
+    """
 
     name: str
     folder: str
@@ -37,6 +40,7 @@ class Found:
     rule: str
     sensor: str = ""
     time: datetime | None = None
+    beside: int = 0
 
     @property
     def files(self) -> list[str]:
@@ -259,7 +263,7 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
             units[part.role, str(PurePosixPath(file.relative).parent), part.unit].append((part, file))
     found: list[Found] = []
     for (rule, _), units in groups.items():
-        made: dict[str, list[Loose]] = {"pan": [], "ms": []}
+        made: dict[str, list[Loose]] = defaultdict(list)
         refused: dict[str, str] = {}
         for (role, *_), members in units.items():
             unit = _unit(rule, role, members)
@@ -268,16 +272,34 @@ def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found
             else:
                 left += unit
                 refused[role] = unit[0].reason
-        for pan, ms in _closest(made["pan"], made["ms"]):
+        chosen = _closest(made["pan"], made["ms"])
+        for role in set(made) - {"pan", "ms"}:
+            left += _join(chosen, made.pop(role), role)
+        for pan, ms in chosen:
             found.append(scene_of(pan, ms, rule))
             made["pan"].remove(pan)
-            made["ms"].remove(ms)
+            made["ms"] = [each for each in made["ms"] if each.file != ms.file]
         for role, other in (("pan", "ms"), ("ms", "pan")):
             reason = why_unpaired(len(made[other]), role, other, "fit by name")
             if not made[other] and other in refused:
                 reason = f"its {other.upper()} is left over: {refused[other]}"
             loose += [replace(unit, reason=reason) for unit in made[role]]
     return found, loose, left
+
+
+def _join(chosen: list[tuple[Loose, Loose]], others: Sequence[Loose], role: str) -> list[LeftOver]:
+    """Add files on a grid of their own to the MS of the one pair that they belong to; what is left over of them."""
+    left: list[LeftOver] = []
+    for other in others:
+        near = _closest([ms for _, ms in chosen], [other])
+        if len(others) > 1 or not near:
+            why = "no PAN with MS for it" if not chosen else "it fits several scenes, or others fit the same, alike"
+            left += other.left(f"{role.upper()}: {why}")
+            continue
+        at = next(i for i, (_, ms) in enumerate(chosen) if ms is near[0][0])
+        pan, ms = chosen[at]
+        chosen[at] = pan, replace(ms, layers=(*ms.layers, *other.layers))
+    return left
 
 
 def why_unpaired(others: int, role: str, other: str, how: str) -> str:
@@ -317,7 +339,8 @@ def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose |
 def _missing(product: Named, bands: Collection[Band]) -> str:
     """Which bands of a product are missing; empty if all are there, or the visible ones, with the near infrared or
     without."""
-    held, known = {code for _, code in bands}, product.names.bands
+    held = {code for _, code in bands}
+    known = {code: names for code, names in product.names.bands.items() if code not in product.names.pan_codes}
     for wanted in (VISIBLE, {*VISIBLE, "nir"}, set(WAVELENGTHS)):
         usual = [code for code, names in known.items() if set(names) <= wanted]
         if held <= set(usual):
@@ -366,7 +389,9 @@ def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tupl
 def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:
     folder = "/".join(_common(pan.file.relative, ms.file.relative)[1:])
     name = ms.name if rule in ("name", "overlap") else pan.name
-    return Found(name, folder, pan.layers[0], ms.layers, rule, time=pan.time or ms.time)
+    first, *beside = pan.layers
+    time = pan.time or ms.time
+    return Found(name, folder, first, (*beside, *ms.layers), rule, time=time, beside=len(beside))
 
 
 _DATE = re.compile(

@@ -324,10 +324,11 @@ def dry_run(
         PlannedScene(
             task.scene,
             list(task.found.pan),
-            [list(layer) for layer in task.found.ms],
+            [list(layer) for layer in task.found.ms[task.found.beside :]],
             task.found.rule,
             state(task),
             None if task.fit is None else task.fit.name,
+            [list(layer) for layer in task.found.ms[: task.found.beside]],
         )
         for task in tasks
     ]
@@ -340,13 +341,13 @@ def listing(plan: BatchPlan) -> str:
     def shown(layers: Sequence[Sequence[str]]) -> str:
         first = [p.removeprefix(f"{os.getcwd()}/") for p in (layer[0] for layer in layers)]
         tiles = len([p for p in layers[0] if not p.lower().endswith(CONTAINERS)])
-        more = f" and {len(first) - 1} more bands" if len(first) > 1 else ""
+        more = f" and {len(first) - 1} more files" if len(first) > 1 else ""
         return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
 
     lines = []
     for scene in plan.scenes:
         lines.append(f"{scene.output}  ({scene.state}, paired by {scene.paired_by})")
-        lines.append(f"  PAN  {shown([scene.pan])}")
+        lines.append(f"  PAN  {shown([scene.pan, *scene.pan_beside])}")
         lines.append(f"  MS   {shown(scene.ms)}")
         lines += [f"  fit  {scene.fit}"] if scene.fit else []
     lines += ["", "left over:"] if plan.left_over else []

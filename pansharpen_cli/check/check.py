@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 from .. import __version__, device
 from ..archive import pairs
 from ..errors import InputError, PansharpenError
-from ..fusion import fit
+from ..fusion import fit, register
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_measured, opened
+from ..jobs.opened import is_beyond, is_measured, opened
+from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
@@ -27,8 +29,9 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source
 from ..raster.writer import parse_creation_options
-from ..report.facts import CheckFacts, FileFacts, OverlapFacts
+from ..report.facts import CheckFacts, FileFacts, OverlapFacts, Prediction
 from .judge import (
+    Finding,
     Findings,
     explain_refusal,
     judge_file,
@@ -37,6 +40,7 @@ from .judge import (
     judge_scene,
     mtf_facts,
     shift_facts,
+    tells_facts,
 )
 from .look import Look, band_facts, look_at
 from .predict import predict
@@ -48,12 +52,34 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
     What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
-    What is not known then is None.
+    What is not known then is None. MS files on grids of their own are looked at apart, each in `groups`.
     """
     found = Findings()
+    with pair.held() as pair:
+        with gdal_messages():
+            files = _files(pair, found)
+        try:
+            with gdal_messages():
+                parts = parted(pair)
+        except InputError as error:
+            explain_refusal(files, found)
+            return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
+        made = []
+        for each in parts.pairs:
+            own = found if len(parts.pairs) == 1 else Findings()
+            made.append(_checked(each, files, options, score, progress, own))
+            if own is not found:
+                found += _named(each, own)
+    return _combined(made, files, found)
+
+
+def _checked(
+    pair: Pair, files: list[FileFacts], options: Options, score: bool, progress: Progress, found: Findings
+) -> CheckFacts:
+    """All that can be told of a pair whose MS files are on one grid, but for what is found."""
     facts = CheckFacts(SCHEMA, __version__, "check")
-    with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
-        facts.files = _files(pair, found)
+    facts.files = [f for f in files if f.path in (pair.pan, *pair.ms)]
+    with gdal_messages() as said, ExitStack() as stack:
         try:
             with _noting_failure(found):
                 check_method(options)
@@ -63,7 +89,36 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
         except InputError as error:
             facts.refused = str(error)
             explain_refusal(facts.files, found)
-    facts.findings = found.ranked()
+    return facts
+
+
+def _named(pair: Pair, found: Findings) -> list[Finding]:
+    """What was found, with the MS that it is about."""
+    name = os.path.basename(pair.ms[-1])
+    return [f if name in f.text else replace(f, text=f"{name}: {f.text}") for f in found]
+
+
+def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Findings) -> CheckFacts:
+    """One report of several: that of the first, with sums where the output is one."""
+    facts = replace(made[0], files=files, findings=found.ranked())
+    if len(made) == 1:
+        return facts
+    facts.groups = list(made)
+    facts.refused = next((m.refused for m in made if m.refused), None)
+    outputs, told = [m.output for m in made if m.output], [m.prediction for m in made if m.prediction]
+    if len(outputs) == len(told) == len(made):
+        facts.output = replace(outputs[0], bands=sum(each.bands for each in outputs))
+        stages = dict.fromkeys(stage for each in told for stage in each.seconds)
+        seconds = {stage: sum(each.seconds.get(stage, 0.0) for each in told) for stage in stages}
+        repeated = seconds["start"] * (1 - 1 / len(made))
+        seconds["start"], seconds["total"] = seconds["start"] - repeated, seconds["total"] - repeated
+        facts.prediction = Prediction(
+            seconds,
+            max(each.memory_bytes for each in told),
+            sum(each.raw_bytes for each in told),
+            sum(each.stored_bytes for each in told),
+            told[0].trial,
+        )
     return facts
 
 
@@ -89,6 +144,7 @@ def _check_scene(
         facts.bands = [band_facts(band) for band in look.bands]
         facts.agreement = look.agreement()
         judge_pixels(scene, look, facts, found)
+        facts.pan_tells = tells_facts(scene, options, progress, _apart(facts, scene), found)
     if look is not None:
         with _noting_failure(found):
             predict(facts, scene, look, options, score, None, seconds, progress, found)
@@ -114,24 +170,44 @@ def plan(
     Raises InputError where it would refuse.
     """
     found = Findings()
-    facts = CheckFacts(SCHEMA, __version__, "plan")
     parse_creation_options(output.creation_options)
     check_method(options)
     device.choose_device(options.device)
     with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
-        facts.files = _files(pair, found)
-        scene, options, aligning = _aligned(facts, pair, options, stack, output, progress, found)
-        _describe(facts, scene, pair, options, found)
-        look = look_at(scene, options.seed, progress, survey=False)
-        facts.sample = look.facts()
-        predict(facts, scene, look, options, score, output, aligning, progress, found)
-        judge_scene(scene, found)
-    fit.preload(options, scene.bands)
+        files = _files(pair, found)
+        parts = parted(pair)
+        if len(parts.pairs) > 1:
+            scenes = [stack.enter_context(each.open()) for each in parts.pairs]
+            check_targets(output, options, parts.together(scenes), several=True)
+        made = []
+        for each in parts.pairs:
+            facts, own = CheckFacts(SCHEMA, __version__, "plan"), found if len(parts.pairs) == 1 else Findings()
+            facts.files = [f for f in files if f.path in (each.pan, *each.ms)]
+            ready = output if len(parts.pairs) == 1 else None
+            scene, chosen, aligning = _aligned(facts, each, options, stack, ready, progress, own)
+            _describe(facts, scene, each, chosen, own)
+            look = look_at(scene, chosen.seed, progress, survey=False)
+            facts.sample = look.facts()
+            facts.pan_tells = tells_facts(scene, chosen, progress, _apart(facts, scene), own)
+            predict(facts, scene, look, chosen, score, output, aligning, progress, own)
+            judge_scene(scene, own)
+            fit.preload(options, scene.bands)
+            made.append(facts)
+            if own is not found:
+                found += _named(each, own)
     check_absent([path for path, _ in targets_of(output)], output.overwrite)
     for message in said.notes():
         found.warning("gdal", message)
-    facts.findings = found.ranked()
-    return facts
+    return _combined(made, files, found)
+
+
+def _apart(facts: CheckFacts, scene: Scene) -> bool:
+    """Whether PAN and MS do not show the same in the same place, as `fuse` takes it."""
+    shift = facts.shift
+    if shift is None or is_beyond(scene):
+        return False
+    known = {each.name: getattr(shift, each.name) for each in fields(register.Shift)}
+    return register.is_apart(register.Shift(**known), shift.action.startswith("moves"))
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
@@ -209,9 +285,11 @@ def _aligned(
     told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
     scene.warnings[:] = [w for w in scene.warnings if w not in told]
     scene.notes[:] = [n for n in scene.notes if n not in told]
-    assert registration.found is not None
-    facts.shift = shift_facts(scene, registration.found, options.align, found)
-    facts.mtf = mtf_facts(scene, registration.found.gains, found)
+    if registration.found is not None:
+        facts.shift = shift_facts(scene, registration.found, options.align, found)
+        facts.mtf = mtf_facts(scene, registration.found.gains, found)
+    else:
+        found.note("fit", f"the fit of {options.fit} is taken: the scene is not registered, fitted or adapted")
     if registration.apart and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")

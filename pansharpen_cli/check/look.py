@@ -144,7 +144,7 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
 
 
 def _dtype(source: Source, index: int) -> np.dtype:
-    return np.dtype(source.dataset.dtypes[source.bands[index] - 1])
+    return source.dtype_of(index)
 
 
 def _survey(scene: Scene, look: Look, block: Window, pan_read, ms_window: Window, parts, candidates) -> None:

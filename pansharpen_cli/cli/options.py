@@ -207,14 +207,29 @@ class Opening:
         str | None,
         typer.Option(help="Write DN times FACTOR, plus OFFSET; the file tells how.", metavar="FACTOR[,OFFSET]"),
     ] = None
+    pan_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Bands whose mean is the PAN, of the files on its grid: 1,2,3,4; default: all.", metavar="BANDS"
+        ),
+    ] = None
+    height: Annotated[
+        float | None,
+        typer.Option(help="Metres above the ellipsoid, of pairs that RPCs alone locate; default: the RPCs' own."),
+    ] = None
+    dem: Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")] = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
         from ..raster.opening import OpenOptions
 
+        check_finite(height=self.height)
+        if self.height is not None and self.dem is not None:
+            raise InputError("--height and --dem exclude each other")
         return OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
             _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
             _scaling(self.scale),
+            bands_of("--pan-from", self.pan_from and [self.pan_from]), self.height, self.dem,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .. import classical, foreign, models
+from .. import classical, foreign, models, physics
 from .. import device as devices
 from ..adapt import tailor
 from ..adapt.sampling import (
@@ -66,7 +67,9 @@ class Fuser(Protocol):
     halo: int
     multiple_of: int
     overlap: int
-    on_cpu: bool
+
+    @property
+    def on_cpu(self) -> bool: ...
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
 
@@ -254,6 +257,31 @@ class NetworkFuser:
         return fused[0].cpu().numpy()
 
 
+class Sparing:
+    """A fuser whose result is left alone in some bands of a scene: these are up-sampled at their exact phase."""
+
+    def __init__(self, scene: Scene, fuser: ClassicalFuser | NetworkFuser, spared: Sequence[int]) -> None:
+        self.fuser, self.spared = fuser, list(spared)
+        self.halo, self.multiple_of, self.overlap = fuser.halo, fuser.multiple_of, fuser.overlap
+        self._phase = scene.phase
+        self._offsets = [scene.band_offsets[b] for b in self.spared] if scene.band_offsets else []
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.fuser.on_cpu
+
+    def windows(self, window: Window) -> tuple[Window, Window, Window]:
+        return self.fuser.windows(window)
+
+    @torch.no_grad()
+    def __call__(self, tile: TileData) -> np.ndarray:
+        """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
+        fused = self.fuser(tile)
+        up = physics.upsampler(self._phase, tile.window, tile.ms_window, self._offsets)
+        fused[self.spared] = up(torch.from_numpy(tile.ms[self.spared]).double()).float().numpy()
+        return fused
+
+
 def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
     """Fused pixels in DN again."""
     return np.ldexp(fused, -lift) if lift else fused
@@ -263,29 +291,33 @@ def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
 class Fit:
     """A fuser and how it came about."""
 
-    fuser: ClassicalFuser | NetworkFuser
+    fuser: ClassicalFuser | NetworkFuser | Sparing
     precision: str
     device: str
     card: Card | None = None
     stats: SceneStats | None = None
     outcome: Outcome | None = None
     seconds: dict[str, float] | None = None
+    spared: tuple[int, ...] = ()
 
     def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> Kept:
         """The fit apart from its scene, whose MS was moved by `shift`."""
         known, fuser = Known.of(scene, options), self.fuser
+        spared = {"spared": np.array(self.spared, float)} if self.spared else {}
+        if isinstance(fuser, Sparing):
+            fuser = fuser.fuser
         if isinstance(fuser, ClassicalFuser):
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
             if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
                 arrays["constant_pan"] = np.ones(1)
-            return Kept(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays)
+            return Kept(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
         assert self.stats is not None
         numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
         arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
         if fuser.tailored is not None:
             arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
         known_and_place = known, origin_of(scene), shift
-        return Kept(*known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays)
+        return Kept(*known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
@@ -332,13 +364,28 @@ def preload(options: Options, bands: int | None = None) -> None:
             _network(card, card.bands or 0 if bands is None else bands, device)
 
 
-def fit(scene: Scene, options: Options, progress: Progress = quiet) -> Fit:
+def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequence[int] = ()) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
+    `spared`: places of bands that are up-sampled and no more; where they are all, there is nothing else to fit. Those
+    of a fit that is taken are its own.
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
     large to take statistics of.
     """
+    if options.fit is not None:
+        spared = Kept.read(options.fit).spared
+    if len(spared) == scene.bands:
+        made = _fit(scene, replace(options, method="exp", weights=None, fit=None), progress)
+    else:
+        made = _fit(scene, options, progress)
+        if spared and not isinstance(made.fuser, Sparing):
+            made.fuser = Sparing(scene, made.fuser, spared)
+    made.spared = tuple(spared)
+    return made
+
+
+def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
     device = choose_device(options.device)
     precision = choose_precision(options.precision, device)
     if options.fit is not None:

@@ -125,6 +125,11 @@ class Kept:
             if not alike:
                 raise InputError(f"{path} is a fit of {what}; {found}")
 
+    @property
+    def spared(self) -> tuple[int, ...]:
+        """Places of the bands that are up-sampled and no more."""
+        return tuple(int(v) for v in self.arrays.get("spared", ()))
+
     def lattice(self, scene: Scene, step: int) -> tuple[int, int]:
         """Row and column of the scene's PAN, less than `step`, from which on every `step`-th pixel is one of the scene
         that made the fit; the first ones where the pixels of the two do not lie on each other."""
@@ -185,6 +190,8 @@ def _checked(kept: Kept) -> Kept:
     moved = [*kept.shift, *(v for pair in kept.offsets for v in pair)]
     if not all(abs(v) <= MOST_SHIFT for v in moved) or not 0 < min(kept.known.ratio) <= max(kept.known.ratio) < 1000:
         raise ValueError("its shifts or its ratio are out of range")
+    if "spared" in kept.arrays and not set(kept.array("spared", (None,)).tolist()) <= set(range(bands)):
+        raise ValueError("it leaves bands alone that it does not have")
     if abs(kept.lift) > MOST_LIFT or not all(abs(v) < 1e15 for v in kept.origin):
         raise ValueError("its values are out of range")
     if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -93,10 +93,18 @@ def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.nda
     return fused, valid
 
 
-def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int, progress: Progress = quiet) -> int:
+def write_fused(
+    scene: Scene,
+    fuser: Fuser,
+    writer: SceneWriter,
+    tile_size: int,
+    progress: Progress = quiet,
+    places: Sequence[int] | None = None,
+) -> int:
     """Run the loop into a writer, writing beside the next tile's fusion; returns the number of valid pixels.
 
-    With a tile size of `Options` no block is written twice.
+    `places` (from 0) of the bands in the file, None where they are all of it. With a tile size of `Options` no block is
+    written twice.
     """
     count = 0
     with ThreadPoolExecutor(1) as pool:
@@ -105,7 +113,7 @@ def write_fused(scene: Scene, fuser: Fuser, writer: SceneWriter, tile_size: int,
             if pending is not None:
                 pending.result()
             count += int(valid.sum())
-            pending = pool.submit(writer.write, window, pixels, valid)
+            pending = pool.submit(writer.write, window, pixels, valid, places)
         if pending is not None:
             pending.result()
     if count == 0:

@@ -29,8 +29,11 @@ from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
 
-SEARCH, FAR = 8.0, 64.0
-"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
+SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
+"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there.
+The first in MS pixels, for ratios beyond `LARGE`."""
+
+LARGE = 8.0
 
 MATCHED_TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
@@ -92,12 +95,14 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     same on any number of cores, to a hundredth of a PAN pixel.
     """
     with one_thread_each(torch.get_num_threads()) as pool:
-        found = _looked_for(scene, SEARCH, seed, progress, pool)
+        widest = max(scene.phase.ratio)
+        near = SEARCH if widest <= LARGE else WIDE * widest
+        found = _looked_for(scene, near, seed, progress, pool)
         if found is None:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
         if not found.confident and not found.agreement >= DOUBTFUL:
             far = _looked_for(scene, FAR, seed, progress, pool)
-            found = far if far is not None and far.confident else replace(found, searched=FAR if far else SEARCH)
+            found = far if far is not None and far.confident else replace(found, searched=FAR if far else near)
         return found
 
 
@@ -476,6 +481,7 @@ def _confidence(found: _Found, off: Tensor, ratio: Tensor, search: float) -> flo
     count = float(total.square() / agree.square().sum().clamp(min=1e-9))
     scatter = float(((agree[:, None] * off.square()).sum(0) / total).sqrt().max())
     error = scatter / (max(count, 1.0) / 2) ** 0.5  # tiles overlap
+    error /= max(1.0, float(ratio.max()) / 4) if float(ratio.max()) > LARGE else 1.0  # what counts is the MS pixel
     signs = (
         (agreeing - 0.4) / 0.4,
         (found.r2 - 0.05) / 0.45,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, cast
@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
+from ..fusion.telling import Told
 from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
@@ -23,7 +24,7 @@ from ..raster.opening import Scaling
 from ..raster.scene import Scene
 from ..raster.writer import SCALE_TAG, raster_versions
 from ..report import pictures as report_pictures
-from ..report.facts import AdaptationFacts, FusionFacts, Quality, SceneFacts
+from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PartFacts, Quality, SceneFacts, ToldFacts
 from ..report.pictures import Pictures
 from .opened import file_names
 from .request import FusionOutput, Pair
@@ -74,6 +75,7 @@ def software_facts() -> dict[str, str]:
 def scene_facts(scene: Scene) -> SceneFacts:
     return {
         "pan": scene.pan.label,
+        "pan_files": scene.pan.labels,
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
         "bands": scene.bands,
         "band_names": list(scene.band_names),
@@ -91,26 +93,58 @@ def scene_facts(scene: Scene) -> SceneFacts:
     }
 
 
-def fusion_facts(
-    scene: Scene,
-    pair: Pair,
-    output: FusionOutput,
-    options: Options,
-    fit: Fit,
-    valid: int,
-    quality: Quality | None,
-    seconds: dict[str, float],
-    started: float,
-) -> FusionFacts:
-    """The report of a fusion, but for what its caller adds."""
+def method_facts(scene: Scene, options: Options, fit: Fit) -> MethodFacts:
+    """How a scene was fused; gains and offsets of the bands that are written."""
     shown = scene.as_written()
-    rows, cols = scene.window.shape
-    adaptation: AdaptationFacts = {"mode": options.adapt if fit.card is not None else "off"}
+    return {
+        "name": options.method,
+        "weights": fit.card.path.name if fit.card else None,
+        "weights_sha256": fit.card.sha256 if fit.card else None,
+        "scale": fit.stats.scale_in_dn if fit.stats else None,
+        "mtf": options.mtf if scene.fitted_gains else "sensor",
+        "mtf_gains": list(shown.effective_gains),
+        "band_offsets": [list(offset) for offset in shown.band_offsets],
+        "device": fit.device,
+        "precision": fit.precision,
+        "tile_size": options.tile_size,
+        "seed": options.seed,
+    }
+
+
+def adaptation_facts(options: Options, fit: Fit, apart: bool) -> AdaptationFacts:
+    """What the adaptation came to; `apart`: PAN and MS show different things, so that there was none."""
+    facts: AdaptationFacts = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
-        adaptation = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
+        facts = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
-        adaptation = {**adaptation, **cast(AdaptationFacts, fit.outcome.as_dict())}
-    total = time.perf_counter() - started
+        facts = {**facts, **cast(AdaptationFacts, fit.outcome.as_dict())}
+    if apart and facts["mode"] != "off":
+        facts["mode"], facts["reason"] = "off", "PAN and MS do not show the same in the same place"
+    return facts
+
+
+def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[ToldFacts]:
+    """What PAN tells about each band that is written, and whether the band is sharpened by it."""
+    written = range(scene.bands) if scene.written is None else scene.written
+    return [
+        {
+            "band": scene.band_names[i] or scene.standard_names[i] or f"band {scene.numbers[i]}",
+            "r2": found[i].r2,
+            "gain": found[i].gain,
+            "sharpened": i not in spared,
+        }
+        for i in written
+    ]
+
+
+def fusion_facts(
+    scene: Scene, pair: Pair, output: FusionOutput, options: Options, parts: Sequence[PartFacts], valid: int
+) -> FusionFacts:
+    """The report of what was written, a scene of the bands of all `parts`: facts of the first part stand for it where
+    there is one value only, and those of each are in `groups` where there are several."""
+    rows, cols = scene.window.shape
+    whole, first = len(parts) == 1, parts[0]
+    order = [parts[k]["pan_tells"][i] for k, i in _order(parts)]
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -119,32 +153,28 @@ def fusion_facts(
         "output": {
             "path": str(output.path), "driver": output.driver, "rows": rows, "cols": cols, "valid_pixels": valid,
         },
-        "scene": {**scene_facts(shown), "ms": scene.paths[1:], "fitted_bands": scene.bands},
-        "method": {
-            "name": options.method,
-            "weights": fit.card.path.name if fit.card else None,
-            "weights_sha256": fit.card.sha256 if fit.card else None,
-            "scale": fit.stats.scale_in_dn if fit.stats else None,
-            "mtf": options.mtf if scene.fitted_gains else "sensor",
-            "mtf_gains": list(shown.effective_gains),
-            "band_offsets": [list(offset) for offset in shown.band_offsets],
-            "device": fit.device,
-            "precision": fit.precision,
-            "tile_size": options.tile_size,
-            "seed": options.seed,
-        },
+        "scene": {**scene_facts(scene), "fitted_bands": sum(part["scene"]["fitted_bands"] for part in parts)},
+        "method": first["method"],
+        "pan_tells": order,
+        "groups": [] if whole else list(parts),
         "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
-        "adaptation": adaptation,
-        "quality": quality,
-        "seconds": seconds | {"total": total},
-        "megapixels_per_second": rows * cols / 1e6 / max(seconds["fusing"], 1e-9),
+        "adaptation": first["adaptation"],
+        "quality": first["quality"],
+        "registration": first["registration"],
         "warnings": scene.warnings,
         "notes": scene.notes,
+        "seconds": {},
+        "megapixels_per_second": 0.0,
         "fit": None,
         "comparison": None,
-        "registration": None,
         "verdict": [],
     }  # fmt: skip
+
+
+def _order(parts: Sequence[PartFacts]) -> list[tuple[int, int]]:
+    """Part and place within it of each band of the output."""
+    placed = [(place, k, i) for k, part in enumerate(parts) for i, place in enumerate(part["places"])]
+    return [(k, i) for _, k, i in sorted(placed)]
 
 
 def provenance_tags(facts: FusionFacts) -> dict[str, str]:
@@ -172,7 +202,16 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
         "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k not in ("weights", "fit")}),
         "FIT_SHA256": (facts["fit"] or {}).get("sha256"),
     }
-    aligned = facts["registration"]
+    if facts["groups"]:
+        keys = ("ms", "band_numbers", "ratio", "offset", "sensor")
+        known = [
+            {k: part["scene"][k] for k in keys if k != "ms"}
+            | {"ms": file_names(part["scene"]["ms"]), "align_shift": (part["registration"] or {}).get("applied")}
+            for part in facts["groups"]
+        ]
+        tags |= {"GROUPS": json.dumps(known)}
+        del tags["ALIGN"]  # of no use for the whole
+    aligned = None if facts["groups"] else facts["registration"]
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
         tags["ALIGN_CONFIDENCE"] = aligned.get("confidence")

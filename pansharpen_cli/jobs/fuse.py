@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,9 +14,11 @@ from .. import device
 from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop
+from ..fusion import loop, telling
+from ..fusion.fit import Fit
 from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
+from ..fusion.telling import Told
 from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
@@ -25,11 +28,23 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
 from ..report import html
-from ..report.facts import ComparisonFacts, FusionFacts, Quality
+from ..report.facts import ComparisonFacts, FusionFacts, KeptFacts, PartFacts, Quality, Remark
+from ..report.pictures import Pictures
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
-from .facts import MAP_BLOCK, fusion_facts, pictures_of, provenance_tags, quality_facts, score_of
-from .opened import opened
+from .facts import (
+    MAP_BLOCK,
+    adaptation_facts,
+    fusion_facts,
+    method_facts,
+    pictures_of,
+    provenance_tags,
+    quality_facts,
+    scene_facts,
+    score_of,
+    told_facts,
+)
+from .opened import Part, opened_parts
 from .picture import PictureWriter
 from .request import FusionOutput, Pair, check_targets, is_html, targets_of
 
@@ -45,7 +60,8 @@ def fuse_scene(
 ) -> FusionFacts:
     """Fuse a pair into a file and return the report; the file is at its path only if everything went well.
 
-    Raises InputError for bad input or options before anything is written, PansharpenError for failures while running.
+    MS files on grids of their own are fused apart, each with the PAN, into the one file. Raises InputError for bad
+    input or options before anything is written, PansharpenError for failures while running.
     """
     started = time.perf_counter()
     creation_options = parse_creation_options(output.creation_options)
@@ -53,54 +69,49 @@ def fuse_scene(
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         ready = partial(check_targets, output, options)
-        scene, registration = opened(pair, options, stack, ready, progress=progress)
-        shown = scene.as_written()
-        aligning, illustrated = time.perf_counter() - started, any(map(is_html, output.reports))
+        parts, shown = opened_parts(pair, options, stack, ready, progress)
+        seconds = {"aligning": time.perf_counter() - started}
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(
-            output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews
-        ) as writer:
-            apart = registration.apart
+            output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews,
+            parts=len(parts) > 1,
+        ) as writer:  # fmt: skip
             if not output.overwrite:
-                _check_new(scene, output, options)
-            fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress)
+                _check_new([part.scene for part in parts], output, options)
+            made = [_fused(part, options, writer, progress) for part in parts]
             clock = time.perf_counter()
-            valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress)
             written = writer.finish()
-            fused_seconds = time.perf_counter() - clock
-            comparison, pictures, rgb = None, None, None
-            clock = time.perf_counter()
+            for part in made:
+                for stage, spent in part.seconds.items():
+                    seconds[stage] = seconds.get(stage, 0.0) + spent
+            seconds["fusing"] += time.perf_counter() - clock
             with Raster.on_scene(written, shown) as raster:
-                measured = score_of(shown, raster, options.seed, progress) if score else None
-                quality = quality_facts(measured, shown) if measured is not None else None
-                score_seconds = time.perf_counter() - clock
-                if illustrated:
-                    pictures = pictures_of(shown, raster, measured, progress)
-                    if measured is not None and quality is not None:
-                        comparison = _comparison(scene, raster, options.method, measured, quality, progress)
+                clock = time.perf_counter()
+                for part in made if score else ():
+                    part.judge(raster, options, progress)
+                seconds["scoring"] = time.perf_counter() - clock
+                pictures, comparison = _illustrated(made, raster, options, output, progress)
+                rgb = None
                 if output.rgb is not None:
                     rgb = PictureWriter(output.rgb, shown, raster, output.path, writer.files)
                     rgb.write(output.driver, output.overviews, progress)
-            scene.check_unchanged()
+            for part in made:
+                part.scene.check_unchanged()
+                shown.warnings.extend(w for w in part.scene.warnings if w not in shown.warnings)
             picture = html.quicklook(written, shown.band_names) if output.quicklook else None
-            seconds = {"aligning": aligning, **(fit.seconds or {}), "fusing": fused_seconds, "scoring": score_seconds}
-            facts = fusion_facts(scene, pair, output, options, fit, valid, quality, seconds, started)
-            if output.save_fit is not None:
-                writer.files.add(output.save_fit, fit.kept(scene, options, registration.applied).to_bytes())
-                facts["fit"] = {"saved_in": str(output.save_fit)}
-            elif options.fit is not None:
-                facts["fit"] = {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
-            facts["comparison"], facts["registration"] = comparison, registration.facts()
-            facts["verdict"] = verdict(quality, shown.band_names, options.method, apart)
+            facts = fusion_facts(
+                shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
+            )
+            facts["fit"] = _kept(made[0], output, options, writer)
+            facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
             if output.batch:
                 facts["batch"] = output.batch
-            if apart and facts["adaptation"]["mode"] != "off":
-                facts["adaptation"]["mode"] = "off"
-                facts["adaptation"]["reason"] = "PAN and MS do not show the same in the same place"
             facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
             if rgb is not None:
                 facts["rgb"] = rgb.ready(provenance_tags(facts))
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
+            size = facts["output"]["rows"] * facts["output"]["cols"] / 1e6
+            facts["megapixels_per_second"] = size / max(seconds["fusing"], 1e-9)
             total = time.perf_counter() - started
             facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
             if output.quicklook and picture is not None:
@@ -112,12 +123,109 @@ def fuse_scene(
     return facts
 
 
-def _check_new(scene: Scene, output: FusionOutput, options: Options) -> None:
+def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> KeptFacts | None:
+    """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
+    if output.save_fit is not None:
+        kept = made.fit.kept(made.scene, options, made.part.registration.applied)
+        writer.files.add(output.save_fit, kept.to_bytes())
+        return {"saved_in": str(output.save_fit)}
+    if options.fit is not None:
+        return {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
+    return None
+
+
+@dataclass
+class _Fused:
+    """A part that was fused: how it was fitted, what PAN tells about its bands, and its figures."""
+
+    part: Part
+    fit: Fit
+    found: Sequence[Told]
+    valid: int
+    seconds: dict[str, float]
+    measured: Score | None = None
+
+    @property
+    def scene(self) -> Scene:
+        return self.part.scene
+
+    @property
+    def quality(self) -> Quality | None:
+        return quality_facts(self.measured, self.scene.as_written()) if self.measured is not None else None
+
+    def judge(self, raster: Raster, options: Options, progress: Progress) -> None:
+        """Take the figures of what was written."""
+        self.measured = score_of(self.scene.as_written(), raster.only(self.part.places), options.seed, progress)
+
+    def facts(self, options: Options) -> PartFacts:
+        scene, apart = self.scene, self.part.registration.apart
+        shown, quality = scene.as_written(), self.quality
+        return {
+            "scene": {**scene_facts(shown), "fitted_bands": scene.bands},
+            "method": method_facts(scene, options, self.fit),
+            "adaptation": adaptation_facts(options, self.fit, apart),
+            "quality": quality,
+            "registration": self.part.registration.facts(),
+            "pan_tells": told_facts(scene, self.found, self.fit.spared),
+            "verdict": self.verdict(options),
+            "places": list(range(shown.bands) if self.part.places is None else self.part.places),
+        }
+
+    def verdict(self, options: Options) -> list[Remark]:
+        return verdict(self.quality, self.scene.as_written().band_names, options.method, self.part.registration.apart)
+
+
+def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress) -> _Fused:
+    """Fit a part and write its pixels; what PAN tells nothing about is up-sampled, with a note."""
+    scene, apart, clock = part.scene, part.registration.apart, time.perf_counter()
+    found = telling.told(scene, options.seed, progress)
+    spared = [] if apart or options.method == "exp" else telling.places_of_nothing(found)
+    telling_seconds = time.perf_counter() - clock
+    fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress, spared)
+    scene.notes.extend(_spared_notes(scene, found, fit.spared))
+    clock = time.perf_counter()
+    valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress, part.places)
+    seconds = {"comparing": telling_seconds, **(fit.seconds or {}), "fusing": time.perf_counter() - clock}
+    return _Fused(part, fit, found, valid, seconds)
+
+
+def _spared_notes(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[str]:
+    return [
+        f"PAN tells nothing about {scene.band_names[i] or scene.standard_names[i] or f'band {scene.numbers[i]}'} "
+        f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"
+        for i in spared
+        if scene.written is None or i in scene.written
+    ]
+
+
+def _verdicts(made: Sequence[_Fused], options: Options) -> list[Remark]:
+    """Remarks on all parts, of several with their names."""
+    if len(made) == 1:
+        return made[0].verdict(options)
+    return [{**r, "text": f"{each.part.name}: {r['text']}"} for each in made for r in each.verdict(options)]
+
+
+def _illustrated(
+    made: Sequence[_Fused], raster: Raster, options: Options, output: FusionOutput, progress: Progress
+) -> tuple[Pictures | None, ComparisonFacts | None]:
+    """Pictures for an HTML report, and the result beside other methods: of the first part."""
+    if not any(map(is_html, output.reports)):
+        return None, None
+    first = made[0]
+    raster = raster.only(first.part.places)
+    pictures = pictures_of(first.scene.as_written(), raster, first.measured, progress)
+    if first.measured is None or first.quality is None:
+        return pictures, None
+    return pictures, _comparison(first.scene, raster, options.method, first.measured, first.quality, progress)
+
+
+def _check_new(scenes: Sequence[Scene], output: FusionOutput, options: Options) -> None:
     """Raises InputError for files that are there, and before for what would be wrong if they were replaced."""
     targets = [path for path, _ in targets_of(output)]
     if any(path.exists() for path in targets):
-        fitting.preload(options, scene.bands)
-        check_valid(scene, options.seed)
+        for scene in scenes:
+            fitting.preload(options, scene.bands)
+            check_valid(scene, options.seed)
         check_absent(targets, output.overwrite)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 from ..errors import InputError
@@ -18,19 +19,23 @@ from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import PROVENANCE
 from ..report.facts import RegistrationFacts
-from .request import Pair
+from .pair import Pair, parted
 
 ALIGN = ("auto", "off", "measure")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it."""
+    """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it.
+
+    `beyond`: no band of the MS lies where PAN sees, so that what the two share does not tell whether they fit.
+    """
 
     mode: str
     applied: tuple[float, float] = (0.0, 0.0)
     found: register.Shift | None = None
     source: str = ""
+    beyond: bool = False
 
     def facts(self) -> RegistrationFacts | None:
         """For the report; None where nothing was measured or read."""
@@ -47,13 +52,14 @@ class Registration:
     def apart(self) -> bool:
         """Whether PAN and MS show different things in one place: a network would learn the wrong thing from them, and
         be judged by it."""
-        return self.found is not None and register.is_apart(self.found, any(self.applied))
+        return self.found is not None and not self.beyond and register.is_apart(self.found, any(self.applied))
 
     def warnings(self) -> list[str]:
         """What the user ought to be warned of, a line each."""
         if self.found is None or (self.mode == "off" and not self.apart):
             return []
-        return register.remarks(self.found, any(self.applied))
+        found = replace(self.found, agreement=math.nan) if self.beyond else self.found
+        return register.remarks(found, any(self.applied))
 
     def notes(self) -> list[str]:
         """What was corrected as usual, a line each."""
@@ -61,6 +67,11 @@ class Registration:
             return register.routine(self.found, any(self.applied)) if self.mode != "off" else []
         moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
         return [moved] if any(self.applied) else []
+
+
+def is_beyond(scene: Scene) -> bool:
+    """Whether all bands are known to lie in the short-wave or thermal infrared, which no PAN sees."""
+    return all(name is not None and name.startswith(("swir", "thermal")) for name in scene.standard_names)
 
 
 def takes_measured_mtf(options: Options) -> bool:
@@ -97,7 +108,7 @@ def opened(
     kept = Kept.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
-        registration = Registration(options.align, found=found)
+        registration = Registration(options.align, found=found, beyond=is_beyond(scene))
         scene.warnings.extend(registration.warnings())
         return _settled(scene, options, found, kept), registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
@@ -111,7 +122,7 @@ def opened(
             applied = found.rows, found.cols
     scene = scene.shifted(applied) if any(applied) else scene
     scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
-    registration = Registration(options.align, applied, found, source[1] if source else "measured")
+    registration = Registration(options.align, applied, found, source[1] if source else "measured", is_beyond(scene))
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())
     return _settled(scene, options, found, kept), registration
@@ -124,6 +135,69 @@ def _settled(scene: Scene, options: Options, found: register.Shift | None, kept:
     if found is None or not takes_measured_mtf(options):
         return scene
     return scene.with_gains(found.gains, register.band_offsets(found) if options.align == "auto" else ())
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is fused together: a scene, how it was settled, and the `places` of its bands in the output; None for all
+    in order."""
+
+    scene: Scene
+    registration: Registration
+    places: Sequence[int] | None = None
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.scene.ms[0].label)
+
+
+def opened_parts(
+    pair: Pair,
+    options: Options,
+    stack: ExitStack,
+    ready: Callable[..., None] = lambda scene, several=False: None,
+    progress: Progress = quiet,
+) -> tuple[list[Part], Scene]:
+    """The parts of a pair by the grids of its MS files, each settled as by `opened`, and what is written of them as one
+    scene. They are written where all of them lie.
+
+    `ready` is called with that, and whether it is of several parts. Raises InputError for what cannot be fused.
+    """
+    parts = parted(stack.enter_context(pair.held()))
+    if len(parts.pairs) == 1:
+        scene, registration = opened(parts.pairs[0], options, stack, ready, progress=progress)
+        return [Part(scene, registration)], scene.as_written()
+    with ExitStack() as look:
+        asked = [each.with_options(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
+        scenes = [look.enter_context(each.open()) for each in asked]
+        before = parts.together(scenes)
+        ready(before, several=True)
+    settled = [opened(each, options, stack, progress=progress) for each in parts.pairs]
+    for scene, _ in settled:
+        scene.warnings[:] = _named(scene, scene.warnings)
+        scene.notes[:] = _named(scene, scene.notes)
+    whole = parts.together([scene for scene, _ in settled])
+    whole.warnings[:0] = [w for w in before.warnings if w not in {u for scene in scenes for u in scene.warnings}]
+    whole.notes.append("fused apart, each on its own grid: " + ", ".join(map(_described, (s for s, _ in settled))))
+    found = []
+    for k, (scene, registration) in enumerate(settled):
+        numbers = list(scene.numbers)
+        for band in (b for b in parts.order if b.scene == k):
+            numbers[band.place if scene.written is None else scene.written[band.place]] = band.number
+        scene = replace(scene, window=whole.window, numbers=tuple(numbers))
+        found.append(Part(scene, registration, parts.places(k)))
+    return found, whole
+
+
+def _named(scene: Scene, lines: Sequence[str]) -> list[str]:
+    """Lines with the MS that they are about."""
+    name = os.path.basename(scene.ms[0].label)
+    return [line if name in line or line.startswith("PAN is") else f"{name}: {line}" for line in lines]
+
+
+def _described(scene: Scene) -> str:
+    ratio = " x ".join(f"{v:.4g}" for v in dict.fromkeys(scene.phase.ratio))
+    return f"{file_names(s.label for s in scene.ms)} (ratio {ratio})"
 
 
 def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:

@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_place, orphans
-from ..raster.files import OpenFiles
 from ..raster.messages import gdal_messages
-from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.writer import parse_creation_options
+from .pair import Pair as Pair
+from .pair import parted
 from .picture import Request, path_beside
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """How the names of quicklooks end."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two inputs and how to open them.
-
-    `labels`: what paths are called in reports if not as they are; `files`: the owner of what is opened, if held.
-    """
-
-    pan: str
-    ms: Sequence[str]
-    options: OpenOptions = OpenOptions()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    files: OpenFiles | None = None
-
-    def open(self) -> AbstractContextManager[Scene]:
-        """The scene; its files are closed with it unless the pair is held."""
-        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
-        return Scene.open(self.pan, self.ms, labels=self.labels, files=self.files, **given)
-
-    @contextmanager
-    def held(self) -> Iterator[Pair]:
-        """The pair with files that stay open meanwhile: however often its scene is made, they are opened once."""
-        with nullcontext(self.files) if self.files is not None else OpenFiles() as files:
-            yield replace(self, files=files)
-
-    def with_options(self, **changed: Any) -> Pair:
-        return replace(self, options=replace(self.options, **changed))
 
 
 @dataclass(frozen=True)
@@ -95,9 +66,10 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
-def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
+def check_targets(output: FusionOutput, options: Options, scene: Scene, several: bool = False) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
+    `several`: `scene` is what is written of several scenes.
     What is going to be removed, as it would be read with the output, is among the scene's warnings.
     """
     targets = targets_of(output)
@@ -106,7 +78,10 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene) -> None:
     if options.fit is not None:
         if output.save_fit is not None:
             raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
-        Kept.read(options.fit).check(options.fit, scene, options)
+        if not several:
+            Kept.read(options.fit).check(options.fit, scene, options)
+    if several and (options.fit is not None or output.save_fit is not None):
+        raise InputError("--save-fit and --fit keep the fit of one scene: name MS files on one grid")
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:
@@ -133,5 +108,10 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     check_method(options)
     if options.align != "off":  # the part is one of where the MS lies once it is aligned
         pair = pair.with_options(window=None, bbox=None)
-    with gdal_messages(), pair.open() as scene:
-        check_targets(output, options, scene)
+    with gdal_messages(), ExitStack() as stack:
+        parts = parted(stack.enter_context(pair.held()))
+        scenes = [stack.enter_context(part.open()) for part in parts.pairs]
+        if len(scenes) == 1:
+            check_targets(output, options, scenes[0])
+        else:
+            check_targets(output, options, parts.together(scenes), several=True)

@@ -36,9 +36,9 @@ class OpenFiles:
         self._stack.close()
 
     def open(self, path: str) -> Any:
-        """The dataset of a path. Raises InputError as `open_raster` does."""
+        """The dataset of a path, which RPCs alone may locate. Raises InputError as `open_raster` does."""
         if path not in self._datasets:
-            self._datasets[path] = self._stack.enter_context(open_raster(path))
+            self._datasets[path] = self._stack.enter_context(open_raster(path, rpcs=True))
         return self._datasets[path]
 
     def remember(self, paths: Iterable[str]) -> None:

@@ -45,3 +45,6 @@ class OpenOptions:
     bbox: tuple[float, float, float, float] | None = None
     dtype: str | None = None
     scale: Scaling = Scaling()
+    pan_from: Sequence[int | str] | None = None
+    height: float | None = None
+    dem: str | None = None

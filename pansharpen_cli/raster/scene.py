@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from . import sensors
+from . import composed, rpc, sensors
 from .choice import chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
@@ -31,7 +31,7 @@ from .warping import aligned
 
 _AS_THEY_ARE = Scaling()
 
-MIN_RATIO, MAX_RATIO = 1.5, 8.0
+MIN_RATIO, MAX_RATIO = 1.5, 16.0
 MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
 
@@ -73,6 +73,7 @@ class Scene:
     cols) the grid of each band lies off the phase; both empty if they were not measured.
     `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
+    `by_rpcs`: RPCs locate the pair, and nothing else does.
     `opened`: the owner of the files; `remarks`: the collector of what a user is told.
     """
 
@@ -99,6 +100,7 @@ class Scene:
     fitted_gains: tuple[float, ...] = ()
     numbers: tuple[int, ...] = ()
     written: tuple[int, ...] | None = None
+    by_rpcs: bool = False
 
     @property
     def warnings(self) -> list[str]:
@@ -135,7 +137,8 @@ class Scene:
     @property
     def grid(self) -> Grid:
         """The output grid."""
-        return self.pan_grid.window(self.window)
+        part = self.pan_grid.window(self.window)
+        return replace(part, transform=self.pan_grid.transform) if self.by_rpcs else part
 
     @property
     def bands(self) -> int:
@@ -164,12 +167,11 @@ class Scene:
 
     @property
     def paths(self) -> list[str]:
-        return [self.pan.label, *dict.fromkeys(s.label for s in self.ms)]
+        return [*self.pan.labels, *dict.fromkeys(s.label for s in self.ms)]
 
     def files(self) -> set[str]:
         """Every file that is read: also the sources of a VRT and side files."""
-        datasets = (self.pan.dataset, *(s.dataset for s in self.ms))
-        return {*self.paths, *(f for d in datasets for f in getattr(d, "src_dataset", d).files)}
+        return {f for source in (self.pan, *self.ms) for f in source.files}
 
     def check_unchanged(self) -> None:
         """Raises ReadError if a file is no longer the one that was opened."""
@@ -191,6 +193,9 @@ class Scene:
         bbox: tuple[float, float, float, float] | None = None,
         dtype: str | None = None,
         scale: Scaling = _AS_THEY_ARE,
+        pan_from: Sequence[int | str] | None = None,
+        height: float | None = None,
+        dem: str | None = None,
         labels: Mapping[str, str] | None = None,
         files: OpenFiles | None = None,
         remarks: Remarks | None = None,
@@ -200,16 +205,20 @@ class Scene:
         `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
         others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left, bottom, right, top
         in the PAN's CRS. `nodata`: replaces the files' own nodata values. `scale`: how DN are written as `dtype`.
+        `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
+        `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
+        these alone locate the pair.
         `labels`: what paths are called in messages and reports, if not as they are. `files`: the owner of what is
         opened, its own without; `remarks`: what collects warnings.
         """
         with nullcontext(files) if files is not None else OpenFiles() as owner, ExitStack() as stack:
             remarks = remarks or Remarks()
-            notes = remarks.warnings
+            notes, routine = remarks.warnings, remarks.notes
             _check_named_once(os.fspath(pan), [os.fspath(p) for p in ms])
             pan_ds, *ms_ds = (owner.open(os.fspath(p)) for p in (pan, *ms))
             pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
             pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
+            pan_source, ms_sources = _with_pan(pan_source, ms_sources, pan_from, notes, routine)
             all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
             told = told_names(ms_sources, all_names)
             found, where = _sensor(sensor, ms_sources, pan_source, told)
@@ -224,16 +233,24 @@ class Scene:
                 ms_sources = chosen_sources(ms_sources, fitted)
             ms_dtype = _check_types([pan_source, *ms_sources])
             pan_grid = Grid.of(pan_ds)
-            ms_grid = Grid.of(ms_ds[0]).called_as(pan_grid)
+            ms_grid = Grid.of(ms_sources[0].dataset).called_as(pan_grid)
             for source in ms_sources[1:]:
                 if (other := Grid.of(source.dataset).called_as(ms_grid)) != ms_grid:
                     raise InputError(
                         f"{source.label} lies on another grid than {ms_sources[0].label}: "
                         + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
-                           if _are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
+                           if are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
                     )  # fmt: skip
-            placed = aligned(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
-            pan_grid, ms_grid, phase, ms_sources, warped = placed
+            if by_rpcs := rpc.locates([pan_source, *ms_sources]):
+                if bbox is not None:
+                    raise InputError(f"{pan_source.label} is located by RPCs: it has no CRS for --bbox; use --window")
+                terrain = rpc.terrain_of(pan_ds, height, dem)
+                ms_grid, phase, ms_sources, warped = rpc.Located(pan_source, ms_sources, terrain, routine).settle()
+            else:
+                if height is not None or dem is not None:
+                    routine.append("--height and --dem are for pairs that RPCs locate: this one has grids")
+                placed = aligned(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
+                pan_grid, ms_grid, phase, ms_sources, warped = placed
             _check_ratio(phase, pan_source.label, ms_sources[0].label)
             full = _full(pan_grid, ms_grid, phase, extent, pan_source.label, ms_sources[0].label)
             scene = cls(
@@ -255,6 +272,7 @@ class Scene:
                 nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
                 scale=scale,
                 extent=extent,
+                by_rpcs=by_rpcs,
                 warped=warped,
                 numbers=tuple(i + 1 for i in fitted),
                 written=None if chosen == fitted else tuple(chosen),
@@ -311,7 +329,7 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
     return list({s.label: s for s in sources}.values())
 
 
-def _are_tiles(one: Grid, other: Grid) -> bool:
+def are_tiles(one: Grid, other: Grid) -> bool:
     """Whether two grids are parts of one, whole pixels apart, that overlap by less than half of the smaller one."""
     phase = other.phase_of(one) if one.crs == other.crs else None
     if phase is None or phase.ratio != (1.0, 1.0) or any(abs(o - round(o)) > 0.01 for o in phase.offset):
@@ -331,14 +349,42 @@ def _check_named_once(pan: str, ms: Sequence[str]) -> None:
 
 def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Source, list[Source]]:
     pan_bands, pan_alpha = data_bands(pan_ds, pan, notes)
-    if len(pan_bands) != 1:
-        hint = "; are PAN and MS swapped?" if all(d.count == 1 for d in ms_ds) or len(ms_ds) == 1 else ""
-        raise InputError(f"{pan} has {len(pan_bands)} bands, a PAN has one{hint}")
     sources = []
     for ds, path in zip(ms_ds, ms, strict=True):
         bands, alpha = data_bands(ds, path, notes)
         sources.append(Source(ds, bands, path, nodata, alpha, notes))
     return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
+
+
+def _with_pan(
+    pan: Source, others: list[Source], asked: Sequence[int | str] | None, notes: list[str], routine: list[str]
+) -> tuple[Source, list[Source]]:
+    """The PAN, of bands that `asked` names on its grid or of all, and the sources of the MS.
+
+    Raises InputError for several bands that are no finer than the MS.
+    """
+    parts, ms = composed.divided(pan, others)
+    count = sum(len(p.bands) for p in parts)
+    if asked is None and len(pan.bands) > 1 and not all(composed.is_finer(pan, s) for s in ms):
+        hint = "; are PAN and MS swapped?" if all(s.dataset.count == 1 for s in ms) or len(ms) == 1 else ""
+        raise InputError(f"{pan.label} has {len(pan.bands)} bands, a PAN has one{hint}")
+    if asked is None and count == 1:
+        return pan, ms
+    names = tuple(p.dataset.descriptions[b - 1] for p in parts for b in p.bands)
+    told = told_names(parts, names)
+    standard = tuple(sensors.band_name(name) for name in told)
+    numbers = range(1, count + 1)
+    places = None if asked is None else [place_of("--pan-from", each, numbers, names, standard) for each in asked]
+    made = composed.pan_of(parts, places)
+    chosen = range(count) if places is None else places
+    listed = ", ".join(names[i] or told[i] or f"band {i + 1}" for i in chosen)
+    if isinstance(made, composed.Mean):
+        unasked = asked is None and len(pan.bands) > 1
+        (notes if unasked else routine).append(
+            f"PAN is the mean of {listed} of {' '.join(map(os.path.basename, made.labels))}"
+            + (" (--pan-from chooses its bands)" if asked is None else "")
+        )
+    return made, ms
 
 
 def _sensor(name: str, ms: Sequence[Source], pan: Source, names: Sequence[str | None]) -> tuple[Sensor, str]:

@@ -29,6 +29,9 @@ class Names:
     or one of `left`, whose text says why such a file is not fused. `band` tells which of `bands` a file holds; without
     it the file holds all of the sensor's. `key` and `name` are filled in from the groups: files with the same key are
     of one scene, files of the same `unit` of one delivery.
+    `pan_codes`: words among `bands` whose files together are the PAN. `more`: bands of files that are fused only where
+    they are named, by the text of their group. `joins`: groups of files on a grid of their own that join a pair of PAN
+    and MS, with the sensor that they are of.
     `pan`, `ms` and `others` are examples: the PAN, the files of the MS in the order in which they are fused, and what
     is left over beside them.
     """
@@ -43,6 +46,9 @@ class Names:
     unit: str = ""
     bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     left: Mapping[str, str] = field(default_factory=lambda: {"fused": FUSED}, hash=False)
+    pan_codes: tuple[str, ...] = ()
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    joins: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,8 @@ class Sensor:
 
     `published`: MTF gains of the bands at Nyquist, from `source`; 0.3 each where there are none, and 0.15 of the PAN.
     `ratio`: of its products; 0 where they have no common one. `patterns` recognise it in metadata, `aliases` are other
-    spellings of its name, `subsets` other band orders and counts in which its products are delivered, `names` those of
-    its files.
+    spellings of its name, `also` gains of bands that it has beside those, `subsets` other band orders and counts in
+    which its products are delivered, `names` those of its files.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Sensor:
     published: tuple[float, ...] = ()
     pan_gain: float = DEFAULT_PAN_GAIN
     source: str = "generic"
+    also: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -82,7 +89,7 @@ class Sensor:
         chosen = range(len(names)) if chosen is None else chosen
         if not self.bands:
             return (DEFAULT_GAIN,) * len(chosen)
-        by_name = dict(zip(self.bands, self.gains, strict=True))
+        by_name = {**dict(zip(self.bands, self.gains, strict=True)), **self.also}
         known = [band_name(names[i]) for i in chosen]
         if all(n in by_name for n in known):
             return tuple(by_name[n] for n in known if n is not None)
@@ -135,7 +142,7 @@ _MAXAR = Names(
     ("012345678010_01_P001_PSH/10JUN12053804-S2AS-012345678010_01_P001.TIF",),
     key="{level}-{order}",
     name="{time}-{order}",
-    left={"fused": FUSED, "swir": "SWIR, not MS"},
+    joins={"swir": "worldview-3-swir"},
 )
 _GEOEYE = Names(
     "GeoEye",
@@ -161,7 +168,9 @@ def _airbus(satellites: str, example: str) -> Names:
     )
 
 
-def _landsat(numbers: str, bands: str, names: tuple[str, ...], odd: str, example: str, pan: str = "B8") -> Names:
+def _landsat(
+    numbers: str, bands: str, names: tuple[str, ...], odd: str, thermal: Mapping[str, str], example: str, pan="B8"
+) -> Names:
     """Files of Landsat. MS are the bands of 30 m that the PAN's spectrum lies among, and the short-wave ones."""
     codes = "".join(bands.split())
     role = (
@@ -176,6 +185,7 @@ def _landsat(numbers: str, bands: str, names: tuple[str, ...], odd: str, example
         tuple(f"{example}/{example}_{word}.TIF" for word in (*(() if pan else ("B1", "B2")), "QA_PIXEL", "SZA"))
         + (f"{example}/gap_mask/{example}_GM_{pan or 'B1'}.TIF",),
         bands=each(bands, names),
+        more={code: (name,) for code, name in thermal.items()},
         left={
             "odd": "band {odd} of Landsat {number} is not fused",
             "side": "a mask, an angle or the like, no band",
@@ -196,6 +206,13 @@ def _gaofen(satellites: str, pan: str, ms: str, example: str) -> Names:
         left={"stereo": "the forward view of a stereo pair"},
     )
 
+
+def _resampled(size: float, pixel: float) -> float:
+    """The MTF gain at the Nyquist frequency of `pixel` metres of a band of `size` metres that was resampled to it."""
+    return float(f"{DEFAULT_GAIN ** ((size / pixel) ** 2):.3g}")
+
+
+_TIRS, _ETM = {"10": "thermal", "11": "thermal2"}, {"6_VCID_1": "thermal", "6_VCID_2": "thermal2"}
 
 _NADIR = r"(?:(?P<pan>NAD)|(?P<ms>MUX)|(?P<stereo>FWD|BWD))"
 _STEREO = {"stereo": "a view of a stereo triplet, not the one at nadir"}
@@ -220,6 +237,16 @@ _WORLDVIEW = {
     "coastal": 0.425, "blue": 0.48, "green": 0.545, "yellow": 0.605, "red": 0.66, "red_edge": 0.725, "nir": 0.833,
     "nir2": 0.95,
 }  # fmt: skip
+_WV3_SWIR = {
+    "swir1": 1.21, "swir2": 1.57, "swir3": 1.66, "swir4": 1.73, "swir5": 2.165, "swir6": 2.205, "swir7": 2.26,
+    "swir8": 2.33,
+}  # fmt: skip
+_SENTINEL_2 = {
+    "blue": 0.492, "green": 0.56, "red": 0.665, "red_edge": 0.704, "red_edge2": 0.74, "red_edge3": 0.783, "nir": 0.833,
+    "nir_narrow": 0.865, "swir1": 1.614, "swir2": 2.202,
+}  # fmt: skip
+_S2_FINE, _S2_COARSE = ("B02", "B03", "B04", "B08"), ("B05", "B06", "B07", "B8A", "B11", "B12")
+_S2_NAMES = ("red_edge", "red_edge2", "red_edge3", "nir_narrow", "swir1", "swir2")
 _WV4 = {"blue": 0.48, "green": 0.545, "red": 0.673, "nir": 0.85}
 _THREE_OR_FOUR = (RGBN, BGR)
 _VISIBLE = (BGRN, RGBN, BGR, RGB)
@@ -252,6 +279,7 @@ ROWS = (
         "worldview-3", _WORLDVIEW, 4, (_MAXAR,), (r"world ?view 0?3", r"^wv0?3$"), ("wv3",), _VISIBLE,
         (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315), 0.14, TOOLBOX,
     ),
+    Sensor("worldview-3-swir", _WV3_SWIR, 0, aliases=("wv3swir",), pan_gain=0.14),
     Sensor(
         "worldview-4", _WV4, 4, (_MAXAR,), (r"world ?view 0?4", r"^wv0?4$"), ("wv4", "geoeye2"), _THREE_OR_FOUR,
         (0.23,) * 4, 0.16, TOOLBOX,
@@ -513,29 +541,43 @@ ROWS = (
         (r"sky ?sat", r"^ssc ?\d"), ("ssc",), _THREE_OR_FOUR,
     ),
     Sensor(
-        "landsat-8", _LANDSAT_8, 2, (_landsat("89", "2 3 4 5 6 7", tuple(_LANDSAT_8), r"1|9|1[01]", _L8),),
+        "landsat-8", _LANDSAT_8, 2, (_landsat("89", "2 3 4 5 6 7", tuple(_LANDSAT_8), r"1|9|1[01]", _TIRS, _L8),),
         (r"landsat ?0?[89]", r"^lc0?[89]", r"\boli\b"), ("l8", "l9", "landsat9", "lc8", "lc9", "oli"), _VISIBLE,
+        also={name: _resampled(100, 30) for name in _TIRS.values()},
     ),
     Sensor(
-        "landsat-7", _LANDSAT_7, 2, (_landsat("7", "1 2 3 4 5 7", tuple(_LANDSAT_7), r"6\w*", _L7),),
+        "landsat-7", _LANDSAT_7, 2, (_landsat("7", "1 2 3 4 5 7", tuple(_LANDSAT_7), r"6\w*", _ETM, _L7),),
         (r"landsat ?0?7", r"^le0?7", r"\betm\b"), ("l7", "le7", "etm"), _VISIBLE,
+        also={name: _resampled(60, 30) for name in _ETM.values()},
     ),
     Sensor(
-        "landsat-5", _LANDSAT_7, 0, (_landsat("45", "1 2 3 4 5 7", tuple(_LANDSAT_7), "6", _L5, pan=""),),
+        "landsat-5", _LANDSAT_7, 0, (_landsat("45", "1 2 3 4 5 7", tuple(_LANDSAT_7), "6", {}, _L5, pan=""),),
         (r"landsat ?0?[45]", r"^lt0?[45]"), ("l4", "l5", "landsat4", "lt4", "lt5", "tm"), _VISIBLE,
     ),
     Sensor(
-        "sentinel-2", {"blue": 0.492, "green": 0.56, "red": 0.665, "nir": 0.833}, 0,
+        "sentinel-2", _SENTINEL_2, 2,
         (
             Names(
                 "Sentinel-2",
-                r"(?P<scene>(?:L\w+_)?T\d\d[A-Z]{3}_\d{8}T\d{6})_(?P<alone>(?P<band>B\d\w|TCI|AOT|WVP|SCL)(?:_\d0m)?)",
-                "", (), tuple(f"{_S2}_{code}.jp2" for code in ("B02", "B03", "B04", "B08", "TCI")),
-                bands=each("B02 B03 B04 B08", BGRN),
-                left={"alone": "Sentinel-2 has no PAN"},
+                r"(?P<scene>(?:L\w+_)?T\d\d[A-Z]{3}_\d{8}T\d{6})_(?:(?=B(?:0[2-8]|8A|1[12])(?:_|$))(?P<band>B\d\w)"
+                r"(?:(?P<pan>(?<=B0[2348])(?:_10m|$))|(?P<ms>(?<!B0[2348])(?:_20m|$))|(?P<copy>_\d0m))"
+                r"|(?P<coarse>B01|B09|B10)(?:_\d0m)?|(?P<side>TCI|AOT|WVP|SCL|CLD|SNW|PVI)(?:_\d0m)?)",
+                f"{_S2}_B02_10m.jp2",
+                tuple(f"{_S2}_{code}_10m.jp2" for code in _S2_FINE[1:])
+                + tuple(f"{_S2}_{code}_20m.jp2" for code in _S2_COARSE),
+                tuple(f"{_S2}_{code}.jp2" for code in ("B02_20m", "B01_60m", "TCI_10m", "SCL_20m")),
+                bands=each(" ".join(_S2_FINE), BGRN) | each(" ".join(_S2_COARSE), _S2_NAMES),
+                left={
+                    "copy": "a coarser copy of a band",
+                    "coarse": "a band of 60 m, which is fused only where fuse is given it",
+                    "side": "a picture, a mask or a map, no band",
+                },
+                pan_codes=_S2_FINE,
+                more={"B01": ("coastal",), "B09": ("nir2",)},
             ),
         ),
-        (r"sentinel ?0?2",), ("s2", "s2a", "s2b", "s2c"), _VISIBLE,
+        (r"sentinel ?0?2",), ("s2", "s2a", "s2b", "s2c"), (*_VISIBLE, _S2_NAMES),
+        also={"coastal": DEFAULT_GAIN, "nir2": DEFAULT_GAIN},
     ),
 )  # fmt: skip
 

@@ -70,8 +70,14 @@ class Named:
     @property
     def band(self) -> str:
         """The word for the file's bands among those of the product; empty for a file of all."""
-        code = self.groups["band"].upper() if self.role != "pan" and self.groups.get("band") else ""
+        told = self.role != "pan" or bool(self.names.pan_codes)
+        code = self.groups["band"].upper() if told and self.groups.get("band") else ""
         return code if code in self.names.bands else ""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Standard names of the file's bands; empty where it does not tell them."""
+        return self.names.bands.get(self.band, ()) or self.names.more.get(self.groups[self.role].upper(), ())
 
     def filled(self, text: str) -> str:
         """A text with the groups in their places; signs that are left over at its end go."""
@@ -100,7 +106,9 @@ def _matched(path: str) -> tuple[Named, tuple[Sensor, ...]] | None:
     for names, pattern, owners in _products():
         if match := pattern.fullmatch(f"{pure.parent.name}/{stem}" if "/" in names.pattern else stem):
             groups = {k: v or "" for k, v in match.groupdict().items()}
-            told = next(role for role in (*names.left, "pan", "ms") if groups.get(role))
+            # what takes part may be an empty text
+            roles = (*names.left, *names.joins, "pan", "ms")
+            told = next(role for role in roles if match.groupdict().get(role) is not None)
             return Named(names, told, groups, tile), owners
     return None
 
@@ -108,6 +116,8 @@ def _matched(path: str) -> tuple[Named, tuple[Sensor, ...]] | None:
 def by_file_name(path: str) -> Sensor | None:
     """The sensor of a file by its name alone; None where several have such names."""
     found = _matched(path)
+    if found and (joined := found[0].names.joins.get(found[0].role)):
+        return SENSORS[joined]
     return found[1][0] if found and len(found[1]) == 1 else None
 
 
@@ -116,7 +126,7 @@ def bands_by_files(files: Sequence[tuple[str, int]]) -> tuple[str, ...] | None:
     told: list[str] = []
     for path, count in files:
         known = matched(path)
-        names = known.names.bands.get(known.band, ()) if known else ()
+        names = known.bands if known else ()
         if len(names) != count:
             return None
         told += names
@@ -141,6 +151,8 @@ def recognise(
     sensor has products with such bands. Band names alone identify WorldView-2/3's eight bands; no evidence gives the
     generic sensor.
     """
+    if files and (known := matched(files[0])) is not None and known.role in known.names.joins:
+        return SENSORS[known.names.joins[known.role]], f"the name of {PurePosixPath(files[0]).name}"
     for place, text in _texts(domains):
         if (sensor := _match(text.partition("=")[2])) is not None:
             return sensor, f"{place} ({text[:60]})"

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def bounded_cache() -> Iterator[None]:
         yield
 
 
-def open_raster(path: str):
+def open_raster(path: str, rpcs: bool = False):
     """Open a raster; InputError in one line if GDAL cannot, and for what would wait or grow without end, or takes bytes
-    of another file for pixels."""
+    of another file for pixels. With `rpcs` it may be located by them only."""
     _check_place(path)
     check_raw(path)
     try:
@@ -87,7 +88,7 @@ def open_raster(path: str):
     if dataset.gcps[0] and dataset.transform.is_identity:
         dataset.close()
         raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
-    if dataset.transform.is_identity and rpcs_of(dataset) is not None:
+    if not rpcs and dataset.transform.is_identity and rpcs_of(dataset) is not None:
         dataset.close()
         raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
@@ -106,7 +107,7 @@ def open_raster(path: str):
 def rpcs_of(dataset) -> RPC | None:
     """The rational polynomials that locate a raster's pixels; None without any that can be read."""
     try:
-        return dataset.rpcs
+        return copy(dataset.rpcs)  # the dataset keeps its own
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
@@ -164,7 +165,7 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
 
@@ -177,6 +178,20 @@ class Source:
     nodata: float | None = None
     alpha: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> set[str]:
+        """Every file that is read, also the sources of a VRT and side files."""
+        return {self.label, *getattr(self.dataset, "src_dataset", self.dataset).files}
+
+    @property
+    def labels(self) -> list[str]:
+        """What its files are called, each once."""
+        return [self.label]
+
+    def dtype_of(self, index: int) -> np.dtype:
+        """The type of the values of one of its bands, as they are read."""
+        return np.dtype(self.dataset.dtypes[self.bands[index] - 1])
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""

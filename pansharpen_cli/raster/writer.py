@@ -176,7 +176,8 @@ class SceneWriter:
 
     Where a compression with losses would blur what is nodata, a mask within the file stands for the nodata value.
     `overviews`: by default from `OVERVIEWS_FROM` on; a COG always has them. `files`: what the file is published with by
-    whoever made it. `picture`: three bands are red, green and blue, whatever their names, and their values no DN.
+    whoever made it. `parts`: bands are written apart from each other, so that the file keeps them apart, too, and each
+    has its nodata. `picture`: three bands are red, green and blue, whatever their names, and their values no DN.
     As a context manager it removes everything it made unless it was committed.
     """
 
@@ -190,11 +191,15 @@ class SceneWriter:
         overviews: bool | None = None,
         files: Publication | None = None,
         picture: bool = False,
+        parts: bool = False,
     ) -> None:
         if overviews is None:
             overviews = max(scene.grid.height, scene.grid.width) >= OVERVIEWS_FROM
         self.path, self.driver, self.overviews, self._picture = path, driver, overviews or driver == "COG", picture
         self.options = dict(creation_options or {})
+        if parts and self.options.get("INTERLEAVE", "BAND").upper() != "BAND":
+            raise InputError("--co INTERLEAVE: MS files on several grids are written one after the other, band by band")
+        self._parts = parts
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
         self._window = scene.window
         source = scene.ms[0]
@@ -215,21 +220,26 @@ class SceneWriter:
 
     def _create(self, scene: Scene):
         self._masked = not check_creation_options(self.driver, self.options, self.bands, self.dtype, self.nodata)
+        if self._masked and self._parts:
+            raise InputError("--co: with MS files on several grids each band keeps its nodata, which this compression "
+                             "blurs; fuse without it")  # fmt: skip
         kind = {"count": self.bands, "dtype": self.dtype, "nodata": None if self._masked else self.nodata}
         grid = scene.grid
+        profile = _profile(self.driver, self.options, self.dtype) | ({"INTERLEAVE": "BAND"} if self._parts else {})
         with gdal_messages():
             try:
                 dataset = rasterio.open(
                     self._file, "w", driver="GTiff", width=grid.width, height=grid.height, crs=grid.crs,
-                    transform=grid.transform, **kind, **_profile(self.driver, self.options, self.dtype),
+                    transform=grid.transform, **kind, **profile,
                 )  # fmt: skip
             except _Failed as error:
                 raise PansharpenError(self._failure(reason_of(error))) from error
             _carry(dataset, scene, self._picture)
         return dataset
 
-    def write(self, window: Window, fused: np.ndarray, valid: np.ndarray) -> None:
-        """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped, nodata where not valid."""
+    def write(self, window: Window, fused: np.ndarray, valid: np.ndarray, places: Sequence[int] | None = None) -> None:
+        """Write (bands, rows, cols) at a window in PAN pixels: rounded, clipped, nodata where not valid; `places` (from
+        0) of the bands in the file, None for all of them."""
         if not valid.any():
             return  # GDAL fills blocks that were never written with nodata, far faster
         if not np.isfinite(fused).all() and not np.isfinite(fused[:, valid]).all():
@@ -240,10 +250,11 @@ class SceneWriter:
         data = to_dtype(fused, valid, self.dtype, self.nodata)
         if self._losses is not None:
             self._losses.update(fused[:, valid])
-        self._statistics.update(data[:, valid])
+        places = range(self.bands) if places is None else places
+        self._statistics.update(data[:, valid], places)
         at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
         with self._writing():
-            self._dataset.write(data, window=at)
+            self._dataset.write(data, [place + 1 for place in places], window=at)
             if self._masked:
                 with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
                     self._dataset.write_mask(valid, window=at)
@@ -352,28 +363,30 @@ class _Statistics:
     """
 
     def __init__(self, bands: int) -> None:
-        self.count, self.sums, self.squares = 0, [0.0] * bands, [0.0] * bands
-        self.low, self.high = np.full(bands, np.inf), np.full(bands, -np.inf)
+        self.count, self.sums, self.squares = [0] * bands, [0.0] * bands, [0.0] * bands
+        self.low, self.high = [np.inf] * bands, [-np.inf] * bands
 
-    def update(self, values: np.ndarray) -> None:
-        """Take in (bands, pixels)."""
+    def update(self, values: np.ndarray, places: Sequence[int]) -> None:
+        """Take in (bands, pixels) of the bands at these places."""
         exact = values.astype(np.int64 if values.dtype.itemsize <= 2 else np.float64)
-        self.count += values.shape[1]
-        self.low, self.high = np.minimum(self.low, values.min(1)), np.maximum(self.high, values.max(1))
+        low, high = values.min(1).tolist(), values.max(1).tolist()
         sums, squares = exact.sum(1).tolist(), np.einsum("bn,bn->b", exact, exact).tolist()
-        self.sums = [a + b for a, b in zip(self.sums, sums, strict=True)]
-        self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
+        for k, band in enumerate(places):
+            self.count[band] += values.shape[1]
+            self.low[band], self.high[band] = min(self.low[band], low[k]), max(self.high[band], high[k])
+            self.sums[band] += sums[k]
+            self.squares[band] += squares[k]
 
     def tags(self, area: int) -> Iterator[dict[str, str]]:
         """Of each band; `area`: pixels of the file."""
-        for i, (total, squares) in enumerate(zip(self.sums, self.squares, strict=True)):
-            mean = total / self.count
+        for i, count in enumerate(self.count):
+            mean = self.sums[i] / count
             yield {
                 "STATISTICS_MINIMUM": f"{self.low[i]:.14g}",
                 "STATISTICS_MAXIMUM": f"{self.high[i]:.14g}",
                 "STATISTICS_MEAN": f"{mean:.9g}",
-                "STATISTICS_STDDEV": f"{max(0.0, squares / self.count - mean**2) ** 0.5:.9g}",
-                "STATISTICS_VALID_PERCENT": f"{100 * self.count / area:.4g}",
+                "STATISTICS_STDDEV": f"{max(0.0, self.squares[i] / count - mean**2) ** 0.5:.9g}",
+                "STATISTICS_VALID_PERCENT": f"{100 * count / area:.4g}",
             }
 
 

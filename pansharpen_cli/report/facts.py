@@ -55,6 +55,7 @@ class SceneFacts(TypedDict):
     that DN are written with."""
 
     pan: str
+    pan_files: list[str]
     ms: list[str]
     bands: int
     band_names: list[str | None]
@@ -129,6 +130,15 @@ class RegistrationFacts(TypedDict):
     searched: NotRequired[float]
 
 
+class ToldFacts(TypedDict):
+    """What PAN tells about a band: `fusion.telling.Told`, and whether the band is sharpened by it."""
+
+    band: str
+    r2: float
+    gain: float
+    sharpened: bool
+
+
 class KeptFacts(TypedDict, total=False):
     """A kept fit: the file that it was saved in, or the one that it was taken from."""
 
@@ -154,6 +164,19 @@ Quality = dict[str, Any]
 """Figures by the keys of `figures.FIGURES`, and what they were measured on: docs/report.md."""
 
 
+class PartFacts(TypedDict):
+    """What was fused together, of MS files on one grid; `places`: of its bands in the output, from 0."""
+
+    scene: SceneFacts
+    method: MethodFacts
+    adaptation: AdaptationFacts
+    quality: Quality | None
+    registration: RegistrationFacts | None
+    pan_tells: list[ToldFacts]
+    verdict: list[Remark]
+    places: list[int]
+
+
 class FusionFacts(TypedDict):
     schema: str
     version: str
@@ -173,6 +196,8 @@ class FusionFacts(TypedDict):
     comparison: ComparisonFacts | None
     registration: RegistrationFacts | None
     verdict: list[Remark]
+    pan_tells: list[ToldFacts]
+    groups: list[PartFacts]
     batch: NotRequired[Any]
     rgb: NotRequired[PictureFacts]
 
@@ -287,7 +312,7 @@ class BatchSummary:
 @dataclass(frozen=True)
 class PlannedScene:
     """A scene of a dry run: `state` says why it would be fused, or why not; `fit` is the file of a fit that scenes
-    share."""
+    share; `pan_beside`: further files of the PAN."""
 
     output: str
     pan: list[str]
@@ -295,6 +320,7 @@ class PlannedScene:
     paired_by: str
     state: str
     fit: str | None = None
+    pan_beside: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -479,7 +505,10 @@ class Prediction:
 
 @dataclass
 class CheckFacts:
-    """All that can be told of a pair before it is fused; `refused`: why `fuse` would refuse it. None: not known."""
+    """All that can be told of a pair before it is fused; `refused`: why `fuse` would refuse it. None: not known.
+
+    `groups`: of MS files on several grids, what is told of each; the rest is that of the first, and of the one output.
+    """
 
     schema: str
     version: str
@@ -491,6 +520,7 @@ class CheckFacts:
     sample: SampleFacts | None = None
     bands: list[BandFacts] | None = None
     agreement: AgreementFacts | None = None
+    pan_tells: list[ToldFacts] | None = None
     shift: ShiftFacts | None = None
     mtf: MtfFacts | None = None
     method: PlannedMethod | None = None
@@ -498,3 +528,4 @@ class CheckFacts:
     output: PlannedOutput | None = None
     prediction: Prediction | None = None
     findings: list[dict[str, str]] = field(default_factory=list)
+    groups: list[CheckFacts] = field(default_factory=list)

@@ -19,9 +19,11 @@ from .facts import (
     EvaluationFacts,
     FusionFacts,
     OutputFacts,
+    PartFacts,
     RegistrationFacts,
     ResultFacts,
     SceneFacts,
+    ToldFacts,
     plain,
 )
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
@@ -128,6 +130,11 @@ def _fusion_page(facts: FusionFacts) -> dict:
     rows = [(r["name"], "", r) for r in comparison["rows"]] if comparison else []
     if quality and not rows:
         rows = [("this result", "", quality)]
+    note = f"Measured on {comparison['measured_on']}." if comparison else ""
+    groups = facts.get("groups") or []
+    if groups:
+        rows = [(_ms_names(group), "", group["quality"]) for group in groups if group["quality"]]
+        note = "A row is of the bands of MS files on one grid. The tiles above and the pictures are of the first."
     return {
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
@@ -136,9 +143,9 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "tiles": _tiles(quality) if quality else [],
         "measured_on": _measured(quality) if quality else "",
         "table": _figures_table(rows) if rows else None,
-        "table_note": f"Measured on {comparison['measured_on']}." if comparison else "",
+        "table_note": note,
         "meanings": _meanings([r[2] for r in rows]),
-        "bands": _reprojection(quality, facts["scene"]["band_names"]) if quality else None,
+        "bands": _reprojection(quality, (groups or [facts])[0]["scene"]["band_names"]) if quality else None,
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
@@ -348,6 +355,17 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
         groups.append(("Scene", _scene_rows(scene)))
     if facts.get("registration"):
         groups.append(("Registration", _registration_rows(facts["registration"])))
+    if facts.get("pan_tells"):
+        groups.append(("What PAN tells", [(t["band"], _told(t)) for t in facts["pan_tells"]]))
+    for part in facts.get("groups") or []:
+        rows = [*_scene_rows(part["scene"])]
+        if part["registration"]:
+            rows += _registration_rows(part["registration"])
+        rows += [
+            ("MTF gains", plain_text(part["method"]["mtf_gains"])),
+            ("adaptation", adaptation_text(part["adaptation"])),
+        ]
+        groups.append((_ms_names(part), rows))
     if "method" in facts:
         method, output = facts["method"], facts["output"]
         rows = [(k.replace("_", " "), plain_text(v)) for k, v in method.items() if v is not None]
@@ -360,6 +378,16 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     software = {"pansharpen": facts["version"]} | dict(facts.get("software") or {})
     groups.append(("Software", [(k, plain_text(v)) for k, v in software.items()]))
     return groups
+
+
+def _ms_names(group: PartFacts) -> str:
+    return ", ".join(map(os.path.basename, group["scene"]["ms"]))
+
+
+def _told(told: ToldFacts) -> str:
+    """What PAN tells about a band, in words."""
+    text = f"R2 {number_text(told['r2'], 2)}, gain {number_text(told['gain'])}"
+    return text if told["sharpened"] else f"{text}: up-sampled, not sharpened"
 
 
 def _registration_rows(found: RegistrationFacts) -> list[tuple[str, str]]:

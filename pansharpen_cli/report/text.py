@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,10 @@ from .facts import (
     FileFacts,
     FusionFacts,
     MethodFacts,
+    PartFacts,
     RegistrationFacts,
     SceneFacts,
+    ToldFacts,
     plain,
 )
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
@@ -30,7 +33,7 @@ from .files import plain_text
 # Terminal, JSON, CSV
 
 
-SHORT = ("verdict", "", "sensor", "method", "quality", "time", "output")
+SHORT = ("verdict", "", "PAN", "MS", "up-sampled", "sensor", "method", "quality", "time", "output")
 """Rows of the table of `fuse` that are shown without -v."""
 
 
@@ -41,27 +44,14 @@ def table(facts: FusionFacts, full: bool = True) -> str:
 
 
 def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
-    scene = facts["scene"]
+    scene, output = facts["scene"], facts["output"]
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
-    rows += [
-        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
-        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
-    ]
-    if "registration" in facts:
-        rows.append(("registration", registration_text(facts["registration"])))
-    if text := bands_text(scene):
-        rows.append(("bands", text))
-    method, output = facts["method"], facts["output"]
-    if "mtf_gains" in method:
-        rows.append(("MTF", _gains(method)))
-    if method["scale"]:
-        rows.append(("scale", f"{method['scale']:.6g} DN"))
-    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
-    rows.append(("method", method["name"] + weights))
-    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    if quality := facts.get("quality"):
-        rows += _quality_rows(quality)
+    if len(scene.get("pan_files") or ()) > 1:
+        rows.append(("PAN", f"mean of bands of {', '.join(map(os.path.basename, scene['pan_files']))}"))
+    for group in facts.get("groups") or [facts]:
+        if group is not facts:
+            rows.append(("MS", ", ".join(map(os.path.basename, group["scene"]["ms"]))))
+        rows += _fused_rows(group)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
@@ -70,6 +60,43 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
     return rows
+
+
+def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
+    """What was fused together, and how it came out."""
+    scene, method = facts["scene"], facts["method"]
+    rows = [
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+    ]
+    if "registration" in facts:
+        rows.append(("registration", registration_text(facts["registration"])))
+    if text := bands_text(scene):
+        rows.append(("bands", text))
+    if text := tells_text(facts.get("pan_tells") or []):
+        rows.append(("PAN tells", text))
+    if left := ", ".join(each["band"] for each in facts.get("pan_tells") or [] if not each["sharpened"]):
+        rows.append(("up-sampled", f"{left}: PAN tells nothing about it"))
+    if "mtf_gains" in method:
+        rows.append(("MTF", _gains(method)))
+    if method["scale"]:
+        rows.append(("scale", f"{method['scale']:.6g} DN"))
+    weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
+    rows.append(("method", method["name"] + weights))
+    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
+    return rows + (_quality_rows(facts["quality"]) if facts.get("quality") else [])
+
+
+def tells_text(told: Sequence[ToldFacts]) -> str:
+    """What PAN tells about each band; nothing where that was not measured."""
+    if not any(is_number(each["r2"]) for each in told):
+        return ""
+    bands = [
+        f"{each['band']} {number_text(each['r2'], 2)}" + ("" if each["sharpened"] else " (up-sampled only)")
+        for each in told
+    ]
+    return f"R2 of the bands' detail: {', '.join(bands)}"
 
 
 def bands_text(scene: SceneFacts) -> str:
@@ -87,11 +114,16 @@ WIDTH = 100
 def check_table(facts: CheckFacts) -> str:
     """The report of `check` and `fuse --dry-run` on stdout: facts, figures of the bands, what was found."""
     rows = [(f.role.upper(), _file_line(f)) for f in facts.files]
-    if facts.scene:
-        rows += _pair_rows(facts)
+    groups = [group for group in facts.groups or [facts] if group.scene]
+    if len(groups) == 1:
+        rows += _pair_rows(groups[0])
     lines = [_wrapped(rows)] if rows else []
-    if facts.bands:
-        lines += ["", _bands_table(facts.bands)]
+    for group in groups:
+        if len(groups) > 1 and group.scene:
+            names = ", ".join(map(os.path.basename, group.scene["ms"]))
+            lines += ["", _wrapped([("MS", names), *_pair_rows(group)])]
+        if group.bands:
+            lines += ["", _bands_table(group.bands)]
     if facts.prediction:
         lines += ["", _wrapped(_plan_rows(facts))]
     if facts.findings:
@@ -156,6 +188,8 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     if agreement and agreement.r2 is not None:
         each = " ".join("-" if v is None else f"{v:.2f}" for v in agreement.correlations)
         rows.append(("agreement", f"R2 {agreement.r2:.3f} of low-passed PAN by the bands; correlations {each}"))
+    if text := tells_text(facts.pan_tells or []):
+        rows.append(("PAN tells", text))
     if shift:
         known = is_number(shift.rows)
         text = f"MS {shift.rows:+.2f} rows, {shift.cols:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE

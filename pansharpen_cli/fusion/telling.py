@@ -1,0 +1,123 @@
+"""How much PAN can tell about each band of an MS, seen at the scale of the MS.
+
+PAN is degraded to the MS grid through the MTF of each band, and both lose their slow changes. In cells of the scene the
+band is a multiple of PAN, each cell its own: R2 is the part of the band's detail that this explains, less what PAN's
+detail of another cell explains, which is chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import physics
+from ..adapt.sampling import MAX_BLOCKS, Progress, check_range, quiet, sample_blocks
+from ..device import one_thread_each
+from ..raster.geometry import Window
+from ..raster.scene import Scene, TileData
+
+LEAST = 0.03
+"""R2 below which PAN tells nothing about a band, so that it is up-sampled and no more."""
+
+CELL = 16
+"""Side of the cells in MS pixels."""
+
+LOW = 2.0
+"""Standard deviation, in MS pixels, of the Gaussian whose low pass is taken off."""
+
+FLAT = 1e-6
+"""Standard deviation of the detail, in parts of the largest value, up to which it is rounding."""
+
+_PIXELS, _BLOCKS = 50_000, 3
+"""MS pixels that are looked at, and blocks of them, at least, where the scene has so many."""
+
+_CELLS = 4
+"""Cells below which nothing is said."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What PAN tells about a band: `r2` from 0 to 1, and `gain`, DN of the band for a DN of PAN; NaN where unknown."""
+
+    r2: float = math.nan
+    gain: float = math.nan
+
+    @property
+    def nothing(self) -> bool:
+        return self.r2 < LEAST
+
+
+@torch.no_grad()
+def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
+    """What PAN tells about each band of a scene, from blocks drawn with `seed`.
+
+    Raises PansharpenError for values too large to take statistics of.
+    """
+    cells: list[Tensor] = []
+    seen, used, level = 0, 0, 0.0
+    reach = physics.Reach(scene.phase, 2, scene.band_offsets)
+    with one_thread_each(1):
+        for tried, block in enumerate(sample_blocks(scene, seed)):
+            progress("comparing", used, _BLOCKS)
+            if used == MAX_BLOCKS or tried == 4 * MAX_BLOCKS or (used >= _BLOCKS and seen >= _PIXELS):
+                break
+            data = scene.read(block, *reach.windows(block))
+            if data is not None:
+                check_range(scene, data)
+            if data is not None and len(found := _cells(scene, data, block)):
+                cells.append(found)
+                level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))
+                seen, used = seen + len(found) * CELL**2, used + 1
+    return _regressed(torch.cat(cells), level) if cells else (Told(),) * scene.bands
+
+
+def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
+    """Detail of PAN and of the bands in the valid cells of a block: (cells, 2, bands, pixels)."""
+    own = scene.phase.centred(block) & data.ms_window
+    rows, cols = (n // CELL for n in own.shape)
+    if min(rows, cols) < 1:
+        return torch.empty(0)
+    valid = scene.phase.covered(own, data.window, data.valid)[: rows * CELL, : cols * CELL]
+    down = physics.degrader(scene.phase, own, data.pan_window, scene.effective_gains, scene.band_offsets)
+    pan = down(torch.from_numpy(data.pan).double()[None])
+    ms = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
+    both = torch.stack([pan.expand_as(ms), ms])
+    low = [torch.from_numpy(physics.gaussian_matrix(n, LOW)) for n in both.shape[-2:]]
+    both = (both - low[0] @ both @ low[1].mT)[..., : rows * CELL, : cols * CELL]
+    cells = (
+        both.unflatten(-1, (cols, CELL)).unflatten(-3, (rows, CELL)).movedim((2, 4), (0, 1)).flatten(0, 1).flatten(3)
+    )
+    whole = torch.from_numpy(valid).reshape(rows, CELL, cols, CELL).movedim(2, 1).flatten(0, 1).flatten(1).all(1)
+    return cells[whole]
+
+
+def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
+    """R2 and gain of each band from details (cells, 2, bands, pixels) of values up to `level` DN."""
+    if len(cells) < _CELLS:
+        return (Told(),) * cells.shape[2]
+    pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0], cells[:, 1]))
+    energy, wanted = pan.square().sum(-1), ms.square().sum(-1)
+
+    def explained(other: Tensor, strength: Tensor) -> Tensor:
+        cross = (other * ms).sum(-1)
+        return (cross.square() / strength.clamp(min=1e-30)).sum(0)
+
+    chance = explained(pan.roll(1, 0), energy.roll(1, 0))
+    total = wanted.sum(0)
+    r2 = ((explained(pan, energy) - chance) / (total - chance).clamp(min=1e-30)).clamp(0, 1)
+    gain = (pan * ms).sum((0, 2)) / energy.sum(0).clamp(min=1e-30)
+    least = cells.shape[0] * cells.shape[-1] * (FLAT * level) ** 2
+    flat = (energy.sum(0) <= least) | (total <= least)
+    return tuple(
+        Told() if none else Told(round(float(r), 3), float(f"{float(g):.3g}"))
+        for r, g, none in zip(r2, gain, flat, strict=True)
+    )
+
+
+def places_of_nothing(found: Sequence[Told]) -> list[int]:
+    """The bands that PAN tells nothing about."""
+    return [i for i, each in enumerate(found) if each.nothing]

@@ -1,0 +1,92 @@
+"""A pair as it is named: paths and how to open them, and its parts by the grids of its MS files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ..raster import groups
+from ..raster.files import OpenFiles
+from ..raster.groups import Band
+from ..raster.opening import OpenOptions
+from ..raster.scene import Scene
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two inputs and how to open them.
+
+    `labels`: what paths are called in reports if not as they are; `files`: the owner of what is opened, if held.
+    """
+
+    pan: str
+    ms: Sequence[str]
+    options: OpenOptions = OpenOptions()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    files: OpenFiles | None = None
+
+    def open(self) -> AbstractContextManager[Scene]:
+        """The scene; its files are closed with it unless the pair is held."""
+        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
+        return Scene.open(self.pan, self.ms, labels=self.labels, files=self.files, **given)
+
+    @contextmanager
+    def held(self) -> Iterator[Pair]:
+        """The pair with files that stay open meanwhile: however often its scene is made, they are opened once."""
+        with nullcontext(self.files) if self.files is not None else OpenFiles() as files:
+            yield replace(self, files=files)
+
+    def with_options(self, **changed: Any) -> Pair:
+        return replace(self, options=replace(self.options, **changed))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A pair for each grid of the MS files, and the `order` in which their bands are written; empty for one grid."""
+
+    pairs: Sequence[Pair]
+    order: Sequence[Band] = ()
+
+    def places(self, part: int) -> list[int] | None:
+        """Places, in the output, of the bands that a part writes; None for all in order."""
+        if not self.order:
+            return None
+        return [i for _, i in sorted((band.place, i) for i, band in enumerate(self.order) if band.scene == part)]
+
+    def together(self, scenes: Sequence[Scene]) -> Scene:
+        """What is written of the scenes of the parts, as one."""
+        return groups.together(scenes, self.order) if self.order else scenes[0].as_written()
+
+
+def parted(pair: Pair) -> Parts:
+    """The parts of a pair; one whose bands are not asked for (--bidx) is left out.
+
+    Raises InputError for files that cannot be opened, and for bands that there are not.
+    """
+    files = groups.by_grid(pair.pan, pair.ms)
+    if len(files) == 1:
+        return Parts([pair])
+    pairs = [replace(pair, ms=[pair.ms[i] for i in each.every]) for each in files]
+    asked = pair.options.bidx
+    with ExitStack() as stack:
+        scenes = [stack.enter_context(each.with_options(bidx=None, window=None, bbox=None).open()) for each in pairs]
+        order = groups.bands_in_order(files, scenes)
+        named = groups.together([replace(s, dtype=scenes[0].dtype) for s in scenes], order)
+        if asked:
+            order = [order[i] for i in named.places_of("--bidx", asked)]
+    kept: dict[int, list[int]] = {}
+    placed = []
+    for band in order:
+        places = kept.setdefault(band.scene, [])
+        placed.append((band, len(places)))
+        places.append(band.place)
+    chosen = []
+    for part, places in kept.items():
+        whole_part = places == list(range(scenes[part].bands))
+        chosen.append(pairs[part].with_options(bidx=None if whole_part else [i + 1 for i in places]))
+    if len(chosen) == 1:
+        return Parts(chosen)
+    at = {part: k for k, part in enumerate(kept)}
+    return Parts(chosen, [replace(band, scene=at[band.scene], place=place) for band, place in placed])

@@ -1,0 +1,321 @@
+"""Pairs that are located by rational polynomials (RPCs) only: the MS in the geometry of its PAN.
+
+Both rasters tell where a place on the ground is in them. A pixel of the PAN shows a place at some height, and the MS
+shows that place somewhere, too. Where the two geometries differ by scale and offset only, the MS stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from affine import Affine
+from rasterio.errors import RasterioError
+from rasterio.rpc import RPC
+from rasterio.warp import transform
+from rasterio.windows import Window as RasterWindow
+
+from ..errors import InputError
+from .geometry import Phase, Window
+from .grid import Grid
+from .source import Source, filled, open_raster, rpcs_of
+
+AS_IT_IS = 0.05
+"""MS pixels by which the two geometries may differ beyond scale and offset for the MS not to be resampled."""
+
+STEP = 8
+"""MS pixels between the places that are computed by RPCs; those between are interpolated."""
+
+ROUND = 0.02
+"""Part of a ratio within which it is taken for the whole number."""
+
+CLOSE = 1e-4
+"""Pixels within which a place on the ground has to be found."""
+
+Places = tuple[np.ndarray, np.ndarray]
+"""Rows and columns, 0 at the centre of the first pixel; or longitudes and latitudes."""
+
+
+def is_located_by_rpcs(dataset) -> bool:
+    return dataset.transform.is_identity and dataset.crs is None and rpcs_of(dataset) is not None
+
+
+def locates(sources: Sequence[Source]) -> bool:
+    """Whether RPCs alone locate all of the rasters, the MS files all by the same. Raises InputError for a mixture."""
+    found = [is_located_by_rpcs(s.dataset) for s in sources]
+    if not any(found):
+        return False
+    if not all(found):
+        which, other = sources[found.index(True)], sources[found.index(False)]
+        raise InputError(
+            f"{which.label} is located by RPCs only and {other.label} is not: orthorectify it first (gdalwarp -rpc), "
+            "or take both as basic products"
+        )
+    for source in sources[2:]:
+        if rpcs_of(source.dataset) != rpcs_of(sources[1].dataset):
+            raise InputError(f"{source.label} has other RPCs than {sources[1].label}: it lies on another grid")
+    return True
+
+
+def terrain_of(pan, height: float | None, dem: str | None) -> Terrain:
+    """Heights by --height and --dem, else the one that the RPCs of a dataset are made for."""
+    known = rpcs_of(pan)
+    return Terrain(float(known.height_off) if height is None and known is not None else height or 0.0, dem)
+
+
+def _terms(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+    """The 20 terms of RPC00B of normalised longitude, latitude and height."""
+    return [
+        np.ones_like(x), x, y, h, x * y, x * h, y * h, x * x, y * y, h * h, x * y * h, x**3, x * y * y, x * h * h,
+        x * x * y, y**3, y * h * h, x * x * h, y * y * h, h**3,
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where places on the ground are in a raster, by its RPCs."""
+
+    rpc: RPC
+    label: str
+
+    def pixels(self, lon: np.ndarray, lat: np.ndarray, height: np.ndarray) -> Places:
+        """Rows and columns of places in degrees and metres above the ellipsoid."""
+        r = self.rpc
+        x, y, h = np.broadcast_arrays(
+            (lon - r.long_off) / r.long_scale, (lat - r.lat_off) / r.lat_scale, (height - r.height_off) / r.height_scale
+        )
+        terms = np.stack(_terms(x, y, h))
+        line, line_den, samp, samp_den = (
+            np.tensordot(np.array(c, float), terms, 1)
+            for c in (r.line_num_coeff, r.line_den_coeff, r.samp_num_coeff, r.samp_den_coeff)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return line / line_den * r.line_scale + r.line_off, samp / samp_den * r.samp_scale + r.samp_off
+
+    def ground(self, rows: np.ndarray, cols: np.ndarray, height: np.ndarray) -> Places:
+        """Longitudes and latitudes of pixels at a height, by Newton's method.
+
+        Raises InputError where it does not lead to one: the polynomials are no camera's.
+        """
+        r = self.rpc
+        lon, lat = np.full_like(rows, r.long_off), np.full_like(rows, r.lat_off)
+        dx, dy = 1e-4 * r.long_scale, 1e-4 * r.lat_scale
+        for _ in range(20):
+            row, col = self.pixels(lon, lat, height)
+            off_row, off_col = rows - row, cols - col
+            if max(np.abs(off_row).max(), np.abs(off_col).max()) < CLOSE:
+                return lon, lat
+            (row_x, col_x), (row_y, col_y) = self.pixels(lon + dx, lat, height), self.pixels(lon, lat + dy, height)
+            a, b, c, d = (row_x - row) / dx, (row_y - row) / dy, (col_x - col) / dx, (col_y - col) / dy
+            with np.errstate(divide="ignore", invalid="ignore"):
+                lon = lon + (d * off_row - b * off_col) / (a * d - b * c)
+                lat = lat + (a * off_col - c * off_row) / (a * d - b * c)
+            if not np.isfinite([lon, lat]).all():
+                break
+        raise InputError(f"the RPCs of {self.label} lead to no place on the ground: are they those of this file?")
+
+
+class Terrain:
+    """Heights of places: one height everywhere, or those of an elevation model where it has any."""
+
+    def __init__(self, height: float, dem: str | None = None) -> None:
+        self.height, self.dem = height, dem
+        if dem is None:
+            return
+        with open_raster(dem) as dataset:
+            if dataset.crs is None:
+                raise InputError(f"{dem} has no CRS: its heights have no place")
+            box = RasterWindow(0, 0, dataset.width, dataset.height)
+            self._grid = Grid.of(dataset)
+            self._heights = dataset.read(1, window=box, masked=True).astype(np.float64).filled(np.nan)
+
+    def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Metres, bilinear between the model's pixels."""
+        if self.dem is None:
+            return np.full_like(lon, self.height)
+        try:
+            xs, ys = transform("EPSG:4326", self._grid.crs, lon.ravel(), lat.ravel())
+        except RasterioError as error:
+            raise InputError(f"{self.dem} cannot be used as --dem: {error}") from error
+        cols, rows = ~self._grid.transform * (np.array(xs) - 0.0, np.array(ys) - 0.0)
+        rows, cols = np.clip(rows - 0.5, -1e6, 1e6), np.clip(cols - 0.5, -1e6, 1e6)
+        r, c = np.floor(rows).astype(int), np.floor(cols).astype(int)
+        inside = (rows >= -0.5) & (rows <= self._grid.height - 0.5) & (cols >= -0.5) & (cols <= self._grid.width - 0.5)
+        found = np.zeros(len(rows))
+        for i, v in ((0, 1 - (rows - r)), (1, rows - r)):
+            for k, w in ((0, 1 - (cols - c)), (1, cols - c)):
+                at = np.clip(r + i, 0, self._grid.height - 1), np.clip(c + k, 0, self._grid.width - 1)
+                found += v * w * self._heights[at]
+        return np.where(inside & np.isfinite(found), found, self.height).reshape(lon.shape)
+
+    def ground(self, camera: Camera, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Longitudes, latitudes and heights of pixels."""
+        height = np.full_like(rows, self.height)
+        lon, lat = camera.ground(rows, cols, height)
+        for _ in range(5 if self.dem else 0):
+            height = self.at(lon, lat)
+            lon, lat = camera.ground(rows, cols, height)
+        return lon, lat, height
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Where pixels of one raster are in another one that is located by RPCs, too."""
+
+    origin: Camera
+    target: Camera
+    terrain: Terrain
+
+    def __call__(self, rows: np.ndarray, cols: np.ndarray) -> Places:
+        return self.target.pixels(*self.terrain.ground(self.origin, rows, cols))
+
+    @property
+    def back(self) -> Passage:
+        return Passage(self.target, self.origin, self.terrain)
+
+
+@dataclass(frozen=True)
+class Seen(Source):
+    """An MS file resampled, once and by cubic convolution, to a grid in the geometry of its PAN, read by window."""
+
+    phase: Phase | None = None
+    passage: Passage | None = None
+
+    def dtype_of(self, index: int) -> np.dtype:
+        return np.dtype("float32")
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Values (bands, rows, cols) float32, and where the nearest pixel of the file is valid (rows, cols)."""
+        values, valid = np.zeros((len(self.bands), *window.shape), np.float32), np.zeros(window.shape, bool)
+        rows, cols = self._places(window)
+        height, width = self.dataset.height, self.dataset.width
+        inside = (rows > -0.5) & (rows < height - 0.5) & (cols > -0.5) & (cols < width - 0.5)
+        if not inside.any():
+            return values, valid
+        r, c = rows[inside], cols[inside]
+        around = Window(*(int(np.floor(v)) + k for v, k in ((r.min(), -1), (r.max(), 3), (c.min(), -1), (c.max(), 3))))
+        image, there = filled(super().read, around)
+        valid[inside] = there[np.rint(r).astype(int) - around.top, np.rint(c).astype(int) - around.left]
+        values[:, inside] = _cubic(image, r - around.top, c - around.left)
+        return values, valid
+
+    def _places(self, window: Window) -> Places:
+        """Rows and columns of the file at the centres of the grid's pixels; exact on a lattice, linear between."""
+        assert self.phase is not None and self.passage is not None
+        nodes, weights = [], []
+        for (first, last), axis in zip(window.spans, self.phase, strict=True):
+            known = np.arange(first // STEP, -(-last // STEP) + 1) * STEP
+            nodes.append(axis.offset + axis.ratio * (known + 0.5) - 0.5)
+            at = np.arange(first, last) / STEP - known[0] / STEP
+            weights.append(np.clip(1 - np.abs(at[:, None] - np.arange(len(known))), 0, None))
+        exact = self.passage(*np.meshgrid(*nodes, indexing="ij"))
+        rows, cols = (weights[0] @ each @ weights[1].T for each in exact)
+        return rows, cols
+
+
+def _cubic(image: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Values (bands, places) of an image (bands, rows, cols) between its pixels: Keys' kernel with a = -0.5."""
+    r, c = np.floor(rows).astype(int), np.floor(cols).astype(int)
+    found = np.zeros((len(image), len(rows)), np.float64)
+    for i, v in zip(range(-1, 3), _keys(rows - r), strict=True):
+        for k, w in zip(range(-1, 3), _keys(cols - c), strict=True):
+            found += (v * w) * image[:, r + i, c + k]
+    return found.astype(np.float32)
+
+
+def _keys(t: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t * t,
+    )
+
+
+@dataclass
+class Located:
+    """A pair of which both are located by RPCs: their grids, the phase, and the sources of the MS to read."""
+
+    pan: Source
+    ms: Sequence[Source]
+    terrain: Terrain
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def pan_grid(self) -> Grid:
+        return _plain_grid(self.pan)
+
+    @cached_property
+    def _to_ms(self) -> Passage:
+        pan, ms = (Camera(rpcs_of(s.dataset), s.label) for s in (self.pan, self.ms[0]))
+        return Passage(pan, ms, self.terrain)
+
+    @cached_property
+    def _overlap(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last pixels of the PAN, rows and columns, between which the border of the MS lies."""
+        ms = self.ms[0].dataset
+        edge = np.linspace(-0.5, 0.5, 21)
+        rows = np.concatenate([edge, edge, np.full(21, -0.5), np.full(21, 0.5)]) * ms.height + (ms.height - 1) / 2
+        cols = np.concatenate([np.full(21, -0.5), np.full(21, 0.5), edge, edge]) * ms.width + (ms.width - 1) / 2
+        places = np.stack(self._to_ms.back(rows, cols))
+        if not np.isfinite(places).all():
+            raise InputError(f"the RPCs of {self.pan.label} do not reach to {self.ms[0].label}")
+        sides = np.array([self.pan.dataset.height, self.pan.dataset.width]) - 0.5
+        low, high = np.maximum(places.min(1), -0.5), np.minimum(places.max(1), sides)
+        if (high - low < 1).any():
+            r, c = places.min(1), places.max(1)
+            raise InputError(
+                f"no overlap: by the RPCs {self.ms[0].label} lies at rows {r[0]:.0f}-{c[0]:.0f}, columns "
+                f"{r[1]:.0f}-{c[1]:.0f} of {self.pan.label}"
+            )
+        return low, high
+
+    def settle(self) -> tuple[Grid, Phase, list[Source], bool]:
+        """The grid of the MS and its phase on that of the PAN, its sources, and whether it is resampled."""
+        low, high = self._overlap
+        axes = [np.linspace(a, b, 17) for a, b in zip(low, high, strict=True)]
+        rows, cols = np.meshgrid(*axes, indexing="ij")
+        places = self._to_ms(rows, cols)
+        fits = [_line(own, there) for own, there in zip(places, (rows, cols), strict=True)]
+        if all(off < AS_IT_IS * ratio for ratio, _, off in fits):
+            # a pixel's centre is at a whole number, its edge half a pixel before
+            ratio, offset = zip(*((a, b + 0.5 - a / 2) for a, b, _ in fits), strict=True)
+            ms = self.ms[0].dataset
+            return self._ms_grid(ratio, offset, (ms.height, ms.width), list(self.ms), False)
+        middle = [float(a + b) / 2 for a, b in zip(low, high, strict=True)]
+        centre = [np.rint(float(v[0])) for v in self._to_ms(*(np.array([m]) for m in middle))]
+        at = np.stack(self._to_ms.back(centre[0] + np.array([0.0, 1, 0]), centre[1] + np.array([0.0, 0, 1])))
+        ratio = tuple(_rounded(float(np.hypot(*(at[k, 1:] - at[k, 0])))) for k in range(2))
+        steps = [np.floor((at[k, 0] - low[k]) / ratio[k]) for k in range(2)]
+        offset = tuple(float(at[k, 0] - steps[k] * ratio[k] + 0.5 - ratio[k] / 2) for k in range(2))
+        shape = tuple(int(np.ceil((high[k] + 0.5 - offset[k]) / ratio[k])) for k in range(2))
+        self.notes.append(
+            f"{self.ms[0].label} is brought into the geometry of {self.pan.label} by both RPCs "
+            f"({f'heights of {self.terrain.dem}' if self.terrain.dem else f'height {self.terrain.height:g} m'}): "
+            "resampled once (cubic)"
+        )
+        return self._ms_grid(ratio, offset, shape, None, True)
+
+    def _ms_grid(self, ratio, offset, shape, sources, resampled):
+        phase = Phase.of(ratio, offset)
+        if sources is None:
+            sources = [
+                Seen(s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase, self._to_ms) for s in self.ms
+            ]
+        return self.pan_grid.coarser(phase, Window(0, shape[0], 0, shape[1])), phase, sources, resampled
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Slope and offset of y over x by least squares, and the largest distance from that line."""
+    slope, offset = np.polyfit(x.ravel(), y.ravel(), 1)
+    return float(slope), float(offset), float(np.abs(slope * x + offset - y).max())
+
+
+def _rounded(ratio: float) -> float:
+    return float(round(ratio)) if abs(ratio - round(ratio)) < ROUND * ratio else ratio
+
+
+def _plain_grid(source: Source) -> Grid:
+    return Grid(None, Affine.identity(), source.dataset.height, source.dataset.width)

@@ -1,0 +1,235 @@
+"""Pairs that RPCs alone locate: the MS comes into the geometry of the PAN, whose pixels stay as they are."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.rpc import RPC
+from rasters import edited, pixels_of, write_pair
+from scipy import ndimage
+
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs.evaluate import evaluate
+from pansharpen_cli.jobs.pair import Pair
+from pansharpen_cli.physics import blur_matrix
+from pansharpen_cli.raster import rpc
+from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.scene import Scene
+
+SIDE, RATIO = 384, 4
+OFFSET = (1.3, -2.2)
+LON, LAT, DEGREES = 2.0, 41.0, 0.002
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """PAN and MS that look at the same ground: the MS grid is bent by so many MS pixels from the middle to the corners,
+    and a place `high` normalised heights above the usual one is seen `parallax` PAN pixels further down in the MS."""
+
+    bend: float = 0.0
+    parallax: float = 0.0
+
+    def pan_of(self) -> RPC:
+        half = SIDE / 2
+        return _rpc({"1": half - 0.5, "y": -half, "h": 3.0}, {"1": half - 0.5, "x": half, "h": -1.0})
+
+    def ms_of(self) -> RPC:
+        half, middle = SIDE / 2 / RATIO, [(SIDE / 2 - o) / RATIO - 0.5 for o in OFFSET]
+        rows = {"1": middle[0], "y": -half, "xy": self.bend, "h": (3.0 + self.parallax) / RATIO}
+        cols = {"1": middle[1], "x": half, "yy": self.bend, "h": -1.0 / RATIO}
+        return _rpc(rows, cols)
+
+    def ms_at(self, rows: np.ndarray, cols: np.ndarray, height: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the MS the places are that the PAN sees at rows and columns."""
+        half = SIDE / 2
+        y, x = (half - 0.5 + 3.0 * height - rows) / half, (cols - half + 0.5 + height) / half
+        at = [(SIDE / 2 - o) / RATIO - 0.5 for o in OFFSET]
+        far = half / RATIO
+        return (
+            at[0] - far * y + self.bend * x * y + (3.0 + self.parallax) * height / RATIO,
+            at[1] + far * x + self.bend * y * y - height / RATIO,
+        )
+
+    def pan_at(self, rows: np.ndarray, cols: np.ndarray, height: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """The other way round."""
+        r, c = RATIO * rows, RATIO * cols
+        for _ in range(30):
+            there = self.ms_at(r, c, height)
+            r, c = r + RATIO * (rows - there[0]), c + RATIO * (cols - there[1])
+        return r, c
+
+
+_TERMS = ("1", "x", "y", "h", "xy", "xh", "yh", "xx", "yy", "hh")
+
+
+def _rpc(rows: dict[str, float], cols: dict[str, float]) -> RPC:
+    one = [1.0] + [0.0] * 19
+    line, samp = ([given.get(t, 0.0) for t in _TERMS] + [0.0] * 10 for given in (rows, cols))
+    return RPC(
+        height_off=300, height_scale=100, lat_off=LAT, lat_scale=DEGREES, long_off=LON, long_scale=DEGREES, line_off=0,
+        line_scale=1, samp_off=0, samp_scale=1, line_num_coeff=line, line_den_coeff=one, samp_num_coeff=samp,
+        samp_den_coeff=one,
+    )  # fmt: skip
+
+
+def located(path: Path, pixels: np.ndarray, rpcs: RPC, names=()) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        profile = {"count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "nodata": 0}
+        with rasterio.open(path, "w", driver="GTiff", dtype="uint16", **profile) as dataset:
+            dataset.write(pixels.astype("uint16"))
+            for i, name in enumerate(names, 1):
+                dataset.set_band_description(i, name)
+            dataset.rpcs = rpcs
+    return path
+
+
+def write_seen(folder: Path, cameras: Cameras, off: tuple[float, float] = (0.0, 0.0), height: float = 0.0) -> Pair:
+    """A pair of basic products: the MS is the truth through its MTF, `off` PAN pixels from where its RPCs put it."""
+    pan, _, truth = write_pair(folder, SIDE, SIDE, 4, noise=0.0)
+    sharp = pixels_of(truth).astype(float)
+    blur = blur_matrix(RATIO, (0, SIDE), (0, SIDE), 0.3)
+    soft = blur @ sharp @ blur.T
+    rows, cols = np.meshgrid(*(np.arange(SIDE // RATIO, dtype=float),) * 2, indexing="ij")
+    at = cameras.pan_at(rows, cols, height)
+    places = [a - o for a, o in zip(at, off, strict=True)]
+    ms = np.stack([ndimage.map_coordinates(band, places, order=3, mode="nearest") for band in soft])
+    return Pair(
+        str(located(folder / "pan_1b.tif", pixels_of(pan), cameras.pan_of())),
+        [str(located(folder / "ms_1b.tif", np.rint(ms), cameras.ms_of(), ("Blue", "Green", "Red", "NIR1")))],
+    )
+
+
+def fused(pair: Pair, output: Path, method: str = "exp", **opening) -> dict:
+    pair = Pair(pair.pan, pair.ms, OpenOptions(**opening))
+    return fuse.fuse_scene(pair, fuse.FusionOutput(output, overwrite=True), Options(method=method), score=False)
+
+
+def test_the_cameras_of_these_tests_are_those_of_their_rpcs() -> None:
+    cameras = Cameras(bend=1.5, parallax=2.0)
+    rows, cols = np.array([3.0, 200.5, 380.0]), np.array([370.0, 12.25, 191.5])
+    terrain = rpc.Terrain(350.0)  # half a normalised height above
+    there = rpc.Passage(rpc.Camera(cameras.pan_of(), "pan"), rpc.Camera(cameras.ms_of(), "ms"), terrain)(rows, cols)
+    np.testing.assert_allclose(there, cameras.ms_at(rows, cols, 0.5), atol=1e-3)
+    np.testing.assert_allclose(cameras.pan_at(*there, 0.5), (rows, cols), atol=1e-2)
+
+
+def test_a_bent_ms_is_brought_into_the_pans_geometry_and_registered(tmp_path: Path) -> None:
+    """Off by known 0.9 and -1.4 PAN pixels, and bent by 1.5 MS pixels."""
+    cameras, off = Cameras(bend=1.5), (0.9, -1.4)
+    pair = write_seen(tmp_path, cameras, off)
+    with pair.open() as scene:
+        assert scene.warped and scene.phase.ratio == (RATIO, RATIO)
+        window = Window(20, 60, 11, 77)
+        rows, cols = scene.ms[0]._places(window)
+        centres = [a.ms_centres(s) for a, s in zip(scene.phase, window.spans, strict=True)]
+        true = cameras.ms_at(*np.meshgrid(*centres, indexing="ij"))
+        np.testing.assert_allclose((rows, cols), true, atol=0.02)
+    facts = fused(pair, tmp_path / "out.tif")
+    applied = np.array(facts["registration"]["applied"])
+    # the MS shows what lies `off` before: it has to be moved back
+    assert np.abs(applied + off).max() / RATIO < 0.1, applied
+    soft = ndimage.gaussian_filter(pixels_of(tmp_path / "truth.tif").astype(float), (0, 1.9, 1.9))
+    out, window = pixels_of(tmp_path / "out.tif").astype(float), Window(*facts["scene"]["window"])
+    soft = soft[:, *window.within(Window(0, SIDE, 0, SIDE))]
+    inside = np.s_[:, 48:-48, 48:-48]
+    best = [shifted_likeness(out[inside], soft, r, c) for r, c in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))]
+    assert np.argmax(best) == 0 and best[0] > 0.98
+
+
+def shifted_likeness(image: np.ndarray, other: np.ndarray, row: int, col: int) -> float:
+    part = other[:, 48 + row : other.shape[1] - 48 + row, 48 + col : other.shape[2] - 48 + col]
+    return float(np.corrcoef(image.ravel(), part.ravel())[0, 1])
+
+
+def test_an_ms_that_differs_by_scale_and_offset_is_not_resampled(tmp_path: Path) -> None:
+    """The pixels are those of the same pair on two grids."""
+    pair = write_seen(tmp_path, Cameras())
+    facts = fused(pair, tmp_path / "out.tif", "gsa")
+    assert not facts["scene"]["warped"] and facts["scene"]["ratio"] == pytest.approx([RATIO, RATIO], abs=1e-6)
+    place = {"crs": "EPSG:32631", "transform": rasterio.Affine(1, 0, 5e5, 0, -1, 5e6)}
+    edited(tmp_path / "pan_1b.tif", tmp_path / "pan_g.tif", **place)
+    moved = place["transform"] @ rasterio.Affine.translation(*OFFSET[::-1]) @ rasterio.Affine.scale(RATIO)
+    edited(tmp_path / "ms_1b.tif", tmp_path / "ms_g.tif", **place | {"transform": moved})
+    with_grids = Pair(str(tmp_path / "pan_g.tif"), [str(tmp_path / "ms_g.tif")])
+    fused(with_grids, tmp_path / "grids.tif", "gsa")
+    np.testing.assert_allclose(
+        pixels_of(tmp_path / "out.tif").astype(int), pixels_of(tmp_path / "grids.tif").astype(int), atol=1
+    )
+
+
+def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_path: Path) -> None:
+    cameras = Cameras()
+    pair = write_seen(tmp_path, cameras)
+    fused(pair, tmp_path / "part.tif", window=Window(40, 240, 60, 300))
+    fused(pair, tmp_path / "whole.tif")
+    with rasterio.open(tmp_path / "part.tif") as part, rasterio.open(tmp_path / "whole.tif") as whole:
+        assert part.transform.is_identity and part.crs is None
+        offsets = part.rpcs.line_off, part.rpcs.samp_off
+        assert offsets == pytest.approx((-40, -60))
+        top, left = -whole.rpcs.line_off, -whole.rpcs.samp_off
+        inner = whole.read()[:, int(40 - top) : int(240 - top), int(60 - left) : int(300 - left)]
+        np.testing.assert_array_equal(part.read(), inner)
+    facts = evaluate([str(tmp_path / "part.tif")], pair, align="off")
+    assert facts["results"][0]["quality"]["hqnr"] > 0.5
+
+
+@pytest.mark.parametrize("given", ["height", "dem"])
+def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
+    """A plain 80 m above the usual height, which the MS sees 2.4 PAN pixels further down."""
+    pair = write_seen(tmp_path, Cameras(parallax=3.0), height=0.8)
+    away = fused(pair, tmp_path / "out.tif")["registration"]["shift"]
+    assert away[0] == pytest.approx(-2.4, abs=0.2)
+    opening: dict = {"height": 380.0}
+    if given == "dem":
+        with rasterio.open(
+            tmp_path / "dem.tif", "w", driver="GTiff", count=1, height=20, width=20, dtype="float32", crs="EPSG:4326",
+            transform=rasterio.Affine(0.0005, 0, LON - 0.005, 0, -0.0005, LAT + 0.005),
+        ) as dataset:  # fmt: skip
+            dataset.write(np.full((1, 20, 20), 380, "float32"))
+        opening = {"dem": str(tmp_path / "dem.tif")}
+    found = fused(pair, tmp_path / "out.tif", **opening)["registration"]["shift"]
+    assert np.abs(found).max() < 0.2
+
+
+def test_what_cannot_work_says_so(tmp_path: Path) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    pan, ms = Path(pair.pan), Path(pair.ms[0])
+    with (
+        pytest.raises(InputError, match=r"pan_1b\.tif is located by RPCs only and .*ms\.tif is not"),
+        Scene.open(pan, [tmp_path / "ms.tif"]),
+    ):
+        pass
+    with pytest.raises(InputError, match="use --window"), Scene.open(pan, [ms], bbox=(0, 0, 1, 1)):
+        pass
+    far = _rpc({"1": 50.0, "y": -48.0}, {"1": 48.0, "x": 48.0})
+    far.long_off += 1
+    located(tmp_path / "far.tif", pixels_of(ms), far)
+    with (
+        pytest.raises(InputError, match=r"no overlap: by the RPCs .*far\.tif lies at rows"),
+        Scene.open(pan, [tmp_path / "far.tif"]),
+    ):
+        pass
+    located(tmp_path / "wrong.tif", pixels_of(ms), _rpc({"1": 1.0}, {"1": 1.0}))
+    with (
+        pytest.raises(InputError, match=r"RPCs of .*wrong\.tif lead to no place"),
+        Scene.open(pan, [tmp_path / "wrong.tif"]),
+    ):
+        pass
+    edited(ms, tmp_path / "bare_dem.tif", lambda p: p[:1])
+    with (
+        pytest.raises(InputError, match="has no CRS: its heights have no place"),
+        Scene.open(pan, [ms], dem=str(tmp_path / "bare_dem.tif")),
+    ):
+        pass
