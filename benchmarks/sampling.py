@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -44,40 +45,43 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--share", type=float, default=0.25, help="of the blocks of a small scene")
     parser.add_argument("--tile", type=int, default=64, help="side of the tiles that small scenes are sampled by")
+    parser.add_argument(
+        "--sample", action="append", default=[], help="SIDE:PIXELS of other samples of the large scene; may be repeated"
+    )
     args = parser.parse_args()
     heads = ("scene", "sample, blocks", *SHOWN, "whole, s", "sample, s")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     with tempfile.TemporaryDirectory() as folder:
         fused = Path(folder, "fused.tif")
         for pan in sorted(args.scenes.glob("*/pan.tif")) if args.scenes else ():
-            with mock.patch.object(assess, "SAMPLED_TILE", args.tile):
-                compare(pan.parent.name, pan, pan.with_name("ms.tif"), fused, args, share=args.share)
+            compare(pan.parent.name, pan, pan.with_name("ms.tif"), fused, args, [(args.tile, 0)])
         if args.side:
-            compare(f"{args.side} x {args.side}", *large_scene(Path(folder), args.side), fused, args)
+            kinds = [tuple(map(int, each.split(":"))) for each in args.sample]
+            kinds = kinds or [(assess.SAMPLED_TILE, assess.SAMPLED_PIXELS)]
+            compare(f"{args.side} x {args.side}", *large_scene(Path(folder), args.side), fused, args, kinds)
 
 
-def compare(name: str, pan: Path, ms: Path, fused: Path, args: argparse.Namespace, share: float = 0.0) -> None:
-    """Print a row of a scene: its figures, and by how much those of samples differ."""
+def compare(
+    name: str, pan: Path, ms: Path, fused: Path, args: argparse.Namespace, kinds: Sequence[tuple[int, int]]
+) -> None:
+    """Print a row of a scene for each kind of sample, the side of its tiles and its pixels (0: the share that is asked
+    for): the scene's figures, and by how much those of samples differ."""
     pair, target = Pair(str(pan), [str(ms)]), FusionOutput(fused, overwrite=True)
     fuse.fuse_scene(pair, target, Options(method=args.method, align="off"), score=False)
     with Scene.open(pan, [ms]) as scene, Raster.on_scene(fused, scene) as raster:
-        pixels = int(share * scene.window.area) or assess.SAMPLED_PIXELS
-
-        def score(seed: int | None) -> Score:
-            sampling = None if seed is None else Sampling(seed, pixels)
-            return assess.full_resolution(scene, raster.read, raster.window, sampling=sampling)
-
-        took: tuple[list[float], list[float]] = ([], [])
-        whole, samples = None, []
-        for seed in range(args.seeds):
-            if seed < 2:
-                whole = timed(lambda: score(None), took[0])
-            samples.append(timed(lambda seed=seed: score(seed), took[1]))
-        assert whole is not None
-        cells = [cell(key, whole, samples) for key in SHOWN]
-        blocks = f"{np.mean([s.figures['blocks'] for s in samples]):.0f} of {whole.figures['blocks']}"
-        seconds = [f"{np.median(each):.2f}" for each in took]
-        print(f"| {name} | {blocks} | " + " | ".join([*cells, *seconds]) + " |", flush=True)
+        score = partial(assess.full_resolution, scene, raster.read, raster.window)
+        took: list[float] = []
+        whole = timed(score, took)
+        for side, pixels in kinds:
+            samples, taken = [], list[float]()
+            with mock.patch.object(assess, "SAMPLED_TILE", side):
+                for seed in range(args.seeds):
+                    sampling = Sampling(seed, pixels or int(args.share * scene.window.area))
+                    samples.append(timed(partial(score, sampling=sampling), taken))
+            cells = [cell(key, whole, samples) for key in SHOWN]
+            blocks = f"{np.mean([s.figures['blocks'] for s in samples]):.0f} of {whole.figures['blocks']}, side {side}"
+            seconds = f"{took[0]:.2f} | {np.median(taken):.2f}"
+            print(f"| {name} | {blocks} | " + " | ".join([*cells, seconds]) + " |", flush=True)
 
 
 def timed(run: Callable[[], Score], took: list[float]) -> Score:

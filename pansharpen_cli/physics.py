@@ -30,6 +30,12 @@ MTF_REACH = MTF_SIZE // 2
 PART = 64
 """Rows of a matrix that are multiplied at a time."""
 
+SHORT_PART = 16
+"""The same of degradations side by side."""
+
+NEGLIGIBLE = 1e-12
+"""Weights of degradations in float32 that are left out; products with far smaller ones take many times as long."""
+
 PAN_GAIN = 0.15
 """MTF gain at Nyquist of a PAN band whose sensor is unknown."""
 
@@ -248,6 +254,48 @@ def degrader(
         lambda band: _along_both(degrade_matrix, phase.moved(band[1]), ms.spans, pan.spans, gain=(band[0],)),
         list(zip(gains, offsets, strict=True)),
     )
+
+
+class Degradations:
+    """Several degradations of one image side by side, in float32: each with one gain, or with one for each band.
+
+    `phase` is that of windows that start at 0, of so many `ms` and `pan` rows and columns. The rows of all operators
+    are one product, of a few MS pixels at a time with the PAN pixels that they reach.
+    """
+
+    def __init__(
+        self, phase: Phase, ms: tuple[int, int], pan: tuple[int, int], gains: Sequence[Sequence[float]]
+    ) -> None:
+        self.shape, bands = ms, max(map(len, gains))
+        alike = [list(each) * (bands // len(each)) for each in gains]
+        self._rows, self._cols = (
+            _short_parts(
+                np.array([[degrade_matrix(a, (0, m), (0, p), each[b]) for each in alike] for b in range(bands)])
+            )
+            for a, m, p in zip(phase, ms, pan, strict=True)
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(bands, rows, cols) to (bands, operators, MS rows, MS cols), float32."""
+        bands, operators = len(x), self._rows[0][2].shape[1]
+        middle = x.new_empty(bands, operators, self.shape[0], x.shape[-1])
+        for out, held, weights in self._rows:
+            short = weights.flatten(1, 2).expand(bands, -1, -1) @ x[:, held]
+            middle[:, :, out] = short.unflatten(1, (operators, -1))
+        return torch.cat([middle[..., held] @ weights.mT for _, held, weights in self._cols], -1)
+
+
+def _short_parts(matrices: np.ndarray) -> list[tuple[slice, slice, Tensor]]:
+    """Some rows at a time of matrices (bands, operators, rows, cols) that are zero in most columns: the rows, the
+    columns that they hold, and these weights in float32, none of them so small that it slows the product down."""
+    matrices = np.where(np.abs(matrices) < NEGLIGIBLE, 0, matrices)
+    parts = []
+    for first in range(0, matrices.shape[-2], SHORT_PART):
+        part = matrices[..., first : first + SHORT_PART, :]
+        used = np.flatnonzero(part.any((0, 1, 2)))
+        held = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append((slice(first, first + part.shape[-2]), held, torch.from_numpy(part[..., held]).float()))
+    return parts
 
 
 def blurrer(ratios: tuple[float, float], out: Window, source: Window, gains: Sequence[float]) -> Separable:

@@ -158,11 +158,6 @@ BAD = {
         lambda folder: (bad("ms.tif", lambda p: p * 0)(folder), random_weights(folder / "w.safetensors")),
     ),
     "tiny": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "at least 8"), bad("ms.tif", lambda p: p[:, :4, :4])),
-    "tiles of one MS": Bad(
-        fuse("pan.tif ms.tif bad.tif"),
-        ("bad.tif", "gdalbuildvrt"),
-        bad("ms.tif", transform=UTM @ Affine.translation(256, 0) @ Affine.scale(4)),
-    ),
     "MS files of other types": Bad(
         fuse("pan.tif ms.tif bad.tif"), ("bad.tif is float32",), bad("ms.tif", lambda p: p.astype("float32"))
     ),
@@ -540,8 +535,8 @@ def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
 
 
 SCENE_KEYS = {
-    "pan", "ms", "bands", "band_names", "dtype", "nodata", "crs", "ratio", "offset", "sensor", "sensor_recognised_in",
-    "warped", "window", "fitted_bands", "band_numbers",
+    "pan", "ms", "bands", "band_names", "dtype", "scale", "nodata", "crs", "ratio", "offset", "sensor",
+    "sensor_recognised_in", "warped", "window", "fitted_bands", "band_numbers",
 }  # fmt: skip
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
@@ -562,7 +557,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert set(facts) == {
         "schema", "version", "command", "software", "output", "scene", "method", "options", "adaptation", "quality",
         "comparison", "registration", "seconds", "megapixels_per_second", "verdict", "warnings",
-        "notes",
+        "notes", "fit",
     }  # fmt: skip
     assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels", "bytes"}
     assert set(facts["scene"]) == SCENE_KEYS

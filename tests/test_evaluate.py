@@ -137,11 +137,13 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
         tiled = assess.full_resolution(scene, read)
     reprojection = whole.figures.pop("reprojection"), tiled.figures.pop("reprojection")
     assert tiled.figures.pop("colour_error") == pytest.approx(whole.figures.pop("colour_error"), rel=1e-6)
+    # images are filtered in float32, and of the detail error most cancels out
+    assert tiled.figures.pop("detail_error") == pytest.approx(whole.figures.pop("detail_error"), rel=1e-4)
     assert tiled.figures == pytest.approx(whole.figures, rel=1e-6)
     for key, values in reprojection[0].items():
-        assert reprojection[1][key] == pytest.approx(values, rel=1e-6), key
+        assert reprojection[1][key] == pytest.approx(values, rel=1e-6, abs=1e-4), key
     for name, values in whole.maps.items():
-        np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-5, atol=3e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(("window", "count"), [(Window(0, 900, 0, 1500), 15), (Window(7, 407, 40, 2640), 12)])
@@ -177,8 +179,8 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
     measured = np.isfinite(sample.maps["d_lambda_k"])
     assert measured.sum() == sample.figures["blocks"] == 32
     for name, values in whole.maps.items():
-        np.testing.assert_allclose(sample.maps[name][measured], values[measured], rtol=1e-6, err_msg=name)
-    assert sample.figures["d_lambda_k"] == pytest.approx(whole.maps["d_lambda_k"][measured].mean(), rel=1e-9)
+        np.testing.assert_allclose(sample.maps[name][measured], values[measured], rtol=1e-5, atol=3e-6, err_msg=name)
+    assert sample.figures["d_lambda_k"] == pytest.approx(whole.maps["d_lambda_k"][measured].mean(), abs=1e-6)
     assert sample.figures["fidelity"] == pytest.approx(whole.figures["fidelity"], abs=0.05)
     assert left.figures["blocks"] == 3 * 8  # all that there are, wherever they are in the order
 
@@ -194,7 +196,7 @@ def test_the_report_of_a_large_scene_says_that_its_figures_are_those_of_a_sample
     told = f"sampled: {qualities[0]['blocks']} of {qualities[0]['blocks_in_all']} blocks"
     assert qualities[0]["sampled"] and 0 < qualities[0]["blocks"] <= 9 < qualities[0]["blocks_in_all"]
     assert "sample" in qualities[0]["measured_on"]
-    table = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--seed", 1, "--report", "r.html").out
+    table = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--seed", 1, "--report", "r.html", "-v").out
     assert f"({told})" in table and told in (scene / "r.html").read_text()
     whole = quality_of(run, "0.tif", *PAIR)
     assert not whole["sampled"] and whole["blocks"] > 9 and "sample" not in whole["measured_on"]
@@ -216,8 +218,8 @@ def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) ->
         ms, _ = scene.read_ms(inner)
         error = down(torch.from_numpy(fused).double()).numpy() - ms
     assert found["pixels"] == error[0].size
-    assert found["bias"] == pytest.approx(error.mean((1, 2)), rel=1e-9)
-    assert found["rmse"] == pytest.approx(np.sqrt((error**2).mean((1, 2))), rel=1e-9)
+    assert found["bias"] == pytest.approx(error.mean((1, 2)), rel=1e-6)
+    assert found["rmse"] == pytest.approx(np.sqrt((error**2).mean((1, 2))), rel=1e-6)
 
 
 # Files that do not fit
@@ -625,7 +627,7 @@ def test_the_comparison_of_a_report_holds_each_method_once_and_as_it_is(scene: P
 
 def test_a_comparison_that_cannot_be_made_costs_no_result(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setattr(fuse, "COMPARED_SIDE", 32)
-    monkeypatch.setattr(fuse, "_richest_part", lambda window, detail: (0, 32, 0, 32))
+    monkeypatch.setattr(fuse, "_richest_part", lambda window, detail: Window(0, 32, 0, 32))
     made = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--report", "r.html", "--json")
     assert made.code == 0
     assert json.loads(made.out)["comparison"] is None
@@ -637,11 +639,11 @@ def test_the_part_that_is_compared_is_measured_and_rich(monkeypatch) -> None:
     detail = np.ones((100, 100))
     detail[:40] = np.nan
     detail[60:70, 50:60] = 9
-    r0, r1, c0, c1 = fuse._richest_part((64, 64 + 3200, 32, 32 + 3200), detail)
+    r0, r1, c0, c1 = fuse._richest_part(Window(64, 64 + 3200, 32, 32 + 3200), detail)
     assert (r1 - r0, c1 - c0) == (1024, 1024)
     assert r0 - 64 >= 40 * 32 and r0 - 64 <= 60 * 32 and r1 - 64 >= 70 * 32
     assert c0 - 32 <= 50 * 32 and c1 - 32 >= 60 * 32
-    assert fuse._richest_part((64, 664, 32, 932), detail[:18, :28]) == (64, 664, 32, 932)
+    assert fuse._richest_part(Window(64, 664, 32, 932), detail[:18, :28]) == (64, 664, 32, 932)
 
 
 # The documented schema

@@ -32,7 +32,7 @@ def blurred(x: np.ndarray, sigma: float) -> np.ndarray:
 
 def seen(x: np.ndarray) -> torch.Tensor:
     """An image through each of the kernels that the point spread of the MS is made of."""
-    return torch.from_numpy(np.stack([degraded(x, g) for g in KERNEL_GAINS]))
+    return torch.from_numpy(np.stack([degraded(x, g) for g in KERNEL_GAINS], 1))
 
 
 def degraded(x: np.ndarray, gain: float = GAIN) -> np.ndarray:
@@ -64,7 +64,7 @@ def measured(
             figure.add_detail(*(torch.from_numpy(x[..., rows, cols]) for x in (fused, pan, valid)), core)
     inside = np.zeros(ms.shape[1:], bool)
     inside[INNER:-INNER, INNER:-INNER] = True
-    figure.add_colour(seen(fused), torch.from_numpy(ms), seen(pan)[:, 0], torch.from_numpy(inside))
+    figure.add_colour(seen(fused), torch.from_numpy(ms), seen(pan)[0], torch.from_numpy(inside))
     return figure.compute()
 
 
@@ -164,7 +164,7 @@ def test_what_invalid_pixels_hold_does_not_matter(pair) -> None:
         figure.add_detail(*(torch.from_numpy(x) for x in (fused, marked, valid)), (slice(None), slice(None)))
         inside = np.zeros(ms.shape[1:], bool)
         inside[INNER:-INNER, INNER:9] = True
-        figure.add_colour(seen(truth), torch.from_numpy(ms), seen(pan)[:, 0], torch.from_numpy(inside))
+        figure.add_colour(seen(truth), torch.from_numpy(ms), seen(pan)[0], torch.from_numpy(inside))
         figures.append(figure.compute())
     assert figures[0] == figures[1]
 

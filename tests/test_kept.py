@@ -103,6 +103,15 @@ def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path
     assert left.shape != first.shape or (left != first).any()
 
 
+def test_a_dry_run_says_that_the_fit_is_taken(run, pair, tmp_path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    fuse(run, pair, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    given = ("fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "b.tif", "--method", "gsa", "--fit", kept)
+    done = run(*given, "--sensor", "generic", "--dry-run")
+    assert done.code == 0 and "not registered, fitted or adapted" in " ".join(done.out.split()), done.out + done.err
+    assert not (tmp_path / "b.tif").exists()
+
+
 def test_the_same_fit_gives_the_same_bytes(run, pair, tmp_path) -> None:
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in files:

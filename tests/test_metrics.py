@@ -658,10 +658,10 @@ def test_a_smaller_margin_than_the_reach_is_not_enough(name: str, missing: int) 
     assert abs(streamed(name, image, cuts, reach - missing) - whole) > 1e-10
 
 
-def same(found: dict, expected: dict) -> None:
+def same(found: dict, expected: dict, within: float = 1e-9) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == (None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)), name
+        assert found[name] == (None if value is None else pytest.approx(value, rel=within, abs=within)), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -685,7 +685,7 @@ def test_reduced_resolution_by_pieces_equals_one_piece(image: dict) -> None:
 @given(image=images())
 def test_full_resolution_by_pieces_equals_one_piece(image: dict) -> None:
     shape, valid = image["shape"], image["valid"]
-    fused, blurred, expanded, pan, low = image["images"]
+    fused, blurred, expanded, pan, low = (x.double() for x in image["images"])
     whole, tiled = (metrics.FullResolution(shape) for _ in range(2))
     whole.update(fused, blurred, expanded, pan, low, valid)
     for array, core, at in pieces(*shape, image["block_cuts"], tiled.reach):
@@ -730,12 +730,14 @@ def test_a_scene_with_nodata_by_tiles_equals_one_piece(dtype: torch.dtype) -> No
             full[i].update(fused[array], own[0], own[1], pan[array], own[2], valid[array], core, at)
             reduced[i].update(truth[array], fused[array], valid[array], core, at)
     for whole, tiled in (full, reduced):
+        # high passes of float32 images are taken in float32
+        within = 1e-6 if dtype == torch.float32 and whole is full[0] else 1e-9
         found = tiled.compute()
-        same(found, whole.compute())
+        same(found, whole.compute(), within)
         assert not tiled.notes
         assert 30 < found["blocks"] < 64
         for name, values in whole.maps.items():
-            np.testing.assert_allclose(tiled.maps[name], values, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(tiled.maps[name], values, rtol=within, atol=within)
 
 
 def test_maps_of_full_resolution_are_the_figures_of_each_block() -> None:

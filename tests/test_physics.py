@@ -299,3 +299,14 @@ def test_matrices_are_multiplied_in_parts_of_what_is_not_zero(gains):
         torch.testing.assert_close(operator(x), operator.rows @ x @ operator.cols.mT, rtol=0, atol=1e-12)
     empty = physics.Separable(torch.zeros(130, 9, dtype=torch.float64), torch.eye(70, dtype=torch.float64))
     assert torch.equal(empty(image[:, :9]), torch.zeros(3, 130, 70, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gains", [((0.3,), (0.9,)), ((0.3,), QB)])
+def test_degradations_side_by_side_are_each_of_them(gains):
+    phase, pan, ms = Phase.of((2.76, 4), (0.3, -0.5)), Window(-20, 130, 7, 170), Window(-3, 40, 4, 41)
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(4, *pan.shape)))
+    found = physics.Degradations(phase.seen_from(pan, ms), ms.shape, pan.shape, gains)(image.float())
+    for i, each in enumerate(gains):
+        torch.testing.assert_close(
+            found[:, i].double(), physics.degrader(phase, ms, pan, each)(image), rtol=0, atol=1e-6
+        )

@@ -129,7 +129,20 @@ def test_maps_are_replaced_with_their_families(pair: Path, run) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["out.IMD", "out.rpb", "out_RPC.TXT", "out.wld", "out.tab", "out.rpc", "out_MTL.txt", "out.xml"]
+    "name",
+    [
+        "out.IMD",
+        "out.rpb",
+        "out_RPC.TXT",
+        "out.wld",
+        "out.tab",
+        "out.rpc",
+        "out_MTL.txt",
+        "out.xml",
+        "out.XML",
+        "out_rpc.TXT",
+        "Out.Imd",
+    ],
 )
 def test_a_file_that_would_be_read_with_the_output_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<isd>of others</isd>")
@@ -412,7 +425,7 @@ def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> No
                 return dataset.read(*given, **more)
 
         dataset = opened.ms[0].dataset
-        opened.ms[0].dataset = Reporting()
+        opened = replace(opened, ms=(replace(opened.ms[0], dataset=Reporting()),))
         with pytest.raises(ReadError, match=r"ms\.tif: a block is missing"):
             opened.read_ms(Window(0, 8, 0, 8))
 

@@ -963,7 +963,7 @@ def test_nothing_valid_is_filled_with_zeros(pair):
     assert not values.any()
 
 
-class Noise(Source):
+class Noise:
     """A made-up raster of noise in which `hole` is invalid."""
 
     def __init__(self, shape: tuple[int, int], hole: np.ndarray) -> None:

@@ -86,6 +86,7 @@ def test_the_page_and_the_terminal_tell_of_seams(run, tmp_path) -> None:
     for record in records:
         log.add(record)
     done = run("batch", "report", tmp_path / "out")
-    assert done.code == 0 and "1 seams: the fusion adds 2.9" in done.out, done.out + done.err
+    assert (done.code, done.out) == (0, f"{tmp_path / 'out' / 'index.html'}\n")
+    assert "1 seams: the fusion adds 2.9" in done.err
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<h2>Seams</h2>" in page and "2.96 %" in page and 'class="failed"' in page

@@ -285,9 +285,11 @@ def _aligned(
     told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
     scene.warnings[:] = [w for w in scene.warnings if w not in told]
     scene.notes[:] = [n for n in scene.notes if n not in told]
-    assert registration.found is not None
-    facts.shift = shift_facts(scene, registration.found, options.align, found)
-    facts.mtf = mtf_facts(scene, registration.found.gains, found)
+    if registration.found is not None:
+        facts.shift = shift_facts(scene, registration.found, options.align, found)
+        facts.mtf = mtf_facts(scene, registration.found.gains, found)
+    else:
+        found.note("fit", f"the fit of {options.fit} is taken: the scene is not registered, fitted or adapted")
     if registration.apart and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")

@@ -106,7 +106,7 @@ def predict(
         options.method, card.path.name if card else None, fit.device, fit.precision, options.tile_size, tiles, at_once
     )
     facts.adaptation = PlannedAdaptation(
-        options.adapt if card else "off", settings.tiles if settings else 0, settings.epochs if settings else 0,
+        options.adapt if settings else "off", settings.tiles if settings else 0, settings.epochs if settings else 0,
         settings is not None and fit.outcome is not None and fit.outcome.tiles > 0,
     )  # fmt: skip
     path, driver = (str(output.path), output.driver) if output else (None, "GTiff")

@@ -236,4 +236,4 @@ def write_index(folders: Sequence[str], quiet: bool) -> None:
     if not quiet:
         say_line(path)
         if found:
-            say_line(seams.sentence(found))
+            say_line(seams.sentence(found), err=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .. import physics
 from ..adapt.sampling import read_ahead
+from ..device import threads
 from ..errors import InputError
 from ..physics import Reach
 from ..progress import Progress, quiet
@@ -36,7 +38,7 @@ SCORED_TILE = 512
 SAMPLED_TILE = 256
 """The same of a sample: the smaller, the better spread, and the more of what is read is margin."""
 
-SAMPLED_PIXELS = 1 << 22
+SAMPLED_PIXELS = 1 << 21
 """PAN pixels that a sample scores: so many tell a scene's figures well enough (docs/lab/sampling.md)."""
 
 MARGIN = physics.MTF_REACH + 1
@@ -88,7 +90,7 @@ def full_resolution(
     window = window or scene.window
     tiles, count = tiles_to_score(window, sampling)
     pieces, done = _Pieces(scene, read, window), 0
-    with ThreadPoolExecutor(1) as reader:
+    with threads(1), ThreadPoolExecutor(1, "score", torch.set_num_threads, (1,)) as reader:
         for core, piece in read_ahead(reader, pieces.load, tiles):
             if done == count:
                 break
@@ -133,27 +135,40 @@ def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Wind
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What is read for a tile: PAN and MS, the fused image `wide` around it, and where all of them are valid."""
+class _LowPiece:
+    """Pixels of the MS grid: the image and PAN, the last band, through the kernels of fidelity and, last, the MS's MTF
+    (bands + 1, kernels + 1, rows, cols); the MS (bands, rows, cols); and where they are valid."""
 
-    data: TileData
-    fused: Tensor
-    valid: np.ndarray
+    degraded: Tensor
+    ms: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels."""
+
+    images: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    valid: Tensor
+    core: metrics.Core
+    low: _LowPiece | None
+    extremes: tuple[np.ndarray, np.ndarray]
 
 
 class _Pieces:
-    """Adds up all full-resolution figures of a fused image tile by tile; `load` reads, `add` reckons."""
+    """Adds up all full-resolution figures of a fused image tile by tile: `load` reads and filters, `add` measures."""
 
     def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
         self.scene, self.read, self.window = scene, read, window
         self.phase, self.reach, self.ratio = scene.phase, Reach(scene.phase), scene.phase.mean_ratio
         self.indices = metrics.FullResolution(window.shape, scale=_index_scale(scene))
         self.reprojection, self.fidelity = metrics.Reprojection(), Fidelity(scene.bands, self.ratio)
+        self.gains = (*((gain,) for gain in KERNEL_GAINS), (*scene.gains, scene.gains[0]))
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
 
     def load(self, core: Window) -> _Piece | None:
-        """Read a tile; None where nothing is valid."""
+        """A tile; None where nothing is valid."""
         wide = core.widened(MARGIN)
         around = wide & self.window
         values, seen = filled(self.read, wide)
@@ -161,39 +176,50 @@ class _Pieces:
         data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
-        return _Piece(data, torch.from_numpy(values), data.valid & inside)
+        valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
+        rim = MARGIN - physics.MTF_REACH
+        blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], self.scene.gains, self.ratio, "valid")
+        expanded = self._expanded(core, data)
+        own_fused, own_pan = fused[:, *around.within(wide)], pan[:, *around.within(data.pan_window)]
+        images = own_fused, blurred, expanded[:-1], own_pan, expanded[-1:]
+        centred = self.phase.centred(core)
+        low = None if centred.is_empty else self._degraded(centred, wide, data, fused, valid)
+        extremes = data.ms.min((1, 2)), data.ms.max((1, 2))
+        return _Piece(images, torch.from_numpy(valid), core.within(around), low, extremes)
+
+    def _expanded(self, core: Window, data: TileData) -> Tensor:
+        """The MS, and PAN reduced to its grid, up-sampled to the tile: float32, what is constant stays constant."""
+        pan, ms = torch.from_numpy(data.pan)[None], torch.from_numpy(data.ms)
+        level = torch.cat([ms[:, :1, :1], pan[:, :1, :1]])
+        reduced = physics.cubic_reducer(self.phase, data.ms_window, data.pan_window).to("cpu")(pan - level[-1])
+        up = physics.upsampler(self.phase, core, data.ms_window).to("cpu")
+        return up(torch.cat([ms - level[:-1], reduced])).add_(level)
+
+    def _degraded(self, own: Window, wide: Window, data: TileData, fused: Tensor, valid: np.ndarray) -> _LowPiece:
+        """The tile at the MS's scale, of the MS pixels `own`; `fused` is that of the window `wide`."""
+        # what of PAN reaches beyond the tile's pixels is not covered
+        pan = torch.from_numpy(data.pan[wide.within(data.pan_window)])[None]
+        image = torch.cat([fused, pan])
+        level = image[:, :1, :1].clone()
+        degrade = _side_by_side(self.phase.seen_from(wide, own), own.shape, wide.shape, self.gains)
+        degraded = degrade(image.sub_(level)).double().add_(level[:, None])
+        target = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
+        whole = np.zeros(wide.shape, bool)
+        whole[data.window.within(wide)] = valid
+        inside = self.phase.covered(own, wide, whole, reach=physics.MTF_REACH)
+        return _LowPiece(degraded, target, torch.from_numpy(inside))
 
     def add(self, core: Window, piece: _Piece) -> None:
-        scene, phase, wide = self.scene, self.phase, core.widened(MARGIN)
-        data, fused, valid = piece.data, piece.fused, torch.from_numpy(piece.valid)
-        around, pan_window, ms_window = data.window, data.pan_window, data.ms_window
-        self.low, self.high = np.minimum(self.low, data.ms.min((1, 2))), np.maximum(self.high, data.ms.max((1, 2)))
-        pan, ms = torch.from_numpy(data.pan).double()[None], torch.from_numpy(data.ms)
-        own_fused, own_pan = fused[:, *around.within(wide)], pan[:, *around.within(pan_window)]
-        up = physics.upsampler(phase, core, ms_window)
-        reduce = physics.cubic_reducer(phase, ms_window, pan_window)
-        rim = MARGIN - physics.MTF_REACH
-        blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], scene.gains, self.ratio, "valid")
-        at, own = core.seen_from(self.window).corner, core.within(around)
-        images = own_fused.double(), blurred.double(), up(ms.double()), own_pan, up(reduce(pan))
-        self.indices.update(*images, valid, core=own, at=at)
-        self.fidelity.add_detail(own_fused, own_pan, valid, own)
-        centred = phase.centred(core)
-        if not centred.is_empty:
-            self._add_degraded(centred, wide, piece, pan)
-
-    def _add_degraded(self, own: Window, wide: Window, piece: _Piece, pan: Tensor) -> None:
-        """The figures at the MS's scale, of the MS pixels `own`."""
-        phase, data, fused = self.phase, piece.data, piece.fused
-        degraded = _degraded(phase, own, wide, fused, self.scene.gains)
-        target = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
-        whole = np.zeros(fused.shape[1:], bool)
-        whole[data.window.within(wide)] = piece.valid
-        inside = torch.from_numpy(phase.covered(own, wide, whole, reach=physics.MTF_REACH))
-        self.reprojection.update(degraded, target, inside)
-        seen_pan = _through_kernels(phase, own, data.pan_window, pan)[:, 0]
-        self.fidelity.add_colour(_through_kernels(phase, own, wide, fused), target, seen_pan, inside)
-        self.crossed += _squared_errors(degraded[:, inside], target[:, inside])
+        self.low, self.high = np.minimum(self.low, piece.extremes[0]), np.maximum(self.high, piece.extremes[1])
+        at = core.seen_from(self.window).corner
+        details = self.indices.update(*piece.images, piece.valid, core=piece.core, at=at)
+        self.fidelity.add_detail(piece.images[0], piece.images[3], piece.valid, piece.core, details)
+        if piece.low is not None:
+            ms, valid = piece.low.ms, piece.low.valid
+            seen, as_sensed = piece.low.degraded[:, :-1], piece.low.degraded[:-1, -1]
+            self.reprojection.update(as_sensed, ms, valid)
+            self.fidelity.add_colour(seen[:-1], ms, seen[-1], valid)
+            self.crossed += _squared_errors(as_sensed[:, valid], ms[:, valid])
 
     def score(self, sampled: bool) -> Score:
         """The figures of all tiles so far. Raises InputError if no block was valid, or the bands are out of order."""
@@ -231,9 +257,12 @@ def _degraded(phase: Phase, ms: Window, pan: Window, image: Tensor, gains: Seque
     return physics.degrader(phase, ms, pan, gains)(image.double())
 
 
-def _through_kernels(phase: Phase, ms: Window, pan: Window, image: Tensor) -> Tensor:
-    """The same through each kernel that fidelity makes the MS's point spread of: (kernels, bands, rows, cols)."""
-    return torch.stack([_degraded(phase, ms, pan, image, [gain]) for gain in KERNEL_GAINS])
+@lru_cache(maxsize=8)
+def _side_by_side(
+    phase: Phase, ms: tuple[int, int], pan: tuple[int, int], gains: tuple[tuple[float, ...], ...]
+) -> physics.Degradations:
+    """The degradations of a tile: tiles inside a scene are often alike."""
+    return physics.Degradations(phase, ms, pan, gains)
 
 
 def _squared_errors(x: Tensor, y: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from torch import Tensor
 from ..classical.method import regression, signed_regression
 from ..errors import InputError
 from ..moments import Moments
-from .metrics import Core, eroded, high_pass
+from .metrics import DETAIL_REACH, DETAIL_SIGMA, Core, Details, eroded, high_pass
 
 FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness")
 """What `Fidelity.compute` names."""
@@ -81,21 +81,26 @@ class Fidelity:
         return min(math.ceil(4 * self.sigma), MAX_REACH)
 
     def add_colour(self, degraded: Tensor, ms: Tensor, pan: Tensor, valid: Tensor) -> None:
-        """Add pixels of the MS grid, in DN: the fused image (kernels, bands, rows, cols) and PAN (kernels, rows, cols)
+        """Add pixels of the MS grid, in DN: the fused image (bands, kernels, rows, cols) and PAN (kernels, rows, cols)
         degraded to it with each of `KERNEL_GAINS`, and the MS (bands, rows, cols); `valid` bool (rows, cols)."""
         target = ms[:, valid].double()
         self._low.update(ms=target, pan=pan[:, valid])
-        x = torch.cat([degraded[:, :, valid].double(), target[None]]).transpose(0, 1)
+        x = torch.cat([degraded[:, :, valid].double(), target[:, None]], 1)
         self._seen += x @ x.mT
 
-    def add_detail(self, fused: Tensor, pan: Tensor, valid: Tensor, core: Core) -> None:
+    def add_detail(self, fused: Tensor, pan: Tensor, valid: Tensor, core: Core, known: Details | None = None) -> None:
         """Add pixels of the PAN grid: `fused` (bands, rows, cols) and `pan` (1, rows, cols) in DN, with at least
-        `reach` pixels of margin around the own ones, `core`, where the image has them; `valid` bool (rows, cols)."""
-        details = high_pass(torch.cat([fused.double(), pan.double()]), valid, self.sigma, self.reach)
-        kept = eroded(valid, self.reach)[core]
-        x = details[:, *core][:, kept]
-        self._pixels += x.shape[1]
-        self._details += x @ x.T
+        `reach` pixels of margin around the own ones, `core`, where the image has them; `valid` bool (rows, cols).
+
+        `known`: sums of the high passes of `full_resolution`, which are the same at ratio 4.
+        """
+        if known is None or (self.sigma, self.reach) != (DETAIL_SIGMA, DETAIL_REACH):
+            details = high_pass(torch.cat([fused, pan]), valid, self.sigma, self.reach)[:, *core]
+            kept = eroded(valid, self.reach)[core]
+            x = (details.flatten(1) if kept.all() else details[:, kept]).double()
+            known = Details(x.shape[1], x @ x.T)
+        self._pixels += known.pixels
+        self._details += known.products
 
     def fitted(self) -> tuple[Tensor, Tensor]:
         """Shares a_k of the kernels in the point spread of the MS (kernels,), which add up to one, and weights w_b of

@@ -13,7 +13,7 @@ from .grid import Grid
 from .source import Source, rpcs_of
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mean(Source):
     """The mean of all bands of `parts`, float32, valid where all of them are; otherwise as the first of them."""
 

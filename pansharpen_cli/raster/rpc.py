@@ -176,7 +176,7 @@ class Passage:
         return Passage(self.target, self.origin, self.terrain)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seen(Source):
     """An MS file resampled, once and by cubic convolution, to a grid in the geometry of its PAN, read by window."""
 

@@ -165,7 +165,7 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
 

@@ -3,11 +3,12 @@
 Nothing here knows a scene or a file.
 """
 
-from .blocks import INDEX_BLOCK, Core, eroded, high_pass, mtf_filter, universal_blocks
+from .blocks import DETAIL_REACH, DETAIL_SIGMA, INDEX_BLOCK, Core, eroded, high_pass, mtf_filter, universal_blocks
 from .detail import EdgeError, Sharpness, SpatialCorrelation, StructuralSimilarity
 from .errors import Angles, Errors, Reprojection
 from .full import (
     DetailCorrelation,
+    Details,
     FlatArea,
     FullResolution,
     d_lambda,
@@ -22,10 +23,13 @@ from .q2n import Q2n, QAverage, q2n_blocks
 from .reference import ReducedResolution
 
 __all__ = [
+    "DETAIL_REACH",
+    "DETAIL_SIGMA",
     "INDEX_BLOCK",
     "Angles",
     "Core",
     "DetailCorrelation",
+    "Details",
     "EdgeError",
     "Errors",
     "FlatArea",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
-from ...physics import MTF_REACH, mtf_kernel
+from ...physics import MTF_REACH, MTF_SIZE, mtf_kernel
 
 INDEX_BLOCK = 32
 """Side of the blocks of Q2n and of the universal index, in PAN pixels."""
@@ -42,7 +43,7 @@ Core = tuple[slice, slice]
 
 MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
 
-_SEGMENT = 64
+_SEGMENT = 32
 
 _ENERGY_BITS = 13
 """Low bits of a float32 that a bin of the local energy does not tell apart: it keeps 10 bits of the mantissa."""
@@ -64,49 +65,67 @@ def mtf_filter(
     `x`: (bands, rows, cols), floating, DN; `gains` at the MS Nyquist frequency, one per band; `ratio`: MS pixel size in
     PAN pixels. "replicate" repeats the edge pixel and keeps the size; "valid" returns what needs no border, 20 pixels
     less on each side. The kernel is nearly of rank one, so a few separable passes do the work of its 1681 taps. The
-    dropped rest is below 1e-10 of the kernel's norm in float64 and 1e-6 in float32.
+    dropped rest is below 1e-10 of the kernel's norm in float64 and 1e-5 in float32.
     Raises ValueError for a wrong number of gains, or too small an image for "valid".
     """
     if border == "replicate":
         x = _replicate(x, MTF_REACH)
     elif min(x.shape[-2:]) <= 2 * MTF_REACH:
         raise ValueError(f"a valid MTF filter needs more than {2 * MTF_REACH} rows and columns, not {tuple(x.shape)}")
-    tolerance = 1e-10 if x.dtype == torch.float64 else 1e-6
-    terms = [_mtf_terms(float(gain), float(ratio), tolerance) for gain in gains]
-    return torch.stack([correlate(band, *term) for band, term in zip(x, terms, strict=True)])
+    if len(gains) != len(x):
+        raise ValueError(f"{len(gains)} MTF gains for {len(x)} bands")
+    tolerance = 1e-10 if x.dtype == torch.float64 else 1e-5
+    alike = itertools.groupby(zip(gains, x.split(1), strict=True), lambda pair: float(pair[0]))
+    parts = []
+    for gain, pairs in alike:
+        down, across = _mtf_terms(gain, float(ratio), tolerance)
+        cut = MTF_REACH - down.shape[1] // 2
+        bands = torch.cat([band for _, band in pairs])
+        parts.append(correlate(bands[:, cut : bands.shape[1] - cut, cut : bands.shape[2] - cut], down, across))
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=64)
 def _mtf_terms(gain: float, ratio: float, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """The MTF kernel as a sum of outer products: taps along rows and along columns, (terms, 41) each."""
-    left, weight, right = np.linalg.svd(mtf_kernel(gain, ratio))
+    """The MTF kernel as a sum of outer products: taps along rows and along columns, (terms, taps) each.
+
+    Rims are left out that hold less than a tenth of the tolerance.
+    """
+    kernel = mtf_kernel(gain, ratio)
+    left, weight, right = np.linalg.svd(kernel)
     kept = weight > tolerance * weight[0]
-    return (left[:, kept] * weight[kept]).T, right[kept]
+    rims = np.abs(kernel).max(0).cumsum() / np.abs(kernel).max(0).sum()
+    cut = min(int((rims < tolerance / 10).sum()), MTF_REACH - 1)
+    inner = slice(cut, MTF_SIZE - cut)
+    return (left[:, kept] * weight[kept]).T[:, inner], right[kept][:, inner]
 
 
 def correlate(x: Tensor, down: np.ndarray, across: np.ndarray) -> Tensor:
-    """Correlate (rows, cols) with a sum of separable kernels (terms, taps), without borders.
+    """Correlate (rows, cols) or (bands, rows, cols) with a sum of separable kernels (terms, taps), without borders.
 
     Segments times small banded matrices: several times faster than a convolution, in float64 above all.
     """
-    rows, cols = x.shape[0] - down.shape[1] + 1, x.shape[1] - across.shape[1] + 1
-    out = x.new_zeros(rows, cols)
+    bands = as_bands(x)
+    rows, cols = x.shape[-2] - down.shape[1] + 1, x.shape[-1] - across.shape[1] + 1
+    out: Tensor | None = None
     for down_taps, across_taps in zip(down, across, strict=True):
-        band = _banded(across_taps, x)
-        parts = [x[:, i : i + len(b)] @ b for i, b in _segments(band, cols)]
-        passed = torch.cat(parts, dim=1)
-        band = _banded(down_taps, x)
-        for i, b in _segments(band, rows):
-            out[i : i + b.shape[1]].addmm_(b.mT, passed[i : i + len(b)])
-    return out
+        band = _banded(across_taps.tobytes(), x.dtype).to(x.device)
+        passed = torch.cat([bands[..., i : i + len(b)] @ b for i, b in _segments(band, cols)], dim=-1)
+        band = _banded(down_taps.tobytes(), x.dtype).to(x.device)
+        term = torch.cat([b.mT @ passed[:, i : i + len(b)] for i, b in _segments(band, rows)], dim=-2)
+        out = term if out is None else out.add_(term)
+    assert out is not None
+    return out if x.ndim == 3 else out[0]
 
 
-def _banded(taps: np.ndarray, like: Tensor) -> Tensor:
-    """Matrix that correlates a segment: (segment + taps - 1, segment)."""
-    matrix = np.zeros((_SEGMENT + len(taps) - 1, _SEGMENT))
-    for k, weight in enumerate(taps):
+@lru_cache(maxsize=64)
+def _banded(taps: bytes, dtype: torch.dtype) -> Tensor:
+    """Matrix that correlates a segment with float64 taps: (segment + taps - 1, segment)."""
+    weights = np.frombuffer(taps)
+    matrix = np.zeros((_SEGMENT + len(weights) - 1, _SEGMENT))
+    for k, weight in enumerate(weights):
         np.fill_diagonal(matrix[k:], weight)
-    return torch.from_numpy(matrix).to(like)
+    return torch.from_numpy(matrix).to(dtype)
 
 
 def _segments(band: Tensor, length: int) -> list[tuple[int, Tensor]]:
@@ -259,20 +278,30 @@ class _Moments:
 
 
 def block_moments(a: Tensor, b: Tensor) -> _Moments:
-    """Means, variances and covariances (n - 1) of blocks (..., bands, pixels)."""
+    """Means, variances and covariances (n - 1) of blocks (..., bands, pixels), float64."""
     pixels = a.shape[-1]
-    # Differences from the first pixel: exactly zero in a constant block, and no cancellation elsewhere.
-    da = a - a[..., :1]
-    db = da if b is a else b - b[..., :1]
-    sum_a, sum_b = da.sum(-1), db.sum(-1)
-    squares_a, squares_b = torch.linalg.vecdot(da, da), torch.linalg.vecdot(db, db)
+    da, mean_a = _centred(a)
+    db, mean_b = (da, mean_a) if b is a else _centred(b)
+    cov = (da @ db.mT).double() / (pixels - 1)
+    variances = cov.diagonal(dim1=-2, dim2=-1) if b is a else None
     return _Moments(
-        mean_a=a[..., 0] + sum_a / pixels,
-        mean_b=b[..., 0] + sum_b / pixels,
-        var_a=((squares_a - sum_a**2 / pixels) / (pixels - 1)).clamp(min=0),
-        var_b=((squares_b - sum_b**2 / pixels) / (pixels - 1)).clamp(min=0),
-        cov=(da @ db.mT - sum_a[..., :, None] * sum_b[..., None, :] / pixels) / (pixels - 1),
+        mean_a=mean_a,
+        mean_b=mean_b,
+        var_a=torch.linalg.vecdot(da, da).double() / (pixels - 1) if variances is None else variances,
+        var_b=torch.linalg.vecdot(db, db).double() / (pixels - 1) if variances is None else variances,
+        cov=cov,
     )
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of (..., pixels) from their mean, and the mean in float64.
+
+    By way of differences from the first pixel: exactly zero in a constant block.
+    """
+    first = x[..., :1]
+    differences = x - first
+    rest = differences.mean(-1, keepdim=True)
+    return differences.sub_(rest), (first.double() + rest)[..., 0]
 
 
 def as_bands(x: Tensor) -> Tensor:
@@ -280,17 +309,17 @@ def as_bands(x: Tensor) -> Tensor:
     return x[None] if x.ndim == 2 else x
 
 
-def into_blocks(x: Tensor) -> Tensor:
-    """The whole blocks of (bands, rows, cols) in float64: (block rows, block cols, bands, pixels)."""
+def into_blocks(x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The whole blocks of (bands, rows, cols): (block rows, block cols, bands, pixels)."""
     rows, cols = x.shape[1] // INDEX_BLOCK, x.shape[2] // INDEX_BLOCK
     x = x[:, : rows * INDEX_BLOCK, : cols * INDEX_BLOCK].reshape(len(x), rows, INDEX_BLOCK, cols, INDEX_BLOCK)
-    out = torch.empty((rows, cols, len(x), INDEX_BLOCK, INDEX_BLOCK), dtype=torch.float64, device=x.device)
+    out = torch.empty((rows, cols, len(x), INDEX_BLOCK, INDEX_BLOCK), dtype=dtype, device=x.device)
     return out.copy_(x.permute(1, 3, 0, 2, 4)).flatten(-2)
 
 
 def whole_blocks(valid: Tensor) -> Tensor:
     """Blocks of (rows, cols) without an invalid pixel: (block rows, block cols), bool."""
-    return into_blocks(valid[None])[:, :, 0].amin(-1) > 0
+    return into_blocks(valid[None], torch.bool)[:, :, 0].all(-1)
 
 
 def mirrored(x: Tensor, own: Core) -> Tensor:
@@ -343,13 +372,13 @@ def universal_index(a: Tensor, b: Tensor) -> Tensor:
 
 
 def high_pass(x: Tensor, valid: Tensor, sigma: float = DETAIL_SIGMA, reach: int = DETAIL_REACH) -> Tensor:
-    """x - gauss(x, sigma) of (bands, rows, cols) in float64, cut at `reach` pixels, edges repeated.
+    """x - gauss(x, sigma) of (bands, rows, cols), cut at `reach` pixels, edges repeated.
 
     Wrong within `reach` of invalid pixels: those of `valid` (rows, cols) that are not set.
     """
     x = differences(x, valid)
     taps = gaussian(sigma, reach)
-    return x - torch.stack([correlate(band, taps, taps) for band in _replicate(x, reach)])
+    return x - correlate(_replicate(x, reach), taps, taps)
 
 
 def differences(x: Tensor, valid: Tensor) -> Tensor:
@@ -358,7 +387,7 @@ def differences(x: Tensor, valid: Tensor) -> Tensor:
     So a constant image has a high pass and a variance of zero, not of rounding noise.
     """
     x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
-    return torch.where(valid, x, 0.0)
+    return x if valid.all() else torch.where(valid, x, 0.0)
 
 
 def local_energy(detail: Tensor) -> Tensor:

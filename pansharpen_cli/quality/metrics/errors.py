@@ -162,5 +162,7 @@ class Angles(Index):
 
 def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
     """Angles in degrees between the spectra of (bands, ...), and where they exist: both (...)."""
-    norm = (g.square().sum(0) * f.square().sum(0)).sqrt()
-    return ((g * f).sum(0) / norm).clamp(-1, 1).acos().rad2deg(), norm != 0
+    lengths = [x.square().sum(0).sqrt() for x in (g, f)]
+    # by the chord between the two directions, which is exact for small angles, too
+    chord = (g / lengths[0]).sub_(f / lengths[1]).square_().sum(0).sqrt_()
+    return chord.div_(2).clamp_(max=1).asin_().mul_(2).rad2deg_(), (lengths[0] != 0) & (lengths[1] != 0)

@@ -176,13 +176,15 @@ class FullResolution:
         valid: Tensor | None = None,
         core: Core | None = None,
         at: tuple[int, int] = (0, 0),
-    ) -> None:
+    ) -> Details:
         """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
 
         `fused` (bands, rows, cols) in DN, `pan` (one band) and `valid` come with their margin; `valid` is false
         wherever one of the images is nodata or was filtered from nodata. `blurred` (fused through `mtf_filter`),
         `expanded`: (bands, own rows, own cols), and `pan_low` (PAN reduced to the MS grid and expanded again; one band)
-        are of the own pixels alone. Raises ValueError for shapes that do not match or a piece off the lattice.
+        are of the own pixels alone. Images that are all float32 are filtered and blocks of them multiplied in float32,
+        which costs an index about 1e-6; sums are float64. Returns the sums of the high passes.
+        Raises ValueError for shapes that do not match or a piece off the lattice.
         """
         pan, pan_low = as_bands(pan), as_bands(pan_low)
         same_size(fused, pan, valid)
@@ -190,15 +192,17 @@ class FullResolution:
         area = block_area(own, at, self.shape)
         same_shape(fused[:, *own], blurred, expanded)
         same_shape(pan[:, *own], pan_low)
+        if any(image.dtype != torch.float32 for image in (fused, blurred, expanded, pan, pan_low)):
+            fused, blurred, expanded, pan, pan_low = (i.double() for i in (fused, blurred, expanded, pan, pan_low))
         piece = _details(fused, pan, valid, own, self.reach)
         self._correlation = self._correlation or DetailCorrelation(len(fused))
-        self._correlation.add(*piece)
+        sums = self._correlation.add(*piece)
         self._flat = self._flat or FlatArea(len(fused))
         self._flat.add(*piece)
         details, mask, inside = piece
         whole = whole_blocks(mask[inside])
         if not whole.any():
-            return
+            return sums
         f, m, e = (
             _selected(x, whole)
             for x in (torch.cat([fused[:, *own], pan[:, *own]]), blurred, torch.cat([expanded, pan_low]))
@@ -207,7 +211,8 @@ class FullResolution:
         figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside], whole).nanmean((1, 2))]
         # Whole blocks only: a trailing partial one has no place in the maps.
         rows, cols = (slice(part.start, part.start + n) for part, n in zip(area, whole.shape, strict=True))
-        self._maps[:, rows, cols][:, whole.cpu().numpy()] = torch.stack(figures).cpu().numpy()
+        self._maps[:, rows, cols][:, whole.cpu().numpy()] = torch.stack([x.double() for x in figures]).cpu().numpy()
+        return sums
 
     def _add_blocks(self, f: Tensor, m: Tensor, e: Tensor) -> list[Tensor]:
         """Add the indices of fused with PAN, blurred, and expanded with low-passed PAN: (blocks, bands, pixels).
@@ -216,8 +221,7 @@ class FullResolution:
         """
         bands = m.shape[1]
         ms = e[:, :bands]
-        spread = ms.amax((0, 2)) - ms.amin((0, 2))
-        self._ms_varies = self._ms_varies or not bool((spread <= 1e-9 * ms.abs().amax()).all())
+        self._ms_varies = self._ms_varies or _varies(ms)
         q2n = q2n_of_blocks(ms, m, self.scale)
         of_fused, of_expanded = universal_index(f, f), universal_index(e, e)
         q, p = of_fused[:, :bands, bands], of_expanded[:, :bands, bands]
@@ -278,13 +282,27 @@ class FullResolution:
         }
 
 
+def _varies(x: Tensor) -> bool:
+    """Whether a band of (blocks, bands, pixels) is more than one value and what filters make of it."""
+    spread, least = x.amax((0, 2)) - x.amin((0, 2)), 1e-9 if x.dtype == torch.float64 else 1e-6
+    return not bool((spread <= least * x.abs().amax()).all())
+
+
 def _selected(x: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen blocks of (bands, rows, cols), float64: (blocks, bands, pixels)."""
-    blocks = into_blocks(x)
+    """The chosen blocks of (bands, rows, cols): (blocks, bands, pixels)."""
+    blocks = into_blocks(x, x.dtype)
     return blocks.flatten(0, 1) if chosen.all() else blocks[chosen]
 
 
 # Detail against PAN
+
+
+@dataclass(frozen=True)
+class Details:
+    """Of the high passes of the bands and of PAN, last, over some `pixels`: sums of `products` of all pairs."""
+
+    pixels: int
+    products: Tensor
 
 
 @dataclass(eq=False)
@@ -304,13 +322,15 @@ class DetailCorrelation:
 
     def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
-        self.add(*_details(fused, pan, valid, core, self.reach))
+        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
 
-    def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
-        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
-        x = _kept(details, eroded(mask, DETAIL_REACH), own)
-        self._pixels += x.shape[1]
-        self._sums = added_up(self._sums, [x.sum(1), torch.linalg.vecdot(x, x), x @ x[-1]])
+    def add(self, details: Tensor, mask: Tensor, own: Core) -> Details:
+        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols). Returns their sums."""
+        x = _kept(details, eroded(mask, DETAIL_REACH), own).double()
+        sums = Details(x.shape[1], x @ x.T)
+        self._pixels += sums.pixels
+        self._sums = added_up(self._sums, [x.sum(1), sums.products.diagonal(), sums.products[-1]])
+        return sums
 
     @property
     def pan_varies(self) -> bool:
@@ -351,7 +371,7 @@ class FlatArea:
 
     def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
-        self.add(*_details(fused, pan, valid, core, self.reach))
+        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
 
     def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
@@ -360,7 +380,7 @@ class FlatArea:
         bins = energy_bins(_kept(energy, kept, own)[0])
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
-        for total, square in zip(self._squares, _kept(details, kept, own).square(), strict=True):
+        for total, square in zip(self._squares, _kept(details, kept, own).double().square(), strict=True):
             total.index_add_(0, bins, square)
 
     def compute(self) -> float:
@@ -405,7 +425,7 @@ def _details(
     same_size(fused, pan, valid)
     area, own = with_margin(own_pixels(core, fused), fused.shape[-2:], reach)
     mask = torch.ones_like(pan[0, *area], dtype=torch.bool) if valid is None else valid[area]
-    return high_pass(torch.cat([fused[:, *area].double(), pan[:, *area].double()]), mask), mask, own
+    return high_pass(torch.cat([fused[:, *area], pan[:, *area]]), mask), mask, own
 
 
 def _no_detail(reach: int) -> InputError:
