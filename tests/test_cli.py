@@ -569,7 +569,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert {"mode", "kept", "reason", "tiles", "reduced_tiles", "epochs", "seconds", "before", "after"} <= set(
         facts["adaptation"]
     )
-    stages = {"aligning", "reading", "adapting", "fusing", "scoring", "finishing"}
+    stages = {"aligning", "comparing", "reading", "adapting", "fusing", "scoring", "finishing"}
     assert stages | {"total"} == set(facts["seconds"])
     assert sum(facts["seconds"][stage] for stage in stages) == pytest.approx(facts["seconds"]["total"])
     assert facts["scene"]["ratio"] == [4, 4]
@@ -601,11 +601,11 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     assert result.code == 0
     said = [line for line in result.err.splitlines() if not line.startswith(("warning:", "note:"))]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ \.\.\.", line) for line in said)
-    assert [line.split()[2] for line in said] == ["aligning", "reading", "adapting", "fusing", "scoring"]
+    assert [line.split()[2] for line in said] == ["aligning", "comparing", "reading", "adapting", "fusing", "scoring"]
     told = result.out.splitlines()
     lines = dict(line.split(maxsplit=1) for line in told if not line.startswith(" "))
     assert list(lines) == [
-        "verdict", "ratio", "offset", "sensor", "registration", "MTF", "scale", "method", "adaptation", "quality",
+        "verdict", "ratio", "offset", "sensor", "registration", "PAN", "MTF", "scale", "method", "adaptation", "quality",
         "indices", "detail", "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"
