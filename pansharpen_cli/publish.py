@@ -85,11 +85,13 @@ def misleading(path: Path) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
-    ends = set(_MISLEADING) - _described(path)
-    spelled = {s for end in ends for s in (end, end.upper(), end.replace("_mtl", "_MTL").replace("_rpc", "_RPC"))}
-    found = [p for end in sorted(spelled) if os.path.lexists(p := path.with_name(path.stem + end))]
-    xml = path.with_suffix(".xml")
-    return found + ([xml] if _is_delivery(xml) else [])
+    try:
+        there = sorted(os.listdir(path.parent))
+    except OSError:
+        return []
+    stem, ends = path.stem.lower(), set(_MISLEADING) - _described(path)
+    near = [(path.parent / n, n.lower().removeprefix(stem)) for n in there if n.lower().startswith(stem)]
+    return [p for p, end in near if end in ends or (end == ".xml" and _is_delivery(p))]
 
 
 def _is_delivery(path: Path) -> bool:

@@ -129,7 +129,20 @@ def test_maps_are_replaced_with_their_families(pair: Path, run) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["out.IMD", "out.rpb", "out_RPC.TXT", "out.wld", "out.tab", "out.rpc", "out_MTL.txt", "out.xml"]
+    "name",
+    [
+        "out.IMD",
+        "out.rpb",
+        "out_RPC.TXT",
+        "out.wld",
+        "out.tab",
+        "out.rpc",
+        "out_MTL.txt",
+        "out.xml",
+        "out.XML",
+        "out_rpc.TXT",
+        "Out.Imd",
+    ],
 )
 def test_a_file_that_would_be_read_with_the_output_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("<isd>of others</isd>")
