@@ -203,10 +203,13 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
         "FIT_SHA256": (facts["fit"] or {}).get("sha256"),
     }
     if facts["groups"]:
-        keys = ("ms", "band_numbers", "ratio", "offset", "sensor")
-        known = [
-            {k: part["scene"][k] for k in keys if k != "ms"}
-            | {"ms": file_names(part["scene"]["ms"]), "align_shift": (part["registration"] or {}).get("applied")}
+        keys = ("band_numbers", "ratio", "offset", "sensor")
+        known: list[dict[str, Any]] = [
+            {k: v for k, v in part["scene"].items() if k in keys}
+            | {
+                "ms": file_names(part["scene"]["ms"]),
+                "align_shift": part["registration"]["applied"] if part["registration"] else None,
+            }
             for part in facts["groups"]
         ]
         tags |= {"GROUPS": json.dumps(known)}

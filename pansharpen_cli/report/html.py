@@ -145,7 +145,9 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "table": _figures_table(rows) if rows else None,
         "table_note": note,
         "meanings": _meanings([r[2] for r in rows]),
-        "bands": _reprojection(quality, (groups or [facts])[0]["scene"]["band_names"]) if quality else None,
+        "bands": _reprojection(quality, (groups[0]["scene"] if groups else facts["scene"])["band_names"])
+        if quality
+        else None,
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],

@@ -9,6 +9,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -48,8 +49,9 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
     if len(scene.get("pan_files") or ()) > 1:
         rows.append(("PAN", f"mean of bands of {', '.join(map(os.path.basename, scene['pan_files']))}"))
-    for group in facts.get("groups") or [facts]:
-        if group is not facts:
+    several = facts.get("groups") or []
+    for group in several or [cast(PartFacts, facts)]:
+        if several:
             rows.append(("MS", ", ".join(map(os.path.basename, group["scene"]["ms"]))))
         rows += _fused_rows(group)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
@@ -85,7 +87,8 @@ def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
     rows.append(("method", method["name"] + weights))
     rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    return rows + (_quality_rows(facts["quality"]) if facts.get("quality") else [])
+    quality = facts.get("quality")
+    return rows + (_quality_rows(quality) if quality else [])
 
 
 def tells_text(told: Sequence[ToldFacts]) -> str:
