@@ -191,7 +191,7 @@ class Sides(Harness):
     def faults(self, line: str, files: dict[str, bytes], code: object, out: str, err: str) -> list[str]:
         found = [] if code in (0, 1, 2) else [f"exit code {code}"]
         errors = [text for text in err.splitlines() if text.startswith("error: ")]
-        told = re.compile(r"(error|warning|failed|failed before): |[-\d]+ [:\d]+ \[\d+/\d+\] ")
+        told = re.compile(r"(error|warning|failed|failed before|\d+ seams): |[-\d]+ [:\d]+ \[\d+/\d+\] ")
         strange = [text for text in err.split("\n") if text and not told.match(text)]
         if "Traceback" in err or "unexpected" in err or len(errors) != (code != 0) or strange:
             found.append(f"stderr is {err[-2000:]!r}")
