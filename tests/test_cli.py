@@ -536,7 +536,7 @@ def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
 
 SCENE_KEYS = {
     "pan", "ms", "bands", "band_names", "dtype", "scale", "nodata", "crs", "ratio", "offset", "sensor",
-    "sensor_recognised_in", "warped", "window", "fitted_bands", "band_numbers",
+    "sensor_recognised_in", "warped", "window", "fitted_bands", "band_numbers", "pan_files",
 }  # fmt: skip
 QUALITY_KEYS = {
     "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
@@ -557,7 +557,7 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
     assert set(facts) == {
         "schema", "version", "command", "software", "output", "scene", "method", "options", "adaptation", "quality",
         "comparison", "registration", "seconds", "megapixels_per_second", "verdict", "warnings",
-        "notes", "fit",
+        "notes", "fit", "pan_tells", "groups",
     }  # fmt: skip
     assert set(facts["output"]) == {"path", "driver", "rows", "cols", "valid_pixels", "bytes"}
     assert set(facts["scene"]) == SCENE_KEYS
@@ -605,8 +605,8 @@ def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     told = result.out.splitlines()
     lines = dict(line.split(maxsplit=1) for line in told if not line.startswith(" "))
     assert list(lines) == [
-        "verdict", "ratio", "offset", "sensor", "registration", "PAN", "MTF", "scale", "method", "adaptation", "quality",
-        "indices", "detail", "reprojection", "time", "throughput", "output",
+        "verdict", "ratio", "offset", "sensor", "registration", "PAN", "MTF", "scale", "method", "adaptation",
+        "quality", "indices", "detail", "reprojection", "time", "throughput", "output",
     ]  # fmt: skip
     assert lines["ratio"] == "4"
     assert lines["offset"].startswith("0.7, 1.6 PAN pixels")

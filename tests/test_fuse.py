@@ -82,7 +82,7 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
         assert valid[inner].all()
         limit = 0.2 / ratio if method == "none" else 0.1
         shifts.append([shift_between(b[inner], t[inner], limit) for b, t in zip(fused, truth, strict=True)])
-    most = 0.08 if method == "injection" else 0.05  # a part of it is of the intensity, whose bands PAN sees unevenly
+    most = 0.1 if method == "injection" else 0.05  # PAN sees bands unevenly, and what is darker is dimmed by less
     assert np.abs(np.mean(shifts, axis=0 if len(seeds) == 1 else (0, 1))).max() < most
 
 

@@ -115,7 +115,7 @@ def test_dead_lines_of_the_pan_stay_lines(case: Case) -> None:
     away = ndimage.distance_transform_cdt(~lines, metric="chessboard") > 20
     assert not fused.mask.any()
     difference = np.abs(fused - expected)[:, away].mean(1)
-    assert (difference < 0.1 * expected[:, away].std(1)).all()
+    assert (difference < 0.15 * expected[:, away].std(1)).all()
 
 
 @pytest.mark.parametrize("value", [0, 500])
@@ -603,7 +603,8 @@ def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
     (told,) = case.report["warnings"]
     share = float((case.truth > 255).mean())
     assert f"{100 * share:.0f}" in told or "% of the values lie outside of 0 to 255" in told
-    assert (fused == 255).mean() > 0.5 and "clipped to uint8: leave --dtype out to keep the MS's (uint16)" in told
+    assert (fused == 255).mean() > 0.5 and "clipped to uint8: --scale FACTOR brings them into its range" in told
+    assert "without --dtype they keep the MS's type (uint16)" in told
     case.fuse("--dtype", "int32", *EXP)
     assert case.report["warnings"] == []
     for name in ("pan.tif", "ms.tif"):

@@ -934,7 +934,7 @@ def test_wrong_band_count_for_a_named_sensor(tmp_path):
 def test_beyond_the_raster_the_nearest_pixel_is_repeated(pair):
     with pair.open() as scene:
         rows, cols = scene.pan_grid.height, scene.pan_grid.width
-        values, valid = filled(scene.pan.read, (-7, rows + 9, -60, cols + 5))
+        values, valid = filled(scene.pan.read, Window(-7, rows + 9, -60, cols + 5))
     np.testing.assert_array_equal(values[0], np.pad(pair.scene.pan, ((7, 9), (60, 5)), mode="edge"))
     expected = np.zeros(values.shape[1:], bool)
     expected[7 : 7 + rows, 60 : 60 + cols] = True
@@ -946,7 +946,7 @@ def test_a_hole_is_filled_from_the_nearest_valid_pixel(pair):
     image, mask = with_hole(pair.scene.pan, HOLE, 0)
     pair.pan(image, nodata=0)
     with pair.open() as scene:
-        values, valid = filled(scene.pan.read, (30, 80, 40, 100))
+        values, valid = filled(scene.pan.read, Window(30, 80, 40, 100))
     np.testing.assert_array_equal(valid, mask[30:80, 40:100])
     np.testing.assert_array_equal(values[0][valid], pair.scene.pan[30:80, 40:100][valid])
     assert values[0][10, 20] == pair.scene.pan[39, 60]  # rows above the hole's top edge

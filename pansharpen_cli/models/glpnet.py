@@ -114,7 +114,8 @@ class GLPNet(Backbone):
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
-        share = share + (1 - (1 - DIMMED) * trusted) * (scale < 0)
+        explained = (stats.intensity[:-1] @ stats.gain).clamp(0.0, 1.0)  # of a PAN of noise, nothing
+        share = (share + (1 - (1 - DIMMED) * trusted) * (scale < 0)) * explained
         return own.addcmul_(share, scaled).addcmul_(gain, lacking)
 
 
