@@ -20,7 +20,7 @@ from torch import Tensor
 from pansharpen_cli import models
 from pansharpen_cli.device import autocast
 from pansharpen_cli.errors import InputError, WeightsError
-from pansharpen_cli.models import base, weights
+from pansharpen_cli.models import base, glpnet, weights
 from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate, convolve
 
 
@@ -405,3 +405,16 @@ def test_haze_is_the_darkest_of_each_band_but_for_a_thousandth():
     expected = torch.quantile(inputs.expanded[0].flatten(1), 0.001, dim=1)
     torch.testing.assert_close(seen, expected, rtol=0.05, atol=1.0)
     assert float(seen.min()) > -1e3
+
+
+@torch.no_grad()
+def test_a_band_that_hardly_follows_pan_is_hardly_dimmed():
+    """Near infrared over land that is dark to PAN: its brightness asks for ten times what its gain allows."""
+    mean, haze = torch.tensor([150.0, 150.0, 150.0, 250.0]), torch.full((4,), 50.0)
+    intensity = torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0, 0.0])
+    std, gain = torch.full((4,), 40.0), torch.tensor([1.0, 1.0, 1.0, 0.2])
+    stats = SceneStats(mean, std, gain, intensity, haze, 150.0, 40.0, 300.0)
+    torch.testing.assert_close(glpnet.follows(stats, 0.0), torch.tensor([1.0, 1.0, 1.0, 0.1]))
+    torch.testing.assert_close(glpnet.follows(stats, 1.0), torch.ones(4))
+    noise = replace(stats, intensity=torch.zeros(5))
+    torch.testing.assert_close(glpnet.follows(noise, 1.0), torch.zeros(4))

@@ -114,9 +114,17 @@ class GLPNet(Backbone):
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = torch.addcmul((bands - haze) * scale, -gain, scale * lit)
-        explained = (stats.intensity[:-1] @ stats.gain).clamp(0.0, 1.0)  # of a PAN of noise, nothing
-        share = (share + (1 - (1 - DIMMED) * trusted) * (scale < 0)) * explained
+        share = (share + (1 - (1 - DIMMED) * trusted) * (scale < 0)) * follows(stats, trusted)[:, None, None]
         return own.addcmul_(share, scaled).addcmul_(gain, lacking)
+
+
+def follows(stats: SceneStats, trusted: float) -> Tensor:
+    """Part of the dimming that suits each band (bands,): of a PAN that the bands do not make up, the part that they do,
+    and of a band that follows PAN by less than its brightness, as the near infrared often does, the part by which it
+    does, where the network is not `trusted` to know better."""
+    weights, above = stats.intensity[:-1], (stats.mean - stats.haze).clamp(min=TINY)
+    alike = (stats.gain * (weights @ above) / above).clamp(0.0, 1.0)
+    return (weights @ stats.gain).clamp(0.0, 1.0) * (alike + (1 - alike) * trusted)
 
 
 def limited(coarse: Tensor, detail: Tensor, e: Tensor, stats: SceneStats) -> Tensor:
