@@ -265,7 +265,7 @@ def test_the_rest_is_paired_by_overlap_and_time(tmp_path: Path) -> None:
     raster(tmp_path / "a" / "east.tif", 1, 64, 1, left=500)  # without a time
     raster(tmp_path / "b" / "there.tif", 4, 16, 4, left=500)
     raster(tmp_path / "b" / "lonely.tif", 4, 16, 4, left=5000)
-    raster(tmp_path / "b" / "coarse.tif", 4, 4, 16, left=500)
+    raster(tmp_path / "b" / "coarse.tif", 4, 2, 32, left=500)
     raster(tmp_path / "b" / "nowhere.tif", 4, 16, 4, crs=None)
     (tmp_path / "b" / "broken.tif").write_text("no raster")
     pairing = pairs.find([str(tmp_path / "a"), str(tmp_path / "b")])

@@ -93,6 +93,11 @@ def lift_of(tile: TileData) -> int:
     return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
 
 
+def in_range(tile: TileData) -> bool:
+    """Can statistics be taken of all values of a tile?"""
+    return not any(abs(float(edge)) > _LARGEST for x in (tile.pan, tile.ms) for edge in (x.min(), x.max()))
+
+
 def check_range(scene: Scene, tile: TileData) -> None:
     """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
     bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]

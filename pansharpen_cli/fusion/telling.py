@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, Progress, check_range, quiet, sample_blocks
+from ..adapt.sampling import MAX_BLOCKS, Progress, in_range, quiet, sample_blocks
 from ..device import one_thread_each
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
@@ -53,10 +53,8 @@ class Told:
 
 @torch.no_grad()
 def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
-    """What PAN tells about each band of a scene, from blocks drawn with `seed`.
-
-    Raises PansharpenError for values too large to take statistics of.
-    """
+    """What PAN tells about each band of a scene, from blocks drawn with `seed`; not from those with values too large to
+    take statistics of, which the methods that take some refuse."""
     cells: list[Tensor] = []
     seen, used, level = 0, 0, 0.0
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)
@@ -66,9 +64,7 @@ def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told,
             if used == MAX_BLOCKS or tried == 4 * MAX_BLOCKS or (used >= _BLOCKS and seen >= _PIXELS):
                 break
             data = scene.read(block, *reach.windows(block))
-            if data is not None:
-                check_range(scene, data)
-            if data is not None and len(found := _cells(scene, data, block)):
+            if data is not None and in_range(data) and len(found := _cells(scene, data, block)):
                 cells.append(found)
                 level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))
                 seen, used = seen + len(found) * CELL**2, used + 1
@@ -97,8 +93,9 @@ def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
 
 def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
     """R2 and gain of each band from details (cells, 2, bands, pixels) of values up to `level` DN."""
-    if len(cells) < _CELLS:
+    if len(cells) < _CELLS or not level:
         return (Told(),) * cells.shape[2]
+    cells = cells / level  # the floors below are for values of usual size
     pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0], cells[:, 1]))
     energy, wanted = pan.square().sum(-1), ms.square().sum(-1)
 
@@ -110,7 +107,7 @@ def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
     total = wanted.sum(0)
     r2 = ((explained(pan, energy) - chance) / (total - chance).clamp(min=1e-30)).clamp(0, 1)
     gain = (pan * ms).sum((0, 2)) / energy.sum(0).clamp(min=1e-30)
-    least = cells.shape[0] * cells.shape[-1] * (FLAT * level) ** 2
+    least = cells.shape[0] * cells.shape[-1] * FLAT**2
     flat = (energy.sum(0) <= least) | (total <= least)
     return tuple(
         Told() if none else Told(round(float(r), 3), float(f"{float(g):.3g}"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ReadError
+from .messages import gdal_messages, repeat
 from .source import bounded_cache, open_raster
 
 
@@ -26,6 +27,7 @@ class OpenFiles:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._datasets: dict[str, Any] = {}
+        self._said: dict[str, list[str]] = {}
         self._stamps: dict[str, tuple[int, ...] | None] = {}
 
     def __enter__(self) -> OpenFiles:
@@ -36,9 +38,15 @@ class OpenFiles:
         self._stack.close()
 
     def open(self, path: str) -> Any:
-        """The dataset of a path, which RPCs alone may locate. Raises InputError as `open_raster` does."""
+        """The dataset of a path, which RPCs alone may locate. Raises InputError as `open_raster` does.
+
+        What GDAL warns of when it opens the file is said each time: the first to ask may not be the one that reports.
+        """
         if path not in self._datasets:
-            self._datasets[path] = self._stack.enter_context(open_raster(path, rpcs=True))
+            with gdal_messages() as said:
+                self._datasets[path] = self._stack.enter_context(open_raster(path, rpcs=True))
+            self._said[path] = said.warnings
+        repeat(self._said[path])
         return self._datasets[path]
 
     def remember(self, paths: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rasterio.env import env_ctx_if_needed
@@ -43,6 +43,12 @@ class _Messages(logging.Handler):
     def notes(self) -> list[str]:
         """The warnings for a report, each once."""
         return [f"GDAL: {text.partition(' in ')[2] or text}" for text in dict.fromkeys(self.warnings)]
+
+
+def repeat(warnings: Sequence[str]) -> None:
+    """Say again what GDAL said to somebody who has taken it for himself."""
+    for text in warnings:
+        _LOG.warning("%s", text)
 
 
 class _Listening:

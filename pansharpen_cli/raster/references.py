@@ -50,10 +50,13 @@ def referred(path: str) -> Iterator[str]:
 def outside(path: str, roots: Collection[Path]) -> str:
     """Why a raster should not be opened unasked: what it refers to that is no file below one of the folders, or "".
 
-    XML and JSON that are no VRT or DIMAP are refused as well: GDAL takes them for services.
+    XML and JSON that are no VRT or DIMAP are refused as well: GDAL takes them for services. A pipe or a device is
+    refused where it is opened.
     """
     if NETWORK.search(path) or path.startswith("/vsi"):
         return ""  # named as such, so it was asked for
+    if foreign.kind_of(path):
+        return ""
     head = _head(path).lower()
     if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and "<vrtdataset" not in head and "dimap" not in head:
         return "it is text, not a raster"
