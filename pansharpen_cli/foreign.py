@@ -190,3 +190,15 @@ _UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800
 def printable(text: str) -> str:
     """Text for a terminal: names may hold sequences that command it, which are shown as they are written in Python."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def walked(folder: Path, *known: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """A folder and those below it as `os.walk` gives them, also through links; none twice and none of `known`."""
+    seen = {os.path.realpath(path) for path in known}
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield here, folders, names

@@ -353,13 +353,8 @@ def _fixed(parts: Sequence[str]) -> Iterator[str]:
 
 def _walk(folder: Path, output: Path | None) -> list[str]:
     """All rasters and archives below a folder, through links to folders as well, but through none twice."""
-    found, seen = [], {os.path.realpath(output)} if output is not None else set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
+    found = []
+    for here, folders, names in foreign.walked(folder, *(() if output is None else (output,))):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         shown = [n for n in sorted(names) if not n.startswith(".")]
         found += [os.path.join(here, n) for n in shown if _is_raster(n) or is_archive(n)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import foreign
 from ..archive.lists import read_table
 from ..errors import InputError
 from ..progress import Say
@@ -76,16 +77,8 @@ def find(sources: Sequence[str]) -> list[Item]:
 
 def _tiffs_below(folder: Path) -> list[Path]:
     """GeoTIFFs of a folder and of those below it, also of linked ones, each folder once."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [path for path in (Path(here, name) for name in names) if _is_tiff(path)]
-    return sorted(found)
+    paths = (Path(here, name) for here, _, names in foreign.walked(folder) for name in names)
+    return sorted(path for path in paths if _is_tiff(path))
 
 
 def _is_tiff(path: Path) -> bool:
