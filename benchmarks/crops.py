@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 
 import pansharpen_cli as pansharpen
-from pansharpen_cli.raster.writer import picture_bytes
+from pansharpen_cli.raster.plain import picture_bytes
 
 CASES = ("exp", "glpnet", "gsa", "bt-h")
 COLOURS = {3: ([0, 1, 2],), 4: ([2, 1, 0], [3, 2, 1]), 8: ([4, 2, 1], [6, 4, 2])}

@@ -40,7 +40,7 @@ from .progress import Progress, quiet
 from .publish import Publication, check_target
 from .raster.geometry import Window
 from .raster.opening import OpenOptions, Scaling
-from .raster.writer import check_dtype
+from .raster.values import check_dtype
 from .report import facts as report_facts
 
 if TYPE_CHECKING:

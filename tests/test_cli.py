@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
-from pansharpen_cli.raster.writer import SceneWriter, _profile
+from pansharpen_cli.raster.creation import profile_of
+from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none")
@@ -775,7 +776,7 @@ def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setattr(
         SceneWriter,
         "_create",
-        lambda self, scene: seen.append(_profile("GTiff", {}, self.dtype)) or create(self, scene),
+        lambda self, scene: seen.append(profile_of("GTiff", {}, self.dtype)) or create(self, scene),
     )
     try:
         assert run(*fuse("pan.tif ms.tif --threads 3 -q").split()).code == 0

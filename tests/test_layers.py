@@ -21,7 +21,8 @@ NAME = PACKAGE.name
 FOLDERS = (
     ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
     ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles", "choice composed files rpc warping", "scene stretch", "groups writer", "overlap")),
+    ("raster", ("grid source tiles values", "choice composed creation files rpc warping", "plain scene stretch")),
+    ("raster", ("groups tags", "overlap writer")),
     ("", ("device moments physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),

@@ -15,7 +15,7 @@ from pansharpen_cli.adapt import sampling
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import SceneStats
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.raster.writer import to_dtype
+from pansharpen_cli.raster.values import to_dtype
 from pansharpen_cli.training import simulate as sim
 
 CPU = torch.device("cpu")

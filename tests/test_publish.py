@@ -30,10 +30,10 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
+from pansharpen_cli.raster.creation import check_creation_options
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.whole import cut_off
-from pansharpen_cli.raster.writer import check_creation_options
 from pansharpen_cli.report import files, index
 
 FAST = ("--method", "none", "--no-score")
@@ -358,7 +358,7 @@ def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) 
 def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monkeypatch, change, words: str) -> None:
     from pansharpen_cli.raster import writer
 
-    original, calls = writer._verify, []
+    original, calls = writer.verify, []
 
     def spoil(path: Path) -> None:
         original(path)
@@ -368,7 +368,7 @@ def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monk
                 for name, value in change.items():
                     setattr(dataset, name, value)
 
-    monkeypatch.setattr(writer, "_verify", spoil)
+    monkeypatch.setattr(writer, "verify", spoil)
     before = contents(pair)
     finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST)
     assert finished.code == 1 and words in finished.err and contents(pair) == before

@@ -21,10 +21,12 @@ from rio_cogeo.cogeo import cog_validate
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.publish import check_target
+from pansharpen_cli.raster.creation import parse_creation_options
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.tiles import OUTPUT_BLOCK
-from pansharpen_cli.raster.writer import SceneWriter, parse_creation_options, to_dtype
+from pansharpen_cli.raster.values import to_dtype
+from pansharpen_cli.raster.writer import SceneWriter
 from pansharpen_cli.training import simulate
 
 PLAIN = ("--method", "none")
@@ -530,8 +532,8 @@ def test_a_file_that_lost_its_end_is_never_committed(tmp_path: Path, scene: Scen
     before = set(tmp_path.iterdir())
     with SceneWriter(tmp_path / "out.tif", scene, driver=driver) as writer:
         write_all(writer, scene)
-        verify = "pansharpen_cli.raster.writer._verify"
-        original = __import__("pansharpen_cli.raster.writer", fromlist=["_verify"])._verify
+        verify = "pansharpen_cli.raster.writer.verify"
+        original = __import__("pansharpen_cli.raster.writer", fromlist=["verify"]).verify
 
         def shortened(path: Path) -> None:
             with rasterio.open(path) as dataset:

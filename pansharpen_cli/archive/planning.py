@@ -24,8 +24,8 @@ from ..jobs.picture import Request, path_beside
 from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
+from ..raster.creation import check_creation_options, parse_creation_options
 from ..raster.opening import OpenOptions
-from ..raster.writer import check_creation_options, parse_creation_options
 from ..report import index
 from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
 from .archives import archive_of

@@ -25,10 +25,10 @@ from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
 from ..publish import check_absent
+from ..raster.creation import parse_creation_options
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source
-from ..raster.writer import parse_creation_options
 from ..report.facts import CheckFacts, FileFacts, OverlapFacts, Prediction
 from .judge import (
     Finding,

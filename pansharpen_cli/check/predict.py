@@ -25,11 +25,12 @@ from ..jobs.request import FusionOutput
 from ..progress import Progress
 from ..publish import existing_folder
 from ..quality import assess
+from ..raster.creation import parse_creation_options
 from ..raster.files import Remarks
 from ..raster.geometry import Window
 from ..raster.scene import Scene
 from ..raster.tiles import plan_tiles
-from ..raster.writer import SceneWriter, parse_creation_options
+from ..raster.writer import SceneWriter
 from ..report.facts import CheckFacts, PixelCount, PlannedAdaptation, PlannedMethod, PlannedOutput, Prediction
 from ..report.text import byte_size
 from .judge import Findings

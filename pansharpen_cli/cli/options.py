@@ -345,6 +345,6 @@ def _scaling(text: str | None) -> Scaling:
 
 
 def _dtype(name: str | None) -> str | None:
-    from ..raster.writer import check_dtype
+    from ..raster.values import check_dtype
 
     return None if name is None else check_dtype(name.lower())

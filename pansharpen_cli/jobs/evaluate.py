@@ -27,9 +27,10 @@ from ..quality.assess import Radiometry, Raster, Score
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
+from ..raster.plain import raster_writer
 from ..raster.scene import Scene
 from ..raster.source import bounded_cache
-from ..raster.writer import SceneWriter, raster_writer
+from ..raster.writer import SceneWriter
 from ..report import files, html
 from ..report import pictures as report_pictures
 from ..report.facts import EvaluationFacts, FusionFacts, Quality

@@ -21,8 +21,9 @@ from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Raster, Sampling, Score
 from ..raster.opening import Scaling
+from ..raster.plain import raster_versions
 from ..raster.scene import Scene
-from ..raster.writer import SCALE_TAG, raster_versions
+from ..raster.tags import SCALE_TAG
 from ..report import pictures as report_pictures
 from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PartFacts, Quality, SceneFacts, ToldFacts
 from ..report.pictures import Pictures

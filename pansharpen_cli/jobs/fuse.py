@@ -23,10 +23,13 @@ from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Raster, Score, array_reader
+from ..raster.creation import parse_creation_options
 from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages
+from ..raster.plain import picture_bytes
 from ..raster.scene import Scene
-from ..raster.writer import SceneWriter, parse_creation_options, picture_bytes, to_dtype
+from ..raster.values import to_dtype
+from ..raster.writer import SceneWriter
 from ..report import html
 from ..report.facts import ComparisonFacts, FusionFacts, KeptFacts, PartFacts, Quality, Remark
 from ..report.pictures import Pictures

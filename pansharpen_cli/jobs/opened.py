@@ -17,7 +17,7 @@ from ..models import REGISTRY
 from ..progress import Progress, quiet
 from ..raster.scene import Scene
 from ..raster.source import open_raster
-from ..raster.writer import PROVENANCE
+from ..raster.tags import PROVENANCE
 from ..report.facts import RegistrationFacts
 from .pair import Pair, parted
 

@@ -12,10 +12,10 @@ from ..errors import InputError
 from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
 from ..publish import TIFF, check_place, orphans
+from ..raster.creation import parse_creation_options
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import open_raster
-from ..raster.writer import parse_creation_options
 from .pair import Pair as Pair
 from .pair import parted
 from .picture import Request, path_beside

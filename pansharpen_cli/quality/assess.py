@@ -23,11 +23,12 @@ from ..progress import Progress, quiet
 from ..raster.geometry import Phase, Window
 from ..raster.grid import Grid
 from ..raster.opening import Scaling
+from ..raster.plain import raster_writer
 from ..raster.scene import MIN_MS_PIXELS, Scene, TileData
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
+from ..raster.tags import scale_of
 from ..raster.tiles import plan_tiles
-from ..raster.writer import raster_writer, scale_of
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity

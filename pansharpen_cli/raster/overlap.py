@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from ..errors import InputError, reason_of
 from .messages import gdal_messages
 from .source import bounded_cache, open_raster
-from .writer import scale_of
+from .tags import scale_of
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""

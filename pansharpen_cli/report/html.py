@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..raster.writer import read_reduced
+from ..raster.plain import read_reduced
 from .facts import (
     AdaptationFacts,
     EvaluationFacts,

@@ -1,0 +1,103 @@
+"""Values as a file holds them: their type, what stands for nodata, their statistics, and what rounding loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import InputError
+
+DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+"""Types of the output."""
+
+CLIPPED, STEPS = 1e-3, 16.0
+"""Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
+
+
+def check_dtype(name: str) -> str:
+    """The name of an output type. Raises InputError for one that there is not."""
+    if name not in DTYPES:
+        raise InputError(f"unknown --dtype '{name}'; there is {', '.join(DTYPES)}")
+    return name
+
+
+class Statistics:
+    """Minimum, maximum, mean and standard deviation of each band's valid values, as GDAL keeps them in a file.
+
+    Sums over whole numbers of 16 bits are exact, whatever the tiles; of other types nine digits are kept.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.count, self.sums, self.squares = [0] * bands, [0.0] * bands, [0.0] * bands
+        self.low, self.high = [np.inf] * bands, [-np.inf] * bands
+
+    def update(self, values: np.ndarray, places: Sequence[int]) -> None:
+        """Take in (bands, pixels) of the bands at these places."""
+        exact = values.astype(np.int64 if values.dtype.itemsize <= 2 else np.float64)
+        low, high = values.min(1).tolist(), values.max(1).tolist()
+        sums, squares = exact.sum(1).tolist(), np.einsum("bn,bn->b", exact, exact).tolist()
+        for k, band in enumerate(places):
+            self.count[band] += values.shape[1]
+            self.low[band], self.high[band] = min(self.low[band], low[k]), max(self.high[band], high[k])
+            self.sums[band] += sums[k]
+            self.squares[band] += squares[k]
+
+    def tags(self, area: int) -> Iterator[dict[str, str]]:
+        """Of each band; `area`: pixels of the file."""
+        for i, count in enumerate(self.count):
+            mean = self.sums[i] / count
+            yield {
+                "STATISTICS_MINIMUM": f"{self.low[i]:.14g}",
+                "STATISTICS_MAXIMUM": f"{self.high[i]:.14g}",
+                "STATISTICS_MEAN": f"{mean:.9g}",
+                "STATISTICS_STDDEV": f"{max(0.0, self.squares[i] / count - mean**2) ** 0.5:.9g}",
+                "STATISTICS_VALID_PERCENT": f"{100 * count / area:.4g}",
+            }
+
+
+class Losses:
+    """What becomes of values that are written as whole numbers of another type than the MS's."""
+
+    def __init__(self, dtype: np.dtype, source: str) -> None:
+        self.dtype, self.source = dtype, source
+        self.count, self.beyond, self.low, self.high = 0, 0, np.inf, -np.inf
+
+    def update(self, values: np.ndarray) -> None:
+        limits = np.iinfo(self.dtype)
+        self.count += values.size
+        self.beyond += int(((values < limits.min - 0.5) | (values > limits.max + 0.5)).sum())
+        self.low = min(self.low, float(values.min(initial=np.inf)))
+        self.high = max(self.high, float(values.max(initial=-np.inf)))
+
+    def notes(self) -> list[str]:
+        limits = np.iinfo(self.dtype)
+        advice = f"--scale FACTOR brings them into its range, without --dtype they keep the MS's type ({self.source})"
+        if self.beyond > CLIPPED * self.count:
+            return [
+                f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
+                f"clipped to {self.dtype}: {advice}; for 8-bit pictures use --rgb"
+            ]
+        if np.dtype(self.source).kind == "f" and self.high - self.low < STEPS:
+            return [
+                f"values from {self.low:.4g} to {self.high:.4g} are rounded to whole numbers of {self.dtype}, which "
+                f"keep little of them: {advice}"
+            ]
+        return []
+
+
+def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float) -> np.ndarray:
+    """Round half to even and clip to the dtype; nodata where `valid` is false and nowhere else."""
+    if dtype.kind == "f":
+        data = fused.astype(dtype)
+        beside = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1)) if np.isfinite(nodata) else None
+    else:
+        limits = np.iinfo(dtype)
+        exact = fused if dtype.itemsize < 4 else fused.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
+        beside = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
+    if beside is not None:
+        data[data == dtype.type(nodata)] = beside
+    data[:, ~valid] = nodata
+    return data
