@@ -25,6 +25,8 @@ from speed import repeated_scene
 from pansharpen_cli.fusion import fit, loop, register
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
+from pansharpen_cli.quality.rasters import Raster, array_reader
+from pansharpen_cli.quality.reference import radiometry
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
@@ -99,7 +101,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
         fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method, seed=0)).fuser)
         # all are judged on the same pixels, with the MS where it belongs
         common = (true.pan_grid.overlap(true.phase, true.ms_grid) & true.full).widened(-8)
-        read = assess.array_reader(fused, valid, scene.window.corner)
+        read = array_reader(fused, valid, scene.window.corner)
         made = {"HQNR": assess.full_resolution(true, read, common).figures["hqnr"]}
         if truth is not None:
             made |= against(truth, fused, valid, scene.window, common, scene.phase.ratio[0])
@@ -109,9 +111,9 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
 def against(truth: Path, fused: np.ndarray, valid: np.ndarray, window, common, ratio: float) -> dict[str, float]:
     from pansharpen_cli.quality import metrics
 
-    with assess.Raster.open(truth) as raster:
+    with Raster.open(truth) as raster:
         expected, there = raster.read(common)
-        peak = assess.radiometry(raster).peak
+        peak = radiometry(raster).peak
     own = common.within(window)
     indices = metrics.ReducedResolution(common.shape, ratio, peak, 1.0)
     indices.update(

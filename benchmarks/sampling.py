@@ -27,7 +27,8 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.quality import assess
-from pansharpen_cli.quality.assess import Raster, Sampling, Score
+from pansharpen_cli.quality.assess import Sampling, Score
+from pansharpen_cli.quality.rasters import Raster
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report.figures import value_of
 from pansharpen_cli.training import simulate

@@ -23,7 +23,9 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import facts, fuse
-from pansharpen_cli.quality import assess
+from pansharpen_cli.quality import assess, wald
+from pansharpen_cli.quality.rasters import Raster, array_reader
+from pansharpen_cli.quality.reference import Radiometry, radiometry
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 
@@ -131,7 +133,7 @@ def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatc
     make(tmp_path, 230, 260, border=40.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
-        read = assess.array_reader(fused, valid, (scene.window[0], scene.window[2]))
+        read = array_reader(fused, valid, (scene.window[0], scene.window[2]))
         whole = assess.full_resolution(scene, read)
         monkeypatch.setattr(assess, "SCORED_TILE", 64)
         tiled = assess.full_resolution(scene, read)
@@ -169,11 +171,11 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method="gsa")).fuser)
         origin = (scene.window[0], scene.window[2])
-        whole = assess.full_resolution(scene, assess.array_reader(fused, valid, origin))
+        whole = assess.full_resolution(scene, array_reader(fused, valid, origin))
         sampling = assess.Sampling(1, 8 * 64**2)
-        sample = assess.full_resolution(scene, assess.array_reader(fused, valid, origin), sampling=sampling)
+        sample = assess.full_resolution(scene, array_reader(fused, valid, origin), sampling=sampling)
         valid[:, 100:] = False
-        left = assess.full_resolution(scene, assess.array_reader(fused, valid, origin), sampling=sampling)
+        left = assess.full_resolution(scene, array_reader(fused, valid, origin), sampling=sampling)
     assert sample.sampled and not whole.sampled
     assert sample.blocks_in_all == whole.blocks_in_all == whole.figures["blocks"] == 80
     measured = np.isfinite(sample.maps["d_lambda_k"])
@@ -206,7 +208,7 @@ def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) ->
     make(tmp_path, 128, 160, offset=(0.5, 0.25), border=0.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         fused = np.random.default_rng(1).uniform(200, 900, (4, 128, 160)).astype(np.float32)
-        read = assess.array_reader(fused, np.ones((128, 160), bool), (0, 0))
+        read = array_reader(fused, np.ones((128, 160), bool), (0, 0))
         found = assess.full_resolution(scene, read, Window(0, 128, 0, 160)).figures["reprojection"]
         # the MS pixels whose kernels stay inside the image
         spans = [
@@ -322,7 +324,7 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
 
 
 def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> None:
-    monkeypatch.setattr(assess, "SCORED_TILE", 64)  # it streams
+    monkeypatch.setattr("pansharpen_cli.quality.reference.SCORED_TILE", 64)  # it streams
     run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
     edited(scene / "pan.tif", scene / "holed.tif", lambda p: np.where(np.indices(p.shape)[1] < 40, 0, p), nodata=0)
     with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
@@ -484,17 +486,17 @@ def test_valid_zeros_of_the_ms_stay_zeros_in_the_reference(tmp_path: Path) -> No
     edited(tmp_path / "ms.tif", tmp_path / "zeros.tif", lambda p: np.where(p < np.median(p), 0, p), nodata=None)
     edited(tmp_path / "pan.tif", tmp_path / "p.tif", nodata=None)
     with Scene.open(tmp_path / "p.tif", [tmp_path / "zeros.tif"]) as scene:
-        pair = assess.degrade(scene, tmp_path)
+        pair = wald.degrade(scene, tmp_path)
     with rasterio.open(pair.reference) as reference, rasterio.open(tmp_path / "zeros.tif") as ms:
         np.testing.assert_array_equal(reference.read(), ms.read())
 
 
 def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operators(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 250, 210, offset=(1.25, 2.75), border=0.0)
-    monkeypatch.setattr(assess, "SCORED_TILE", 64)
+    monkeypatch.setattr(wald, "SCORED_TILE", 64)
     (tmp_path / "low").mkdir()
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
-        pair = assess.degrade(scene, tmp_path / "low")
+        pair = wald.degrade(scene, tmp_path / "low")
         phase = scene.phase
         with Scene.open(pair.pan, [pair.ms], sensor="quickbird") as low:
             assert low.phase.ratio == phase.ratio
@@ -603,15 +605,15 @@ def test_peak_of_a_reference_is_the_end_of_its_bit_depth(tmp_path: Path) -> None
     for value, peak in ((255, 255), (256, 511), (1500, 2047), (2047, 2047)):
         with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
             d.write(np.full((1, 4, 4), value, "uint16"))
-        with assess.Raster.open(tmp_path / "x.tif") as raster:
-            assert assess.radiometry(raster) == assess.Radiometry(peak, 1.0, [])
+        with Raster.open(tmp_path / "x.tif") as raster:
+            assert radiometry(raster) == Radiometry(peak, 1.0, [])
 
 
 def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "x.tif", "w", driver="GTiff", width=4, height=4, count=1, dtype="uint16") as d:
         d.write(np.zeros((1, 4, 4), "uint16"))
-    with assess.Raster.open(tmp_path / "x.tif") as raster, pytest.raises(InputError, match="positive"):
-        assess.radiometry(raster)
+    with Raster.open(tmp_path / "x.tif") as raster, pytest.raises(InputError, match="positive"):
+        radiometry(raster)
 
 
 @pytest.mark.parametrize("options", [(), ("--window", "40,20,96,96")])

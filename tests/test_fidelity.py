@@ -16,6 +16,7 @@ from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.fidelity import KERNEL_GAINS, Fidelity
+from pansharpen_cli.quality.rasters import array_reader
 from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
@@ -194,8 +195,8 @@ def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, rati
         origin = scene.window[0], scene.window[2]
         for method in ("exp", "gsa"):
             fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method=method)).fuser)
-            scores[method] = assess.full_resolution(scene, assess.array_reader(fused, valid, origin)).figures
-        truth = assess.array_reader(made.truth[:, *scene.window.slices].astype(np.float32), valid, origin)
+            scores[method] = assess.full_resolution(scene, array_reader(fused, valid, origin)).figures
+        truth = array_reader(made.truth[:, *scene.window.slices].astype(np.float32), valid, origin)
         scores["truth"] = assess.full_resolution(scene, truth).figures
     found = {k: v["fidelity"] for k, v in scores.items()}
     assert found["truth"] > found["gsa"] > found["exp"], found

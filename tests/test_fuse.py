@@ -17,6 +17,7 @@ from pansharpen_cli.fusion import fit as fitting
 from pansharpen_cli.fusion import loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
+from pansharpen_cli.quality.rasters import array_reader
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
@@ -127,7 +128,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene = scene.on(Window(32, 224, 32, 224))
         fused, valid = loop.fuse_array(scene, injected(scene))
-        reader = assess.array_reader(fused, valid, (32, 32))
+        reader = array_reader(fused, valid, (32, 32))
         whole = assess.full_resolution(scene, reader).figures
         monkeypatch.setattr(assess, "SCORED_TILE", 64)
         tiled = assess.full_resolution(scene, reader).figures
@@ -145,7 +146,7 @@ def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         for fuser in (fitting.fit_classical(scene, "exp"), injected(scene)):
             fused, valid = loop.fuse_array(scene, fuser)
-            reader = assess.array_reader(fused, valid, (0, 0))
+            reader = array_reader(fused, valid, (0, 0))
             figures.append(assess.full_resolution(scene, reader).figures)
     assert figures[0]["pan_detail_correlation"] < 0.6 < 0.85 < figures[1]["pan_detail_correlation"]
 

@@ -33,7 +33,7 @@ FOLDERS = (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),
     ),
-    ("quality", ("metrics", "fidelity", "assess")),
+    ("quality", ("metrics", "fidelity rasters", "assess", "reference wald")),
     ("jobs", ("__init__ pair picture", "request", "opened", "facts", "evaluate", "fuse")),
     (
         "archive",

@@ -20,7 +20,7 @@ from torch import Tensor
 from pansharpen_cli import errors, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.models import weights
-from pansharpen_cli.quality import assess
+from pansharpen_cli.quality.wald import degrade
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, recipe, simulate, train
@@ -105,7 +105,7 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
     folder = scenes / "place0"
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         gains = scene.gains
-        reduced = assess.degrade(scene, tmp_path)
+        reduced = degrade(scene, tmp_path)
     with Scene.open(reduced.pan, [reduced.ms]) as low:
         tile = low.read(window, low.pan_grid.whole, low.ms_grid.whole)
         inputs = sampling.tile_inputs(low.phase, gains, tile, window, torch.device("cpu"))

@@ -25,6 +25,7 @@ from ..jobs.request import FusionOutput
 from ..progress import Progress
 from ..publish import existing_folder
 from ..quality import assess
+from ..quality.rasters import Raster
 from ..raster.creation import parse_creation_options
 from ..raster.files import Remarks
 from ..raster.geometry import Window
@@ -201,7 +202,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
             fused = time.perf_counter()
             scoring = 0.0
             if score:
-                with assess.Raster.on_scene(str(written), shown) as raster:
+                with Raster.on_scene(str(written), shown) as raster:
                     for window in (_corner(part.window, TRIAL_TILE // 4), part.window):  # to warm up, and to measure
                         clock = time.perf_counter()
                         with suppress(InputError):  # nothing to measure here; `fuse` goes on, too

@@ -23,7 +23,10 @@ from ..models import REGISTRY, weights
 from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, check_place
 from ..quality import assess
-from ..quality.assess import Radiometry, Raster, Score
+from ..quality.assess import Score
+from ..quality.rasters import Raster
+from ..quality.reference import Radiometry, against_reference, radiometry
+from ..quality.wald import degrade
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
 from ..raster.opening import OpenOptions
@@ -160,7 +163,7 @@ def evaluate_against(
     """Figures of files against the true bands on the same grid, ranked by Q2n.
 
     `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `peak`: DN,
-    for PSNR and SSIM, by default that of `assess.radiometry`; `nodata` replaces all files' own value. Raises InputError
+    for PSNR and SSIM, by default that of `radiometry`; `nodata` replaces all files' own value. Raises InputError
     if a file does not fit the reference.
     """
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
@@ -170,7 +173,7 @@ def evaluate_against(
         for path in files:
             Raster.on_reference(path, truth).close()
         check_absent(targets, output.overwrite)
-        known = assess.radiometry(truth, peak)
+        known = radiometry(truth, peak)
         against = _Reference(truth, detail, ratio, known)
         results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
         return _finish("reference", results, output, None, known.notes + said.notes(), REFERENCE_MAPS)
@@ -212,13 +215,13 @@ def evaluate_wald(
                 fitting.preload(replace(options, method=name), scene.bands)
         check_absent(targets, output.overwrite)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
-        reduced = assess.degrade(scene, folder, progress)
+        reduced = degrade(scene, folder, progress)
         ratio = scene.phase.mean_ratio
         low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         results, notes = [], list(scene.warnings)
         with Raster.open(reduced.reference) as written, Raster.pan_on(reduced.pan, written) as detail:
             truth = written.called("the MS")
-            values = assess.radiometry(truth, peak)
+            values = radiometry(truth, peak)
             notes += values.notes
             against = _Reference(truth, detail, ratio, values)
             for name in names:
@@ -294,7 +297,7 @@ def _compared_with(against: _Reference, path: str, name: str, shown_path: str | 
     truth = against.truth
     with Raster.on_reference(path, truth) as raster, _naming(name):
         known, image = against.known, raster.called(name)
-        score = assess.against_reference(truth, image, against.ratio, known, against.pan, progress)
+        score = against_reference(truth, image, against.ratio, known, against.pan, progress)
 
     def show() -> Pictures:
         with Raster.on_reference(path, truth) as raster:

@@ -19,7 +19,8 @@ from ..fusion.options import Options
 from ..fusion.telling import Told
 from ..progress import Progress
 from ..quality import assess
-from ..quality.assess import Raster, Sampling, Score
+from ..quality.assess import Sampling, Score
+from ..quality.rasters import Raster
 from ..raster.opening import Scaling
 from ..raster.plain import raster_versions
 from ..raster.scene import Scene

@@ -22,7 +22,8 @@ from ..fusion.telling import Told
 from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
-from ..quality.assess import Raster, Score, array_reader
+from ..quality.assess import Score
+from ..quality.rasters import Raster, array_reader
 from ..raster.creation import parse_creation_options
 from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages

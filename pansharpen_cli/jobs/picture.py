@@ -19,7 +19,7 @@ from ..report.facts import PictureFacts
 
 if TYPE_CHECKING:
     from ..progress import Progress
-    from ..quality.assess import Raster
+    from ..quality.rasters import Raster
 
 COLOURS = ("red", "green", "blue")
 TRUE = "true"

@@ -1,4 +1,4 @@
-"""Quality of what was fused: `metrics` on arrays, `assess` on scenes, tile by tile.
+"""Quality of what was fused: `metrics` on arrays; `assess`, `reference` and `wald` on files, tile by tile.
 
 Nothing is fused and nothing is printed here.
 """

@@ -1,14 +1,11 @@
-"""Scores rasters tile by tile, whoever made them: at full resolution, against a reference, and by Wald's protocol."""
+"""Scores a fused scene at full resolution, tile by tile, whoever fused it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +18,8 @@ from ..errors import InputError
 from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.geometry import Phase, Window
-from ..raster.grid import Grid
-from ..raster.opening import Scaling
-from ..raster.plain import raster_writer
-from ..raster.scene import MIN_MS_PIXELS, Scene, TileData
-from ..raster.sensors import band_name
-from ..raster.source import Reader, Source, check_size, data_bands, filled, open_raster, rpcs_of
-from ..raster.tags import scale_of
+from ..raster.scene import Scene, TileData
+from ..raster.source import Reader, filled
 from ..raster.tiles import plan_tiles
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
@@ -67,9 +59,6 @@ class Score:
         """Whole 32 x 32 blocks of the window, valid or not."""
         rows, cols = self.window.shape
         return rows // metrics.INDEX_BLOCK * (cols // metrics.INDEX_BLOCK)
-
-
-# Full resolution
 
 
 def full_resolution(
@@ -243,21 +232,6 @@ def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:
         return None
 
 
-def _reduced(scene: Scene, around: Window) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """PAN degraded to a window of the MS grid (1, rows, cols), the MS there, and where both are wholly valid."""
-    pan_window = scene.phase.pan_window(around, MARGIN)
-    values, pan_valid = filled(scene.pan.read, pan_window)
-    ms, ms_valid = filled(scene.read_ms, around)
-    # in float32 a constant PAN stays constant
-    pan = _degraded(scene.phase, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
-    return pan, ms, ms_valid & scene.phase.covered(around, pan_window, pan_valid)
-
-
-def _degraded(phase: Phase, ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
-    """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
-    return physics.degrader(phase, ms, pan, gains)(image.double())
-
-
 @lru_cache(maxsize=8)
 def _side_by_side(
     phase: Phase, ms: tuple[int, int], pan: tuple[int, int], gains: tuple[tuple[float, ...], ...]
@@ -290,10 +264,10 @@ def _index_scale(scene: Scene) -> float:
     """Q2n rounds to integers: small-valued float data is brought to an 11-bit range first."""
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
         return 1.0
-    return _scale_of(_surveyed(scene.read_ms, scene.ms_grid.whole)[0])
+    return scale_to_11_bits(survey(scene.read_ms, scene.ms_grid.whole)[0])
 
 
-def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
+def survey(read: Reader, window: Window) -> tuple[np.ndarray, float]:
     """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
     step, largest, found = max(1, window.area >> 20), 0.0, [np.empty(0)]
     for tile in plan_tiles(window, 2 * SCORED_TILE):
@@ -304,318 +278,7 @@ def _surveyed(read: Reader, window: Window) -> tuple[np.ndarray, float]:
     return np.concatenate(found), largest
 
 
-def _scale_of(values: np.ndarray) -> float:
+def scale_to_11_bits(values: np.ndarray) -> float:
     """What brings 99 % of some values into 11 bits; one for values that fill them."""
     bulk = float(np.quantile(np.abs(values), 0.99)) if values.size else 0.0
     return 2047.0 / bulk if 0 < bulk < 2047 else 1.0
-
-
-# Files
-
-
-@dataclass(frozen=True)
-class Raster:
-    """A file on a grid. `origin`: its first pixel there; `window`: the part to score; `scale`: how DN are stored in the
-    file; `read` gives DN."""
-
-    source: Source
-    names: tuple[str | None, ...]
-    grid: Grid
-    origin: tuple[int, int]
-    window: Window
-    scale: Scaling = Scaling()
-
-    @classmethod
-    def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
-        """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
-        dataset, label = open_raster(os.fspath(path), rpcs=True), os.fspath(path)
-        try:
-            check_size(label, dataset.height, dataset.width)
-            bands, alpha = data_bands(dataset, label, [])
-            if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
-                raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
-        except InputError:
-            dataset.close()
-            raise
-        names = tuple(dataset.descriptions[b - 1] for b in bands)
-        grid = Grid.of(dataset)
-        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), grid.whole)
-
-    @classmethod
-    def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
-        """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
-        nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
-        rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
-        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
-        return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
-
-    @classmethod
-    def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
-        """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
-        nodata, grid = reference.source.nodata, reference.grid
-        return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
-
-    @classmethod
-    def pan_on(cls, path: str | os.PathLike, reference: Raster) -> Raster:
-        """A PAN on the grid of a reference. Raises InputError if its grid is another or it has several bands."""
-        nodata, grid = reference.source.nodata, reference.grid
-        return cls._on(path, nodata, grid, reference.window, (None,), "reference", "PAN", "")
-
-    @classmethod
-    def _on(
-        cls,
-        path,
-        nodata,
-        grid: Grid,
-        within: Window,
-        names: Sequence[str | None],
-        place: str,
-        bands_of: str,
-        hint: str,
-        rpcs: Any = None,
-    ) -> Raster:
-        raster = cls.open(path, nodata)
-        label, own = raster.source.label, raster.grid.called_as(grid)
-        if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
-            # a part of the PAN has its RPCs, counted from its own corner
-            row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
-            own = grid.window(Window.at(row, col, (own.height, own.width)))
-        try:
-            if own.crs != grid.crs:
-                raise InputError(
-                    f"{label} is not on the {place} grid: its CRS is {own.crs or 'missing'}, the {place}'s "
-                    f"{grid.crs or 'missing'}"
-                )
-            phase = grid.phase_of(own)
-            if phase is None:
-                raise InputError(
-                    f"{label} is not on the {place} grid: it is rotated or mirrored against it; it covers "
-                    f"{own.describe()}, the {place} {grid.describe()}"
-                )
-            rows, cols = round(phase.offset[0]), round(phase.offset[1])
-            if (
-                max(abs(r - 1) for r in phase.ratio) > 1e-5
-                or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
-            ):
-                raise InputError(
-                    f"{label} is not on the {place} grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} "
-                    f"{place} pixels, its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} {place} pixels off"
-                )
-            count = len(raster.source.bands)
-            if count != len(names):
-                raise InputError(
-                    f"{label} has {count} bands, the {bands_of} has {len(names)}" + (f"; {hint}" if hint else "")
-                )
-            _check_names(label, raster.names, names, bands_of, hint)
-            covered = own.whole.moved(rows, cols) & within
-            if covered.is_empty:
-                raise InputError(
-                    f"{label} does not overlap the scene: it covers {own.describe()}, the {place} {grid.describe()}"
-                )
-        except BaseException:
-            raster.close()
-            raise
-        return cls(raster.source, raster.names, grid, (rows, cols), covered)
-
-    def only(self, places: Sequence[int] | None) -> Raster:
-        """Some of its bands, by place (from 0); all for None."""
-        if places is None:
-            return self
-        source = replace(self.source, bands=[self.source.bands[i] for i in places])
-        return replace(self, source=source, names=tuple(self.names[i] for i in places))
-
-    def called(self, name: str) -> Raster:
-        """The raster by another name in messages."""
-        return replace(self, source=replace(self.source, label=name))
-
-    @property
-    def integral(self) -> bool:
-        return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        values, valid = self.source.read(window.moved(-self.origin[0], -self.origin[1]))
-        return self.scale.read(values), valid
-
-    def close(self) -> None:
-        self.source.dataset.close()
-
-    def __enter__(self) -> Raster:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-
-def _check_names(
-    label: str, given: Sequence[str | None], wanted: Sequence[str | None], bands_of: str, hint: str
-) -> None:
-    """Raises InputError if both files name their bands and the names say that the order differs."""
-    ours, theirs = [band_name(n) for n in given], [band_name(n) for n in wanted]
-    if None in ours or None in theirs or ours == theirs:
-        return
-    raise InputError(
-        f"the bands of {label} are {', '.join(map(str, ours))}, those of the {bands_of} {', '.join(map(str, theirs))}"
-        + (f"; {hint}" if hint else "")
-    )
-
-
-def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) -> Reader:
-    """Reader of a fused image in memory whose first pixel is at `origin` of the PAN grid."""
-
-    def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-        at = window.moved(-origin[0], -origin[1])
-        data, mask = np.zeros((len(fused), *window.shape), np.float32), np.zeros(window.shape, bool)
-        inner = at & Window(0, fused.shape[1], 0, fused.shape[2])
-        if not inner.is_empty:
-            here, there = inner.within(at), inner.slices
-            data[:, *here], mask[here] = fused[:, *there], valid[there]
-        return data, mask
-
-    return read
-
-
-# Against a reference
-
-
-@dataclass(frozen=True)
-class Radiometry:
-    """What is known of a reference's values. `peak`: the DN that PSNR and SSIM count as full; `scale`: that of Q2n;
-    `notes`: a warning where the peak lies far above nearly all values, which flatters both."""
-
-    peak: float
-    scale: float
-    notes: list[str]
-
-
-def radiometry(reference: Raster, peak: float | None = None) -> Radiometry:
-    """Survey a reference in one pass. The default peak is the least 2^n - 1 that no value exceeds, or the largest value
-    of floats.
-
-    Raises InputError if a peak is wanted and no value is positive.
-    """
-    values, largest = _surveyed(reference.read, reference.window)
-    integral = reference.integral or bool((values == np.rint(values)).all())
-    scale = 1.0 if integral else _scale_of(values)
-    if peak is not None:
-        return Radiometry(peak, scale, [])
-    label = reference.source.label
-    if largest <= 0:
-        raise InputError(f"{label} has no positive value to measure against")
-    bulk, notes = float(np.quantile(values, 0.999)), []
-    if largest > 16 * bulk:
-        notes.append(
-            f"the largest value of {label} is {largest:.6g}, far above nearly all others ({bulk:.6g}): "
-            "PSNR and SSIM flatter; give --peak, or --nodata if it is none"
-        )
-    return Radiometry(float((1 << int(largest).bit_length()) - 1) if integral else largest, scale, notes)
-
-
-def against_reference(
-    reference: Raster,
-    fused: Raster,
-    ratio: float,
-    known: Radiometry,
-    pan: Raster | None = None,
-    progress: Progress = quiet,
-) -> Score:
-    """All figures of a fused image against the true bands, over what both cover.
-
-    `ratio`: MS pixel size in PAN pixels, for ERGAS and the error beside edges, which `pan` is needed for; `known`: the
-    reference's `radiometry`. Raises InputError if no pixel is valid in both images.
-    """
-    window = fused.window
-    indices = metrics.ReducedResolution(window.shape, ratio, known.peak, known.scale, with_pan=pan is not None)
-    expected = scored = 0
-    tiles = plan_tiles(window, SCORED_TILE)
-    for i, tile in enumerate(tiles):
-        progress("scoring", i, len(tiles))
-        core = tile.core
-        around = core.widened(indices.reach) & window
-        truth, there = filled(reference.read, around)
-        values, seen = filled(fused.read, around)
-        valid = there & seen
-        own = core.within(around)
-        expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
-        detail = [torch.from_numpy(x) for x in filled(pan.read, around)] if pan else (None, None)
-        indices.update(
-            torch.from_numpy(truth).double(),
-            torch.from_numpy(values).double(),
-            torch.from_numpy(valid),
-            core=own,
-            at=core.seen_from(window).corner,
-            pan=detail[0],
-            pan_valid=detail[1],
-        )
-    progress("scoring", len(tiles), len(tiles))
-    figures: dict = dict(indices.compute())
-    notes = list(indices.notes)
-    if scored < 0.95 * expected:
-        notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
-    share = window.area / reference.window.area
-    if share < 0.95:
-        notes.append(f"{fused.source.label} covers only {100 * share:.2g} % of the reference")
-    return Score(figures, indices.maps, window, notes)
-
-
-# Wald's protocol
-
-
-@dataclass(frozen=True)
-class ReducedPair:
-    """A pair degraded by its own ratio, and the MS that a fusion of it ought to give: paths of GeoTIFFs."""
-
-    pan: Path
-    ms: Path
-    reference: Path
-
-
-def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPair:
-    """Wald's protocol at the exact phase: PAN on the MS grid, MS on a grid coarser by the same ratio and offset.
-
-    Wald et al., "Fusion of satellite images of different spatial resolutions", 1997; each band and PAN through its
-    MTF (gains at Nyquist), rounded to integers if the files hold them, in float32 with NaN for nodata. Raises
-    InputError if the scene is too small for it.
-    """
-    phase = scene.phase
-    fine = phase.contained(scene.window)
-    coarse = phase.contained(fine)
-    if min(coarse.shape) < MIN_MS_PIXELS:
-        raise InputError(
-            f"{scene.ms[0].label} is too small for Wald's protocol: {fine.shape[0]} x {fine.shape[1]} MS "
-            f"pixels make less than {MIN_MS_PIXELS} when degraded once more"
-        )
-    pair = ReducedPair(folder / "pan.tif", folder / "ms.tif", folder / "reference.tif")
-    fine_grid = scene.ms_grid.window(fine)
-    coarse_grid = scene.ms_grid.coarser(phase, coarse)
-    pan_type = scene.pan.dtype_of(0)
-    ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
-    with (
-        raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
-        raster_writer(pair.reference, fine_grid, scene.bands, _FLOAT, scene.band_names) as write_reference,
-    ):
-        tiles = plan_tiles(fine, SCORED_TILE // 2)
-        for i, tile in enumerate(tiles):
-            progress("degrading", i, len(tiles))
-            pan, ms, valid = _reduced(scene, tile.core)
-            at = tile.core.seen_from(fine)
-            write_pan(at, _rounded(pan.numpy(), valid, pan_type))
-            write_reference(at, _rounded(ms, valid, ms_type))
-    names = [n or s for n, s in zip(scene.band_names, scene.standard_names, strict=True)]
-    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, names) as write_ms:
-        for tile in plan_tiles(coarse, SCORED_TILE // 4):
-            around = phase.pan_window(tile.core, MARGIN)
-            ms, ms_valid = filled(scene.read_ms, around)
-            low = _degraded(phase, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
-            valid = phase.covered(tile.core, around, ms_valid)
-            write_ms(tile.core.seen_from(coarse), _rounded(low, valid, ms_type))
-    return pair
-
-
-_FLOAT = np.dtype("float32")
-
-
-def _rounded(values: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values as a file of that type would hold them, but in float32, so that NaN and no value stands for nodata."""
-    if dtype.kind != "f":
-        values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return np.where(valid, values, np.nan).astype(_FLOAT)

@@ -15,7 +15,7 @@ from .. import foreign
 from ..archive.lists import read_table
 from ..errors import InputError
 from ..progress import Say
-from ..quality import assess
+from ..quality.wald import degrade
 from ..raster import sensors
 from ..raster.geometry import Phase, Window, box_sums
 from ..raster.scene import Scene
@@ -273,7 +273,7 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | Non
         for note in scene.warnings:
             warn(note)
         try:
-            reduced = assess.degrade(scene, Path(folder))
+            reduced = degrade(scene, Path(folder))
         except InputError as error:
             warn(f"{error}; its MS is used without its PAN")
             return None

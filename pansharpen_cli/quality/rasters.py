@@ -1,0 +1,180 @@
+"""Fused images to score: files on the grid of a scene or of a reference, and arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..raster.geometry import Window
+from ..raster.grid import Grid
+from ..raster.opening import Scaling
+from ..raster.scene import Scene
+from ..raster.sensors import band_name
+from ..raster.source import Reader, Source, check_size, data_bands, open_raster, rpcs_of
+from ..raster.tags import scale_of
+
+
+@dataclass(frozen=True)
+class Raster:
+    """A file on a grid. `origin`: its first pixel there; `window`: the part to score; `scale`: how DN are stored in the
+    file; `read` gives DN."""
+
+    source: Source
+    names: tuple[str | None, ...]
+    grid: Grid
+    origin: tuple[int, int]
+    window: Window
+    scale: Scaling = Scaling()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
+        """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
+        dataset, label = open_raster(os.fspath(path), rpcs=True), os.fspath(path)
+        try:
+            check_size(label, dataset.height, dataset.width)
+            bands, alpha = data_bands(dataset, label, [])
+            if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
+                raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
+        except InputError:
+            dataset.close()
+            raise
+        names = tuple(dataset.descriptions[b - 1] for b in bands)
+        grid = Grid.of(dataset)
+        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), grid.whole)
+
+    @classmethod
+    def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
+        """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
+        nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
+        rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
+        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
+        return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
+
+    @classmethod
+    def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+        """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
+        nodata, grid = reference.source.nodata, reference.grid
+        return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
+
+    @classmethod
+    def pan_on(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+        """A PAN on the grid of a reference. Raises InputError if its grid is another or it has several bands."""
+        nodata, grid = reference.source.nodata, reference.grid
+        return cls._on(path, nodata, grid, reference.window, (None,), "reference", "PAN", "")
+
+    @classmethod
+    def _on(
+        cls,
+        path,
+        nodata,
+        grid: Grid,
+        within: Window,
+        names: Sequence[str | None],
+        place: str,
+        bands_of: str,
+        hint: str,
+        rpcs: Any = None,
+    ) -> Raster:
+        raster = cls.open(path, nodata)
+        label, own = raster.source.label, raster.grid.called_as(grid)
+        if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
+            # a part of the PAN has its RPCs, counted from its own corner
+            row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
+            own = grid.window(Window.at(row, col, (own.height, own.width)))
+        try:
+            if own.crs != grid.crs:
+                raise InputError(
+                    f"{label} is not on the {place} grid: its CRS is {own.crs or 'missing'}, the {place}'s "
+                    f"{grid.crs or 'missing'}"
+                )
+            phase = grid.phase_of(own)
+            if phase is None:
+                raise InputError(
+                    f"{label} is not on the {place} grid: it is rotated or mirrored against it; it covers "
+                    f"{own.describe()}, the {place} {grid.describe()}"
+                )
+            rows, cols = round(phase.offset[0]), round(phase.offset[1])
+            if (
+                max(abs(r - 1) for r in phase.ratio) > 1e-5
+                or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
+            ):
+                raise InputError(
+                    f"{label} is not on the {place} grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} "
+                    f"{place} pixels, its origin is {phase.offset[0]:.3f}, {phase.offset[1]:.3f} {place} pixels off"
+                )
+            count = len(raster.source.bands)
+            if count != len(names):
+                raise InputError(
+                    f"{label} has {count} bands, the {bands_of} has {len(names)}" + (f"; {hint}" if hint else "")
+                )
+            _check_names(label, raster.names, names, bands_of, hint)
+            covered = own.whole.moved(rows, cols) & within
+            if covered.is_empty:
+                raise InputError(
+                    f"{label} does not overlap the scene: it covers {own.describe()}, the {place} {grid.describe()}"
+                )
+        except BaseException:
+            raster.close()
+            raise
+        return cls(raster.source, raster.names, grid, (rows, cols), covered)
+
+    def only(self, places: Sequence[int] | None) -> Raster:
+        """Some of its bands, by place (from 0); all for None."""
+        if places is None:
+            return self
+        source = replace(self.source, bands=[self.source.bands[i] for i in places])
+        return replace(self, source=source, names=tuple(self.names[i] for i in places))
+
+    def called(self, name: str) -> Raster:
+        """The raster by another name in messages."""
+        return replace(self, source=replace(self.source, label=name))
+
+    @property
+    def integral(self) -> bool:
+        return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        values, valid = self.source.read(window.moved(-self.origin[0], -self.origin[1]))
+        return self.scale.read(values), valid
+
+    def close(self) -> None:
+        self.source.dataset.close()
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _check_names(
+    label: str, given: Sequence[str | None], wanted: Sequence[str | None], bands_of: str, hint: str
+) -> None:
+    """Raises InputError if both files name their bands and the names say that the order differs."""
+    ours, theirs = [band_name(n) for n in given], [band_name(n) for n in wanted]
+    if None in ours or None in theirs or ours == theirs:
+        return
+    raise InputError(
+        f"the bands of {label} are {', '.join(map(str, ours))}, those of the {bands_of} {', '.join(map(str, theirs))}"
+        + (f"; {hint}" if hint else "")
+    )
+
+
+def array_reader(fused: np.ndarray, valid: np.ndarray, origin: tuple[int, int]) -> Reader:
+    """Reader of a fused image in memory whose first pixel is at `origin` of the PAN grid."""
+
+    def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        at = window.moved(-origin[0], -origin[1])
+        data, mask = np.zeros((len(fused), *window.shape), np.float32), np.zeros(window.shape, bool)
+        inner = at & Window(0, fused.shape[1], 0, fused.shape[2])
+        if not inner.is_empty:
+            here, there = inner.within(at), inner.slices
+            data[:, *here], mask[here] = fused[:, *there], valid[there]
+        return data, mask
+
+    return read
