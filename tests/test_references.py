@@ -111,6 +111,18 @@ def test_a_raw_band_or_a_pipe_is_refused_through_whatever_leads_there(tmp_path: 
         open_raster(opened)
 
 
+def test_a_geotiff_whose_tags_speak_of_dimap_is_a_raster(tmp_path: Path) -> None:
+    """So does what is fused of a delivery of Airbus."""
+    kind = {"driver": "GTiff", "width": 8, "height": 8, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "x.tif", "w", transform=Affine(1, 0, 5e5, 0, -1, 5e6), **kind) as dataset:
+        dataset.update_tags(ns="IMD", METADATA_FORMAT="DIMAPV3")
+        dataset.write(np.ones((1, 8, 8), "uint8"))
+    assert b"DIMAP" in (tmp_path / "x.tif").read_bytes()[:1024]
+    assert not outside(str(tmp_path / "x.tif"), [tmp_path])
+    with open_raster(str(tmp_path / "x.tif")) as dataset:
+        assert dataset.count == 1
+
+
 @pytest.mark.parametrize(
     "name", ["/vsigzip/{}", "/vsigzip//vsigzip/{}", "/vsizip/{{{}}}/a.tif", "/vsisubfile/0_9,{}", "/vsistdin/"]
 )

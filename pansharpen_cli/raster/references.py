@@ -31,6 +31,8 @@ _NAMES = ("sourcefilename", "sourcedataset", "cutlinedsname", "rpc_dem", "srcdsn
 _PROSE = ("mdi", "description", "srs", "wkt", "expression")
 _DIMAP = ("data_file_path", "component_path")
 _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
+_LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
+"""What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _HEAD = 1024
 
 
@@ -58,7 +60,7 @@ def outside(path: str, roots: Collection[Path]) -> str:
     if foreign.kind_of(path):
         return ""
     head = _head(path).lower()
-    if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and "<vrtdataset" not in head and "dimap" not in head:
+    if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
         return "it is text, not a raster"
     allowed = {a for root in roots for a in (os.path.abspath(root), os.path.realpath(root))}
     try:
@@ -131,7 +133,7 @@ def _text(name: str) -> str | None:
         return name
     name = re.sub(r"^vrt://([^?]*).*$", r"\1", name)
     head = _head(name).lower()
-    if not ("<vrtdataset" in head or ("<" in head and "dimap" in head) or (head and name.lower().endswith(".til"))):
+    if not (_LISTS.search(head) or (head and name.lower().endswith(".til"))):
         return None
     if os.path.getsize(name) > LARGEST_VRT:
         raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
