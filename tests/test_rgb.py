@@ -115,6 +115,7 @@ def test_bands_without_names_are_taken_for_the_usual_ones_with_a_warning(run, pa
         ("--stretch 1,2", "--stretch belongs to --rgb"),
         ("--rgb true --stretch odd.json", "odd.json has no stretch of red, green"),
         ("--rgb true --stretch bad.json", "bad.json is no stretch of pansharpen"),
+        ("--rgb true --stretch curve.json", "curve.json is no stretch of pansharpen"),
         ("--rgb true", "out_rgb.tif exists; use --overwrite"),
     ],
 )
@@ -124,6 +125,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     Path("odd.json").write_text('{"schema": "pansharpen-stretch/1", "bands": {"blue": [1, 2]}}')
     Path("bad.json").write_text('{"schema": "pansharpen-stretch/1", "bands": {"blue": [2, 2]}}')
+    Path("curve.json").write_text('{"schema": "pansharpen-stretch/1", "gamma": 0, "bands": {"blue": [1, 2]}}')
     if "exists" in words:
         Path("out_rgb.tif").write_bytes(b"mine")
     before = sorted(os.listdir())
@@ -154,6 +156,18 @@ def test_bright_values_near_white_and_stay_apart() -> None:
     shown = Stretch.between(0, 100, ["grey"])(np.arange(0, 400, 10.0)[None, None])[0, 0]
     assert (np.diff(shown[:30]) > 0).all() and shown.max() <= 255
     assert shown[0] == 1 and shown[int(10 * SHOULDER)] == pytest.approx(1 + 254 * SHOULDER**0.75)
+
+
+@pytest.mark.parametrize(("power", "gamma", "middle"), [(4.0, 0.5, 66), (2.0, 0.68, 102), (0.5, 0.9, 184)])
+def test_a_dark_scene_is_lifted_and_a_bright_one_is_not(tmp_path, power: float, gamma: float, middle: int) -> None:
+    """Values up to 2000, the more of them dark the higher the power."""
+    values = 2000 * np.linspace(0, 1, 100_001) ** power
+    found = Stretch.of_samples([values, 2 * values], ["one", "two"])
+    shown = found(np.stack([values, 2 * values])[..., None])
+    assert found.gamma == pytest.approx(gamma, abs=0.02)
+    assert np.median(shown, axis=(1, 2)) == pytest.approx([middle] * 2, abs=3)
+    (tmp_path / "kept.json").write_bytes(found.to_bytes())
+    assert Stretch.kept(tmp_path / "kept.json", ["two"]).gamma == found.gamma
 
 
 def test_percentiles_are_of_valid_pixels_wherever_they_lie() -> None:

@@ -122,7 +122,8 @@ class PictureWriter:
         """Add the tags, after which the file can be published; its facts."""
         self._writer.ready(provenance)
         kept = None if self.kept_in is None else str(self.kept_in)
-        return {"path": str(self.path), "stretch": self.stretch.ranges(), "stretch_file": kept}
+        shown = self.stretch
+        return {"path": str(self.path), "stretch": shown.ranges(), "gamma": shown.gamma, "stretch_file": kept}
 
 
 def names_of(shown: Scene, places: Sequence[int]) -> list[str]:

@@ -21,31 +21,36 @@ PERCENTILES = (0.5, 98.0)
 """Of a band's values: what is shown as black, and where the shoulder begins to hold what is bright."""
 
 GAMMA, SHOULDER = 0.75, 0.8
-"""The curve is t^GAMMA, which lifts shadows; from SHOULDER on, t nears 1 and never reaches it: no roof is cut off."""
+"""The curve is t^gamma, which lifts shadows; from SHOULDER on, t nears 1 and never reaches it: no roof is cut off."""
+
+MIDDLE, GAMMAS = 0.4, (0.5, 0.9)
+"""Brightness, from 0 to 1, that gamma brings the median of the values to, within bounds: a scene of few bright roofs is
+dark without, and a sea is not to be grey."""
 
 SIDE, BLOCKS, SAMPLES = 512, 64, 1 << 20
 """Side and number of the blocks that percentiles are taken of, spread over the scene, and of about how many pixels."""
 
 
-def curve(part: np.ndarray) -> np.ndarray:
+def curve(part: np.ndarray, gamma: float = GAMMA) -> np.ndarray:
     """Values as parts of their range, 0 to 1 and beyond, as brightness from 0 to 1."""
     part = np.maximum(part, 0)
     shoulder = 1 - (1 - SHOULDER) * np.exp(-np.maximum(part - SHOULDER, 0) / (1 - SHOULDER))
-    return np.where(part < SHOULDER, part, shoulder) ** GAMMA
+    return np.where(part < SHOULDER, part, shoulder) ** gamma
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """DN of each band, by name, that are shown as black (`low`) and nearly white (`high`)."""
+    """DN of each band, by name, that are shown as black (`low`) and nearly white (`high`), and the curve between."""
 
     names: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    gamma: float = GAMMA
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """(bands, rows, cols) in DN as 1 to 255, float32; 0 is left to what is not valid."""
         low, high = (np.array(v, np.float32)[:, None, None] for v in (self.low, self.high))
-        return 1 + 254 * curve((values.astype(np.float32) - low) / (high - low))
+        return 1 + 254 * curve((values.astype(np.float32) - low) / (high - low), self.gamma)
 
     @classmethod
     def measured(cls, read: Reader, window: Window, names: Sequence[str]) -> Stretch:
@@ -57,10 +62,14 @@ class Stretch:
 
     @classmethod
     def of_samples(cls, values: Sequence[np.ndarray], names: Sequence[str]) -> Stretch:
-        """Between percentiles of values (pixels,) of each band."""
-        ranges = [[float(f"{v:.6g}") for v in np.percentile(each, PERCENTILES)] for each in values]
-        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h in ranges]  # a constant band
-        return cls(tuple(names), tuple(b for b, _ in ranges), tuple(high))
+        """Between percentiles of values (pixels,) of each band, so curved that their medians come to `MIDDLE`."""
+        found = [[float(f"{v:.6g}") for v in np.percentile(each, (*PERCENTILES, 50))] for each in values]
+        low = [b for b, _, _ in found]
+        high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h, _ in found]  # a constant band
+        parts = [(m - b) / (h - b) for (b, _, m), h in zip(found, high, strict=True)]
+        part = min(max(float(np.mean(parts)), 1e-6), 0.99)
+        gamma = min(max(float(np.log(MIDDLE) / np.log(part)), GAMMAS[0]), GAMMAS[1])
+        return cls(tuple(names), tuple(low), tuple(high), round(gamma, 3))
 
     @classmethod
     def between(cls, low: float, high: float, names: Sequence[str]) -> Stretch:
@@ -75,13 +84,16 @@ class Stretch:
             if content["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {content['schema']}, not {SCHEMA}")
             bands = {str(name): (float(low), float(high)) for name, (low, high) in content["bands"].items()}
+            gamma = float(content.get("gamma", GAMMA))
+            if not 0.1 <= gamma <= 10:
+                raise ValueError(f"its gamma is {gamma:g}, not one from 0.1 to 10")
             for name, (low, high) in bands.items():
                 if not _is_range(low, high):
                     raise ValueError(f"the range of {name} is no range: {low:g} to {high:g}")
         missing = [name for name in names if name not in bands]
         if missing:
             raise InputError(f"{path} has no stretch of {', '.join(missing)}; it has {', '.join(bands)}")
-        return cls(tuple(names), *zip(*(bands[name] for name in names), strict=True))
+        return cls(tuple(names), tuple(bands[n][0] for n in names), tuple(bands[n][1] for n in names), gamma)
 
     def ranges(self) -> dict[str, list[float]]:
         """Low and high by name."""
@@ -89,7 +101,7 @@ class Stretch:
 
     def to_bytes(self) -> bytes:
         """The content of a file that `kept` reads."""
-        return json.dumps({"schema": SCHEMA, "bands": self.ranges()}, indent=2).encode() + b"\n"
+        return json.dumps({"schema": SCHEMA, "gamma": self.gamma, "bands": self.ranges()}, indent=2).encode() + b"\n"
 
 
 def samples(read: Reader, window: Window, most: int) -> np.ndarray:

@@ -150,6 +150,7 @@ class KeptFacts(TypedDict, total=False):
 class PictureFacts(TypedDict):
     path: str
     stretch: dict[str, Any]
+    gamma: float
     stretch_file: str | None
 
 
