@@ -48,7 +48,8 @@ FOLDERS = (
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ landscape recipe sensing scenes", "simulate", "samples", "loss", "train")),
-    ("", ("indices simulate", "api")),
+    ("", ("indices simulate",)),
+    ("api", ("options result", "inputs", "fusing measuring", "__init__")),
     ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
     ("", ("__main__", "rio")),
 )

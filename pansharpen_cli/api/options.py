@@ -1,0 +1,103 @@
+"""Options as the jobs take them. What the command line refuses is refused here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..adapt.sampling import ADAPT
+from ..errors import InputError
+from ..fusion.options import Options
+from ..jobs.opened import ALIGN
+from ..raster.geometry import Window
+from ..raster.opening import OpenOptions, Scaling
+from ..raster.values import check_dtype
+
+
+def _window(window: Sequence[int] | None) -> Window | None:
+    """(COL_OFF, ROW_OFF, WIDTH, HEIGHT), or a window of rasterio, as rows and columns."""
+    if window is None:
+        return None
+    values = window.flatten() if hasattr(window, "flatten") else window
+    if len(values) != 4 or any(v != int(v) for v in values) or min(values[2:]) < 1:
+        raise InputError(f"window takes (col_off, row_off, width, height) in whole PAN pixels, not {window}")
+    col, row, width, height = map(int, values)
+    return Window.at(row, col, (height, width))
+
+
+def one_of(name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} is one of {', '.join(known)}, not '{value}'")
+
+
+def options_of(given: Mapping[str, Any]) -> tuple[Options, OpenOptions]:
+    """What a function's arguments say on how to fuse and to open a pair. Raises InputError for what the command line
+    refuses."""
+    return checked(Options(**_chosen(Options, given))), _opening(OpenOptions(**_chosen(OpenOptions, given)))
+
+
+def checked(options: Options) -> Options:
+    """The options with the name of the method in lower case. Raises InputError as `options_of`."""
+    one_of("adapt", options.adapt, ("off", *ADAPT))
+    one_of("align", options.align, ALIGN)
+    for name, value, low, high in (
+        ("tile_size", options.tile_size, 64, 8192),
+        ("seed", options.seed, 0, 2**32 - 1),
+    ):
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise InputError(f"{name} is a whole number from {low} to {high}, not {value}")
+    if options.adapt_seconds is not None and not options.adapt_seconds >= 0:
+        raise InputError(f"adapt_seconds is a number of seconds, not {options.adapt_seconds}")
+    weights, fit = (None if path is None else os.fspath(path) for path in (options.weights, options.fit))
+    return replace(options, method=options.method.lower(), weights=weights, fit=fit)
+
+
+def _opening(options: OpenOptions) -> OpenOptions:
+    one_of("extent", options.extent, ("intersection", "pan"))
+    one_of("fit_bands", options.fit_bands, ("all", "bidx"))
+    if options.height is not None and options.dem is not None:
+        raise InputError("height and dem exclude each other")
+    return replace(
+        options,
+        bidx=bands_of(options.bidx),
+        window=_window(options.window),
+        bbox=_box(options.bbox),
+        dtype=None if options.dtype is None else check_dtype(np.dtype(options.dtype).name),
+        scale=_scaling(options.scale),
+        pan_from=bands_of(options.pan_from),
+        height=None if options.height is None else float(options.height),
+        dem=None if options.dem is None else os.fspath(options.dem),
+    )
+
+
+def _chosen(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that are fields of a dataclass."""
+    return {field.name: given[field.name] for field in fields(kind) if field.name in given}
+
+
+def bands_of(given: Sequence[int | str] | None) -> list[int | str] | None:
+    return None if given is None else [each if isinstance(each, str) else int(each) for each in given]
+
+
+def _box(given: Sequence[float] | None) -> tuple[float, float, float, float] | None:
+    if given is None:
+        return None
+    left, bottom, right, top = map(float, given)
+    return left, bottom, right, top
+
+
+def _scaling(given: Any) -> Scaling:
+    factor, offset = map(float, given if isinstance(given, tuple | list) else (given, 0.0))
+    if not 0 < factor < math.inf or not math.isfinite(offset):
+        raise InputError(f"scale is a factor above 0, or a factor and an offset, not {given}")
+    return Scaling(factor, offset)
+
+
+def path_of(path: str | os.PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
