@@ -27,6 +27,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.rasters import Raster, array_reader
 from pansharpen_cli.quality.reference import radiometry
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
@@ -96,7 +97,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
         found = measured(pan, ms, base)
         if register.is_off(found):
             base = (base[0] + found.rows, base[1] + found.cols)
-    with Scene.open(pan, [ms]) as scene, Scene.open(pan, [ms], extent="pan") as true:
+    with Scene.open(pan, [ms]) as scene, Scene.open(pan, [ms], OpenOptions(extent="pan")) as true:
         scene, true = scene.shifted(base), true.shifted(own)
         fused, valid = loop.fuse_array(scene, fit.fit(scene, Options(method, seed=0)).fuser)
         # all are judged on the same pixels, with the MS where it belongs

@@ -11,6 +11,7 @@ import rasterio
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -85,11 +86,13 @@ def test_the_bands_of_a_recognised_sensor_have_names_without_being_named(pair, t
         profile, values = dataset.profile, dataset.read()
     with rasterio.open(tmp_path / "ms.tif", "w", **profile) as dataset:
         dataset.write(values)
-    with Scene.open(pair / "pan.tif", [tmp_path / "ms.tif"], sensor="pleiades", bidx=["blue", "nir"]) as scene:
+    with Scene.open(
+        pair / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(sensor="pleiades", bidx=["blue", "nir"])
+    ) as scene:
         assert scene.written == (2, 3)
     with (
         pytest.raises(InputError, match="'blue': nothing names the bands of the MS; give numbers from 1 to 4"),
-        Scene.open(pair / "pan.tif", [tmp_path / "ms.tif"], sensor="generic", bidx=["blue"]),
+        Scene.open(pair / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(sensor="generic", bidx=["blue"])),
     ):
         pass
 
@@ -99,7 +102,10 @@ def test_the_bands_of_a_recognised_sensor_have_names_without_being_named(pair, t
     [(["swir1"], "'swir1' is no band of the MS; it has Blue, Green, Red, NIR"), ([5], "--bidx 5 is out of range")],
 )
 def test_bands_that_there_are_not_are_refused(pair, bidx, words) -> None:
-    with pytest.raises(InputError, match=words), Scene.open(pair / "pan.tif", [pair / "ms.tif"], bidx=bidx):
+    with (
+        pytest.raises(InputError, match=words),
+        Scene.open(pair / "pan.tif", [pair / "ms.tif"], OpenOptions(bidx=bidx)),
+    ):
         pass
 
 
@@ -109,6 +115,6 @@ def test_a_name_of_two_bands_is_refused(pair, tmp_path) -> None:
         copy.descriptions = ("Red", "Green", "red", "NIR")
     with (
         pytest.raises(InputError, match="'RED' names bands 1, 3: give the number"),
-        Scene.open(pair / "pan.tif", [tmp_path / "ms.tif"], bidx=["RED"]),
+        Scene.open(pair / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(bidx=["RED"])),
     ):
         pass

@@ -24,6 +24,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.moments import Moments
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -243,7 +244,7 @@ class Fused:
 
 
 def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fit.Fuser | None = None, **opening):
-    with Scene.open(paths[0], [paths[1]], **opening) as scene:
+    with Scene.open(paths[0], [paths[1]], OpenOptions(**opening)) as scene:
         fuser = fitted or fit.fit(scene, Options(method=name)).fuser
         return Fused(*loop.fuse_array(scene, fuser, size), scene.window, fuser)
 
@@ -547,7 +548,7 @@ def test_unnamed_bands_are_in_the_order_of_the_sensor_s_product(tmp_path: Path) 
     made = replace(simulate.simulate(replace(SPEC, rows=96, cols=96)), band_names=("", "", "", ""))
     written = write(tmp_path, made)
     for sensor, first in (("spot-6", "red"), ("ikonos", "blue"), ("worldview-2", "blue")):
-        with Scene.open(written[0], [written[1]], sensor=sensor) as scene:
+        with Scene.open(written[0], [written[1]], OpenOptions(sensor=sensor)) as scene:
             assert fit.setup_of(scene).names[0] == first
 
 

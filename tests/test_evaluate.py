@@ -27,6 +27,7 @@ from pansharpen_cli.quality import assess, wald
 from pansharpen_cli.quality.rasters import Raster, array_reader
 from pansharpen_cli.quality.reference import Radiometry, radiometry
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
@@ -495,10 +496,10 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
     make(tmp_path, 250, 210, offset=(1.25, 2.75), border=0.0)
     monkeypatch.setattr(wald, "SCORED_TILE", 64)
     (tmp_path / "low").mkdir()
-    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], sensor="quickbird") as scene:
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(sensor="quickbird")) as scene:
         pair = wald.degrade(scene, tmp_path / "low")
         phase = scene.phase
-        with Scene.open(pair.pan, [pair.ms], sensor="quickbird") as low:
+        with Scene.open(pair.pan, [pair.ms], OpenOptions(sensor="quickbird")) as low:
             assert low.phase.ratio == phase.ratio
             with rasterio.open(pair.reference) as reference:
                 truth, place = reference.read(), ~scene.ms_grid.transform @ reference.transform

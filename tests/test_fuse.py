@@ -19,6 +19,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.quality.rasters import array_reader
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -117,7 +118,7 @@ def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
         whole, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
         origin = scene.window
     window = (100, 190, 57, 200)
-    with Scene.open(folder / "pan.tif", [folder / "ms.tif"], window=window) as scene:
+    with Scene.open(folder / "pan.tif", [folder / "ms.tif"], OpenOptions(window=window)) as scene:
         part, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
     expected = whole[:, 100 - origin[0] : 190 - origin[0], 57 - origin[2] : 200 - origin[2]]
     np.testing.assert_array_equal(part, expected)
@@ -157,7 +158,7 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
     made.pan_valid[:] = False
     simulate.write_scene(made, tmp_path)
     with (
-        Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], nodata=0) as scene,
+        Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(nodata=0)) as scene,
         pytest.raises(InputError, match="nodata"),
     ):
         sampling.sample(scene, None, 0, torch.device("cpu"))

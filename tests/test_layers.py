@@ -152,6 +152,14 @@ def test_every_folder_says_what_lives_in_it():
 
 
 @sources
+def test_a_file_has_at_most_600_lines_and_a_function_60(path):
+    assert len(path.read_text().splitlines()) <= 600
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+
+
+@sources
 def test_imports_run_one_way(path):
     module = module_of(path)
     others = own(imports_of(path)) - {module}

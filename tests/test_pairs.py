@@ -18,6 +18,7 @@ from pansharpen_cli.archive import names as naming
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.archive.names import File
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 ORDER = "052783426010_01_P001"
@@ -543,7 +544,7 @@ def test_tiles_become_one_raster(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mosaic.read(), expected)
         assert mosaic.nodata == 0 and mosaic.tags(ns="IMAGERY") == {"SATELLITEID": "QB02"}
         assert mosaic.transform == Affine(4, 0, 5e5, 0, -4, 5e6)
-    with Scene.open(found.pan[0], [path], bidx=[1, 2], sensor="generic") as scene:
+    with Scene.open(found.pan[0], [path], OpenOptions(bidx=[1, 2], sensor="generic")) as scene:
         assert scene.phase.ratio == (4, 4)
 
 

@@ -212,7 +212,7 @@ def test_bands_keep_the_relation_of_their_gains(tmp_path):
     table = np.array([0.34, 0.32, 0.30, 0.22])
     softer = tuple(np.exp(1.3 * np.log(table)))
     pan, ms, _ = written(tmp_path, gains=softer)
-    with Scene.open(pan, [ms], sensor="quickbird") as scene:
+    with Scene.open(pan, [ms], OpenOptions(sensor="quickbird")) as scene:
         assert register.measure(scene).gains == pytest.approx(softer, rel=0.08)
 
 

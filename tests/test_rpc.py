@@ -211,7 +211,7 @@ def test_what_cannot_work_says_so(tmp_path: Path) -> None:
         Scene.open(pan, [tmp_path / "ms.tif"]),
     ):
         pass
-    with pytest.raises(InputError, match="use --window"), Scene.open(pan, [ms], bbox=(0, 0, 1, 1)):
+    with pytest.raises(InputError, match="use --window"), Scene.open(pan, [ms], OpenOptions(bbox=(0, 0, 1, 1))):
         pass
     far = _rpc({"1": 50.0, "y": -48.0}, {"1": 48.0, "x": 48.0})
     far.long_off += 1
@@ -230,6 +230,6 @@ def test_what_cannot_work_says_so(tmp_path: Path) -> None:
     edited(ms, tmp_path / "bare_dem.tif", lambda p: p[:1])
     with (
         pytest.raises(InputError, match="has no CRS: its heights have no place"),
-        Scene.open(pan, [ms], dem=str(tmp_path / "bare_dem.tif")),
+        Scene.open(pan, [ms], OpenOptions(dem=str(tmp_path / "bare_dem.tif"))),
     ):
         pass

@@ -25,6 +25,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster.files import Remarks
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
 from pansharpen_cli.training import simulate as sim
@@ -92,8 +93,8 @@ class Pair:
         )
         return self
 
-    def open(self, **options) -> AbstractContextManager[Scene]:
-        return Scene.open(self.pan_path, self.ms_paths, **options)
+    def open(self, remarks: Remarks | None = None, **options) -> AbstractContextManager[Scene]:
+        return Scene.open(self.pan_path, self.ms_paths, OpenOptions(**options), remarks=remarks)
 
     def refused(self, **options) -> str:
         """The one line with which opening is refused."""

@@ -16,6 +16,7 @@ from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import sensors
 from pansharpen_cli.raster.bands import WAVELENGTHS
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.sensor_table import ROWS, TOOLBOX, Names, Sensor
 
@@ -143,7 +144,7 @@ def test_the_files_of_pleiades_neo_are_known_in_both_orders(tmp_path: Path, orde
     with Scene.open(pan, mss) as scene:
         assert scene.sensor.name == "pleiades-neo"
         assert scene.standard_names == bands[order[0]] + bands[order[1]]
-    with Scene.open(pan, mss, bidx=[4, 1], fit_bands="bidx") as scene:
+    with Scene.open(pan, mss, OpenOptions(bidx=[4, 1], fit_bands="bidx")) as scene:
         assert scene.standard_names == (bands[order[1]][0], bands[order[0]][0])
 
 

@@ -17,6 +17,7 @@ from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.opening import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate as sim
 
@@ -74,7 +75,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
             np.testing.assert_array_equal(tiled[:, valid], whole[:, valid])
         full = scene.window
     for window in ((40, 133, 77, 201), (full[1] - 31, full[1], full[3] - 17, full[3])):
-        with Scene.open(pan, [ms], window=window) as scene:
+        with Scene.open(pan, [ms], OpenOptions(window=window)) as scene:
             assert scene.window == window
             preview, preview_valid = loop.fuse_array(scene, fuser, 64)
         at = np.s_[window[0] - full[0] : window[1] - full[0], window[2] - full[2] : window[3] - full[2]]

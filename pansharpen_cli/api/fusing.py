@@ -66,22 +66,20 @@ def fuse(
 
     `ms`: one raster, or a list of several with the bands in order, which may lie on grids of their own. `pan_from`:
     bands whose mean is the PAN, by number or name over the rasters on its grid. `height` or `dem`: of a pair that RPCs
-    alone locate. `output`: the file to write; without it the result
-    holds a temporary one (in `TMPDIR`). `window`: (col_off, row_off, width, height) in PAN pixels, or a window of
-    rasterio; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from 1, or
-    their names. `report` (one or several paths), `quicklook`: further files to write, and `rgb`: an 8-bit picture
-    beside the output, "true" or three bands. `save_fit`: a file that keeps what the fit found, `fit`: one whose fit
-    is taken. `progress` is called with a stage, what is done and what there is to do. The other options are those of
-    docs/cli.md.
+    alone locate. `output`: the file to write; without it the result holds a temporary one (in `TMPDIR`). `window`:
+    (col_off, row_off, width, height) in PAN pixels, or a window of rasterio; `bbox`: (left, bottom, right, top) in the
+    PAN's CRS. `bidx`: MS bands to write, counted from 1, or their names. `report` (one or several paths), `quicklook`:
+    further files to write, and `rgb`: an 8-bit picture beside the output, "true" or three bands. `save_fit`: a file
+    that keeps what the fit found, `fit`: one whose fit is taken. `progress` is called with a stage, what is done and
+    what there is to do. The other options are those of docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
     options, opening = options_of(locals())
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
-    target = FusionOutput(
-        Path(f"{options.method}.tif" if output is None else output), driver, creation, overviews, overwrite,
-        path_of(quicklook), _reports(report), rgb=_rgb(rgb, stretch), save_fit=path_of(save_fit),
-    )  # fmt: skip
+    path, asked = Path(f"{options.method}.tif" if output is None else output), _rgb(rgb, stretch)
+    target = FusionOutput(path, driver, creation, overviews, overwrite, path_of(quicklook), _reports(report),
+                          rgb=asked, save_fit=path_of(save_fit))  # fmt: skip
     return _run(pan, ms, opening, target, options, score, progress, output is None)
 
 

@@ -108,23 +108,37 @@ def fuse_scene(
             )
             facts["fit"] = _kept(made[0], output, options, writer)
             facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
-            if output.batch:
-                facts["batch"] = output.batch
-            facts["output"]["bytes"] = writer.ready(provenance_tags(facts))
-            if rgb is not None:
-                facts["rgb"] = rgb.ready(provenance_tags(facts))
+            _finish(facts, writer, rgb)
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
-            size = facts["output"]["rows"] * facts["output"]["cols"] / 1e6
-            facts["megapixels_per_second"] = size / max(seconds["fusing"], 1e-9)
-            total = time.perf_counter() - started
-            facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
-            if output.quicklook and picture is not None:
-                writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
-            for path in output.reports:
-                illustrations = [(output.path.name, pictures)] if pictures is not None else []
-                writer.files.add(path, report_bytes(path, facts, illustrations))
-            writer.files.publish()
+            _note_times(facts, seconds, time.perf_counter() - started)
+            _publish(facts, output, writer, picture, pictures)
     return facts
+
+
+def _finish(facts: FusionFacts, writer: SceneWriter, rgb: PictureWriter | None) -> None:
+    """Make the files that are published, with their provenance, and note how large they are."""
+    tags = provenance_tags(facts)
+    facts["output"]["bytes"] = writer.ready(tags)
+    if rgb is not None:
+        facts["rgb"] = rgb.ready(tags)
+
+
+def _note_times(facts: FusionFacts, seconds: dict[str, float], total: float) -> None:
+    size = facts["output"]["rows"] * facts["output"]["cols"] / 1e6
+    facts["megapixels_per_second"] = size / max(seconds["fusing"], 1e-9)
+    facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
+
+
+def _publish(
+    facts: FusionFacts, output: FusionOutput, writer: SceneWriter, picture: np.ndarray | None, pictures: Pictures | None
+) -> None:
+    """Publish the output with its quicklook and its reports."""
+    if output.quicklook and picture is not None:
+        writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
+    for path in output.reports:
+        illustrations = [(output.path.name, pictures)] if pictures is not None else []
+        writer.files.add(path, report_bytes(path, facts, illustrations))
+    writer.files.publish()
 
 
 def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> KeptFacts | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..raster import groups
@@ -29,8 +29,7 @@ class Pair:
 
     def open(self) -> AbstractContextManager[Scene]:
         """The scene; its files are closed with it unless the pair is held."""
-        given = {each.name: getattr(self.options, each.name) for each in fields(OpenOptions)}
-        return Scene.open(self.pan, self.ms, labels=self.labels, files=self.files, **given)
+        return Scene.open(self.pan, self.ms, self.options, labels=self.labels, files=self.files)
 
     @contextmanager
     def held(self) -> Iterator[Pair]:

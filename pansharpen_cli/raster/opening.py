@@ -34,7 +34,15 @@ class Scaling(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """Arguments of `Scene.open`, and what they mean there; the defaults take all that the files say."""
+    """How a user wants a pair opened; the defaults take all that the files say.
+
+    `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
+    others out of the scene altogether. `nodata`: replaces the files' own nodata values. `window`: rows and columns of
+    the PAN file. `bbox`: left, bottom, right, top in the PAN's CRS. `scale`: how DN are written as `dtype`.
+    `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
+    `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
+    these alone locate the pair.
+    """
 
     sensor: str = "auto"
     bidx: Sequence[int | str] | None = None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .choice import chosen_places, chosen_sources, place_of, standard_names, tol
 from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
 from .grid import Grid
-from .opening import Scaling
+from .opening import OpenOptions, Scaling
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -27,9 +27,9 @@ from .source import (
     filled,
     metadata,
 )
-from .warping import aligned
+from .warping import Aligned, aligned
 
-_AS_THEY_ARE = Scaling()
+_DEFAULTS = OpenOptions()
 
 MIN_RATIO, MAX_RATIO = 1.5, 16.0
 MIN_MS_PIXELS = 8
@@ -183,99 +183,53 @@ class Scene:
         cls,
         pan: str | os.PathLike,
         ms: Sequence[str | os.PathLike],
+        options: OpenOptions = _DEFAULTS,
         *,
-        sensor: str = "auto",
-        bidx: Sequence[int | str] | None = None,
-        fit_bands: str = "all",
-        nodata: float | None = None,
-        extent: Literal["intersection", "pan"] = "intersection",
-        window: Window | None = None,
-        bbox: tuple[float, float, float, float] | None = None,
-        dtype: str | None = None,
-        scale: Scaling = _AS_THEY_ARE,
-        pan_from: Sequence[int | str] | None = None,
-        height: float | None = None,
-        dem: str | None = None,
         labels: Mapping[str, str] | None = None,
         files: OpenFiles | None = None,
         remarks: Remarks | None = None,
     ) -> Iterator[Scene]:
         """Open and check a pair. Raises InputError, in one line, for everything that cannot be fused.
 
-        `bidx`: bands to write, by 1-based number over all MS files in order or by name. `fit_bands`: "bidx" leaves the
-        others out of the scene altogether. `window`: rows and columns of the PAN file. `bbox`: left, bottom, right, top
-        in the PAN's CRS. `nodata`: replaces the files' own nodata values. `scale`: how DN are written as `dtype`.
-        `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
-        `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
-        these alone locate the pair.
         `labels`: what paths are called in messages and reports, if not as they are. `files`: the owner of what is
         opened, its own without; `remarks`: what collects warnings.
         """
         with nullcontext(files) if files is not None else OpenFiles() as owner, ExitStack() as stack:
             remarks = remarks or Remarks()
-            notes, routine = remarks.warnings, remarks.notes
-            _check_named_once(os.fspath(pan), [os.fspath(p) for p in ms])
-            pan_ds, *ms_ds = (owner.open(os.fspath(p)) for p in (pan, *ms))
-            pan_label, *ms_labels = ((labels or {}).get(os.fspath(p), os.fspath(p)) for p in (pan, *ms))
-            pan_source, ms_sources = _sources(pan_ds, ms_ds, pan_label, ms_labels, nodata, notes)
-            pan_source, ms_sources = _with_pan(pan_source, ms_sources, pan_from, notes, routine)
-            all_names = tuple(s.dataset.descriptions[b - 1] for s in ms_sources for b in s.bands)
-            told = told_names(ms_sources, all_names)
-            found, where = _sensor(sensor, ms_sources, pan_source, told)
-            chosen = chosen_places(bidx, told, found)
-            fitted = chosen if fit_bands == "bidx" else list(range(len(all_names)))
-            if len(fitted) > MOST_BANDS:
-                raise InputError(
-                    f"the MS has {len(fitted)} bands, at most {MOST_BANDS} are fused: "
-                    "choose with --bidx and --fit-bands bidx"
-                )
-            if fitted != list(range(len(all_names))):
-                ms_sources = chosen_sources(ms_sources, fitted)
-            ms_dtype = _check_types([pan_source, *ms_sources])
-            pan_grid = Grid.of(pan_ds)
-            ms_grid = Grid.of(ms_sources[0].dataset).called_as(pan_grid)
-            for source in ms_sources[1:]:
-                if (other := Grid.of(source.dataset).called_as(ms_grid)) != ms_grid:
-                    raise InputError(
-                        f"{source.label} lies on another grid than {ms_sources[0].label}: "
-                        + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
-                           if are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
-                    )  # fmt: skip
-            if by_rpcs := rpc.locates([pan_source, *ms_sources]):
-                if bbox is not None:
-                    raise InputError(f"{pan_source.label} is located by RPCs: it has no CRS for --bbox; use --window")
-                terrain = rpc.terrain_of(pan_ds, height, dem)
-                ms_grid, phase, ms_sources, warped = rpc.Located(pan_source, ms_sources, terrain, routine).settle()
-            else:
-                if height is not None or dem is not None:
-                    routine.append("--height and --dem are for pairs that RPCs locate: this one has grids")
-                placed = aligned(pan_grid, ms_grid, pan_source, ms_sources, stack, notes)
-                pan_grid, ms_grid, phase, ms_sources, warped = placed
-            _check_ratio(phase, pan_source.label, ms_sources[0].label)
-            full = _full(pan_grid, ms_grid, phase, extent, pan_source.label, ms_sources[0].label)
+            seen, bands = _sources(owner, os.fspath(pan), [os.fspath(p) for p in ms], options.nodata, labels, remarks)
+            pan_grid = Grid.of(seen.dataset)
+            seen, bands = _with_pan(seen, bands, options.pan_from, remarks)
+            choice = _chosen_bands(seen, bands, options)
+            if choice.fitted != list(range(len(choice.names))):
+                bands = chosen_sources(bands, choice.fitted)
+            own_type = _check_types([seen, *bands])
+            dtype = options.dtype or own_type
+            placed, by_rpcs = _placed(pan_grid, seen, bands, options, stack, remarks)
+            _check_ratio(placed.phase, seen.label, bands[0].label)
+            full = _full(placed.pan, placed.ms, placed.phase, options.extent, seen.label, bands[0].label)
             scene = cls(
                 opened=owner,
                 remarks=remarks,
-                pan=pan_source,
-                ms=tuple(ms_sources),
-                pan_grid=pan_grid,
-                ms_grid=ms_grid,
-                phase=phase,
+                pan=seen,
+                ms=tuple(placed.sources),
+                pan_grid=placed.pan,
+                ms_grid=placed.ms,
+                phase=placed.phase,
                 full=full,
-                window=_output_window(full, window, bbox, pan_grid, notes),
-                sensor=found,
-                sensor_source=where,
-                band_names=tuple(all_names[i] for i in fitted),
-                standard_names=standard_names(told, fitted, found),
-                gains=found.gains_of(told, fitted),
-                dtype=dtype or ms_dtype,
-                nodata=_output_nodata(dtype or ms_dtype, nodata, ms_sources, pan_source, notes),
-                scale=scale,
-                extent=extent,
+                window=_output_window(full, options.window, options.bbox, placed.pan, remarks.warnings),
+                sensor=choice.sensor,
+                sensor_source=choice.sensor_source,
+                band_names=tuple(choice.names[i] for i in choice.fitted),
+                standard_names=standard_names(choice.told, choice.fitted, choice.sensor),
+                gains=choice.sensor.gains_of(choice.told, choice.fitted),
+                dtype=dtype,
+                nodata=_output_nodata(dtype, options.nodata, placed.sources, seen, remarks.warnings),
+                scale=options.scale,
+                extent=options.extent,
                 by_rpcs=by_rpcs,
-                warped=warped,
-                numbers=tuple(i + 1 for i in fitted),
-                written=None if chosen == fitted else tuple(chosen),
+                warped=placed.warped,
+                numbers=tuple(i + 1 for i in choice.fitted),
+                written=None if choice.chosen == choice.fitted else tuple(choice.chosen),
             )
             owner.remember(scene.files())
             yield scene
@@ -347,17 +301,68 @@ def _check_named_once(pan: str, ms: Sequence[str]) -> None:
             raise InputError(f"{path} is named twice among the MS files; choose and order bands with --bidx")
 
 
-def _sources(pan_ds, ms_ds, pan: str, ms: list[str], nodata, notes) -> tuple[Source, list[Source]]:
-    pan_bands, pan_alpha = data_bands(pan_ds, pan, notes)
+def _sources(
+    owner: OpenFiles, pan: str, ms: list[str], nodata: float | None, labels: Mapping[str, str] | None, remarks: Remarks
+) -> tuple[Source, list[Source]]:
+    """All bands of the PAN's file and of each of the MS's."""
+    _check_named_once(pan, ms)
     sources = []
-    for ds, path in zip(ms_ds, ms, strict=True):
-        bands, alpha = data_bands(ds, path, notes)
-        sources.append(Source(ds, bands, path, nodata, alpha, notes))
-    return Source(pan_ds, pan_bands, pan, nodata, pan_alpha, notes), sources
+    for path, dataset in [(path, owner.open(path)) for path in (pan, *ms)]:
+        label = (labels or {}).get(path, path)
+        bands, alpha = data_bands(dataset, label, remarks.warnings)
+        sources.append(Source(dataset, bands, label, nodata, alpha, remarks.warnings))
+    return sources[0], sources[1:]
+
+
+class _Choice(NamedTuple):
+    """Bands of all MS files by place (from 0): the `chosen` ones are written, the `fitted` ones read. `names` are their
+    descriptions, `told` what else tells their names."""
+
+    names: tuple[str | None, ...]
+    told: Sequence[str | None]
+    sensor: Sensor
+    sensor_source: str
+    chosen: list[int]
+    fitted: list[int]
+
+
+def _chosen_bands(pan: Source, ms: list[Source], options: OpenOptions) -> _Choice:
+    names = tuple(s.dataset.descriptions[b - 1] for s in ms for b in s.bands)
+    told = told_names(ms, names)
+    sensor, where = _sensor(options.sensor, ms, pan, told)
+    chosen = chosen_places(options.bidx, told, sensor)
+    fitted = chosen if options.fit_bands == "bidx" else list(range(len(names)))
+    if len(fitted) > MOST_BANDS:
+        raise InputError(
+            f"the MS has {len(fitted)} bands, at most {MOST_BANDS} are fused: choose with --bidx and --fit-bands bidx"
+        )
+    return _Choice(names, told, sensor, where, chosen, fitted)
+
+
+def _placed(
+    pan_grid: Grid, pan: Source, ms: list[Source], options: OpenOptions, stack: ExitStack, remarks: Remarks
+) -> tuple[Aligned, bool]:
+    """Where PAN and MS lie, and whether RPCs alone tell that."""
+    ms_grid = Grid.of(ms[0].dataset).called_as(pan_grid)
+    for source in ms[1:]:
+        if (other := Grid.of(source.dataset).called_as(ms_grid)) != ms_grid:
+            raise InputError(
+                f"{source.label} lies on another grid than {ms[0].label}: "
+                + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
+                   if are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
+            )  # fmt: skip
+    if rpc.locates([pan, *ms]):
+        if options.bbox is not None:
+            raise InputError(f"{pan.label} is located by RPCs: it has no CRS for --bbox; use --window")
+        terrain = rpc.terrain_of(pan.dataset, options.height, options.dem)
+        return Aligned(pan_grid, *rpc.Located(pan, ms, terrain, remarks.notes).settle()), True
+    if options.height is not None or options.dem is not None:
+        remarks.notes.append("--height and --dem are for pairs that RPCs locate: this one has grids")
+    return aligned(pan_grid, ms_grid, pan, ms, stack, remarks.warnings), False
 
 
 def _with_pan(
-    pan: Source, others: list[Source], asked: Sequence[int | str] | None, notes: list[str], routine: list[str]
+    pan: Source, others: list[Source], asked: Sequence[int | str] | None, remarks: Remarks
 ) -> tuple[Source, list[Source]]:
     """The PAN, of bands that `asked` names on its grid or of all, and the sources of the MS.
 
@@ -380,7 +385,7 @@ def _with_pan(
     listed = ", ".join(names[i] or told[i] or f"band {i + 1}" for i in chosen)
     if isinstance(made, composed.Mean):
         unasked = asked is None and len(pan.bands) > 1
-        (notes if unasked else routine).append(
+        (remarks.warnings if unasked else remarks.notes).append(
             f"PAN is the mean of {listed} of {' '.join(map(os.path.basename, made.labels))}"
             + (" (--pan-from chooses its bands)" if asked is None else "")
         )

@@ -18,6 +18,7 @@ from ..progress import Say
 from ..quality.wald import degrade
 from ..raster import sensors
 from ..raster.geometry import Phase, Window, box_sums
+from ..raster.opening import OpenOptions
 from ..raster.scene import Scene
 from ..raster.sensors import WAVELENGTHS, Sensor, band_name
 from ..raster.source import Source, data_bands, open_raster
@@ -269,7 +270,7 @@ def _sensor_of(item: Item, domains, names: Sequence[str | None], warn: Say) -> t
 
 def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | None:
     """The degraded pair in memory; None, with a warning, if it is too small."""
-    with Scene.open(pan, [ms], sensor=sensor.name) as scene, tempfile.TemporaryDirectory() as folder:
+    with Scene.open(pan, [ms], OpenOptions(sensor=sensor.name)) as scene, tempfile.TemporaryDirectory() as folder:
         for note in scene.warnings:
             warn(note)
         try:
@@ -278,7 +279,7 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | Non
             warn(f"{error}; its MS is used without its PAN")
             return None
         with (
-            Scene.open(reduced.pan, [reduced.ms], sensor=sensor.name) as low,
+            Scene.open(reduced.pan, [reduced.ms], OpenOptions(sensor=sensor.name)) as low,
             open_raster(str(reduced.reference)) as gt,
         ):
             pixels, valid = low.pan.read(low.pan_grid.whole)
