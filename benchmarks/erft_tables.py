@@ -241,7 +241,7 @@ class Tables:
 
 def state_of_code() -> str:
     """A digest of the sources of adaptation, fusion and scoring, as they are now."""
-    names = ("adapt/*", "fusion/*", "raster/*", "quality/**/*", "models/*", "physics", "moments")
+    names = ("adapt/*", "fusion/*", "raster/*", "quality/**/*", "models/*", "physics", "covariance")
     found = sorted(path for name in names for path in Path(pansharpen_cli.__file__).parent.glob(f"{name}.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
 

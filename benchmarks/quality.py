@@ -41,7 +41,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import evaluate, fuse
 from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.models import weights
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "quality.md"
 

@@ -27,7 +27,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.rasters import Raster, array_reader
 from pansharpen_cli.quality.reference import radiometry
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 

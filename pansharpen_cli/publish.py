@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-from . import foreign
+from . import untrusted
 from .errors import InputError, PansharpenError
 
 fcntl: ModuleType | None
@@ -97,7 +97,7 @@ def misleading(path: Path) -> list[Path]:
 def _is_delivery(path: Path) -> bool:
     """Is it the XML of a product of DigitalGlobe, with the place and the sensor of its pixels?"""
     try:
-        return b"<isd" in foreign.read_bytes(path, foreign.MOST_SIDE)[:4000].lower()
+        return b"<isd" in untrusted.read_bytes(path, untrusted.MOST_SIDE)[:4000].lower()
     except InputError:
         return False
 

@@ -11,7 +11,7 @@ import rasterio
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 

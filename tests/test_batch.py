@@ -38,7 +38,7 @@ from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.models import weights
 from pansharpen_cli.progress import Progress, quiet
 from pansharpen_cli.publish import PARTIAL
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.report import index
 from pansharpen_cli.report.facts import Record, plain
 

@@ -15,7 +15,7 @@ from pansharpen_cli.archive.planning import Choices
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.picture import Request
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.stretch import PERCENTILES
 
 

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from rasters import write_pair
 
-from pansharpen_cli import foreign, models
+from pansharpen_cli import models, untrusted
 from pansharpen_cli.archive import batch_log, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
@@ -31,8 +31,8 @@ from pansharpen_cli.raster import messages, scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.report import index, text
 from pansharpen_cli.report.facts import plain
-from pansharpen_cli.training import recipe, train
-from pansharpen_cli.training.recipe import Recipe
+from pansharpen_cli.training import settings, train
+from pansharpen_cli.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
 SOON = 30.0
@@ -65,7 +65,7 @@ def fuse(*options: str) -> tuple[str, ...]:
 
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
-    assert foreign.read_bytes(tmp_path / "a", 5) == b"12345"
+    assert untrusted.read_bytes(tmp_path / "a", 5) == b"12345"
     os.mkfifo(tmp_path / "pipe")
     for path, most, words in (
         (tmp_path / "a", 4, "a has 5 bytes, and at most 4 are read"),
@@ -75,7 +75,7 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
         (tmp_path / "none", 5, "none cannot be read: No such file"),
     ):
         with pytest.raises(InputError, match=words):
-            foreign.read_bytes(path, most)
+            untrusted.read_bytes(path, most)
 
 
 def test_rasterio_still_has_its_class_of_gdals_errors() -> None:
@@ -96,7 +96,7 @@ def test_rasterio_still_has_its_class_of_gdals_errors() -> None:
     ],
 )
 def test_any_exception_of_a_reader_becomes_a_line_that_names_the_file(error: Exception, words: str) -> None:
-    with pytest.raises(InputError) as caught, foreign.boundary("f", "is broken"):
+    with pytest.raises(InputError) as caught, untrusted.boundary("f", "is broken"):
         raise error
     assert str(caught.value) == words
 
@@ -136,7 +136,7 @@ def test_a_malformed_recipe_or_manifest_is_one_line_that_names_it(tmp_path: Path
     path = tmp_path / "manifest.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match="manifest.toml"):
-        recipe.read(path)
+        settings.read(path)
     with pytest.raises(WeightsError, match="manifest.toml"):
         weights.manifest(tmp_path)
 
@@ -353,7 +353,7 @@ def test_a_second_signal_ends_a_run_while_gdal_waits(pair: Path, listener: int) 
     assert process.returncode == 130
 
 
-# Patterns, catalogues, weights, recipes -----------------------------------------------------------------------------
+# Patterns, catalogues, weights, settings -----------------------------------------------------------------------------
 
 
 def test_a_pattern_that_backtracks_is_given_up(tmp_path: Path, monkeypatch) -> None:
@@ -425,7 +425,7 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Pa
     result = run("weights", "import", tmp_path / "c.pth", *options)
     assert result.code == 2 and "c.pth unpacks to 16," in result.errors[0]
     with pytest.raises(InputError, match="c.pth unpacks to 16,"):
-        train.State.start(models.create("glpnet", {"features": 4, "blocks": 1}), Recipe()).resume(
+        train.State.start(models.create("glpnet", {"features": 4, "blocks": 1}), TrainingSettings()).resume(
             tmp_path / "c.pth", "{}"
         )
 
@@ -440,17 +440,17 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Pa
 def test_numbers_of_a_recipe_have_limits(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(InputError, match=f"r.toml: '{text.split()[0]}' takes a whole number"):
-        recipe.read(tmp_path / "r.toml")
+        settings.read(tmp_path / "r.toml")
 
 
 def test_a_network_too_large_to_train_is_refused_before_memory_is_taken_for_it(monkeypatch) -> None:
     made = models.create("glpnet", {"features": 8, "blocks": 1})
     count = sum(p.numel() for p in made.parameters())
     monkeypatch.setattr(train, "MOST_PARAMETERS", count)
-    train._check_recipe(Recipe(options={"features": 8, "blocks": 1}))
+    train._check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
     monkeypatch.setattr(train, "MOST_PARAMETERS", count - 1)
     with pytest.raises(InputError, match=f"of {count:,} parameters, at most {count - 1:,} are trained"):
-        train._check_recipe(Recipe(options={"features": 8, "blocks": 1}))
+        train._check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
 
 
 # What is printed ----------------------------------------------------------------------------------------------------
@@ -464,8 +464,8 @@ def test_names_do_not_command_the_terminal(pair: Path, run) -> None:
         result = run(*arguments)
         assert not set("\x1b\x07\x9b\u202e\u2028") & set(result.out + result.err)
         assert r"\x1b]0;title\x07\x9b31m\u202egnp" in result.out + result.err
-    assert foreign.printable("Pléiades – 大\tb\n") == "Pléiades – 大\tb\n"
-    assert foreign.printable("\udcff") == r"\udcff"
+    assert untrusted.printable("Pléiades – 大\tb\n") == "Pléiades – 大\tb\n"
+    assert untrusted.printable("\udcff") == r"\udcff"
 
 
 def test_cells_of_a_csv_are_no_formulas() -> None:

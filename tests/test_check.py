@@ -16,7 +16,7 @@ from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.request import Pair
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.report import text as texts
 from pansharpen_cli.report.facts import plain
 from pansharpen_cli.training import simulate

@@ -18,13 +18,13 @@ from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, bdsd, kind_of, method, substitution
 from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.classical.layers import Setup, TileLayers
+from pansharpen_cli.covariance import Covariance
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
-from pansharpen_cli.moments import Moments
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
@@ -71,7 +71,7 @@ class ToolboxLayers(TileLayers):
         self.pan, self.ms = image(stored["pan"]), image(stored["ms"])
         self.expanded = interp23tap(self.ms)
 
-    def add_expanded(self, sums: Moments) -> None:
+    def add_expanded(self, sums: Covariance) -> None:
         sums.update(expanded=self.expanded)
 
     def mixed(self, weights: Tensor, constant: Tensor) -> Tensor:
@@ -467,7 +467,7 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
 
 def test_sums_taken_on_the_ms_grid_are_those_of_the_up_sampled_ms() -> None:
     layers = scene_layers("rr4_qb")
-    short, long = Moments(expanded=4), Moments(expanded=4)
+    short, long = Covariance(expanded=4), Covariance(expanded=4)
     layers.add_expanded(short)
     long.update(expanded=layers.expanded)
     torch.testing.assert_close(short.mean("expanded"), long.mean("expanded"), rtol=1e-12, atol=0)
@@ -479,7 +479,7 @@ def test_moments_are_those_of_all_pieces() -> None:
     pieces = [
         (1e6 + rng.normal(size=(1, 7, n)), rng.normal(size=(2, 7, n)), rng.random((7, n)) < 0.6) for n in (5, 9, 4)
     ]
-    sums = Moments(a=1, b=2)
+    sums = Covariance(a=1, b=2)
     for a, b, valid in pieces:
         a, b = np.where(valid, a, np.nan), np.where(valid, b, np.nan)
         sums.update(torch.from_numpy(valid), a=torch.from_numpy(a), b=torch.from_numpy(b))
@@ -494,7 +494,7 @@ def test_moments_are_those_of_all_pieces() -> None:
 
 
 def test_rounding_is_no_variance() -> None:
-    sums = Moments(flat=1, other=1)
+    sums = Covariance(flat=1, other=1)
     flat = torch.full((1, 1000), 0.1, dtype=torch.float64) * torch.linspace(1, 1 + 1e-13, 1000)
     sums.update(flat=flat, other=torch.linspace(0, 1, 1000)[None])
     assert sums.std("flat") == 0

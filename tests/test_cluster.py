@@ -24,7 +24,7 @@ from rasters import write_pair
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.report.facts import Record
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli.archive import archives, mosaic, pairs, planning
+from pansharpen_cli.archive import mosaic, pairs, planning, tar_zip
 from pansharpen_cli.raster.scene import Scene
 
 L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
@@ -251,6 +251,6 @@ def test_archives_are_read_within_limits(tmp_path: Path, monkeypatch, limit: str
         with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as archive:
             archive.addfile(tarfile.TarInfo("n" * 6000))
         next(tmp_path.rglob("*.tar.gz")).unlink()
-    monkeypatch.setattr(archives, limit, value)
+    monkeypatch.setattr(tar_zip, limit, value)
     pairing = pairs.find([str(tmp_path)])
     assert pairing.found == [] and words in pairing.left[0].reason

@@ -27,7 +27,7 @@ from pansharpen_cli.quality import assess, wald
 from pansharpen_cli.quality.rasters import Raster, array_reader
 from pansharpen_cli.quality.reference import Radiometry, radiometry
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)

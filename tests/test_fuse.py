@@ -19,7 +19,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.quality.rasters import array_reader
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 

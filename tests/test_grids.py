@@ -12,12 +12,12 @@ from rasters import edited, pixels_of, random_weights, seen_through, write_pair
 
 from pansharpen_cli.archive import names as naming
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion import fit, loop, telling
+from pansharpen_cli.fusion import fit, loop, pan_relation
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.pair import Pair, parted
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 VNIR, SWIR = ("Blue", "Green", "Red", "NIR1"), ("SWIR1", "SWIR2")
@@ -138,7 +138,7 @@ def test_r2_and_gain_of_a_band_are_those_that_it_was_made_with(folder: Path) -> 
     pan_like = data[:3].mean(0)
     edited(folder / "vnir.tif", folder / "known.tif", lambda p: np.stack([pan_like, 3 * pan_like]).astype("uint16"))
     with Scene.open(folder / "pan.tif", [folder / "known.tif"]) as scene:
-        one, three = telling.told(scene)
+        one, three = pan_relation.measure(scene)
     assert one.r2 > 0.8 and three.r2 == pytest.approx(one.r2, abs=0.01)
     assert three.gain == pytest.approx(3 * one.gain, rel=0.02)
 
@@ -151,7 +151,7 @@ def test_a_band_that_pan_says_nothing_about_is_up_sampled_and_said_so(with_noise
     np.testing.assert_array_equal(sharpened[3], pixels_of(plain)[3])
     assert (sharpened[0] != pixels_of(plain)[0]).mean() > 0.5
     assert [told["sharpened"] for told in facts["pan_tells"]] == [True, True, True, False]
-    assert facts["pan_tells"][3]["r2"] < telling.LEAST < facts["pan_tells"][0]["r2"]
+    assert facts["pan_tells"][3]["r2"] < pan_relation.LEAST < facts["pan_tells"][0]["r2"]
     assert any("PAN tells nothing about NIR1" in note for note in facts["notes"])
 
 

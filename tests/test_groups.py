@@ -13,13 +13,13 @@ import rasterio
 from rasterio.windows import Window
 from rasters import pixels_of, write_pair
 
-from pansharpen_cli.archive import batch, groups, pairs, planning
+from pansharpen_cli.archive import batch, pairs, planning, shared_fit
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.archive.planning import Choices, Task
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.fit import Options
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 
 CHOICES = Choices(Options(method="gsa"), OpenOptions(sensor="generic"), score=False, fit_by="folder")
 
@@ -33,7 +33,7 @@ def task(name: str, folder: str = "", when: datetime | None = None, sensor: str 
 def grouped(tasks: Sequence[Task], by: str) -> list[set[str]]:
     """The scenes that share a fit, those that are fitted alone left out."""
     found: dict[Path, set[str]] = {}
-    for each in groups.sharing(tasks, by, Path("out")):
+    for each in shared_fit.sharing(tasks, by, Path("out")):
         if each.fit is not None:
             found.setdefault(each.fit, set()).add(each.found.name)
     return sorted(found.values(), key=sorted)
@@ -51,7 +51,7 @@ def test_a_strip_is_what_one_sensor_saw_in_one_go() -> None:
     assert grouped(tasks, "strip") == [{"a", "b", "c"}, {"later"}, {"other"}]
     assert grouped(tasks, "scene") == []
     with pytest.raises(InputError, match="--fit-by"):
-        groups.sharing(tasks, "moon", None)
+        shared_fit.sharing(tasks, "moon", None)
 
 
 def test_where_names_tell_the_day_only_a_strip_is_a_folder_or_a_path_of_landsat() -> None:
@@ -69,14 +69,14 @@ def test_a_folder_is_the_one_that_holds_several_scenes() -> None:
 
 def test_a_fit_made_with_other_options_is_not_taken_and_a_refused_scene_has_none() -> None:
     one, other = task("a", "x"), replace(task("a", "x"), options="others")
-    files = {each.fit for each in groups.sharing([one, other, task("b", "x")], "folder", Path("out"))}
+    files = {each.fit for each in shared_fit.sharing([one, other, task("b", "x")], "folder", Path("out"))}
     assert len(files) == 2
-    assert groups.sharing([replace(one, refused="no")], "folder", None)[0].fit is None
+    assert shared_fit.sharing([replace(one, refused="no")], "folder", None)[0].fit is None
 
 
 def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_path) -> None:
     sizes = {"a": 3, "b": 9, "c": 5}
-    tasks = groups.sharing([task(n, "x", size=s) for n, s in sizes.items()] + [task("z", "y")], "folder", tmp_path)
+    tasks = shared_fit.sharing([task(n, "x", size=s) for n, s in sizes.items()] + [task("z", "y")], "folder", tmp_path)
     rounds: list[list[str]] = []
 
     def execute(now: Sequence[Task]) -> Iterator[Event]:
@@ -88,7 +88,7 @@ def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_pat
                 each.fit.touch()
             yield Event("failed" if each.found.name == "b" else "done", each, 0)
 
-    events = list(groups.in_turn(tasks, execute))
+    events = list(shared_fit.in_turn(tasks, execute))
     assert rounds == [["b", "z"], ["c"], ["a"]] and len(events) == 4
 
 
@@ -105,7 +105,7 @@ def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None
 
     def run(by: str) -> np.ndarray:
         out, choices = tmp_path / by, replace(CHOICES, fit_by=by)
-        tasks = groups.sharing(planning.plan(pairs.find([str(tmp_path / "in")]).found, out, choices), by, out)
+        tasks = shared_fit.sharing(planning.plan(pairs.find([str(tmp_path / "in")]).found, out, choices), by, out)
 
         def execute(now: Sequence[Task]) -> Iterator[Event]:
             for each in now:

@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 import pansharpen_cli as pansharpen
 from pansharpen_cli import classical
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion.kept import MOST_BYTES, Kept
+from pansharpen_cli.fusion.saved_fit import MOST_BYTES, SavedFit
 
 CUTS = {"gsa": 192, "glpnet": 198}
 """Columns of the PAN at which the scene is cut; the features of glpnet are of 4 x 4 pixels."""
@@ -78,11 +78,11 @@ def test_the_report_says_where_the_fit_is_from(pair, tmp_path) -> None:
     made = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", save_fit=kept, sensor="generic", score=False)
     again = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", fit=kept, sensor="generic", score=False)
     assert made.report["fit"] == {"saved_in": str(kept)}
-    assert again.report["fit"] == {"taken_from": str(kept), "sha256": Kept.read(kept).digest}
+    assert again.report["fit"] == {"taken_from": str(kept), "sha256": SavedFit.read(kept).digest}
     assert again.report["adaptation"] == {"mode": "off", "reason": "the fit of kept.safetensors is taken as it is"}
     assert again.report["registration"]["source"] == "kept.safetensors"
     with rasterio.open(again.path) as dataset:
-        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == Kept.read(kept).digest
+        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == SavedFit.read(kept).digest
 
 
 def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path) -> None:
@@ -95,7 +95,7 @@ def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path
     (folder / "pan.tif").write_bytes((pair / "pan.tif").read_bytes())
     kept = tmp_path / "kept.safetensors"
     first = fuse(run, folder, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
-    assert abs(Kept.read(kept).shift[1] + 2) < 0.2
+    assert abs(SavedFit.read(kept).shift[1] + 2) < 0.2
     np.testing.assert_array_equal(fuse(run, folder, tmp_path / "b.tif", "--method", "gsa", "--fit", kept), first)
     with rasterio.open(tmp_path / "b.tif") as dataset:
         assert dataset.tags(ns="PANSHARPEN")["ALIGN_SHIFT"].split()[1].startswith("-")
@@ -186,7 +186,7 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
     with bad.open("wb") as file:
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(InputError, match="at most"):
-        Kept.read(bad)
+        SavedFit.read(bad)
 
 
 def test_a_kept_fit_is_no_output_and_is_not_overwritten(run, pair, tmp_path) -> None:

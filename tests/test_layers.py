@@ -19,15 +19,15 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts progress", "columns foreign", "publish")),
-    ("raster", ("__init__ bands geometry messages references whole", "opening sensor_table", "sensors")),
-    ("raster", ("grid source tiles values", "choice composed creation files rpc warping", "plain scene stretch")),
-    ("raster", ("groups tags", "overlap writer")),
-    ("", ("device moments physics",)),
+    ("", ("__init__ errors interrupts progress", "columns untrusted", "publish")),
+    ("raster", ("__init__ bands geometry messages references truncated", "options sensor_table", "sensors")),
+    ("raster", ("grid source tiles values", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
+    ("raster", ("grid_groups tags", "overlap writer")),
+    ("", ("covariance device physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ options", "kept", "fit register telling", "loop")),
+    ("fusion", ("__init__ options", "saved_fit", "fit pan_relation register", "loop")),
     ("report", ("__init__ facts figures pictures", "verdict", "charts files", "text", "html", "index")),
     (
         "quality",
@@ -39,15 +39,15 @@ FOLDERS = (
         "archive",
         (
             "__init__ names workers",
-            "archives batch_log containers lists mosaic",
+            "batch_log containers lists mosaic tar_zip",
             "pairs planning",
-            "groups",
+            "shared_fit",
             "batch",
             "cluster pictures seams",
         ),
     ),
     ("check", ("__init__ look", "judge", "predict", "check")),
-    ("training", ("__init__ landscape recipe sensing scenes", "simulate", "samples", "loss", "train")),
+    ("training", ("__init__ landscape scenes sensing settings", "simulate", "samples", "loss", "train")),
     ("", ("indices simulate",)),
     ("api", ("options result", "inputs", "fusing measuring", "__init__")),
     ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
@@ -69,14 +69,14 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "progress", "publish", "foreign", "raster", "report.facts", "report.pictures", "archive.names",
-    "archive.lists", "archive.mosaic", "archive.archives", "archive.containers", "archive.pairs",
+    "errors", "progress", "publish", "untrusted", "raster", "report.facts", "report.pictures", "archive.names",
+    "archive.lists", "archive.mosaic", "archive.tar_zip", "archive.containers", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {
-    "errors", "physics", "moments", "device", "models", "classical", "adapt.losses", "adapt.tailor", "quality.metrics",
-    "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish", "foreign",
-    "quality.fidelity",
+    "errors", "physics", "covariance", "device", "models", "classical", "adapt.losses", "adapt.tailor",
+    "quality.metrics", "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish",
+    "untrusted", "quality.fidelity",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {

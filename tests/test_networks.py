@@ -21,9 +21,9 @@ from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_la
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, simulate
 from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
-from pansharpen_cli.training.recipe import LossWeights
 from pansharpen_cli.training.samples import Sampler
 from pansharpen_cli.training.scenes import LoadedScene
+from pansharpen_cli.training.settings import LossWeights
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from pansharpen_cli.archive import names as naming
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.archive.names import File
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 ORDER = "052783426010_01_P001"

@@ -32,8 +32,8 @@ from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
 from pansharpen_cli.raster.creation import check_creation_options
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
-from pansharpen_cli.raster.whole import cut_off
+from pansharpen_cli.raster.options import OpenOptions
+from pansharpen_cli.raster.truncated import cut_off
 from pansharpen_cli.report import files, index
 
 FAST = ("--method", "none", "--no-score")

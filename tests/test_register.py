@@ -22,7 +22,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.raster.geometry import Phase, Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
 
@@ -568,7 +568,7 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
     found = measured(*written(tmp_path, rows=512, cols=512)[:2], shift)
     assert found.confident and error(found, shift) < 0.15
     assert found.searched == register.FAR
-    assert register.is_apart(found, corrected=False) and not register.is_apart(found, corrected=True)
+    assert register.is_mismatched(found, corrected=False) and not register.is_mismatched(found, corrected=True)
 
 
 @pytest.mark.parametrize("align", ["auto", "off"])

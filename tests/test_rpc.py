@@ -22,7 +22,7 @@ from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.physics import blur_matrix
 from pansharpen_cli.raster import rpc
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 SIDE, RATIO = 384, 4

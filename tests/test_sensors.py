@@ -16,7 +16,7 @@ from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import sensors
 from pansharpen_cli.raster.bands import WAVELENGTHS
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.sensor_table import ROWS, TOOLBOX, Names, Sensor
 

@@ -17,7 +17,7 @@ from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.opening import OpenOptions
+from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate as sim
 

@@ -23,11 +23,11 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.quality.wald import degrade
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training import loss, recipe, simulate, train
+from pansharpen_cli.training import loss, settings, simulate, train
 from pansharpen_cli.training import scenes as training_scenes
-from pansharpen_cli.training.recipe import LossWeights, Recipe
 from pansharpen_cli.training.samples import Sampler, crop_pair
 from pansharpen_cli.training.scenes import LoadedScene
+from pansharpen_cli.training.settings import LossWeights, TrainingSettings
 
 SMALL = """
 network = "fusionnet"
@@ -191,7 +191,7 @@ def test_the_weights_of_the_loss_count(truths: list[LoadedScene]) -> None:
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
-    rates = [train.rate_at(Recipe(), step, step / 1000) for step in range(1001)]
+    rates = [train.rate_at(TrainingSettings(), step, step / 1000) for step in range(1001)]
     assert rates[0] == pytest.approx(1e-5) and max(rates) == pytest.approx(1e-3, rel=0.05)
     assert np.all(np.diff(rates[:90]) > 0) and np.all(np.diff(rates[110:]) < 0)
     assert rates[-1] == pytest.approx(1e-5)
@@ -275,9 +275,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     start = train.State.start
 
-    def started(network, recipe):
+    def started(network, settings):
         seen.update({k: v.clone() for k, v in network.state_dict().items()})
-        return start(network, recipe)
+        return start(network, settings)
 
     monkeypatch.setattr(train.State, "start", started)
     return seen
@@ -382,9 +382,9 @@ def test_the_shipped_weights_match_their_manifest() -> None:
 
 
 def test_the_recipe_of_the_shipped_weights_is_one() -> None:
-    shipped = recipe.read(Path(__file__).parent.parent / "weights" / "train.toml")
+    shipped = settings.read(Path(__file__).parent.parent / "weights" / "train.toml")
     assert shipped.samples.real == 0 and shipped.card.licence and shipped.card.data
-    assert (shipped.loss, shipped.optimiser) == (Recipe().loss, Recipe().optimiser)
+    assert (shipped.loss, shipped.optimiser) == (TrainingSettings().loss, TrainingSettings().optimiser)
 
 
 # What is wrong with the input

@@ -1,4 +1,4 @@
-"""Training's scenes and recipe: folders, globs, CSVs, the held-out split, and TOML that is read and printed."""
+"""Training's scenes and settings: folders, globs, CSVs, the held-out split, and TOML that is read and printed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import rasterio
 
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.training import recipe
 from pansharpen_cli.training import scenes as training_scenes
-from pansharpen_cli.training.recipe import Recipe, Samples
+from pansharpen_cli.training import settings
 from pansharpen_cli.training.scenes import Item
+from pansharpen_cli.training.settings import Samples, TrainingSettings
 
 
 def raster(path: Path, bands: int, size: int = 8, **tags: str) -> Path:
@@ -166,7 +166,7 @@ def test_invalid_pixels_are_marked(tmp_path: Path) -> None:
     assert training_scenes.room(stack.valid) == 0
 
 
-# The recipe
+# The settings
 
 
 def test_the_printed_config_is_complete_and_accepted(run, tmp_path: Path) -> None:
@@ -174,15 +174,15 @@ def test_the_printed_config_is_complete_and_accepted(run, tmp_path: Path) -> Non
     ended = run("train", "--print-config", "--network", "fusionnet", "--bands", 4, "--seed", 7, "--steps", 10)
     path.write_text(ended.out)
     assert ended.code == 0 and run("train", "--print-config", "--config", path).out == ended.out
-    read = recipe.read(path)
+    read = settings.read(path)
     assert (read.network, read.bands, read.seed, read.budget.steps) == ("fusionnet", 4, 7, 10)
     assert run("train", "--print-config", "--config", path, "--minutes", 5).out.count("steps = 0\n") == 1
 
 
 def test_every_value_goes_through_toml() -> None:
-    odd = Recipe(options={"features": 12}, samples=Samples(real=1 / 3, held_out=1e-7))
+    odd = TrainingSettings(options={"features": 12}, samples=Samples(real=1 / 3, held_out=1e-7))
     odd = replace(odd, card=replace(odd.card, licence='"quoted" \\ é\n'))
-    assert recipe.parse(tomllib.loads(recipe.to_toml(odd)), "odd") == odd
+    assert settings.parse(tomllib.loads(settings.to_toml(odd)), "odd") == odd
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ..jobs import picture
 from ..jobs.fuse import fuse_scene
 from ..jobs.request import FusionOutput
 from ..progress import Progress, quiet
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
 from .options import options_of, path_of
 from .result import Fused

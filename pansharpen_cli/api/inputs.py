@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, PansharpenError
 from ..jobs.request import Pair
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from ..raster.values import DTYPES
 from ..report import facts as report_facts
 from .result import Fused

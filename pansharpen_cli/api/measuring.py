@@ -11,7 +11,7 @@ from ..fusion.options import Options
 from ..jobs import evaluate as jobs
 from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
 from .options import bands_of, checked, one_of, path_of
 from .result import Fused

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..fusion.options import Options
 from ..jobs.opened import ALIGN
 from ..raster.geometry import Window
-from ..raster.opening import OpenOptions, Scaling
+from ..raster.options import OpenOptions, Scaling
 from ..raster.values import check_dtype
 
 

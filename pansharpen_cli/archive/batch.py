@@ -16,7 +16,6 @@ import torch
 
 from .. import __version__
 from ..errors import PansharpenError, unforeseen
-from ..foreign import stay_offline
 from ..fusion import fit
 from ..jobs import fuse
 from ..jobs.request import FusionOutput, Pair
@@ -24,10 +23,11 @@ from ..progress import Progress, quiet
 from ..publish import workspace
 from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
+from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
-from .groups import in_turn
 from .mosaic import raster_of
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
+from .shared_fit import in_turn
 from .workers import Event, Function, Pool
 
 WORKER_BYTES = 1_000_000_000

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError, PansharpenError
 from ..publish import PARTIAL, check_own, open_own, read_own, write
 from ..publish import sweep as sweep_one
@@ -111,9 +111,9 @@ def read_log(folder: Path) -> dict[str, Record]:
     if not _is_log(content):
         raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
     records: dict[str, Record] = {}
-    for _, line in foreign.json_lines(content.decode("utf-8", "replace")):
+    for _, line in untrusted.json_lines(content.decode("utf-8", "replace")):
         with suppress(ValueError, RecursionError):
-            record = _record_of(foreign.parse_json(line)) if len(line) <= foreign.MOST_LINE else None
+            record = _record_of(untrusted.parse_json(line)) if len(line) <= untrusted.MOST_LINE else None
             if record is not None:
                 records[record.scene] = record
     return records
@@ -168,7 +168,7 @@ class Log:
 def read_left(folder: Path) -> list[LeftOver]:
     """Files that the last run left over, and why; none if it left no list of them that can be read."""
     with suppress(InputError, ValueError, RecursionError, KeyError, TypeError):
-        listed = foreign.parse_json(read_own(folder / LEFT, foreign.MOST_TEXT).decode("utf-8", "replace"))
+        listed = untrusted.parse_json(read_own(folder / LEFT, untrusted.MOST_TEXT).decode("utf-8", "replace"))
         return [LeftOver(str(each["path"]), str(each["reason"])) for each in listed["left_over"]]
     return []
 

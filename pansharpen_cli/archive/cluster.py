@@ -20,7 +20,7 @@ from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError, PansharpenError
 from . import batch
 from .batch import Execute
@@ -102,7 +102,7 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
             _within(SETUP_SECONDS, client.subscribe_topic, name, lambda event: state.heard.put(event[1]))
             _within(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
         except Exception as error:
-            raise Lost(f"the workers of {scheduler} cannot be set up: {foreign.fault_of(error)}") from error
+            raise Lost(f"the workers of {scheduler} cannot be set up: {untrusted.fault_of(error)}") from error
         for task in tasks:
             # retries are for lost workers, which the scheduler sees to: what went wrong with a scene stays wrong
             future = client.submit(_fuse, task, name, key=f"{name}-{task.scene}", pure=False)
@@ -140,7 +140,7 @@ def connected(address: str) -> Client:
             f"{address} needs certificates: name them in Dask's configuration (distributed.comm.tls)"
         ) from (error)
     except (OSError, ValueError, OverflowError, RuntimeError) as error:
-        raise InputError(f"no Dask scheduler answers at {address}: {foreign.fault_of(error)}") from error
+        raise InputError(f"no Dask scheduler answers at {address}: {untrusted.fault_of(error)}") from error
 
 
 def _within(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from ..raster.references import referred
 from ..report.facts import LeftOver
@@ -61,7 +61,7 @@ def members(file: File, places: Mapping[str, File]) -> list[File]:
         if _is_vrt(file):
             names = list(referred(file.path))
         elif file.path.lower().endswith(CONTAINERS) and os.path.isfile(file.path):
-            text = foreign.read_text(file.path, foreign.MOST_TEXT, "replace")
+            text = untrusted.read_text(file.path, untrusted.MOST_TEXT, "replace")
             names = re.findall(r"(?:filename = |href=)\"([^\"\n]+)\"", text, re.IGNORECASE)
     except InputError:
         return []

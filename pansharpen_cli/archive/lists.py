@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from ..report.facts import LeftOver
 from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Loose, Part, time_in
@@ -26,8 +26,8 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 
     Without a comma in its first line, `;` or a tab stands between the cells.
     """
-    with foreign.boundary(path):
-        file = io.StringIO(foreign.read_text(path), newline="")
+    with untrusted.boundary(path):
+        file = io.StringIO(untrusted.read_text(path), newline="")
         header = file.readline()
         file.seek(0)
         delimiter = next((d for d in ",;\t" if d in header), ",")
@@ -43,9 +43,9 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file by line number."""
     rows = []
-    for number, line in foreign.json_lines(foreign.read_text(path)):
-        with foreign.boundary(f"{path}, line {number}"):
-            row = foreign.parse_json(line)
+    for number, line in untrusted.json_lines(untrusted.read_text(path)):
+        with untrusted.boundary(f"{path}, line {number}"):
+            row = untrusted.parse_json(line)
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not an object with 'pan' and 'ms'")
         rows.append((number, {str(k).lower(): v for k, v in row.items()}))
@@ -123,7 +123,7 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[LeftOver]]:
     found: list[Found] = []
     loose: list[Loose] = []
     left: list[LeftOver] = []
-    with foreign.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
+    with untrusted.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
         for item in _stac_items(path):
             each = _of_item(item, path)
             if isinstance(each, Found):
@@ -158,10 +158,10 @@ def _on_disk(path: Path) -> Any:
             self.read += 1
             if self.read > MOST_STAC:
                 raise InputError(f"{path} leads to more than {MOST_STAC:,} STAC files: name the collections in it")
-            return foreign.read_text(place)
+            return untrusted.read_text(place)
 
         def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            return foreign.parse_json(txt)
+            return untrusted.parse_json(txt)
 
     return OnDisk()
 

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from affine import Affine
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from ..raster import sensors
 from ..raster.grid import Grid
@@ -53,7 +53,9 @@ def raster_of(layer: RasterFiles, folder: Path) -> tuple[str, str]:
     tiles, label = list(layer), layer[0]
     if label.lower().endswith(CONTAINERS):
         del tiles[0]
-        listed = re.findall(r'"([^"]+\.(?:tiff?|jp2|ntf))"', foreign.read_text(label, errors="replace"), re.IGNORECASE)
+        listed = re.findall(
+            r'"([^"]+\.(?:tiff?|jp2|ntf))"', untrusted.read_text(label, errors="replace"), re.IGNORECASE
+        )
         there = {os.path.basename(t).lower() for t in tiles}
         if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, metadata, open_raster
 from ..report.facts import LeftOver
-from .archives import is_archive, look_into
 from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
 from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, time_in, why_unpaired
+from .tar_zip import is_archive, look_into
 
 LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
@@ -171,7 +171,7 @@ def find(sources: Sequence[str], regex: str | None = None, output: Path | None =
     """
     search = _Search(output)
     for source in sources:
-        with foreign.boundary(source):
+        with untrusted.boundary(source):
             search.look_into(source)
     pairing, files = search.pairing, search.files
     if single := _outside(search.single, "the files", output):
@@ -354,7 +354,7 @@ def _fixed(parts: Sequence[str]) -> Iterator[str]:
 def _walk(folder: Path, output: Path | None) -> list[str]:
     """All rasters and archives below a folder, through links to folders as well, but through none twice."""
     found = []
-    for here, folders, names in foreign.walked(folder, *(() if output is None else (output,))):
+    for here, folders, names in untrusted.walked(folder, *(() if output is None else (output,))):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         shown = [n for n in sorted(names) if not n.startswith(".")]
         found += [os.path.join(here, n) for n in shown if _is_raster(n) or is_archive(n)]

@@ -25,13 +25,13 @@ from ..models import weights
 from ..publish import PARTIAL, family, misleading, owner_of, read_own
 from ..raster import sensors
 from ..raster.creation import check_creation_options, parse_creation_options
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from ..report import index
 from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
-from .archives import archive_of
 from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, read_log
 from .mosaic import read_with
 from .names import CONTAINERS, Found
+from .tar_zip import archive_of
 
 TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900

@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import InputError
 from ..raster.overlap import Box, Footprint, averaged, common, footprint
 from ..report.facts import Record, Seam
-from .archives import archive_of
 from .mosaic import raster_of
+from .tar_zip import archive_of
 
 MOST_SEAMS = 300
 """Pairs of neighbours that are measured, those that overlap most first."""

@@ -19,7 +19,7 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit, register
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_beyond, is_measured, opened
+from ..jobs.opened import is_measured, is_unseen_by_pan, opened
 from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
@@ -204,10 +204,10 @@ def plan(
 def _apart(facts: CheckFacts, scene: Scene) -> bool:
     """Whether PAN and MS do not show the same in the same place, as `fuse` takes it."""
     shift = facts.shift
-    if shift is None or is_beyond(scene):
+    if shift is None or is_unseen_by_pan(scene):
         return False
     known = {each.name: getattr(shift, each.name) for each in fields(register.Shift)}
-    return register.is_apart(register.Shift(**known), shift.action.startswith("moves"))
+    return register.is_mismatched(register.Shift(**known), shift.action.startswith("moves"))
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
@@ -290,7 +290,7 @@ def _aligned(
         facts.mtf = mtf_facts(scene, registration.found.gains, found)
     else:
         found.note("fit", f"the fit of {options.fit} is taken: the scene is not registered, fitted or adapted")
-    if registration.apart and options.method in REGISTRY and options.adapt != "off":
+    if registration.mismatched and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")
     return scene, options, {"aligning": time.perf_counter() - clock} if is_measured(options) else {}

@@ -10,16 +10,16 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from ..fusion import register, telling
+from ..fusion import pan_relation, register
 from ..fusion.options import Options
-from ..jobs.facts import told_facts
-from ..jobs.opened import is_beyond
+from ..jobs.facts import pan_relation_facts
+from ..jobs.opened import is_unseen_by_pan
 from ..jobs.request import Pair
 from ..progress import Progress
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
-from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, ShiftFacts, ToldFacts
+from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, PanRelationFacts, ShiftFacts
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
@@ -197,7 +197,7 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
             found.warning("lone-nodata", f"{named}: {text}")
     r2 = facts.agreement.r2 if facts.agreement else None
-    if r2 is not None and not is_beyond(scene) and (doubts := register.doubt(r2)):
+    if r2 is not None and not is_unseen_by_pan(scene) and (doubts := register.doubt(r2)):
         level = found.error if r2 < register.WRONG else found.warning
         level("agreement", doubts)
 
@@ -316,11 +316,13 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     return ShiftFacts(**asdict(shift), align=align, action=action)
 
 
-def tells_facts(scene: Scene, options: Options, progress: Progress, apart: bool, found: Findings) -> list[ToldFacts]:
+def tells_facts(
+    scene: Scene, options: Options, progress: Progress, mismatched: bool, found: Findings
+) -> list[PanRelationFacts]:
     """What PAN tells about each band, with a note where that is nothing."""
-    told = telling.told(scene, options.seed, progress)
-    spared = [] if options.method == "exp" or apart else telling.places_of_nothing(told)
-    facts = told_facts(scene, told, spared)
+    told = pan_relation.measure(scene, options.seed, progress)
+    spared = [] if options.method == "exp" or mismatched else pan_relation.unrelated(told)
+    facts = pan_relation_facts(scene, told, spared)
     if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
     return facts

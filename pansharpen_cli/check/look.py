@@ -10,8 +10,8 @@ import torch
 
 from .. import physics
 from ..adapt import sampling
+from ..covariance import Covariance
 from ..fusion import register
-from ..moments import Moments
 from ..progress import Progress
 from ..raster.geometry import Window
 from ..raster.scene import Scene
@@ -76,7 +76,7 @@ class Look:
     empty: int = 0
     blocks: list[tuple[int, Window]] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
-    relation: Moments | None = None
+    relation: Covariance | None = None
 
     @property
     def valid_share(self) -> float:
@@ -100,7 +100,7 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
     look = Look(len(order))
     candidates = _fill_candidates(scene)
     if survey:
-        look.relation = Moments(pan=1, ms=scene.bands)
+        look.relation = Covariance(pan=1, ms=scene.bands)
         look.bands = [Band("PAN", _dtype(scene.pan, 0), scene.pan)]
         names = [n or f"band {i}" for i, n in enumerate(scene.band_names, 1)]
         pairs = [(s, k) for s in scene.ms for k in range(len(s.bands))]

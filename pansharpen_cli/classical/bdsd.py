@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..moments import Moments
+from ..covariance import Covariance
 from .layers import DOUBLE, LOCAL, Setup, TileLayers, column
 from .method import Method, need, over, regression, signed_regression
 
@@ -25,7 +25,7 @@ class BDSD(Method):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.sums = Moments(blurred=setup.bands, pan=1, detail=setup.bands)
+        self.sums = Covariance(blurred=setup.bands, pan=1, detail=setup.bands)
 
     def observe(self, layers: TileLayers) -> None:
         self.sums.update(
@@ -123,7 +123,9 @@ class CBDSD(Method):
         """Empty sums, one per cluster."""
         assert self.centres is not None
         n = self.setup.bands
-        self.whole, *self.sums = (Moments(blurred=n, one=1, pan=1, detail=n) for _ in range(1 + self.centres.shape[1]))
+        self.whole, *self.sums = (
+            Covariance(blurred=n, one=1, pan=1, detail=n) for _ in range(1 + self.centres.shape[1])
+        )
 
     def solved(self) -> Tensor:
         """theta (clusters, bands + 2, bands)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..moments import Moments
+from ..covariance import Covariance
 from ..physics import MTF_REACH, UPSAMPLE_REACH, Separable
 from ..raster.geometry import Axis, Phase, Span, Window
 
@@ -165,7 +165,7 @@ class TileLayers:
         """E (bands, rows, cols)."""
         return self._expand(self._ms, self._ms_window)
 
-    def add_expanded(self, sums: Moments) -> None:
+    def add_expanded(self, sums: Covariance) -> None:
         """Add E's valid pixels to `sums`, without up-sampling where the whole window is valid.
 
         With E = R M C' and x = M - shift, the sum over pixels of E_a E_b is that of x_a (R'R x_b C'C) over MS pixels.

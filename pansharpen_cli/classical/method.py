@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..covariance import Covariance
 from ..errors import InputError
-from ..moments import Moments
 from .layers import EPS, POINT, Setup, TileLayers
 
 
@@ -144,7 +144,7 @@ class Exp(Method):
         return layers.expanded
 
 
-class WithMoments(Method):
+class WithCovariance(Method):
     """A method that needs means and covariances of P, E and some low-passes of P over the PAN grid."""
 
     lows: ClassVar[tuple[str, ...]] = ()
@@ -152,7 +152,7 @@ class WithMoments(Method):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         sizes = {low: setup.bands if low == "pan_low" else 1 for low in self.lows}
-        self.sums = self.pan_sums = Moments(pan=1, expanded=setup.bands, **sizes)
+        self.sums = self.pan_sums = Covariance(pan=1, expanded=setup.bands, **sizes)
 
     def observe(self, layers: TileLayers) -> None:
         lows = {low: getattr(layers, low) for low in self.lows}

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .layers import LOCAL, TRIP, TileLayers, column
-from .method import WithMoments, over, ratio
+from .method import WithCovariance, over, ratio
 from .substitution import Component
 
 
@@ -85,7 +85,7 @@ class MF(MatchedDetail):
     low, injection = "pan_morph", "multiply"
 
 
-class Regressed(WithMoments):
+class Regressed(WithCovariance):
     """MTF-GLP whose injection gain is a regression over the scene: F_b = E_b + gain_b (P - P_L,b)."""
 
     lows = ("pan_low",)

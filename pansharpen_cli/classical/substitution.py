@@ -8,17 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..moments import Moments
+from ..covariance import Covariance
 from .layers import DOUBLE, HAZE, LOCAL, Setup, TileLayers, column
-from .method import Method, WithMoments, need, over, ratio, regression
+from .method import Method, WithCovariance, need, over, ratio, regression
 
 
-class Component(WithMoments):
+class Component(WithCovariance):
     """A method that needs no covariance of P and E: their statistics are taken apart, those of E on the MS grid."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.sums, self.pan_sums = Moments(expanded=setup.bands), Moments(pan=1, **dict.fromkeys(self.lows, 1))
+        self.sums, self.pan_sums = Covariance(expanded=setup.bands), Covariance(pan=1, **dict.fromkeys(self.lows, 1))
 
     def observe(self, layers: TileLayers) -> None:
         layers.add_expanded(self.sums)
@@ -102,7 +102,7 @@ class GSA(Substitution):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.ms_sums = Moments(ms=setup.bands, pan=1)
+        self.ms_sums = Covariance(ms=setup.bands, pan=1)
 
     def observe(self, layers: TileLayers) -> None:
         super().observe(layers)
@@ -114,7 +114,7 @@ class GSA(Substitution):
         self.scale, self.gain = torch.ones((), dtype=torch.float64), self.projection()
 
 
-class BTH(WithMoments):
+class BTH(WithCovariance):
     """Brovey with haze correction, optimised and haze-corrected (Lolli et al. 2017).
 
     F_b = (E_b - L_b) P' / I + L_b; I = sum_b a_b (E_b - L_b), a the regression of the low-passed P on E, P' is P
@@ -218,8 +218,8 @@ class PRACS(Method):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         n = setup.bands
-        self.first: Moments | None = Moments(pan=1, expanded=n)
-        self.sums = Moments(pan=1, expanded=n, matched=n, pan_low=1, matched_low=n)
+        self.first: Covariance | None = Covariance(pan=1, expanded=n)
+        self.sums = Covariance(pan=1, expanded=n, matched=n, pan_low=1, matched_low=n)
 
     def observe(self, layers: TileLayers) -> None:
         if self.first is not None:

@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__, interrupts
 from ..errors import PansharpenError, unforeseen
-from ..foreign import stay_offline
+from ..untrusted import stay_offline
 from .batch import batch
 from .evaluate import evaluate
 from .fuse import check, fuse

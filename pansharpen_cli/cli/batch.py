@@ -160,7 +160,7 @@ def batch(
     working.check()
     options = fusing.options()
     import_jobs(working.threads)
-    from ..archive import groups, pairs, planning
+    from ..archive import pairs, planning, shared_fit
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
     choices = planning.Choices(
@@ -170,7 +170,7 @@ def batch(
     )  # fmt: skip
     choices.check(here=working.scheduler is None)
     tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
-    tasks = groups.sharing(tasks, choices.fit_by, finding.output)
+    tasks = shared_fit.sharing(tasks, choices.fit_by, finding.output)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
         working.make_stretch(tasks, choices)

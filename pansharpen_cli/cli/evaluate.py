@@ -103,7 +103,7 @@ class Measuring:
     def pair(self, stack: ExitStack) -> Pair | None:
         """The pair that is measured with, held; None where a reference is. Raises InputError for what does not open."""
         from ..jobs import request
-        from ..raster.opening import OpenOptions
+        from ..raster.options import OpenOptions
 
         if self.reference is not None:
             request.refuse_files([path for path in (self.reference, *(self.fused or ()), self.pan) if path is not None])

@@ -19,7 +19,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..fusion.options import Options
     from ..raster.geometry import Window
-    from ..raster.opening import OpenOptions, Scaling
+    from ..raster.options import OpenOptions, Scaling
 
 
 class Adapt(StrEnum):
@@ -220,7 +220,7 @@ class Opening:
     dem: Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")] = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
-        from ..raster.opening import OpenOptions
+        from ..raster.options import OpenOptions
 
         check_finite(height=self.height)
         if self.height is not None and self.dem is not None:
@@ -331,7 +331,7 @@ def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
 
 
 def _scaling(text: str | None) -> Scaling:
-    from ..raster.opening import Scaling
+    from ..raster.options import Scaling
 
     if text is None:
         return Scaling()

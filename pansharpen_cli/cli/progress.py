@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from .. import interrupts
-from ..foreign import printable
+from ..untrusted import printable
 
 
 def say_line(text: object, *, err: bool = False, nl: bool = True) -> None:

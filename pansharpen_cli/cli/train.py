@@ -14,7 +14,7 @@ from .printing import command_line, import_jobs
 from .progress import ProgressBar, say_line
 
 if TYPE_CHECKING:
-    from ..training.recipe import Recipe
+    from ..training.settings import TrainingSettings
 
 Sources = Annotated[
     list[str] | None,
@@ -39,14 +39,14 @@ class Choices:
     steps: Annotated[int | None, typer.Option(help="Steps to train for instead of a time.", min=1)] = None
     seed: Annotated[int | None, typer.Option(help="Seed of weights, split and samples.", min=0, max=2**32 - 1)] = None
 
-    def recipe(self) -> Recipe:
+    def settings(self) -> TrainingSettings:
         """Raises InputError for choices that do not go together."""
-        from ..training import recipe
+        from ..training import settings
 
         check_finite(minutes=self.minutes)
         if self.minutes is not None and self.steps is not None:
             raise InputError("--minutes and --steps exclude each other")
-        chosen = recipe.read(self.config) if self.config is not None else recipe.Recipe()
+        chosen = settings.read(self.config) if self.config is not None else settings.TrainingSettings()
         return chosen.changed(
             network=self.network, bands=self.bands, start=self.start, seed=self.seed, minutes=self.minutes,
             steps=self.steps,
@@ -77,11 +77,11 @@ class Running:
 
 def train(choices: Choices, running: Running, sources: Sources = None) -> None:
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
-    from ..training import recipe
+    from ..training import settings
 
-    chosen = choices.recipe()
+    chosen = choices.settings()
     if running.print_config:
-        say_line(recipe.to_toml(chosen), nl=False)
+        say_line(settings.to_toml(chosen), nl=False)
         return
     if not sources or running.output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .. import classical, foreign, models, physics
+from .. import classical, models, physics, untrusted
 from .. import device as devices
 from ..adapt import tailor
 from ..adapt.sampling import (
@@ -41,8 +41,8 @@ from ..physics import Reach
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
-from .kept import Kept, Known, origin_of
 from .options import Options, check_method
+from .saved_fit import Known, SavedFit, origin_of
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
@@ -300,7 +300,7 @@ class Fit:
     seconds: dict[str, float] | None = None
     spared: tuple[int, ...] = ()
 
-    def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> Kept:
+    def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> SavedFit:
         """The fit apart from its scene, whose MS was moved by `shift`."""
         known, fuser = Known.of(scene, options), self.fuser
         spared = {"spared": np.array(self.spared, float)} if self.spared else {}
@@ -310,14 +310,16 @@ class Fit:
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
             if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
                 arrays["constant_pan"] = np.ones(1)
-            return Kept(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
+            return SavedFit(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
         assert self.stats is not None
         numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
         arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
         if fuser.tailored is not None:
             arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
         known_and_place = known, origin_of(scene), shift
-        return Kept(*known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared)
+        return SavedFit(
+            *known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared
+        )
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
@@ -374,7 +376,7 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequ
     large to take statistics of.
     """
     if options.fit is not None:
-        spared = Kept.read(options.fit).spared
+        spared = SavedFit.read(options.fit).spared
     if len(spared) == scene.bands:
         made = _fit(scene, replace(options, method="exp", weights=None, fit=None), progress)
     else:
@@ -406,9 +408,9 @@ def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
 def _restored(scene: Scene, options: Options, device: torch.device, precision: torch.dtype) -> Fit:
     """The fit that a file keeps. Raises InputError if it is none for this scene and method."""
     assert options.fit is not None
-    clock, kept = time.perf_counter(), Kept.read(options.fit)
+    clock, kept = time.perf_counter(), SavedFit.read(options.fit)
     kept.check(options.fit, scene, options)
-    with foreign.boundary(options.fit, "is damaged"):
+    with untrusted.boundary(options.fit, "is damaged"):
         if kept.known.method in classical.NAMES:
             setup = setup_of(scene, options.seed)
             method = classical.create("exp" if "constant_pan" in kept.arrays else kept.known.method, setup)

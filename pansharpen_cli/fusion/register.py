@@ -22,8 +22,8 @@ from torch import Tensor
 
 from .. import physics
 from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, lift_of
+from ..covariance import Covariance
 from ..device import one_thread_each
-from ..moments import Moments
 from ..progress import Progress, quiet
 from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene
@@ -126,14 +126,14 @@ def band_offsets(found: Shift) -> tuple[Offset, ...]:
     return kept if any(map(any, kept)) else ()
 
 
-def is_apart(found: Shift, corrected: bool) -> bool:
+def is_mismatched(found: Shift, corrected: bool) -> bool:
     """Whether PAN and MS show different things in the same place: no shift aligns them, or they are a PAN pixel or more
     apart and that is not `corrected`."""
     left = not corrected and math.hypot(found.rows, found.cols) >= LEFT
     return found.agreement < DOUBTFUL and (not found.confident or left)
 
 
-def agreement(moments: Moments) -> dict | None:
+def agreement(moments: Covariance) -> dict | None:
     """How well MS bands (`ms`) explain the low-passed PAN (`pan`): R2 of a regression with a constant, correlations."""
     if moments.count < 100:
         return None
@@ -162,7 +162,7 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
     """What a user ought to be warned of in a measured shift, a line each."""
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
-    if is_apart(found, corrected):
+    if is_mismatched(found, corrected):
         text = f"no shift of up to {found.searched:g} PAN pixels lays the MS on the PAN, and {doubt(found.agreement)}"
         if found.confident:
             text = f"the MS lies {off} and is left there (--align auto corrects it)"
@@ -396,7 +396,7 @@ def _measured(
     phase, ratio = scene.phase, torch.tensor(scene.phase.ratio, dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
-    found, relation = None, Moments(pan=1, ms=ms.shape[1])
+    found, relation = None, Covariance(pan=1, ms=ms.shape[1])
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
         seen = list(pool.map(partial(_seen, phase=phase, gain=gain, shift=at), blocks))

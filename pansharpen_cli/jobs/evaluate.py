@@ -29,7 +29,7 @@ from ..quality.reference import Radiometry, against_reference, radiometry
 from ..quality.wald import degrade
 from ..raster.grid import Grid
 from ..raster.messages import gdal_messages
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from ..raster.plain import raster_writer
 from ..raster.scene import Scene
 from ..raster.source import bounded_cache
@@ -361,7 +361,7 @@ def _finish(
                 "name": r.name,
                 "path": r.path,
                 "quality": r.quality,
-                "verdict": verdict(r.quality, names, apart=registration is not None and registration.apart),
+                "verdict": verdict(r.quality, names, mismatched=registration is not None and registration.mismatched),
             }
             for rank, r in enumerate(results, 1)
         ],

@@ -16,17 +16,17 @@ from .. import __version__
 from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
-from ..fusion.telling import Told
+from ..fusion.pan_relation import PanRelation
 from ..progress import Progress
 from ..quality import assess
 from ..quality.assess import Sampling, Score
 from ..quality.rasters import Raster
-from ..raster.opening import Scaling
+from ..raster.options import Scaling
 from ..raster.plain import raster_versions
 from ..raster.scene import Scene
 from ..raster.tags import SCALE_TAG
 from ..report import pictures as report_pictures
-from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PartFacts, Quality, SceneFacts, ToldFacts
+from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PanRelationFacts, PartFacts, Quality, SceneFacts
 from ..report.pictures import Pictures
 from .opened import file_names
 from .request import FusionOutput, Pair
@@ -113,19 +113,19 @@ def method_facts(scene: Scene, options: Options, fit: Fit) -> MethodFacts:
     }
 
 
-def adaptation_facts(options: Options, fit: Fit, apart: bool) -> AdaptationFacts:
-    """What the adaptation came to; `apart`: PAN and MS show different things, so that there was none."""
+def adaptation_facts(options: Options, fit: Fit, mismatched: bool) -> AdaptationFacts:
+    """What the adaptation came to; `mismatched`: PAN and MS show different things, so that there was none."""
     facts: AdaptationFacts = {"mode": options.adapt if fit.card is not None else "off"}
     if options.fit is not None:
         facts = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
         facts = {**facts, **cast(AdaptationFacts, fit.outcome.as_dict())}
-    if apart and facts["mode"] != "off":
+    if mismatched and facts["mode"] != "off":
         facts["mode"], facts["reason"] = "off", "PAN and MS do not show the same in the same place"
     return facts
 
 
-def told_facts(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[ToldFacts]:
+def pan_relation_facts(scene: Scene, found: Sequence[PanRelation], spared: Sequence[int]) -> list[PanRelationFacts]:
     """What PAN tells about each band that is written, and whether the band is sharpened by it."""
     written = range(scene.bands) if scene.written is None else scene.written
     return [

@@ -14,11 +14,11 @@ from .. import device
 from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop, telling
+from ..fusion import loop, pan_relation
 from ..fusion.fit import Fit
-from ..fusion.kept import Kept
 from ..fusion.options import Options, check_method
-from ..fusion.telling import Told
+from ..fusion.pan_relation import PanRelation
+from ..fusion.saved_fit import SavedFit
 from ..progress import Progress, quiet
 from ..publish import check_absent, made_folders
 from ..quality import assess
@@ -32,7 +32,7 @@ from ..raster.scene import Scene
 from ..raster.values import to_dtype
 from ..raster.writer import SceneWriter
 from ..report import html
-from ..report.facts import ComparisonFacts, FusionFacts, KeptFacts, PartFacts, Quality, Remark
+from ..report.facts import ComparisonFacts, FusionFacts, PartFacts, Quality, Remark, SavedFitFacts
 from ..report.pictures import Pictures
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
@@ -41,12 +41,12 @@ from .facts import (
     adaptation_facts,
     fusion_facts,
     method_facts,
+    pan_relation_facts,
     pictures_of,
     provenance_tags,
     quality_facts,
     scene_facts,
     score_of,
-    told_facts,
 )
 from .opened import Part, opened_parts
 from .picture import PictureWriter
@@ -141,14 +141,14 @@ def _publish(
     writer.files.publish()
 
 
-def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> KeptFacts | None:
+def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> SavedFitFacts | None:
     """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
     if output.save_fit is not None:
         kept = made.fit.kept(made.scene, options, made.part.registration.applied)
         writer.files.add(output.save_fit, kept.to_bytes())
         return {"saved_in": str(output.save_fit)}
     if options.fit is not None:
-        return {"taken_from": options.fit, "sha256": Kept.read(options.fit).digest}
+        return {"taken_from": options.fit, "sha256": SavedFit.read(options.fit).digest}
     return None
 
 
@@ -158,7 +158,7 @@ class _Fused:
 
     part: Part
     fit: Fit
-    found: Sequence[Told]
+    found: Sequence[PanRelation]
     valid: int
     seconds: dict[str, float]
     measured: Score | None = None
@@ -176,30 +176,31 @@ class _Fused:
         self.measured = score_of(self.scene.as_written(), raster.only(self.part.places), options.seed, progress)
 
     def facts(self, options: Options) -> PartFacts:
-        scene, apart = self.scene, self.part.registration.apart
+        scene, mismatched = self.scene, self.part.registration.mismatched
         shown, quality = scene.as_written(), self.quality
         return {
             "scene": {**scene_facts(shown), "fitted_bands": scene.bands},
             "method": method_facts(scene, options, self.fit),
-            "adaptation": adaptation_facts(options, self.fit, apart),
+            "adaptation": adaptation_facts(options, self.fit, mismatched),
             "quality": quality,
             "registration": self.part.registration.facts(),
-            "pan_tells": told_facts(scene, self.found, self.fit.spared),
+            "pan_tells": pan_relation_facts(scene, self.found, self.fit.spared),
             "verdict": self.verdict(options),
             "places": list(range(shown.bands) if self.part.places is None else self.part.places),
         }
 
     def verdict(self, options: Options) -> list[Remark]:
-        return verdict(self.quality, self.scene.as_written().band_names, options.method, self.part.registration.apart)
+        names, mismatched = self.scene.as_written().band_names, self.part.registration.mismatched
+        return verdict(self.quality, names, options.method, mismatched)
 
 
 def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress) -> _Fused:
     """Fit a part and write its pixels; what PAN tells nothing about is up-sampled, with a note."""
-    scene, apart, clock = part.scene, part.registration.apart, time.perf_counter()
-    found = telling.told(scene, options.seed, progress)
-    spared = [] if apart or options.method == "exp" else telling.places_of_nothing(found)
+    scene, mismatched, clock = part.scene, part.registration.mismatched, time.perf_counter()
+    found = pan_relation.measure(scene, options.seed, progress)
+    spared = [] if mismatched or options.method == "exp" else pan_relation.unrelated(found)
     telling_seconds = time.perf_counter() - clock
-    fit = fitting.fit(scene, replace(options, adapt="off") if apart else options, progress, spared)
+    fit = fitting.fit(scene, replace(options, adapt="off") if mismatched else options, progress, spared)
     scene.notes.extend(_spared_notes(scene, found, fit.spared))
     clock = time.perf_counter()
     valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress, part.places)
@@ -207,7 +208,7 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
     return _Fused(part, fit, found, valid, seconds)
 
 
-def _spared_notes(scene: Scene, found: Sequence[Told], spared: Sequence[int]) -> list[str]:
+def _spared_notes(scene: Scene, found: Sequence[PanRelation], spared: Sequence[int]) -> list[str]:
     return [
         f"PAN tells nothing about {scene.band_names[i] or scene.standard_names[i] or f'band {scene.numbers[i]}'} "
         f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"

@@ -11,8 +11,8 @@ from typing import cast
 
 from ..errors import InputError
 from ..fusion import register
-from ..fusion.kept import Kept
 from ..fusion.options import Options
+from ..fusion.saved_fit import SavedFit
 from ..models import REGISTRY
 from ..progress import Progress, quiet
 from ..raster.scene import Scene
@@ -28,14 +28,14 @@ ALIGN = ("auto", "off", "measure")
 class Registration:
     """What `align` made of a scene: the shift that was applied, and the one `found`, or the file that names it.
 
-    `beyond`: no band of the MS lies where PAN sees, so that what the two share does not tell whether they fit.
+    `unseen_by_pan`: no band of the MS lies where PAN sees, so that what the two share does not tell whether they fit.
     """
 
     mode: str
     applied: tuple[float, float] = (0.0, 0.0)
     found: register.Shift | None = None
     source: str = ""
-    beyond: bool = False
+    unseen_by_pan: bool = False
 
     def facts(self) -> RegistrationFacts | None:
         """For the report; None where nothing was measured or read."""
@@ -49,16 +49,18 @@ class Registration:
         return {**facts, **cast(RegistrationFacts, known)}
 
     @property
-    def apart(self) -> bool:
+    def mismatched(self) -> bool:
         """Whether PAN and MS show different things in one place: a network would learn the wrong thing from them, and
         be judged by it."""
-        return self.found is not None and not self.beyond and register.is_apart(self.found, any(self.applied))
+        if self.found is None or self.unseen_by_pan:
+            return False
+        return register.is_mismatched(self.found, any(self.applied))
 
     def warnings(self) -> list[str]:
         """What the user ought to be warned of, a line each."""
-        if self.found is None or (self.mode == "off" and not self.apart):
+        if self.found is None or (self.mode == "off" and not self.mismatched):
             return []
-        found = replace(self.found, agreement=math.nan) if self.beyond else self.found
+        found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
         return register.remarks(found, any(self.applied))
 
     def notes(self) -> list[str]:
@@ -69,7 +71,7 @@ class Registration:
         return [moved] if any(self.applied) else []
 
 
-def is_beyond(scene: Scene) -> bool:
+def is_unseen_by_pan(scene: Scene) -> bool:
     """Whether all bands are known to lie in the short-wave or thermal infrared, which no PAN sees."""
     return all(name is not None and name.startswith(("swir", "thermal")) for name in scene.standard_names)
 
@@ -105,10 +107,10 @@ def opened(
     whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
     scene = stack.enter_context(whole.open())
     ready(scene)
-    kept = Kept.read(options.fit) if options.fit is not None else None
+    kept = SavedFit.read(options.fit) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
-        registration = Registration(options.align, found=found, beyond=is_beyond(scene))
+        registration = Registration(options.align, found=found, unseen_by_pan=is_unseen_by_pan(scene))
         scene.warnings.extend(registration.warnings())
         return _settled(scene, options, found, kept), registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
@@ -122,13 +124,14 @@ def opened(
             applied = found.rows, found.cols
     scene = scene.shifted(applied) if any(applied) else scene
     scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
-    registration = Registration(options.align, applied, found, source[1] if source else "measured", is_beyond(scene))
+    settled_by = source[1] if source else "measured"
+    registration = Registration(options.align, applied, found, settled_by, is_unseen_by_pan(scene))
     scene.warnings.extend(registration.warnings())
     scene.notes.extend(registration.notes())
     return _settled(scene, options, found, kept), registration
 
 
-def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: Kept | None) -> Scene:
+def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: SavedFit | None) -> Scene:
     """The scene with the gains and offsets of a kept fit, or those that were measured and are wanted."""
     if kept is not None:
         return scene.with_gains(kept.gains, kept.offsets)

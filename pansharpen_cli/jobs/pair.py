@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..raster import groups
+from ..raster import grid_groups
 from ..raster.files import OpenFiles
-from ..raster.groups import Band
-from ..raster.opening import OpenOptions
+from ..raster.grid_groups import Band
+from ..raster.options import OpenOptions
 from ..raster.scene import Scene
 
 
@@ -56,7 +56,7 @@ class Parts:
 
     def together(self, scenes: Sequence[Scene]) -> Scene:
         """What is written of the scenes of the parts, as one."""
-        return groups.together(scenes, self.order) if self.order else scenes[0].as_written()
+        return grid_groups.together(scenes, self.order) if self.order else scenes[0].as_written()
 
 
 def parted(pair: Pair) -> Parts:
@@ -64,15 +64,15 @@ def parted(pair: Pair) -> Parts:
 
     Raises InputError for files that cannot be opened, and for bands that there are not.
     """
-    files = groups.by_grid(pair.pan, pair.ms)
+    files = grid_groups.by_grid(pair.pan, pair.ms)
     if len(files) == 1:
         return Parts([pair])
     pairs = [replace(pair, ms=[pair.ms[i] for i in each.every]) for each in files]
     asked = pair.options.bidx
     with ExitStack() as stack:
         scenes = [stack.enter_context(each.with_options(bidx=None, window=None, bbox=None).open()) for each in pairs]
-        order = groups.bands_in_order(files, scenes)
-        named = groups.together([replace(s, dtype=scenes[0].dtype) for s in scenes], order)
+        order = grid_groups.bands_in_order(files, scenes)
+        named = grid_groups.together([replace(s, dtype=scenes[0].dtype) for s in scenes], order)
         if asked:
             order = [order[i] for i in named.places_of("--bidx", asked)]
     kept: dict[int, list[int]] = {}

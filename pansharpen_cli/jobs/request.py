@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..fusion.kept import SUFFIX, Kept
 from ..fusion.options import Options, check_method
+from ..fusion.saved_fit import SUFFIX, SavedFit
 from ..publish import TIFF, check_place, orphans
 from ..raster.creation import parse_creation_options
 from ..raster.messages import gdal_messages
@@ -79,7 +79,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
         if output.save_fit is not None:
             raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
         if not several:
-            Kept.read(options.fit).check(options.fit, scene, options)
+            SavedFit.read(options.fit).check(options.fit, scene, options)
     if several and (options.fit is not None or output.save_fit is not None):
         raise InputError("--save-fit and --fit keep the fit of one scene: name MS files on one grid")
     if output.rgb is not None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import moments
+from .. import covariance
 from ..physics import Offset, Separable, degrader, upsampler
 from ..raster.geometry import Phase, Window
 
@@ -154,9 +154,9 @@ class SceneMoments:
 
     def __init__(self, bands: int) -> None:
         self.bands = bands
-        self.sums = moments.Moments(pan=1, expanded=bands, pan_low=bands)
-        self.cells = moments.Moments(expanded=bands, pan_low=1)
-        self.fine = moments.Moments(expanded=bands, pan_low=1)
+        self.sums = covariance.Covariance(pan=1, expanded=bands, pan_low=bands)
+        self.cells = covariance.Covariance(expanded=bands, pan_low=1)
+        self.fine = covariance.Covariance(expanded=bands, pan_low=1)
         self.thinned: list[Tensor] = []
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from .. import foreign, models, publish
+from .. import models, publish, untrusted
 from ..columns import in_columns
 from ..errors import InputError, WeightsError, reason_of
 
@@ -105,7 +105,7 @@ def folder() -> Path:
 
 def _digest(path: Path) -> str:
     """sha256 of a weights file. Raises WeightsError for what is no regular file, or too large for one."""
-    with foreign.opened(path, foreign.MOST_WEIGHTS, WeightsError) as file:
+    with untrusted.opened(path, untrusted.MOST_WEIGHTS, WeightsError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -115,9 +115,9 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
     path = where / "manifest.toml"
     if not path.is_file():
         return {}
-    entries = foreign.read_toml(path, "is not a valid weights manifest", WeightsError)
+    entries = untrusted.read_toml(path, "is not a valid weights manifest", WeightsError)
     words = ("licence", "data", "command", "source", "source_sha256")
-    with foreign.boundary(path, "is not a valid weights manifest", WeightsError):
+    with untrusted.boundary(path, "is not a valid weights manifest", WeightsError):
         return {
             name: Card(
                 name, where / _file_name(e["file"]), _text(e["network"]), _config(e.get("config", {})),
@@ -188,9 +188,9 @@ def _card_of(path: Path, method: str | None = None) -> Card:
     network = metadata.get("network", method)
     if network is None:
         raise WeightsError(f"{path} does not name its network, and no manifest.toml beside it lists it")
-    with foreign.boundary(path, "has an unusable config in its metadata", WeightsError):
-        config = _config(foreign.parse_json(metadata.get("config", "{}")))
-    with foreign.boundary(path, "has an unusable scale in its metadata", WeightsError):
+    with untrusted.boundary(path, "has an unusable config in its metadata", WeightsError):
+        config = _config(untrusted.parse_json(metadata.get("config", "{}")))
+    with untrusted.boundary(path, "has an unusable scale in its metadata", WeightsError):
         scale = _scale(metadata.get("scale"))
     known = {
         key: metadata.get(key, "")
@@ -407,8 +407,8 @@ def import_checkpoint(
     from safetensors.torch import save
 
     check_import(network, bands, scale, output)
-    content = foreign.read_bytes(source, foreign.MOST_WEIGHTS, WeightsError)
-    foreign.check_archive(source, io.BytesIO(content), WeightsError)
+    content = untrusted.read_bytes(source, untrusted.MOST_WEIGHTS, WeightsError)
+    untrusted.check_archive(source, io.BytesIO(content), WeightsError)
     config = {"bands": bands}
     model = models.create(network, config)
     state = _fitted(source, _public_state(source, content), network, model)

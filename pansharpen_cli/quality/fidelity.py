@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from ..classical.method import regression, signed_regression
+from ..covariance import Covariance
 from ..errors import InputError
-from ..moments import Moments
 from .metrics import DETAIL_REACH, DETAIL_SIGMA, Core, Details, eroded, high_pass
 
 FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness")
@@ -70,7 +70,7 @@ class Fidelity:
 
     def __post_init__(self) -> None:
         self.sigma, kernels = self.ratio / 2, len(KERNEL_GAINS)
-        self._low = Moments(ms=self.bands, pan=kernels)
+        self._low = Covariance(ms=self.bands, pan=kernels)
         self._seen = torch.zeros(self.bands, kernels + 1, kernels + 1, dtype=torch.float64)
         self._pixels = 0
         self._details = torch.zeros(self.bands + 1, self.bands + 1, dtype=torch.float64)

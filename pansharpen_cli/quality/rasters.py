@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..raster.geometry import Window
 from ..raster.grid import Grid
-from ..raster.opening import Scaling
+from ..raster.options import Scaling
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, open_raster, rpcs_of

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 
 LARGEST_VRT = 64 << 20
@@ -41,7 +41,7 @@ def check_raw(path: str) -> None:
     directly or through the files that it refers to."""
     on_servers = [name for name in (path, *_walked(path)) if NETWORK.search(name)]
     if on_servers and (NETWORK.search(path) or any(NETWORK.search(name) for name in _walked(path, sides=False))):
-        foreign.go_online()
+        untrusted.go_online()
 
 
 def referred(path: str) -> Iterator[str]:
@@ -57,7 +57,7 @@ def outside(path: str, roots: Collection[Path]) -> str:
     """
     if NETWORK.search(path) or path.startswith("/vsi"):
         return ""  # named as such, so it was asked for
-    if foreign.kind_of(path):
+    if untrusted.kind_of(path):
         return ""
     head = _head(path).lower()
     if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
@@ -112,7 +112,7 @@ def _beside(name: str) -> list[tuple[str, str]]:
 
 def _check_kind(path: str, name: str) -> None:
     """Raises InputError if a name, or the archive that it leads into, is a pipe or a device."""
-    if kind := "a pipe" if name.startswith("/vsistdin") else foreign.kind_of(_on_disk(name)):
+    if kind := "a pipe" if name.startswith("/vsistdin") else untrusted.kind_of(_on_disk(name)):
         raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
 
 

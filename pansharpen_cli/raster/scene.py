@@ -11,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from . import composed, rpc, sensors
-from .choice import chosen_places, chosen_sources, place_of, standard_names, told_names
+from . import mean_pan, rpc, sensors
+from .band_choice import chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
 from .grid import Grid
-from .opening import OpenOptions, Scaling
+from .options import OpenOptions, Scaling
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -368,9 +368,9 @@ def _with_pan(
 
     Raises InputError for several bands that are no finer than the MS.
     """
-    parts, ms = composed.divided(pan, others)
+    parts, ms = mean_pan.divided(pan, others)
     count = sum(len(p.bands) for p in parts)
-    if asked is None and len(pan.bands) > 1 and not all(composed.is_finer(pan, s) for s in ms):
+    if asked is None and len(pan.bands) > 1 and not all(mean_pan.is_finer(pan, s) for s in ms):
         hint = "; are PAN and MS swapped?" if all(s.dataset.count == 1 for s in ms) or len(ms) == 1 else ""
         raise InputError(f"{pan.label} has {len(pan.bands)} bands, a PAN has one{hint}")
     if asked is None and count == 1:
@@ -380,10 +380,10 @@ def _with_pan(
     standard = tuple(sensors.band_name(name) for name in told)
     numbers = range(1, count + 1)
     places = None if asked is None else [place_of("--pan-from", each, numbers, names, standard) for each in asked]
-    made = composed.pan_of(parts, places)
+    made = mean_pan.pan_of(parts, places)
     chosen = range(count) if places is None else places
     listed = ", ".join(names[i] or told[i] or f"band {i + 1}" for i in chosen)
-    if isinstance(made, composed.Mean):
+    if isinstance(made, mean_pan.Mean):
         unasked = asked is None and len(pan.bands) > 1
         (remarks.warnings if unasked else remarks.notes).append(
             f"PAN is the mean of {listed} of {' '.join(map(os.path.basename, made.labels))}"

@@ -20,13 +20,13 @@ from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, gdal_messages
 from .references import check_raw
-from .whole import cut_off
+from .truncated import cut_off
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
@@ -95,7 +95,7 @@ def open_raster(path: str, rpcs: bool = False):
         dataset.close()
         raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
     try:
-        with foreign.boundary(path, "cannot be used"):
+        with untrusted.boundary(path, "cannot be used"):
             _check_files(dataset, path)
             _check_blocks(dataset, path)
     except InputError:
@@ -114,9 +114,9 @@ def rpcs_of(dataset) -> RPC | None:
 
 def _check_place(path: str) -> None:
     """Raises InputError for pipes and devices, there or among the files beside it that GDAL looks into."""
-    if kind := foreign.kind_of(path):
+    if kind := untrusted.kind_of(path):
         raise InputError(f"cannot open {path}: it is {kind}; only files are read")
-    if not foreign.gives_parts(path):
+    if not untrusted.gives_parts(path):
         raise InputError(f"cannot open {path}: its server gives whole files only; download it first")
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0].lower()
@@ -126,7 +126,7 @@ def _check_place(path: str) -> None:
     except (OSError, ValueError):
         return
     for entry in own:
-        if not entry.is_file() and (kind := foreign.kind_of(entry.path)):
+        if not entry.is_file() and (kind := untrusted.kind_of(entry.path)):
             raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
         if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
@@ -135,7 +135,7 @@ def _check_place(path: str) -> None:
 
 def _check_files(dataset, path: str) -> None:
     """Raises InputError for files of a raster that are shorter than they should be, or no pixels of its own."""
-    if dataset.driver in foreign.UNASKED.split():
+    if dataset.driver in untrusted.UNASKED.split():
         raise InputError(f"{path} is opened as {dataset.driver}, which takes other files for pixels: refused")
     for file in dataset.files:
         if reason := cut_off(file):
@@ -454,7 +454,7 @@ def _side_files(path: str, listed: Sequence[str]) -> list[str]:
         stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
         names += [str(folder / f"{stem}{ending}") for ending in ("_MTL.txt", ".IMD", ".imd")]
         names += _dimap_files(folder, {os.path.basename(p) for p in (path, *listed)})
-    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < foreign.MOST_SIDE]
+    return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < untrusted.MOST_SIDE]
 
 
 _TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
@@ -475,7 +475,7 @@ def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
             continue
         if path.stem[4:].lower() in products:
             found.append(str(path))
-        elif path.stat().st_size < foreign.MOST_SIDE:
+        elif path.stat().st_size < untrusted.MOST_SIDE:
             listed = re.findall(r'href="([^"]+)"', path.read_text(errors="replace"))
             found += [str(path)] if rasters & {os.path.basename(name) for name in listed} else []
     return found
@@ -483,7 +483,7 @@ def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
 
 def _side_tags(path: str) -> dict[str, str]:
     """KEY = "value" and <KEY>value</KEY> pairs of a side file."""
-    text = foreign.read_text(path, foreign.MOST_SIDE, "replace")
+    text = untrusted.read_text(path, untrusted.MOST_SIDE, "replace")
     pairs = []
     for line in text.splitlines():  # no pattern over all of it: they are slow on text that is made for it
         key, _, value = line.partition("=")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from .geometry import Window
 from .source import Reader
@@ -79,8 +79,8 @@ class Stretch:
     @classmethod
     def kept(cls, path: Path, names: Sequence[str]) -> Stretch:
         """That of a file, of the bands of these names. Raises InputError for a file that does not have it."""
-        with foreign.boundary(path, "is no stretch of pansharpen"):
-            content = foreign.parse_json(foreign.read_text(path, foreign.MOST_SIDE))
+        with untrusted.boundary(path, "is no stretch of pansharpen"):
+            content = untrusted.parse_json(untrusted.read_text(path, untrusted.MOST_SIDE))
             if content["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {content['schema']}, not {SCHEMA}")
             bands = {str(name): (float(low), float(high)) for name, (low, high) in content["bands"].items()}

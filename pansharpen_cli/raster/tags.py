@@ -9,7 +9,7 @@ from contextlib import suppress
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from .opening import Scaling
+from .options import Scaling
 from .scene import Scene
 from .source import rpcs_of
 

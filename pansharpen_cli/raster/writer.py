@@ -28,7 +28,7 @@ from .creation import (
 )
 from .geometry import Window
 from .messages import gdal_messages
-from .opening import Scaling
+from .options import Scaling
 from .scene import Scene
 from .tags import PROVENANCE, carry_over
 from .tiles import OUTPUT_BLOCK

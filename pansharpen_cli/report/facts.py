@@ -130,8 +130,8 @@ class RegistrationFacts(TypedDict):
     searched: NotRequired[float]
 
 
-class ToldFacts(TypedDict):
-    """What PAN tells about a band: `fusion.telling.Told`, and whether the band is sharpened by it."""
+class PanRelationFacts(TypedDict):
+    """What PAN tells about a band: `fusion.pan_relation.PanRelation`, and whether the band is sharpened by it."""
 
     band: str
     r2: float
@@ -139,7 +139,7 @@ class ToldFacts(TypedDict):
     sharpened: bool
 
 
-class KeptFacts(TypedDict, total=False):
+class SavedFitFacts(TypedDict, total=False):
     """A kept fit: the file that it was saved in, or the one that it was taken from."""
 
     saved_in: str
@@ -173,7 +173,7 @@ class PartFacts(TypedDict):
     adaptation: AdaptationFacts
     quality: Quality | None
     registration: RegistrationFacts | None
-    pan_tells: list[ToldFacts]
+    pan_tells: list[PanRelationFacts]
     verdict: list[Remark]
     places: list[int]
 
@@ -193,11 +193,11 @@ class FusionFacts(TypedDict):
     megapixels_per_second: float
     warnings: list[str]
     notes: list[str]
-    fit: KeptFacts | None
+    fit: SavedFitFacts | None
     comparison: ComparisonFacts | None
     registration: RegistrationFacts | None
     verdict: list[Remark]
-    pan_tells: list[ToldFacts]
+    pan_tells: list[PanRelationFacts]
     groups: list[PartFacts]
     batch: NotRequired[Any]
     rgb: NotRequired[PictureFacts]
@@ -521,7 +521,7 @@ class CheckFacts:
     sample: SampleFacts | None = None
     bands: list[BandFacts] | None = None
     agreement: AgreementFacts | None = None
-    pan_tells: list[ToldFacts] | None = None
+    pan_tells: list[PanRelationFacts] | None = None
     shift: ShiftFacts | None = None
     mtf: MtfFacts | None = None
     method: PlannedMethod | None = None

@@ -19,11 +19,11 @@ from .facts import (
     EvaluationFacts,
     FusionFacts,
     OutputFacts,
+    PanRelationFacts,
     PartFacts,
     RegistrationFacts,
     ResultFacts,
     SceneFacts,
-    ToldFacts,
     plain,
 )
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
@@ -386,7 +386,7 @@ def _ms_names(group: PartFacts) -> str:
     return ", ".join(map(os.path.basename, group["scene"]["ms"]))
 
 
-def _told(told: ToldFacts) -> str:
+def _told(told: PanRelationFacts) -> str:
     """What PAN tells about a band, in words."""
     text = f"R2 {number_text(told['r2'], 2)}, gain {number_text(told['gain'])}"
     return text if told["sharpened"] else f"{text}: up-sampled, not sharpened"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .. import __version__, foreign
+from .. import __version__, untrusted
 from ..publish import check_own, read_own
 from ..publish import write as write_file
 from . import charts
@@ -115,7 +115,7 @@ def _thumbnail(path: Path) -> str:
     """A small JPEG as a data: URI; nothing where there is no picture."""
     from PIL import Image
 
-    if foreign.kind_of(path):
+    if untrusted.kind_of(path):
         return ""
     try:
         with Image.open(io.BytesIO(read_own(path, 1 << 26)), formats=["PNG", "JPEG"]) as image:

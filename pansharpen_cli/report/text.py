@@ -22,10 +22,10 @@ from .facts import (
     FileFacts,
     FusionFacts,
     MethodFacts,
+    PanRelationFacts,
     PartFacts,
     RegistrationFacts,
     SceneFacts,
-    ToldFacts,
     plain,
 )
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
@@ -91,7 +91,7 @@ def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
     return rows + (_quality_rows(quality) if quality else [])
 
 
-def tells_text(told: Sequence[ToldFacts]) -> str:
+def tells_text(told: Sequence[PanRelationFacts]) -> str:
     """What PAN tells about each band; nothing where that was not measured."""
     if not any(is_number(each["r2"]) for each in told):
         return ""

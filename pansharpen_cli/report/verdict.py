@@ -29,14 +29,14 @@ APART: Remark = {
 
 
 def verdict(
-    quality: Mapping[str, Any] | None, bands: Sequence[str | None], method: str = "", apart: bool = False
+    quality: Mapping[str, Any] | None, bands: Sequence[str | None], method: str = "", mismatched: bool = False
 ) -> list[Remark]:
     """Remarks on a fused image by the figures of `fidelity.Fidelity` and the flat-area activity, a sentence each.
 
-    `bands` are the names of the bands, `method` is what advice leaves out. `apart`: PAN and MS show different things,
-    and that is all there is to say. Empty where nothing was measured.
+    `bands` are the names of the bands, `method` is what advice leaves out. `mismatched`: PAN and MS show different
+    things, and that is all there is to say. Empty where nothing was measured.
     """
-    if apart:
+    if mismatched:
         return [APART]
     if not quality:
         return []

@@ -1,4 +1,4 @@
-"""Training networks: the recipe, scenes, samples, the loss, the loop; simulated scenes.
+"""Training networks: the settings, scenes, samples, the loss, the loop; simulated scenes.
 
 Nothing that fuses, checks or reports imports from here.
 """

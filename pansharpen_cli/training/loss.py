@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..models.base import Backbone
 from ..physics import gaussian_matrix
 from ..quality import metrics
-from .recipe import LossWeights
 from .samples import Sample
+from .settings import LossWeights
 
 EXTREMES, POWER, DARKEST = (0.01, 0.99), 0.62, 0.03
 """Of a picture that a band is shown as: the quantiles that are black and white, its power, and the brightness below

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import foreign
+from .. import untrusted
 from ..archive.lists import read_table
 from ..errors import InputError
 from ..progress import Say
 from ..quality.wald import degrade
 from ..raster import sensors
 from ..raster.geometry import Phase, Window, box_sums
-from ..raster.opening import OpenOptions
+from ..raster.options import OpenOptions
 from ..raster.scene import Scene
 from ..raster.sensors import WAVELENGTHS, Sensor, band_name
 from ..raster.source import Source, data_bands, open_raster
@@ -78,7 +78,7 @@ def find(sources: Sequence[str]) -> list[Item]:
 
 def _tiffs_below(folder: Path) -> list[Path]:
     """GeoTIFFs of a folder and of those below it, also of linked ones, each folder once."""
-    paths = (Path(here, name) for here, _, names in foreign.walked(folder) for name in names)
+    paths = (Path(here, name) for here, _, names in untrusted.walked(folder) for name in names)
     return sorted(path for path in paths if _is_tiff(path))
 
 

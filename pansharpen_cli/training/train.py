@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .. import foreign, interrupts, models
+from .. import interrupts, models, untrusted
 from ..device import choose_device, choose_precision
 from ..errors import InputError, PansharpenError, reason_of
 from ..models import weights
@@ -38,9 +38,9 @@ from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
 from . import scenes
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
-from .recipe import Recipe
 from .samples import Sample, Sampler, drawn_for_validation, landscapes
 from .scenes import Item, LoadedScene
+from .settings import TrainingSettings
 
 SAVED_EVERY = 120.0
 """Seconds between checkpoints."""
@@ -68,9 +68,9 @@ class State:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, network: Backbone, recipe: Recipe) -> State:
+    def start(cls, network: Backbone, settings: TrainingSettings) -> State:
         network = channels_last(network)
-        o = recipe.optimiser
+        o = settings.optimiser
         optimiser = torch.optim.AdamW(network.parameters(), lr=o.rate, weight_decay=o.decay)
         return cls(network, copy.deepcopy(network).requires_grad_(False), optimiser)
 
@@ -117,8 +117,8 @@ class State:
 def _held_in(path: Path, device: torch.device, advice: str) -> dict[str, Any]:
     """What a checkpoint of ours holds. Raises InputError for any other file."""
     try:
-        with foreign.opened(path, foreign.MOST_WEIGHTS) as file:
-            foreign.check_archive(path, file)
+        with untrusted.opened(path, untrusted.MOST_WEIGHTS) as file:
+            untrusted.check_archive(path, file)
             content = io.BytesIO(file.read())
         held = torch.load(content, map_location=device, weights_only=True)
         if not {"identity", "optimiser", "average"} <= held.keys():
@@ -130,16 +130,16 @@ def _held_in(path: Path, device: torch.device, advice: str) -> dict[str, Any]:
     return held
 
 
-def fraction(recipe: Recipe, state: State) -> float:
+def fraction(settings: TrainingSettings, state: State) -> float:
     """The part of the budget that is used."""
-    budget = recipe.budget
+    budget = settings.budget
     used = state.step / budget.steps if budget.steps else state.seconds / (60 * budget.minutes)
     return min(used, 1.0)
 
 
-def rate_at(recipe: Recipe, step: int, used: float) -> float:
+def rate_at(settings: TrainingSettings, step: int, used: float) -> float:
     """Learning rate: a linear warm-up, and a cosine of the used part of the budget down to the floor."""
-    o = recipe.optimiser
+    o = settings.optimiser
     cosine = o.floor + (1 - o.floor) * 0.5 * (1 + math.cos(math.pi * used))
     return o.rate * min(1.0, (step + 1) / o.warmup) * cosine
 
@@ -148,7 +148,7 @@ def train(
     state: State,
     sampler: Sampler,
     held_out: Sequence[Sample],
-    recipe: Recipe,
+    settings: TrainingSettings,
     *,
     checkpoint: Path | None = None,
     identity: str = "",
@@ -167,21 +167,21 @@ def train(
     held_out = [s.to(device) for s in held_out]
     started, written, rest = time.monotonic() - state.seconds, time.monotonic(), 0.0
     running: list[float] = []
-    checks, by_steps = recipe.budget.checks, recipe.budget.steps > 0
-    total = recipe.budget.steps or math.ceil(60 * recipe.budget.minutes)
-    used = fraction(recipe, state)
+    checks, by_steps = settings.budget.checks, settings.budget.steps > 0
+    total = settings.budget.steps or math.ceil(60 * settings.budget.minutes)
+    used = fraction(settings, state)
     checked = int(used * checks + 1e-9)
     batches = _batches(sampler, state.step, device, workers)
     with closing(batches), interrupts.deferred() as stop:
         while used < 1 or not state.history:
             if used < 1:
-                running.append(_step(state, next(batches), recipe, rate_at(recipe, state.step, used), precision))
+                running.append(_step(state, next(batches), settings, rate_at(settings, state.step, used), precision))
                 state.seconds = time.monotonic() - started
-                used = fraction(recipe, state)
+                used = fraction(settings, state)
             due = int(used * checks + 1e-9) > checked and (by_steps or state.seconds >= rest)
             if due or used >= 1:
                 checked, began = int(used * checks + 1e-9), time.monotonic()
-                _check(state, held_out, recipe, precision, mean_of(running), say)
+                _check(state, held_out, settings, precision, mean_of(running), say)
                 running = []
                 rest = time.monotonic() - started + (time.monotonic() - began) / _LONGEST
             now = time.monotonic()
@@ -196,21 +196,23 @@ def train(
             progress("training", int(used * total), total)
 
 
-def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, precision: torch.dtype) -> float:
+def _step(
+    state: State, samples: list[Sample], settings: TrainingSettings, rate: float, precision: torch.dtype
+) -> float:
     """One step of the optimiser and of the moving average; returns the loss."""
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    loss = composite(loss_terms(fused_of(state.network, samples, precision), samples, recipe.loss), recipe.loss)
+    loss = composite(loss_terms(fused_of(state.network, samples, precision), samples, settings.loss), settings.loss)
     loss = loss + auxiliary(state.network, samples, precision)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise PansharpenError(f"the loss is {value} at step {state.step + 1}: try a lower rate (see --config)")
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), recipe.optimiser.clip)
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.optimiser.clip)
     state.optimiser.step()
     state.step += 1
-    decay = min(recipe.optimiser.average, state.step / (state.step + 20))
+    decay = min(settings.optimiser.average, state.step / (state.step + 20))
     now = state.network.state_dict()
     with torch.no_grad():
         for name, mean in state.average.state_dict().items():
@@ -221,15 +223,15 @@ def _step(state: State, samples: list[Sample], recipe: Recipe, rate: float, prec
     return value
 
 
-def _check(state: State, held_out, recipe: Recipe, precision: torch.dtype, loss: float, say: Say) -> None:
+def _check(state: State, held_out, settings: TrainingSettings, precision: torch.dtype, loss: float, say: Say) -> None:
     """Validate the average, keep it if it is the best so far, and say so."""
     check = {"step": state.step, "minutes": state.seconds / 60, "loss": loss}
-    check |= validate(state.average, held_out, recipe.loss, precision)
+    check |= validate(state.average, held_out, settings.loss, precision)
     state.history.append(check)
     best = state.best_check is check
     if best or not state.best:
         state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
-    terms = "  ".join(f"{name} {check[name]:.4f}" for name in asdict(recipe.loss) if name in check)
+    terms = "  ".join(f"{name} {check[name]:.4f}" for name in asdict(settings.loss) if name in check)
     say(
         f"{check['minutes']:6.1f} min  step {state.step}  loss {loss:.4f}  validation {check['validation']:.4f} "
         f"({terms})  Q2n {check['q2n']:.4f}  ERGAS {check['ergas']:.3f}{'  best' if best else ''}"
@@ -285,7 +287,7 @@ def run(
     sources: Sequence[str],
     validation: Sequence[str],
     output: TrainingOutput,
-    recipe: Recipe,
+    settings: TrainingSettings,
     *,
     device: str = "auto",
     threads: int | None = None,
@@ -294,45 +296,45 @@ def run(
 ) -> dict[str, Any]:
     """Train on the scenes of sources and write the best weights; returns a summary.
 
-    Raises InputError for what is wrong with sources, recipe or output before anything is trained.
+    Raises InputError for what is wrong with sources, settings or output before anything is trained.
     """
     warnings: list[str] = []
     if threads is not None:
         torch.set_num_threads(threads)
     where = choose_device(device)
-    precision = choose_precision(recipe.precision, where)
-    _check_recipe(recipe)
-    training, held_out = _scenes(sources, validation, recipe)
+    precision = choose_precision(settings.precision, where)
+    _check_settings(settings)
+    training, held_out = _scenes(sources, validation, settings)
     resuming = output.resume and output.checkpoint.is_file()
     output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None], resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
-        real = recipe.samples.real > 0
+        real = settings.samples.real > 0
         seen = scenes.load(training, real, warnings.append)
         judged = scenes.load(held_out, real, warnings.append)
-    recipe, config = _with_bands(recipe, seen)
-    torch.manual_seed(recipe.seed)
-    network = _first(recipe, config, say).to(where)
-    bands, share = network.bands or recipe.bands or None, recipe.samples.synthetic
-    synthetic = landscapes(recipe.samples.landscapes, 1000 + recipe.seed) if share > 0 else []
-    sampler = Sampler(seen, synthetic, share, bands, recipe.seed, recipe.samples.real, recipe.samples.fine)
-    judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=recipe.samples.real, fine=recipe.samples.fine)
-    samples = drawn_for_validation(judge, recipe.samples.validation)
+    settings, config = _with_bands(settings, seen)
+    torch.manual_seed(settings.seed)
+    network = _first(settings, config, say).to(where)
+    bands, share = network.bands or settings.bands or None, settings.samples.synthetic
+    synthetic = landscapes(settings.samples.landscapes, 1000 + settings.seed) if share > 0 else []
+    sampler = Sampler(seen, synthetic, share, bands, settings.seed, settings.samples.real, settings.samples.fine)
+    judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=settings.samples.real, fine=settings.samples.fine)
+    samples = drawn_for_validation(judge, settings.samples.validation)
     names = [sorted(i.ms.name for i in part) for part in (training, held_out)]
-    state, identity = State.start(network, recipe), recipe.identity(scenes=names, config=config)
+    state, identity = State.start(network, settings), settings.identity(scenes=names, config=config)
     if resuming:
         state.resume(output.checkpoint, identity)
         say(f"going on from {output.checkpoint}: step {state.step}, {state.seconds / 60:.1f} min")
     train(
-        state, sampler, samples, recipe, checkpoint=output.checkpoint, identity=identity, precision=precision,
+        state, sampler, samples, settings, checkpoint=output.checkpoint, identity=identity, precision=precision,
         workers=0 if where.type == "cpu" else min(8, os.cpu_count() or 1), say=say, progress=progress,
     )  # fmt: skip
-    words = {"licence": recipe.card.licence, "data": recipe.card.data or describe(seen), "command": output.command}
-    digest = publish(state.best, output.path, recipe.network, config, **words)
+    words = {"licence": settings.card.licence, "data": settings.card.data or describe(seen), "command": output.command}
+    digest = publish(state.best, output.path, settings.network, config, **words)
     output.checkpoint.unlink(missing_ok=True)
     return {
-        "output": str(output.path), "network": recipe.network, "config": config,
+        "output": str(output.path), "network": settings.network, "config": config,
         "parameters": sum(p.numel() for p in network.parameters()), "sha256": digest,
         "device": str(where), "precision": str(precision).removeprefix("torch."),
         "steps": state.step, "seconds": state.seconds,
@@ -343,11 +345,13 @@ def run(
     }  # fmt: skip
 
 
-def _scenes(sources: Sequence[str], validation: Sequence[str], recipe: Recipe) -> tuple[list[Item], list[Item]]:
+def _scenes(
+    sources: Sequence[str], validation: Sequence[str], settings: TrainingSettings
+) -> tuple[list[Item], list[Item]]:
     """The scenes to train on and those to validate with. Raises InputError where there is none for either."""
     items = scenes.find(sources)
     if not validation:
-        return scenes.split(items, recipe.samples.held_out, recipe.seed)
+        return scenes.split(items, settings.samples.held_out, settings.seed)
     named = scenes.find(validation)
     inside = {os.path.realpath(i.ms) for i in named}
     training = [i for i in items if i.split != "val" and os.path.realpath(i.ms) not in inside]
@@ -357,18 +361,18 @@ def _scenes(sources: Sequence[str], validation: Sequence[str], recipe: Recipe) -
     return training, held_out
 
 
-def _check_recipe(recipe: Recipe) -> None:
+def _check_settings(settings: TrainingSettings) -> None:
     """Raises InputError for a network, options or budget that cannot be trained."""
-    if not recipe.budget.steps and not recipe.budget.minutes:
+    if not settings.budget.steps and not settings.budget.minutes:
         raise InputError("the budget is neither minutes nor steps")
-    if not any(vars(recipe.loss).values()):
+    if not any(vars(settings.loss).values()):
         raise InputError("all weights of the loss are zero")
-    if recipe.network not in models.REGISTRY:
-        raise InputError(f"no network named '{recipe.network}'; there is {', '.join(models.REGISTRY)}")
-    if "bands" in recipe.options:
+    if settings.network not in models.REGISTRY:
+        raise InputError(f"no network named '{settings.network}'; there is {', '.join(models.REGISTRY)}")
+    if "bands" in settings.options:
         raise InputError("'options.bands' is not a key of its own: use --bands, or 'bands' in the config")
-    if recipe.bands or not _bound(recipe.network):
-        _check_parameters(recipe.network, _config(recipe))
+    if settings.bands or not _bound(settings.network):
+        _check_parameters(settings.network, _config(settings))
 
 
 def _check_parameters(network: str, config: Mapping[str, int]) -> None:
@@ -387,26 +391,27 @@ def _bound(network: str) -> bool:
     return taken is not None and taken.default is inspect.Parameter.empty
 
 
-def _config(recipe: Recipe) -> dict[str, int]:
+def _config(settings: TrainingSettings) -> dict[str, int]:
     """The options that the network is made with."""
-    takes = "bands" in inspect.signature(models.kind_of(recipe.network)).parameters
-    return recipe.options | ({"bands": recipe.bands} if recipe.bands and takes else {})
+    takes = "bands" in inspect.signature(models.kind_of(settings.network)).parameters
+    return settings.options | ({"bands": settings.bands} if settings.bands and takes else {})
 
 
-def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
+def _first(settings: TrainingSettings, config: dict[str, int], say: Say) -> Backbone:
     """The network before the first step. Given weights are taken where their shapes fit; `say` tells which layers start
     anew. Raises InputError for weights of another network, or of which less than half fits."""
-    _check_parameters(recipe.network, config)
-    network = models.create(recipe.network, config)
-    if recipe.start:
-        card = weights.get(recipe.start)
+    _check_parameters(settings.network, config)
+    network = models.create(settings.network, config)
+    if settings.start:
+        card = weights.get(settings.start)
         held, own = weights.load(card, card.bands or 1).state_dict(), network.state_dict()
         fits = {k: v for k, v in held.items() if k in own and v.shape == own[k].shape}
         anew = [k for k in own if k not in fits]
         kept, all_of_it = (sum(v.numel() for v in part.values()) for part in (fits, own))
-        if card.network != recipe.network or 2 * kept < all_of_it:
+        if card.network != settings.network or 2 * kept < all_of_it:
             raise InputError(
-                f"{card.path} holds weights of '{card.network}' {card.config}, which is not '{recipe.network}' {config}"
+                f"{card.path} holds weights of '{card.network}' {card.config}, "
+                f"which is not '{settings.network}' {config}"
             )
         if anew:
             listed = ", ".join(anew[:4]) + (f" and {len(anew) - 4} more" if len(anew) > 4 else "")
@@ -415,15 +420,15 @@ def _first(recipe: Recipe, config: dict[str, int], say: Say) -> Backbone:
     return network
 
 
-def _with_bands(recipe: Recipe, seen: Sequence[LoadedScene]) -> tuple[Recipe, dict[str, int]]:
+def _with_bands(settings: TrainingSettings, seen: Sequence[LoadedScene]) -> tuple[TrainingSettings, dict[str, int]]:
     """The band count settled; raises InputError if a network for one count has none and the scenes differ."""
-    if _bound(recipe.network) and not recipe.bands:
+    if _bound(settings.network) and not settings.bands:
         counts = sorted({len(s.data) for s in seen})
         if len(counts) > 1:
             listed = ", ".join(map(str, counts))
-            raise InputError(f"{recipe.network} is for one band count and the scenes have {listed}: give --bands")
-        recipe = replace(recipe, bands=counts[0])
-    return recipe, _config(recipe)
+            raise InputError(f"{settings.network} is for one band count and the scenes have {listed}: give --bands")
+        settings = replace(settings, bands=counts[0])
+    return settings, _config(settings)
 
 
 def summary(made: Mapping[str, Any]) -> str:
@@ -464,7 +469,7 @@ def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mappi
     digest = hashlib.sha256(content).hexdigest()
     manifest, entry = path.with_name("manifest.toml"), b""
     if manifest.is_file():
-        entries = [e for e in re.split(r"(?m)^(?=\[)", foreign.read_text(manifest, foreign.MOST_TOML)) if e.strip()]
+        entries = [e for e in re.split(r"(?m)^(?=\[)", untrusted.read_text(manifest, untrusted.MOST_TOML)) if e.strip()]
         entries = [e for e in entries if not e.startswith(f"[{path.stem}]")]
         fields = {"file": path.name, "network": network, "sha256": digest} | words
         lines = [f"[{path.stem}]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in fields.items())]

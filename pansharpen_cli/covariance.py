@@ -11,12 +11,12 @@ CONSTANT = 1e-10
 """A variable whose standard deviation is less than this part of its mean counts as constant: that is rounding."""
 
 
-class Moments:
+class Covariance:
     """Count, means and covariances (n - 1) of groups of variables that arrive piece by piece, in float64.
 
-    ``Moments(pan=1, expanded=4)`` has five variables. Sums are taken of values shifted by the mean of the first piece,
-    so that nothing is lost when a mean is large against its standard deviation (Chan et al., "Algorithms for Computing
-    the Sample Variance", 1983).
+    ``Covariance(pan=1, expanded=4)`` has five variables. Sums are taken of values shifted by the mean of the first
+    piece, so that nothing is lost when a mean is large against its standard deviation (Chan et al., "Algorithms for
+    Computing the Sample Variance", 1983).
     """
 
     def __init__(self, **groups: int) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of a training: every choice with its default and what it is; read from TOML, printed as TOML."""
+"""The settings of a training: every choice with its default and what it is; read from TOML, printed as TOML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 
 _MOST = 1e12
@@ -84,7 +84,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSettings:
     network: str = _key("glpnet", "the network to train")
     bands: int = _key(0, "band count; 0: any that the network takes, or that which all scenes have", 0, _MOST_BANDS)
     start: str = _key("", "weights to start from, a file or the name of installed ones; empty: none")
@@ -104,7 +104,7 @@ class Recipe:
         known = {key: value for key, value in asdict(self).items() if key not in ("budget", "card")}
         return json.dumps({**json.loads(json.dumps(known, sort_keys=True)), **more})
 
-    def changed(self, **given: Any) -> Recipe:
+    def changed(self, **given: Any) -> TrainingSettings:
         """With other values of its own keys or the budget's, where given and not None. Raises InputError."""
         given = {key: value for key, value in given.items() if value is not None}
         budget = {key: given.pop(key) for key in ("minutes", "steps") if key in given}
@@ -113,14 +113,14 @@ class Recipe:
         return replace(self, **given, budget=replace(self.budget, **budget))
 
 
-def read(path: Path) -> Recipe:
-    """The recipe of a TOML file; what it leaves out has its default. Raises InputError naming what is wrong."""
-    return parse(foreign.read_toml(path, "is not TOML"), str(path))
+def read(path: Path) -> TrainingSettings:
+    """The settings of a TOML file; what it leaves out has its default. Raises InputError naming what is wrong."""
+    return parse(untrusted.read_toml(path, "is not TOML"), str(path))
 
 
-def parse(table: Mapping[str, Any], origin: str) -> Recipe:
-    """The recipe of a parsed file. Raises InputError naming the key for one that is unknown or has a wrong value."""
-    return _parsed(Recipe, table, origin, "")
+def parse(table: Mapping[str, Any], origin: str) -> TrainingSettings:
+    """The settings of a parsed file. Raises InputError naming the key for one that is unknown or has a wrong value."""
+    return _parsed(TrainingSettings, table, origin, "")
 
 
 def _parsed(kind: Any, table: Mapping[str, Any], origin: str, prefix: str) -> Any:
@@ -152,9 +152,9 @@ def _parsed(kind: Any, table: Mapping[str, Any], origin: str, prefix: str) -> An
     return kind(**given)
 
 
-def to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML that `read` takes, every key with its value and what it is."""
-    return "\n".join(_lines(recipe, "")).strip() + "\n"
+def to_toml(settings: TrainingSettings) -> str:
+    """The settings as TOML that `read` takes, every key with its value and what it is."""
+    return "\n".join(_lines(settings, "")).strip() + "\n"
 
 
 def _lines(part: Any, table: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from .. import classical, foreign
+from .. import classical, untrusted
 from ..errors import InputError
 from ..models import weights
 from ..raster.scene import Scene
@@ -64,7 +64,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedFit:
     """A fit apart from its scene.
 
     `origin`: first row and column of the PAN in its pixels, counted from the origin of its CRS: on the lattice that
@@ -93,14 +93,14 @@ class Kept:
         return save({name: np.array(a, order="C") for name, a in self.arrays.items()}, {"fit": text})
 
     @classmethod
-    def read(cls, path: str | Path) -> Kept:
+    def read(cls, path: str | Path) -> SavedFit:
         """That of a file. Raises InputError for a file that holds no fit, or values that no fit has."""
-        content = foreign.read_bytes(path, MOST_BYTES)
-        with foreign.boundary(path, "is no fit of pansharpen (--save-fit makes one)"):
+        content = untrusted.read_bytes(path, MOST_BYTES)
+        with untrusted.boundary(path, "is no fit of pansharpen (--save-fit makes one)"):
             arrays = load(content)
             size = int.from_bytes(content[:8], "little")
-            header = foreign.parse_json(content[8 : 8 + size].decode())
-            told = foreign.parse_json(header["__metadata__"]["fit"])
+            header = untrusted.parse_json(content[8 : 8 + size].decode())
+            told = untrusted.parse_json(header["__metadata__"]["fit"])
             if told["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
             numbers = {str(name): float(value) for name, value in told["numbers"].items()}
@@ -182,7 +182,7 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
     return first, second
 
 
-def _checked(kept: Kept) -> Kept:
+def _checked(kept: SavedFit) -> SavedFit:
     """Raises ValueError for values that no fit has: anyone may have written the file."""
     bands = len(kept.known.bands)
     if {len(kept.gains), len(kept.offsets)} - {0, bands} or not all(0 < gain < 1 for gain in kept.gains):

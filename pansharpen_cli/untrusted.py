@@ -1,5 +1,5 @@
-"""Bounded reading of files that others wrote: manifests, STAC, side files, recipes, logs. Only regular files of a
-limited size are read, and every fault becomes one line that names the file."""
+"""Bounded reading of files that others wrote: manifests, STAC, side files, training settings, logs. Only regular
+files of a limited size are read, and every fault becomes one line that names the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_TEXT = 64 << 20
 MOST_SIDE = 2_000_000
 """Bytes of a side file that is looked into for a sensor and a date; a larger one is none."""
 MOST_TOML = 1 << 20
-"""Bytes of a recipe or a manifest of weights."""
+"""Bytes of training settings or a manifest of weights."""
 MOST_LINE = 4 << 20
 """Characters of a line of a log."""
 MOST_WEIGHTS = 1 << 30

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .. import foreign
+from .. import untrusted
 from ..errors import InputError
 from ..report.facts import LeftOver
 from .names import File
@@ -61,7 +61,7 @@ def look_into(path: str, relative: str) -> tuple[list[File], list[LeftOver]]:
     folder = PurePosixPath(relative).parent / base
     found, left = [], []
     try:
-        with foreign.boundary(path, "cannot be looked into"):
+        with untrusted.boundary(path, "cannot be looked into"):
             for member in _members(path):
                 if why := _trouble(member):
                     left.append(LeftOver(f"{prefix}/{member.name}", why))
@@ -75,7 +75,7 @@ def look_into(path: str, relative: str) -> tuple[list[File], list[LeftOver]]:
 
 def _members(path: str) -> Iterator[_Member]:
     """The rasters of an archive. Raises InputError for one of too many members, or that unpacks to too much."""
-    if kind := foreign.kind_of(path):
+    if kind := untrusted.kind_of(path):
         raise InputError(f"{path} is {kind}: only files are read")
     every = _in_zip(path) if path.lower().endswith(ZIPS) else _in_tar(path)
     for count, member in enumerate(every):

@@ -40,7 +40,7 @@ _CELLS = 4
 
 
 @dataclass(frozen=True)
-class Told:
+class PanRelation:
     """What PAN tells about a band: `r2` from 0 to 1, and `gain`, DN of the band for a DN of PAN; NaN where unknown."""
 
     r2: float = math.nan
@@ -52,7 +52,7 @@ class Told:
 
 
 @torch.no_grad()
-def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told, ...]:
+def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[PanRelation, ...]:
     """What PAN tells about each band of a scene, from blocks drawn with `seed`; not from those with values too large to
     take statistics of, which the methods that take some refuse."""
     cells: list[Tensor] = []
@@ -68,7 +68,7 @@ def told(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Told,
                 cells.append(found)
                 level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))
                 seen, used = seen + len(found) * CELL**2, used + 1
-    return _regressed(torch.cat(cells), level) if cells else (Told(),) * scene.bands
+    return _regressed(torch.cat(cells), level) if cells else (PanRelation(),) * scene.bands
 
 
 def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
@@ -91,10 +91,10 @@ def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     return cells[whole]
 
 
-def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
+def _regressed(cells: Tensor, level: float) -> tuple[PanRelation, ...]:
     """R2 and gain of each band from details (cells, 2, bands, pixels) of values up to `level` DN."""
     if len(cells) < _CELLS or not level:
-        return (Told(),) * cells.shape[2]
+        return (PanRelation(),) * cells.shape[2]
     cells = cells / level  # the floors below are for values of usual size
     pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0], cells[:, 1]))
     energy, wanted = pan.square().sum(-1), ms.square().sum(-1)
@@ -110,11 +110,11 @@ def _regressed(cells: Tensor, level: float) -> tuple[Told, ...]:
     least = cells.shape[0] * cells.shape[-1] * FLAT**2
     flat = (energy.sum(0) <= least) | (total <= least)
     return tuple(
-        Told() if none else Told(round(float(r), 3), float(f"{float(g):.3g}"))
+        PanRelation() if none else PanRelation(round(float(r), 3), float(f"{float(g):.3g}"))
         for r, g, none in zip(r2, gain, flat, strict=True)
     )
 
 
-def places_of_nothing(found: Sequence[Told]) -> list[int]:
+def unrelated(found: Sequence[PanRelation]) -> list[int]:
     """The bands that PAN tells nothing about."""
     return [i for i, each in enumerate(found) if each.nothing]

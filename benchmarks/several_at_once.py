@@ -1,6 +1,7 @@
 """`fuse` beside other runs of itself: what two and four processes at a time get done, against one after the other.
 
-    python benchmarks/beside.py [--side 1024] [--bands 4] [--repeat 3] [--processes 1,2,4] [--option=--threads=1]
+    python benchmarks/several_at_once.py [--side 1024] [--bands 4] [--repeat 3]
+        [--processes 1,2,4] [--option=--threads=1]
 
 Makes a scene by repeating a simulated one. In each round it runs one process, then two at a time, then four, with
 scores, and prints for each number the median seconds until the last has ended, the scenes an hour, and the ratio of

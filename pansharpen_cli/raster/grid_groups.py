@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
-from . import composed, sensors
+from . import mean_pan, sensors
 from .files import Remarks
 from .grid import Grid
 from .scene import Scene, are_tiles
@@ -38,7 +38,7 @@ def by_grid(pan: str, ms: Sequence[str]) -> list[Files]:
     with ExitStack() as stack:
         opened = [stack.enter_context(open_raster(path, rpcs=True)) for path in (pan, *ms)]
         sources = [Source(ds, data_bands(ds, path, [])[0], path) for ds, path in zip(opened, (pan, *ms), strict=True)]
-        parts, coarser = composed.divided(sources[0], sources[1:])
+        parts, coarser = mean_pan.divided(sources[0], sources[1:])
         groups: list[list[Source]] = []
         for source in coarser:
             alike = (group for group in groups if _together(group[0], source))
