@@ -116,6 +116,66 @@ def test_files_that_interleave_their_pixels_are_refused(folder: Path) -> None:
         fuse.fuse_scene(pair, output, options_of(folder, "gsa"), score=False)
 
 
+def test_check_tells_the_size_of_the_one_output_and_refuses_what_fuse_refuses(folder: Path, run, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    told = json.loads(run("check", "pan.tif", "vnir.tif", "swir.tif", "--method", "exp", "--json").out)
+    fused(folder, ["vnir.tif", "swir.tif"], Options(method="exp"))
+    written = pixels_of(folder / "out.tif")
+    assert (told["output"]["bands"], told["output"]["rows"], told["output"]["cols"]) == written.shape
+    assert told["prediction"]["raw_bytes"] == written.nbytes
+    edited(folder / "swir.tif", folder / "reflectance.tif", lambda p: (p / 1e4).astype("float32"), SWIR)
+    refused = [
+        run(c, "pan.tif", "vnir.tif", "reflectance.tif", "-q", *o)
+        for c, o in (("check", ()), ("fuse", ("-o", "x.tif")))
+    ]
+    assert {each.code for each in refused} == {2} and refused[0].err == refused[1].err
+    assert "MS bands of different types" in refused[0].err
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_grid_is_measured_apart_as_fuse_measured_it(folder: Path, run, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    with rasterio.open("swir.tif", "r+") as dataset:
+        dataset.transform = dataset.transform @ rasterio.Affine.translation(0.25, 0)
+    arguments = ["fuse", "pan.tif", "vnir.tif", "swir.tif", "-o", "out.tif", "--method", "gsa", "--json"]
+    told = json.loads(run(*arguments).out)["groups"]
+    pair = ("--pan", "pan.tif", "--ms", "vnir.tif", "--ms", "swir.tif")
+    facts = json.loads(run("evaluate", "out.tif", *pair, "--json", "--map", "maps", "--report", "out.html").out)
+    assert [r["ms"] for r in facts["results"]] == [["vnir.tif"], ["swir.tif"]]
+    for result, group, part in zip(facts["results"], told, facts["groups"], strict=True):
+        assert result["quality"]["fidelity"] == pytest.approx(group["quality"]["fidelity"], abs=1e-9)
+        assert part["scene"]["band_names"] == group["scene"]["band_names"]
+    applied = facts["groups"][1]["registration"]
+    assert applied["source"] == "out.tif" and applied["applied"] == told[1]["registration"]["applied"] != [0, 0]
+    assert {p.name for p in Path("maps").glob("*_hqnr.tif")} == {"out_vnir_hqnr.tif", "out_swir_hqnr.tif"}
+    page = Path("out.html").read_text()
+    assert "<h3>vnir.tif</h3>" in page and "<h3>swir.tif: out.tif</h3>" in page
+    table = run("evaluate", "out.tif", *pair).out.splitlines()
+    assert [line for line in table if line.startswith("MS ")] == ["MS  vnir.tif", "MS  swir.tif"]
+    limited = run("evaluate", "out.tif", *pair, "--fail-under", "FIDELITY=0.999", "--csv")
+    assert limited.code == 3 and "out.tif (swir.tif): FIDELITY is" in limited.err
+    assert [line.split(",")[3] for line in limited.out.splitlines()] == ["ms", "vnir.tif", "swir.tif"]
+
+
+def test_walds_protocol_takes_each_grid_apart_and_leaves_out_what_is_too_small(folder: Path, run, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    edited(folder / "vnir.tif", folder / "other.tif", lambda p: p[1:2, 1:, 1:], ("Yellow",))
+    with rasterio.open("other.tif", "r+") as dataset:  # on a grid of its own
+        dataset.transform = dataset.transform @ rasterio.Affine.translation(1, 1)
+    pair = ("evaluate", "--wald", "--methods", "exp,gsa", "--align", "off", "--pan", "pan.tif", "--json")
+    files = ("--ms", "vnir.tif", "--ms", "swir.tif", "--ms", "other.tif")
+    done = run(*pair, *files, "--bidx", "blue,green,red,swir1,7")
+    facts = json.loads(done.out)
+    assert [(r["ms"], r["rank"], r["name"]) for r in facts["results"]] == [
+        (["vnir.tif"], 1, "gsa"), (["vnir.tif"], 2, "exp"), (["other.tif"], 1, "gsa"), (["other.tif"], 2, "exp")
+    ]  # fmt: skip
+    assert any(w.startswith("swir.tif is too small for Wald's protocol") for w in facts["warnings"])
+    alone = json.loads(run(*pair, "--ms", "other.tif").out)["results"]
+    assert facts["results"][2]["quality"]["q2n"] == pytest.approx(alone[0]["quality"]["q2n"], abs=0.02)
+
+
 # What PAN tells -------------------------------------------------------------------------------------------------------
 
 

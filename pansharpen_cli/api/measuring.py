@@ -13,7 +13,7 @@ from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
 from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
-from .options import bands_of, checked, one_of, path_of
+from .options import checked, one_of, opening_of, path_of
 from .result import Fused
 
 Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]"
@@ -49,6 +49,9 @@ def evaluate(
     bidx: Sequence[int | str] | None = None,
     nodata: float | None = None,
     align: str = "auto",
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | None = None,
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
     show: Sequence[str] = (),
@@ -62,7 +65,7 @@ def evaluate(
     pictures are in the page. Raises InputError for an image that does not fit the pair.
     """
     one_of("align", align, ALIGN)
-    opening = OpenOptions(sensor, bands_of(bidx), "bidx", nodata, "pan")
+    opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, "pan", pan_from=pan_from, height=height, dem=dem))
     with Inputs() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = jobs.EvaluationOutput(path_of(report), path_of(maps), overwrite, show=inputs.called(show))
@@ -108,6 +111,9 @@ def evaluate_wald(
     bidx: Sequence[int | str] | None = None,
     nodata: float | None = None,
     align: str = "auto",
+    pan_from: Sequence[int | str] | None = None,
+    height: float | None = None,
+    dem: str | None = None,
     maps: str | os.PathLike | None = None,
     report: str | os.PathLike | None = None,
     show: Sequence[str] = (),
@@ -122,7 +128,7 @@ def evaluate_wald(
     _check_peak(peak)
     names = [methods] if isinstance(methods, str) else list(methods)
     options = checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
-    opening = OpenOptions(sensor, bands_of(bidx), "bidx", nodata)
+    opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, pan_from=pan_from, height=height, dem=dem))
     with Inputs() as inputs:
         pair = inputs.pair(pan, ms, opening)
         output = jobs.EvaluationOutput(path_of(report), path_of(maps), overwrite, show=inputs.called(show))

@@ -39,7 +39,7 @@ def one_of(name: str, value: object, known: Sequence[str]) -> None:
 def options_of(given: Mapping[str, Any]) -> tuple[Options, OpenOptions]:
     """What a function's arguments say on how to fuse and to open a pair. Raises InputError for what the command line
     refuses."""
-    return checked(Options(**_chosen(Options, given))), _opening(OpenOptions(**_chosen(OpenOptions, given)))
+    return checked(Options(**_chosen(Options, given))), opening_of(OpenOptions(**_chosen(OpenOptions, given)))
 
 
 def checked(options: Options) -> Options:
@@ -58,7 +58,7 @@ def checked(options: Options) -> Options:
     return replace(options, method=options.method.lower(), weights=weights, fit=fit)
 
 
-def _opening(options: OpenOptions) -> OpenOptions:
+def opening_of(options: OpenOptions) -> OpenOptions:
     one_of("extent", options.extent, ("intersection", "pan"))
     one_of("fit_bands", options.fit_bands, ("all", "bidx"))
     if options.height is not None and options.dem is not None:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 
 from .. import __version__, device
 from ..archive import pairs
@@ -26,6 +27,7 @@ from ..models import REGISTRY
 from ..progress import Progress, quiet
 from ..publish import check_absent
 from ..raster.creation import parse_creation_options
+from ..raster.geometry import Window
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source
@@ -59,8 +61,10 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
         with gdal_messages():
             files = _files(pair, found)
         try:
-            with gdal_messages():
+            with gdal_messages(), ExitStack() as stack:
                 parts = parted(pair)
+                if len(parts.pairs) > 1:
+                    parts.together([stack.enter_context(each.open()) for each in parts.pairs])
         except InputError as error:
             explain_refusal(files, found)
             return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
@@ -107,7 +111,9 @@ def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Finding
     facts.refused = next((m.refused for m in made if m.refused), None)
     outputs, told = [m.output for m in made if m.output], [m.prediction for m in made if m.prediction]
     if len(outputs) == len(told) == len(made):
-        facts.output = replace(outputs[0], bands=sum(each.bands for each in outputs))
+        rows, cols = reduce(and_, (Window(*m.scene["window"]) for m in made if m.scene)).shape
+        shares = [rows * cols / (each.rows * each.cols) for each in outputs]
+        facts.output = replace(outputs[0], rows=rows, cols=cols, bands=sum(each.bands for each in outputs))
         stages = dict.fromkeys(stage for each in told for stage in each.seconds)
         seconds = {stage: sum(each.seconds.get(stage, 0.0) for each in told) for stage in stages}
         repeated = seconds["start"] * (1 - 1 / len(made))
@@ -115,8 +121,8 @@ def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Finding
         facts.prediction = Prediction(
             seconds,
             max(each.memory_bytes for each in told),
-            sum(each.raw_bytes for each in told),
-            sum(each.stored_bytes for each in told),
+            sum(round(share * each.raw_bytes) for share, each in zip(shares, told, strict=True)),
+            sum(round(share * each.stored_bytes) for share, each in zip(shares, told, strict=True)),
             told[0].trial,
         )
     return facts

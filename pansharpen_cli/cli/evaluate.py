@@ -16,14 +16,19 @@ from .options import (
     Align,
     Alignment,
     Bidx,
+    Dem,
     Device,
+    Height,
     Nodata,
     Overwrite,
+    PanFrom,
     Printing,
     Report,
     Sensor,
     bands_of,
+    check_height,
     figure_limits,
+    pan_bands,
 )  # fmt: skip
 from .printing import command_line, import_jobs, print_report
 from .progress import ProgressBar, say_line
@@ -68,6 +73,9 @@ class Measuring:
     bidx: Bidx = None
     align: Alignment = Align.auto
     nodata: Nodata = None
+    pan_from: PanFrom = None
+    height: Height = None
+    dem: Dem = None
 
     @property
     def kind(self) -> str:
@@ -91,6 +99,9 @@ class Measuring:
             raise InputError(
                 "--sensor, --bidx and --align belong to --pan and --ms; a reference is compared band by band"
             )
+        if self.reference is not None and (self.pan_from, self.height, self.dem) != (None, None, None):
+            raise InputError("--pan-from, --height and --dem belong to --pan and --ms")
+        check_height(self.height, self.dem)
         if not self.wald and (self.adapt != Adapt.fast or self.device != "auto"):
             raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
         if self.ratio is not None and self.kind != "reference":
@@ -109,8 +120,9 @@ class Measuring:
             request.refuse_files([path for path in (self.reference, *(self.fused or ()), self.pan) if path is not None])
             return None
         opening = OpenOptions(
-            self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan"
-        )
+            self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan",
+            pan_from=pan_bands(self.pan_from), height=self.height, dem=self.dem,
+        )  # fmt: skip
         pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
         request.refuse_files(self.fused or (), pair)
         return pair

@@ -118,6 +118,15 @@ Alignment = Annotated[
     ),
 ]
 Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
+PanFrom = Annotated[
+    str | None,
+    typer.Option(help="Bands whose mean is the PAN, of the files on its grid: 1,2,3,4; default: all.", metavar="BANDS"),
+]
+Height = Annotated[
+    float | None,
+    typer.Option(help="Metres above the ellipsoid, of pairs that RPCs alone locate; default: the RPCs' own."),
+]
+Dem = Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Report = Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")]
@@ -207,29 +216,19 @@ class Opening:
         str | None,
         typer.Option(help="Write DN times FACTOR, plus OFFSET; the file tells how.", metavar="FACTOR[,OFFSET]"),
     ] = None
-    pan_from: Annotated[
-        str | None,
-        typer.Option(
-            help="Bands whose mean is the PAN, of the files on its grid: 1,2,3,4; default: all.", metavar="BANDS"
-        ),
-    ] = None
-    height: Annotated[
-        float | None,
-        typer.Option(help="Metres above the ellipsoid, of pairs that RPCs alone locate; default: the RPCs' own."),
-    ] = None
-    dem: Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")] = None
+    pan_from: PanFrom = None
+    height: Height = None
+    dem: Dem = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
         from ..raster.options import OpenOptions
 
-        check_finite(height=self.height)
-        if self.height is not None and self.dem is not None:
-            raise InputError("--height and --dem exclude each other")
+        check_height(self.height, self.dem)
         return OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
             _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
             _scaling(self.scale),
-            bands_of("--pan-from", self.pan_from and [self.pan_from]), self.height, self.dem,
+            pan_bands(self.pan_from), self.height, self.dem,
         )  # fmt: skip
 
 
@@ -259,6 +258,17 @@ def check_finite(**given: float | None) -> None:
     for name, value in given.items():
         if value is not None and not math.isfinite(value):
             raise InputError(f"--{name.replace('_', '-')} takes a number, not {value}")
+
+
+def check_height(height: float | None, dem: str | None) -> None:
+    """Raises InputError for both, and for what is no height."""
+    check_finite(height=height)
+    if height is not None and dem is not None:
+        raise InputError("--height and --dem exclude each other")
+
+
+def pan_bands(text: str | None) -> list[int | str] | None:
+    return bands_of("--pan-from", text and [text])
 
 
 def figure_limits(texts: Sequence[str]) -> dict[str, float]:

@@ -36,11 +36,11 @@ from ..raster.source import bounded_cache
 from ..raster.writer import SceneWriter
 from ..report import files, html
 from ..report import pictures as report_pictures
-from ..report.facts import EvaluationFacts, FusionFacts, Quality
+from ..report.facts import EvaluationFacts, FusionFacts, Quality, ResultFacts
 from ..report.pictures import Pictures
 from ..report.verdict import verdict
 from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
-from .opened import Registration, opened
+from .opened import Part, opened_parts
 from .request import Pair, is_html
 
 EVALUATION_SCHEMA = "pansharpen-evaluation/1"
@@ -75,11 +75,12 @@ class EvaluationOutput:
     command: str | None = None
     show: Sequence[str] = ()
 
-    def shown(self, names: Sequence[str]) -> list[str]:
-        """Those of `names`, the best first, whose pictures are shown; none without an HTML report."""
+    def shown(self, names: Sequence[str], parts: int = 1) -> list[str]:
+        """Those of `names`, the best first, whose pictures are shown, for each of so many parts of a scene; none
+        without an HTML report."""
         if not is_html(self.report):
             return []
-        return [name for name in names if not self.show or _names(name) & set(self.show)][:SHOWN]
+        return [n for n in names if not self.show or _names(n) & set(self.show)][: max(1, SHOWN // parts)]
 
     def check_shown(self, names: Sequence[str]) -> None:
         """Raises InputError for a choice of what is not among `names`, of more than fit on a page, or for no page."""
@@ -99,7 +100,7 @@ def _names(name: str) -> set[str]:
 
 @dataclass
 class _Result:
-    """One scored image of an evaluation; `show` reads its pictures."""
+    """One scored image of an evaluation, or its bands of one part of the scene; `show` reads its pictures."""
 
     name: str
     path: str | None
@@ -107,6 +108,25 @@ class _Result:
     score: Score
     grid: Grid
     show: Callable[[], Pictures]
+    part: Part | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.part.label})" if self.part is not None and self.part.label else self.name
+
+    def facts(self, rank: int) -> ResultFacts:
+        names = self.part.scene.band_names if self.part is not None else ()
+        mismatched = self.part is not None and self.part.registration.mismatched
+        facts: ResultFacts = {
+            "rank": rank,
+            "name": self.name,
+            "path": self.path,
+            "quality": self.quality,
+            "verdict": verdict(self.quality, names, mismatched=mismatched),
+        }
+        if self.part is not None and self.part.label:
+            facts["ms"] = scene_facts(self.part.scene)["ms"]
+        return facts
 
 
 def evaluate(
@@ -121,33 +141,33 @@ def evaluate(
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
-    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
-        scene, registration = opened(
+        parts, whole = opened_parts(
             pair,
             Options(align=align, mtf="sensor"),
             stack,
-            lambda scene: targets.extend(_check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS)),
+            lambda scene, several=False: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
             files,
             progress,
         )
         for path in files:
-            Raster.on_scene(path, scene).close()
-        check_absent(targets, output.overwrite)
+            Raster.on_scene(path, whole).close()
+        check_absent(_check_outputs(output, {*whole.files(), *files}, files, FULL_MAPS, parts), output.overwrite)
 
-        def result(path: str) -> _Result:
-            with Raster.on_scene(path, scene) as raster, _naming(path):
-                score = assess.full_resolution(scene, raster.read, raster.window, progress)
+        def result(path: str, part: Part) -> _Result:
+            scene = part.scene
+            with Raster.on_scene(path, whole) as raster, _naming(path):
+                score = assess.full_resolution(scene, raster.only(part.places).read, raster.window, progress)
 
             def show() -> Pictures:
-                with Raster.on_scene(path, scene) as raster:
-                    return pictures_of(scene, raster, score, progress)
+                with Raster.on_scene(path, whole) as raster:
+                    return pictures_of(scene, raster.only(part.places), score, progress)
 
-            return _Result(path, path, quality_facts(score, scene), score, scene.pan_grid, show)
+            return _Result(path, path, quality_facts(score, scene), score, scene.pan_grid, show, part)
 
-        results = [result(path) for path in dict.fromkeys(files)]
-        notes = [*scene.warnings, *said.notes()]
-        return _finish("full", results, output, scene, notes, FULL_MAPS, registration)
+        results = [result(path, part) for part in parts for path in dict.fromkeys(files)]
+        notes = [*whole.warnings, *said.notes()]
+        return _finish("full", results, output, notes, FULL_MAPS, whole, parts)
 
 
 def evaluate_against(
@@ -176,7 +196,7 @@ def evaluate_against(
         known = radiometry(truth, peak)
         against = _Reference(truth, detail, ratio, known)
         results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
-        return _finish("reference", results, output, None, known.notes + said.notes(), REFERENCE_MAPS)
+        return _finish("reference", results, output, known.notes + said.notes(), REFERENCE_MAPS)
 
 
 def evaluate_wald(
@@ -201,51 +221,81 @@ def evaluate_wald(
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
         raise InputError(f"{what}; there is all, {', '.join(known)}")
-    targets: list[Path] = []
     with gdal_messages() as said, ExitStack() as stack:
-        scene, registration = opened(
+        parts, whole = opened_parts(
             pair,
             options,
             stack,
-            lambda scene: targets.extend(_check_outputs(output, scene.files(), names, REFERENCE_MAPS)),
+            lambda scene, several=False: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
             progress=progress,
         )
-        for name in () if every else names:
-            with _naming(name):
-                fitting.preload(replace(options, method=name), scene.bands)
-        check_absent(targets, output.overwrite)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
-        reduced = degrade(scene, folder, progress)
-        ratio = scene.phase.mean_ratio
-        low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
-        results, notes = [], list(scene.warnings)
-        with Raster.open(reduced.reference) as written, Raster.pan_on(reduced.pan, written) as detail:
-            truth = written.called("the MS")
-            values = radiometry(truth, peak)
-            notes += values.notes
-            against = _Reference(truth, detail, ratio, values)
+        for part in parts if not every else ():
             for name in names:
-                path = folder / f"{name}.tif"
-                try:
-                    _fuse_plainly(low, path, replace(options, method=name), progress)
-                except InputError as error:
-                    reason = str(error).replace(f"{folder}/", "the degraded ")
-                    if not every:
-                        raise InputError(f"{name}: {reason}") from error
-                    notes.append(f"{name} is left out: {reason}")
-                    continue
-                results.append(_compared_with(against, str(path), name, None, progress))
-                _keep_shown(results, output, folder)
-            if not results:
-                raise InputError(f"no method takes this scene: {notes[-1]}")
-            return _finish("wald", results, output, scene, notes + said.notes(), REFERENCE_MAPS, registration)
+                with _naming(name):
+                    fitting.preload(replace(options, method=name), part.scene.bands)
+        check_absent(_check_outputs(output, whole.files(), names, REFERENCE_MAPS, parts), output.overwrite)
+        results, notes = [], list(whole.warnings)
+        protocol = _Protocol(names, every, options, peak, output, len(parts))
+        for part in parts:
+            found, said_of_it = protocol.run(part, stack, progress)
+            results += found
+            notes += [note if part.label in note else f"{part.label}: {note}" for note in said_of_it]
+        if not results:
+            raise InputError(notes[-1])
+        return _finish("wald", results, output, notes + said.notes(), REFERENCE_MAPS, whole, parts)
 
 
-def _keep_shown(results: list[_Result], output: EvaluationOutput, folder: Path) -> None:
-    """Remove the fused files that no report will show."""
-    shown = output.shown([result.name for result in sorted(results, key=_worth)])
-    for name in {result.name for result in results} - set(shown):
-        (folder / f"{name}.tif").unlink(missing_ok=True)
+@dataclass(frozen=True)
+class _Protocol:
+    """Wald's protocol with the methods `names`, of which those that do not take a part are left out with `every`, on
+    each of so many `parts` of a scene."""
+
+    names: Sequence[str]
+    every: bool
+    options: Options
+    peak: float | None
+    output: EvaluationOutput
+    parts: int
+
+    def run(self, part: Part, stack: ExitStack, progress: Progress) -> tuple[list[_Result], list[str]]:
+        """Figures of a part, and what is to be said of it; none of one of several that is too small. Until the stack is
+        closed the results show pictures."""
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pansharpen-")))
+        scene = part.scene
+        try:
+            reduced = degrade(scene, folder, progress)
+        except InputError as error:
+            if self.parts == 1:
+                raise
+            return [], [str(error)]
+        low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
+        written = stack.enter_context(Raster.open(reduced.reference))
+        detail = stack.enter_context(Raster.pan_on(reduced.pan, written))
+        truth = written.called("the MS")
+        values = radiometry(truth, self.peak)
+        results, notes = [], list(values.notes)
+        against = _Reference(truth, detail, scene.phase.mean_ratio, values)
+        for name in self.names:
+            path = folder / f"{name}.tif"
+            try:
+                _fuse_plainly(low, path, replace(self.options, method=name), progress)
+            except InputError as error:
+                reason = str(error).replace(f"{folder}/", "the degraded ")
+                if not self.every:
+                    raise InputError(f"{name}: {reason}") from error
+                notes.append(f"{name} is left out: {reason}")
+                continue
+            results.append(replace(_compared_with(against, str(path), name, None, progress), part=part))
+            self._keep_shown(results, folder)
+        if not results:
+            raise InputError(f"no method takes this scene: {notes[-1]}")
+        return results, notes
+
+    def _keep_shown(self, results: Sequence[_Result], folder: Path) -> None:
+        """Remove the fused files that no report will show."""
+        shown = self.output.shown([result.name for result in sorted(results, key=_worth)], self.parts)
+        for name in {result.name for result in results} - set(shown):
+            (folder / f"{name}.tif").unlink(missing_ok=True)
 
 
 def _worth(result: _Result) -> tuple[float, ...]:
@@ -270,7 +320,8 @@ def shortfalls(facts: EvaluationFacts, limits: Mapping[str, float]) -> list[str]
             value = result["quality"][figure]
             if value is None or value < limit:
                 shown = "undefined" if value is None else f"{value:.4f}"
-                lines.append(f"{result['name']}: {figure.upper()} is {shown}, under {limit:g}")
+                of = f" ({', '.join(map(os.path.basename, result['ms']))})" if "ms" in result else ""
+                lines.append(f"{result['name']}{of}: {figure.upper()} is {shown}, under {limit:g}")
     return lines
 
 
@@ -328,45 +379,39 @@ def _finish(
     kind: str,
     results: list[_Result],
     output: EvaluationOutput,
-    scene: Scene | None,
     warnings: Sequence[str],
     maps: Sequence[str],
-    registration: Registration | None = None,
+    whole: Scene | None = None,
+    parts: Sequence[Part] = (),
 ) -> EvaluationFacts:
-    """Rank, write what is asked for and return the facts. Raises ReadError if the scene's files have changed."""
-    if scene is not None:
-        scene.check_unchanged()
-    results.sort(key=_worth)
+    """Rank within each part of a scene, write what is asked for and return the facts. Raises ReadError if the scene's
+    files have changed."""
+    for part in parts:
+        part.scene.check_unchanged()
+    by_part = [sorted((r for r in results if r.part is part), key=_worth) for part in parts or (None,)]
+    by_part = [ranked for ranked in by_part if ranked]
+    results = [result for ranked in by_part for result in ranked]
     notes = [
         *warnings,
-        *(n if r.name in n or len(results) == 1 else f"{r.name}: {n}" for r in results for n in r.score.notes),
+        *(n if r.name in n or len(results) == 1 else f"{r.label}: {n}" for r in results for n in r.score.notes),
+        *(note for ranked in by_part for note in _on_other_pixels(ranked)),
     ]
-    counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
-    common = reduce(and_, windows).area / max(window.area for window in windows)
-    if common < 0.95 or min(counts) < 0.95 * max(counts):
-        parts = ", ".join(f"{r.name} {r.quality['blocks']} in {r.score.window}" for r in results)
-        notes.append(f"the figures are of different parts of the scene; 32 x 32 blocks measured: {parts}")
-    names = scene.band_names if scene is not None else ()
     facts: EvaluationFacts = {
         "schema": EVALUATION_SCHEMA,
         "version": __version__,
         "command": output.command,
         "software": software_facts(),
         "kind": kind,
-        "scene": scene_facts(scene) if scene is not None else None,
-        "registration": registration.facts() if registration is not None else None,
-        "results": [
-            {
-                "rank": rank,
-                "name": r.name,
-                "path": r.path,
-                "quality": r.quality,
-                "verdict": verdict(r.quality, names, mismatched=registration is not None and registration.mismatched),
-            }
-            for rank, r in enumerate(results, 1)
+        "scene": scene_facts(whole) if whole is not None else None,
+        "registration": parts[0].registration.facts() if parts else None,
+        "groups": [
+            {"scene": scene_facts(part.scene), "registration": part.registration.facts()}
+            for part in parts
+            if len(parts) > 1
         ],
+        "results": [result.facts(rank) for ranked in by_part for rank, result in enumerate(ranked, 1)],
         "warnings": notes,
-        "notes": scene.notes if scene is not None else [],
+        "notes": whole.notes if whole is not None else [],
     }
     if output.maps is not None:
         try:
@@ -378,23 +423,39 @@ def _finish(
             for result in results:
                 _write_maps(output.maps, result, maps, files)
         if output.report is not None:
-            chosen = output.shown([result.name for result in results])
-            shown = [(r.name, r.show()) for r in results if r.name in chosen]
+            shown = [
+                (result.name, replace(result.show(), part=result.part.label if result.part else ""))
+                for ranked in by_part
+                for result in ranked
+                if result.name in output.shown([each.name for each in ranked], len(by_part))
+            ]
             files.add(output.report, report_bytes(output.report, facts, shown))
         files.publish()
     return facts
 
 
-def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str]) -> list[Path]:
-    """The files to be written. Raises InputError before anything is measured if one cannot be written. Existing files
-    are reported last (`check_absent`)."""
+def _on_other_pixels(results: Sequence[_Result]) -> list[str]:
+    """A line where results were measured on different parts of the scene."""
+    counts, windows = [r.quality["blocks"] for r in results], [r.score.window for r in results]
+    common = reduce(and_, windows).area / max(window.area for window in windows)
+    if common >= 0.95 and min(counts) >= 0.95 * max(counts):
+        return []
+    where = ", ".join(f"{r.label} {r.quality['blocks']} in {r.score.window}" for r in results)
+    return [f"the figures are of different parts of the scene; 32 x 32 blocks measured: {where}"]
+
+
+def _check_outputs(
+    output: EvaluationOutput, inputs: set[str], names: Sequence[str], maps: Sequence[str], parts: Sequence[Part] = ()
+) -> list[Path]:
+    """The files to be written, of parts of a scene where they are known. Raises InputError before anything is measured
+    if one cannot be written. Existing files are reported last (`check_absent`)."""
     is_html(output.report)
     output.check_shown(names)
     targets = [output.report] if output.report is not None else []
     if output.maps is not None:
         if output.report is not None and os.path.abspath(output.report) == os.path.abspath(output.maps):
             raise InputError("--report and --map need different paths")
-        stems = [Path(n).stem for n in dict.fromkeys(names)]
+        stems = [_stem(n, part) for part in parts or (None,) for n in dict.fromkeys(names)]
         if len(set(stems)) < len(stems):
             raise InputError("--map names its files after the fused ones: these need different names")
         if output.maps.is_dir():
@@ -406,11 +467,16 @@ def _check_outputs(output: EvaluationOutput, inputs: set[str], names: Sequence[s
     return targets
 
 
+def _stem(name: str, part: Part | None) -> str:
+    """What the names of a result's maps begin with."""
+    return Path(name).stem + (f"_{Path(part.label).stem}" if part is not None and part.label else "")
+
+
 def _write_maps(folder: Path, result: _Result, maps: Sequence[str], files: Publication) -> None:
     for figure in maps:
         values = result.score.maps[figure]
         grid = result.grid.window(result.score.window).blocks(MAP_BLOCK, values.shape)
         with raster_writer(
-            folder / f"{Path(result.name).stem}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
+            folder / f"{_stem(result.name, result.part)}_{figure}.tif", grid, 1, np.dtype("float32"), (figure,), files
         ) as write:
             write(grid.whole, values[None].astype(np.float32))

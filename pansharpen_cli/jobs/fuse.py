@@ -73,7 +73,7 @@ def fuse_scene(
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
         ready = partial(check_targets, output, options)
-        parts, shown = opened_parts(pair, options, stack, ready, progress)
+        parts, shown = opened_parts(pair, options, stack, ready, progress=progress)
         seconds = {"aligning": time.perf_counter() - started}
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from ..errors import InputError
 from ..fusion import register
@@ -91,7 +92,7 @@ def opened(
     pair: Pair,
     options: Options,
     stack: ExitStack,
-    ready: Callable[[Scene], None] = lambda scene: None,
+    ready: Callable[[Scene], object] = lambda scene: None,
     files: Sequence[str] = (),
     progress: Progress = quiet,
 ) -> tuple[Scene, Registration]:
@@ -153,35 +154,42 @@ class Part:
     def name(self) -> str:
         return os.path.basename(self.scene.ms[0].label)
 
+    @property
+    def label(self) -> str:
+        """What tells it from others; nothing where it is all there is."""
+        return "" if self.places is None else self.name
+
 
 def opened_parts(
     pair: Pair,
     options: Options,
     stack: ExitStack,
-    ready: Callable[..., None] = lambda scene, several=False: None,
+    ready: Callable[..., object] = lambda scene, several=False: None,
+    files: Sequence[str] = (),
     progress: Progress = quiet,
 ) -> tuple[list[Part], Scene]:
     """The parts of a pair by the grids of its MS files, each settled as by `opened`, and what is written of them as one
     scene. They are written where all of them lie.
 
-    `ready` is called with that, and whether it is of several parts. Raises InputError for what cannot be fused.
+    `ready` is called with that, and whether it is of several parts; `files` as of `opened`. Raises InputError for what
+    cannot be fused.
     """
     parts = parted(stack.enter_context(pair.held()))
     if len(parts.pairs) == 1:
-        scene, registration = opened(parts.pairs[0], options, stack, ready, progress=progress)
+        scene, registration = opened(parts.pairs[0], options, stack, ready, files, progress)
         return [Part(scene, registration)], scene.as_written()
     with ExitStack() as look:
         asked = [each.with_options(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
         scenes = [look.enter_context(each.open()) for each in asked]
         before = parts.together(scenes)
         ready(before, several=True)
-    settled = [opened(each, options, stack, progress=progress) for each in parts.pairs]
+    settled = [opened(each, options, stack, files=files, progress=progress) for each in parts.pairs]
     for scene, _ in settled:
         scene.warnings[:] = _named(scene, scene.warnings)
         scene.notes[:] = _named(scene, scene.notes)
     whole = parts.together([scene for scene, _ in settled])
     whole.warnings[:0] = [w for w in before.warnings if w not in {u for scene in scenes for u in scene.warnings}]
-    whole.notes.append("fused apart, each on its own grid: " + ", ".join(map(_described, (s for s, _ in settled))))
+    whole.notes.append("MS files on grids of their own: " + ", ".join(map(_described, (s for s, _ in settled))))
     found = []
     for k, (scene, registration) in enumerate(settled):
         numbers = list(scene.numbers)
@@ -209,15 +217,23 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     for path in files:
         with open_raster(path) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
-        fused_with = tags.get("MS", "").split()  # also with bands that were not written
-        if "ALIGN" in tags and set(file_names(s.label for s in scene.ms).split()) <= set(fused_with):
-            try:
-                rows, cols = (float(v) for v in tags.get("ALIGN_SHIFT", "0 0").split())
-            except ValueError:
-                continue  # not ours
-            if all(abs(v) <= register.FAR + register.SEARCH for v in (rows, cols)):  # no NaN
-                shifts.setdefault((rows, cols), path)
+        for fused_with, shift in _told_shifts(tags):
+            if set(file_names(s.label for s in scene.ms).split()) <= set(fused_with.split()):
+                shifts.setdefault(shift, path)
     return next(iter(shifts.items())) if len(shifts) == 1 else None
+
+
+def _told_shifts(tags: Mapping[str, str]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """MS files, also with bands that were not written, and the shift that tags say of them; of what is not ours
+    nothing."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        told: list[tuple[str, Sequence[Any]]] = []
+        told += [(tags["MS"], tags.get("ALIGN_SHIFT", "0 0").split())] if "ALIGN" in tags else []
+        told += [(g["ms"], g["align_shift"] or (0, 0)) for g in json.loads(tags.get("GROUPS", "[]"))]
+        for files, shift in told:
+            rows, cols = map(float, shift)
+            if all(abs(v) <= register.FAR + register.SEARCH for v in (rows, cols)):  # no NaN
+                yield files, (rows, cols)
 
 
 def file_names(paths: Iterable[str]) -> str:

@@ -95,8 +95,8 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
     """Raises InputError for files that GDAL cannot open, or a pair that cannot be fused."""
     with gdal_messages(), ExitStack() as stack:
-        if pair is not None:
-            stack.enter_context(pair.open())
+        for each in parted(stack.enter_context(pair.held())).pairs if pair is not None else ():
+            stack.enter_context(each.open())
         for path in files:
             stack.enter_context(open_raster(path))
 

@@ -204,11 +204,21 @@ class FusionFacts(TypedDict):
 
 
 class ResultFacts(TypedDict):
+    """`rank`: among those of the same `ms`, which are given where MS files lie on several grids."""
+
     rank: int
     name: str
     path: str | None
     quality: Quality
     verdict: list[Remark]
+    ms: NotRequired[list[str]]
+
+
+class MeasuredFacts(TypedDict):
+    """What was measured together, of MS files on one grid."""
+
+    scene: SceneFacts
+    registration: RegistrationFacts | None
 
 
 class EvaluationFacts(TypedDict):
@@ -219,6 +229,7 @@ class EvaluationFacts(TypedDict):
     kind: str
     scene: SceneFacts | None
     registration: RegistrationFacts | None
+    groups: list[MeasuredFacts]
     results: list[ResultFacts]
     warnings: list[str]
     notes: list[str]

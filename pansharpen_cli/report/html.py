@@ -20,7 +20,6 @@ from .facts import (
     FusionFacts,
     OutputFacts,
     PanRelationFacts,
-    PartFacts,
     RegistrationFacts,
     ResultFacts,
     SceneFacts,
@@ -29,7 +28,7 @@ from .facts import (
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
 from .pictures import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .text import adaptation_text, bands_text, blocks_text, number_text, registration_text
+from .text import adaptation_text, bands_text, blocks_text, by_ms, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
 
@@ -135,6 +134,8 @@ def _fusion_page(facts: FusionFacts) -> dict:
     if groups:
         rows = [(_ms_names(group), "", group["quality"]) for group in groups if group["quality"]]
         note = "A row is of the bands of MS files on one grid. The tiles above and the pictures are of the first."
+    names = (groups[0]["scene"] if groups else facts["scene"])["band_names"]
+    bands = _reprojection(quality, names) if quality else None
     return {
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
@@ -142,12 +143,10 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "verdict": facts.get("verdict") or [],
         "tiles": _tiles(quality) if quality else [],
         "measured_on": _measured(quality) if quality else "",
-        "table": _figures_table(rows) if rows else None,
+        "tables": [("", _figures_table(rows))] if rows else [],
         "table_note": note,
         "meanings": _meanings([r[2] for r in rows]),
-        "bands": _reprojection(quality, (groups[0]["scene"] if groups else facts["scene"])["band_names"])
-        if quality
-        else None,
+        "bands": [bands] if bands else [],
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
@@ -157,8 +156,14 @@ def _fusion_page(facts: FusionFacts) -> dict:
 
 def _evaluation_page(facts: EvaluationFacts) -> dict:
     results = facts["results"]
-    names = _short_names([r["name"] for r in results])
-    rows = [(name, r["path"] or "", r["quality"]) for name, r in zip(names, results, strict=True)]
+    short = dict(zip(names := list(dict.fromkeys(r["name"] for r in results)), _short_names(names), strict=True))
+    tables, bands = [], []
+    for title, part in by_ms(results):
+        scene = next(
+            (g["scene"] for g in facts.get("groups") or () if g["scene"]["ms"] == part[0].get("ms")), facts.get("scene")
+        )
+        tables.append((title, _figures_table([(short[r["name"]], r["path"] or "", r["quality"]) for r in part])))
+        bands.append(_errors_per_band([short[r["name"]] for r in part], part, scene))
     kinds = {
         "full": "full resolution, without a reference",
         "reference": "against a reference",
@@ -166,15 +171,15 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
     }
     places = dict.fromkeys(str(r["quality"]["measured_on"]) for r in results if r["quality"].get("measured_on"))
     return {
-        "title": names[0] if len(names) == 1 else f"{len(names)} results compared",
+        "title": short[names[0]] if len(names) == 1 else f"{len(names)} results compared",
         "kind": "Evaluation, " + kinds.get(facts["kind"], facts["kind"]),
         "lead": _lead(scene, None) if (scene := facts.get("scene")) else [],
         "tiles": [],
         "measured_on": "",
-        "table": _figures_table(rows),
+        "tables": tables,
         "table_note": "Measured on: " + "; ".join(places) + "." if places else "",
-        "meanings": _meanings([r[2] for r in rows]),
-        "bands": _errors_per_band(names, results, facts.get("scene")),
+        "meanings": _meanings([r["quality"] for r in results]),
+        "bands": [b for b in bands if b],
         "adaptation": None,
         "groups": _fact_groups(facts),
         "warnings": facts.get("warnings") or [],
@@ -363,10 +368,9 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
         rows = [*_scene_rows(part["scene"])]
         if part["registration"]:
             rows += _registration_rows(part["registration"])
-        rows += [
-            ("MTF gains", plain_text(part["method"]["mtf_gains"])),
-            ("adaptation", adaptation_text(part["adaptation"])),
-        ]
+        if "method" in part:
+            rows.append(("MTF gains", plain_text(part["method"]["mtf_gains"])))
+            rows.append(("adaptation", adaptation_text(part["adaptation"])))
         groups.append((_ms_names(part), rows))
     if "method" in facts:
         method, output = facts["method"], facts["output"]
@@ -382,7 +386,7 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     return groups
 
 
-def _ms_names(group: PartFacts) -> str:
+def _ms_names(group: Mapping) -> str:
     return ", ".join(map(os.path.basename, group["scene"]["ms"]))
 
 
@@ -446,10 +450,15 @@ def _groups(pictures: Sequence[tuple[str, Pictures]]) -> list[_Group]:
     names = _short_names([name for name, _ in pictures])
     groups: dict[tuple, _Group] = {}
     for name, shown in zip(names, (p for _, p in pictures), strict=True):
-        places = (shown.overview.window, *(v.window for v in (*shown.details, *shown.closeups)))
+        places = (shown.part, shown.overview.window, *(v.window for v in (*shown.details, *shown.closeups)))
         groups.setdefault(places, _Group(name, [])).parts.append((name, shown))
     single = len(groups) == 1
-    return [replace(g, title="" if single else ", ".join(n for n, _ in g.parts)) for g in groups.values()]
+    return [replace(g, title="" if single else _listed(g)) for g in groups.values()]
+
+
+def _listed(group: _Group) -> str:
+    part, names = group.parts[0][1].part, ", ".join(name for name, _ in group.parts)
+    return f"{part}: {names}" if part else names
 
 
 def _sections(pictures: Sequence[tuple[str, Pictures]]) -> list[dict]:

@@ -81,6 +81,7 @@ class Pictures:
 
     `error_white`: the error (DN, mean of the bands) that is shown as the brightest colour; None without error panels.
     `maps`: quality per block by name, (rows, cols) with NaN where nothing was measured; whoever scored adds them.
+    `part`: what its MS is called, of MS files on several grids.
     """
 
     overview: View
@@ -92,6 +93,7 @@ class Pictures:
     histogram_pixels: int = 0
     error_white: float | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    part: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from .facts import (
     PanRelationFacts,
     PartFacts,
     RegistrationFacts,
+    ResultFacts,
     SceneFacts,
     plain,
 )
@@ -343,24 +345,38 @@ def adaptation_text(adaptation: AdaptationFacts) -> str:
 
 
 def ranking(facts: EvaluationFacts) -> str:
-    """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column."""
+    """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column. Of MS files
+    on several grids a table each."""
     results = facts["results"]
+    tables = ["\n".join([f"MS  {ms}"] * bool(ms) + _ranked(part)) for ms, part in by_ms(results)]
+    places = dict.fromkeys(str(r["quality"]["measured_on"]) for r in results if r["quality"].get("measured_on"))
+    lines = [f"measured on: {p}" for p in places]
+    return "\n".join(["\n\n".join(tables), *lines, *["* best of its column"] * any("*" in each for each in tables)])
+
+
+def by_ms(results: Sequence[ResultFacts]) -> list[tuple[str, list[ResultFacts]]]:
+    """Names of MS files, and the results of their bands; one without a name where all files lie on one grid."""
+    grouped = groupby(results, lambda result: ", ".join(map(os.path.basename, result.get("ms", ()))))
+    return [(ms, list(part)) for ms, part in grouped]
+
+
+def _ranked(results: Sequence[ResultFacts]) -> list[str]:
+    """The lines of a table of results."""
     qualities = [r["quality"] for r in results]
     columns = [["", *(str(r["rank"]) for r in results)], ["name", *(" ".join(r["name"].splitlines()) for r in results)]]
     for key in shown_figures(qualities):
         best = best_of(key, qualities)
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])
-    lines = in_columns(zip(*columns, strict=True), "rlr").splitlines()
-    places = dict.fromkeys(str(q["measured_on"]) for q in qualities if q.get("measured_on"))
-    lines += [f"measured on: {p}" for p in places]
-    return "\n".join(lines + ["* best of its column"] * any("*" in line for line in lines))
+    return in_columns(zip(*columns, strict=True), "rlr").splitlines()
 
 
 def ranking_csv(facts: EvaluationFacts) -> str:
     """An evaluation as CSV, one row per result; values per band are in numbered columns (`rmse_1`)."""
     rows = [
-        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])} | _flat(plain(r["quality"]))
+        {"rank": r["rank"], "name": _cell(r["name"]), "path": _cell(r["path"])}
+        | ({"ms": _cell(";".join(r["ms"]))} if "ms" in r else {})
+        | _flat(plain(r["quality"]))
         for r in facts["results"]
     ]
     buffer = io.StringIO()
