@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.windows import Window
 from rasters import pixels_of, write_pair
 
@@ -60,6 +61,40 @@ def test_where_names_tell_the_day_only_a_strip_is_a_folder_or_a_path_of_landsat(
     landsat = [task(name, name, day) for name in names]
     assert grouped(landsat, "strip") == [set(names[:2]), {names[2]}]
     assert grouped([task("a", "x", day), task("b", "x", day), task("c", "y", day)], "strip") == [{"a", "b"}, {"c"}]
+
+
+def placed(folder: Path, name: str, west: float, when: str, side: int = 10) -> Task:
+    """A scene whose PAN lies `west` pixels to the east; `when` is what the PAN's tags or its name tell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}_pan.tif"
+    place = {"crs": "EPSG:32631", "transform": Affine(100, 0, 5e5 + 100 * west, 0, -100, 5e6)}
+    with rasterio.open(path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", **place) as dataset:
+        dataset.update_tags(ns="IMAGERY", ACQUISITIONDATETIME=when)
+    found = Found(name, folder.name, (str(path),), (("ms.tif",),), "a rule")
+    outputs = [Path(f"{name}{suffix}") for suffix in (".tif", ".json", ".png")]
+    return Task(f"{name}.tif", found, *outputs, None, "options", ())
+
+
+def test_a_strip_is_told_by_footprints_and_times_of_the_files(tmp_path) -> None:
+    tasks = [
+        placed(tmp_path / "x", "a", 0, "2020-08-14 10:00:00"),
+        placed(tmp_path / "y", "b", 9, "2020-08-14 10:00:04"),
+        placed(tmp_path / "x", "c", 20.5, "2020-08-14 10:00:09"),
+        placed(tmp_path / "x", "apart", 60, "2020-08-14 10:00:12"),
+        placed(tmp_path / "x", "next pass", 9, "2020-08-14 11:38:00"),
+        placed(tmp_path / "x", "untold", 9, ""),
+    ]
+    expected = [{"a", "b"}, {"apart"}, {"c"}, {"next pass"}]
+    assert grouped(tasks, "strip") == expected
+    closer = placed(tmp_path / "x", "c", 19.5, "2020-08-14 10:00:09")  # the gap is a twentieth of a side
+    assert grouped([*tasks[:2], closer, *tasks[3:]], "strip") == [{"a", "b", "c"}, {"apart"}, {"next pass"}]
+
+
+def test_of_one_day_neighbours_are_a_strip_whatever_their_folders(tmp_path) -> None:
+    days = {"a": (0, "2020-08-14"), "b": (10, "2020-08-14"), "c": (50, "2020-08-14"), "d": (10, "2020-08-15")}
+    tasks = [placed(tmp_path / name, name, *where) for name, where in days.items()]
+    assert grouped(tasks, "strip") == [{"a", "b"}, {"c"}, {"d"}]
+    assert grouped(tasks[::-1], "strip") == grouped(tasks, "strip")
 
 
 def test_a_folder_is_the_one_that_holds_several_scenes() -> None:

@@ -15,11 +15,12 @@ from ..errors import InputError
 from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
-from ..raster.source import Source, metadata, open_raster
+from ..raster.source import Source, open_raster
 from ..report.facts import LeftOver
 from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
-from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, time_in, why_unpaired
+from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, why_unpaired
+from .places import Box, acquired, is_day, joined, turned
 from .tar_zip import is_archive, look_into
 
 LEAST_OVERLAP = 0.5
@@ -56,19 +57,9 @@ class _Seen:
 
     def overlap(self, other: _Seen) -> float:
         """The common part of the smaller footprint."""
-        a, b = self.bounds, _turned(other.bounds, self.bounds)
+        a, b = self.bounds, turned(other.bounds, self.bounds)
         common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
         return common / max(min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)), 1e-18)
-
-
-Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; east may lie beyond 180."""
-
-
-def _turned(box: Box, towards: Box) -> Box:
-    """A box by whole turns of the globe as close to another one as can be."""
-    turn = 360 * round((towards[0] + towards[2] - box[0] - box[2]) / 720)
-    return box[0] + turn, box[1], box[2] + turn, box[3]
 
 
 _SINGLE_BANDS = (
@@ -122,42 +113,24 @@ def _stands_out(pair: tuple[int, int], ranks: Mapping[tuple[int, int], tuple[flo
 def _look(loose: Loose) -> _Seen | str:
     """What `by_overlap` compares, or why the raster cannot be paired."""
     paths = loose.layers[0] if len(loose.layers[0]) == 1 else loose.layers[0][1:]
-    boxes, time = [], None
+    boxes: list[Box] = []
+    time = None
     for path in paths:
         try:
             with open_raster(path) as dataset:
                 role = loose.role or {1: "pan", 2: ""}.get(dataset.count, "ms")
                 grid, width = Grid.of(dataset), dataset.width
                 time = time or acquired(Source(dataset, [1], path)) or loose.time
-                boxes.append(grid.lonlat_bounds())
+                box = grid.lonlat_bounds()
         except InputError as error:
             return str(error)
-        if boxes[-1] is None:
+        if box is None:
             return f"{loose.reason}, and it has no CRS to find its place with"
+        boxes.append(box)
         if not role:
             return f"{loose.reason}, and it has 2 bands"
-    known = [_turned(b, boxes[0]) for b in boxes if b is not None and boxes[0] is not None]
-    bounds = tuple(f(b[i] for b in known) for i, f in enumerate((min, min, max, max)))
-    day = time is not None and not (time.hour or time.minute or time.second)
-    return _Seen(loose, role, bounds, (known[-1][2] - known[-1][0]) / width, time, day)  # type: ignore[arg-type]
-
-
-_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "datetime")
-_DAY_KEYS = (("date_acquired", "scene_center_time"), ("imaging_date", "imaging_time"))
-_DATE_KEYS = ("acquisitiondate", "acquisition_date")
-
-
-def acquired(source: Source) -> datetime | None:
-    """When a raster's metadata say that it was taken; without a time zone."""
-    for _, tags in metadata(source):
-        low = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
-        texts = [low.get(k, "") for k in _TIME_KEYS]
-        texts += [f"{low[day]}T{low.get(clock, '')}" for day, clock in _DAY_KEYS if day in low]
-        texts += [low.get(k, "") for k in _DATE_KEYS]
-        for text in texts:
-            if time := time_in(text):
-                return time
-    return None
+    day = time is not None and is_day(time)
+    return _Seen(loose, role, joined(boxes), (boxes[-1][2] - boxes[-1][0]) / width, time, day)
 
 
 # Sources ------------------------------------------------------------------------------------------------------------

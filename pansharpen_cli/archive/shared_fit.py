@@ -6,12 +6,13 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from .names import Found
+from .places import Box, are_neighbours, is_day, place_and_time
 from .planning import Task
 from .workers import Event
 
@@ -25,10 +26,10 @@ NEXT = timedelta(minutes=2)
 def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
     """The tasks with the files of the fits that they share, in the output folder.
 
-    `strip`: acquired by the same sensor, by their names, each within `NEXT` of the one before; of names that tell the
-    day only, on the same day in the same folder, or the same path of Landsat. `folder`: of a scene that has one of its
-    own, as products do, the folder above it. A fit that was made with other options has another name. Raises InputError
-    for another `by`.
+    `strip`: acquired by the same sensor, neighbours in place and time: within `NEXT` of each other, or on the same day
+    where no more is known. Of files that do not tell their place, the day counts with the folder or the path of
+    Landsat. `folder`: of a scene that has one of its own, as products do, the folder above it. A fit that was made with
+    other options has another name. Raises InputError for another `by`.
     """
     if by not in FIT_BY:
         raise InputError(f"unknown --fit-by '{by}'; there is {', '.join(FIT_BY)}")
@@ -54,24 +55,59 @@ def _folder_keys(scenes: Sequence[Found]) -> list[str]:
     return [f"{folder} {_kind(found)}" for folder, found in zip(folders, scenes, strict=True)]
 
 
-def _strip_keys(scenes: Sequence[Found]) -> list[str]:
-    keys = [""] * len(scenes)
-    timed: dict[str, list[tuple[datetime, int]]] = {}
-    for i, found in enumerate(scenes):
-        if found.time is None:
-            continue
-        if found.time.time() == time():  # names tell the day only
-            path = re.match(r"L[COTEM]\d\d_\w{4}_(\d{3})\d{3}_", found.name)
-            place = f"path {path[1]}" if path else found.folder
-            keys[i] = f"{found.time:%Y%m%d} {place} {_kind(found)}"
+@dataclass(frozen=True)
+class _Frame:
+    """A scene as a part of a strip."""
+
+    found: Found
+    time: datetime
+    box: Box | None
+
+    @classmethod
+    def of(cls, found: Found) -> _Frame | None:
+        """None without a time."""
+        box, told = place_and_time(found.pan)
+        known = [time for time in (found.time, told) if time is not None]
+        precise = [time for time in known if not is_day(time)]
+        return cls(found, (precise or known)[0], box) if known else None
+
+    def follows(self, before: _Frame) -> bool:
+        """Whether both are of one strip; they are of one kind, and this one is not the earlier."""
+        if is_day(self.time) or is_day(before.time):
+            soon = self.time.date() == before.time.date()
         else:
-            timed.setdefault(_kind(found), []).append((found.time, i))
-    for kind, known in timed.items():
-        first = before = datetime.min
-        for when, i in sorted(known):
-            if when - before > NEXT:
-                first = when
-            keys[i], before = f"{first:%Y%m%dT%H%M%S} {kind}", when
+            soon = self.time - before.time <= NEXT
+        if self.box is not None and before.box is not None:
+            return soon and are_neighbours(self.box, before.box)
+        return soon and (not is_day(self.time) or self._row == before._row)
+
+    @property
+    def _row(self) -> str:
+        path = re.match(r"L[COTEM]\d\d_\w{4}_(\d{3})\d{3}_", self.found.name)
+        return f"path {path[1]}" if path else self.found.folder
+
+
+def _strip_keys(scenes: Sequence[Found]) -> list[str]:
+    """Of each scene the strip that it is in; empty for one without a time."""
+    kinds: dict[str, list[tuple[int, _Frame]]] = {}
+    for i, found in enumerate(scenes):
+        if (frame := _Frame.of(found)) is not None:
+            kinds.setdefault(_kind(found), []).append((i, frame))
+    keys = [""] * len(scenes)
+    for kind, frames in kinds.items():
+        frames.sort(key=lambda each: (each[1].time, each[1].found.folder, each[1].found.name))
+        first = list(range(len(frames)))  # of the strip that each frame is in
+        for k, (_, frame) in enumerate(frames):
+            for earlier in range(k - 1, -1, -1):
+                before = frames[earlier][1]
+                if frame.time - before.time > timedelta(days=1):
+                    break
+                if first[earlier] != first[k] and frame.follows(before):
+                    old, new = sorted((first[earlier], first[k]), reverse=True)
+                    first = [new if strip == old else strip for strip in first]
+        for k, (i, _) in enumerate(frames):
+            start = frames[first[k]][1]
+            keys[i] = f"{start.time:%Y%m%dT%H%M%S} {start.found.folder}/{start.found.name} {kind}"
     return keys
 
 

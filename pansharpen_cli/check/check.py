@@ -15,7 +15,7 @@ from functools import partial, reduce
 from operator import and_
 
 from .. import __version__, device
-from ..archive import pairs
+from ..archive import places
 from ..errors import InputError, PansharpenError
 from ..fusion import fit, register
 from ..fusion.options import Options, check_method
@@ -244,7 +244,7 @@ def _files(pair: Pair, found: Findings) -> list[FileFacts]:
 
 def _file_facts(path: str, role: str, dataset) -> FileFacts:
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
-    acquired = pairs.acquired(Source(dataset, list(dataset.indexes), path))
+    acquired = places.acquired(Source(dataset, list(dataset.indexes), path))
     compression = structure.get("COMPRESSION")
     reversibility = structure.get("COMPRESSION_REVERSIBILITY", "")
     lossy = dataset.driver in ("JPEG", "ECW") or reversibility.upper().startswith("LOSSY")

@@ -1,0 +1,73 @@
+"""Where and when rasters were taken, as their files tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from ..errors import InputError
+from ..raster.grid import Grid
+from ..raster.source import Source, metadata, open_raster
+from .names import CONTAINERS, time_in
+
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees; east may lie beyond 180."""
+
+GAP = 0.1
+"""Share of the shorter side of two boxes that may lie between neighbours."""
+
+
+def turned(box: Box, towards: Box) -> Box:
+    """A box by whole turns of the globe as close to another one as can be."""
+    turn = 360 * round((towards[0] + towards[2] - box[0] - box[2]) / 720)
+    return box[0] + turn, box[1], box[2] + turn, box[3]
+
+
+def joined(boxes: Sequence[Box]) -> Box:
+    """The box around some boxes."""
+    near = [turned(box, boxes[0]) for box in boxes]
+    west, south, east, north = (f(box[i] for box in near) for i, f in enumerate((min, min, max, max)))
+    return west, south, east, north
+
+
+def are_neighbours(one: Box, other: Box) -> bool:
+    """Whether two boxes touch, but for a small gap."""
+    other = turned(other, one)
+    gaps = (max(one[i], other[i]) - min(one[i + 2], other[i + 2]) for i in (0, 1))
+    sides = (min(one[i + 2] - one[i], other[i + 2] - other[i]) for i in (0, 1))
+    return all(gap <= GAP * side for gap, side in zip(gaps, sides, strict=True))
+
+
+def place_and_time(files: Sequence[str]) -> tuple[Box | None, datetime | None]:
+    """Where a raster or its tiles lie, and when they were taken; None for what they do not tell."""
+    boxes: list[Box] = []
+    time = None
+    for path in [f for f in files if not f.lower().endswith(CONTAINERS)] or files:
+        with suppress(InputError), open_raster(path) as dataset:
+            time = time or acquired(Source(dataset, [1], path))
+            boxes += [box] if (box := Grid.of(dataset).lonlat_bounds()) is not None else []
+    return joined(boxes) if boxes else None, time
+
+
+_TIME_KEYS = ("acquisitiondatetime", "firstlinetime", "tlctime", "acquisition_datetime", "datetime")
+_DAY_KEYS = (("date_acquired", "scene_center_time"), ("imaging_date", "imaging_time"))
+_DATE_KEYS = ("acquisitiondate", "acquisition_date")
+
+
+def acquired(source: Source) -> datetime | None:
+    """When a raster's metadata say that it was taken; without a time zone."""
+    for _, tags in metadata(source):
+        low = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
+        texts = [low.get(k, "") for k in _TIME_KEYS]
+        texts += [f"{low[day]}T{low.get(clock, '')}" for day, clock in _DAY_KEYS if day in low]
+        texts += [low.get(k, "") for k in _DATE_KEYS]
+        for text in texts:
+            if time := time_in(text):
+                return time
+    return None
+
+
+def is_day(time: datetime) -> bool:
+    """Whether a time tells no more than the day."""
+    return not (time.hour or time.minute or time.second)
