@@ -39,7 +39,7 @@ FOLDERS = (
         "archive",
         (
             "__init__ names workers",
-            "batch_log containers lists mosaic tar_zip",
+            "batch_log containers lists mosaic places tar_zip",
             "pairs planning",
             "shared_fit",
             "batch",
@@ -70,7 +70,7 @@ RANKS = ranks()
 
 RASTERS = {
     "errors", "progress", "publish", "untrusted", "raster", "report.facts", "report.pictures", "archive.names",
-    "archive.lists", "archive.mosaic", "archive.tar_zip", "archive.containers", "archive.pairs",
+    "archive.lists", "archive.mosaic", "archive.tar_zip", "archive.containers", "archive.places", "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {
