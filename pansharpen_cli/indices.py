@@ -16,6 +16,7 @@ import torch
 
 from . import physics
 from .quality import metrics
+from .quality.metrics import hqnr, qnr
 from .raster.geometry import Phase, Window
 
 __all__ = [
@@ -133,29 +134,19 @@ def d_s(fused: Any, expanded: Any, pan: Any, pan_low: Any, valid: Any = None) ->
     return _measured(metrics.d_s, [fused, expanded, pan, pan_low], valid)
 
 
-def hqnr(d_lambda_k: float, d_s: float) -> float:
-    """(1 - D_lambda_K) (1 - D_s): Aiazzi et al. 2014."""
-    return metrics.hqnr(d_lambda_k, d_s)
-
-
 def d_lambda(fused: Any, expanded: Any, valid: Any = None) -> float:
     """Spectral distortion of QNR, 0 is best (Alparone et al. 2008)."""
     return _measured(metrics.d_lambda, [fused, expanded], valid)
 
 
-def qnr(d_lambda: float, d_s: float) -> float:
-    """(1 - D_lambda) (1 - D_s): Alparone et al. 2008."""
-    return metrics.qnr(d_lambda, d_s)
-
-
 def pan_detail_correlation(fused: Any, pan: Any, valid: Any = None) -> float:
     """Correlation of the high passes of the bands and of PAN; best near that of the true bands."""
-    return _measured(metrics.pan_detail_correlation, [fused, pan], valid)
+    return _measured(metrics.DetailCorrelation().of, [fused, pan], valid)
 
 
 def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
     """Detail of the result where PAN is flat, over detail elsewhere, divided by the same of PAN; best about 1."""
-    return _measured(metrics.flat_area_activity, [fused, pan], valid)
+    return _measured(metrics.FlatArea().of, [fused, pan], valid)
 
 
 # From numpy ---------------------------------------------------------------------------------------------------------

@@ -230,9 +230,9 @@ def test_functions_equal_the_figures_of_one_piece() -> None:
     full.update(fused, reference, reference, pan, pan + 1, valid)
     found = full.compute()
     assert found["pan_detail_correlation"] == pytest.approx(
-        metrics.pan_detail_correlation(fused, pan, valid), abs=1e-13
+        metrics.DetailCorrelation().of(fused, pan, valid), abs=1e-13
     )
-    assert found["flat_area_activity"] == pytest.approx(metrics.flat_area_activity(fused, pan, valid), abs=1e-13)
+    assert found["flat_area_activity"] == pytest.approx(metrics.FlatArea().of(fused, pan, valid), abs=1e-13)
     assert found["d_s"] == pytest.approx(metrics.d_s(fused, reference, pan, pan + 1, valid), abs=1e-13)
     assert found["d_lambda"] == pytest.approx(metrics.d_lambda(fused, reference, valid), abs=1e-13)
 
@@ -409,8 +409,8 @@ def test_pan_detail_correlation_equals_a_naive_reference(masked: bool) -> None:
     if valid is not None:
         assert 0.3 < kept.mean() < 0.9
         fused[:, ~valid], pan[~valid] = torch.nan, 60000
-    assert metrics.pan_detail_correlation(fused, pan, valid) == pytest.approx(expected, abs=1e-12)
-    assert metrics.pan_detail_correlation(fused.float(), pan.float(), valid) == pytest.approx(expected, abs=1e-5)
+    assert metrics.DetailCorrelation().of(fused, pan, valid) == pytest.approx(expected, abs=1e-12)
+    assert metrics.DetailCorrelation().of(fused.float(), pan.float(), valid) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -432,16 +432,16 @@ def test_flat_area_activity_equals_a_naive_reference(masked: bool) -> None:
     for factor in (1, 3e-5):  # DN and reflectances
         # The quantile comes from a histogram.
         for dtype in DTYPES:
-            found = metrics.flat_area_activity((fused * factor).to(dtype), (pan * factor).to(dtype), valid)
+            found = metrics.FlatArea().of((fused * factor).to(dtype), (pan * factor).to(dtype), valid)
             assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_flat_area_activity_of_pan_is_one_and_ringing_raises_it() -> None:
     _, pan = random_scene()
-    calm = metrics.flat_area_activity(pan[None], pan)
+    calm = metrics.FlatArea().of(pan[None], pan)
     ringing = pan + 5 * torch.cos(torch.arange(pan.shape[1]) * 1.5)
     assert calm == pytest.approx(1, abs=1e-12)
-    assert metrics.flat_area_activity(ringing[None], pan) > 1.2
+    assert metrics.FlatArea().of(ringing[None], pan) > 1.2
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -603,8 +603,8 @@ ACCUMULATORS: dict[str, Callable[[int], Any]] = {
     "sam": lambda bands: metrics.Angles(),
     "scc": lambda bands: metrics.SpatialCorrelation(),
     "ssim": lambda bands: metrics.StructuralSimilarity(2047),
-    "detail": lambda bands: metrics.DetailCorrelation(bands),
-    "flat": lambda bands: metrics.FlatArea(bands),
+    "detail": lambda bands: metrics.DetailCorrelation(),
+    "flat": lambda bands: metrics.FlatArea(),
     "sharpness": lambda bands: metrics.Sharpness(),
     "edges": lambda bands: metrics.EdgeError(2),
 }
@@ -907,9 +907,9 @@ def test_one_exact_band_does_not_make_the_psnr_infinite() -> None:
 def test_flat_area_activity_does_not_depend_on_the_units(factor: float) -> None:
     fused, pan = random_scene(2)
     fused, pan = fused.double(), pan.double()
-    expected = metrics.flat_area_activity(fused, pan)
+    expected = metrics.FlatArea().of(fused, pan)
     assert abs(expected - 1) > 0.01
-    assert metrics.flat_area_activity(fused * factor, pan * factor) == pytest.approx(expected, rel=1e-3)
+    assert metrics.FlatArea().of(fused * factor, pan * factor) == pytest.approx(expected, rel=1e-3)
 
 
 def test_constant_bands_do_not_flatter_the_cross_correlation() -> None:
@@ -923,20 +923,20 @@ def test_constant_bands_do_not_flatter_the_cross_correlation() -> None:
 
 def test_a_band_without_detail_counts_zero() -> None:
     fused, pan = random_scene(2)
-    alone = metrics.pan_detail_correlation(fused[:1], pan)
+    alone = metrics.DetailCorrelation().of(fused[:1], pan)
     fused[1] = 12.3
-    assert metrics.pan_detail_correlation(fused, pan) == pytest.approx(alone / 2)
+    assert metrics.DetailCorrelation().of(fused, pan) == pytest.approx(alone / 2)
     with pytest.raises(InputError, match="PAN is constant"):
-        metrics.pan_detail_correlation(fused, torch.full_like(pan, 0.1))
+        metrics.DetailCorrelation().of(fused, torch.full_like(pan, 0.1))
 
 
 def test_flat_area_activity_without_flat_detail_is_an_error() -> None:
     fused, pan = random_scene()
     pan[:64] = 400
     with pytest.raises(InputError, match="PAN is constant over its flattest fifth"):
-        metrics.flat_area_activity(fused, pan)
+        metrics.FlatArea().of(fused, pan)
     with pytest.raises(InputError, match="undefined"):
-        metrics.flat_area_activity(fused, torch.ones_like(pan))
+        metrics.FlatArea().of(fused, torch.ones_like(pan))
 
 
 def test_identical_images_are_perfect() -> None:
@@ -996,8 +996,8 @@ def test_an_empty_mask_is_an_error_everywhere() -> None:
         lambda: metrics.d_lambda(fused, fused, none),
         lambda: of_whole.q2n(fused, fused, none),
         lambda: of_whole.q_average(fused, fused, none),
-        lambda: metrics.pan_detail_correlation(fused, pan, none),
-        lambda: metrics.flat_area_activity(fused, pan, none),
+        lambda: metrics.DetailCorrelation().of(fused, pan, none),
+        lambda: metrics.FlatArea().of(fused, pan, none),
         lambda: of_whole.sharpness(fused, fused, none),
         lambda: of_whole.edge_error(fused, fused, pan, 4, none),
     ]

@@ -53,7 +53,7 @@ class Finding:
     html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False
     fit_by: Annotated[
         FitBy, typer.Option(case_sensitive=False, help="Fit each scene, or one for all of a strip or a folder.")
-    ] = FitBy.SCENE
+    ] = FitBy.scene
     score: Score = True
     as_json: Annotated[bool, typer.Option("--json", help="Print the pairs or the summary as JSON.")] = False
     quiet: Quiet = False

@@ -22,42 +22,21 @@ if TYPE_CHECKING:
     from ..raster.options import OpenOptions, Scaling
 
 
-class Adapt(StrEnum):
-    off = "off"
-    fast = "fast"
-    best = "best"
-
-
-class Align(StrEnum):
-    auto = "auto"
-    off = "off"
-    measure = "measure"
-
-
-class Mtf(StrEnum):
-    auto = "auto"
-    sensor = "sensor"
-
-
-class FitBands(StrEnum):
-    all = "all"
-    bidx = "bidx"
-
-
-class FitBy(StrEnum):
-    SCENE = "scene"
-    STRIP = "strip"
-    FOLDER = "folder"
-
-
-class AdaptTerms(StrEnum):
-    sharp = "sharp"
-    paper = "paper"
+Adapt = StrEnum("Adapt", "off fast best")
+AdaptTerms = StrEnum("AdaptTerms", "sharp paper")
+Align = StrEnum("Align", "auto off measure")
+FitBy = StrEnum("FitBy", "scene strip folder")
+Mtf = StrEnum("Mtf", "auto sensor")
 
 
 class Extent(StrEnum):
     intersection = "intersection"
     pan = "pan"
+
+
+class FitBands(StrEnum):
+    all = "all"
+    bidx = "bidx"
 
 
 def _lower(value: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import typer
 
@@ -23,23 +24,53 @@ def log_line(text: object) -> None:
     say_line(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", err=True)
 
 
-class BatchProgressBars:
-    """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
+class _OnTerminal:
+    """A bar of rich's on stderr where that is a terminal; `bar` is None elsewhere, and with -q."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.bar: Any = None
-        self.all: Any = None
-        self.rows: dict[Any, Any] = {}
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress
 
-            columns = (
-                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
-            )  # fmt: skip
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar = Progress(*self.columns(), console=Console(stderr=True), transient=True)
+
+    def columns(self) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def say(self, line: str) -> None:
+        """A line of a long run: above the bar, or to stderr with the time of day."""
+        if self.bar:
+            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        elif not self.quiet:
+            log_line(line)
+
+    def __enter__(self) -> Self:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+class BatchProgressBars(_OnTerminal):
+    """A bar over all scenes and a row per worker on a terminal, a line per scene elsewhere, nothing with -q."""
+
+    def __init__(self, quiet: bool) -> None:
+        super().__init__(quiet)
+        self.all: Any = None
+        self.rows: dict[Any, Any] = {}
+
+    def columns(self) -> Sequence[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+        return (
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
+        )  # fmt: skip
 
     def __call__(self, event: Any, tally: Any, record: Any) -> None:
         interrupts.check()
@@ -50,15 +81,15 @@ class BatchProgressBars:
             line += f": {record.error}" if record.error is not None else f" in {record.seconds:.1f} s"
             line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
         if self.bar is None:
-            if line and not self.quiet:
-                log_line(line)
+            if line:
+                self.say(line)
             return
         if self.all is None:
             self.all = self.bar.add_task("scenes", total=tally.todo, note="")
         note = f"{tally.per_hour:.0f} an hour, {len(tally.failed)} failed" if tally.ended else ""
         self.bar.update(self.all, completed=tally.ended, note=note)
         if event.kind == "refused":
-            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+            self.say(line)
             return
         row = self.rows.get(event.worker)
         if row is None:
@@ -69,36 +100,25 @@ class BatchProgressBars:
             stage, done, total = event.result
             self.bar.update(row, completed=done, total=total, note=stage)
         elif event.kind == "failed" or (record is not None and record.has_failed):
-            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
-    def __enter__(self) -> BatchProgressBars:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.bar:
-            self.bar.stop()
+            self.say(line)
 
 
-class ProgressBar:
+class ProgressBar(_OnTerminal):
     """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
 
     def __init__(self, quiet: bool, verbose: bool) -> None:
-        self.bar: Any = None
+        super().__init__(quiet)
         self.task: Any = None
         self.stage = ""
-        self.quiet = quiet
         self.verbose = verbose and not quiet
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (
-                TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-            )  # fmt: skip
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    def columns(self) -> Sequence[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        return (
+            TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        )  # fmt: skip
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         interrupts.check()
@@ -113,19 +133,3 @@ class ProgressBar:
         if self.bar and self.task is not None:
             speed = self.bar.tasks[0].speed
             self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
-
-    def say(self, line: str) -> None:
-        """A line of a long run: above the bar, or to stderr with the time of day."""
-        if self.bar:
-            self.bar.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
-        elif not self.quiet:
-            log_line(line)
-
-    def __enter__(self) -> ProgressBar:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.bar:
-            self.bar.stop()

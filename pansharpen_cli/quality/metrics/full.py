@@ -20,6 +20,7 @@ from .blocks import (
     INDEX_BLOCK,
     MAPS,
     Core,
+    Index,
     _kept,
     added_up,
     as_bands,
@@ -160,8 +161,7 @@ class FullResolution:
     reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
 
     def __post_init__(self) -> None:
-        self._correlation: DetailCorrelation | None = None
-        self._flat: FlatArea | None = None
+        self._correlation, self._flat = DetailCorrelation(), FlatArea()
         self._q2n, self._ms_varies = torch.zeros(1, dtype=torch.float64), False
         self._with_pan, self._between_bands = (torch.zeros(3, 1, dtype=torch.float64) for _ in range(2))
         self._maps = np.full((len(MAPS), self.shape[0] // INDEX_BLOCK, self.shape[1] // INDEX_BLOCK), np.nan)
@@ -195,9 +195,7 @@ class FullResolution:
         if any(image.dtype != torch.float32 for image in (fused, blurred, expanded, pan, pan_low)):
             fused, blurred, expanded, pan, pan_low = (i.double() for i in (fused, blurred, expanded, pan, pan_low))
         piece = _details(fused, pan, valid, own, self.reach)
-        self._correlation = self._correlation or DetailCorrelation(len(fused))
         sums = self._correlation.add(*piece)
-        self._flat = self._flat or FlatArea(len(fused))
         self._flat.add(*piece)
         details, mask, inside = piece
         whole = whole_blocks(mask[inside])
@@ -242,7 +240,7 @@ class FullResolution:
         return _mean_distortion(self._q2n[0], self.blocks)
 
     def _spatial_distortion(self) -> float:
-        if self._correlation is None or not self._correlation.pan_varies:  # it would be 0, as if nothing were lost
+        if not self._correlation.pan_varies:  # it would be 0, as if nothing were lost
             raise InputError("D_s is undefined: PAN is constant")
         return _gap(self._with_pan, "D_s")
 
@@ -262,7 +260,7 @@ class FullResolution:
         `blocks`: number of blocks used. A figure that this image does not define (QNR and D_lambda of a single band,
         say) is None and its reason is in `notes`. `InputError` when there was no whole valid block.
         """
-        if not self.blocks or self._correlation is None or self._flat is None:
+        if not self.blocks:
             raise InputError(f"no quality figure: the scene has no {INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
         measures: dict[str, Callable[[], float]] = {
             "d_lambda_k": self._spectral_distortion,
@@ -305,24 +303,28 @@ class Details:
     products: Tensor
 
 
+class _OfDetails(Index):
+    """An index of high passes: `add` takes them, `update` images."""
+
+    reach: ClassVar[int]
+    add: Callable[[Tensor, Tensor, Core], Any]
+
+    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+        """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
+        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
+
+
 @dataclass(eq=False)
-class DetailCorrelation:
+class DetailCorrelation(_OfDetails):
     """PAN detail correlation: mean over bands of the Pearson correlation of the high passes of each band and of PAN.
 
     High pass: x - gauss(x, sigma 2 pixels), cut at 4 sigma, edges of the image repeated. Pixels whose kernel touches an
     invalid one are left out. The true bands of a scene reach 0.81 to 0.94, so the largest figure is not the best.
     """
 
-    bands: int
     reach: ClassVar[int] = DETAIL_REACH
-
-    def __post_init__(self) -> None:
-        self._pixels = 0
-        self._sums = torch.zeros(3, self.bands + 1, dtype=torch.float64)
-
-    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
-        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
+    _pixels: int = field(default=0, init=False, repr=False)
+    _sums: Tensor = field(default_factory=lambda: torch.zeros(3, 1, dtype=torch.float64), init=False, repr=False)
 
     def add(self, details: Tensor, mask: Tensor, own: Core) -> Details:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols). Returns their sums."""
@@ -351,7 +353,7 @@ class DetailCorrelation:
 
 
 @dataclass(eq=False)
-class FlatArea:
+class FlatArea(_OfDetails):
     """Flat-area activity: detail where PAN is flat, against PAN itself. 1: as calm as PAN; more: ringing or noise.
 
     High pass as in `DetailCorrelation`; flat are the 20 % of the valid pixels with the lowest 9 x 9 mean of PAN's
@@ -362,22 +364,18 @@ class FlatArea:
     share counts as flat.
     """
 
-    bands: int
     reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
 
     def __post_init__(self) -> None:
-        self._counts = torch.zeros(BINS, dtype=torch.float64)
-        self._squares = torch.zeros(self.bands + 1, BINS, dtype=torch.float64)
-
-    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
-        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
+        self._counts, self._squares = torch.zeros(BINS, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
 
     def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
         energy = local_energy(details[-1])[None]
         kept = eroded(mask, self.reach)
         bins = energy_bins(_kept(energy, kept, own)[0])
+        if not len(self._squares):
+            self._squares = torch.zeros(len(details), BINS, dtype=torch.float64)
         self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
         self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
         for total, square in zip(self._squares, _kept(details, kept, own).double().square(), strict=True):
@@ -401,20 +399,6 @@ class FlatArea:
         if ratios[-1] < 1e-6:  # below that it is rounding noise
             raise InputError("flat-area activity is undefined: PAN is constant over its flattest fifth")
         return float(ratios[:-1].mean() / ratios[-1])
-
-
-def pan_detail_correlation(fused: Tensor, pan: Tensor, valid: Tensor | None = None) -> float:
-    """`DetailCorrelation` of a whole image: `fused` (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
-    figure = DetailCorrelation(len(fused))
-    figure.update(fused, pan, valid)
-    return figure.compute()
-
-
-def flat_area_activity(fused: Tensor, pan: Tensor, valid: Tensor | None = None) -> float:
-    """`FlatArea` of a whole image: `fused` (bands, rows, cols), `pan` one band, DN; `valid` (rows, cols)."""
-    figure = FlatArea(len(fused))
-    figure.update(fused, pan, valid)
-    return figure.compute()
 
 
 def _details(
