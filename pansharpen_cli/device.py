@@ -18,9 +18,9 @@ KINDS, PRECISIONS = ("cpu", "cuda", "mps"), ("auto", "float32", "bfloat16")
 def check_names(device: str, precision: str) -> None:
     """Raises InputError for a --device or a --precision that there is not on any machine."""
     if device != "auto" and device.split(":")[0] not in KINDS:
-        raise InputError(f"unknown device '{device}'; there is auto, cpu, cuda and mps")
+        raise InputError(f"unknown device '{device}'; choose auto, cpu, cuda or mps")
     if precision not in PRECISIONS:
-        raise InputError(f"unknown precision '{precision}'; there is auto, float32 and bfloat16")
+        raise InputError(f"unknown precision '{precision}'; choose auto, float32 or bfloat16")
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"unknown device '{name}'; there is auto, cpu, cuda and mps") from error
+        raise InputError(f"unknown device '{name}'; choose auto, cpu, cuda or mps") from error
     if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise InputError(f"device '{name}' is not available on this machine; use --device auto")
     return device

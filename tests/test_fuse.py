@@ -179,7 +179,7 @@ def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: 
         assert fit.seconds is not None and set(fit.seconds) == {"fitting"}
         assert seen[-1] == ("fitting", 2, 2)
         with pytest.raises(
-            InputError, match="unknown method 'magic'; there is glpnet, fusionnet, .*exp, brovey, .*none"
+            InputError, match="unknown method 'magic'; choose from glpnet, fusionnet, .*exp, brovey, .*none"
         ):
             fitting.fit(scene, Options(method="magic"))
 

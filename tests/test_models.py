@@ -195,7 +195,7 @@ def test_statistics_of_constant_images_are_finite():
 @pytest.mark.parametrize(
     ("name", "config", "text"),
     [
-        ("resnet", {}, "no network named 'resnet'; there is glpnet, fusionnet"),
+        ("resnet", {}, "no network named 'resnet'; choose from glpnet, fusionnet"),
         ("glpnet", {"bands": 4}, "does not take the options {'bands': 4}"),
         ("fusionnet", {}, "does not take the options {}"),
         ("fusionnet", {"bands": -1}, "does not take the options {'bands': -1}"),

@@ -153,7 +153,7 @@ END
 def test_labels_that_take_bytes_of_other_files_for_pixels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(range(64)))
     (tmp_path / "x.tif").write_text(PDS)
-    with pytest.raises(InputError, match="takes other files for pixels"):
+    with pytest.raises(InputError, match="may read any other file as pixels"):
         open_raster(str(tmp_path / "x.tif"))
 
 

@@ -559,7 +559,7 @@ def test_classical_methods_keep_the_table(soft, tmp_path):
 
 
 def test_an_unknown_mtf_is_refused(soft, tmp_path):
-    with pytest.raises(InputError, match="unknown --mtf 'best'; there is auto, sensor"):
+    with pytest.raises(InputError, match="unknown --mtf 'best'; choose from auto, sensor"):
         fused_at(soft, tmp_path / "t.tif", mtf="best")
 
 

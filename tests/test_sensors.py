@@ -97,9 +97,9 @@ def test_common_spellings_are_understood(spelling: str, name: str) -> None:
     ("spelling", "near"), [("quickbrid", "quickbird"), ("worldveiw-3", "worldview-3"), ("gaofen-3", "gaofen-")]
 )
 def test_an_unknown_sensor_is_answered_with_near_ones(spelling: str, near: str) -> None:
-    with pytest.raises(InputError, match=f"unknown sensor '{spelling}' .did you mean .*{near}.*; there is auto, "):
+    with pytest.raises(InputError, match=f"unknown sensor '{spelling}' .did you mean .*{near}.*; choose from auto, "):
         sensors.named(spelling)
-    with pytest.raises(InputError, match="unknown sensor 'sputnik'; there is auto"):
+    with pytest.raises(InputError, match="unknown sensor 'sputnik'; choose from auto"):
         sensors.named("sputnik")
 
 

@@ -266,7 +266,7 @@ def test_the_papers_terms_are_an_option(scene: Scene, backbone: Backbone) -> Non
     problem = tailor._Problem(backbone, drawn.stats, settings, torch.float32)
     judged = problem.judge(None, problem.cache(drawn.training), problem.cache(drawn.held_out))
     assert set(judged) == {"spectral", "spatial", "consistency", "total"}
-    with pytest.raises(InputError, match="unknown --adapt-loss 'mine'; there is sharp, paper"):
+    with pytest.raises(InputError, match="unknown --adapt-loss 'mine'; choose from sharp, paper"):
         fitting.settings_of(Options(adapt_loss="mine"))
 
 

@@ -38,7 +38,7 @@ def make_stretch(
         for name, values in event.result.items() if event.kind == "done" else ():
             found.setdefault(name, []).append(values)
     if not found:
-        raise InputError(f"no scene can be looked into for the stretch of {kept}; --dry-run lists the pairs")
+        raise InputError(f"no scene can be read for the stretch of {kept}; --dry-run lists the pairs")
     stretch = Stretch.of_samples([np.concatenate(values) for values in found.values()], list(found))
     kept.parent.mkdir(parents=True, exist_ok=True)
     write(kept, stretch.to_bytes())

@@ -32,7 +32,7 @@ def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
     other options has another name. Raises InputError for another `by`.
     """
     if by not in FIT_BY:
-        raise InputError(f"unknown --fit-by '{by}'; there is {', '.join(FIT_BY)}")
+        raise InputError(f"unknown --fit-by '{by}'; choose from {', '.join(FIT_BY)}")
     if by == "scene":
         return list(tasks)
     scenes = [task.found for task in tasks]

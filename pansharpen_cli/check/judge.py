@@ -23,9 +23,9 @@ from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, PanRelat
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
+"""Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
 
 _LEAVE_OUT = "leave it out with --bidx and --fit-bands bidx"
-"""Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
 
 SOFT, CRISP = 0.15, 0.5
 """Mean MTF gains at Nyquist that no optics have less, or more, than."""
@@ -65,15 +65,15 @@ def judge_file(file: FileFacts, found: Findings) -> None:
         how = file.compression or file.driver
         found.warning(
             "lossy",
-            f"{name} is compressed with losses ({how}): its block artefacts are detail to every method; take "
-            "the original delivery if there is one",
+            f"{name} is compressed with losses ({how}): methods take its block artefacts for detail; use the original "
+            "delivery",
         )
     rows, cols = file.block
     if rows * cols > 1 << 24:
         found.note(
             "blocks",
-            f"{name} is stored in blocks of {cols} x {rows} pixels: every access decodes one whole; gdal_translate "
-            "-co TILED=YES makes reading faster",
+            f"{name} is stored in blocks of {cols} x {rows} pixels: each read decodes a whole block; rewrite it with "
+            "gdal_translate -co TILED=YES",
         )
 
 
@@ -98,18 +98,14 @@ def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) 
         ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
         found.warning(
             "sensor-ratio",
-            f"the ratio is {ratios}, that of {scene.sensor.name} products is {scene.sensor.ratio:g}: one of the files "
-            "has been resampled, or --sensor is wrong; its MTF does not fit resampled pixels",
+            f"the ratio is {ratios}, {scene.sensor.name} products have {scene.sensor.ratio:g}: one of the files was "
+            "resampled, or --sensor is wrong. The sensor's MTF does not fit resampled pixels",
         )
     names, assumed = facts.scene["band_names"], facts.scene["assumed_names"]
     if not any(names):
         order = ", ".join(a or "?" for a in assumed)
-        how = (
-            f"taken for {order}, the usual order of {scene.sensor.name}"
-            if any(assumed)
-            else "not known: bt-h, which asks for them, does without"
-        )
-        found.note("band-names", f"the MS bands have no names; they are {how}")
+        usual = f"they are taken for {order}, the usual order of {scene.sensor.name}"
+        found.note("band-names", f"the MS bands have no names; {usual if any(assumed) else 'bt-h works without them'}")
     elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
         found.note("band-names", f"no standard name in: {', '.join(unknown)}")
     for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha and not scene.warped}.values():
@@ -125,7 +121,7 @@ def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) 
         if between >= timedelta(days=1):
             found.error("times", f"{text}: not the same image; land, sun and shadows have changed")
         elif between >= timedelta(minutes=1):
-            found.warning("times", f"{text}: clouds, shadows and cars have moved, and they were seen at other angles")
+            found.warning("times", f"{text}: clouds, shadows and cars have moved in between")
 
 
 def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) -> None:
@@ -134,7 +130,7 @@ def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) 
     tags = {f.path: "NaN" if f.nodata_is_nan else _tag(f.nodata) for f in files}
     if len(set(tags.values())) > 1:
         listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
-        found.note("nodata-tags", f"the files disagree on nodata ({listed}); each counts for its own file")
+        found.note("nodata-tags", f"the files have different nodata values ({listed}); each is that of its own file")
 
 
 def _tag(nodata: float | None) -> str:
@@ -166,7 +162,7 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
         _judge_fills(source, next(b.fills for b in look.bands if b.source is source), found)
     seen = [(b, f.values) for b, f in zip(look.bands, facts.bands or (), strict=True) if f.values is not None]
     for band in (b for b in look.bands if not b.count):
-        found.error("dead-band", f"{_which(band)} has no valid pixel in what was looked at; {_LEAVE_OUT}")
+        found.error("dead-band", f"{_which(band)} has no valid pixel in the sampled blocks; {_LEAVE_OUT}")
     _judge_flatness(scene, seen, found)
     _judge_clipping(seen, found)
     _judge_depth(seen, found)
@@ -181,16 +177,16 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
     if hazy:
         found.note(
             "haze",
-            f"the darkest pixels are not dark (share of the mean: {', '.join(hazy)}): haze; methods that multiply "
-            "(brovey, sfim, *-hpm) tint unless they correct for it (bt-h, mtf-glp-hpm-r)",
+            f"haze: the darkest pixels are not dark (share of the mean: {', '.join(hazy)}). Methods that multiply "
+            "(brovey, sfim, *-hpm) tint the result; bt-h and mtf-glp-hpm-r correct for haze",
         )
     share = look.valid_share
     if share < 0.5:
         level = found.warning if share < 0.1 else found.note
-        level("nodata-share", f"only {share:.1%} of the pixels looked at are valid in both PAN and MS")
+        level("nodata-share", f"only {share:.1%} of the sampled pixels are valid in both PAN and MS")
     lone = [b for b in look.bands if b.nodata > 50 and b.lone_nodata > 0.5 * b.nodata]
     for tagged, text in (
-        (True, "most nodata are single pixels: dark pixels that happen to have the nodata value? They become holes; "
+        (True, "most nodata pixels are single ones, perhaps dark pixels with the nodata value. They become holes; "
                "give another value with --nodata"),
         (False, "most invalid pixels are single ones (NaN, infinite or masked): they become holes"),
     ):  # fmt: skip
@@ -224,7 +220,7 @@ def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> 
         level = found.error if value in CUSTOMARY_NODATA or abs(value) >= ABSURD else found.warning
         level(
             "untagged-nodata",
-            f"{_name(source.label)}: {areas} look like nodata and are not tagged so; give it with --nodata {text}",
+            f"{_name(source.label)}: {areas} look like nodata and are not tagged: use --nodata {text}",
         )
 
 
@@ -233,7 +229,7 @@ def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, BandValues]], found
         most = int(band.counts.max()) / band.count
         if len(band.levels) == 1:
             if band.label == "PAN":
-                found.error("flat-pan", f"PAN is constant ({f.mean:g}) in what was looked at: it has no detail")
+                found.error("flat-pan", f"PAN is constant ({f.mean:g}) in the sampled blocks: it has no detail")
             else:
                 found.error("dead-band", f"{_which(band)} is constant ({f.mean:g}): a dead band; {_LEAVE_OUT}")
         elif band.label == "PAN" and f.std < 0.01 * abs(f.mean):
@@ -267,7 +263,7 @@ def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> No
         found.warning(
             "stretched",
             f"levels are missing from the histogram ({', '.join(combed)} of them): the data were stretched, perhaps "
-            "not linearly, so that radiance ratios no longer hold; take the unstretched delivery if there is one",
+            "not linearly, and ratios of radiance may no longer hold; use the unstretched delivery",
         )
     depths = [f.bits for _, f in seen]
     pan, ms = depths[0] if seen and seen[0][0].label == "PAN" else None, [d for d in depths[1:] if d]
@@ -291,15 +287,14 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
     if not shift.confident:
         found.note(
             "shift-unknown",
-            f"no certain measure of the shift of the MS against PAN (confidence {shift.confidence:.2f}, "
-            f"{shift.tiles} tiles; looked for up to {shift.searched:g} PAN pixels): too little detail, or the two show "
-            "different things",
+            f"the shift of the MS against PAN is uncertain (confidence {shift.confidence:.2f}, {shift.tiles} tiles, "
+            f"searched up to {shift.searched:g} PAN pixels): too little detail, or they show different things",
         )
     elif register.is_off(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
             level = found.note if size < register.SEARCH else found.warning
-            level("shift", f"{text}; fuse --align auto corrects it, other tools do not see it")
+            level("shift", f"{text}; fuse --align auto corrects it; other tools do not")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
     if shift.confident and shift.varies >= register.VARIES:

@@ -52,5 +52,5 @@ def create(name: str, setup: Setup) -> Method:
     """Make the named method, not fitted yet. Raises InputError for an unknown name."""
     name = ALIASES.get(name, name)
     if name not in METHODS:
-        raise InputError(f"no classical method named '{name}'; there is {', '.join(NAMES)}")
+        raise InputError(f"no classical method named '{name}'; choose from {', '.join(NAMES)}")
     return kind_of(name)(setup)

@@ -332,9 +332,9 @@ def settings_of(options: Options) -> Settings | None:
     if options.adapt == "off" or options.fit is not None:
         return None
     if options.adapt not in ADAPT:
-        raise InputError(f"unknown --adapt '{options.adapt}'; there is off, {', '.join(ADAPT)}")
+        raise InputError(f"unknown --adapt '{options.adapt}'; choose from off, {', '.join(ADAPT)}")
     if options.adapt_loss not in ADAPT_LOSS:
-        raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; there is {', '.join(ADAPT_LOSS)}")
+        raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; choose from {', '.join(ADAPT_LOSS)}")
     ours = options.method in models.REGISTRY and options.adapt_loss == "sharp"
     own = models.kind_of(options.method).adaptation if ours else {}
     settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss], **own)  # type: ignore[arg-type]

@@ -48,14 +48,14 @@ def check_method(options: Options, bands: int | None = None) -> None:
     """Raises InputError for options that no scene, or none of so many `bands`, can be fused with."""
     check_names(options.device, options.precision)
     if options.mtf not in MTF:
-        raise InputError(f"unknown --mtf '{options.mtf}'; there is {', '.join(MTF)}")
+        raise InputError(f"unknown --mtf '{options.mtf}'; choose from {', '.join(MTF)}")
     if options.method in classical.NAMES:
         if options.weights is not None:
             raise InputError(f"--weights belongs to the networks; {options.method} has none, leave it out")
         return
     if options.method not in models.REGISTRY:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
-        raise InputError(f"unknown method '{options.method}'; there is {listed}")
+        raise InputError(f"unknown method '{options.method}'; choose from {listed}")
     if bands is not None:
         weights.find(options.method, bands, options.weights)
     elif options.weights is not None:

@@ -220,7 +220,7 @@ def evaluate_wald(
     unknown = [n for n in names if n not in known]
     if unknown or not names:
         what = f"unknown method '{unknown[0]}'" if unknown else "no method is named"
-        raise InputError(f"{what}; there is all, {', '.join(known)}")
+        raise InputError(f"{what}; choose from all, {', '.join(known)}")
     with gdal_messages() as said, ExitStack() as stack:
         parts, whole = opened_parts(
             pair,

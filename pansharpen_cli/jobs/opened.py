@@ -104,7 +104,7 @@ def opened(
     were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
     """
     if options.align not in ALIGN:
-        raise InputError(f"unknown --align '{options.align}'; there is {', '.join(ALIGN)}")
+        raise InputError(f"unknown --align '{options.align}'; choose from {', '.join(ALIGN)}")
     whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
     scene = stack.enter_context(whole.open())
     ready(scene)

@@ -35,7 +35,7 @@ def kind_of(name: str) -> type[Backbone]:
 def create(name: str, config: dict[str, int]) -> Backbone:
     """Make the named network. Raises InputError for an unknown name or a config that it does not take."""
     if name not in REGISTRY:
-        raise InputError(f"no network named '{name}'; there is {', '.join(REGISTRY)}")
+        raise InputError(f"no network named '{name}'; choose from {', '.join(REGISTRY)}")
     try:
         network = kind_of(name)(**config)
         if network.bands is not None and network.bands < 1:

@@ -133,7 +133,7 @@ def cards(method: str, file: str | None = None) -> list[Card]:
     Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
     """
     if method not in models.REGISTRY:
-        raise InputError(f"unknown method '{method}'; there is none, {', '.join(models.REGISTRY)}")
+        raise InputError(f"unknown method '{method}'; choose from none, {', '.join(models.REGISTRY)}")
     if file is not None:
         card = _card_of(Path(file), method)
         if card.network != method:
@@ -383,7 +383,7 @@ def check(name: str) -> str:
 def check_import(network: str, bands: int, scale: float, output: Path) -> None:
     """Raises InputError for what cannot be imported, or a path that imported weights must not be written to."""
     if network not in PUBLIC:
-        raise InputError(f"no public checkpoint is known for --network '{network}'; there is {', '.join(PUBLIC)}")
+        raise InputError(f"no public checkpoint is known for --network '{network}'; choose from {', '.join(PUBLIC)}")
     if bands not in PUBLIC_BANDS:
         counts = " or ".join(map(str, PUBLIC_BANDS))
         raise InputError(f"public checkpoints of '{network}' are for {counts} bands, not --bands {bands}")

@@ -67,7 +67,7 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     those that it does not know or take, and goes on.
     """
     if driver not in DRIVERS:
-        raise InputError(f"unknown driver '{driver}'; there is {' and '.join(DRIVERS)}")
+        raise InputError(f"unknown driver '{driver}'; choose from {' or '.join(DRIVERS)}")
     if not options:
         return True
     if "NBITS" in options and dtype.kind == "f":
@@ -96,7 +96,7 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
     if changed:
         given = " ".join(f"{k}={v}" for k, v in options.items())
-        raise InputError(f"--co {given}: the file would have {changed}; fuse without, and use gdalwarp on its output")
+        raise InputError(f"--co {given}: the file would have {changed}; fuse without it and use gdalwarp on the output")
     before, after = (np.isnan(a) if np.isnan(nodata) else a == dtype.type(nodata) for a in (noise, written))
     return bool((before == after).all())
 

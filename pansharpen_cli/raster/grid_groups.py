@@ -101,7 +101,7 @@ def together(scenes: Sequence[Scene], order: Sequence[Band]) -> Scene:
         full, window = full & other.full, window & other.window
         if window.is_empty:
             raise InputError(
-                f"no overlap: {first.ms[0].label} and {other.ms[0].label} cover no part of {first.pan.label} together"
+                f"no overlap: {first.ms[0].label} and {other.ms[0].label} have no part of {first.pan.label} in common"
             )
     flat = [[(source, band) for source in each.ms for band in source.bands] for each in shown]
     gains = [each.effective_gains for each in shown]

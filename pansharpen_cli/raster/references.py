@@ -169,7 +169,7 @@ def _names(path: str, where: str, text: str) -> Iterator[str]:
             value = (value or "").strip()
             if value.lower() == "vrtrawrasterband":
                 raise InputError(
-                    f"{path} takes bytes of another file for pixels (VRTRawRasterBand), which may be any file: "
+                    f"{path} takes the bytes of another file for pixels (VRTRawRasterBand): "
                     "refused; make a GeoTIFF of it with gdal_translate if you trust it"
                 )
             network = NETWORK.search(value) and element.tag.lower() not in _PROSE

@@ -422,7 +422,7 @@ def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
     if low < MIN_RATIO or high > MAX_RATIO:
         raise InputError(
             f"MS pixels of {ms} are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN pixels of {pan}; "
-            f"the ratio has to lie between {MIN_RATIO:g} and {MAX_RATIO:g}"
+            f"the ratio must lie between {MIN_RATIO:g} and {MAX_RATIO:g}"
         )
 
 

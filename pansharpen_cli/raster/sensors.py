@@ -34,7 +34,7 @@ def named(name: str) -> Sensor:
     if found is None:
         near = dict.fromkeys(_SPELLINGS[k].name for k in get_close_matches(_compact(name), _SPELLINGS, 3, 0.7))
         guess = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise InputError(f"unknown sensor '{name}'{guess}; there is auto, {', '.join(SENSORS)}")
+        raise InputError(f"unknown sensor '{name}'{guess}; choose from auto, {', '.join(SENSORS)}")
     return found
 
 

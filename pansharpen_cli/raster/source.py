@@ -93,7 +93,7 @@ def open_raster(path: str, rpcs: bool = False):
         raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
     if not np.isfinite(dataset.transform).all() or dataset.transform.determinant == 0:
         dataset.close()
-        raise InputError(f"{path} has a geotransform that places no pixels: {tuple(dataset.transform)[:6]}")
+        raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
     try:
         with untrusted.boundary(path, "cannot be used"):
             _check_files(dataset, path)
@@ -136,7 +136,7 @@ def _check_place(path: str) -> None:
 def _check_files(dataset, path: str) -> None:
     """Raises InputError for files of a raster that are shorter than they should be, or no pixels of its own."""
     if dataset.driver in untrusted.UNASKED.split():
-        raise InputError(f"{path} is opened as {dataset.driver}, which takes other files for pixels: refused")
+        raise InputError(f"{path} is a file of {dataset.driver}, which may read any other file as pixels: refused")
     for file in dataset.files:
         if reason := cut_off(file):
             raise InputError(f"{file} is cut off: {reason}; copy it again")
@@ -244,8 +244,8 @@ class Source:
             odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
             if odd:
                 raise InputError(
-                    f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which single precision does "
-                    "not tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
+                    f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which float32 cannot "
+                    "tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
                     "scale them (gdal_translate -scale)"
                 )
 
@@ -264,7 +264,7 @@ class Source:
                 )
             if largest > EXACT and 0 < high - low < np.spacing(np.float32(largest)) * COARSE:
                 raise InputError(
-                    f"{self.label} holds values from {low:.10g} to {high:.10g}, which single precision does not tell "
+                    f"{self.label} holds values from {low:.10g} to {high:.10g}, which float32 cannot tell "
                     "apart: subtract an offset (gdal_calc), or name them with --nodata if they stand for nodata"
                 )
 

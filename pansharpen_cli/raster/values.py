@@ -18,7 +18,7 @@ CLIPPED, STEPS = 1e-3, 16.0
 def check_dtype(name: str) -> str:
     """The name of an output type. Raises InputError for one that there is not."""
     if name not in DTYPES:
-        raise InputError(f"unknown --dtype '{name}'; there is {', '.join(DTYPES)}")
+        raise InputError(f"unknown --dtype '{name}'; choose from {', '.join(DTYPES)}")
     return name
 
 

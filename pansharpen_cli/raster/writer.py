@@ -68,7 +68,7 @@ class SceneWriter:
         self.path, self.driver, self.overviews, self._picture = path, driver, overviews or driver == "COG", picture
         self.options = dict(creation_options or {})
         if parts and self.options.get("INTERLEAVE", "BAND").upper() != "BAND":
-            raise InputError("--co INTERLEAVE: MS files on several grids are written one after the other, band by band")
+            raise InputError("--co INTERLEAVE: MS files on several grids are written band by band; leave it out")
         self._parts = parts
         self.bands, self.nodata, self.dtype, self.grid = scene.bands, scene.nodata, np.dtype(scene.dtype), scene.grid
         self._window = scene.window

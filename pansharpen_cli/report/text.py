@@ -134,7 +134,7 @@ def check_table(facts: CheckFacts) -> str:
     if facts.findings:
         lines += ["", _wrapped([(f["level"], f["text"]) for f in facts.findings])]
     elif not facts.refused:
-        lines += ["", "nothing to complain of"]
+        lines += ["", "no faults found"]
     return "\n".join(lines)
 
 

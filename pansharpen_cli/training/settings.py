@@ -129,7 +129,7 @@ def _parsed(kind: Any, table: Mapping[str, Any], origin: str, prefix: str) -> An
     for key, value in table.items():
         name = prefix + key
         if key not in known:
-            raise InputError(f"{origin}: unknown key '{name}'; there is {', '.join(prefix + k for k in known)}")
+            raise InputError(f"{origin}: unknown key '{name}'; choose from {', '.join(prefix + k for k in known)}")
         old, limits = getattr(default, key), known[key].metadata
         if is_dataclass(old) or isinstance(old, dict):
             if not isinstance(value, dict):

@@ -368,7 +368,7 @@ def _check_settings(settings: TrainingSettings) -> None:
     if not any(vars(settings.loss).values()):
         raise InputError("all weights of the loss are zero")
     if settings.network not in models.REGISTRY:
-        raise InputError(f"no network named '{settings.network}'; there is {', '.join(models.REGISTRY)}")
+        raise InputError(f"no network named '{settings.network}'; choose from {', '.join(models.REGISTRY)}")
     if "bands" in settings.options:
         raise InputError("'options.bands' is not a key of its own: use --bands, or 'bands' in the config")
     if settings.bands or not _bound(settings.network):
