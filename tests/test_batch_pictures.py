@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited, pixels_of, write_pair
+from rasters import edited, pixels_of, seen_through, write_pair
 
 from pansharpen_cli.archive import pairs, pictures, planning
+from pansharpen_cli.archive.names import Found
 from pansharpen_cli.archive.planning import Choices
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.options import Options
@@ -80,3 +81,18 @@ def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
 def test_stretch_belongs_to_rgb(run, archive, tmp_path) -> None:
     done = run("batch", archive, "-o", tmp_path / "out", "--method", "exp", "--stretch", "shared")
     assert done.code == 2 and "--stretch belongs to --rgb" in done.err
+
+
+def test_the_shared_stretch_looks_into_ms_files_on_grids_of_their_own(tmp_path) -> None:
+    pan, _, truth = write_pair(tmp_path, 192, 192, 8, noise=0.0)
+    seen_through(truth, tmp_path / "vnir.tif", (2, 3, 5), 4, names=("Blue", "Green", "Red"))
+    seen_through(truth, tmp_path / "swir.tif", (4,), 12, names=("SWIR1",))
+    scene = Found("one", "", (str(pan),), ((str(tmp_path / "vnir.tif"),), (str(tmp_path / "swir.tif"),)), "a rule")
+    request = Request(["swir1", "red", "green"], str(tmp_path / "kept.json"))
+    choices = Choices(Options(method="exp"), OpenOptions(sensor="generic"), rgb=request)
+    pictures.make_stretch(planning.plan([scene], tmp_path / "out", choices), choices)
+    ranges = json.loads((tmp_path / "kept.json").read_text())["bands"]
+    for name, file, band in (("swir1", "swir.tif", 0), ("red", "vnir.tif", 2)):
+        np.testing.assert_allclose(
+            ranges[name], np.percentile(pixels_of(tmp_path / file)[band], PERCENTILES), rtol=1e-5
+        )

@@ -13,7 +13,10 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
-from pansharpen_cli.archive import mosaic, pairs, planning, tar_zip
+from pansharpen_cli.archive import batch, mosaic, pairs, planning, tar_zip
+from pansharpen_cli.archive.planning import Choices
+from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs.pair import parted
 from pansharpen_cli.raster.scene import Scene
 
 L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
@@ -122,12 +125,32 @@ def test_what_stands_beside_a_list_of_tiles_is_carried(tmp_path: Path) -> None:
     (tmp_path / "10JUN12053804-P2AS-x_01_P001.TIL").write_text(TIL.format(*names))
     (tmp_path / "10JUN12053804-P2AS-x_01_P001.IMD").write_text(IMD)
     layer = (str(tmp_path / "10JUN12053804-P2AS-x_01_P001.TIL"), *(str(tmp_path / name) for name in names))
-    path, sensor = mosaic.raster_of(layer, tmp_path)
+    path = mosaic.raster_of(layer, tmp_path)
     with rasterio.open(path) as dataset:
         assert dataset.tags(ns="IMD")["IMAGE_1.satId"] == '"WV02"' and dataset.tags(ns="IMAGERY")["CLOUDCOVER"] == "2"
         assert dataset.transform == Affine(1, 0, 5e5, 0, -1, 5e6)
-    assert sensor == "worldview-2"
-    assert mosaic.raster_of(layer[1:], tmp_path)[0] != path  # PAN and MS may have tiles of the same names
+    assert mosaic.raster_of(layer[1:], tmp_path) != path  # PAN and MS may have tiles of the same names
+
+
+def test_each_file_of_an_order_has_its_own_sensor_where_the_pan_is_in_tiles(tmp_path: Path) -> None:
+    stem, end = "15JUN12053804-{}-012345678010_01_P001", ".TIF"
+    pan, ms, swir = (stem.format(kind) for kind in ("P2AS", "M2AS", "A2AS"))
+    tiles = [f"{pan.replace('P2AS', f'P2AS_R1C{n}')}{end}" for n in (1, 2)]
+    for n, name in enumerate(tiles):
+        raster(tmp_path / name, 1, 96, 1, left=96 * n)
+    (tmp_path / f"{pan}.TIL").write_text(TIL.format(*tiles))
+    raster(tmp_path / f"{ms}{end}", 8, 24, 4)
+    raster(tmp_path / f"{swir}{end}", 8, 8, 12)
+    for name in (pan, ms, swir):
+        (tmp_path / f"{name}.IMD").write_text(IMD.replace("WV02", "WV03"))
+    choices = Choices(Options(method="exp"))
+    (task,) = planning.plan(pairs.find([str(tmp_path)]).found, tmp_path / "out", choices)
+    with batch.pair_of(task, choices, tmp_path).held() as pair:
+        sensors = []
+        for part in parted(pair).pairs:
+            with part.open() as scene:
+                sensors.append((scene.sensor.name, scene.standard_names[0]))
+    assert sensors == [("worldview-3", "coastal"), ("worldview-3-swir", "swir1")]
 
 
 IMD = """version = "AA";

@@ -536,8 +536,7 @@ def test_tiles_become_one_raster(tmp_path: Path) -> None:
         )  # fmt: skip
     raster(tmp_path / "10JUN12053804-P2AS-x.TIF", 1, 96, 1)
     (found,) = pairs.find([str(tmp_path)]).found
-    path, sensor = mosaics.raster_of(found.ms[0], tmp_path)
-    assert sensor == "quickbird"
+    path = mosaics.raster_of(found.ms[0], tmp_path)
     with rasterio.open(path) as mosaic:
         expected = values.copy()
         expected[:, 12:, 12:] = 0
@@ -557,16 +556,17 @@ def test_tiles_of_different_grids_are_refused(tmp_path: Path) -> None:
 def test_a_til_names_the_sensor_and_the_tiles_that_have_to_be_there(tmp_path: Path) -> None:
     names = [f"10JUN12053804-P2AS_R1C{n}-x.TIF" for n in (1, 2)]
     for n, name in enumerate(names):
-        raster(tmp_path / name, 1, 8, 1, left=8 * n)
+        raster(tmp_path / name, 1, 32, 1, left=32 * n)
     (tmp_path / "10JUN12053804-P2AS-x.TIL").write_text("".join(f'filename = "{name}";\n' for name in names))
     (tmp_path / "10JUN12053804-P2AS-x.IMD").write_text('satId = "QB02";\n')
-    raster(tmp_path / "10JUN12053804-M2AS-x.TIF", 4, 4, 4)
+    raster(tmp_path / "10JUN12053804-M2AS-x.TIF", 4, 8, 4)
     (found,) = pairs.find([str(tmp_path)]).found
     assert found.pan[0].endswith(".TIL") and len(found.pan) == 3
-    path, sensor = mosaics.raster_of(found.pan, tmp_path)
-    assert sensor == "quickbird"
+    path = mosaics.raster_of(found.pan, tmp_path)
+    with Scene.open(path, list(found.ms[0]), labels={path: found.pan[0]}) as scene:
+        assert scene.sensor.name == "quickbird"
     with rasterio.open(path) as mosaic:
-        assert mosaic.shape == (8, 16)
+        assert mosaic.shape == (32, 64)
     with pytest.raises(InputError, match=names[1]):
         mosaics.raster_of(found.pan[:-1] + found.pan[1:2], tmp_path)
 
@@ -586,7 +586,7 @@ def test_tiles_may_name_one_crs_in_two_ways(tmp_path: Path) -> None:
     tiles = [raster(tmp_path / f"x_ms_R1C{i}.tif", 4, 8, 4, left=32.0 * (i - 1)) for i in (1, 2)]
     with rasterio.open(tiles[1], "r+") as dataset:
         dataset.crs = "EPSG:25831"
-    path, _ = mosaics.raster_of(tuple(map(str, tiles)), tmp_path)
+    path = mosaics.raster_of(tuple(map(str, tiles)), tmp_path)
     with rasterio.open(path) as dataset:
         assert (dataset.width, dataset.height) == (16, 8)
 

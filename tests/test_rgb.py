@@ -103,6 +103,14 @@ def test_bands_without_names_are_taken_for_the_usual_ones_with_a_warning(run, pa
     assert result.code == 0 and "band 3, band 2, band 1 are taken for red, green and blue" in result.err
 
 
+def test_without_red_green_and_blue_other_bands_are_shown_and_said(run, pair, tmp_path) -> None:
+    command = ("fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "out.tif", "--method", "exp", "--no-score")
+    done = run(*command, "--rgb", "true", "--bidx", "2,3,4")
+    assert done.code == 0 and "nir, red, green are taken for red, green and blue" in done.err
+    with rasterio.open(tmp_path / "out_rgb.tif") as picture:
+        assert (picture.descriptions, picture.colorinterp) == (("NIR1", "Red", "Green"), TRUE)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -86,12 +86,11 @@ def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:
     that are not parts of one grid."""
     layers = (task.found.pan, *task.found.ms)
     rasters = [raster_of(layer, folder) for layer in layers]
-    labels = {path: layer[0] for (path, _), layer in zip(rasters, layers, strict=True)}
-    named = task.found.sensor or next((s for _, s in rasters if s), "")
+    labels = {path: layer[0] for path, layer in zip(rasters, layers, strict=True)}
     opening = choices.opening
-    if named and opening.sensor == "auto":
-        opening = replace(opening, sensor=named)
-    return Pair(rasters[0][0], [path for path, _ in rasters[1:]], opening, labels)
+    if task.found.sensor and opening.sensor == "auto":
+        opening = replace(opening, sensor=task.found.sensor)
+    return Pair(rasters[0], rasters[1:], opening, labels)
 
 
 def prepared(number: int, choices: Choices, threads: int, devices: bool) -> Function:

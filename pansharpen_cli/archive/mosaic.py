@@ -14,10 +14,9 @@ from affine import Affine
 
 from .. import untrusted
 from ..errors import InputError
-from ..raster import sensors
 from ..raster.grid import Grid
 from ..raster.sensors import without_tile
-from ..raster.source import Source, metadata, open_raster
+from ..raster.source import open_raster
 from .names import CONTAINERS, RasterFiles
 
 
@@ -42,14 +41,14 @@ _VRT_TYPES = {
 }  # fmt: skip
 
 
-def raster_of(layer: RasterFiles, folder: Path) -> tuple[str, str]:
-    """The path that opens a layer, and the sensor that its tiles name; of tiles it is a VRT made in `folder`.
+def raster_of(layer: RasterFiles, folder: Path) -> str:
+    """The path that opens a layer; of tiles it is a VRT made in `folder`, with what is told beside them.
 
     GDAL's own reader of .TIL takes the place from another file than the tiles: it is left to lists that stand alone.
     Raises InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
     """
     if len(layer) == 1:
-        return layer[0], ""
+        return layer[0]
     tiles, label = list(layer), layer[0]
     if label.lower().endswith(CONTAINERS):
         del tiles[0]
@@ -61,13 +60,12 @@ def raster_of(layer: RasterFiles, folder: Path) -> tuple[str, str]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
     stem = without_tile(Path(tiles[0]).stem)[0]
     path = next(p for n in itertools.count() if not (p := folder / f"{stem}{f'_{n}' if n else ''}.vrt").exists())
-    content, sensor = _mosaic(tiles, label)
-    path.write_text(content, "utf-8")
-    return str(path), sensor
+    path.write_text(_mosaic(tiles, label), "utf-8")
+    return str(path)
 
 
-def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
-    """A VRT of tiles, and the sensor that the first one or a file beside `label` names."""
+def _mosaic(tiles: Sequence[str], label: str) -> str:
+    """A VRT of tiles, with tags of the first one and of the list `label`."""
     places = []
     with ExitStack() as stack:
         first = stack.enter_context(open_raster(tiles[0]))
@@ -89,8 +87,6 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
         nodata = first.nodata
         if nodata is None and sum(p[3] * p[4] for p in places) < width * height:
             nodata = 0.0  # what a missing tile leaves
-        described = metadata(Source(first, [1], label))
-        sensor = sensors.recognise(described, first.descriptions)[0]
         lines = [f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">']
         if first.crs:
             lines.append(f"<SRS>{escape(first.crs.to_wkt())}</SRS>")
@@ -115,7 +111,7 @@ def _mosaic(tiles: Sequence[str], label: str) -> tuple[str, str]:
                     f'<DstRect xOff="{col - left}" yOff="{row - top}" xSize="{w}" ySize="{h}"/></SimpleSource>'
                 )
             lines.append("</VRTRasterBand>")
-    return "\n".join([*lines, "</VRTDataset>"]), "" if sensor is sensors.GENERIC else sensor.name
+    return "\n".join([*lines, "</VRTDataset>"])
 
 
 def _tags(tile, label: str) -> dict[str, dict[str, str]]:

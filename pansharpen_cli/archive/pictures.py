@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
 
 from ..adapt.sampling import Progress
 from ..errors import InputError
+from ..jobs.pair import parted
 from ..jobs.picture import names_of
 from ..publish import workspace, write
 from ..raster.geometry import Window
@@ -52,12 +54,20 @@ def _sampled(task: Task, tell: Progress, choices: Choices) -> dict[str, np.ndarr
     """Values of the MS bands that the picture shows, by name."""
     assert choices.rgb is not None
     task.output.parent.mkdir(parents=True, exist_ok=True)
-    with workspace(task.output.parent) as folder, pair_of(task, choices, folder).open() as scene:
-        shown, places = scene.as_written(), choices.rgb.places(scene)
+    with workspace(task.output.parent) as folder, ExitStack() as stack:
+        parts = parted(stack.enter_context(pair_of(task, choices, folder).held()))
+        scenes = [stack.enter_context(part.open()).as_written() for part in parts.pairs]
+        whole = parts.together(scenes)
+        places = choices.rgb.places(whole)
+        at = [(b.scene, b.place) for b in parts.order] or [(0, i) for i in range(whole.bands)]
 
-        def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
-            values, valid = shown.read_ms(window)
-            return values[places], valid
+        def values(place: int) -> np.ndarray:
+            scene, band = scenes[at[place][0]], at[place][1]
 
-        values = samples(read, scene.ms_grid.whole, MOST_VALUES)
-        return dict(zip(names_of(shown, places), values, strict=True))
+            def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+                found, valid = scene.read_ms(window)
+                return found[band : band + 1], valid
+
+            return samples(read, scene.ms_grid.whole, MOST_VALUES)[0]
+
+        return {name: values(place) for name, place in zip(names_of(whole, places), places, strict=True)}

@@ -97,7 +97,7 @@ def _of_ms(
     if not layers or not all(os.path.isfile(archive_of(path)) for layer in layers for path in layer):
         return None
     with suppress(InputError, OSError):
-        paths = [raster_of(tuple(layer), room)[0] for layer in layers]
+        paths = [raster_of(tuple(layer), room) for layer in layers]
         parts = [averaged(path, crs, box, shape) for path in paths]
         values = np.concatenate([part[0] for part in parts])
         names = [name for path in paths if (place := footprint(path)) is not None for name in place.names]

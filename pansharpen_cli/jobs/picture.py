@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..publish import Publication
 from ..raster import stretch
+from ..raster.bands import WAVELENGTHS
 from ..raster.scene import Scene
 from ..raster.stretch import Stretch
 from ..raster.tiles import plan_tiles
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("red", "green", "blue")
 TRUE = "true"
-"""Stands for red, green and blue, also where nothing names them."""
+"""Stands for red, green and blue, also where nothing names them; for others where there are none of these."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Request:
         """Of the bands among those that are written. Raises InputError for others and where they are not three."""
         shown = scene.as_written()
         if list(self.bands) == [TRUE]:
-            if any(shown.standard_names):
+            known = sorted((WAVELENGTHS[n], i) for i, n in enumerate(shown.standard_names) if n is not None)
+            if len(known) >= 3 and not _has_colours(shown):
+                return [known[i][1] for i in (-1, len(known) // 2, 0)]  # the longer waves are red
+            if known:
                 return shown.places_of("--rgb", COLOURS)
             if shown.bands < 3:
                 raise InputError(f"--rgb {TRUE} takes red, green and blue; {shown.bands} bands are written")
@@ -93,10 +97,10 @@ class PictureWriter:
             self.stretch = Stretch.measured(self._read, scene.window, names)
             if asked is not None:
                 files.add(asked, self.stretch.to_bytes())
-        if list(request.bands) == [TRUE] and not any(scene.standard_names):
+        if list(request.bands) == [TRUE] and not _has_colours(scene):
+            why = "other bands are there" if any(scene.standard_names) else "nothing names the bands"
             scene.warnings.append(
-                f"{', '.join(names)} are taken for red, green and blue in {self.path.name}: "
-                "nothing names the bands; choose with --rgb"
+                f"{', '.join(names)} are taken for red, green and blue in {self.path.name}: {why}; choose with --rgb"
             )
 
     def write(self, driver: str, overviews: bool | None, progress: Progress) -> None:
@@ -124,6 +128,10 @@ class PictureWriter:
         kept = None if self.kept_in is None else str(self.kept_in)
         shown = self.stretch
         return {"path": str(self.path), "stretch": shown.ranges(), "gamma": shown.gamma, "stretch_file": kept}
+
+
+def _has_colours(shown: Scene) -> bool:
+    return set(COLOURS) <= set(shown.standard_names)
 
 
 def names_of(shown: Scene, places: Sequence[int]) -> list[str]:
