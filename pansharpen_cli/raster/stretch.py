@@ -38,6 +38,12 @@ def curve(part: np.ndarray, gamma: float = GAMMA) -> np.ndarray:
     return np.where(part < SHOULDER, part, shoulder) ** gamma
 
 
+def gamma_of(medians: Sequence[float]) -> float:
+    """Of bands whose medians are such parts of their ranges."""
+    part = min(max(float(np.mean(medians)), 1e-6), 0.99)
+    return min(max(float(np.log(MIDDLE) / np.log(part)), GAMMAS[0]), GAMMAS[1])
+
+
 @dataclass(frozen=True)
 class Stretch:
     """DN of each band, by name, that are shown as black (`low`) and nearly white (`high`), and the curve between."""
@@ -66,9 +72,7 @@ class Stretch:
         found = [[float(f"{v:.6g}") for v in np.percentile(each, (*PERCENTILES, 50))] for each in values]
         low = [b for b, _, _ in found]
         high = [h if h > b else b + 1e-3 * max(1.0, abs(b)) for b, h, _ in found]  # a constant band
-        parts = [(m - b) / (h - b) for (b, _, m), h in zip(found, high, strict=True)]
-        part = min(max(float(np.mean(parts)), 1e-6), 0.99)
-        gamma = min(max(float(np.log(MIDDLE) / np.log(part)), GAMMAS[0]), GAMMAS[1])
+        gamma = gamma_of([(m - b) / (h - b) for (b, _, m), h in zip(found, high, strict=True)])
         return cls(tuple(names), tuple(low), tuple(high), round(gamma, 3))
 
     @classmethod

@@ -11,7 +11,7 @@ from ..raster.geometry import Window, sums_between
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Pixels, Reader
-from ..raster.stretch import PERCENTILES, curve
+from ..raster.stretch import PERCENTILES, curve, gamma_of
 from ..raster.tiles import plan_tiles
 
 OVERVIEW = 1024
@@ -116,16 +116,17 @@ class _Reduced:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Percentiles per band between which values are shown."""
+    """Percentiles per band between which values are shown, and medians."""
 
     low: np.ndarray
     high: np.ndarray
+    middle: np.ndarray
 
     @classmethod
     def of(cls, samples: np.ndarray) -> _Stretch:
         if not samples.shape[1]:
-            return cls(np.zeros(len(samples)), np.ones(len(samples)))
-        return cls(*np.percentile(samples, PERCENTILES, axis=1))
+            return cls(np.zeros(len(samples)), np.ones(len(samples)), np.full(len(samples), 0.5))
+        return cls(*np.percentile(samples, (*PERCENTILES, 50), axis=1))
 
     def clip(self, values: np.ndarray) -> np.ndarray:
         """Mean of the bands as far as they are not shown as black or white: (rows, cols)."""
@@ -134,9 +135,10 @@ class _Stretch:
     def picture(self, values: np.ndarray, valid: np.ndarray, bands: Sequence[int]) -> np.ndarray:
         """(rows, cols, 3) uint8, black where invalid, of 1-based bands of values (bands, rows, cols)."""
         picture = np.zeros((*valid.shape, 3), np.uint8)
+        span = np.maximum(self.high - self.low, 1e-9)
+        gamma = gamma_of([(self.middle[band - 1] - self.low[band - 1]) / span[band - 1] for band in bands])
         for out, band in enumerate(bands):
-            low, high = self.low[band - 1], self.high[band - 1]
-            part = curve((values[band - 1] - low) / max(high - low, 1e-9))
+            part = curve((values[band - 1] - self.low[band - 1]) / span[band - 1], gamma)
             picture[..., out] = np.where(valid, part * 254 + 1, 0)
         return picture
 
