@@ -1,0 +1,59 @@
+"""What a GIS reads of a file that is handed over: colours, statistics, overviews and names, of data and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasters import write_pair
+
+OPTIONS = ("--method", "exp", "--no-score", "--rgb", "true", "--overviews")
+NAMES = ("Blue", "Green", "Red", "NIR1")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    write_pair(folder / "town", 600, 560, 4, border=8.0)
+    (folder / "town" / "truth.tif").unlink()
+    return folder
+
+
+def facts(path: Path) -> dict:
+    with rasterio.open(path) as dataset:
+        for band in dataset.indexes:
+            told, values = dataset.tags(band), dataset.read(band, masked=True)
+            assert float(told["STATISTICS_MINIMUM"]) == values.min()
+            assert float(told["STATISTICS_MAXIMUM"]) == values.max()
+            assert float(told["STATISTICS_MEAN"]) == pytest.approx(values.mean(), rel=1e-6)
+            assert float(told["STATISTICS_STDDEV"]) == pytest.approx(values.std(), rel=1e-6)
+        return {
+            "names": dataset.descriptions,
+            "colours": tuple(colour.name for colour in dataset.colorinterp),
+            "overviews": {tuple(dataset.overviews(band)) for band in dataset.indexes},
+            "type": (set(dataset.dtypes), dataset.nodata),
+            "blocks": set(dataset.block_shapes),
+            "nothing": bool((dataset.dataset_mask() == 0).any()),
+        }
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("command", ["fuse", "batch"])
+def test_data_and_pictures_are_ready_for_a_gis(pair: Path, run, tmp_path: Path, command: str, driver: str) -> None:
+    out = tmp_path / "town" / "town.tif"
+    if command == "fuse":
+        given = (pair / "town" / "pan.tif", pair / "town" / "ms.tif", "-o", out, "--extent", "pan")
+    else:
+        given = (pair, "-o", tmp_path, "--extent", "pan")
+    done = run(command, *given, *OPTIONS, "--driver", driver)
+    assert done.code == 0, done.err
+    shared = {"overviews": {(2, 4)} if driver == "GTiff" else {(2,)}, "blocks": {(512, 512)}, "nothing": True}
+    data = {"names": NAMES, "colours": ("blue", "green", "red", "undefined"), "type": ({"uint16"}, 0)}
+    picture = {"names": NAMES[2::-1], "colours": ("red", "green", "blue"), "type": ({"uint8"}, 0)}
+    assert facts(out) == data | shared
+    assert facts(out.with_name("town_rgb.tif")) == picture | shared
+    assert not list(out.parent.glob("*.aux.xml"))
+    with rasterio.open(out) as whole, rasterio.open(out, overview_level=0) as half:
+        np.testing.assert_allclose(half.read(1)[50, 50], whole.read(1)[100:102, 100:102].mean(), atol=1)
