@@ -194,10 +194,13 @@ class Separable:
     rows: Tensor
     cols: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to (..., bands, rows, cols)."""
-        x = torch.cat([self.rows[..., out, held] @ x[..., held, :] for out, held in _parts(self.rows)], -2)
-        return torch.cat([x[..., held] @ self.cols[..., out, held].mT for out, held in _parts(self.cols)], -1)
+    def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Apply to (..., bands, rows, cols); the result in `dtype`, that of the operator where none is named."""
+        dtype, cols, made = dtype or x.dtype, _parts(self.cols), []
+        for out, held in _parts(self.rows):
+            some = self.rows[..., out, held] @ x[..., held, :]
+            made.append([(some[..., taken] @ self.cols[..., part, taken].mT).to(dtype) for part, taken in cols])
+        return torch.cat([torch.cat(row, -1) if len(row) > 1 else row[0] for row in made], -2)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))

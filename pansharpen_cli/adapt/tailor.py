@@ -48,9 +48,9 @@ class FeatureTailor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return convolve(self.second, convolve(self.first, features, relu=True), add=features)
 
-    def inject(self, fused: Tensor, expanded: Tensor) -> Tensor:
+    def inject(self, fused: Tensor, expanded: Tensor, out: Tensor | None = None) -> Tensor:
         """Fused tiles (n, bands, rows, cols) with the bands' own gains; `expanded` is the up-sampled MS."""
-        return torch.lerp(expanded, fused, 1 + (PACE * self.gain)[:, None, None])
+        return torch.lerp(expanded, fused, 1 + (PACE * self.gain)[:, None, None], out=out)
 
 
 PACE = 4.0
@@ -186,8 +186,8 @@ class _Problem:
         self._beside = beside
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        encoded = self.backbone.encode(inputs, self.stats)
-        with autocast(encoded.device, self.precision):
+        with autocast(inputs.pan.device, self.precision):
+            encoded = self.backbone.encode(inputs, self.stats)
             features = self.backbone.extract(encoded)
         return features, self.backbone.base(inputs, self.stats)
 

@@ -246,14 +246,14 @@ class NetworkFuser:
     @torch.no_grad()
     def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
         inputs = tile_inputs(self.phase, self.gains, tile, window, self.device, self.offsets)
-        encoded = self.backbone.encode(inputs, self.stats)
-        entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
         with devices.autocast(self.device, self.precision):
+            encoded = self.backbone.encode(inputs, self.stats)
+            entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
         fused = self.backbone.finish(residual, self.backbone.base(inputs, self.stats), inputs, self.stats)
         if self.tailored is not None:
-            fused = self.tailored.inject(fused, inputs.expanded)
+            fused = self.tailored.inject(fused, inputs.expanded, out=fused)
         return fused[0].cpu().numpy()
 
 

@@ -74,8 +74,8 @@ class TileOperators:
     def inputs(self, pan: Tensor, pan_tile: Tensor, ms: Tensor) -> Inputs:
         """Inputs of PAN windows (n, 1, rows, cols), the tile's part of them, and MS windows (n, bands, rows, cols)."""
         dtype = self.up.rows.dtype
-        expanded = self.up(ms.to(dtype)).float()
-        pan_low = self.up(self.down(pan.to(dtype))).float()
+        expanded = self.up(ms.to(dtype), torch.float32)
+        pan_low = self.up(self.down(pan.to(dtype)), torch.float32)
         return Inputs(pan_tile.float(), expanded, pan_low.expand_as(expanded))
 
 
@@ -313,12 +313,18 @@ class ResidualBlock(nn.Module):
         return convolve(self.conv21, convolve(self.conv20, x, relu=True), add=x)
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """The type that convolutions of x are computed in."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bool = False) -> Tensor:
     """The convolution of x, what is added to it, and a ReLU: in one pass over the maps on a CPU, without gradients.
 
     Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
     """
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    dtype = product_type(x)
     fused = one_pass_convolution(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
     if fused is None:
         y = layer(x) if add is None else layer(x).add_(add)
