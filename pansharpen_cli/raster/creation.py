@@ -40,6 +40,11 @@ COG_CREATION = {
 }
 
 
+FAST = "1"
+"""Level of deflate: in a quarter of the time of GDAL's own, 6, files become 3 % larger; --co ZLEVEL=9, and LEVEL=9 of a
+COG, make them smaller."""
+
+
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 
 
@@ -85,7 +90,7 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
             with tiny.open(driver="GTiff", **place, **kind, **profile_of(driver, options, dtype) | threads) as dataset:
                 dataset.write(noise)
             if driver == "COG":
-                rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **COG_CREATION | dict(options) | threads)
+                rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **cog_profile_of(options) | threads)
             with rasterio.open((copy if driver == "COG" else tiny).name) as dataset:
                 changed = difference(dataset, grid, count, dtype, nodata)
                 written = dataset.read() if not changed else noise
@@ -134,10 +139,18 @@ def compression_threads() -> dict[str, str]:
     return {"NUM_THREADS": given if given.isdigit() and int(given) > 0 else "ALL_CPUS"}
 
 
+def cog_profile_of(options: Mapping[str, str]) -> dict[str, str]:
+    """Creation options of the COG that a GeoTIFF is made into."""
+    profile = COG_CREATION | dict(options)
+    return ({"LEVEL": FAST} if profile["COMPRESS"].upper() == "DEFLATE" else {}) | profile
+
+
 def profile_of(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict[str, str]:
     """Creation options of the GeoTIFF; that of a COG is an intermediate one."""
-    given = dict(options) if driver == "GTiff" else {"ZLEVEL": "1", "SPARSE_OK": "TRUE"}
+    given = dict(options) if driver == "GTiff" else {"SPARSE_OK": "TRUE"}
     profile = _CREATION | compression_threads() | given
+    if profile["COMPRESS"].upper() == "DEFLATE":
+        profile = {"ZLEVEL": FAST} | profile
     if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
         profile = {"PREDICTOR": "3" if dtype.kind == "f" else "2"} | profile
     if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):

@@ -18,9 +18,9 @@ from rasterio.windows import Window as RasterWindow
 from ..errors import InputError, PansharpenError, reason_of
 from ..publish import Publication
 from .creation import (
-    COG_CREATION,
     FAILURES,
     check_creation_options,
+    cog_profile_of,
     compression_threads,
     difference,
     profile_of,
@@ -121,7 +121,8 @@ class SceneWriter:
         if self._losses is not None:
             self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
-        self._statistics.update(data[:, valid], places)
+        seen = data.reshape(len(data), -1) if valid.all() else np.compress(valid.ravel(), data.reshape(len(data), -1), 1)
+        self._statistics.update(seen, places)
         at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
         with self._writing():
             self._dataset.write(data, [place + 1 for place in places], window=at)
@@ -159,7 +160,7 @@ class SceneWriter:
             if self.driver == "COG":
                 with self._overview_chunks():
                     rasterio.shutil.copy(
-                        self._file, self._final, driver="COG", **COG_CREATION | compression_threads() | self.options
+                        self._file, self._final, driver="COG", **compression_threads() | cog_profile_of(self.options)
                     )
                 _blank_stand_in(self._final)
             verify(self._final)
