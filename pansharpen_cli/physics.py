@@ -196,11 +196,14 @@ class Separable:
 
     def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Apply to (..., bands, rows, cols); the result in `dtype`, that of the operator where none is named."""
-        dtype, cols, made = dtype or x.dtype, _parts(self.cols), []
-        for out, held in _parts(self.rows):
+        rows, cols = _parts(self.rows), _parts(self.cols)
+        shape = torch.broadcast_shapes(x.shape[:-2], self.rows.shape[:-2])
+        made = x.new_empty(*shape, self.rows.shape[-2], self.cols.shape[-2], dtype=dtype or x.dtype)
+        for out, held in rows:
             some = self.rows[..., out, held] @ x[..., held, :]
-            made.append([(some[..., taken] @ self.cols[..., part, taken].mT).to(dtype) for part, taken in cols])
-        return torch.cat([torch.cat(row, -1) if len(row) > 1 else row[0] for row in made], -2)
+            for part, taken in cols:
+                made[..., out, part] = some[..., taken] @ self.cols[..., part, taken].mT
+        return made
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))

@@ -80,11 +80,12 @@ class GLPNet(Backbone):
         e, low, pan = inputs.expanded, inputs.pan_low, inputs.pan
         tiles, bands, rows, cols = e.shape
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
-        planes = e.new_zeros(tiles, 1 + bands, OWN, rows, cols, dtype=product_type(e))
+        planes = e.new_empty(tiles, 1 + bands, OWN, rows, cols, dtype=product_type(e))
         shared, own, unit = planes[:, 0], planes[:, 1:].movedim(2, 0), gain / std
         common, intensity = low.mean(1, keepdim=True), intensity_of(e, stats)
         for place, image in enumerate((pan - stats.pan_mean, pan - common, common - intensity)):
             shared[:, place : place + 1] = image.div_(stats.pan_std)
+        shared[:, SHARED:] = 0
         own[0] = (e - mean).div_(std)
         own[1], own[2] = (pan - low).mul_(unit), (low - intensity).mul_(unit)
         own[3] = (e - (mean - gain * stats.pan_mean)).div_(std).addcmul_(low, -unit)
@@ -107,8 +108,8 @@ class GLPNet(Backbone):
         std, gain, haze = (t[:, None, None] for t in (stats.std, stats.gain, stats.haze))
         trusted = min(1.0, max(LEAST, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
         following = follows(stats, trusted)[:, None, None]
-        free, more, share = shuffled(residual).unflatten(1, e.shape[:2]).to(e.dtype)
-        own = (trusted * std * free).addcmul_(trusted * gain * more, pan - inputs.pan_low)
+        free, more, share = shuffled(residual).unflatten(1, e.shape[:2])
+        own = (free.to(e.dtype) * (trusted * std)).addcmul_(more.to(e.dtype) * (trusted * gain), pan - inputs.pan_low)
         bands = e + own
         whole = intensity_of(bands, stats)
         lacking = (pan - whole).add_(limited(inputs, stats))
@@ -116,7 +117,7 @@ class GLPNet(Backbone):
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = ((bands - haze) * scale).addcmul_(scale * lit, -gain)
         dimmed = (1 - (1 - DIMMED) * trusted) * (scale < 0)
-        share = (trusted * following * share).addcmul_(dimmed, following)
+        share = (share.to(e.dtype) * (trusted * following)).addcmul_(dimmed, following)
         return own.addcmul_(share, scaled).addcmul_(lacking, gain)
 
 
@@ -190,7 +191,9 @@ def level_of(bands: Tensor, stats: SceneStats) -> Tensor:
 
 def weighted(bands: Tensor, weights: Tensor, less: Tensor) -> Tensor:
     """The weighted sum of bands (n, bands, rows, cols), each less a number; no matrix product, which autocast rounds."""
-    total = torch.zeros_like(bands[:, :1])
-    for band, weight, number in zip(bands.split(1, 1), weights.tolist(), less.tolist(), strict=True):
-        total = torch.add(total, band - number, alpha=weight)
+    each = [band - number for band, number in zip(bands.split(1, 1), less.tolist(), strict=True)]
+    first, *others = weights.tolist()
+    total = each[0] * first
+    for band, weight in zip(each[1:], others, strict=True):
+        total = total.add_(band, alpha=weight)
     return total
