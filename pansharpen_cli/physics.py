@@ -197,7 +197,7 @@ class Separable:
     def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Apply to (..., bands, rows, cols); the result in `dtype`, that of the operator where none is named."""
         rows, cols = _parts(self.rows), _parts(self.cols)
-        shape = torch.broadcast_shapes(x.shape[:-2], self.rows.shape[:-2])
+        shape = np.broadcast_shapes(x.shape[:-2], self.rows.shape[:-2])  # torch's own loads sympy
         made = x.new_empty(*shape, self.rows.shape[-2], self.cols.shape[-2], dtype=dtype or x.dtype)
         for out, held in rows:
             some = self.rows[..., out, held] @ x[..., held, :]
