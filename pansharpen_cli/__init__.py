@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 # Threads of OpenMP that wait actively take the cores from other processes. The runtime reads this when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Maps of a tile in pages of 2 MB where the system has them: the first touch of 4 kB ones takes longer than the arithmetic.
+# Large tensors in pages of 2 MB where the system has them: the first touch of 4 kB ones takes longer than the sums.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # A server that is silent, slow or never ends: GDAL waits for it without end otherwise. Seconds, and bytes per second.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
-from toolbox import reach_of
+from toolbox import last_stages, reach_of
 from torch import Tensor
 
 from pansharpen_cli import models
@@ -68,6 +68,13 @@ def test_the_declared_halo_is_exact(name, config, bands):
     fitted = SceneStats.fit(inputs)
     stats = replace(fitted, **{k: v.double() for k, v in vars(fitted).items() if isinstance(v, Tensor)})
     assert reach_of(network, inputs, stats) == network.halo
+
+
+@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+def test_the_last_stage_sees_no_farther_than_it_says(name, config, bands):
+    network = randomised(name, config)
+    whole, part = last_stages(network, random_inputs(bands, 64, 64))
+    assert torch.equal(part, whole)
 
 
 @pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)

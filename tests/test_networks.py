@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toolbox import reach_of
+from toolbox import last_stages, reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
 
@@ -62,6 +62,14 @@ def drawn(bands: int, rows: int, cols: int, seed: int = 0, batch: int = 1) -> In
     generator = torch.Generator().manual_seed(seed)
     pan, bands_, low = (torch.rand(batch, n, rows, cols, generator=generator) * 1000 + 200 for n in (1, bands, bands))
     return Inputs(pan, 0.5 * bands_ + 0.5 * pan, 0.3 * low + 0.7 * pan)
+
+
+@named(ALL)
+def test_the_last_stage_sees_no_farther_than_it_says(name, config):
+    network = made(name, config)
+    side = 4 * max(network.multiple_of, 8)
+    whole, part = last_stages(network, drawn(4, side, side))
+    assert torch.equal(part, whole)
 
 
 # Size and protocol --------------------------------------------------------------------------------------------------

@@ -54,3 +54,16 @@ def reach_of(network: Backbone, inputs: Inputs, stats: SceneStats) -> int:
                 seen = gradient.abs().amax([d for d in range(4) if d != axis]).nonzero().flatten()
                 reach = max(reach, at - int(seen.min()), int(seen.max()) - at)
     return reach
+
+
+@torch.no_grad()
+def last_stages(network: Backbone, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The inner pixels of a network's last stage, of all of its inputs and of no more than its halo around them."""
+    margin = -(-network.last_halo // network.multiple_of) * network.multiple_of
+    inner, near, rim = (slice(m, -m or None) for m in (margin + network.multiple_of, network.multiple_of, margin))
+    stats, some = SceneStats.fit(inputs), inputs.map(lambda t: t[..., near, near])
+    residual = network.map(network.extract(network.encode(inputs, stats)))
+    side = network.multiple_of * residual.shape[-1] // inputs.pan.shape[-1]
+    whole = network.finish(residual, network.base(inputs, stats), inputs, stats)
+    part = network.finish(residual[..., side:-side, side:-side], network.base(some, stats), some, stats)
+    return whole[..., inner, inner], part[..., rim, rim]

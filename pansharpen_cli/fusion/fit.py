@@ -62,7 +62,7 @@ ADAPT_LOSS: dict[str, dict[str, float]] = {
 
 
 class Fuser(Protocol):
-    """What `fit` makes: fuses the pixels of a tile."""
+    """What `fit` makes: fuses the pixels of a tile, those of a window with a margin of `windows` around it."""
 
     halo: int
     multiple_of: int
@@ -73,7 +73,7 @@ class Fuser(Protocol):
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
 
-    def __call__(self, tile: TileData) -> np.ndarray: ...
+    def __call__(self, tile: TileData, window: Window) -> np.ndarray: ...
 
 
 class ClassicalFuser:
@@ -88,10 +88,10 @@ class ClassicalFuser:
         return (window, *layers.windows(self.setup.phase, window, self.method.applies))
 
     @torch.no_grad()
-    def __call__(self, tile: TileData) -> np.ndarray:
-        """Fused (bands, rows, cols) of the tile's window, in DN: float64 rounded to float32 at the very end, so that
-        a pixel is the same to the last bit whatever the window around it."""
-        fused = self.method.apply(_layers(self.setup, tile.lifted(self.lift), tile.window)).float().numpy()
+    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
+        """Fused (bands, rows, cols) of the window, in DN: float64 rounded to float32 at the very end, so that a pixel
+        is the same to the last bit whatever the window around it."""
+        fused = self.method.apply(_layers(self.setup, tile.lifted(self.lift), window)).float().numpy()
         return lowered(fused, self.lift)
 
 
@@ -186,33 +186,30 @@ class NetworkFuser:
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
         """The window with its halo, and the PAN and MS windows that it is computed from."""
-        m, wide, spans = self.multiple_of, window.widened(self.halo), []
-        for (first, last), at in zip(wide.spans, self._lattice, strict=True):
-            spans.append(((first - at) // m * m + at, -(-(last - at) // m) * m + at))
-        out = Window.of(*spans)
+        out = window.widened(self.halo).aligned(self.multiple_of, self._lattice)
         return (out, *self._reach.windows(out))
 
     def inputs(self, tile: TileData) -> Inputs:
         return tile_inputs(self.phase, self.gains, tile, tile.window, self.device, self.offsets)
 
-    def __call__(self, tile: TileData) -> np.ndarray:
-        """Fused (bands, rows, cols) of the tile's window, in DN, float32.
+    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
+        """Fused (bands, rows, cols) of the window, in DN, float32.
 
         An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
         does the rest, with a warning.
         """
-        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift)), self.stats.lift)
+        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift), window), self.stats.lift)
 
-    def _fuse_lifted(self, tile: TileData) -> np.ndarray:
+    def _fuse_lifted(self, tile: TileData, window: Window) -> np.ndarray:
         if not self.on_cpu:
             with self._turn:
                 while not self.on_cpu:
                     try:
-                        return self._fuse(tile)
+                        return self._fuse(tile, window)
                     except OutOfMemory:
                         pass  # what its traceback holds is free only outside of this block
                     self._want_less(tile.window)
-        return self._fuse(tile)
+        return self._fuse(tile, window)
 
     def _want_less(self, window: Window) -> None:
         """Halve the sides of the parts; where they would be small, or leave a trace, go over to the CPU."""
@@ -231,30 +228,37 @@ class NetworkFuser:
         if note not in self._warnings:
             self._warnings.append(note)
 
-    def _fuse(self, tile: TileData) -> np.ndarray:
-        """The tile as a whole, or of parts with their halo, which give the same pixels."""
-        window = tile.window
-        if max(window.shape) <= self._side:
-            return self._fuse_part(tile, window)
+    def _fuse(self, tile: TileData, window: Window) -> np.ndarray:
+        """The window of a tile as a whole, or of parts with their halo, which give the same pixels."""
+        if max(tile.window.shape) <= self._side:
+            return self._fuse_part(tile, tile.window, window)
         fused = np.empty((len(self.gains), *window.shape), np.float32)
         margin = -(-self.halo // self.multiple_of) * self.multiple_of
-        for part in plan_tiles(window, self._side):
-            wide = part.core.widened(margin) & window
-            fused[:, *part.core.within(window)] = self._fuse_part(tile, wide)[:, *part.core.within(wide)]
+        for part in plan_tiles(tile.window, self._side):
+            own, wide = part.core & window, part.core.widened(margin) & tile.window
+            if not own.is_empty:
+                fused[:, *own.within(window)] = self._fuse_part(tile, wide, own)
         return fused
 
     @torch.no_grad()
-    def _fuse_part(self, tile: TileData, window: Window) -> np.ndarray:
-        inputs = tile_inputs(self.phase, self.gains, tile, window, self.device, self.offsets)
+    def _fuse_part(self, tile: TileData, wide: Window, window: Window) -> np.ndarray:
+        """The window from what is `wide` around it."""
+        inputs = tile_inputs(self.phase, self.gains, tile, wide, self.device, self.offsets)
         with devices.autocast(self.device, self.precision):
             encoded = self.backbone.encode(inputs, self.stats)
             entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
             features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
             residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
+        # the last stage sees less far than what is before it
+        near = window.widened(self.backbone.last_halo).aligned(self.multiple_of, wide.corner) & wide
+        rows, cols = near.within(wide)
+        step = wide.shape[0] // residual.shape[-2]
+        residual = residual[..., rows.start // step : rows.stop // step, cols.start // step : cols.stop // step]
+        inputs = inputs.map(lambda t: t[..., rows, cols])
         fused = self.backbone.finish(residual, self.backbone.base(inputs, self.stats), inputs, self.stats)
         if self.tailored is not None:
             fused = self.tailored.inject(fused, inputs.expanded, out=fused)
-        return fused[0].cpu().numpy()
+        return fused[0, :, *window.within(near)].cpu().numpy()
 
 
 class Sparing:
@@ -274,10 +278,10 @@ class Sparing:
         return self.fuser.windows(window)
 
     @torch.no_grad()
-    def __call__(self, tile: TileData) -> np.ndarray:
-        """Fused (bands, rows, cols) of the tile's window, in DN, float32."""
-        fused = self.fuser(tile)
-        up = physics.upsampler(self._phase, tile.window, tile.ms_window, self._offsets)
+    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
+        """Fused (bands, rows, cols) of the window, in DN, float32."""
+        fused = self.fuser(tile, window)
+        up = physics.upsampler(self._phase, window, tile.ms_window, self._offsets)
         fused[self.spared] = up(torch.from_numpy(tile.ms[self.spared]).double()).float().numpy()
         return fused
 

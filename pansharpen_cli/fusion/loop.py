@@ -47,13 +47,12 @@ def fused_tiles(
     bands = scene.as_written().bands
     masks: dict[Window, np.ndarray] = {}
 
-    def load(tile: Tile) -> tuple[TileData | None, Window]:
-        out, pan, ms = fuser.windows(tile.outer)
-        return scene.read(out, pan, ms), out
+    def load(tile: Tile) -> TileData | None:
+        return scene.read(*fuser.windows(tile.outer))
 
-    def fuse(loading: Future) -> tuple[np.ndarray | None, np.ndarray | None, Window]:
-        data, out = loading.result()
-        return (None, None, out) if data is None else (fuser(data), data.valid, out)
+    def fuse(loading: Future, window: Window) -> tuple[np.ndarray, np.ndarray] | None:
+        data: TileData | None = loading.result()
+        return None if data is None else (fuser(data, window)[chosen], data.valid[window.within(data.window)])
 
     cores = torch.get_num_threads()
     most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
@@ -62,13 +61,11 @@ def fused_tiles(
         for i, tile in enumerate(tiles):
             workers = tiles_at_once(fuser, scene.bands, len(tiles), size, cores)
             for later in tiles[i + len(ahead) : i + workers + 1]:
-                ahead.append(pool.submit(fuse, reader.submit(load, later)))
-            made, mask_of_all, out = ahead.popleft().result()
-            inner = tile.outer.within(out)
-            if made is None or mask_of_all is None:
-                fused, valid = np.zeros((bands, *tile.outer.shape), np.float32), np.zeros(tile.outer.shape, bool)
-            else:
-                fused, valid = made[:, *inner][chosen], mask_of_all[inner]
+                ahead.append(pool.submit(fuse, reader.submit(load, later), later.outer))
+            made = ahead.popleft().result()
+            if made is None:
+                made = np.zeros((bands, *tile.outer.shape), np.float32), np.zeros(tile.outer.shape, bool)
+            fused, valid = made
             masks[tile.core] = valid[tile.core.within(tile.outer)]
             for window, pixels in stitcher.add(tile, fused):
                 mask = np.zeros(pixels.shape[1:], bool)

@@ -253,6 +253,8 @@ class Backbone(nn.Module):
     """Channels of the feature maps between extract and map."""
     halo: int
     """PAN pixels on each side that one output pixel depends on."""
+    last_halo: int = 0
+    """The same of `base` and `spread` alone, where these see a part of what the rest does."""
     stride: int = 1
     """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1

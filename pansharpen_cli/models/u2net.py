@@ -116,6 +116,7 @@ class U2Net(Backbone):
 
     halo = 30
     multiple_of = WINDOW
+    last_halo = 2 * RATIO
     stitch = "blend"
 
     def __init__(self, bands: int, width: int = 32) -> None:

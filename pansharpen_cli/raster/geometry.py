@@ -93,6 +93,13 @@ class Window(NamedTuple):
         """With `margin` more pixels on every side."""
         return Window(self.top - margin, self.bottom + margin, self.left - margin, self.right + margin)
 
+    def aligned(self, multiple: int, corner: tuple[int, int]) -> Window:
+        """The least window around this one whose sides lie multiples of so many pixels from a corner."""
+        sides = (
+            ((a - at) // multiple, -(-(b - at) // multiple), at) for (a, b), at in zip(self.spans, corner, strict=True)
+        )
+        return Window.of(*((first * multiple + at, last * multiple + at) for first, last, at in sides))
+
     def moved(self, rows: int, cols: int) -> Window:
         """The window so many pixels further down and to the right."""
         return Window(self.top + rows, self.bottom + rows, self.left + cols, self.right + cols)

@@ -121,7 +121,9 @@ class SceneWriter:
         if self._losses is not None:
             self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
-        seen = data.reshape(len(data), -1) if valid.all() else np.compress(valid.ravel(), data.reshape(len(data), -1), 1)
+        seen = (
+            data.reshape(len(data), -1) if valid.all() else np.compress(valid.ravel(), data.reshape(len(data), -1), 1)
+        )
         self._statistics.update(seen, places)
         at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
         with self._writing():
