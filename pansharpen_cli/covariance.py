@@ -71,7 +71,8 @@ class Covariance:
         cov, cross, variance = self.cov(by), self.cov(by, what)[:, 0], float(self.cov(what)[0, 0])
         if variance <= 0:
             return None
-        ridge = 1e-9 * cov.diagonal().mean().clamp(min=1e-12)
+        level = cov.diagonal().mean()
+        ridge = 1e-9 * (level if level > 0 else 1.0)
         weights = torch.linalg.solve(cov + ridge * torch.eye(len(cov), dtype=cov.dtype), cross)
         return min(1.0, float(weights @ cross) / variance)
 

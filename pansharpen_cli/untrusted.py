@@ -42,12 +42,14 @@ _NOTHING = "nothing unasked"
 
 
 def stay_offline() -> None:
-    """From now on GDAL asks no server, whatever masks, overviews and metadata name, and has none of those drivers.
+    """From now on GDAL asks no server, whatever masks, overviews and metadata name, has none of those drivers, and
+    writes nothing beside a `.gz` that it reads.
 
     For a process of the command line, before rasterio is imported; what the user has set counts more.
     """
     os.environ.setdefault(_ALLOWED, _NOTHING)
     os.environ.setdefault("GDAL_SKIP", UNASKED)
+    os.environ.setdefault("CPL_VSIL_GZIP_WRITE_PROPERTIES", "NO")
 
 
 def go_online() -> None:

@@ -67,6 +67,21 @@ def test_a_stretch_that_no_scene_gives_is_refused_and_one_that_is_there_is_left(
     assert kept.read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("what", ["notes", "a link", "a folder"])
+def test_what_is_no_stretch_is_refused_before_anything_is_written(run, archive, tmp_path, what) -> None:
+    out, kept = tmp_path / "out", tmp_path / "out" / "stretch.json"
+    out.mkdir()
+    if what == "notes":
+        kept.write_text('{"mine": 1}')
+    elif what == "a link":
+        kept.symlink_to(tmp_path / "elsewhere.json")
+    else:
+        kept.mkdir()
+    done = run("batch", archive, "-o", out, "--method", "exp", "--no-score", "--rgb", "true", "--stretch", "shared")
+    assert done.code == 2 and "stretch.json" in done.err, done.err
+    assert list(out.iterdir()) == [kept] and not (tmp_path / "elsewhere.json").exists()
+
+
 def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
     (tmp_path / "list.csv").write_text(
         "pan,ms,name\n"

@@ -163,7 +163,9 @@ BAD = {
         fuse("pan.tif ms.tif bad.tif"), ("bad.tif is float32",), bad("ms.tif", lambda p: p.astype("float32"))
     ),
     "bidx too high": Bad(fuse("pan.tif ms.tif --bidx 1,5"), ("--bidx 5", "1 to 4")),
-    "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx 0", "1 to 4")),
+    "bidx zero": Bad(fuse("pan.tif ms.tif --bidx 0"), ("--bidx", "from 1 on", "'0'")),
+    "bidx as a range": Bad(fuse("pan.tif ms.tif --bidx 1-3"), ("--bidx", "one by one", "'1-3'")),
+    "bidx as a range in a batch": Bad("batch . --dry-run --bidx 1-3", ("--bidx", "one by one", "'1-3'")),
     "bidx words": Bad(fuse("pan.tif ms.tif --bidx swir"), ("--bidx", "'swir'", "Blue, Green, Red, NIR1")),
     "bidx of many digits": Bad(fuse(f"pan.tif ms.tif --bidx {'9' * 5000}"), ("--bidx", "is no band")),
     "bidx nothing": Bad(fuse("pan.tif ms.tif --bidx ,"), ("--bidx", "','")),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from rasters import write_pair
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
+from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.report.facts import Record
 
@@ -119,6 +122,21 @@ def test_what_is_no_scheduler_is_refused_soon(
     finished = run("batch", scenes / "s0", "-o", tmp_path / "out", "--method", "exp", "--scheduler", address)
     assert finished.code == 2 and words.format(port=listener) in finished.errors[-1], finished.err
     assert time.monotonic() - began < 60
+
+
+def test_a_server_of_another_protocol_is_told_from_a_lack_of_memory(monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 5)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}: what answers is no Dask"):
+            cluster.connected(address)
 
 
 CLUSTER = """

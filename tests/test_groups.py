@@ -109,6 +109,16 @@ def test_a_fit_made_with_other_options_is_not_taken_and_a_refused_scene_has_none
     assert shared_fit.sharing([replace(one, refused="no")], "folder", None)[0].fit is None
 
 
+@pytest.mark.parametrize("what", ["a link", "a file"])
+def test_a_folder_of_fits_that_is_none_of_ours_is_left_alone(tmp_path, what) -> None:
+    if what == "a link":
+        (tmp_path / shared_fit.FITS).symlink_to(tmp_path.parent)
+    else:
+        (tmp_path / shared_fit.FITS).touch()
+    (shared,) = shared_fit.sharing([task("a", "x")], "folder", tmp_path)
+    assert shared.fit is None and shared_fit.FITS in shared.refused
+
+
 def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_path) -> None:
     sizes = {"a": 3, "b": 9, "c": 5}
     tasks = shared_fit.sharing([task(n, "x", size=s) for n, s in sizes.items()] + [task("z", "y")], "folder", tmp_path)

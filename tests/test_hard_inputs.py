@@ -573,6 +573,38 @@ def test_tiny_values_are_fused_as_those_of_usual_size(case: Case, exponent: int,
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=0.01)
 
 
+@pytest.mark.parametrize("exponent", [-24, -60, -120])
+def test_tiny_values_are_scored_and_checked_as_those_of_usual_size(case: Case, exponent: int) -> None:
+    def told() -> tuple[dict, dict, str]:
+        measured = case.run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--json")
+        checked = case.run("check", "pan.tif", "ms.tif", "--json", *EXP)
+        assert measured.code == checked.code == 0, measured.err + checked.err
+        return json.loads(measured.out)["results"][0]["quality"], json.loads(checked.out), measured.err
+
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: p.astype("float32"))
+    case.fuse("--method", "gsa", "--no-score")
+    usual, known, _ = told()
+    for name in ("pan.tif", "ms.tif", "out.tif"):
+        case.change(name, lambda p: np.ldexp(p, exponent))
+    tiny, found, said = told()
+    assert not said
+    for name in ("fidelity", "hqnr", "d_s", "d_lambda_k", "d_lambda", "pan_detail", "flat_activity"):
+        assert tiny.get(name) == pytest.approx(usual.get(name), abs=1e-6), name
+    rmse = np.array(tiny["reprojection"]["rmse"]) * 2.0**-exponent
+    np.testing.assert_allclose(rmse, usual["reprojection"]["rmse"], rtol=1e-5)
+    assert found["agreement"]["r2"] == pytest.approx(known["agreement"]["r2"], abs=1e-6)
+    assert found["agreement"]["r2"] > 0.5
+
+
+@pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
+def test_a_pan_and_an_ms_that_are_far_apart_in_scale_are_refused(case: Case, name: str) -> None:
+    for each in ("pan.tif", "ms.tif"):
+        case.change(each, lambda p: p.astype("float32"))
+    case.change(name, lambda p: np.ldexp(p, -60))
+    assert "scale one of them" in case.refused("--no-score", "--adapt", "off")
+
+
 def coloured(path: Path, colours) -> None:
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {i: (*colours(i), 255) for i in range(256)})
@@ -607,6 +639,10 @@ def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
     assert "without --dtype they keep the MS's type (uint16)" in told
     case.fuse("--dtype", "int32", *EXP)
     assert case.report["warnings"] == []
+    assert (case.fuse("--scale", "0.0001", *EXP).max() <= 1) and len(case.report["warnings"]) == 1
+    assert "are rounded to whole numbers of uint16" in case.report["warnings"][0]
+    assert "--dtype float32 with it" in case.report["warnings"][0]
+    assert "--scale takes" in case.refused("--scale", "1e300", "--dtype", "float32", *EXP)
     for name in ("pan.tif", "ms.tif"):
         case.change(name, lambda p: (p / 2048).astype("float32"))
     case.fuse("--dtype", "uint16", *EXP)
@@ -614,6 +650,12 @@ def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
     assert "are rounded to whole numbers of uint16" in told
     case.fuse("--dtype", "float64", *EXP)
     assert case.report["warnings"] == []
+
+
+def test_a_scale_that_leads_out_of_single_precision_is_an_error(case: Case) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: (p * 1e12).astype("float32"))
+    assert "does not hold" in case.refused("--scale", "1e29", "--no-score", "--method", "exp", code=1)
 
 
 def rpcs(side: int) -> RPC:

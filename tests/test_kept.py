@@ -171,7 +171,8 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
     faults = [
         b"", b"{}", content[:100], b"\x80\x04cposix\nsystem\n", save(arrays),
         changed(schema="other"), changed(shift=[1e9, 0]), changed(shift=["nan", 0]), changed(shift=[1]),
-        changed(gains=[0.3]), changed(lift=10**9), changed(numbers={"scale": "inf"}), changed(**{"for": {}}),
+        changed(gains=[0.3]), changed(lift=10**9), changed(lift=-1), changed(lift=40),
+        changed(numbers={"scale": "inf"}), changed(**{"for": {}}),
         changed({**arrays, "mix": arrays["mix"][:2]}), changed({"injection": arrays["injection"]}),
         changed({**arrays, "mix": np.full_like(arrays["mix"], np.nan)}),
     ]  # fmt: skip

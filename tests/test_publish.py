@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -384,7 +385,10 @@ def raster(path: Path, driver: str, **more) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("driver", "name"), [("ENVI", "a.img"), ("ENVI", "a"), ("PNG", "a.png"), ("PCIDSK", "a.pix")])
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [("ENVI", "a.img"), ("ENVI", "a"), ("PNG", "a.png"), ("PCIDSK", "a.pix"), ("EHdr", "a.bil")],
+)
 def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, driver: str, name: str) -> None:
     path = raster(tmp_path / name, driver)
     assert cut_off(str(path)) == ""
@@ -396,6 +400,24 @@ def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, 
         for opened in (path, tmp_path / "a.vrt"):
             with pytest.raises(InputError, match=f"{name} is cut off"):
                 source.open_raster(str(opened))
+
+
+def test_a_raw_file_in_an_archive_is_refused(tmp_path: Path) -> None:
+    raster(tmp_path / "a.img", "ENVI")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.img", "a.hdr"):
+            archive.add(tmp_path / name, name)
+    with pytest.raises(InputError, match="unpack it first"):
+        source.open_raster(f"/vsitar/{tmp_path}/a.tar/a.img")
+
+
+def test_bits_of_raw_files_count(tmp_path: Path) -> None:
+    rows = raster(tmp_path / "a.tif", "GTiff", nbits=1)
+    rasterio.shutil.copy(rows, tmp_path / "a.bil", driver="EHdr")
+    source.open_raster(str(tmp_path / "a.bil")).close()
+    os.truncate(tmp_path / "a.bil", 60 * 70 * 3 // 8 - 1)
+    with pytest.raises(InputError, match="is cut off"):
+        source.open_raster(str(tmp_path / "a.bil"))
 
 
 def test_a_header_beside_a_file_of_another_format_says_nothing(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -133,6 +136,64 @@ def test_no_name_of_gdals_leads_to_a_pipe(tmp_path: Path, name: str) -> None:
     for path in (name, str(tmp_path / "outer.vrt")):
         with pytest.raises(InputError, match="is a pipe"):
             open_raster(path)
+
+
+def in_archive(folder: Path, name: str, content: str) -> dict[str, str]:
+    """A text in archives of all kinds, by the name that leads GDAL to it."""
+    made = {"zip": f"/vsizip/{folder}/a.zip/", "tar": f"/vsitar/{folder}/a.tar/"}
+    with zipfile.ZipFile(folder / "a.zip", "w") as zipped:
+        zipped.writestr(name, content)
+    (folder / name).write_text(content)
+    with tarfile.open(folder / "a.tar", "w") as tarred:
+        tarred.add(folder / name, name)
+    (folder / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
+    named = {kind: place + name for kind, place in made.items()} | {"gzip": f"/vsigzip/{folder}/{name}.gz"}
+    return named | {"part": f"/vsisubfile/0_{len(content)},{folder}/{name}", "url": f"file://{folder}/{name}"}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gzip", "part", "url"])
+def test_a_raw_band_is_refused_where_only_gdal_reaches_it(tmp_path: Path, kind: str) -> None:
+    raw = RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname")
+    name = in_archive(tmp_path, "x.vrt", raw)[kind]
+    (tmp_path / "outer.vrt").write_text(SIMPLE.format(0, name.removeprefix("file://")))
+    for path in (name, str(tmp_path / "outer.vrt")):
+        with pytest.raises(InputError, match="bytes of another file for pixels"):
+            open_raster(path)
+
+
+def test_names_in_an_archive_are_relative_to_it(tmp_path: Path) -> None:
+    raw = RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname")
+    raster(tmp_path / "x.tif")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("raw.vrt", raw)
+        zipped.writestr("in/outer.vrt", SIMPLE.format(1, "../raw.vrt"))
+        zipped.writestr("in/good.vrt", SIMPLE.format(1, "x.tif"))
+        zipped.write(tmp_path / "x.tif", "in/x.tif")
+        zipped.write(tmp_path / "x.tif", "masked.tif")
+        zipped.writestr("masked.tif.msk", raw)
+    for name in ("in/outer.vrt", "masked.tif"):
+        with pytest.raises(InputError, match="bytes of another file for pixels"):
+            open_raster(f"/vsizip/{tmp_path}/a.zip/{name}")
+    for name in (f"/vsizip/{tmp_path}/a.zip/in/good.vrt", f"zip://{tmp_path}/a.zip!in/good.vrt"):
+        with open_raster(name) as dataset:
+            assert (dataset.read() == 7).all()
+
+
+def test_a_file_that_is_named_as_an_address_is_no_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.tif")
+    for name in (f"file://{tmp_path}/f.tif", f"zip://{tmp_path}/f.tif!a.tif", f"tar://{tmp_path}/f.tif!a.tif"):
+        with pytest.raises(InputError, match="a pipe"):
+            open_raster(name)
+
+
+def test_nothing_is_written_beside_a_file_that_is_read(tmp_path: Path) -> None:
+    path = raster(tmp_path / "x.tif")
+    (tmp_path / "x.tif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    before = sorted(p.name for p in tmp_path.iterdir())
+    command = [sys.executable, "-m", "pansharpen_cli", "check", str(path), f"/vsigzip/{path}.gz"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "x.tif.gz: 32 x 32" in told.stdout, told.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
 PDS = """PDS_VERSION_ID = PDS3

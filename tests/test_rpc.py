@@ -185,6 +185,54 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
     assert facts["results"][0]["quality"]["hqnr"] > 0.5
 
 
+def heights(folder: Path, height: float, east: float = 0.0, pixel: float = 0.0005) -> str:
+    """A raster of one height around the pair, moved to the east by degrees."""
+    with rasterio.open(
+        folder / "dem.tif", "w", driver="GTiff", count=1, height=20, width=20, dtype="float32", crs="EPSG:4326",
+        transform=rasterio.Affine(pixel, 0, LON - 10 * pixel + east, 0, -pixel, LAT + 10 * pixel),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.full((1, 20, 20), height, "float32"))
+    return str(folder / "dem.tif")
+
+
+@pytest.mark.parametrize(
+    ("height", "east"), [(380, 1.0), (float("nan"), 0.0), (1e30, 0.0), (-32768, 0.0)],
+    ids=["elsewhere", "NaN", "beyond the sky", "untagged"],
+)  # fmt: skip
+def test_a_model_without_heights_of_the_scene_is_refused(tmp_path: Path, height: float, east: float) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    model = heights(tmp_path, height, east)
+    with pytest.raises(InputError, match="has no heights where"), Scene.open(pair.pan, pair.ms, OpenOptions(dem=model)):
+        pass
+
+
+def test_what_a_model_of_heights_does_not_cover_is_told(tmp_path: Path) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    with Scene.open(pair.pan, pair.ms, OpenOptions(dem=heights(tmp_path, 380, 0.005))) as scene:
+        assert any("the rest is taken to lie at" in note for note in scene.warnings), scene.warnings
+    with Scene.open(pair.pan, pair.ms, OpenOptions(dem=heights(tmp_path, 380))) as scene:
+        assert not any("the rest is taken" in note for note in scene.warnings)
+
+
+def test_of_a_model_of_heights_only_what_lies_on_the_scene_is_read(tmp_path: Path, monkeypatch) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    model = heights(tmp_path, 380, pixel=1e-5)
+    monkeypatch.setattr(rpc, "MOST_HEIGHTS", 100)
+    with pytest.raises(InputError, match="make it coarser"), Scene.open(pair.pan, pair.ms, OpenOptions(dem=model)):
+        pass
+    with Scene.open(pair.pan, pair.ms, OpenOptions(dem=heights(tmp_path, 380, pixel=0.01))):
+        pass
+
+
+def test_a_height_above_the_sky_is_refused(tmp_path: Path) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    with (
+        pytest.raises(InputError, match="--height takes metres"),
+        Scene.open(pair.pan, pair.ms, OpenOptions(height=1e6)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("given", ["height", "dem"])
 def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
     """A plain 80 m above the usual height, which the MS sees 2.4 PAN pixels further down."""
@@ -193,12 +241,7 @@ def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
     assert away[0] == pytest.approx(-2.4, abs=0.2)
     opening: dict = {"height": 380.0}
     if given == "dem":
-        with rasterio.open(
-            tmp_path / "dem.tif", "w", driver="GTiff", count=1, height=20, width=20, dtype="float32", crs="EPSG:4326",
-            transform=rasterio.Affine(0.0005, 0, LON - 0.005, 0, -0.0005, LAT + 0.005),
-        ) as dataset:  # fmt: skip
-            dataset.write(np.full((1, 20, 20), 380, "float32"))
-        opening = {"dem": str(tmp_path / "dem.tif")}
+        opening = {"dem": heights(tmp_path, 380)}
     found = fused(pair, tmp_path / "out.tif", **opening)["registration"]["shift"]
     assert np.abs(found).max() < 0.2
 

@@ -39,6 +39,8 @@ _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 SMALL = 2.0**-7
 """Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
 _USUAL = 10
+FAR_APART = 1e9
+"""How many times the values of the MS those of PAN may be, and the other way round."""
 
 ADAPT = {
     "fast": Settings(),
@@ -89,13 +91,27 @@ def check_valid(scene: Scene, seed: int) -> None:
 
 def lift_of(tile: TileData) -> int:
     """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
-    largest = max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max()))
+    return lift_to_usual(max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max())))
+
+
+def lift_to_usual(largest: float) -> int:
+    """`lift_of` values of which the largest is this one."""
     return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
 
 
 def in_range(tile: TileData) -> bool:
     """Can statistics be taken of all values of a tile?"""
     return not any(abs(float(edge)) > _LARGEST for x in (tile.pan, tile.ms) for edge in (x.min(), x.max()))
+
+
+def _check_scales(scene: Scene, moments: SceneMoments) -> None:
+    """Raises InputError for a PAN and an MS of scales that single precision does not bring together."""
+    pan, ms = (float(moments.sums.mean(n).hypot(moments.sums.std(n)).max()) for n in ("pan", "expanded"))
+    if min(pan, ms) > 0 and not 1 / FAR_APART < pan / ms < FAR_APART:
+        raise InputError(
+            f"values of {scene.pan.label} are about {pan:.1g} and those of {scene.ms[0].label} about {ms:.1g}: "
+            "scale one of them (gdal_translate -scale)"
+        )
 
 
 def check_range(scene: Scene, tile: TileData) -> None:
@@ -179,6 +195,7 @@ def sample(
     progress("reading", wanted, wanted)
     if moments.count == 0:
         raise nothing_valid(scene)
+    _check_scales(scene, moments)
     stats = replace(moments.stats(), lift=lift or 0)
     if settings is None:
         return Sample(stats)

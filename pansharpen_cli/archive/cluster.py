@@ -139,8 +139,10 @@ def connected(address: str) -> Client:
         raise InputError(
             f"{address} needs certificates: name them in Dask's configuration (distributed.comm.tls)"
         ) from (error)
-    except (OSError, ValueError, OverflowError, RuntimeError) as error:
-        raise InputError(f"no Dask scheduler answers at {address}: {untrusted.fault_of(error)}") from error
+    except Exception as error:
+        # the first bytes of another protocol are taken for the length of what follows
+        why = "what answers is no Dask" if isinstance(error, MemoryError) else untrusted.fault_of(error)
+        raise InputError(f"no Dask scheduler answers at {address}: {why}") from error
 
 
 def _within(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -62,6 +62,8 @@ class Choices:
         self._check_creation_options()
         if self.opening.sensor != "auto":
             sensors.named(self.opening.sensor)
+        if self.rgb is not None:
+            self.rgb.check_kept()
 
     def _check_creation_options(self) -> None:
         """Raises InputError if they do for no kind of scene; what a scene is like shows when it is opened."""

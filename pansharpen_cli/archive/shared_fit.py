@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,10 +39,18 @@ def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
     scenes = [task.found for task in tasks]
     keys = _folder_keys(scenes) if by == "folder" else _strip_keys(scenes)
     base = (folder or Path()) / FITS
-    return [
-        replace(task, fit=base / _file_name(by, key, task.options)) if key and not task.refused else task
-        for task, key in zip(tasks, keys, strict=True)
-    ]
+
+    def of(task: Task, key: str) -> Task:
+        if not key or task.refused:
+            return task
+        fit = base / _file_name(by, key, task.options)
+        if os.path.realpath(fit) != os.path.join(os.path.realpath(folder or Path()), FITS, fit.name):
+            return replace(task, refused=f"{fit} leads elsewhere through a link; remove the link")
+        if base.exists() and not base.is_dir():
+            return replace(task, refused=f"{base} is no folder, and fits are to be written there; move it")
+        return replace(task, fit=fit)
+
+    return [of(task, key) for task, key in zip(tasks, keys, strict=True)]
 
 
 def _kind(found: Found) -> str:

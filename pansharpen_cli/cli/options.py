@@ -279,7 +279,9 @@ def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None
             raise InputError(f"{option} takes numbers or names of bands separated by commas, not '{text}'")
         for part in parts:
             numbers = part.split()
-            bands += map(int, numbers) if all(re.fullmatch(r"[+-]?\d{1,9}", n) for n in numbers) else [part]
+            if re.fullmatch(r"\d+\s*(-|:|\.\.)\s*\d+|[+-]\d+|0+", part):
+                raise InputError(f"{option} takes bands one by one and from 1 on (1,2,3), not '{part}'")
+            bands += map(int, numbers) if all(re.fullmatch(r"\d{1,9}", n) for n in numbers) else [part]
     return bands
 
 
@@ -328,8 +330,8 @@ def _scaling(text: str | None) -> Scaling:
         values = [float(t) for t in _split(text)]
     except ValueError:
         values = []
-    if not 1 <= len(values) <= 2 or not 0 < values[0] < math.inf or not math.isfinite(values[-1]):
-        raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor above 0, not '{text}'")
+    if not 1 <= len(values) <= 2 or not 1e-30 < values[0] < 1e30 or not abs(values[-1]) < 1e30:
+        raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor from 1e-30 to 1e30, not '{text}'")
     return Scaling(*values)
 
 

@@ -192,7 +192,8 @@ def _checked(kept: SavedFit) -> SavedFit:
         raise ValueError("its shifts or its ratio are out of range")
     if "spared" in kept.arrays and not set(kept.array("spared", (None,)).tolist()) <= set(range(bands)):
         raise ValueError("it leaves bands alone that it does not have")
-    if abs(kept.lift) > MOST_LIFT or not all(abs(v) < 1e15 for v in kept.origin):
+    lifts = (0, MOST_LIFT if kept.known.dtype.startswith("float") else 0)
+    if not lifts[0] <= kept.lift <= lifts[1] or not all(abs(v) < 1e15 for v in kept.origin):
         raise ValueError("its values are out of range")
     if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):
         raise ValueError("it holds values that are not finite")

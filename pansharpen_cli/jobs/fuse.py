@@ -132,7 +132,9 @@ def _note_times(facts: FusionFacts, seconds: dict[str, float], total: float) -> 
 def _publish(
     facts: FusionFacts, output: FusionOutput, writer: SceneWriter, picture: np.ndarray | None, pictures: Pictures | None
 ) -> None:
-    """Publish the output with its quicklook and its reports."""
+    """Publish the output with its quicklook and its reports, which tell of the batch that it is of."""
+    if output.batch:
+        facts["batch"] = output.batch
     if output.quicklook and picture is not None:
         writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
     for path in output.reports:

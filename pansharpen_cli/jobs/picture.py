@@ -56,6 +56,15 @@ class Request:
         asked = stretch.parse(self.stretch)
         return asked if isinstance(asked, Path) else None
 
+    def check_kept(self) -> None:
+        """Raises InputError for a file in the place of a stretch that is none, or a link that leads nowhere."""
+        if (path := self.kept_in) is None:
+            return
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to a file that does not exist; remove the link")
+        if path.exists():
+            Stretch.kept(path, ())
+
     def check(self, scene: Scene) -> None:
         """Raises InputError for bands and a stretch that cannot be had."""
         names = names_of(scene.as_written(), self.places(scene))

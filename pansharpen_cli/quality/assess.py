@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import read_ahead
+from ..adapt.sampling import lift_to_usual, read_ahead
 from ..device import threads
 from ..errors import InputError
 from ..physics import Reach
@@ -151,7 +152,8 @@ class _Pieces:
     def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
         self.scene, self.read, self.window = scene, read, window
         self.phase, self.reach, self.ratio = scene.phase, Reach(scene.phase), scene.phase.mean_ratio
-        self.indices = metrics.FullResolution(window.shape, scale=_index_scale(scene))
+        scale, self.lift = _index_scale(scene)
+        self.indices = metrics.FullResolution(window.shape, scale=math.ldexp(scale, -self.lift))
         self.reprojection, self.fidelity = metrics.Reprojection(), Fidelity(scene.bands, self.ratio)
         self.gains = (*((gain,) for gain in KERNEL_GAINS), (*scene.gains, scene.gains[0]))
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
@@ -166,6 +168,8 @@ class _Pieces:
         data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
+        extremes = data.ms.min((1, 2)), data.ms.max((1, 2))
+        data, values = data.lifted(self.lift), np.ldexp(values, self.lift) if self.lift else values
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
         rim = MARGIN - physics.MTF_REACH
         blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], self.scene.gains, self.ratio, "valid")
@@ -174,7 +178,6 @@ class _Pieces:
         images = own_fused, blurred, expanded[:-1], own_pan, expanded[-1:]
         centred = self.phase.centred(core)
         low = None if centred.is_empty else self._degraded(centred, wide, data, fused, valid)
-        extremes = data.ms.min((1, 2)), data.ms.max((1, 2))
         return _Piece(images, torch.from_numpy(valid), core.within(around), low, extremes)
 
     def _expanded(self, core: Window, data: TileData) -> Tensor:
@@ -207,7 +210,7 @@ class _Pieces:
         if piece.low is not None:
             ms, valid = piece.low.ms, piece.low.valid
             seen, as_sensed = piece.low.degraded[:, :-1], piece.low.degraded[:-1, -1]
-            self.reprojection.update(as_sensed, ms, valid)
+            self.reprojection.update(as_sensed * 2.0**-self.lift, ms * 2.0**-self.lift, valid)  # in DN
             self.fidelity.add_colour(seen[:-1], ms, seen[-1], valid)
             self.crossed += _squared_errors(as_sensed[:, valid], ms[:, valid])
 
@@ -260,11 +263,13 @@ def _check_order(errors: Tensor) -> None:
         )
 
 
-def _index_scale(scene: Scene) -> float:
-    """Q2n rounds to integers: small-valued float data is brought to an 11-bit range first."""
+def _index_scale(scene: Scene) -> tuple[float, int]:
+    """Q2n rounds to integers: small-valued float data is brought to an 11-bit range first. And the power of two that
+    lifts tiny values to where squares do not vanish in single precision."""
     if all(s.dataset.dtypes[b - 1].startswith(("int", "uint")) for s in scene.ms for b in s.bands):
-        return 1.0
-    return scale_to_11_bits(survey(scene.read_ms, scene.ms_grid.whole)[0])
+        return 1.0, 0
+    values, _ = survey(scene.read_ms, scene.ms_grid.whole)
+    return scale_to_11_bits(values), lift_to_usual(float(np.abs(values).max(initial=0.0)))
 
 
 def survey(read: Reader, window: Window) -> tuple[np.ndarray, float]:

@@ -38,7 +38,8 @@ def place_of(
         if asked in numbers:
             return numbers.index(asked)
         if list(numbers) == list(range(1, len(numbers) + 1)):
-            raise InputError(f"{option} {asked} is out of range: the MS has bands 1 to {len(numbers)}")
+            what = "the PAN" if option == "--pan-from" else "the MS"
+            raise InputError(f"{option} {asked} is out of range: {what} has bands 1 to {len(numbers)}")
         raise InputError(f"{option} {asked}: the band is not one of those of --bidx ({', '.join(map(str, numbers))})")
     word, meant = asked.strip().casefold(), sensors.band_name(asked)
     found = [i for i, name in enumerate(names) if name and name.strip().casefold() == word]

@@ -1,19 +1,25 @@
 """What a raster refers to: VRTs, DIMAP and TIL name other files, places in a network, and bytes of any file as pixels.
 
 GDAL reads attributes and child elements alike and ignores case, so that any text of a VRT may be a name. What can be
-read as text is looked at before GDAL opens it: opening alone may already fetch what is named, or wait for it.
+read as text is looked at before GDAL opens it: opening alone may already fetch what is named, or wait for it. What only
+GDAL reaches, in archives and on servers, is opened as a VRT and nothing else, which reads none of what it refers to.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
 from .. import untrusted
 from ..errors import InputError
+from .messages import GDAL_ERRORS, gdal_messages
 
 LARGEST_VRT = 64 << 20
 """Bytes of a VRT: a hundred thousand tiles take a fifth of them."""
@@ -34,6 +40,16 @@ _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _HEAD = 1024
+_LOCAL = re.compile(r"(?:file|(zip|tar|gzip)(?:\+file)?)://(.*)", re.IGNORECASE | re.DOTALL)
+
+
+def plain_name(path: str) -> str:
+    """A name as GDAL has it: rasterio also takes `file://` and `zip://ARCHIVE!MEMBER` for files of this machine."""
+    found = _LOCAL.fullmatch(path)
+    if found is None:
+        return path
+    place, _, member = found[2].partition("!")
+    return "/".join(filter(None, (f"/vsi{found[1].lower()}", place, member.lstrip("/")))) if found[1] else found[2]
 
 
 def check_raw(path: str) -> None:
@@ -42,6 +58,14 @@ def check_raw(path: str) -> None:
     on_servers = [name for name in (path, *_walked(path)) if NETWORK.search(name)]
     if on_servers and (NETWORK.search(path) or any(NETWORK.search(name) for name in _walked(path, sides=False))):
         untrusted.go_online()
+
+
+def check_served(path: str, dataset) -> None:
+    """`check_raw` of a dataset that is open and lies on a server; of what it refers to there, only names of VRTs are
+    looked at."""
+    if dataset.driver == "VRT" and NETWORK.search(path):
+        for _ in _walked(path, text=_text_of(dataset), online=True):
+            pass
 
 
 def referred(path: str) -> Iterator[str]:
@@ -76,14 +100,14 @@ def outside(path: str, roots: Collection[Path]) -> str:
     return ""
 
 
-def _walked(path: str, sides: bool = True) -> Iterator[str]:
+def _walked(path: str, sides: bool = True, text: str | None = None, online: bool = False) -> Iterator[str]:
     """All names that a VRT, a DIMAP or a TIL refers to, in turn; none for anything else. `sides`: also those that
-    masks and overviews beside them refer to.
+    masks and overviews beside them refer to. `text`: its own, if it is known; `online`: ask servers for VRTs.
 
     Raises InputError for a raw band, a pipe or a device.
     """
     _check_kind(path, path)
-    text = _text(path)
+    text = _text(path) if text is None else text
     waiting = [] if text is None else [(path, text)]
     waiting += _beside(path) if sides else []
     known = {os.path.abspath(path)}
@@ -97,6 +121,8 @@ def _walked(path: str, sides: bool = True) -> Iterator[str]:
                 raise InputError(f"{path} refers to more than {MOST_FILES} files")
             _check_kind(path, name)
             inner = _text(name)
+            if online and inner is None and NETWORK.search(name) and name.lower().endswith(".vrt"):
+                inner = _text_by_gdal(name)
             if inner is not None:
                 waiting.append((where if name == inner else name, inner))
             waiting += _beside(name) if sides else []
@@ -106,7 +132,7 @@ def _walked(path: str, sides: bool = True) -> Iterator[str]:
 
 def _beside(name: str) -> list[tuple[str, str]]:
     """Masks and overviews beside a file that are texts."""
-    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end)]
+    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or _in_archive(name)]
     return [(place, text) for place, text in found if text is not None]
 
 
@@ -132,12 +158,34 @@ def _text(name: str) -> str | None:
     if "<vrtdataset" in name.lower():
         return name
     name = re.sub(r"^vrt://([^?]*).*$", r"\1", name)
+    if _in_archive(name):
+        return _text_by_gdal(name)
     head = _head(name).lower()
     if not (_LISTS.search(head) or (head and name.lower().endswith(".til"))):
         return None
     if os.path.getsize(name) > LARGEST_VRT:
         raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
     return Path(name).read_text(errors="replace")
+
+
+def _in_archive(name: str) -> bool:
+    """Does only GDAL reach it, without a network?"""
+    return name.startswith("/vsi") and not NETWORK.search(name)
+
+
+def _text_by_gdal(name: str) -> str | None:
+    """What GDAL makes of a VRT that it alone reaches; None for anything else."""
+    try:
+        with gdal_messages(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(name, driver="VRT") as dataset:
+                return _text_of(dataset)
+    except (*GDAL_ERRORS, OSError, ValueError):
+        return None
+
+
+def _text_of(dataset) -> str | None:
+    return dataset.tags(ns="xml:VRT").get("xml:VRT")
 
 
 def _head(name: str) -> str:
@@ -153,7 +201,7 @@ def _head(name: str) -> str:
 
 def _names(path: str, where: str, text: str) -> Iterator[str]:
     """The names in a text that lies at `where`, as absolute paths where they are files."""
-    folder = os.path.dirname(os.path.abspath(where))
+    folder = os.path.dirname(where if where.startswith("/vsi") else os.path.abspath(where))
     if "<vrtdataset" not in text.lower():
         yield from _members(path, where, text, folder)
         return
@@ -208,4 +256,5 @@ def _place(value: str, folder: str, relative: str) -> str:
     """A name as an absolute path, unless it is none of a file."""
     if NETWORK.search(value) or value.startswith(("<", "/vsi", "vrt://")):
         return value
-    return os.path.abspath(os.path.join(folder, value) if relative.lower() in ("1", "yes", "true", "on") else value)
+    place = os.path.join(folder, value) if relative.lower() in ("1", "yes", "true", "on") else value
+    return place if place.startswith("/vsi") else os.path.abspath(place)

@@ -15,7 +15,6 @@ from affine import Affine
 from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 from rasterio.warp import transform
-from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError
 from .geometry import Phase, Window
@@ -33,6 +32,12 @@ ROUND = 0.02
 
 CLOSE = 1e-4
 """Pixels within which a place on the ground has to be found."""
+
+MOST_HEIGHTS = 1 << 26
+"""Pixels of a model of heights that lie on a scene; one of 1 m covers 8 km by 8 km."""
+
+HEIGHTS = -1000.0, 10_000.0
+"""Metres between which the ground lies; what a model says beyond is no height."""
 
 Places = tuple[np.ndarray, np.ndarray]
 """Rows and columns, 0 at the centre of the first pixel; or longitudes and latitudes."""
@@ -59,10 +64,29 @@ def locates(sources: Sequence[Source]) -> bool:
     return True
 
 
-def terrain_of(pan, height: float | None, dem: str | None) -> Terrain:
-    """Heights by --height and --dem, else the one that the RPCs of a dataset are made for."""
-    known = rpcs_of(pan)
-    return Terrain(float(known.height_off) if height is None and known is not None else height or 0.0, dem)
+def terrain_of(pan: Source, height: float | None, dem: str | None, notes: list[str]) -> Terrain:
+    """Heights by --height and --dem, else the one that the RPCs of the PAN are made for. Raises InputError for a model
+    that has no heights there."""
+    low, high = HEIGHTS
+    if height is not None and not low < height < high:
+        raise InputError(f"--height takes metres from {low:.0f} to {high:.0f}, not {height:g}")
+    known = rpcs_of(pan.dataset)
+    terrain = Terrain(float(known.height_off) if height is None and known is not None else height or 0.0)
+    if dem is None:
+        return terrain
+    camera, sides = Camera(known, pan.label), (np.linspace(0, n - 1, 17) for n in pan.dataset.shape)
+    rows, cols = (x.ravel() for x in np.meshgrid(*sides, indexing="ij"))
+    reach = terrain.height + np.array([-1.0, 0.0, 1.0]) * known.height_scale if known is not None else []
+    ground = [camera.ground(rows, cols, np.full_like(rows, h)) for h in reach]
+    terrain.read(dem, *np.concatenate(ground, axis=1))
+    there = terrain.covers(*ground[1]).mean()
+    if there == 0:
+        raise InputError(f"{dem} has no heights where {pan.label} lies: its RPCs lead elsewhere, or it is another area")
+    if there < 1:
+        notes.append(
+            f"{dem} has heights of {100 * there:.0f} % of {pan.label}: the rest is taken to lie at {terrain.height:g} m"
+        )
+    return terrain
 
 
 def _terms(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
@@ -120,35 +144,69 @@ class Camera:
 class Terrain:
     """Heights of places: one height everywhere, or those of an elevation model where it has any."""
 
-    def __init__(self, height: float, dem: str | None = None) -> None:
-        self.height, self.dem = height, dem
-        if dem is None:
-            return
+    def __init__(self, height: float) -> None:
+        self.height = height
+        self.dem: str | None = None
+
+    def read(self, dem: str, lon: np.ndarray, lat: np.ndarray) -> None:
+        """Take the heights of a raster around places. Raises InputError for one that has none, or too many."""
+        self.dem = dem
         with open_raster(dem) as dataset:
             if dataset.crs is None:
                 raise InputError(f"{dem} has no CRS: its heights have no place")
-            box = RasterWindow(0, 0, dataset.width, dataset.height)
             self._grid = Grid.of(dataset)
-            self._heights = dataset.read(1, window=box, masked=True).astype(np.float64).filled(np.nan)
+            rows, cols = (x[np.isfinite(x)] for x in self._pixels(lon, lat))
+            whole = Window(0, dataset.height, 0, dataset.width)
+            self._window = Window(0, 0, 0, 0)
+            if rows.size and cols.size:
+                ends = [int(np.clip(v, -1e9, 1e9)) for v in (rows.min(), rows.max(), cols.min(), cols.max())]
+                self._window = Window(ends[0] - 2, ends[1] + 3, ends[2] - 2, ends[3] + 3) & whole
+            if self._window.is_empty:
+                return
+            if self._window.area > MOST_HEIGHTS:
+                raise InputError(
+                    f"{dem} has {self._window.area:,} pixels on the scene, and at most {MOST_HEIGHTS:,} are read: "
+                    "make it coarser (gdalwarp -tr)"
+                )
+            values, valid = Source(dataset, [1], dem).read(self._window)
+            heights = values[0].astype(np.float64)
+            ground = (heights > HEIGHTS[0]) & (heights < HEIGHTS[1])
+            self._heights = np.where(valid & ground, heights, np.nan)
 
-    def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-        """Metres, bilinear between the model's pixels."""
-        if self.dem is None:
-            return np.full_like(lon, self.height)
+    def _pixels(self, lon: np.ndarray, lat: np.ndarray) -> Places:
+        """Rows and columns of places in the model, 0 at the centre of its first pixel."""
         try:
             xs, ys = transform("EPSG:4326", self._grid.crs, lon.ravel(), lat.ravel())
         except RasterioError as error:
             raise InputError(f"{self.dem} cannot be used as --dem: {error}") from error
         cols, rows = ~self._grid.transform * (np.array(xs) - 0.0, np.array(ys) - 0.0)
-        rows, cols = np.clip(rows - 0.5, -1e6, 1e6), np.clip(cols - 0.5, -1e6, 1e6)
+        return rows - 0.5, cols - 0.5
+
+    def covers(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Where the model has heights."""
+        return np.isfinite(self._found(lon, lat))
+
+    def at(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """Metres, bilinear between the model's pixels."""
+        if self.dem is None:
+            return np.full_like(lon, self.height)
+        found = self._found(lon, lat)
+        return np.where(np.isfinite(found), found, self.height).reshape(lon.shape)
+
+    def _found(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """What the model says, NaN where that is nothing."""
+        rows, cols = self._pixels(lon, lat)
+        if self._window.is_empty:
+            return np.full(rows.shape, np.nan)
+        rows, cols = np.clip(rows - self._window.top, -1e6, 1e6), np.clip(cols - self._window.left, -1e6, 1e6)
+        height, width = self._window.shape
         r, c = np.floor(rows).astype(int), np.floor(cols).astype(int)
-        inside = (rows >= -0.5) & (rows <= self._grid.height - 0.5) & (cols >= -0.5) & (cols <= self._grid.width - 0.5)
+        inside = (rows >= -0.5) & (rows <= height - 0.5) & (cols >= -0.5) & (cols <= width - 0.5)
         found = np.zeros(len(rows))
         for i, v in ((0, 1 - (rows - r)), (1, rows - r)):
             for k, w in ((0, 1 - (cols - c)), (1, cols - c)):
-                at = np.clip(r + i, 0, self._grid.height - 1), np.clip(c + k, 0, self._grid.width - 1)
-                found += v * w * self._heights[at]
-        return np.where(inside & np.isfinite(found), found, self.height).reshape(lon.shape)
+                found += v * w * self._heights[np.clip(r + i, 0, height - 1), np.clip(c + k, 0, width - 1)]
+        return np.where(inside, found, np.nan)
 
     def ground(self, camera: Camera, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Longitudes, latitudes and heights of pixels."""

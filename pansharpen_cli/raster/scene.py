@@ -354,7 +354,7 @@ def _placed(
     if rpc.locates([pan, *ms]):
         if options.bbox is not None:
             raise InputError(f"{pan.label} is located by RPCs: it has no CRS for --bbox; use --window")
-        terrain = rpc.terrain_of(pan.dataset, options.height, options.dem)
+        terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)
         return Aligned(pan_grid, *rpc.Located(pan, ms, terrain, remarks.notes).settle()), True
     if options.height is not None or options.dem is not None:
         remarks.notes.append("--height and --dem are for pairs that RPCs locate: this one has grids")

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,8 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, gdal_messages
-from .references import check_raw
-from .truncated import cut_off
+from .references import check_raw, check_served, plain_name
+from .truncated import check_sizes, cut_off, is_bare
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
@@ -69,12 +69,11 @@ def bounded_cache() -> Iterator[None]:
 def open_raster(path: str, rpcs: bool = False):
     """Open a raster; InputError in one line if GDAL cannot, and for what would wait or grow without end, or takes bytes
     of another file for pixels. With `rpcs` it may be located by them only."""
+    path = plain_name(path)
     _check_place(path)
     check_raw(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
+        dataset = _opened(path)
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
@@ -102,6 +101,12 @@ def open_raster(path: str, rpcs: bool = False):
         dataset.close()
         raise
     return dataset
+
+
+def _opened(path: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
 
 
 def rpcs_of(dataset) -> RPC | None:
@@ -142,6 +147,11 @@ def _check_files(dataset, path: str) -> None:
             raise InputError(f"{file} is cut off: {reason}; copy it again")
         if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
             check_raw(file)
+        elif dataset.driver == "VRT" and is_bare(file):
+            with suppress(*GDAL_ERRORS), _opened(file) as source:
+                check_sizes(source, file)
+    check_served(path, dataset)
+    check_sizes(dataset, path)
 
 
 def _check_blocks(dataset, path: str) -> None:

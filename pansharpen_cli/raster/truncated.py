@@ -5,6 +5,20 @@ from __future__ import annotations
 import os
 import re
 
+import numpy as np
+
+from ..errors import InputError
+
+_RAW = {
+    "ACE2", "AirSAR", "BT", "BYN", "CEOS", "COSAR", "CTG", "CTable2", "DIPEx", "DOQ1", "DOQ2", "EHdr", "EIR", "ENVI",
+    "ESAT", "GSC", "GTX", "JAXAPALSAR", "KRO", "L1B", "LAN", "LCP", "LOSLAS", "MFF", "MFF2", "NOAA_B", "NSIDCbin",
+    "NTv2", "PNM", "RRASTER", "SAR_CEOS",
+}  # fmt: skip
+"""Drivers of GDAL for pixels that lie in their files as they are."""
+
+_BESIDE = (".hdr", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
+"""Ends of files that hold none of those pixels."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHERS = (
     b"II*\0",
@@ -46,6 +60,34 @@ def cut_off(path: str) -> str:
     except (OSError, ValueError, KeyError):
         pass
     return ""
+
+
+def is_bare(path: str) -> bool:
+    """Is a file on disk one that does not begin as a format does? Its pixels may lie in it as they are."""
+    try:
+        with open(path, "rb") as file:
+            return not file.read(32).startswith((*_OTHERS, b"PCIDSK"))
+    except OSError:
+        return False
+
+
+def check_sizes(dataset, path: str) -> None:
+    """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels, or are in an
+    archive: GDAL fills up with zeros what a file lacks, and tells no size of what is in one."""
+    if dataset.driver not in _RAW:
+        return
+    if any(file.startswith("/vsi") for file in dataset.files):
+        if not re.match("/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", path):
+            raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
+        return
+    bits = 0
+    for number, dtype in zip(dataset.indexes, dataset.dtypes, strict=True):
+        told = dataset.tags(number, ns="IMAGE_STRUCTURE").get("NBITS", "")
+        bits += int(told) if told.isdigit() else 8 * (4 if dtype == "complex_int16" else np.dtype(dtype).itemsize)
+    parts = [file for file in dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
+    there = sum(map(os.path.getsize, parts))
+    if reason := _short(there, dataset.width * dataset.height * bits // 8):
+        raise InputError(f"{path} is cut off: {reason}; copy it again")
 
 
 def _short(size: int, needed: int) -> str:

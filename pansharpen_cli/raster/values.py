@@ -57,10 +57,10 @@ class Statistics:
 
 
 class Losses:
-    """What becomes of values that are written as whole numbers of another type than the MS's."""
+    """What becomes of values that are scaled, or of another type than the MS's, and written as whole numbers."""
 
-    def __init__(self, dtype: np.dtype, source: str) -> None:
-        self.dtype, self.source = dtype, source
+    def __init__(self, dtype: np.dtype, source: str, scaled: bool) -> None:
+        self.dtype, self.source, self.scaled = dtype, source, scaled
         self.count, self.beyond, self.low, self.high = 0, 0, np.inf, -np.inf
 
     def update(self, values: np.ndarray) -> None:
@@ -78,7 +78,9 @@ class Losses:
                 f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
                 f"clipped to {self.dtype}: {advice}; for 8-bit pictures use --rgb"
             ]
-        if np.dtype(self.source).kind == "f" and self.high - self.low < STEPS:
+        if self.scaled:
+            advice = "a larger --scale, or --dtype float32 with it, keeps them"
+        if (self.scaled or np.dtype(self.source).kind == "f") and self.high - self.low < STEPS:
             return [
                 f"values from {self.low:.4g} to {self.high:.4g} are rounded to whole numbers of {self.dtype}, which "
                 f"keep little of them: {advice}"

@@ -76,7 +76,7 @@ class SceneWriter:
         kind = source.dataset.dtypes[source.bands[0] - 1]
         self.scale = Scaling() if picture else scene.scale
         kept = picture or self.dtype.kind == "f" or (scene.dtype == kind and not self.scale.changes)
-        self._losses = None if kept else Losses(self.dtype, kind)
+        self._losses = None if kept else Losses(self.dtype, kind, self.scale.changes)
         self._statistics = Statistics(self.bands)
         self._warnings = scene.warnings
         self.files, self._shared = files or Publication(), files is not None
@@ -117,7 +117,10 @@ class SceneWriter:
                 "the fused values are not finite: is an untagged nodata value among the inputs (--nodata)?"
             )
         fused = self.scale.written(fused)
-        data = to_dtype(fused, valid, self.dtype, self.nodata)
+        with np.errstate(over="ignore"):
+            data = to_dtype(fused, valid, self.dtype, self.nodata)
+        if self.scale.changes and self.dtype.kind == "f" and not np.isfinite(data[:, valid]).all():
+            raise PansharpenError(f"--scale leads to values that {self.dtype} does not hold")
         if self._losses is not None:
             self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
