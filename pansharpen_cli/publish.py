@@ -133,6 +133,7 @@ def check_place(
     path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
 ) -> None:
     """`check_target` but for a file that is there."""
+    check_on_disk(path)
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name an output file")
@@ -153,6 +154,12 @@ def check_place(
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     _check_family(path, inputs, overwrite)
+
+
+def check_on_disk(path: Path) -> None:
+    """Raises InputError for a name of GDAL's, or an address: what is written is written to this machine's disks."""
+    if re.match(r"/vsi[a-z0-9_]+(/|$)|[a-z][a-z0-9+]+:/", path.as_posix(), re.IGNORECASE):
+        raise InputError(f"cannot write {path}: name a file or a folder on a disk")
 
 
 def existing_folder(path: Path) -> Path:

@@ -580,6 +580,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "sensor": (escaping("x"), "list.jsonl --sensor quickbrid", "unknown sensor 'quickbrid'"),
     "the output folder": (a_folder_in_the_way, "out", "is the output folder itself"),
     "template": (escaping("x"), "list.jsonl --template {nme}.tif", "not '{nme}'"),
+    "template with a control character": (escaping("x"), "list.jsonl --template \x1b{name}.tif", "control character"),
     "template leads out": (escaping("x"), "list.jsonl --template ../{name}.tif", "leads out"),
     "no tif": (escaping("x"), "list.jsonl --template {name}.png", ".tif"),
     "method": (escaping("x"), "list.jsonl --method nonsense", "unknown method 'nonsense'"),

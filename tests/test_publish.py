@@ -290,6 +290,21 @@ def test_a_geotiff_has_a_geotiffs_name(pair: Path, run, name: str) -> None:
     assert finished.code == 2 and "ends in .tif or .tiff" in finished.err and contents(pair) == before
 
 
+@pytest.mark.parametrize("place", ["/vsizip/a.zip", "/vsimem", "/vsigzip", "http://127.0.0.1:9", "file:///tmp"])
+@pytest.mark.parametrize("what", ["fuse", "quicklook", "batch", "map"])
+def test_nothing_is_written_under_names_of_gdals_or_addresses(pair: Path, run, place: str, what: str) -> None:
+    commands = {
+        "fuse": ("fuse", "pan.tif", "ms.tif", "-o", f"{place}/a.tif", *FAST),
+        "quicklook": ("fuse", "pan.tif", "ms.tif", "-o", "a.tif", *FAST, "--quicklook", f"{place}/a.png"),
+        "batch": ("batch", "pan.tif", "ms.tif", "-o", place, *FAST),
+        "map": ("evaluate", "ms.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", place),
+    }
+    before = contents(pair)
+    finished = run(*commands[what])
+    assert finished.code == 2 and "on a disk" in finished.err and contents(pair) == before, finished.err
+    assert not list(Path("/").glob("vsi*"))
+
+
 def test_a_quicklook_is_what_its_name_says(pair: Path, run) -> None:
     for name, head in (("q.png", b"\x89PNG"), ("q.jpg", b"\xff\xd8\xff"), ("q.JPEG", b"\xff\xd8\xff")):
         command = ("fuse", "pan.tif", "ms.tif", "-o", "out.TIFF", *FAST, "--overwrite", "--quicklook", name)
@@ -325,7 +340,7 @@ def test_creation_options_lose_no_place_or_provenance(pair: Path, run, option: s
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"), ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels")],
+    [("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"), ("TARGET_SRS=EPSG:3857", "CRS EPSG:3857"), ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels")],
 )
 def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, option: str, words: str) -> None:
     before = contents(pair)

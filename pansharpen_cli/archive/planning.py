@@ -210,6 +210,8 @@ def check_template(template: str) -> None:
         if key not in KEYS:
             raise InputError(f"--template knows {', '.join('{' + k + '}' for k in KEYS)}, not '{{{key}}}'")
     path = PurePosixPath(template)
+    if re.search(r"[\x00-\x1f\x7f]", template):
+        raise InputError(f"--template {template!r} holds a control character")
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
     if ".." in path.parts or path.is_absolute():

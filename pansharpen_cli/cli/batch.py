@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, PansharpenError
+from ..publish import check_on_disk
 from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
 from .printing import command_line, import_jobs
 from .progress import BatchProgressBars, say_line
@@ -67,6 +68,8 @@ class Finding:
         """Raises InputError where there is no folder to write to."""
         if self.output is None and not self.dry_run:
             raise InputError("batch needs the folder to write to: --output OUTDIR")
+        if self.output is not None:
+            check_on_disk(self.output)
         if self.output is not None and self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output} is no folder")
 

@@ -21,7 +21,7 @@ from ..fusion import loop
 from ..fusion.options import Options
 from ..models import REGISTRY, weights
 from ..progress import Progress, quiet
-from ..publish import Publication, check_absent, check_place
+from ..publish import Publication, check_absent, check_on_disk, check_place
 from ..quality import assess
 from ..quality.assess import Score
 from ..quality.rasters import Raster
@@ -458,6 +458,7 @@ def _check_outputs(
         stems = [_stem(n, part) for part in parts or (None,) for n in dict.fromkeys(names)]
         if len(set(stems)) < len(stems):
             raise InputError("--map names its files after the fused ones: these need different names")
+        check_on_disk(output.maps)
         if output.maps.is_dir():
             targets += [output.maps / f"{stem}_{figure}.tif" for stem in stems for figure in maps]
         elif output.maps.exists() or not output.maps.resolve().parent.is_dir():

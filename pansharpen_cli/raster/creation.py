@@ -78,7 +78,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     if "NBITS" in options and dtype.kind == "f":
         raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
-    grid = Grid(CRS.from_epsg(3857), Affine(2, 0, 0, 0, -2, 0), 64, 64)
+    # a CRS that nobody asks for as another one
+    grid = Grid(CRS.from_epsg(3832), Affine(2, 0, 0, 0, -2, 0), 64, 64)
     place = {"width": 64, "height": 64, "crs": grid.crs, "transform": grid.transform}
     kind = {"count": count, "dtype": dtype, "nodata": nodata}
     random, center = np.random.default_rng(0), nodata if np.isfinite(nodata) else 0
