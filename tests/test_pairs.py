@@ -57,6 +57,10 @@ PRODUCTS = {
         ["a_pan.tif", "a_ms.tif", "b_pan.tif", "b_ms.tif"],
         [("", "a", ["a_pan.tif"], [["a_ms.tif"]]), ("", "b", ["b_pan.tif"], [["b_ms.tif"]])],
     ),
+    "PAN, RGBNIR": (
+        ["PAN/SN6_PAN_1.tif", "RGBNIR/SN6_RGBNIR_1.tif", "PS-RGB/SN6_PS-RGB_1.tif"],
+        [("", "SN6_1", ["PAN/SN6_PAN_1.tif"], [["RGBNIR/SN6_RGBNIR_1.tif"]])],
+    ),
     "folders": (
         ["PAN/SN_PAN_img7.tif", "MUL/SN_MUL_img7.tif", "PAN/SN_PAN_img8.tif", "MUL/SN_MUL_img8.tif"],
         [

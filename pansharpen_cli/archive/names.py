@@ -115,7 +115,8 @@ class Skip:
 
 PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
 MS_WORDS = {
-    "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "analytic", "analyticms",
+    "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "rgbn", "rgbnir",
+    "analytic", "analyticms",
 }  # fmt: skip
 _SIDE_WORDS = {
     "udm": "a mask", "udm2": "a mask", "qa": "a mask", "mask": "a mask", "cloud": "a mask", "clouds": "a mask",
