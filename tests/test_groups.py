@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
-from rasters import pixels_of, write_pair
+from rasters import pixels_of, seen_through, write_pair
 
 from pansharpen_cli.archive import batch, pairs, planning, shared_fit
 from pansharpen_cli.archive.names import Found
@@ -168,3 +168,15 @@ def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None
         with rasterio.open(tmp_path / "folder" / name / f"{name}.tif") as dataset:
             tags.append(dataset.tags(ns="PANSHARPEN").get("FIT_SHA256"))
     assert sorted(map(bool, tags)) == [False, True]  # one made it, the other took it
+
+
+def test_a_scene_of_several_grids_is_fitted_on_its_own(tmp_path) -> None:
+    pan, _, truth = write_pair(tmp_path / "in", 192, 192, 8, noise=0.0)
+    files = [seen_through(truth, tmp_path / f"{r}.tif", (2, 3, 5), r, names=("Blue", "Green", "Red")) for r in (4, 12)]
+    found = Found("a", "", (str(pan),), tuple((str(f),) for f in files), "a rule", time=datetime(2020, 8, 14))
+    choices = replace(CHOICES, options=Options(method="exp"), fit_by="strip")
+    out = tmp_path / "out"
+    (one,) = shared_fit.sharing(planning.plan([found], out, choices), "strip", out)
+    told = batch.fuse_one(one, choices)
+    assert "error" not in told and one.fit is not None and not one.fit.exists()
+    assert any("fitted on its own" in warning for warning in told["warnings"])

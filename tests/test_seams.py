@@ -59,6 +59,17 @@ def test_a_step_that_the_fusion_adds_is_told_and_comes_first(tmp_path) -> None:
     assert [s.added for s in found] == sorted((s.added for s in found), reverse=True)
 
 
+def test_outputs_of_other_bands_have_no_seam(tmp_path) -> None:
+    west, east = scene(tmp_path, "west.tif", 0), scene(tmp_path, "east.tif", SIDE)
+    for name, bands in {"west.tif": ("Red", "Green", "Blue"), "east.tif": ("red", None, "blue")}.items():
+        with rasterio.open(tmp_path / "out" / name, "r+") as dataset:
+            dataset.descriptions = bands
+    assert len(measured(tmp_path, west, east)) == 1
+    with rasterio.open(tmp_path / "out" / "east.tif", "r+") as dataset:
+        dataset.descriptions = ("swir1", None, "blue")
+    assert measured(tmp_path, west, east) == []
+
+
 def test_scenes_apart_or_in_another_crs_have_no_seam_and_lost_files_harm_none(tmp_path) -> None:
     west, east = scene(tmp_path, "west.tif", 0), scene(tmp_path, "east.tif", SIDE)
     write(tmp_path / "out" / "far.tif", GROUND[..., :SIDE], 5000)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..raster.bands import band_name
 from ..raster.overlap import Box, Footprint, averaged, common, footprint
 from ..report.facts import Record, Seam
 from .mosaic import raster_of
@@ -35,7 +36,8 @@ class _Scene:
 def measure(folder: Path, records: Sequence[Record]) -> list[Seam]:
     """The seams between a batch's outputs, those that the fusion adds most to first.
 
-    Outputs and MS that cannot be read, that are no files of this machine or lie in another CRS are left out.
+    Outputs and MS that cannot be read, that are no files of this machine or lie in another CRS are left out, and so are
+    neighbours of other bands.
     """
     scenes = [s for record in records if record.is_done and (s := _scene(folder, record)) is not None]
     scenes.sort(key=lambda scene: scene.place.box[0])
@@ -45,7 +47,11 @@ def measure(folder: Path, records: Sequence[Record]) -> list[Seam]:
             if other.place.box[0] >= one.place.box[2]:
                 break
             box = common(one.place.box, other.place.box)
-            if box is not None and one.place.crs == other.place.crs and len(one.place.names) == len(other.place.names):
+            if (
+                box is not None
+                and one.place.crs == other.place.crs
+                and _of_one_kind(one.place.names, other.place.names)
+            ):
                 pairs.append(((box[2] - box[0]) * (box[3] - box[1]), box, one, other))
     pairs.sort(key=lambda pair: -pair[0])
     found: list[Seam] = []
@@ -65,6 +71,12 @@ def _scene(folder: Path, record: Record) -> _Scene | None:
         place = footprint(str(path))
         return None if place is None else _Scene(record, str(path), place)
     return None
+
+
+def _of_one_kind(names: Sequence[str | None], others: Sequence[str | None]) -> bool:
+    """Whether bands are as many, and none is called otherwise than its counterpart."""
+    told = [[band_name(n) or n for n in each] for each in (names, others)]
+    return len(names) == len(others) and all(a == b or None in (a, b) for a, b in zip(*told, strict=True))
 
 
 def _seam(box: Box, one: _Scene, other: _Scene, room: Path) -> Seam | None:
