@@ -21,16 +21,25 @@ from pansharpen_cli.training import simulate
 
 
 @lru_cache(maxsize=64)
-def _painted(*given, **spec) -> dict[str, bytes]:
+def painted(spec: simulate.Simulation) -> simulate.SimulatedScene:
+    """A simulated scene, painted once in a session; its arrays are read-only."""
+    made = simulate.simulate(spec)
+    for array in vars(made).values():
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
+    return made
+
+
+@lru_cache(maxsize=64)
+def _written(spec: simulate.Simulation) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        made = simulate.write_scene(simulate.simulate(simulate.Simulation(*given, **spec)), folder)
-        return {path.name: path.read_bytes() for path in made}
+        return {path.name: path.read_bytes() for path in simulate.write_scene(painted(spec), folder)}
 
 
 def write_pair(folder: Path, *given, **spec) -> tuple[Path, Path, Path]:
     """`pan.tif`, `ms.tif` and `truth.tif` of a `Simulation` in a folder: painted and written once in a session."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in _painted(*given, **spec).items():
+    for name, content in _written(simulate.Simulation(*given, **spec)).items():
         (folder / name).write_bytes(content)
     return folder / "pan.tif", folder / "ms.tif", folder / "truth.tif"
 

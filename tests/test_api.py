@@ -18,7 +18,7 @@ import whole as of_whole
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
-from rasters import edited, pixels_of
+from rasters import edited, painted, pixels_of
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.training import simulate
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pair")
-    made = simulate.simulate(simulate.Simulation(rows=256, cols=288, bands=4, offset=(1.37, 2.61), border=20, seed=3))
+    made = painted(simulate.Simulation(rows=256, cols=288, bands=4, offset=(1.37, 2.61), border=20, seed=3))
     return simulate.write_scene(made, folder)[:2]
 
 
@@ -247,7 +247,7 @@ def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
 
 
 def test_the_full_resolution_indices_follow_from_arrays(tmp_path):
-    made = simulate.simulate(simulate.Simulation(rows=320, cols=320, bands=4, seed=5))
+    made = painted(simulate.Simulation(rows=320, cols=320, bands=4, seed=5))
     pan, ms = simulate.write_scene(made, tmp_path)[:2]
     fused = pansharpen.fuse(pan, ms, method="gsa", align="off")
     index, inner = pansharpen.indices, np.s_[..., 32:-32, 32:-32]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasters import painted
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
@@ -21,7 +22,7 @@ NAMES = ("Blue", "Green", "Red", "NIR")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=256, cols=256, bands=4, seed=3)), folder)
+    simulate.write_scene(painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=3)), folder)
     with rasterio.open(folder / "ms.tif", "r+") as dataset:
         dataset.descriptions = NAMES
     return folder
@@ -69,7 +70,7 @@ def test_the_report_is_of_the_written_bands_and_says_what_the_scene_is_fitted_wi
 
 
 def test_a_pixel_without_a_value_in_a_band_that_is_not_written_is_nodata(run, tmp_path) -> None:
-    simulate.write_scene(simulate.simulate(simulate.Simulation(rows=160, cols=160, bands=4, seed=3)), tmp_path)
+    simulate.write_scene(painted(simulate.Simulation(rows=160, cols=160, bands=4, seed=3)), tmp_path)
     with rasterio.open(tmp_path / "ms.tif", "r+") as dataset:
         values = dataset.read()
         values[3, :8] = 0

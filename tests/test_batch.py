@@ -76,6 +76,21 @@ def done(scenes: Path, tmp_path_factory) -> tuple[Path, batch.Tally]:
     return out, batch.run(tasks, out, batch.local(CHOICES, 2, None, None))
 
 
+@pytest.fixture
+def without_workers(monkeypatch) -> None:
+    """Scenes are fused in this process, one after the other: for what workers make no difference to."""
+
+    def local(choices: Choices, *_) -> batch.Execute:
+        def execute(tasks):
+            for task in tasks:
+                yield workers.Event("started", task, 0)
+                yield workers.Event("done", task, 0, batch.fuse_one(task, choices))
+
+        return execute
+
+    monkeypatch.setattr(batch, "local", local)
+
+
 def lines_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "batch.jsonl").read_text().splitlines()]
 
@@ -150,6 +165,7 @@ def test_the_page_begins_with_the_scene_of_the_lowest_fidelity(tmp_path):
     assert page.index("c.tif") < page.index("a.tif") < min(page.index("b.tif"), page.index("d.tif"))
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_the_page_lists_what_the_last_run_left_over(scenes: Path, tmp_path: Path, run) -> None:
     pair = scenes / "2019" / "s0"
     (tmp_path / "in").mkdir()
@@ -188,6 +204,7 @@ def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
 # Running again ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "out"
 
@@ -213,6 +230,7 @@ def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp
     assert again("--dtype", "float32") == (0, {BAD})
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_scene_whose_input_has_become_bad_keeps_its_earlier_output(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020" / "<b>bad")
     out = tmp_path / "out"
@@ -227,6 +245,7 @@ def test_a_scene_whose_input_has_become_bad_keeps_its_earlier_output(archive: Pa
     assert json.loads(run("batch", archive, "-o", out, *FAST, "--json").out)["done"] == 1, "no --overwrite is needed"
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020")
     out = tmp_path / "out"
@@ -238,6 +257,7 @@ def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_pat
     assert run("batch", archive, "-o", out, *FAST).code == 0 and stamps(out) == before
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_page_or_report_that_is_asked_for_is_made_again(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020")
     out = tmp_path / "out"
@@ -265,6 +285,7 @@ def test_the_hash_of_options_knows_the_weights(tmp_path: Path, monkeypatch) -> N
     assert lost.digest() == Choices(Options(method="exp")).digest()
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_source_of_a_vrt_is_watched(scenes: Path, tmp_path: Path, run) -> None:
     for name in ("pan", "ms"):
         shutil.copy(scenes / "2019" / "s0" / f"{name}.tif", tmp_path / f"source_of_{name}.tif")
@@ -390,6 +411,7 @@ def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
     assert [r["scene"] for r in lines_of(tmp_path)] == ["a.tif", "c.tif"]
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020")
     out = tmp_path / "out"
@@ -402,6 +424,7 @@ def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_pat
     assert (out / GOOD[0]).read_bytes()[:2] == b"II" and {r["status"] for r in lines_of(out)} == {"done"}
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_path: Path, run) -> None:
     source = scenes / "2019" / "s0"
     (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,lost.tif,x\n")
@@ -435,6 +458,7 @@ def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: P
     assert {p.parent.name for p in left_behind(tmp_path)} == {"other"}
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_the_report_of_tiles_names_the_tiles(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "whole", 128, 128, 4)
     for n in range(2):
@@ -540,6 +564,7 @@ HARMLESS: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 
 @pytest.mark.parametrize("case", HARMLESS)
+@pytest.mark.usefixtures("without_workers")
 def test_a_scene_without_an_output_of_its_own_harms_no_other(
     case: str, scenes: Path, tmp_path: Path, monkeypatch, run
 ) -> None:
@@ -564,6 +589,7 @@ def test_a_scene_without_an_output_of_its_own_harms_no_other(
         assert {r["scene"]: r["status"] for r in lines_of(Path("out"))}.items() >= {"good.tif": "done"}.items()
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_scene_that_gets_a_name_is_not_refused_any_more(scenes: Path, tmp_path: Path, run) -> None:
     source = scenes / "2019" / "s0"
     for name, code in (("../x", 1), ("x", 0)):
@@ -621,6 +647,7 @@ def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, mo
     assert "OUTDIR" in run("batch", "report").errors[0]
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None:
     with batch_log.locked(tmp_path / "out"):
         finished = run("batch", scenes, "-o", tmp_path / "out", *FAST)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasters import painted
 from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
@@ -310,7 +311,7 @@ a band, as of the simulated near infrared and red edge, they may lose to up-samp
 def simulated(request, tmp_path_factory) -> tuple[simulate.SimulatedScene, tuple[Path, Path], Fused]:
     ratio, bands = request.param
     spec = simulate.Simulation(rows=240, cols=300, bands=bands, ratio=ratio, offset=(0.7, -0.4), seed=3)
-    made = simulate.simulate(spec)
+    made = painted(spec)
     written = write(tmp_path_factory.mktemp("ratio"), made)
     return made, written, fused_files(written, "exp")
 
@@ -333,7 +334,7 @@ def test_any_ratio_and_band_count_gives_finite_pixels_near_the_truth(simulated, 
 @pytest.fixture(scope="module")
 def holed(tmp_path_factory) -> tuple[simulate.SimulatedScene, tuple[Path, Path], tuple[Path, Path], tuple[Path, Path]]:
     """A scene whole, with a hole of 0, and with the same hole of 65535."""
-    made, folder = simulate.simulate(SPEC), tmp_path_factory.mktemp("hole")
+    made, folder = painted(SPEC), tmp_path_factory.mktemp("hole")
     written = [write(folder / "whole", made)]
     rows, cols = np.ogrid[: SPEC.rows, : SPEC.cols]
     hole = np.hypot(rows - 120, cols - 140) < 26 + 5 * np.sin(7 * np.arctan2(rows - 120, cols - 140))
@@ -367,7 +368,7 @@ def test_no_ring_around_a_hole_and_nothing_of_it_leaks(holed, name: str) -> None
 
 
 def damaged(kind: str) -> simulate.SimulatedScene:
-    made = simulate.simulate(replace(SPEC, rows=160, cols=176, nodata=None))
+    made = painted(replace(SPEC, rows=160, cols=176, nodata=None))
     pan, ms = made.pan.copy(), made.ms.copy()
     if kind == "constant PAN":
         pan[:] = 700
@@ -401,7 +402,7 @@ def test_degenerate_data_give_finite_pixels(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("name", [m for m in ALL if m not in ("exp", "c-bdsd")])
 def test_no_method_has_a_unit_built_in(tmp_path: Path, name: str) -> None:
     """Reflectances in [0, 1] give the picture that digital numbers give."""
-    made = simulate.simulate(replace(SPEC, rows=160, cols=176, nodata=None, dtype="float32"))
+    made = painted(replace(SPEC, rows=160, cols=176, nodata=None, dtype="float32"))
     small = replace(made, pan=made.pan / 4096, ms=made.ms / 4096)
     fused = [fused_files(write(tmp_path / str(i), m), name).pixels for i, m in enumerate((made, small))]
     np.testing.assert_allclose(fused[1] * 4096, fused[0], rtol=1e-4, atol=0.01)
@@ -440,7 +441,7 @@ def test_aliases_are_the_same_methods(paths, alias: str, name: str) -> None:
 
 def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkeypatch) -> None:
     """Against a naive computation on whole arrays; the scene has no nodata, so blocks take the short way."""
-    made = simulate.simulate(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
+    made = painted(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
     written = write(tmp_path, made)
     monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
     monkeypatch.setattr(fit, "SAMPLED_BLOCK", 64)
@@ -536,7 +537,7 @@ def test_haze_shares_follow_the_bands_not_their_places() -> None:
 
 
 def test_bth_is_the_same_for_any_order_of_named_bands(tmp_path: Path) -> None:
-    made = simulate.simulate(replace(SPEC, rows=160, cols=176))
+    made = painted(replace(SPEC, rows=160, cols=176))
     order = [2, 1, 0, 3]
     names = tuple(made.band_names[i] for i in order)
     other = replace(made, ms=made.ms[order], truth=made.truth[order], band_names=names)
@@ -545,7 +546,7 @@ def test_bth_is_the_same_for_any_order_of_named_bands(tmp_path: Path) -> None:
 
 
 def test_unnamed_bands_are_in_the_order_of_the_sensor_s_product(tmp_path: Path) -> None:
-    made = replace(simulate.simulate(replace(SPEC, rows=96, cols=96)), band_names=("", "", "", ""))
+    made = replace(painted(replace(SPEC, rows=96, cols=96)), band_names=("", "", "", ""))
     written = write(tmp_path, made)
     for sensor, first in (("spot-6", "red"), ("ikonos", "blue"), ("worldview-2", "blue")):
         with Scene.open(written[0], [written[1]], OpenOptions(sensor=sensor)) as scene:

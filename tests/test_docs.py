@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rasters import painted
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.cli.app import app
@@ -102,7 +103,7 @@ EXAMPLES = [page for page in USERS if "```python" in page.read_text() and page.n
 
 @pytest.fixture
 def at_a_pair(tmp_path: Path, monkeypatch):
-    made = simulate.simulate(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
+    made = painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
     for folder in (tmp_path, tmp_path / "sample_data"):
         folder.mkdir(exist_ok=True)
         simulate.write_scene(made, folder)

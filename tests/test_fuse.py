@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import whole as of_whole
+from rasters import painted, write_pair
 
 from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
@@ -25,9 +26,8 @@ from pansharpen_cli.training import simulate
 
 
 def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:
-    made = simulate.simulate(simulate.Simulation(**spec))
-    simulate.write_scene(made, folder)
-    return folder, made
+    write_pair(folder, **spec)
+    return folder, painted(simulate.Simulation(**spec))
 
 
 def injected(scene: Scene) -> fitting.NetworkFuser:

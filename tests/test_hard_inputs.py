@@ -15,7 +15,7 @@ from rasterio.drivers import raster_driver_extensions
 from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
-from rasters import edited
+from rasters import edited, painted
 from scipy import ndimage
 
 from pansharpen_cli.adapt import tailor
@@ -66,7 +66,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def simulated() -> simulate.SimulatedScene:
-    return simulate.simulate(simulate.Simulation(192, 192, 4, nodata=None))
+    return painted(simulate.Simulation(192, 192, 4, nodata=None))
 
 
 @pytest.fixture
@@ -375,7 +375,7 @@ def test_any_number_of_bands(case: Case, bands: int) -> None:
 
 
 def test_ratio_six(tmp_path: Path, run, monkeypatch) -> None:
-    made = simulate.simulate(simulate.Simulation(216, 216, 3, ratio=6.0))
+    made = painted(simulate.Simulation(216, 216, 3, ratio=6.0))
     simulate.write_scene(made, tmp_path)
     monkeypatch.chdir(tmp_path)
     case = Case(tmp_path, run, made)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rasters import painted
 from toolbox import last_stages, reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
@@ -345,7 +346,7 @@ SPEC = simulate.Simulation(rows=140, cols=152, bands=4, offset=(1.37, 2.61), see
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    pan, ms, _ = simulate.write_scene(simulate.simulate(SPEC), tmp_path_factory.mktemp("scene"))
+    pan, ms, _ = simulate.write_scene(painted(SPEC), tmp_path_factory.mktemp("scene"))
     with Scene.open(pan, [ms]) as opened:
         yield opened
 
@@ -467,7 +468,7 @@ QUICK = Settings(tiles=3, reduced_tiles=2, epochs=2, batch=3)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     spec = simulate.Simulation(rows=320, cols=320, bands=4, seed=2)
-    pan, ms, _ = simulate.write_scene(simulate.simulate(spec), tmp_path_factory.mktemp("sample"))
+    pan, ms, _ = simulate.write_scene(painted(spec), tmp_path_factory.mktemp("sample"))
     with Scene.open(pan, [ms]) as opened:
         return sampling.sample(opened, QUICK, 0, CPU)
 

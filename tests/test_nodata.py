@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasters import painted
 from scipy import ndimage
 
 from pansharpen_cli import models, physics
@@ -56,7 +57,7 @@ class Holed:
 @pytest.fixture(scope="module", params=SPECS.values(), ids=SPECS.keys())
 def holed(request, tmp_path_factory) -> Holed:
     spec, folder = request.param, tmp_path_factory.mktemp("hole")
-    made = sim.simulate(spec)
+    made = painted(spec)
     (rows, cols), (h, w) = made.pan.shape, made.ms.shape[1:]
     places = [spec.offset[i] + spec.ratio * (np.arange(n) + 0.5) for i, n in enumerate((h, w))]
     inside = hole(np.arange(rows) + 0.5, np.arange(cols) + 0.5, spec), hole(*places, spec)

@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from rasters import edited, pixels_of, write_pair
+from rasters import edited, painted, pixels_of, write_pair
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
@@ -24,7 +24,7 @@ from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.training.simulate import Simulation, simulate, write_scene
+from pansharpen_cli.training.simulate import Simulation, write_scene
 
 MS_AT = (1.37, -2.2)
 
@@ -172,7 +172,7 @@ def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
 
 @pytest.mark.parametrize(("band", "offset"), [(1, (1.2, -0.9)), (3, (0.8, 1.4))])
 def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offset):
-    made = simulate(Simulation(offset=MS_AT, seed=4))
+    made = painted(Simulation(offset=MS_AT, seed=4))
     pan, ms, _ = write_scene(made, tmp_path)
     phase = Phase.of((4.0, 4.0), MS_AT).moved(offset)
     low = physics.degrader(phase, Window.at(0, 0, made.ms.shape[1:]), Window(0, 256, 0, 256), [0.3])

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rasters import painted
 
 from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.columns import in_columns
@@ -377,7 +378,7 @@ def test_the_evaluation_page_ranks_with_the_best_marked(kind: str) -> None:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("scene")
-    made = simulate.simulate(simulate.Simulation(rows=768, cols=1152, bands=4, seed=4, border=100.0))
+    made = painted(simulate.Simulation(rows=768, cols=1152, bands=4, seed=4, border=100.0))
     simulate.write_scene(made, folder)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:
         yield opened

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
+from rasters import painted
 from rio_cogeo.cogeo import cog_validate
 
 import pansharpen_cli as pansharpen
@@ -24,9 +25,7 @@ TRUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    simulate.write_scene(
-        simulate.simulate(simulate.Simulation(rows=192, cols=256, bands=4, border=8.0, seed=5)), folder
-    )
+    simulate.write_scene(painted(simulate.Simulation(rows=192, cols=256, bands=4, border=8.0, seed=5)), folder)
     return folder
 
 

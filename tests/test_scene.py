@@ -17,6 +17,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasters import painted
 from scipy import ndimage
 
 from pansharpen_cli import physics
@@ -36,7 +37,7 @@ SPEC = sim.Simulation(rows=120, cols=136, bands=4, ratio=4.0, offset=(1.37, 2.61
 
 @lru_cache
 def simulated(spec: sim.Simulation = SPEC) -> sim.SimulatedScene:
-    return sim.simulate(spec)
+    return painted(spec)
 
 
 def write(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import write_pair
+from rasters import painted, write_pair
 
 from pansharpen_cli import models
 from pansharpen_cli.adapt import losses, sampling, tailor
@@ -154,7 +154,7 @@ def test_the_reduced_pair_is_the_scene_one_level_down(scene: Scene) -> None:
 
 
 def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
-    made = simulate.simulate(simulate.Simulation(rows=512, cols=512, bands=4, seed=2, border=120.0))
+    made = painted(simulate.Simulation(rows=512, cols=512, bands=4, seed=2, border=120.0))
     simulate.write_scene(made, tmp_path)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
         drawn = sampling.sample(opened, QUICK, 0, CPU)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasters import painted
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -143,7 +144,7 @@ def without_overlap(scene: Scene, fuser: fit.NetworkFuser, size: int) -> np.ndar
 def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size):
     """The last tiles are narrower than the overlap in some of these sizes."""
     spec = replace(SPEC, rows=259, cols=263, offset=(0.0, 0.0), seed=9)
-    pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
+    pan, ms, _ = sim.write_scene(painted(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         network = make_random(Attention(4))
         fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
@@ -162,7 +163,7 @@ def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size
 
 def test_blended_tiles_have_the_right_nodata(tmp_path):
     spec = replace(SPEC, border=50.0)
-    pan, ms, _ = sim.write_scene(sim.simulate(spec), tmp_path)
+    pan, ms, _ = sim.write_scene(painted(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         expected = loop.fuse_array(scene, fit.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))

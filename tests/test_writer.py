@@ -16,6 +16,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, MaskFlags
+from rasters import painted
 from rio_cogeo.cogeo import cog_validate
 
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -33,7 +34,7 @@ PLAIN = ("--method", "none")
 
 
 def make(folder: Path, **spec) -> simulate.SimulatedScene:
-    made = simulate.simulate(simulate.Simulation(**{"rows": 160, "cols": 176, "offset": (1.3, 2.6), **spec}))
+    made = painted(simulate.Simulation(**{"rows": 160, "cols": 176, "offset": (1.3, 2.6), **spec}))
     simulate.write_scene(made, folder)
     return made
 
