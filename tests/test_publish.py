@@ -340,7 +340,11 @@ def test_creation_options_lose_no_place_or_provenance(pair: Path, run, option: s
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"), ("TARGET_SRS=EPSG:3857", "CRS EPSG:3857"), ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels")],
+    [
+        ("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"),
+        ("TARGET_SRS=EPSG:3857", "CRS EPSG:3857"),
+        ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels"),
+    ],
 )
 def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, option: str, words: str) -> None:
     before = contents(pair)
