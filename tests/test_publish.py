@@ -634,6 +634,20 @@ def test_a_lost_line_of_the_log_stops_no_scene(tmp_path: Path, tasks) -> None:
     assert tasks[0].output.read_bytes() == b"mine", "what the report does not tell of is somebody else's"
 
 
+def test_outputs_that_were_removed_are_made_anew_after_a_failure(tmp_path: Path, tasks) -> None:
+    out = tmp_path / "out"
+    assert len(batch.run(tasks, out, here()).done) == 2
+    tasks[0].output.unlink()
+
+    def fails(now) -> Iterator[Event]:
+        for task in now:
+            yield Event("started", task, 0)
+            yield Event("failed", task, 0, "the disk is full")
+
+    assert len(batch.run(tasks, out, fails).failed) == 1
+    assert len(batch.run(tasks, out, here(), retry_failed=True).done) == 1 and tasks[0].output.exists()
+
+
 def test_an_output_that_was_edited_is_not_replaced(tmp_path: Path, tasks) -> None:
     out = tmp_path / "out"
     assert len(batch.run(tasks, out, here()).done) == 2

@@ -138,6 +138,40 @@ def test_no_name_of_gdals_leads_to_a_pipe(tmp_path: Path, name: str) -> None:
             open_raster(path)
 
 
+PAM = '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="{}">{}</MDI></Metadata></PAMDataset>'
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("OVERVIEW_FILE", "{}/f.tif"),
+        ("OVERVIEW_FILE", ":::BASE:::f.tif"),
+        ("&#79;VERVIEW_FILE", "<![CDATA[{}/f.tif]]>"),
+    ],
+)
+def test_overviews_that_metadata_name_are_looked_at(tmp_path: Path, key: str, value: str) -> None:
+    path = raster(tmp_path / "x.tif")
+    rasterio.shutil.copy(path, tmp_path / "x.vrt", driver="VRT")
+    (tmp_path / "x.tif.aux.xml").write_text(PAM.format(key, value.format(tmp_path)))
+    for opened in ("x.tif", "x.vrt"):
+        open_raster(str(tmp_path / opened)).close()  # it names nothing that is there
+    os.mkfifo(tmp_path / "f.tif")
+    for opened in ("x.tif", "x.vrt"):
+        with pytest.raises(InputError, match="is a pipe"):
+            open_raster(str(tmp_path / opened))
+
+
+def test_overviews_that_tags_or_a_vrt_name_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "raw.vrt").write_text(RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"))
+    path = raster(tmp_path / "x.tif")
+    rasterio.shutil.copy(path, tmp_path / "x.vrt", driver="VRT")
+    for opened in (path, tmp_path / "x.vrt"):
+        with rasterio.open(opened, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(tmp_path / "raw.vrt"))
+        with pytest.raises(InputError, match="bytes of another file for pixels"):
+            open_raster(str(opened))
+
+
 def in_archive(folder: Path, name: str, content: str) -> dict[str, str]:
     """A text in archives of all kinds, by the name that leads GDAL to it."""
     made = {"zip": f"/vsizip/{folder}/a.zip/", "tar": f"/vsitar/{folder}/a.tar/"}

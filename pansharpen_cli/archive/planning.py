@@ -301,10 +301,12 @@ def _is_edited(task: Task, record: Record | None) -> bool:
 
 
 def _reported(task: Task) -> bool:
-    """Does the report beside the output say that a batch has written it as it is now? For a log that lost lines."""
+    """Does the report beside the output say that a batch has written it as it is now, or one that somebody has removed
+    since? For a log that lost lines, and for a scene that failed then."""
     try:
         facts = json.loads(read_own(task.report, 1 << 24))
-        return facts["batch"]["scene"] == task.scene and facts["output"]["bytes"] == task.output.stat().st_size
+        there = existing_outputs(task).get(task.output)
+        return facts["batch"]["scene"] == task.scene and (there is None or there.st_size == facts["output"]["bytes"])
     except (InputError, OSError, ValueError, TypeError, KeyError):
         return False
 

@@ -7,6 +7,7 @@ GDAL reaches, in archives and on servers, is opened as a VRT and nothing else, w
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import warnings
@@ -39,6 +40,7 @@ _DIMAP = ("data_file_path", "component_path")
 _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
+_OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)""", re.IGNORECASE)
 _HEAD = 1024
 _LOCAL = re.compile(r"(?:file|(zip|tar|gzip)(?:\+file)?)://(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -58,6 +60,14 @@ def check_raw(path: str) -> None:
     on_servers = [name for name in (path, *_walked(path)) if NETWORK.search(name)]
     if on_servers and (NETWORK.search(path) or any(NETWORK.search(name) for name in _walked(path, sides=False))):
         untrusted.go_online()
+
+
+def check_overviews(path: str, dataset) -> None:
+    """`check_raw` of the overviews that a raster's own metadata name."""
+    value = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE", "")
+    if value:
+        for _ in _led_to(path, named_overview(path, value)):
+            pass
 
 
 def check_served(path: str, dataset) -> None:
@@ -110,6 +120,8 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     text = _text(path) if text is None else text
     waiting = [] if text is None else [(path, text)]
     waiting += _beside(path) if sides else []
+    for name in _overviews(path) if sides else ():
+        yield from _led_to(path, name)
     known = {os.path.abspath(path)}
     while waiting:
         where, text = waiting.pop()
@@ -126,14 +138,46 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
             if inner is not None:
                 waiting.append((where if name == inner else name, inner))
             waiting += _beside(name) if sides else []
+            for each in _overviews(name) if sides else ():
+                yield from _led_to(path, each)
             if name != inner:
                 yield name
+
+
+def _led_to(path: str, name: str) -> Iterator[str]:
+    """A name that metadata lead to, if it is there, and what it refers to. Raises InputError as `check_raw` does."""
+    if not (NETWORK.search(name) or name.startswith("/vsi") or os.path.lexists(name)):
+        return
+    _check_kind(path, name)
+    yield name
+    yield from _walked(name, sides=False)
 
 
 def _beside(name: str) -> list[tuple[str, str]]:
     """Masks and overviews beside a file that are texts."""
     found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or _in_archive(name)]
     return [(place, text) for place, text in found if text is not None]
+
+
+def _overviews(name: str) -> list[str]:
+    """What the metadata beside a file name as its overviews."""
+    try:
+        beside = f"{name}.aux.xml"
+        text = untrusted.read_text(beside, LARGEST_VRT, "replace") if os.path.isfile(beside) else ""
+    except InputError:
+        return []
+    return [named_overview(name, value) for value in _OVERVIEW.findall(html.unescape(text))]
+
+
+def named_overview(name: str, value: str) -> str:
+    """The path of a raster's overviews by the metadata `OVERVIEW_FILE`."""
+    value = value.strip()
+    beside = value.removeprefix(":::BASE:::")
+    return _place(
+        beside,
+        os.path.dirname(name if name.startswith("/vsi") else os.path.abspath(name)),
+        "1" if beside != value else "0",
+    )
 
 
 def _check_kind(path: str, name: str) -> None:
@@ -223,6 +267,8 @@ def _names(path: str, where: str, text: str) -> Iterator[str]:
             network = NETWORK.search(value) and element.tag.lower() not in _PROSE
             if value and (key.lower() in _NAMES or network):
                 yield _place(value, folder, relative)
+            if value.lower() == "overview_file" and element.text:
+                yield named_overview(where, element.text)
 
 
 def _root(path: str, where: str, text: str) -> ElementTree.Element:

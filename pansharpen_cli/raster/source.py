@@ -25,7 +25,7 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, gdal_messages
-from .references import check_raw, check_served, plain_name
+from .references import check_overviews, check_raw, check_served, plain_name
 from .truncated import check_sizes, cut_off, is_bare
 
 MAX_PIXELS = 1 << 36
@@ -76,7 +76,9 @@ def open_raster(path: str, rpcs: bool = False):
         dataset = _opened(path)
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
+        if isinstance(error, UnicodeError):
+            reason = "its name is not text in UTF-8; rename it"
+        elif "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             reason = "no such file"
         elif os.path.isfile(path) and os.path.getsize(path) == 0:
             reason = "the file is empty (0 bytes)"
@@ -95,6 +97,7 @@ def open_raster(path: str, rpcs: bool = False):
         raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
     try:
         with untrusted.boundary(path, "cannot be used"):
+            check_overviews(path, dataset)
             _check_files(dataset, path)
             _check_blocks(dataset, path)
     except InputError:
