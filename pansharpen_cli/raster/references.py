@@ -145,8 +145,9 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
 
 
 def _led_to(path: str, name: str) -> Iterator[str]:
-    """A name that metadata lead to, if it is there, and what it refers to. Raises InputError as `check_raw` does."""
-    if not (NETWORK.search(name) or name.startswith("/vsi") or os.path.lexists(name)):
+    """A name that metadata lead to, if it is there, and what it refers to; servers are not asked. Raises InputError as
+    `check_raw` does."""
+    if NETWORK.search(name) or not (name.startswith("/vsi") or os.path.lexists(name)):
         return
     _check_kind(path, name)
     yield name
