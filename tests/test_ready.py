@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import write_pair
+from rasters import edited, pixels_of, write_pair
 
 OPTIONS = ("--method", "exp", "--no-score", "--rgb", "true", "--overviews")
 NAMES = ("Blue", "Green", "Red", "NIR1")
@@ -57,3 +57,20 @@ def test_data_and_pictures_are_ready_for_a_gis(pair: Path, run, tmp_path: Path, 
     assert not list(out.parent.glob("*.aux.xml"))
     with rasterio.open(out) as whole, rasterio.open(out, overview_level=0) as half:
         np.testing.assert_allclose(half.read(1)[50, 50], whole.read(1)[100:102, 100:102].mean(), atol=1)
+
+
+def test_quicklooks_and_reports_know_the_colours_of_bands_without_names(pair: Path, run, tmp_path: Path) -> None:
+    """Airbus delivers red first and names no band."""
+    edited(pair / "town" / "ms.tif", tmp_path / "ms.tif", lambda p: p[[2, 1, 0, 3]])
+    pictures = []
+    for ms, sensor in ((pair / "town" / "ms.tif", "generic"), (tmp_path / "ms.tif", "pleiades")):
+        given = (pair / "town" / "pan.tif", ms, "-o", tmp_path / "out.tif", "--method", "exp", "--overwrite")
+        shown = ("--quicklook", tmp_path / f"{sensor}.png", "--report", tmp_path / "out.html")
+        assert run("fuse", *given, "--sensor", sensor, *shown).code == 0
+        pictures.append(pixels_of(tmp_path / f"{sensor}.png"))
+    np.testing.assert_array_equal(*pictures)
+    page = (tmp_path / "out.html").read_text()
+    assert (
+        "True colour: red, green, blue as red, green, blue.</span>" in page
+        and "assumed" not in page.partition("<pre>")[0]
+    )

@@ -303,7 +303,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
         )
     apart = [
         f"{name or f'band {i}'} {math.hypot(*offset):.2f}"
-        for i, (name, offset) in enumerate(zip(scene.band_names, shift.bands, strict=False), 1)
+        for i, (name, offset) in enumerate(zip(scene.called, shift.bands, strict=False), 1)
         if math.hypot(*offset) >= register.APART
     ]
     if apart:

@@ -102,7 +102,7 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
     if survey:
         look.relation = Covariance(pan=1, ms=scene.bands)
         look.bands = [Band("PAN", _dtype(scene.pan, 0), scene.pan)]
-        names = [n or f"band {i}" for i, n in enumerate(scene.band_names, 1)]
+        names = [n or f"band {i}" for i, n in enumerate(scene.called, 1)]
         pairs = [(s, k) for s in scene.ms for k in range(len(s.bands))]
         look.bands += [Band(n, _dtype(s, k), s) for n, (s, k) in zip(names, pairs, strict=True)]
     wanted = min(len(order), LOOKED_AT)

@@ -115,7 +115,7 @@ class _Result:
         return f"{self.name} ({self.part.label})" if self.part is not None and self.part.label else self.name
 
     def facts(self, rank: int) -> ResultFacts:
-        names = self.part.scene.band_names if self.part is not None else ()
+        names = self.part.scene.called if self.part is not None else ()
         mismatched = self.part is not None and self.part.registration.mismatched
         facts: ResultFacts = {
             "rank": rank,

@@ -81,6 +81,7 @@ def scene_facts(scene: Scene) -> SceneFacts:
         "ms": list(dict.fromkeys(s.label for s in scene.ms)),
         "bands": scene.bands,
         "band_names": list(scene.band_names),
+        "standard_names": list(scene.standard_names),
         "band_numbers": list(scene.numbers),
         "dtype": scene.dtype,
         "scale": list(scene.scale),
@@ -130,7 +131,7 @@ def pan_relation_facts(scene: Scene, found: Sequence[PanRelation], spared: Seque
     written = range(scene.bands) if scene.written is None else scene.written
     return [
         {
-            "band": scene.band_names[i] or scene.standard_names[i] or f"band {scene.numbers[i]}",
+            "band": scene.called[i] or f"band {scene.numbers[i]}",
             "r2": found[i].r2,
             "gain": found[i].gain,
             "sharpened": i not in spared,

@@ -102,7 +102,7 @@ def fuse_scene(
             for part in made:
                 part.scene.check_unchanged()
                 shown.warnings.extend(w for w in part.scene.warnings if w not in shown.warnings)
-            picture = html.quicklook(written, shown.band_names) if output.quicklook else None
+            picture = html.quicklook(written, shown.called) if output.quicklook else None
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
             )
@@ -192,7 +192,7 @@ class _Fused:
         }
 
     def verdict(self, options: Options) -> list[Remark]:
-        names, mismatched = self.scene.as_written().band_names, self.part.registration.mismatched
+        names, mismatched = self.scene.as_written().called, self.part.registration.mismatched
         return verdict(self.quality, names, options.method, mismatched)
 
 
@@ -212,7 +212,7 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
 
 def _spared_notes(scene: Scene, found: Sequence[PanRelation], spared: Sequence[int]) -> list[str]:
     return [
-        f"PAN tells nothing about {scene.band_names[i] or scene.standard_names[i] or f'band {scene.numbers[i]}'} "
+        f"PAN tells nothing about {scene.called[i] or f'band {scene.numbers[i]}'} "
         f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"
         for i in spared
         if scene.written is None or i in scene.written

@@ -67,7 +67,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
     ms_type = np.result_type(*(s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands))
     with (
         raster_writer(pair.pan, fine_grid, 1, _FLOAT, ("PAN",)) as write_pan,
-        raster_writer(pair.reference, fine_grid, scene.bands, _FLOAT, scene.band_names) as write_reference,
+        raster_writer(pair.reference, fine_grid, scene.bands, _FLOAT, scene.called) as write_reference,
     ):
         tiles = plan_tiles(fine, SCORED_TILE // 2)
         for i, tile in enumerate(tiles):
@@ -76,8 +76,7 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
             at = tile.core.seen_from(fine)
             write_pan(at, _rounded(pan.numpy(), valid, pan_type))
             write_reference(at, _rounded(ms, valid, ms_type))
-    names = [n or s for n, s in zip(scene.band_names, scene.standard_names, strict=True)]
-    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, names) as write_ms:
+    with raster_writer(pair.ms, coarse_grid, scene.bands, _FLOAT, scene.called) as write_ms:
         for tile in plan_tiles(coarse, SCORED_TILE // 4):
             around = phase.pan_window(tile.core, MARGIN)
             ms, ms_valid = filled(scene.read_ms, around)

@@ -161,6 +161,11 @@ class Scene:
         return [place_of(option, each, self.numbers, self.band_names, self.standard_names) for each in asked]
 
     @property
+    def called(self) -> tuple[str | None, ...]:
+        """What people call the bands, and the output: by their own names, else by the standard ones."""
+        return tuple(own or known for own, known in zip(self.band_names, self.standard_names, strict=True))
+
+    @property
     def effective_gains(self) -> tuple[float, ...]:
         """MTF gains that networks fuse with: of what was measured, else the sensor's."""
         return self.fitted_gains or self.gains

@@ -59,6 +59,7 @@ class SceneFacts(TypedDict):
     ms: list[str]
     bands: int
     band_names: list[str | None]
+    standard_names: list[str | None]
     band_numbers: list[int]
     dtype: str
     scale: list[float]

@@ -28,7 +28,7 @@ from .facts import (
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
 from .pictures import FUSED, Panel, Pictures, View, display_bands, label_of, quick_picture
-from .text import adaptation_text, bands_text, blocks_text, by_ms, number_text, registration_text
+from .text import adaptation_text, bands_text, blocks_text, by_ms, called, number_text, registration_text
 
 QUICKLOOK_SIDE = 1024
 
@@ -134,7 +134,7 @@ def _fusion_page(facts: FusionFacts) -> dict:
     if groups:
         rows = [(_ms_names(group), "", group["quality"]) for group in groups if group["quality"]]
         note = "A row is of the bands of MS files on one grid. The tiles above and the pictures are of the first."
-    names = (groups[0]["scene"] if groups else facts["scene"])["band_names"]
+    names = called(groups[0]["scene"] if groups else facts["scene"])
     bands = _reprojection(quality, names) if quality else None
     return {
         "title": os.path.basename(facts["output"]["path"]),
@@ -297,7 +297,7 @@ def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene
             found.append((name, errors))
     if not found:
         return None
-    labels = _band_labels(scene["band_names"] if scene else None, len(found[0][1]["rmse"]))
+    labels = _band_labels(called(scene) if scene else None, len(found[0][1]["rmse"]))
     rows = [(f"{n}: RMSE (DN)", [number_text(v, 4) for v in e["rmse"]]) for n, e in found]
     rows += [(f"{n}: bias (DN)", [signed_text(v) for v in e["bias"]]) for n, e in found if e.get("bias")]
     reprojected = "rmse" not in results[0]["quality"]
@@ -410,7 +410,7 @@ def _registration_rows(found: RegistrationFacts) -> list[tuple[str, str]]:
 
 def _scene_rows(scene: SceneFacts) -> list[tuple[str, str]]:
     r0, r1, c0, c1 = scene["window"]
-    names = ", ".join(_band_labels(scene["band_names"], scene["bands"]))
+    names = ", ".join(_band_labels(called(scene), scene["bands"]))
     return [
         ("PAN", scene["pan"]),
         *(("MS", path) for path in scene["ms"]),

@@ -197,7 +197,7 @@ def collect(
     """
     pan, ms, fused = labels
     layers = [_Shown(pan, scene.pan.read, pan), _Shown(ms, on_pan_grid(scene), ms), _Shown(fused, read, ms)]
-    return _collect(layers, window, scene.band_names, detail, (ms, fused), progress)
+    return _collect(layers, window, scene.called, detail, (ms, fused), progress)
 
 
 def collect_reference(

@@ -104,11 +104,17 @@ def tells_text(told: Sequence[PanRelationFacts]) -> str:
     return f"R2 of the bands' detail: {', '.join(bands)}"
 
 
+def called(scene: SceneFacts) -> list[str | None]:
+    """What people call the bands: by their own names, else by the standard ones."""
+    own = scene["band_names"]
+    return [name or known for name, known in zip(own, scene.get("standard_names") or own, strict=True)]
+
+
 def bands_text(scene: SceneFacts) -> str:
     """Which bands are written and measured, of those that the scene is fitted with; nothing where they are all."""
     if scene.get("fitted_bands", scene["bands"]) == scene["bands"]:
         return ""
-    listed = ", ".join(name or f"band {n}" for name, n in zip(scene["band_names"], scene["band_numbers"], strict=True))
+    listed = ", ".join(name or f"band {n}" for name, n in zip(called(scene), scene["band_numbers"], strict=True))
     return f"{listed} are written and measured; the scene is fitted with all {scene['fitted_bands']}"
 
 
