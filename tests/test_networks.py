@@ -417,7 +417,7 @@ def test_pan_in_other_units_than_the_ms_gives_the_same(sampler, name, config):
 
 
 @named(ALL)
-@pytest.mark.parametrize("size", [96, 128])
+@pytest.mark.parametrize("size", [96, pytest.param(128, marks=pytest.mark.slow)])
 def test_every_parameter_is_trained(sampler, name, config, size):
     network = channels_last(made(name, config)).requires_grad_(True)
     samples = [sampler.pair(size, 4)]
