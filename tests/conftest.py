@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
+import typer.main
 
 from pansharpen_cli.cli import app
 
@@ -16,6 +18,9 @@ from pansharpen_cli.cli import app
 def pytest_configure(config) -> None:
     # rasterio itself still multiplies transforms with *
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
+    typer.main.get_command = cache(
+        typer.main.get_command
+    )  # once, not for each of a thousand runs
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ from pansharpen_cli.report import index
 from pansharpen_cli.report.facts import Record, plain
 
 ROOT = Path(__file__).parent.parent
-FAST = ("--method", "exp", "--no-score")
-CHOICES = Choices(Options(method="exp"), OpenOptions("generic"))
+FAST = ("--method", "exp", "--align", "off", "--no-score")
+CHOICES = Choices(Options(method="exp", align="off"), OpenOptions("generic"))
 
 
 @pytest.fixture(scope="module")

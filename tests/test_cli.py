@@ -30,7 +30,7 @@ from pansharpen_cli.raster.creation import profile_of
 from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
-PLAIN = ("--method", "none")
+PLAIN = ("--method", "none", "--align", "off")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 
 

@@ -32,7 +32,7 @@ from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
-PLAIN = ("--method", "none")
+PLAIN = ("--method", "none", "--align", "off")
 
 
 def make(folder: Path, rows: int = 192, cols: int = 192, offset=(1.3, 2.6), border: float = 16.0, **other) -> None:

@@ -36,7 +36,7 @@ from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
 NETWORK = {"features": 8, "blocks": 1}
-EXP = ("--method", "exp")
+EXP = ("--method", "exp", "--align", "off")
 
 
 @pytest.fixture(scope="module")

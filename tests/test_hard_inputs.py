@@ -22,7 +22,7 @@ from pansharpen_cli.adapt import tailor
 from pansharpen_cli.raster.source import plain, untagged_nodata
 from pansharpen_cli.training import simulate
 
-EXP = ("--method", "exp", "--no-score")
+EXP = ("--method", "exp", "--align", "off", "--no-score")
 NETWORK = ("--adapt", "off", "--precision", "float32", "--no-score")
 RATIO = 4
 

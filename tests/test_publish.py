@@ -37,7 +37,7 @@ from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.truncated import cut_off
 from pansharpen_cli.report import files, index
 
-FAST = ("--method", "none", "--no-score")
+FAST = ("--method", "none", "--align", "off", "--no-score")
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -488,7 +488,7 @@ def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) 
 
 # Batches ------------------------------------------------------------------------------------------------------------
 
-CHOICES = Choices(Options(method="exp"), OpenOptions("generic"), score=False)
+CHOICES = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from pansharpen_cli.raster.values import to_dtype
 from pansharpen_cli.raster.writer import SceneWriter
 from pansharpen_cli.training import simulate
 
-PLAIN = ("--method", "none")
+PLAIN = ("--method", "none", "--align", "off")
 
 
 def make(folder: Path, **spec) -> simulate.SimulatedScene:
