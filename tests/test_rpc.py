@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +112,9 @@ def write_seen(folder: Path, cameras: Cameras, off: tuple[float, float] = (0.0, 
     )
 
 
-def fused(pair: Pair, output: Path, method: str = "exp", **opening) -> dict:
+def fused(pair: Pair, output: Path, method: str = "exp", score: bool = False, **opening) -> dict:
     pair = Pair(pair.pan, pair.ms, OpenOptions(**opening))
-    return fuse.fuse_scene(pair, fuse.FusionOutput(output, overwrite=True), Options(method=method), score=False)
+    return fuse.fuse_scene(pair, fuse.FusionOutput(output, overwrite=True), Options(method=method), score)
 
 
 def test_the_cameras_of_these_tests_are_those_of_their_rpcs() -> None:
@@ -183,6 +184,15 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
         np.testing.assert_array_equal(part.read(), inner)
     facts = evaluate([str(tmp_path / "part.tif")], pair, align="off")
     assert facts["results"][0]["quality"]["hqnr"] > 0.5
+
+
+def test_a_basic_product_is_evaluated_at_the_height_that_it_was_fused_at(run, tmp_path: Path) -> None:
+    pair = write_seen(tmp_path, Cameras(parallax=10.0), height=0.8)
+    made = fused(pair, tmp_path / "out.tif", height=380.0, score=True)
+    given = ("evaluate", tmp_path / "out.tif", "--pan", pair.pan, "--ms", pair.ms[0], "--json")
+    at_height, elsewhere = (json.loads(run(*given, *o).out) for o in (("--height", "380"), ("--align", "off")))
+    told, bad = (each["results"][0]["quality"]["fidelity"] for each in (at_height, elsewhere))
+    assert told == pytest.approx(made["quality"]["fidelity"], abs=1e-9) and bad < told - 0.03
 
 
 def heights(folder: Path, height: float, east: float = 0.0, pixel: float = 0.0005) -> str:

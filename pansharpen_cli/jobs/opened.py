@@ -215,7 +215,7 @@ def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, fl
     """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ."""
     shifts: dict[tuple[float, float], str] = {}
     for path in files:
-        with open_raster(path) as dataset:
+        with open_raster(path, rpcs=True) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
         for fused_with, shift in _told_shifts(tags):
             if set(file_names(s.label for s in scene.ms).split()) <= set(fused_with.split()):

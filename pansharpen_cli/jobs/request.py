@@ -98,7 +98,7 @@ def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
         for each in parted(stack.enter_context(pair.held())).pairs if pair is not None else ():
             stack.enter_context(each.open())
         for path in files:
-            stack.enter_context(open_raster(path))
+            stack.enter_context(open_raster(path, rpcs=True))
 
 
 def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
