@@ -14,7 +14,7 @@ from affine import Affine
 from rasterio.windows import Window
 from rasters import pixels_of, seen_through, write_pair
 
-from pansharpen_cli.archive import batch, pairs, planning, shared_fit
+from pansharpen_cli.archive import batch, pairs, places, planning, shared_fit
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.archive.planning import Choices, Task
 from pansharpen_cli.archive.workers import Event
@@ -88,6 +88,14 @@ def test_a_strip_is_told_by_footprints_and_times_of_the_files(tmp_path) -> None:
     assert grouped(tasks, "strip") == expected
     closer = placed(tmp_path / "x", "c", 19.5, "2020-08-14 10:00:09")  # the gap is a twentieth of a side
     assert grouped([*tasks[:2], closer, *tasks[3:]], "strip") == [{"a", "b", "c"}, {"apart"}, {"next pass"}]
+
+
+def test_the_time_of_landsat_is_told_by_two_quoted_tags(tmp_path) -> None:
+    placed(tmp_path, "a", 0, "")
+    with rasterio.open(tmp_path / "a_pan.tif", "r+") as dataset:
+        dataset.update_tags(ns="IMD", DATE_ACQUIRED="2020-08-14", SCENE_CENTER_TIME='"08:40:00.1234560Z"')
+    box, when = places.place_and_time([str(tmp_path / "a_pan.tif")])
+    assert when == datetime(2020, 8, 14, 8, 40) and box is not None and box[0] == pytest.approx(3.0, abs=0.01)
 
 
 def test_of_one_day_neighbours_are_a_strip_whatever_their_folders(tmp_path) -> None:

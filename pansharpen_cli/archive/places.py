@@ -58,7 +58,7 @@ _DATE_KEYS = ("acquisitiondate", "acquisition_date")
 def acquired(source: Source) -> datetime | None:
     """When a raster's metadata say that it was taken; without a time zone."""
     for _, tags in metadata(source):
-        low = {k.lower().rsplit(".", 1)[-1]: str(v) for k, v in tags.items()}
+        low = {k.lower().rsplit(".", 1)[-1]: str(v).replace('"', "") for k, v in tags.items()}
         texts = [low.get(k, "") for k in _TIME_KEYS]
         texts += [f"{low[day]}T{low.get(clock, '')}" for day, clock in _DAY_KEYS if day in low]
         texts += [low.get(k, "") for k in _DATE_KEYS]
