@@ -194,6 +194,8 @@ class _Problem:
     def cache(self, tiles: Tiles) -> _Cache:
         # no_grad, not inference_mode: tensors made under the latter cannot enter backward
         with torch.no_grad():
+            prepared, reduced = (self.backbone.prepare(i, self.stats) for i in (tiles.inputs, tiles.reduced))
+            tiles = replace(tiles, inputs=prepared, reduced=reduced)
             features, base = self._features(tiles.inputs)
             frozen = self.fuse(None, features, base, tiles.inputs)
             reduced_features, reduced_base = self._features(tiles.reduced)

@@ -23,15 +23,18 @@ class Inputs:
     """A batch of tiles on the PAN grid, in DN: `pan` (n, 1, rows, cols), `expanded`, `pan_low` (n, bands, rows, cols).
 
     `expanded` is the MS up-sampled at the exact phase; `pan_low` is PAN degraded to the MS grid with each band's MTF
-    and up-sampled again: what PAN looks like with the resolution of that band.
+    and up-sampled again: what PAN looks like with the resolution of that band. `prepared`: what a network has made of
+    them once and for all (`Backbone.prepare`).
     """
 
     pan: Tensor
     expanded: Tensor
     pan_low: Tensor
+    prepared: Tensor | None = None
 
     def map(self, change) -> Inputs:
-        return Inputs(change(self.pan), change(self.expanded), change(self.pan_low))
+        known = None if self.prepared is None else change(self.prepared)
+        return Inputs(change(self.pan), change(self.expanded), change(self.pan_low), known)
 
 
 def concatenate(parts: Sequence[Inputs]) -> Inputs:
@@ -263,6 +266,10 @@ class Backbone(nn.Module):
     """What the schedule and the loss weights of its adaptation have instead of the usual (`adapt.tailor.Settings`)."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
+
+    def prepare(self, inputs: Inputs, stats: SceneStats) -> Inputs:
+        """The inputs with what `spread` makes of them alone, for whoever spreads several residuals over them."""
+        return inputs
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """Normalised network input (m, channels, rows, cols), as `extract` takes it; m may be tiles times bands."""

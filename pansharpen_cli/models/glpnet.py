@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -75,6 +76,9 @@ class GLPNet(Backbone):
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
 
+    def prepare(self, inputs: Inputs, stats: SceneStats) -> Inputs:
+        return replace(inputs, prepared=limited(inputs, stats))
+
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """(tiles, 1 + bands, channels, rows, cols), the channels innermost in memory, in the type of the products: the
         shared ones, of which one is empty, then those of each band."""
@@ -112,7 +116,7 @@ class GLPNet(Backbone):
         own = (free.to(e.dtype) * (trusted * std)).addcmul_(more.to(e.dtype) * (trusted * gain), pan - inputs.pan_low)
         bands = e + own
         whole = intensity_of(bands, stats)
-        lacking = (pan - whole).add_(limited(inputs, stats))
+        lacking = (pan - whole).add_(limited(inputs, stats) if inputs.prepared is None else inputs.prepared)
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
         scaled = ((bands - haze) * scale).addcmul_(scale * lit, -gain)
