@@ -233,7 +233,9 @@ def main() -> None:
         return
     tables = Tables(rows, list(dict.fromkeys([*makers, *(n for *_, n in rows)])), list(classical.METHODS), kinds)
     command = "python benchmarks/quality.py" + "".join(
-        [f" {args.folder}" * bool(args.folder), f" --truescale {args.truescale}" * bool(args.truescale)]
+        f"{option} {os.path.relpath(folder)}"
+        for option, folder in (("", args.folder), (" --truescale", args.truescale))
+        if folder
     )
     tools = versions(args.oty) or old.tools
     default = ["gsa", "bt-h", f"{models.DEFAULT} off", f"{models.DEFAULT} fast"]
