@@ -27,7 +27,7 @@ MTF_SIZE = 41
 MTF_REACH = MTF_SIZE // 2
 """PAN pixels on each side that one blurred value depends on."""
 
-PART = 64
+PART = 128
 """Rows of a matrix that are multiplied at a time."""
 
 SHORT_PART = 16

@@ -285,11 +285,11 @@ def test_an_impossible_gain_is_refused(gain):
 
 @pytest.mark.parametrize("gains", [[0.3], [0.3, 0.2, 0.15]])
 def test_matrices_are_multiplied_in_parts_of_what_is_not_zero(gains):
-    phase, pan, ms = Phase.of((4.0, 3.0), (0.5, 0.0)), Window(0, 300, 5, 205), Window(-30, 105, 0, 70)
-    image = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 135, 70)))
+    phase, pan, ms = Phase.of((4.0, 3.0), (0.5, 0.0)), Window(0, 600, 5, 205), Window(-30, 180, 0, 70)
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 210, 70)))
     for operator, x in (
         (physics.upsampler(phase, pan, ms), image),
-        (physics.degrader(phase, ms, pan, gains), image.repeat(1, 3, 3)[:, :300, :200]),
+        (physics.degrader(phase, ms, pan, gains), image.repeat(1, 3, 3)[:, :600, :200]),
     ):
         parts = physics._parts(operator.rows)
         assert len(parts) > 1 and all(p.stop - p.start < operator.rows.shape[-1] for _, p in parts)
