@@ -18,9 +18,7 @@ from pansharpen_cli.cli import app
 def pytest_configure(config) -> None:
     # rasterio itself still multiplies transforms with *
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
-    typer.main.get_command = cache(
-        typer.main.get_command
-    )  # once, not for each of a thousand runs
+    typer.main.get_command = cache(typer.main.get_command)  # once, not for each of a thousand runs
 
 
 @dataclass(frozen=True)

@@ -244,11 +244,7 @@ class NetworkFuser:
     def _fuse_part(self, tile: TileData, wide: Window, window: Window) -> np.ndarray:
         """The window from what is `wide` around it."""
         inputs = tile_inputs(self.phase, self.gains, tile, wide, self.device, self.offsets)
-        with devices.autocast(self.device, self.precision):
-            encoded = self.backbone.encode(inputs, self.stats)
-            entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
-            features = torch.cat([self.backbone.extract(part) for part in encoded.split(entries)])
-            residual = self.backbone.map(features if self.tailored is None else self.tailored(features))
+        residual = self._residual(inputs)
         # the last stage sees less far than what is before it
         near = window.widened(self.backbone.last_halo).aligned(self.multiple_of, wide.corner) & wide
         rows, cols = near.within(wide)
@@ -259,6 +255,15 @@ class NetworkFuser:
         if self.tailored is not None:
             fused = self.tailored.inject(fused, inputs.expanded, out=fused)
         return fused[0, :, *window.within(near)].cpu().numpy()
+
+    def _residual(self, inputs: Inputs) -> torch.Tensor:
+        with devices.autocast(self.device, self.precision):
+            encoded = self.backbone.encode(inputs, self.stats)
+            entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
+            parts = [self.backbone.extract(part) for part in encoded.split(entries)]
+            del encoded  # the largest of a tile
+            features = torch.cat(parts) if len(parts) > 1 else parts[0]
+            return self.backbone.map(features if self.tailored is None else self.tailored(features))
 
 
 class Sparing:
