@@ -45,14 +45,15 @@ def test_the_example_of_a_product_is_paired(names: Names) -> None:
     )
 
 
-def test_deliveries_of_all_providers_in_one_folder_are_paired(tmp_path: Path) -> None:
-    """As files, so that what names leave is looked into as well; each product lies a hundred kilometres from others."""
+@pytest.mark.parametrize("apart", [1e5, 0.0], ids=["apart", "of one place"])
+def test_deliveries_of_all_providers_in_one_folder_are_paired(tmp_path: Path, apart: float) -> None:
+    """As files, so that what names leave is looked into as well; each product lies so many metres from the next."""
     for i, names in enumerate(PRODUCTS):
         for name in examples(names):
             size = 1 if name == names.pan else 4
             path = tmp_path / Path(name).name if "/" not in names.pattern else tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            transform = Affine(size, 0, 1e5 * i, 0, -size, 5e6)
+            transform = Affine(size, 0, 2e5 + apart * i, 0, -size, 5e6)
             with rasterio.open(
                 path, "w", driver="GTiff", width=32 // size, height=32 // size, count=1 if size == 1 else 4,
                 dtype="uint8", crs="EPSG:32631", transform=transform,
