@@ -530,6 +530,7 @@ def test_wald_ranks_injection_above_up_sampling_and_leaves_nothing_behind(scene:
     assert sorted(scene.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_wald_with_all_methods_names_what_it_leaves_out(scene: Path, run) -> None:
     make(scene, 256, 256)
     finished = run("evaluate", "--wald", *PAIR, "--methods", "all", "--adapt", "off", "--bidx", "1,2,3", "--json")

@@ -317,6 +317,7 @@ def test_the_script_is_allowed_by_its_hash_and_nothing_else_is() -> None:
     assert policy and "default-src 'none'" in policy[1] and "script-src 'sha256-" in policy[1]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_huge_noisy_scene_stay_below_three_megabytes() -> None:
     made = facts()
     made["scene"] |= {"bands": 8, "band_names": [None] * 8}

@@ -23,6 +23,7 @@ def remade(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_sample_data_has_the_pixels_and_tags_that_the_code_makes(remade, name):
     with rasterio.open(SAMPLE / name) as shipped, rasterio.open(remade / name) as made:
         assert shipped.profile == made.profile

@@ -235,6 +235,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes, tmp_path, monkeypatch) -> None:
     assert training(scenes, "--steps", 6, output="whole.safetensors").code == 0
     step = train._step
