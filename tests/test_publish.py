@@ -430,15 +430,6 @@ def test_a_raw_file_in_an_archive_is_refused(tmp_path: Path) -> None:
         source.open_raster(f"/vsitar/{tmp_path}/a.tar/a.img")
 
 
-def test_bits_of_raw_files_count(tmp_path: Path) -> None:
-    rows = raster(tmp_path / "a.tif", "GTiff", nbits=1)
-    rasterio.shutil.copy(rows, tmp_path / "a.bil", driver="EHdr")
-    source.open_raster(str(tmp_path / "a.bil")).close()
-    os.truncate(tmp_path / "a.bil", 60 * 70 * 3 // 8 - 1)
-    with pytest.raises(InputError, match="is cut off"):
-        source.open_raster(str(tmp_path / "a.bil"))
-
-
 def test_a_header_beside_a_file_of_another_format_says_nothing(tmp_path: Path) -> None:
     raster(tmp_path / "a.img", "ENVI")
     content = raster(tmp_path / "a.tif", "GTiff", compress="deflate").read_bytes()

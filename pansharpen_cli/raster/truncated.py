@@ -10,9 +10,8 @@ import numpy as np
 from ..errors import InputError
 
 _RAW = {
-    "ACE2", "AirSAR", "BT", "BYN", "CEOS", "COSAR", "CTG", "CTable2", "DIPEx", "DOQ1", "DOQ2", "EHdr", "EIR", "ENVI",
-    "ESAT", "GSC", "GTX", "JAXAPALSAR", "KRO", "L1B", "LAN", "LCP", "LOSLAS", "MFF", "MFF2", "NOAA_B", "NSIDCbin",
-    "NTv2", "PNM", "RRASTER", "SAR_CEOS",
+    "ACE2", "BT", "BYN", "CTable2", "DIPEx", "DOQ1", "DOQ2", "EHdr", "EIR", "ENVI", "GSC", "GTX", "KRO", "LCP",
+    "LOSLAS", "MFF", "MFF2", "NOAA_B", "NSIDCbin", "NTv2", "PNM", "RRASTER",
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are."""
 
@@ -80,13 +79,10 @@ def check_sizes(dataset, path: str) -> None:
         if not re.match("/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", path):
             raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
         return
-    bits = 0
-    for number, dtype in zip(dataset.indexes, dataset.dtypes, strict=True):
-        told = dataset.tags(number, ns="IMAGE_STRUCTURE").get("NBITS", "")
-        bits += int(told) if told.isdigit() else 8 * (4 if dtype == "complex_int16" else np.dtype(dtype).itemsize)
+    sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
     parts = [file for file in dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
     there = sum(map(os.path.getsize, parts))
-    if reason := _short(there, dataset.width * dataset.height * bits // 8):
+    if reason := _short(there, dataset.width * dataset.height * sum(sizes)):
         raise InputError(f"{path} is cut off: {reason}; copy it again")
 
 
