@@ -79,6 +79,8 @@ def check_sizes(dataset, path: str) -> None:
         if not re.match("/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", path):
             raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
         return
+    if dataset.driver == "ENVI":
+        return  # `cut_off` knows its header, which may say that it is packed
     sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
     parts = [file for file in dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
     there = sum(map(os.path.getsize, parts))
