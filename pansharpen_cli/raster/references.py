@@ -156,7 +156,7 @@ def _led_to(path: str, name: str) -> Iterator[str]:
 
 def _beside(name: str) -> list[tuple[str, str]]:
     """Masks and overviews beside a file that are texts."""
-    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or _in_archive(name)]
+    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or in_archive(name)]
     return [(place, text) for place, text in found if text is not None]
 
 
@@ -203,7 +203,7 @@ def _text(name: str) -> str | None:
     if "<vrtdataset" in name.lower():
         return name
     name = re.sub(r"^vrt://([^?]*).*$", r"\1", name)
-    if _in_archive(name):
+    if in_archive(name):
         return _text_by_gdal(name)
     head = _head(name).lower()
     if not (_LISTS.search(head) or (head and name.lower().endswith(".til"))):
@@ -213,7 +213,7 @@ def _text(name: str) -> str | None:
     return Path(name).read_text(errors="replace")
 
 
-def _in_archive(name: str) -> bool:
+def in_archive(name: str) -> bool:
     """Does only GDAL reach it, without a network?"""
     return name.startswith("/vsi") and not NETWORK.search(name)
 

@@ -25,7 +25,7 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, gdal_messages
-from .references import check_overviews, check_raw, check_served, plain_name
+from .references import check_overviews, check_raw, check_served, in_archive, plain_name
 from .truncated import check_sizes, cut_off, is_bare
 
 MAX_PIXELS = 1 << 36
@@ -154,7 +154,7 @@ def _check_files(dataset, path: str) -> None:
             with suppress(*GDAL_ERRORS), _opened(file) as source:
                 check_sizes(source, file)
     check_served(path, dataset)
-    check_sizes(dataset, path)
+    check_sizes(dataset, path, any(map(in_archive, dataset.files)))
 
 
 def _check_blocks(dataset, path: str) -> None:

@@ -70,17 +70,15 @@ def is_bare(path: str) -> bool:
         return False
 
 
-def check_sizes(dataset, path: str) -> None:
+def check_sizes(dataset, path: str, archived: bool = False) -> None:
     """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels, or are in an
     archive: GDAL fills up with zeros what a file lacks, and tells no size of what is in one."""
     if dataset.driver not in _RAW:
         return
-    if any(file.startswith("/vsi") for file in dataset.files):
-        if not re.match("/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)", path):
-            raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
-        return
-    if dataset.driver == "ENVI":
-        return  # `cut_off` knows its header, which may say that it is packed
+    if archived:
+        raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
+    if dataset.driver == "ENVI" or any(file.startswith("/vsi") for file in dataset.files):
+        return  # `cut_off` knows the header of ENVI, which may say that the file is packed
     sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
     parts = [file for file in dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
     there = sum(map(os.path.getsize, parts))
