@@ -443,6 +443,14 @@ def test_the_same_pixels_of_another_type_have_the_same_figures(scene: Path, run)
     assert first == second
 
 
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (1e-4, True)])
+def test_pan_and_ms_in_different_units_are_told(scene: Path, run, factor: float, told: bool) -> None:
+    for name in ("ms.tif", "truth.tif"):
+        edited(scene / name, scene / f"f_{name}", lambda p: (p * factor).astype("float32"))
+    done = run("evaluate", "f_truth.tif", "--pan", "pan.tif", "--ms", "f_ms.tif")
+    assert done.code == 0 and ("are in different units" in done.err) == told
+
+
 def test_complex_values_are_refused(scene: Path, run) -> None:
     edited(scene / "truth.tif", scene / "complex.tif", lambda p: (p + 500j).astype("complex64"), nodata=None)
     for arguments in (("complex.tif", *PAIR), ("truth.tif", "--reference", "complex.tif")):

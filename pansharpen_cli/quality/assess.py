@@ -42,6 +42,10 @@ SWAPPED = 0.25
 """Bands count as swapped if another order leaves less than this share of the squared reprojection error."""
 
 
+OTHER_UNITS = 30.0
+"""Factor between the largest values of PAN and MS from which on they are in different units."""
+
+
 @dataclass(frozen=True)
 class Score:
     """Figures by name, None where one is undefined; `notes` say why.
@@ -137,13 +141,14 @@ class _LowPiece:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels."""
+    """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels;
+    `extremes`: least and largest values of the MS's bands, and the largest of PAN, in DN."""
 
     images: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     valid: Tensor
     core: metrics.Core
     low: _LowPiece | None
-    extremes: tuple[np.ndarray, np.ndarray]
+    extremes: tuple[np.ndarray, np.ndarray, float]
 
 
 class _Pieces:
@@ -158,6 +163,8 @@ class _Pieces:
         self.gains = (*((gain,) for gain in KERNEL_GAINS), (*scene.gains, scene.gains[0]))
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
+        self.brightest = 0.0
+        self.levels = np.zeros(2)  # sums over pixels of the image, mean of its bands, and of PAN
 
     def load(self, core: Window) -> _Piece | None:
         """A tile; None where nothing is valid."""
@@ -168,7 +175,7 @@ class _Pieces:
         data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
-        extremes = data.ms.min((1, 2)), data.ms.max((1, 2))
+        extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())
         data, values = data.lifted(self.lift), np.ldexp(values, self.lift) if self.lift else values
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
         rim = MARGIN - physics.MTF_REACH
@@ -204,6 +211,7 @@ class _Pieces:
 
     def add(self, core: Window, piece: _Piece) -> None:
         self.low, self.high = np.minimum(self.low, piece.extremes[0]), np.maximum(self.high, piece.extremes[1])
+        self.brightest = max(self.brightest, piece.extremes[2])
         at = core.seen_from(self.window).corner
         details = self.indices.update(*piece.images, piece.valid, core=piece.core, at=at)
         self.fidelity.add_detail(piece.images[0], piece.images[3], piece.valid, piece.core, details)
@@ -220,6 +228,12 @@ class _Pieces:
         constant = np.flatnonzero(self.low == self.high)
         notes = [f"band {i + 1} of the MS is constant ({self.low[i]:g}): the indices suffer" for i in constant]
         notes += self.indices.notes
+        highest = float(self.high.max())
+        if highest > 0 and not 1 / OTHER_UNITS < highest / max(self.brightest, 1e-30) < OTHER_UNITS:
+            notes.append(
+                f"PAN (up to {self.brightest:.4g}) and MS (up to {highest:.4g}) are in different units: D_s, HQNR and "
+                "QNR compare their levels and tell nothing here; fidelity does not depend on them"
+            )
         figures["reprojection"] = _noted(self.reprojection.compute, notes)
         figures |= _noted(self.fidelity.compute, notes) or dict.fromkeys(FIDELITY)
         _check_order(self.crossed)
