@@ -155,7 +155,7 @@ with LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, **kind) as m
 def cluster_of(workers: int) -> Iterator[tuple[str, subprocess.Popen]]:
     """A cluster in one process, which loses its workers when it reads a line."""
     command = [sys.executable, "-c", CLUSTER, str(int(workers))]
-    environment = os.environ | {"PYTHONPATH": str(Path(batch.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(batch.__file__).parents[2])}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
