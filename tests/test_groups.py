@@ -20,6 +20,9 @@ from pansharpen_cli.archive.planning import Choices, Task
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.fit import Options
+from pansharpen_cli.fusion.saved_fit import SavedFit
+from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.raster.options import OpenOptions
 
 CHOICES = Choices(Options(method="gsa"), OpenOptions(sensor="generic"), score=False, fit_by="folder")
@@ -178,13 +181,30 @@ def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None
     assert sorted(map(bool, tags)) == [False, True]  # one made it, the other took it
 
 
-def test_a_scene_of_several_grids_is_fitted_on_its_own(tmp_path) -> None:
+def test_scenes_of_several_grids_share_a_fit_for_each_of_them(tmp_path) -> None:
     pan, _, truth = write_pair(tmp_path / "in", 192, 192, 8, noise=0.0)
-    files = [seen_through(truth, tmp_path / f"{r}.tif", (2, 3, 5), r, names=("Blue", "Green", "Red")) for r in (4, 12)]
-    found = Found("a", "", (str(pan),), tuple((str(f),) for f in files), "a rule", time=datetime(2020, 8, 14))
-    choices = replace(CHOICES, options=Options(method="exp"), fit_by="strip")
-    out = tmp_path / "out"
-    (one,) = shared_fit.sharing(planning.plan([found], out, choices), "strip", out)
-    told = batch.fuse_one(one, choices)
-    assert "error" not in told and one.fit is not None and not one.fit.exists()
-    assert any("fitted on its own" in warning for warning in told["warnings"])
+    vnir = seen_through(truth, tmp_path / "vnir.tif", (2, 3, 5), 4, names=("Blue", "Green", "Red"))
+    swir = seen_through(truth, tmp_path / "swir.tif", (4, 6), 12, names=("SWIR1", "SWIR2"))
+    scenes = [
+        Found(name, "", (str(pan),), ((str(vnir),), (str(swir),)), "a rule", time=datetime(2020, 8, 14))
+        for name in ("a", "b")
+    ]
+    choices, out = replace(CHOICES, fit_by="folder"), tmp_path / "out"
+    tasks = shared_fit.sharing(planning.plan(scenes, out, choices), "folder", out)
+    told = [batch.fuse_one(task, choices) for task in tasks]
+    assert not any("error" in each for each in told), told
+    np.testing.assert_array_equal(pixels_of(out / "a.tif"), pixels_of(out / "b.tif"))
+    assert tasks[0].fit is not None
+    fits = SavedFit.read(tasks[0].fit)
+    assert [fit.known.bands for fit in fits] == [("blue", "green", "red"), ("swir1", "swir2")]
+    with rasterio.open(out / "b.tif") as dataset:
+        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == fits[0].digest == fits[1].digest
+
+
+def test_grids_of_the_same_bands_keep_no_fit(tmp_path) -> None:
+    pan, _, truth = write_pair(tmp_path / "in", 192, 192, 8, noise=0.0)
+    files = [str(seen_through(truth, tmp_path / f"{r}.tif", (2, 3), r, names=("Blue", "Green"))) for r in (4, 12)]
+    output = fuse.FusionOutput(tmp_path / "out.tif", save_fit=tmp_path / "kept.safetensors")
+    with pytest.raises(InputError, match="apart by their bands"):
+        fuse.fuse_scene(Pair(str(pan), files), output, Options(method="gsa"), score=False)
+    assert not (tmp_path / "out.tif").exists()

@@ -78,11 +78,11 @@ def test_the_report_says_where_the_fit_is_from(pair, tmp_path) -> None:
     made = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", save_fit=kept, sensor="generic", score=False)
     again = pansharpen.fuse(pair / "pan.tif", pair / "ms.tif", fit=kept, sensor="generic", score=False)
     assert made.report["fit"] == {"saved_in": str(kept)}
-    assert again.report["fit"] == {"taken_from": str(kept), "sha256": SavedFit.read(kept).digest}
+    assert again.report["fit"] == {"taken_from": str(kept), "sha256": SavedFit.read(kept)[0].digest}
     assert again.report["adaptation"] == {"mode": "off", "reason": "the fit of kept.safetensors is taken as it is"}
     assert again.report["registration"]["source"] == "kept.safetensors"
     with rasterio.open(again.path) as dataset:
-        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == SavedFit.read(kept).digest
+        assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == SavedFit.read(kept)[0].digest
 
 
 def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path) -> None:
@@ -95,7 +95,7 @@ def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path
     (folder / "pan.tif").write_bytes((pair / "pan.tif").read_bytes())
     kept = tmp_path / "kept.safetensors"
     first = fuse(run, folder, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
-    assert abs(SavedFit.read(kept).shift[1] + 2) < 0.2
+    assert abs(SavedFit.read(kept)[0].shift[1] + 2) < 0.2
     np.testing.assert_array_equal(fuse(run, folder, tmp_path / "b.tif", "--method", "gsa", "--fit", kept), first)
     with rasterio.open(tmp_path / "b.tif") as dataset:
         assert dataset.tags(ns="PANSHARPEN")["ALIGN_SHIFT"].split()[1].startswith("-")

@@ -18,7 +18,6 @@ from .. import __version__
 from ..errors import PansharpenError, unforeseen
 from ..fusion import fit
 from ..jobs import fuse
-from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair
 from ..progress import Progress, quiet
 from ..publish import workspace
@@ -50,18 +49,15 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             path.parent.mkdir(parents=True, exist_ok=True)
         with workspace(task.output.parent) as folder:
             pair = pair_of(task, choices, folder)
-            shared = task.fit if task.fit is not None and len(parted(pair).pairs) == 1 else None
-            options, makes = choices.options, shared is not None and not shared.exists()
-            if shared is not None and not makes:
-                options = replace(options, fit=str(shared))
+            options, makes = choices.options, task.fit is not None and not task.fit.exists()
+            if task.fit is not None and not makes:
+                options = replace(options, fit=str(task.fit))
             output = FusionOutput(
                 task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
                 [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
-                rgb=choices.rgb, save_fit=shared if makes else None,
+                rgb=choices.rgb, save_fit=task.fit if makes else None,
             )  # fmt: skip
             facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
-        if shared is None and task.fit is not None:
-            facts["warnings"].append("fitted on its own: scenes share a fit where all MS files lie on one grid")
         quality = facts["quality"] or {}
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {

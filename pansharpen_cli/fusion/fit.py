@@ -385,7 +385,7 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequ
     large to take statistics of.
     """
     if options.fit is not None:
-        spared = SavedFit.read(options.fit).spared
+        spared = SavedFit.read_for(options.fit, scene, options).spared
     if len(spared) == scene.bands:
         made = _fit(scene, replace(options, method="exp", weights=None, fit=None), progress)
     else:
@@ -417,8 +417,7 @@ def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
 def _restored(scene: Scene, options: Options, device: torch.device, precision: torch.dtype) -> Fit:
     """The fit that a file keeps. Raises InputError if it is none for this scene and method."""
     assert options.fit is not None
-    clock, kept = time.perf_counter(), SavedFit.read(options.fit)
-    kept.check(options.fit, scene, options)
+    clock, kept = time.perf_counter(), SavedFit.read_for(options.fit, scene, options)
     with untrusted.boundary(options.fit, "is damaged"):
         if kept.known.method in classical.NAMES:
             setup = setup_of(scene, options.seed)

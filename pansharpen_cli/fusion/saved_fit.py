@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,34 +85,37 @@ class SavedFit:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     digest: str = ""
 
-    def to_bytes(self) -> bytes:
-        """The content of a file that `read` reads; the same fit gives the same bytes."""
-        text = json.dumps({
+    @property
+    def text(self) -> str:
+        """All but the arrays."""
+        return json.dumps({
             "schema": SCHEMA, "for": asdict(self.known), "origin": self.origin, "shift": self.shift,
             "gains": self.gains, "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
         })  # fmt: skip
-        return save({name: np.array(a, order="C") for name, a in self.arrays.items()}, {"fit": text})
 
     @classmethod
-    def read(cls, path: str | Path) -> SavedFit:
-        """That of a file. Raises InputError for a file that holds no fit, or values that no fit has."""
+    def read(cls, path: str | Path) -> list[SavedFit]:
+        """Those of a file, one for each grid of the MS files. Raises InputError for a file that holds no fit, or values
+        that no fit has."""
         content = untrusted.read_bytes(path, MOST_BYTES)
         with untrusted.boundary(path, "is no fit of pansharpen (--save-fit makes one)"):
             arrays = load(content)
             size = int.from_bytes(content[:8], "little")
-            header = untrusted.parse_json(content[8 : 8 + size].decode())
-            told = untrusted.parse_json(header["__metadata__"]["fit"])
-            if told["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
-            numbers = {str(name): float(value) for name, value in told["numbers"].items()}
-            return _checked(cls(
-                _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), _row(told["gains"]),
-                tuple(map(_pair, told["offsets"])), int(told["lift"]), numbers, arrays,
-                hashlib.sha256(content).hexdigest(),
-            ))  # fmt: skip
+            texts = untrusted.parse_json(content[8 : 8 + size].decode())["__metadata__"]
+            digest = hashlib.sha256(content).hexdigest()
+            keys = ["fit", *(key for key in sorted(texts) if re.fullmatch(r"fit\d+", key))]
+            return [_parsed(texts[key], arrays, key, digest) for key in keys]
 
-    def check(self, path: str, scene: Scene, options: Options) -> None:
-        """Raises InputError, in one line, if the fit in the file `path` is not one for this scene and method."""
+    @classmethod
+    def read_for(cls, path: str, scene: Scene, options: Options) -> SavedFit:
+        """The one of a file that is for this scene and method. Raises InputError, in one line, if none is."""
+        fits = cls.read(path)
+        bands = Known.of(scene, options).bands
+        nearest = min(fits, key=lambda fit: fit.known.bands != bands)
+        nearest._check(path, scene, options)
+        return nearest
+
+    def _check(self, path: str, scene: Scene, options: Options) -> None:
         mine, other, ms = self.known, Known.of(scene, options), scene.ms[0].label
         same_ratio = all(abs(a / b - 1) <= SAME_RATIO for a, b in zip(mine.ratio, other.ratio, strict=True))
         for alike, what, found in (
@@ -164,6 +168,41 @@ def origin_of(scene: Scene) -> tuple[float, float]:
     if transform.b or transform.d:
         return 0.0, 0.0
     return transform.f / transform.e, transform.c / transform.a
+
+
+def check_apart(scenes: Sequence[Scene]) -> None:
+    """Raises InputError for scenes of the same bands: nothing would tell which fit is for which of them."""
+    if len({scene.standard_names for scene in scenes}) < len(scenes):
+        raise InputError("--save-fit tells MS files on several grids apart by their bands, and these have the same")
+
+
+def to_bytes(fits: Sequence[SavedFit]) -> bytes:
+    """The content of a file that `SavedFit.read` reads; the same fits give the same bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    texts: dict[str, str] = {}
+    for k, fit in enumerate(fits):
+        key = f"fit{k or ''}"
+        texts[key] = fit.text
+        arrays |= {_prefix(key) + name: np.array(a, order="C") for name, a in fit.arrays.items()}
+    return save(arrays, texts)
+
+
+def _prefix(key: str) -> str:
+    """Of the names of a fit's arrays, by the key of its text."""
+    return "" if key == "fit" else f"{key}/"
+
+
+def _parsed(text: str, arrays: Mapping[str, np.ndarray], key: str, digest: str) -> SavedFit:
+    told = untrusted.parse_json(text)
+    if told["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
+    numbers = {str(name): float(value) for name, value in told["numbers"].items()}
+    prefix = _prefix(key)
+    own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix) and (prefix or "/" not in n)}
+    return _checked(SavedFit(
+        _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), _row(told["gains"]),
+        tuple(map(_pair, told["offsets"])), int(told["lift"]), numbers, own, digest,
+    ))  # fmt: skip
 
 
 def _known(told: Mapping[str, Any]) -> Known:

@@ -14,7 +14,7 @@ from .. import device
 from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop, pan_relation
+from ..fusion import loop, pan_relation, saved_fit
 from ..fusion.fit import Fit
 from ..fusion.options import Options, check_method
 from ..fusion.pan_relation import PanRelation
@@ -75,6 +75,8 @@ def fuse_scene(
         ready = partial(check_targets, output, options)
         parts, shown = opened_parts(pair, options, stack, ready, progress=progress)
         seconds = {"aligning": time.perf_counter() - started}
+        if output.save_fit is not None:
+            saved_fit.check_apart([part.scene for part in parts])
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
         with SceneWriter(
             output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews,
@@ -106,7 +108,7 @@ def fuse_scene(
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
             )
-            facts["fit"] = _kept(made[0], output, options, writer)
+            facts["fit"] = _kept(made, output, options, writer)
             facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
             _finish(facts, writer, rgb)
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
@@ -143,14 +145,14 @@ def _publish(
     writer.files.publish()
 
 
-def _kept(made: _Fused, output: FusionOutput, options: Options, writer: SceneWriter) -> SavedFitFacts | None:
+def _kept(made: Sequence[_Fused], output: FusionOutput, options: Options, writer: SceneWriter) -> SavedFitFacts | None:
     """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
     if output.save_fit is not None:
-        kept = made.fit.kept(made.scene, options, made.part.registration.applied)
-        writer.files.add(output.save_fit, kept.to_bytes())
+        kept = [each.fit.kept(each.scene, options, each.part.registration.applied) for each in made]
+        writer.files.add(output.save_fit, saved_fit.to_bytes(kept))
         return {"saved_in": str(output.save_fit)}
     if options.fit is not None:
-        return {"taken_from": options.fit, "sha256": SavedFit.read(options.fit).digest}
+        return {"taken_from": options.fit, "sha256": SavedFit.read(options.fit)[0].digest}
     return None
 
 

@@ -108,7 +108,7 @@ def opened(
     whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
     scene = stack.enter_context(whole.open())
     ready(scene)
-    kept = SavedFit.read(options.fit) if options.fit is not None else None
+    kept = SavedFit.read_for(options.fit, scene, options) if options.fit is not None else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         registration = Registration(options.align, found=found, unseen_by_pan=is_unseen_by_pan(scene))

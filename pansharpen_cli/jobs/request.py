@@ -79,9 +79,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
         if output.save_fit is not None:
             raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
         if not several:
-            SavedFit.read(options.fit).check(options.fit, scene, options)
-    if several and (options.fit is not None or output.save_fit is not None):
-        raise InputError("--save-fit and --fit keep the fit of one scene: name MS files on one grid")
+            SavedFit.read_for(options.fit, scene, options)
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:
