@@ -334,6 +334,11 @@ def test_a_shifted_scene_is_corrected_and_says_so(fuse, scenes, run):
     assert quality["off-off"]["ergas"] > 1.2 * quality["ms-auto"]["ergas"]
 
 
+def test_check_tells_of_a_shift_once(scenes, run):
+    facts = json.loads(run("check", scenes / "pan.tif", scenes / "off.tif", "--method", "exp", "--json").out)
+    assert [f["code"] for f in facts["findings"] if "PAN pixels" in f["text"]] == ["shift"]
+
+
 def test_what_is_corrected_as_usual_is_a_note_and_what_is_not_a_warning(scenes, run, tmp_path):
     options = (
         "-o",

@@ -287,10 +287,8 @@ def _aligned(
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
     ready = partial(check_targets, output, options) if output else lambda scene: None
-    scene, registration = opened(pair, asked, stack, ready, progress=progress)
-    told = {*registration.warnings(), *registration.notes()}  # `shift_facts` has words of its own for it
-    scene.warnings[:] = [w for w in scene.warnings if w not in told]
-    scene.notes[:] = [n for n in scene.notes if n not in told]
+    # `shift_facts` has words of its own for what the scene would tell
+    scene, registration = opened(pair, asked, stack, ready, progress=progress, tells=False)
     if registration.found is not None:
         facts.shift = shift_facts(scene, registration.found, options.align, found)
         facts.mtf = mtf_facts(scene, registration.found.gains, found)

@@ -64,6 +64,11 @@ class Registration:
         found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
         return register.remarks(found, any(self.applied))
 
+    def tell(self, scene: Scene) -> None:
+        """Add these to what the scene tells."""
+        scene.warnings.extend(self.warnings())
+        scene.notes.extend(self.notes())
+
     def notes(self) -> list[str]:
         """What was corrected as usual, a line each."""
         if self.found is not None:
@@ -95,8 +100,9 @@ def opened(
     ready: Callable[[Scene], object] = lambda scene: None,
     files: Sequence[str] = (),
     progress: Progress = quiet,
+    tells: bool = True,
 ) -> tuple[Scene, Registration]:
-    """The scene, with its MS moved where `align` corrects it and a note of that, and how it was settled.
+    """The scene, with its MS moved where `align` corrects it, and how it was settled: the scene `tells` that.
 
     A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's, and the
     offsets of its single bands.
@@ -112,7 +118,8 @@ def opened(
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         registration = Registration(options.align, found=found, unseen_by_pan=is_unseen_by_pan(scene))
-        scene.warnings.extend(registration.warnings())
+        if tells:
+            registration.tell(scene)
         return _settled(scene, options, found, kept), registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if kept is not None:
@@ -127,8 +134,8 @@ def opened(
     scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     settled_by = source[1] if source else "measured"
     registration = Registration(options.align, applied, found, settled_by, is_unseen_by_pan(scene))
-    scene.warnings.extend(registration.warnings())
-    scene.notes.extend(registration.notes())
+    if tells:
+        registration.tell(scene)
     return _settled(scene, options, found, kept), registration
 
 
