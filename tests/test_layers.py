@@ -28,7 +28,7 @@ FOLDERS = (
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
     ("fusion", ("__init__ options", "saved_fit", "fit pan_relation register", "loop")),
-    ("report", ("__init__ facts figures pictures", "verdict", "charts files", "text", "html", "index")),
+    ("report", ("__init__ facts figures pictures", "verdict", "charts files", "sections text", "html", "index")),
     (
         "quality",
         ("__init__ metrics.blocks", "metrics.errors metrics.q2n", "metrics.detail", "metrics.full metrics.reference"),

@@ -25,7 +25,7 @@ from pansharpen_cli.columns import in_columns
 from pansharpen_cli.jobs.evaluate import SHOWN
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.report import charts, figures, files
+from pansharpen_cli.report import charts, figures, files, sections
 from pansharpen_cli.report import html as html_report
 from pansharpen_cli.report import pictures as report_pictures
 from pansharpen_cli.report import text as texts
@@ -332,7 +332,7 @@ def test_pictures_of_a_huge_noisy_scene_stay_below_three_megabytes() -> None:
 
 def test_any_picture_can_be_encoded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 700, 3)).astype(np.uint8)
-    for quality, scale in html_report.ENCODINGS:
+    for quality, scale in sections.ENCODINGS:
         decoded = Image.open(io.BytesIO(charts.photograph(noise, quality, scale)))
         assert decoded.size == (round(700 * scale), round(900 * scale)) and decoded.load()
 
