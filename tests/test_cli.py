@@ -547,7 +547,8 @@ def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
 
 
 SCENE_KEYS = {
-    "pan", "ms", "bands", "band_names", "dtype", "scale", "nodata", "crs", "ratio", "offset", "sensor",
+    "pan", "ms", "bands", "band_names", "standard_names", "dtype", "scale", "nodata", "crs", "ratio", "offset",
+    "sensor",
     "sensor_recognised_in", "warped", "window", "fitted_bands", "band_numbers", "pan_files",
 }  # fmt: skip
 QUALITY_KEYS = {
