@@ -80,6 +80,8 @@ def fault_of(error: Exception) -> str:
         return f"it is not text in UTF-8 ({reason_of(error)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it
+        return "it holds more than tensors and text"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     return kind + reason_of(error)[:300]
 

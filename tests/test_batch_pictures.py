@@ -55,6 +55,11 @@ def test_pictures_of_an_archive_share_a_stretch_that_is_made_first(run, archive,
     again = run(*given, "--stretch", "shared")
     assert "1 done, 1 done before, 1 failed before" in again.out, again.out
     assert (out / "stretch.json").read_bytes() == kept and (out / "dark" / "dark_rgb.tif").exists()
+    other = json.loads(kept)
+    other["bands"]["red"] = [0, 4000]
+    (out / "stretch.json").write_text(json.dumps(other))
+    changed = run(*given, "--stretch", "shared")
+    assert "2 done, 1 failed" in changed.out, "pictures made with another stretch are not those that are asked for"
 
 
 def test_a_stretch_that_no_scene_gives_is_refused_and_one_that_is_there_is_left(archive, tmp_path) -> None:

@@ -16,6 +16,7 @@ import pansharpen_cli as pansharpen
 from pansharpen_cli import classical
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.saved_fit import MOST_BYTES, SavedFit
+from pansharpen_cli.models import weights as shipped
 
 CUTS = {"gsa": 192, "glpnet": 198}
 """Columns of the PAN at which the scene is cut; the features of glpnet are of 4 x 4 pixels."""
@@ -188,6 +189,16 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(InputError, match="at most"):
         SavedFit.read(bad)
+
+
+def test_weights_are_no_place_for_a_fit(run, pair, tmp_path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes((shipped.folder() / "pnn4.safetensors").read_bytes())
+    before = weights.read_bytes()
+    given = ("fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "a.tif", "--no-score", "--adapt", "off")
+    done = run(*given, "--method", "pnn", "--weights", weights, "--save-fit", weights, "--overwrite")
+    assert done.code == 2 and "one of the inputs" in done.err, done.err
+    assert weights.read_bytes() == before
 
 
 def test_a_kept_fit_is_no_output_and_is_not_overwritten(run, pair, tmp_path) -> None:

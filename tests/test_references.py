@@ -127,7 +127,17 @@ def test_a_geotiff_whose_tags_speak_of_dimap_is_a_raster(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["/vsigzip/{}", "/vsigzip//vsigzip/{}", "/vsizip/{{{}}}/a.tif", "/vsisubfile/0_9,{}", "/vsistdin/"]
+    "name",
+    [
+        "/vsigzip/{}",
+        "/vsigzip//vsigzip/{}",
+        "/vsizip/{{{}}}/a.tif",
+        "/vsisubfile/0_9,{}",
+        "/vsistdin/",
+        "GTIFF_DIR:1:{}",
+        'NETCDF:"{}":x',
+        "vrt://{}?bands=1",
+    ],
 )
 def test_no_name_of_gdals_leads_to_a_pipe(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "f")

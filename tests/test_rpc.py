@@ -234,6 +234,16 @@ def test_of_a_model_of_heights_only_what_lies_on_the_scene_is_read(tmp_path: Pat
         pass
 
 
+def test_a_model_of_heights_is_no_output(tmp_path: Path, run) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    model = Path(heights(tmp_path, 380))
+    before = model.read_bytes()
+    for name in (str(model), f"file://{model}"):
+        done = run("fuse", pair.pan, *pair.ms, "-o", model, "--dem", name, "--overwrite", "--no-score")
+        assert done.code == 2 and "one of the inputs" in done.err, done.err
+    assert model.read_bytes() == before
+
+
 def test_a_height_above_the_sky_is_refused(tmp_path: Path) -> None:
     pair = write_seen(tmp_path, Cameras())
     with (

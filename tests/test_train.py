@@ -298,6 +298,14 @@ def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: 
     assert ended.code == 2 and "no weights 'nothing'" in ended.errors[-1]
 
 
+def test_weights_to_start_from_are_not_replaced(training, scenes: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.safetensors"
+    first.write_bytes((weights.folder() / "pannet4.safetensors").read_bytes())
+    before = first.read_bytes()
+    ended = training(scenes, "--steps", 1, "--from", first, "--overwrite", output="first.safetensors")
+    assert ended.code == 2 and "one of the inputs" in ended.err and first.read_bytes() == before
+
+
 def test_layers_of_another_band_count_start_anew(training, scenes: Path, tmp_path: Path, begun) -> None:
     assert training(scenes, "--steps", 2, "--bands", 4, output="four.safetensors").code == 0
     four = load_file(tmp_path / "four.safetensors")

@@ -25,14 +25,15 @@ MOST_SCENES, MOST_VALUES = 256, 1 << 14
 
 def make_stretch(
     tasks: Sequence[Task], choices: Choices, jobs: int = 1, timeout: float | None = None, memory: int | None = None
-) -> None:
-    """Write the file that keeps the stretch of an archive's pictures, unless it is there or none is asked for.
+) -> bool:
+    """Write the file that keeps the stretch of an archive's pictures, unless it is there or none is asked for; whether
+    it was written.
 
     Each scene is looked into in a process of its own kind, within the batch's bounds; those that cannot be opened are
     left out. Raises InputError if none can.
     """
     if choices.rgb is None or (kept := choices.rgb.kept_in) is None or kept.exists():
-        return
+        return False
     able = [task for task in tasks if not task.refused]
     chosen = able[:: -(-len(able) // MOST_SCENES)] if able else []
     found: dict[str, list[np.ndarray]] = {}
@@ -44,6 +45,7 @@ def make_stretch(
     stretch = Stretch.of_samples([np.concatenate(values) for values in found.values()], list(found))
     kept.parent.mkdir(parents=True, exist_ok=True)
     write(kept, stretch.to_bytes())
+    return True
 
 
 def _prepared(number: int, choices: Choices) -> Function:

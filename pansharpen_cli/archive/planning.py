@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import device
+from .. import device, untrusted
 from ..classical import NAMES as CLASSICAL
 from ..errors import InputError
 from ..fusion.options import Options, check_method
@@ -79,6 +79,12 @@ class Choices:
                 refused.append(error)
         raise refused[0]
 
+    def _stretch(self, rgb: Request) -> str:
+        """What pictures are stretched by: what is in a file, once it is there."""
+        if rgb.kept_in is not None and rgb.kept_in.is_file():
+            return hashlib.sha256(untrusted.read_bytes(rgb.kept_in, untrusted.MOST_SIDE)).hexdigest()
+        return rgb.stretch if rgb.kept_in is None else rgb.kept_in.name
+
     def digest(self, sensor: str = "") -> str:
         """A hash of all that the output's bytes depend on, but for the inputs."""
         options = {k: v for k, v in asdict(self.options).items() if k not in ("tile_size", "weights")}
@@ -89,7 +95,7 @@ class Choices:
         known += [self.driver, self.creation_options, self.overviews]
         known += [self.fit_by] if self.fit_by != "scene" else []
         if self.rgb is not None:
-            known += [list(self.rgb.bands), self.rgb.kept_in.name if self.rgb.kept_in else self.rgb.stretch]
+            known += [list(self.rgb.bands), self._stretch(self.rgb)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 

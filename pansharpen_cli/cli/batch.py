@@ -128,12 +128,12 @@ class Working:
                 "own"
             )
 
-    def make_stretch(self, tasks: Sequence[Task], choices: Choices) -> None:
-        """The stretch that all pictures share, where one is asked for that is not there yet."""
+    def make_stretch(self, tasks: Sequence[Task], choices: Choices) -> bool:
+        """The stretch that all pictures share, where one is asked for that is not there yet; whether it was."""
         from ..archive import pictures
 
         memory = None if self.ram is None else int(self.ram * 1e9)
-        pictures.make_stretch(tasks, choices, self.jobs, self.timeout, memory)
+        return pictures.make_stretch(tasks, choices, self.jobs, self.timeout, memory)
 
     def execute(self, choices: Choices) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
@@ -172,11 +172,16 @@ def batch(
         command_line(), finding.fit_by.value, picturing.request(finding.output),
     )  # fmt: skip
     choices.check(here=working.scheduler is None)
-    tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
-    tasks = shared_fit.sharing(tasks, choices.fit_by, finding.output)
+
+    def planned() -> list[Task]:
+        tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
+        return shared_fit.sharing(tasks, choices.fit_by, finding.output)
+
+    tasks = planned()
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
-        working.make_stretch(tasks, choices)
+        if working.make_stretch(tasks, choices):
+            tasks = planned()  # what they were made with includes it
         run(tasks, pairing, finding, working.execute(choices))
 
 

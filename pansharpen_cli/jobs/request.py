@@ -84,7 +84,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
         output.rgb.check(scene)
     for path in output.reports:
         is_html(path)
-    read = scene.files() | ({options.fit} if options.fit else set())
+    read = scene.files() | {name for name in (options.fit, options.weights) if name}
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
         scene.warnings.extend(f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path))

@@ -12,13 +12,13 @@ from functools import cached_property
 
 import numpy as np
 from affine import Affine
-from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 from rasterio.warp import transform
 
 from ..errors import InputError
 from .geometry import Phase, Window
 from .grid import Grid
+from .messages import GDAL_ERRORS
 from .source import Source, filled, open_raster, rpcs_of
 
 AS_IT_IS = 0.05
@@ -177,8 +177,8 @@ class Terrain:
         """Rows and columns of places in the model, 0 at the centre of its first pixel."""
         try:
             xs, ys = transform("EPSG:4326", self._grid.crs, lon.ravel(), lat.ravel())
-        except RasterioError as error:
-            raise InputError(f"{self.dem} cannot be used as --dem: {error}") from error
+        except GDAL_ERRORS as error:
+            raise InputError(f"{self.dem} cannot be used as --dem: {str(error)[:200]}") from error
         cols, rows = ~self._grid.transform * (np.array(xs) - 0.0, np.array(ys) - 0.0)
         return rows - 0.5, cols - 0.5
 

@@ -17,6 +17,7 @@ from .files import OpenFiles, Remarks
 from .geometry import Offset, Phase, Window
 from .grid import Grid
 from .options import OpenOptions, Scaling
+from .references import plain_name
 from .sensors import Sensor
 from .source import (
     FILL_REACH,
@@ -73,7 +74,7 @@ class Scene:
     cols) the grid of each band lies off the phase; both empty if they were not measured.
     `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
-    `by_rpcs`: RPCs locate the pair, and nothing else does.
+    `by_rpcs`: RPCs locate the pair, and nothing else does; `dem`: the raster of heights that it was asked for with.
     `opened`: the owner of the files; `remarks`: the collector of what a user is told.
     """
 
@@ -101,6 +102,7 @@ class Scene:
     numbers: tuple[int, ...] = ()
     written: tuple[int, ...] | None = None
     by_rpcs: bool = False
+    dem: str | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -176,7 +178,7 @@ class Scene:
 
     def files(self) -> set[str]:
         """Every file that is read: also the sources of a VRT and side files."""
-        return {f for source in (self.pan, *self.ms) for f in source.files}
+        return {f for source in (self.pan, *self.ms) for f in source.files} | ({self.dem} if self.dem else set())
 
     def check_unchanged(self) -> None:
         """Raises ReadError if a file is no longer the one that was opened."""
@@ -232,6 +234,7 @@ class Scene:
                 scale=options.scale,
                 extent=options.extent,
                 by_rpcs=by_rpcs,
+                dem=None if options.dem is None else plain_name(options.dem),
                 warped=placed.warped,
                 numbers=tuple(i + 1 for i in choice.fitted),
                 written=None if choice.chosen == choice.fitted else tuple(choice.chosen),

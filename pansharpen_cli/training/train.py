@@ -126,7 +126,8 @@ def _held_in(path: Path, device: torch.device, advice: str) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:  # what a damaged pickle runs into can be anything
-        raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({reason_of(error)})") from error
+        why = untrusted.fault_of(error)
+        raise InputError(f"{path} is not a checkpoint to resume from; {advice} ({why})") from error
     return held
 
 
@@ -306,7 +307,8 @@ def run(
     _check_settings(settings)
     training, held_out = _scenes(sources, validation, settings)
     resuming = output.resume and output.checkpoint.is_file()
-    output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None], resuming)
+    read = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
+    output.check([*read, *filter(None, [settings.start])], resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
