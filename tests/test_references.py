@@ -240,6 +240,15 @@ def test_nothing_is_written_beside_a_file_that_is_read(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["/vsisparse/{}", "/vsicached?file={}"])
+def test_a_name_of_gdals_that_names_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    name = name.format(raster(tmp_path / "x.tif"))
+    (tmp_path / "outer.vrt").write_text(SIMPLE.format(0, name))
+    for path in (name, str(tmp_path / "outer.vrt")):
+        with pytest.raises(InputError, match="leads to other files"):
+            open_raster(path)
+
+
 PDS = """PDS_VERSION_ID = PDS3
 RECORD_TYPE = FIXED_LENGTH
 RECORD_BYTES = 8

@@ -223,8 +223,10 @@ def test_tiles_side_by_side_are_to_be_joined(pair):
 
 
 def test_a_file_named_twice_is_refused(pair):
-    pair.ms_paths *= 2
-    assert "ms.tif is named twice among the MS files" in pair.refused()
+    (path,) = pair.ms_paths
+    for again in (path, f"file://{path}", f"{path.parent}/../{path.parent.name}/ms.tif"):
+        pair.ms_paths = [path, again]
+        assert "ms.tif is named twice among the MS files" in pair.refused()
     pair.ms_paths = [pair.pan_path]
     assert "pan.tif is named as PAN and as MS" in pair.refused()
 

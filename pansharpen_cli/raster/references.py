@@ -184,6 +184,8 @@ def named_overview(name: str, value: str) -> str:
 def _check_kind(path: str, name: str) -> None:
     """Raises InputError if a name, the archive that it leads into, or a part of it (`GTIFF_DIR:1:a.tif`,
     `NETCDF:"a.nc":x`) is a pipe or a device."""
+    if re.match("/vsi(sparse/|cached[?])", name):
+        raise InputError(f"cannot open {path}: {name[:200]} leads to other files: name those")
     parts = [] if os.path.lexists(name) else re.split(r'[:"?]', name.removeprefix("vrt://"))
     for each in (name, *filter(None, parts)):
         if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.kind_of(_on_disk(each)):

@@ -303,9 +303,10 @@ def _check_named_once(pan: str, ms: Sequence[str]) -> None:
     """Raises InputError for a file that is named twice."""
     seen: dict[str, str] = {}
     for role, path in (("PAN", pan), *(("MS", p) for p in ms)):
-        if (before := seen.setdefault(os.path.realpath(path), role)) != role:
+        place = os.path.realpath(plain_name(path))
+        if seen.setdefault(place, role) != role:
             raise InputError(f"{path} is named as PAN and as MS: it can be one of them only")
-        if before == "MS" and list(ms).count(path) > 1:
+        if [os.path.realpath(plain_name(p)) for p in ms].count(place) > 1:
             raise InputError(f"{path} is named twice among the MS files; choose and order bands with --bidx")
 
 

@@ -307,8 +307,7 @@ def run(
     _check_settings(settings)
     training, held_out = _scenes(sources, validation, settings)
     resuming = output.resume and output.checkpoint.is_file()
-    read = [str(p) for i in (*training, *held_out) for p in (i.ms, i.pan) if p is not None]
-    output.check([*read, *filter(None, [settings.start])], resuming)
+    output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan, settings.start) if p], resuming)
 
     progress("reading", 0, len(training) + len(held_out))
     with gdal_messages():
