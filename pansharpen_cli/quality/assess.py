@@ -229,7 +229,7 @@ class _Pieces:
         notes = [f"band {i + 1} of the MS is constant ({self.low[i]:g}): the indices suffer" for i in constant]
         notes += self.indices.notes
         highest = float(self.high.max())
-        if highest > 0 and not 1 / OTHER_UNITS < highest / max(self.brightest, 1e-30) < OTHER_UNITS:
+        if min(highest, self.brightest) > 0 and not 1 / OTHER_UNITS < highest / self.brightest < OTHER_UNITS:
             notes.append(
                 f"PAN (up to {self.brightest:.4g}) and MS (up to {highest:.4g}) are in different units: D_s, HQNR and "
                 "QNR compare their levels and tell nothing here; fidelity does not depend on them"
