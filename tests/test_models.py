@@ -415,6 +415,23 @@ def test_haze_is_the_darkest_of_each_band_but_for_a_thousandth():
 
 
 @torch.no_grad()
+def test_noise_does_not_dim_the_near_infrared_of_a_forest():
+    """All that PAN sees is as dark as haze there: a little less of it is no reason for a dark infrared."""
+    haze, forest = torch.full((4,), 50.0), torch.tensor([51.0, 51.0, 51.0, 400.0])
+    weights, gain = torch.tensor([0.4, 0.3, 0.3, 0.0]), torch.tensor([1.0, 1.0, 1.0, 0.8])
+    stats = SceneStats(
+        2 * forest, torch.full((4,), 40.0), gain, torch.cat([weights, torch.zeros(1)]), haze, 60.0, 40.0, 300.0
+    )
+    noise = torch.linspace(-5, 5, 64).view(1, 1, 8, 8)
+    bands = forest[None, :, None, None].expand(1, 4, 8, 8)
+    inputs = Inputs(51 + noise, bands, torch.full_like(bands, 51.0))
+    for agreement in (0.9, 1.0):
+        known = replace(stats, agreement=agreement)
+        added = models.create("glpnet", {}).spread(torch.zeros(4, 48, 2, 2), inputs, known)
+        assert float(added[:, 3].abs().max()) <= (glpnet.FARTHEST + 1) * 0.8 * 5.001
+
+
+@torch.no_grad()
 def test_a_band_that_hardly_follows_pan_is_hardly_dimmed():
     """Near infrared over land that is dark to PAN: its brightness asks for ten times what its gain allows."""
     mean, haze = torch.tensor([150.0, 150.0, 150.0, 250.0]), torch.full((4,), 50.0)

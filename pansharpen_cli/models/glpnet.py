@@ -24,6 +24,9 @@ DIMMED, BRIGHTEST = 0.8, 0.3
 """Share of it that dims the bands where PAN is darker than they are, and the network is trusted; all of it where it is
 not. What is added there leaves the colours of bright neighbours, which the eye sees as red and blue rims of shadows.
 And by how much bands are scaled up at most where the network asks for that."""
+FARTHEST = 3.0
+"""By how many times as much as detail is added to a band it may be dimmed: over forest, which is as dark as haze to the
+PAN, noise would dim the bright near infrared by all or nothing."""
 TINY = 1e-6
 DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.1
 """Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
@@ -119,7 +122,8 @@ class GLPNet(Backbone):
         lacking = (pan - whole).add_(limited(inputs, stats) if inputs.prepared is None else inputs.prepared)
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
-        scaled = ((bands - haze) * scale).addcmul_(scale * lit, -gain)
+        change = torch.maximum((bands - haze) * scale, FARTHEST * gain.abs() * lacking.clamp(max=0))
+        scaled = change.addcmul_(scale * lit, -gain)
         dimmed = (1 - (1 - DIMMED) * trusted) * (scale < 0)
         share = (share.to(e.dtype) * (trusted * following)).addcmul_(dimmed, following)
         return own.addcmul_(share, scaled).addcmul_(lacking, gain)
