@@ -597,6 +597,27 @@ def test_tiny_values_are_scored_and_checked_as_those_of_usual_size(case: Case, e
     assert found["agreement"]["r2"] > 0.5
 
 
+def test_tiny_values_are_compared_with_a_reference_as_those_of_usual_size(case: Case) -> None:
+    names = ("pan.tif", "ms.tif", "true.tif", "out.tif")
+
+    def told() -> dict:
+        measured = case.run("evaluate", "out.tif", "--reference", "true.tif", "--pan", "pan.tif", "--json")
+        assert measured.code == 0, measured.err
+        return json.loads(measured.out)["results"][0]["quality"]
+
+    for name in names[:2]:
+        case.change(name, lambda p: p.astype("float32"))
+    case.fuse("--method", "gsa", "--no-score")
+    (case.folder / "true.tif").write_bytes((case.folder / "out.tif").read_bytes())
+    case.fuse("--method", "exp", "--no-score")
+    usual = told()
+    for name in names:
+        case.change(name, lambda p: np.ldexp(p, -100))
+    tiny = told()
+    for name in ("edge_error", "q2n", "scc", "sam", "ergas", "sharpness"):
+        assert tiny[name] == pytest.approx(usual[name], rel=1e-4), name
+
+
 @pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
 def test_a_pan_and_an_ms_that_are_far_apart_in_scale_are_refused(case: Case, name: str) -> None:
     for each in ("pan.tif", "ms.tif"):

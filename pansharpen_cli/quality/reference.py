@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..adapt.sampling import lift_to_usual
 from ..errors import InputError
 from ..progress import Progress, quiet
 from ..raster.source import filled
@@ -65,6 +66,7 @@ def against_reference(
     window = fused.window
     indices = metrics.ReducedResolution(window.shape, ratio, known.peak, known.scale, with_pan=pan is not None)
     expected = scored = 0
+    lift: int | None = None
     tiles = plan_tiles(window, SCORED_TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
@@ -75,15 +77,19 @@ def against_reference(
         valid = there & seen
         own = core.within(around)
         expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
-        detail = [torch.from_numpy(x) for x in filled(pan.read, around)] if pan else (None, None)
+        detail: list[np.ndarray] = list(filled(pan.read, around)) if pan else []
+        if detail and lift is None and detail[0].any():
+            lift = lift_to_usual(float(np.abs(detail[0]).max()))
+        if detail and lift:  # energies of detail have bins in DN
+            detail[0] = np.ldexp(detail[0], lift)
         indices.update(
             torch.from_numpy(truth).double(),
             torch.from_numpy(values).double(),
             torch.from_numpy(valid),
             core=own,
             at=core.seen_from(window).corner,
-            pan=detail[0],
-            pan_valid=detail[1],
+            pan=torch.from_numpy(detail[0]) if detail else None,
+            pan_valid=torch.from_numpy(detail[1]) if detail else None,
         )
     progress("scoring", len(tiles), len(tiles))
     figures: dict = dict(indices.compute())
