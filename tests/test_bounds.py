@@ -251,6 +251,8 @@ def test_more_bands_than_memory_is_planned_for_are_refused(pair: Path, run) -> N
         profile, pixels = source.profile, source.read(1)
     with rasterio.open(pair / "ms.tif", "w", **profile | {"count": scene.MOST_BANDS + 1, "dtype": "uint8"}) as target:
         target.write(np.broadcast_to((pixels // 16).astype("uint8"), (target.count, *pixels.shape)))
+    result = run(*fuse("--bidx", ",".join(["1"] * 514)))
+    assert result.code == 2 and "--bidx names 514 bands" in result.errors[0]
     result = run(*fuse())
     assert (
         result.code == 2

@@ -341,6 +341,8 @@ def _chosen_bands(pan: Source, ms: list[Source], options: OpenOptions) -> _Choic
     sensor, where = _sensor(options.sensor, ms, pan, told)
     chosen = chosen_places(options.bidx, told, sensor)
     fitted = chosen if options.fit_bands == "bidx" else list(range(len(names)))
+    if len(chosen) > max(MOST_BANDS, len(names)):
+        raise InputError(f"--bidx names {len(chosen)} bands, at most {MOST_BANDS} are written")
     if len(fitted) > MOST_BANDS:
         raise InputError(
             f"the MS has {len(fitted)} bands, at most {MOST_BANDS} are fused: choose with --bidx and --fit-bands bidx"
