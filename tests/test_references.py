@@ -231,8 +231,8 @@ def test_a_file_that_is_named_as_an_address_is_no_pipe(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_beside_a_file_that_is_read(tmp_path: Path) -> None:
-    path = raster(tmp_path / "x.tif")
-    (tmp_path / "x.tif.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path, coarse = raster(tmp_path / "x.tif"), raster(tmp_path / "coarse.tif", pixel=4.0)
+    (tmp_path / "x.tif.gz").write_bytes(gzip.compress(coarse.read_bytes()))
     before = sorted(p.name for p in tmp_path.iterdir())
     command = [sys.executable, "-m", "pansharpen_cli", "check", str(path), f"/vsigzip/{path}.gz"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
