@@ -332,7 +332,7 @@ def test_a_folder_that_may_only_be_read(scene: Path, run) -> None:
     ],
 )
 def test_a_result_that_cannot_be_printed_is_none(scene: Path, run, arguments: str, closed: str, code: int) -> None:
-    assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", *EXP, "--no-score", "-q").code == 0
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", "--method", "exp", "--no-score", "-q").code == 0
     shell = f"exec {sys.executable} -m pansharpen_cli {arguments} {closed}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", shell], env=environment, capture_output=True, text=True)
