@@ -142,6 +142,9 @@ def test_a_server_of_another_protocol_is_told_from_a_lack_of_memory(monkeypatch)
 CLUSTER = """
 import sys, time
 from distributed import LocalCluster
+from pansharpen_cli.archive import cluster
+fuse = cluster._fuse
+cluster._fuse = lambda *given: (time.sleep(0.5), fuse(*given))[1]  # else all may be done before a worker has left
 kind = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
 with LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, **kind) as made:
     print(made.scheduler_address, flush=True)
