@@ -44,7 +44,7 @@ FAR_APART = 1e9
 
 ADAPT = {
     "fast": Settings(),
-    "best": Settings(tiles=64, reduced_tiles=32, epochs=40, seconds=120.0, patience=5),
+    "best": Settings(tiles=64, reduced_tiles=64, batch=16, seconds=120.0),
 }
 """Schedules of --adapt."""
 

@@ -62,6 +62,9 @@ GUARD = 2.0
 JUDGED = 4
 """Epochs between judgements."""
 
+KNOWN = 16
+"""Tiles of the reduced pair that suffice for the tailor to be as free as `consistency` says."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -323,9 +326,8 @@ def _adapt(
     optimiser = _Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
     # the fewer places where the answer is known, the closer the tailor stays to the frozen network
-    problem.settings = replace(
-        settings, consistency=settings.consistency * max(1.0, settings.reduced_tiles / max(m, 1))
-    )
+    known = min(KNOWN, settings.reduced_tiles)
+    problem.settings = replace(settings, consistency=settings.consistency * max(1.0, known / max(m, 1)))
     before = problem.judge(None, cache, held_out_cache)
     steps = max(1, n // settings.batch)
     best, best_held, best_state, waited, epochs = float("inf"), before, tailor.state_dict(), 0, 0
