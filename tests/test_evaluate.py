@@ -166,6 +166,15 @@ def test_a_sample_takes_a_tile_from_each_part_of_a_window_and_then_the_others(mo
     assert small == ([(0, 512, 0, 512), (0, 512, 512, 600), (512, 600, 0, 512), (512, 600, 512, 600)], 4)
 
 
+def test_tiles_that_one_block_of_the_output_holds_come_first() -> None:
+    window = Window(5, 5 + 2048, 40, 40 + 3000)
+    tiles, count = assess.tiles_to_score(window, assess.Sampling(0))
+    assert count == 32 and sum(tile.area for tile in tiles) == window.area
+    wide = [tile.widened(assess.MARGIN).seen_from(window) for tile in tiles]
+    inside = [all(a // 512 == (b - 1) // 512 for a, b in each.spans) for each in wide]
+    assert sum(inside[:24]) == 24 == 4 * 6 and {tile.shape for tile in tiles[:24]} == {(256, 256)}
+
+
 def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 256, 320, offset=(0.0, 0.0), border=0.0)
     monkeypatch.setattr(assess, "SAMPLED_TILE", 64)
@@ -176,7 +185,8 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
         sampling = assess.Sampling(1, 8 * 64**2)
         sample = assess.full_resolution(scene, array_reader(fused, valid, origin), sampling=sampling)
         valid[:, 100:] = False
-        left = assess.full_resolution(scene, array_reader(fused, valid, origin), sampling=sampling)
+        more = assess.Sampling(1, 16 * 64**2)
+        left = assess.full_resolution(scene, array_reader(fused, valid, origin), sampling=more)
     assert sample.sampled and not whole.sampled
     assert sample.blocks_in_all == whole.blocks_in_all == whole.figures["blocks"] == 80
     measured = np.isfinite(sample.maps["d_lambda_k"])

@@ -21,7 +21,7 @@ from ..progress import Progress, quiet
 from ..raster.geometry import Phase, Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import Reader, filled
-from ..raster.tiles import plan_tiles
+from ..raster.tiles import OUTPUT_BLOCK, plan_tiles
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
@@ -30,7 +30,8 @@ SCORED_TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
 
 SAMPLED_TILE = 256
-"""The same of a sample: the smaller, the better spread, and the more of what is read is margin."""
+"""The same of a sample: the smaller, the better spread, and the more of what is read is margin. A tile in the middle of
+a block of the output has its margin there, too: one block is decoded for it, not four."""
 
 SAMPLED_PIXELS = 1 << 21
 """PAN pixels that a sample scores: so many tell a scene's figures well enough (docs/lab/sampling.md)."""
@@ -109,24 +110,34 @@ def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Wind
     """Windows of whole blocks in the order in which to score them, and how many of them that have valid pixels.
 
     The sample takes a tile at random from each cell of a grid over the window, then a second one from each, and so on:
-    where tiles are invalid there are others.
+    where tiles are invalid there are others. Tiles that lie within a block of the output come before those that do not.
     """
     if sampling is None or window.area <= sampling.pixels:
         tiles = [t.core for t in plan_tiles(window, SCORED_TILE)]
         return tiles, len(tiles)
-    tiles = [t.core for t in plan_tiles(window, SAMPLED_TILE)]
-    rows, cols = (-(-side // SAMPLED_TILE) for side in window.shape)
+    shift = SAMPLED_TILE // 2 // metrics.INDEX_BLOCK * metrics.INDEX_BLOCK
+    lattice = Window(window.top - shift, window.bottom, window.left - shift, window.right)
+    tiles = [tile for t in plan_tiles(lattice, SAMPLED_TILE) if not (tile := t.core & window).is_empty]
+    rows, cols = (-(-side // SAMPLED_TILE) for side in lattice.shape)
     count = min(len(tiles), max(1, sampling.pixels // SAMPLED_TILE**2))
     down = min(rows, max(1, round((count * rows / cols) ** 0.5)))
     across = min(cols, max(1, count // down))
-    drawn: dict[tuple[int, int], int] = {}
+    drawn: dict[tuple[int, int, bool], int] = {}
     ranks = []
     for place, i in enumerate(np.random.default_rng(sampling.seed).permutation(len(tiles))):
         row, col = divmod(int(i), cols)
-        cell = row * down // rows, col * across // cols
+        apart = not _in_one_block(tiles[i], window)
+        cell = row * down // rows, col * across // cols, apart
         drawn[cell] = drawn.get(cell, 0) + 1
-        ranks.append((drawn[cell], place, tiles[i]))
-    return [tile for _, _, tile in sorted(ranks)], count
+        ranks.append((apart, drawn[cell], place, tiles[i]))
+    return [tile for *_, tile in sorted(ranks)], count
+
+
+def _in_one_block(tile: Window, window: Window) -> bool:
+    """Whether a tile is a whole one and lies, with its margin, within a block of the output for a window."""
+    wide = tile.widened(MARGIN).seen_from(window)
+    alike = all(start // OUTPUT_BLOCK == (stop - 1) // OUTPUT_BLOCK for start, stop in wide.spans)
+    return alike and tile.area == SAMPLED_TILE**2
 
 
 @dataclass(frozen=True)
