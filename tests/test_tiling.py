@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pansharpen_cli import models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor
+from pansharpen_cli.device import threads
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
@@ -82,6 +83,20 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
         at = np.s_[window[0] - full[0] : window[1] - full[0], window[2] - full[2] : window[3] - full[2]]
         np.testing.assert_array_equal(preview_valid, valid[at])
         np.testing.assert_array_equal(preview[:, preview_valid], whole[(slice(None), *at)][:, preview_valid])
+
+
+@pytest.mark.parametrize(("cores", "rows"), [(1, [229]), (2, [128, 101]), (9, [128, 101])])
+def test_fewer_tiles_than_cores_are_shared_out_among_them(tmp_path: Path, cores: int, rows: list[int]) -> None:
+    pan, ms, _ = sim.write_scene(sim.simulate(replace(SPEC, border=20.0)), tmp_path)
+    with Scene.open(pan, [ms]) as scene:
+        fuser, seen = network_fuser(scene, "glpnet", False), []
+        whole = fuser(scene.read(*fuser.windows(scene.window)), scene.window)
+        with threads(cores):
+            for window, pixels, valid in loop.fused_tiles(scene, fuser, 512):
+                seen.append(window.shape[0])
+                at = window.within(scene.window)
+                np.testing.assert_array_equal(pixels[:, valid], whole[:, *at][:, valid])
+    assert seen == rows and sum(rows) == scene.grid.height
 
 
 @pytest.mark.parametrize("size", SIZES[:-1])

@@ -21,6 +21,9 @@ from .fit import Fuser
 _TILES_AT_ONCE = 1 << 24
 """Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
 
+LEAST_ROWS = 128
+"""Rows of the tiles of a scene that has fewer of them than there are cores: of lower ones the margin is the most."""
+
 
 def tiles_at_once(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -> int:
     """How many tiles to fuse at once; a fuser may come over to the CPU in the middle of a scene."""
@@ -42,6 +45,9 @@ def fused_tiles(
     """
     size = max(tile_size, 2 * fuser.overlap)
     tiles = plan_tiles(scene.window, size, fuser.overlap)
+    cores = torch.get_num_threads()
+    if fuser.on_cpu and not fuser.overlap:
+        tiles = _for_all(tiles, cores)
     stitcher = Stitcher(tiles)
     chosen = slice(None) if scene.written is None else list(scene.written)
     bands = scene.as_written().bands
@@ -54,7 +60,6 @@ def fused_tiles(
         data: TileData | None = loading.result()
         return None if data is None else (fuser(data, window)[chosen], data.valid[window.within(data.window)])
 
-    cores = torch.get_num_threads()
     most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
     with ThreadPoolExecutor(1) as reader, one_thread_each(most) as pool:
         ahead: deque[Future] = deque()
@@ -77,6 +82,20 @@ def fused_tiles(
                         del masks[core]
                 yield window, pixels, mask
             progress("fusing", i + 1, len(tiles))
+
+
+def _for_all(tiles: list[Tile], cores: int) -> list[Tile]:
+    """Fewer tiles than cores in parts of some rows each, so that all cores have one; others as they are."""
+    height = tiles[0].core.shape[0]
+    rows = max(LEAST_ROWS, -(-height * len(tiles) // (cores * 32)) * 32)
+    if rows >= height:
+        return tiles
+    parts = (
+        tile.core & Window.of((top, top + rows), tile.core.cols)
+        for top in range(tiles[0].core.top, tiles[-1].core.bottom, rows)
+        for tile in tiles
+    )
+    return [Tile(part, part) for part in parts if not part.is_empty]
 
 
 def fuse_array(scene: Scene, fuser: Fuser, tile_size: int = 512) -> tuple[np.ndarray, np.ndarray]:
