@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -150,16 +150,14 @@ def sample(
 
     Raises InputError if the scene has no valid pixel, PansharpenError if statistics of its values would overflow.
     """
-    phase, rng = scene.phase, np.random.default_rng(seed)
+    phase, rng, offsets = scene.phase, np.random.default_rng(seed), scene.band_offsets
     moments = SceneMoments(scene.bands)
-    offsets = scene.band_offsets
     reach = Reach(phase, 24 if settings else physics.UPSAMPLE_REACH, offsets)
     blocks = sample_blocks(scene, seed)
     wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
     whole, seen = wanted / len(blocks) * sum(b.area for b in blocks), 0
     picked: list[_Picked] = []
-    used = 0
-    lift: int | None = None
+    used, lift = 0, None
 
     def load(block: Window) -> tuple[TileData, Inputs] | None:
         nonlocal lift
@@ -171,7 +169,9 @@ def sample(
         data = data.lifted(lift)
         return data, tile_inputs(phase, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
-    with ThreadPoolExecutor(1, "sample", torch.set_num_threads, (1,)) as reader:
+    one = torch.set_num_threads, (1,)
+    with ThreadPoolExecutor(1, "sample", *one) as reader, ThreadPoolExecutor(1, "moments", *one) as beside:
+        taken: Future | None = None
         for tried, (block, loaded) in enumerate(read_ahead(reader, load, blocks)):
             progress("reading", min(used, wanted), wanted)
             if loaded is None:
@@ -180,18 +180,20 @@ def sample(
             data, inputs = loaded
             if large and data.valid.mean() <= 0.25 and tried <= 200:
                 continue
-            moments.update(inputs, torch.from_numpy(data.valid)[None], step=2 if min(data.valid.shape) >= 256 else 1)
+            if taken is not None:
+                taken.result()
+            step = 2 if min(data.valid.shape) >= 256 else 1
+            taken = beside.submit(moments.update, inputs, torch.from_numpy(data.valid)[None], step)
             if settings:
                 # each block its share by area, and what blocks before it could not give
                 seen += block.area
-                share = min(1.0, seen / whole)
-                wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
-                has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
-                due = tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
+                due = _due(settings, picked, min(1.0, seen / whole))
                 picked.append(_pick_tiles(scene, data, inputs, due, wanted == 1, rng))
             used += 1
             if used == wanted:
                 break
+        if taken is not None:
+            taken.result()
     progress("reading", wanted, wanted)
     if moments.count == 0:
         raise nothing_valid(scene)
@@ -212,6 +214,13 @@ class _Picked:
     blur: physics.Separable
     reduced: Inputs
     target: Tensor
+
+
+def _due(settings: Settings, picked: Sequence[_Picked], share: float) -> tuple[int, ...]:
+    """How many tiles at full and at reduced resolution a share of the scene is to give beside those picked so far."""
+    wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
+    has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
+    return tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
 
 
 def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:

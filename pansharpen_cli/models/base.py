@@ -168,6 +168,7 @@ class SceneMoments:
 
     def update(self, inputs: Inputs, valid: Tensor | None = None, step: int = 1) -> None:
         """Take in every `step`-th row and column; `valid` (n, rows, cols) leaves pixels out."""
+        valid = None if valid is None or bool(valid.all()) else valid
         self._take_cells(inputs, valid)
         every = (..., slice(None, None, step), slice(None, None, step))
         parts = [t[every].movedim(1, 0).cpu() for t in (inputs.pan, inputs.expanded, inputs.pan_low)]
