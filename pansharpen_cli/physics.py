@@ -27,8 +27,8 @@ MTF_SIZE = 41
 MTF_REACH = MTF_SIZE // 2
 """PAN pixels on each side that one blurred value depends on."""
 
-PART = 128
-"""Rows of a matrix that are multiplied at a time."""
+PART, REDUCED_PART = 128, 48
+"""Rows of a matrix that are multiplied at a time; of one that makes fewer pixels, each of which is made of many."""
 
 SHORT_PART = 16
 """The same of degradations side by side."""
@@ -215,14 +215,15 @@ def _parts(matrix: Tensor) -> list[tuple[slice, slice]]:
     A kernel is short and a window is long, so that most of a matrix is zero; an accelerator has no use for small parts.
     """
     rows, cols = matrix.shape[-2:]
-    if rows <= PART or matrix.device.type != "cpu":
+    size = PART if rows > cols // 2 else REDUCED_PART
+    if rows <= size or matrix.device.type != "cpu":
         return [(slice(0, rows), slice(0, cols))]
     used = (matrix != 0).reshape(-1, rows, cols).any(0).numpy()
     parts = []
-    for first in range(0, rows, PART):
-        held = np.flatnonzero(used[first : first + PART].any(0))
+    for first in range(0, rows, size):
+        held = np.flatnonzero(used[first : first + size].any(0))
         span = slice(held[0], held[-1] + 1) if held.size else slice(0, 0)
-        parts.append((slice(first, first + PART), span))
+        parts.append((slice(first, first + size), span))
     return parts
 
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, lift_of
+from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
 from ..covariance import Covariance
 from ..device import one_thread_each
 from ..progress import Progress, quiet
 from ..raster.geometry import Offset, Phase, Window
-from ..raster.scene import Scene
+from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
 
 SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
@@ -224,27 +224,36 @@ def _load_all(scene: Scene, search: float, seed: int, progress: Progress) -> tup
     blocks: list[_Block] = []
     wanted = min(len(windows), MAX_BLOCKS)
     lift: list[int] = []
-    for window in windows:
-        progress("aligning", len(blocks), wanted)
-        block = _load(scene, window, size, search, lift)
-        if block is not None:
-            blocks.append(block)
-        if len(blocks) == wanted:
-            break
+    with ThreadPoolExecutor(1) as reader:
+        for window, data in read_ahead(reader, partial(_read, scene, search), windows):
+            progress("aligning", len(blocks), wanted)
+            block = None if data is None else _tiles(scene.phase, window, data, size, search, lift)
+            if block is not None:
+                blocks.append(block)
+            if len(blocks) == wanted:
+                break
     progress("aligning", wanted, wanted)
     return size, blocks
 
 
-def _load(scene: Scene, window: Window, size: int, search: float, lift: list[int]) -> _Block | None:
-    """The tiles of a block of PAN pixels; None if none is valid. `lift` holds that of the first block."""
-    phase = scene.phase
-    reach = int(np.ceil(search + max(phase.ratio)))
-    wide, own = window.widened(reach), phase.centred(window)
-    if min(own.shape) < size:
+def _read(scene: Scene, search: float, window: Window) -> TileData | None:
+    """A block of PAN pixels with what a search needs around it; None if none is valid."""
+    phase, wide = scene.phase, window.widened(_reach(scene.phase, search))
+    own = phase.centred(window)
+    if own.is_empty:
         return None
-    pan_window = phase.pan_window(own, physics.MTF_REACH + 2 + search + reach)
-    data = scene.read(wide, pan_window, phase.ms_window(wide, 1))
-    if data is None:
+    pan_window = phase.pan_window(own, physics.MTF_REACH + 2 + search + _reach(phase, search))
+    return scene.read(wide, pan_window, phase.ms_window(wide, 1))
+
+
+def _reach(phase: Phase, search: float) -> int:
+    return int(np.ceil(search + max(phase.ratio)))
+
+
+def _tiles(phase: Phase, window: Window, data: TileData, size: int, search: float, lift: list[int]) -> _Block | None:
+    """The tiles of a block of PAN pixels; None if none is valid. `lift` holds that of the first block."""
+    reach, own = _reach(phase, search), phase.centred(window)
+    if min(own.shape) < size:
         return None
     lift += [] if lift else [lift_of(data)]
     data = data.lifted(lift[0])
