@@ -21,6 +21,7 @@ from torchmetrics.functional import image as torchmetrics
 
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.quality import metrics
+from pansharpen_cli.quality.metrics import blocks
 
 GAINS = {
     "QB": (0.34, 0.32, 0.30, 0.22),
@@ -358,11 +359,17 @@ def naive_universal(a: np.ndarray, b: np.ndarray) -> float:
     return float(4 * cov * a.mean() * b.mean() / ((va + vb) * (a.mean() ** 2 + b.mean() ** 2)))
 
 
+def universal_blocks(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Universal index of each band of `a` with `b`: (bands, block rows, block cols), NaN where there is none."""
+    index = blocks.universal_index(blocks.into_blocks(a), blocks.into_blocks(b[None]))[..., 0].permute(2, 0, 1)
+    return index.masked_fill(index.isinf(), math.nan)
+
+
 def test_universal_blocks_equal_the_definition_and_constant_ones_are_left_out() -> None:
     fused, pan = random_scene(3, 64, 100)
     pan[:32, :32] = 7.7
     fused[0, :32, :32] = 3.3
-    found = metrics.universal_blocks(fused, pan)
+    found = universal_blocks(fused, pan)
     assert found.shape == (3, 2, 3)
     assert found.isnan().nonzero().tolist() == [[0, 0, 0]]
     assert float(found[1, 0, 0]) == 0
@@ -370,7 +377,7 @@ def test_universal_blocks_equal_the_definition_and_constant_ones_are_left_out() 
     assert float(found[2, 1, 2]) == pytest.approx(expected, abs=1e-13)
     # The block is left out of both terms of D_s, for the band that it concerns.
     expanded, low = fused + 5 * torch.rand_like(fused), pan + 1
-    pairs = (found.flatten(1), metrics.universal_blocks(expanded, low).flatten(1))
+    pairs = (found.flatten(1), universal_blocks(expanded, low).flatten(1))
     gaps = [abs(float(q[first:].mean() - p[first:].mean())) for q, p, first in zip(*pairs, (1, 0, 0), strict=True)]
     assert metrics.d_s(fused, expanded, pan, low) == pytest.approx(np.mean(gaps), abs=1e-12)
 
@@ -1040,4 +1047,4 @@ def test_shapes_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes"):
         of_whole.q2n(torch.ones(3, 32, 32), torch.ones(4, 32, 32))
     with pytest.raises(ValueError, match="rows and columns"):
-        metrics.universal_blocks(torch.ones(3, 32, 32), torch.ones(32, 33))
+        metrics.d_lambda(*torch.ones(2, 3, 32, 32), valid=torch.ones(32, 33, dtype=torch.bool))

@@ -274,7 +274,8 @@ class Backbone(nn.Module):
 
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """Normalised network input (m, channels, rows, cols), as `extract` takes it; m may be tiles times bands."""
-        raise NotImplementedError
+        inputs = stats.matched(inputs)
+        return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
 
     def extract(self, encoded: Tensor) -> Tensor:
         """Features (k, features, rows / stride, cols / stride); k may be tiles times bands."""
@@ -290,7 +291,7 @@ class Backbone(nn.Module):
 
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         """The residual in DN, (n, bands, rows, cols)."""
-        raise NotImplementedError
+        return residual.to(inputs.expanded.dtype) * stats.scale
 
     def finish(self, residual: Tensor, base: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         """The fused tiles in DN, (n, bands, rows, cols): the residual spread and added to its `base`, which stays."""

@@ -29,6 +29,3 @@ class FusionNet(Backbone):
 
     def map(self, features: Tensor) -> Tensor:
         return self.conv3(features)
-
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale

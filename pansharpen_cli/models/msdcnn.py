@@ -41,10 +41,6 @@ class MSDCNN(Backbone):
         for parameter in self.conv5.parameters():
             nn.init.zeros_(parameter)
 
-    def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        inputs = stats.matched(inputs)
-        return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
-
     def extract(self, encoded: Tensor) -> Tensor:
         x = convolve(self.conv1, encoded, relu=True)
         x = torch.relu(x + torch.cat([self.conv2_1(x), self.conv2_2(x), self.conv2_3(x)], 1))
@@ -58,6 +54,3 @@ class MSDCNN(Backbone):
 
     def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return torch.zeros_like(inputs.expanded)
-
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale

@@ -145,9 +145,6 @@ class PanCrafter(Backbone):
     def map(self, features: Tensor) -> Tensor:
         return self.output(silu(self.norm(features)))
 
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale
-
     def rebuild_pan(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """PAN in units of the MS as the PAN mode rebuilds it from Up(Down(P)), (n, bands, rows, cols) (eq. 3)."""
         residual = self.map(self.extract(self.encode(inputs, stats), PAN))

@@ -46,6 +46,3 @@ class PanNet(Backbone):
 
     def map(self, features: Tensor) -> Tensor:
         return self.conv3(features)
-
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale

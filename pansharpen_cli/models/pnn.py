@@ -26,10 +26,6 @@ class PNN(Backbone):
         self.conv3 = nn.Conv2d(self.features, bands, 5, padding=2)
         carry(bands, self.conv1, self.conv2, self.conv3)
 
-    def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        inputs = stats.matched(inputs)
-        return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
-
     def extract(self, encoded: Tensor) -> Tensor:
         return convolve(self.conv2, convolve(self.conv1, encoded, relu=True), relu=True)
 
@@ -38,6 +34,3 @@ class PNN(Backbone):
 
     def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return torch.zeros_like(inputs.expanded)
-
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale

@@ -149,10 +149,6 @@ class U2Net(Backbone):
         """The learned up-sampling of the MS that Up(MS) is sampled to."""
         return pixel_shuffle(self.upsample(avg_pool2d(expanded[..., 1:-1, 1:-1], 2, RATIO)), RATIO)
 
-    def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
-        inputs = stats.matched(inputs)
-        return torch.cat([inputs.expanded, inputs.pan], 1) / stats.scale
-
     def extract(self, encoded: Tensor) -> Tensor:
         rows, cols = (window_of(side) for side in encoded.shape[-2:])
         windows = [(rows >> level, cols >> level) for level in range(3)]
@@ -174,6 +170,3 @@ class U2Net(Backbone):
 
     def base(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         return self.expand(inputs.expanded)
-
-    def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
-        return residual.to(inputs.expanded.dtype) * stats.scale

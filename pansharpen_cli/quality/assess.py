@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +24,7 @@ from ..raster.tiles import OUTPUT_BLOCK, plan_tiles
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
+from .metrics.blocks import or_note
 
 SCORED_TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
@@ -245,19 +245,10 @@ class _Pieces:
                 f"PAN (up to {self.brightest:.4g}) and MS (up to {highest:.4g}) are in different units: D_s, HQNR and "
                 "QNR compare their levels and tell nothing here; fidelity does not depend on them"
             )
-        figures["reprojection"] = _noted(self.reprojection.compute, notes)
-        figures |= _noted(self.fidelity.compute, notes) or dict.fromkeys(FIDELITY)
+        figures["reprojection"] = or_note(self.reprojection.compute, notes)
+        figures |= or_note(self.fidelity.compute, notes) or dict.fromkeys(FIDELITY)
         _check_order(self.crossed)
         return Score(figures, self.indices.maps, self.window, notes, sampled)
-
-
-def _noted(measure: Callable[[], dict], notes: list[str]) -> dict | None:
-    """What `measure` returns, or None with its reason in `notes`."""
-    try:
-        return measure()
-    except InputError as error:
-        notes.append(str(error))
-        return None
 
 
 @lru_cache(maxsize=8)

@@ -342,28 +342,12 @@ def mirrored(x: Tensor, own: Core) -> Tensor:
 # Universal index
 
 
-def universal_blocks(a: Tensor, b: Tensor) -> Tensor:
-    """Universal image quality index of each distinct 32 x 32 block: (bands, block rows, block cols), float64.
+def universal_index(a: Tensor, b: Tensor) -> Tensor:
+    """Universal index of every band of blocks `a` (..., bands, pixels) with every band of `b`: (..., bands a, bands b).
 
     Wang and Bovik, "A Universal Image Quality Index", 2002, with variances of n - 1 and without guards:
-    4 cov mean_a mean_b / ((var_a + var_b) (mean_a^2 + mean_b^2)). `a`: (bands, rows, cols); `b`: the same, or one band
-    (PAN) for all of them. Whole blocks only. A block that is constant in both images (or where both means are zero)
-    has no index and is NaN, as in the toolbox. Raises ValueError for shapes that do not match.
-    """
-    a, b = as_bands(a), as_bands(b)
-    same_size(a, b)
-    quality = universal_index(into_blocks(a), into_blocks(b))
-    quality = quality.masked_fill(quality.isinf(), math.nan)
-    if len(b) == 1:
-        return quality[..., 0].permute(2, 0, 1)
-    same_shape(a, b)
-    return quality.diagonal(dim1=-2, dim2=-1).permute(2, 0, 1)
-
-
-def universal_index(a: Tensor, b: Tensor) -> Tensor:
-    """Universal index of every band of `a` with every band of `b`: (..., bands a, bands b).
-
-    Infinite where there is none, so that NaN stands for pixels that are not numbers alone.
+    4 cov mean_a mean_b / ((var_a + var_b) (mean_a^2 + mean_b^2)). Infinite where there is none, in a block that is
+    constant in both or whose means are zero, so that NaN stands for pixels that are not numbers alone.
     """
     m = block_moments(a, b)
     mean_a, mean_b = m.mean_a[..., :, None], m.mean_b[..., None, :]

@@ -74,7 +74,7 @@ def d_s(fused: Tensor, expanded: Tensor, pan: Tensor, pan_low: Tensor, valid: Te
     """Spatial distortion: mean over bands of |q(fused band, PAN) - q(expanded band, low-passed PAN)|, exponent 1.
 
     Alparone et al., "Multispectral and Panchromatic Data Fusion Assessment Without Reference", 2008; q is the mean of
-    `universal_blocks`. `fused`, `expanded`: (bands, rows, cols); `pan` and `pan_low` (PAN reduced to the MS grid and
+    `universal_index`. `fused`, `expanded`: (bands, rows, cols); `pan` and `pan_low` (PAN reduced to the MS grid and
     expanded again) one band; all in DN on the PAN grid. Blocks with an invalid pixel in `valid` (rows, cols) and blocks
     without an index in one of the two terms, where the toolbox returns NaN, are left out of both; `InputError` when a
     band has no block left.
