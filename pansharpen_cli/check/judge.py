@@ -127,14 +127,10 @@ def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) 
 def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) -> None:
     if pair.options.nodata is not None:
         return
-    tags = {f.path: "NaN" if f.nodata_is_nan else _tag(f.nodata) for f in files}
+    tags = {f.path: "NaN" if f.nodata_is_nan else "none" if f.nodata is None else f"{f.nodata:g}" for f in files}
     if len(set(tags.values())) > 1:
         listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
         found.note("nodata-tags", f"the files have different nodata values ({listed}); each is that of its own file")
-
-
-def _tag(nodata: float | None) -> str:
-    return "none" if nodata is None else f"{nodata:g}"
 
 
 def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:

@@ -101,10 +101,10 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
     candidates = _fill_candidates(scene)
     if survey:
         look.relation = Covariance(pan=1, ms=scene.bands)
-        look.bands = [Band("PAN", _dtype(scene.pan, 0), scene.pan)]
+        look.bands = [Band("PAN", scene.pan.dtype_of(0), scene.pan)]
         names = [n or f"band {i}" for i, n in enumerate(scene.called, 1)]
         pairs = [(s, k) for s in scene.ms for k in range(len(s.bands))]
-        look.bands += [Band(n, _dtype(s, k), s) for n, (s, k) in zip(names, pairs, strict=True)]
+        look.bands += [Band(n, s.dtype_of(k), s) for n, (s, k) in zip(names, pairs, strict=True)]
     wanted = min(len(order), LOOKED_AT)
     for block in order:
         progress("looking", min(len(look.blocks), wanted), wanted)
@@ -141,10 +141,6 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
         for band in own:
             band.take_out(fills)
     return look
-
-
-def _dtype(source: Source, index: int) -> np.dtype:
-    return source.dtype_of(index)
 
 
 def _survey(scene: Scene, look: Look, block: Window, pan_read, ms_window: Window, parts, candidates) -> None:
@@ -213,7 +209,7 @@ def _fill_candidates(scene: Scene) -> dict[str, list[float]]:
     tagged = {float(s.dataset.nodata) for s in (scene.pan, *scene.ms) if s.dataset.nodata is not None}
     made = {}
     for source in (scene.pan, *scene.ms):
-        dtype = _dtype(source, 0)
+        dtype = source.dtype_of(0)
         values = {0.0, *CUSTOMARY_NODATA, *(t for t in tagged if t == t)}
         if dtype.kind in "iu":
             info = np.iinfo(dtype)

@@ -18,7 +18,7 @@ from .evaluate import evaluate
 from .fuse import check, fuse
 from .options import bundled
 from .progress import say_line
-from .shell import UsageError, complain, ignore, plain, replace_closed_streams, takes_text, with_home
+from .shell import UsageError, complain, plain, replace_closed_streams, takes_text, with_home
 from .train import train
 from .weights import weights_app
 
@@ -60,7 +60,7 @@ def main() -> None:
     if not debug:
         warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the report
         os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
-        sys.unraisablehook = ignore  # rasterio's about text of GDAL that is no UTF-8
+        sys.unraisablehook = lambda *_: None  # rasterio's about text of GDAL that is no UTF-8
     stay_offline()
     replace_closed_streams()
     try:

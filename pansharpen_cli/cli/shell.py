@@ -69,6 +69,3 @@ def takes_text(stream: Any) -> bool:
     except OSError:
         return False
     return True
-
-
-def ignore(*_) -> None: ...

@@ -303,7 +303,7 @@ class Located:
 
     @property
     def pan_grid(self) -> Grid:
-        return _plain_grid(self.pan)
+        return Grid(None, Affine.identity(), *self.pan.dataset.shape)
 
     @cached_property
     def _to_ms(self) -> Passage:
@@ -373,7 +373,3 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 
 def _rounded(ratio: float) -> float:
     return float(round(ratio)) if abs(ratio - round(ratio)) < ROUND * ratio else ratio
-
-
-def _plain_grid(source: Source) -> Grid:
-    return Grid(None, Affine.identity(), source.dataset.height, source.dataset.width)

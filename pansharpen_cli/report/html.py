@@ -26,7 +26,7 @@ from .facts import (
 )
 from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
-from .pictures import Pictures, display_bands, label_of, quick_picture
+from .pictures import Pictures, label_of, quick_picture, true_colour
 from .sections import SERIES, sections, short_names
 from .text import adaptation_text, bands_text, blocks_text, by_ms, called, number_text, registration_text
 
@@ -35,7 +35,7 @@ QUICKLOOK_SIDE = 1024
 
 def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarray:
     """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
-    return quick_picture(*read_reduced(fused, display_bands(names), QUICKLOOK_SIDE)).transpose(2, 0, 1)
+    return quick_picture(*read_reduced(fused, true_colour(names).bands, QUICKLOOK_SIDE)).transpose(2, 0, 1)
 
 
 TERMS = {

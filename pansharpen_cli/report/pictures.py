@@ -148,13 +148,11 @@ def quick_picture(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return _Stretch.of(values[:, valid]).picture(values, valid, (1, 2, 3))
 
 
-def display_bands(names: Sequence[str | None]) -> list[int]:
-    """1-based red, green, blue by name; else in the usual order of 8 or 4 bands; else the first band as grey."""
-    return list(true_colour(names).bands)
-
-
 def true_colour(names: Sequence[str | None]) -> Composition:
-    """True colour by band names; unnamed bands are taken for C B G Y R RE N1 N2 if 8, else for B G R."""
+    """True colour by band names; unnamed bands are taken for C B G Y R RE N1 N2 if 8, else for B G R.
+
+    Of less than three the first one is shown as grey.
+    """
     usual = (5, 3, 2) if len(names) == 8 else (3, 2, 1) if len(names) >= 3 else (1, 1, 1)
     return _composition(names, ("red", "green", "blue"), usual)
 
