@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +21,14 @@ from pansharpen_cli.cli import app
 def pytest_configure(config) -> None:
     # rasterio itself still multiplies transforms with *
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker for each core
+        import torch  # not before the package, which says how its threads wait
+
+        torch.set_num_threads(1)
     typer.main.get_command = cache(typer.main.get_command)  # once, not for each of a thousand runs
+    if "PANSHARPEN_TESTS" not in os.environ:  # what the processes of a run share (`rasters.once`)
+        os.environ["PANSHARPEN_TESTS"] = tempfile.mkdtemp(prefix="pansharpen-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("PANSHARPEN_TESTS")))
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pytest
 import rasterio
 import torch
 from affine import Affine
@@ -19,11 +24,23 @@ from pansharpen_cli.physics import degrade_matrix
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.training import simulate
 
+T = TypeVar("T")
+
+
+def once(what: str, make: Callable[[], T]) -> T:
+    """What is made, once in a run of the tests, whichever of its processes asks first."""
+    kept = Path(os.environ["PANSHARPEN_TESTS"], f"{hashlib.sha256(what.encode()).hexdigest()}.pickle")
+    if not kept.exists():
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_bytes(pickle.dumps(make()))
+        part.replace(kept)
+    return pickle.loads(kept.read_bytes())
+
 
 @lru_cache(maxsize=64)
 def painted(spec: simulate.Simulation) -> simulate.SimulatedScene:
-    """A simulated scene, painted once in a session; its arrays are read-only."""
-    made = simulate.simulate(spec)
+    """A simulated scene, painted once in a run; its arrays are read-only."""
+    made = once(f"scene {spec}", lambda: simulate.simulate(spec))
     for array in vars(made).values():
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
@@ -32,12 +49,15 @@ def painted(spec: simulate.Simulation) -> simulate.SimulatedScene:
 
 @lru_cache(maxsize=64)
 def _written(spec: simulate.Simulation) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        return {path.name: path.read_bytes() for path in simulate.write_scene(painted(spec), folder)}
+    def files() -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            return {path.name: path.read_bytes() for path in simulate.write_scene(painted(spec), folder)}
+
+    return once(f"files {spec}", files)
 
 
 def write_pair(folder: Path, *given, **spec) -> tuple[Path, Path, Path]:
-    """`pan.tif`, `ms.tif` and `truth.tif` of a `Simulation` in a folder: painted and written once in a session."""
+    """`pan.tif`, `ms.tif` and `truth.tif` of a `Simulation` in a folder: painted and written once in a run."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in _written(simulate.Simulation(*given, **spec)).items():
         (folder / name).write_bytes(content)
@@ -106,6 +126,14 @@ def random_weights(
     change(state)
     save_file(state, path, {"network": network, "config": json.dumps(config)})
     return path
+
+
+def seldom(every: Iterable[T], often: Collection[T]) -> list:
+    """Parameters of a test, those that are not `often` looked at marked as slow: they ask the same of other code."""
+    return [
+        each if each in often else pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow)
+        for each in every
+    ]
 
 
 def inventory(folder: Path) -> dict[str, bytes | None]:

@@ -67,6 +67,7 @@ def test_the_pixels_and_the_bytes_are_those_of_the_command_line(pair, run, tmp_p
     assert result.write(tmp_path / "api.tif").read_bytes() == (tmp_path / "cli.tif").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_shifted_pair_is_registered_as_on_the_command_line(shifted, run, tmp_path):
     arguments = ["-o", tmp_path / "cli.tif", "--method", "fusionnet", "--adapt", "off", "--json", "-q"]
     done = run("fuse", *shifted, *arguments)
@@ -289,6 +290,7 @@ def test_without_xarray_the_error_says_what_to_install(plain, monkeypatch):
         plain.to_xarray()
 
 
+@pytest.mark.slow
 def test_all_names_are_there_and_importing_them_loads_nothing():
     code = (
         "import sys, pansharpen_cli as p; assert set(p.__all__) <= set(dir(p)), p.__all__;"

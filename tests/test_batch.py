@@ -258,6 +258,7 @@ def test_going_back_from_options_that_failed_does_nothing(archive: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("without_workers")
+@pytest.mark.slow
 def test_a_page_or_report_that_is_asked_for_is_made_again(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020")
     out = tmp_path / "out"
@@ -565,6 +566,7 @@ HARMLESS: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 @pytest.mark.parametrize("case", HARMLESS)
 @pytest.mark.usefixtures("without_workers")
+@pytest.mark.slow
 def test_a_scene_without_an_output_of_its_own_harms_no_other(
     case: str, scenes: Path, tmp_path: Path, monkeypatch, run
 ) -> None:

@@ -209,6 +209,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
+@pytest.mark.slow
 def test_side_files_that_are_made_to_be_slow_are_not(pair: Path, run, name: str) -> None:
     (pair / name).write_text(SLOW[name])
     began = time.monotonic()
@@ -420,6 +421,7 @@ def bomb(path: Path) -> None:
             target.writestr(entry.filename, source.read(entry))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path, run) -> None:
     bomb(tmp_path / "c.pth")
     assert (tmp_path / "c.pth").stat().st_size < 100_000

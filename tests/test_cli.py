@@ -401,11 +401,10 @@ def little_room():
 @pytest.mark.parametrize(
     "options",
     [
-        (),
         ("--driver", "COG"),
         *(
             pytest.param(options, marks=pytest.mark.slow)
-            for options in (("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--co", "TILED=NO"))
+            for options in ((), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--co", "TILED=NO"))
         ),
     ],
     ids=str,
@@ -668,6 +667,7 @@ def full_run(adapted: Path, whole: list[np.ndarray], run) -> np.ndarray:
     return whole[0]
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(adapted: Path, whole, run) -> None:
     full_run(adapted, whole, run)
     assert run(*adapting(adapted, "again.tif")).code == 0
@@ -680,7 +680,7 @@ def test_same_seed_same_bytes(adapted: Path, whole, run) -> None:
     ("option", "value", "part"),
     [
         ("--window", "100,70,90,110", np.s_[70:180, 100:190]),
-        ("--window", "250,-20,500,60", np.s_[0:40, 250:400]),
+        pytest.param("--window", "250,-20,500,60", np.s_[0:40, 250:400], marks=pytest.mark.slow),
         ("--bbox", "431230,4583400,431330.4,4583459.6", np.s_[140:200, 30:130]),
     ],
 )
@@ -698,6 +698,7 @@ def test_previews_have_the_pixels_of_the_full_run(adapted: Path, whole, run, opt
         assert preview.read().any()
 
 
+@pytest.mark.slow
 def test_tile_size_changes_no_pixel(adapted: Path, whole, run) -> None:
     full = full_run(adapted, whole, run)
     assert run(*adapting(adapted, "tiles.tif", "--tile-size", 100)).code == 0

@@ -69,6 +69,7 @@ def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
     assert f"{fused['quality']['fidelity']:.4f}" in run("evaluate", "out.tif", *PAIR).out
 
 
+@pytest.mark.slow
 def test_a_page_shows_eight_results_or_those_that_are_chosen(scene: Path, run) -> None:
     run("fuse", "pan.tif", "ms.tif", "-o", "r0.tif", *PLAIN, "--no-score")
     files = [f"r{i}.tif" for i in range(10)]
@@ -198,6 +199,7 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
     assert left.figures["blocks"] == 3 * 8  # all that there are, wherever they are in the order
 
 
+@pytest.mark.slow
 def test_the_report_of_a_large_scene_says_that_its_figures_are_those_of_a_sample(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setattr(facts, "Sampling", partial(assess.Sampling, pixels=96 * 96))
     monkeypatch.setattr(assess, "SAMPLED_TILE", 32)
@@ -334,6 +336,7 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
     assert found["edge_error"] is None
 
 
+@pytest.mark.slow
 def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setattr("pansharpen_cli.quality.reference.SCORED_TILE", 64)  # it streams
     run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
@@ -480,7 +483,7 @@ def test_values_beyond_float32_are_named_and_refused(scene: Path, run) -> None:
     assert "huge.tif holds values beyond" in finished.errors[0] and "--nodata" in finished.errors[0]
 
 
-@pytest.mark.parametrize("method", ["brovey", "pca", "gsa", "bt-h", "mtf-glp-hpm", "bdsd", "c-bdsd", "mf"])
+@pytest.mark.parametrize("method", ["brovey", "c-bdsd"])  # of the others: test_degenerate_data_give_finite_pixels
 def test_a_constant_pan_gives_the_up_sampled_ms_and_says_so(scene: Path, run, method: str) -> None:
     edited(scene / "pan.tif", scene / "flat.tif", lambda p: np.where(p > 0, 300, 0).astype(p.dtype), nodata=0)
     fused = run("fuse", "flat.tif", "ms.tif", "-o", "out.tif", "--method", method, "--no-score")
@@ -637,6 +640,7 @@ def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [(), ("--window", "40,20,96,96")])
+@pytest.mark.slow
 def test_the_comparison_of_a_report_holds_each_method_once_and_as_it_is(scene: Path, run, options) -> None:
     made = run(
         "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "mtf-glp-fs", "--report", "r.html", "--json", *options

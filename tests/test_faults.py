@@ -402,6 +402,7 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
         fused_with(scene, monkeypatch, 3)
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: Path, run, monkeypatch) -> None:
     write_pair(scene, 320, 320, 3)
     arguments = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--precision", "float32")

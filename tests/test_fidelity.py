@@ -187,6 +187,7 @@ def test_what_is_undefined_is_said(pair) -> None:
 
 
 @pytest.mark.parametrize("ratio", [2.0, 4.0, 2.76])
+@pytest.mark.slow
 def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, ratio: float) -> None:
     spec = simulate.Simulation(224, 240, 4, ratio=ratio, offset=(0.7, 1.2), border=0.0, noise=0.0)
     made = painted(spec)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import whole as of_whole
-from rasters import painted, write_pair
+from rasters import painted, seldom, write_pair
 
 from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
@@ -65,10 +65,12 @@ def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
         (2.0, (-0.5, -0.5), (4,)),
         (2.76, (0.83, 1.9), (4,)),
         # so much of the band is PAN's at this ratio that where the two differ the estimate scatters by 0.06 pixels
-        (6.5, (3.3, 0.4), (1, 2, 4)),
+        pytest.param(6.5, (3.3, 0.4), (1, 2, 4), marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("method", ["none", "injection", "hpf", "awlp", "mf", "mtf-glp-fs"])
+@pytest.mark.parametrize(
+    "method", seldom(["none", "injection", "hpf", "awlp", "mf", "mtf-glp-fs"], ["none", "injection", "awlp"])
+)
 def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, offset, seeds, method: str) -> None:
     shifts = []
     for seed in seeds:
@@ -109,19 +111,6 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
             results.append(loop.fuse_array(scene, fit.fuser)[0])
     difference = results[0] - results[1]
     assert 0 < np.sqrt((difference**2).mean()) < 0.6
-
-
-def test_a_preview_has_the_pixels_of_the_full_run(tmp_path: Path) -> None:
-    folder, _ = write(tmp_path, rows=300, cols=280, bands=3, offset=(1.3, 0.2), seed=3)
-    options = Options(precision="float32")
-    with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        whole, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
-        origin = scene.window
-    window = (100, 190, 57, 200)
-    with Scene.open(folder / "pan.tif", [folder / "ms.tif"], OpenOptions(window=window)) as scene:
-        part, _ = loop.fuse_array(scene, fitting.fit(scene, options).fuser)
-    expected = whole[:, 100 - origin[0] : 190 - origin[0], 57 - origin[2] : 200 - origin[2]]
-    np.testing.assert_array_equal(part, expected)
 
 
 def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Path, monkeypatch) -> None:
@@ -197,8 +186,8 @@ def test_threads_are_given_back_after_a_classical_fit(tmp_path: Path) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("rows", "cols"), [(65, 66), (66, 64), (65, 129)])
-@pytest.mark.parametrize("method", ["gsa", "bdsd", "bt-h", "mf", "pracs", "c-bdsd"])
+@pytest.mark.parametrize(("rows", "cols"), [(65, 66), (65, 129)])
+@pytest.mark.parametrize("method", ["gsa", "bdsd", "bt-h", "pracs", "c-bdsd"])
 def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkeypatch, rows, cols, method) -> None:
     folder, _ = write(tmp_path, rows=132, cols=132, bands=3, offset=(0, 0), seed=3)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited, pixels_of, random_weights, seen_through, write_pair
+from rasters import edited, pixels_of, random_weights, seen_through, seldom, write_pair
 
 from pansharpen_cli.archive import names as naming
 from pansharpen_cli.errors import InputError
@@ -43,7 +43,7 @@ def options_of(folder: Path, method: str) -> Options:
     return Options(weights=str(random_weights(folder / "w.safetensors")), adapt="off", precision="float32")
 
 
-@pytest.mark.parametrize("method", ["gsa", "glpnet"])
+@pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["glpnet"]))
 def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, method: str) -> None:
     options = options_of(folder, method)
     facts = fused(folder, ["vnir.tif", "swir.tif"], options)
@@ -116,6 +116,7 @@ def test_files_that_interleave_their_pixels_are_refused(folder: Path) -> None:
         fuse.fuse_scene(pair, output, options_of(folder, "gsa"), score=False)
 
 
+@pytest.mark.slow
 def test_check_tells_the_size_of_the_one_output_and_refuses_what_fuse_refuses(folder: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     told = json.loads(run("check", "pan.tif", "vnir.tif", "swir.tif", "--method", "exp", "--json").out)
@@ -135,6 +136,7 @@ def test_check_tells_the_size_of_the_one_output_and_refuses_what_fuse_refuses(fo
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_grid_is_measured_apart_as_fuse_measured_it(folder: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     with rasterio.open("swir.tif", "r+") as dataset:
@@ -159,6 +161,7 @@ def test_each_grid_is_measured_apart_as_fuse_measured_it(folder: Path, run, monk
     assert [line.split(",")[3] for line in limited.out.splitlines()] == ["ms", "vnir.tif", "swir.tif"]
 
 
+@pytest.mark.slow
 def test_walds_protocol_takes_each_grid_apart_and_leaves_out_what_is_too_small(folder: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     edited(folder / "vnir.tif", folder / "other.tif", lambda p: p[1:2, 1:, 1:], ("Yellow",))
@@ -204,6 +207,7 @@ def test_r2_and_gain_of_a_band_are_those_that_it_was_made_with(folder: Path) -> 
 
 
 @pytest.mark.parametrize("method", ["gsa", "glpnet"])
+@pytest.mark.slow
 def test_a_band_that_pan_says_nothing_about_is_up_sampled_and_said_so(with_noise: Path, method: str) -> None:
     facts = fused(with_noise, ["odd.tif"], options_of(with_noise, method))
     sharpened, plain = pixels_of(with_noise / "out.tif"), with_noise / "plain.tif"

@@ -148,6 +148,7 @@ def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_pat
     assert rounds == [["b", "z"], ["c"], ["a"]] and len(events) == 4
 
 
+@pytest.mark.slow
 def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
     for name, (first, last) in {"west": (0, 256), "east": (128, 384)}.items():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rasters import painted
+from rasters import painted, seldom
 from toolbox import last_stages, reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
@@ -41,9 +41,10 @@ BLENDED: list[tuple[str, Config]] = [
 ALL = CROPPED + BLENDED
 
 
-def named(cases: list[tuple[str, Config]]):
+def named(cases: list):
     """Parametrised by cases, with names that can be read."""
-    ids = [name if config else f"{name} of any bands" for name, config in cases]
+    known = [getattr(case, "values", case) for case in cases]
+    ids = [name if config else f"{name} of any bands" for name, config in known]
     return pytest.mark.parametrize(("name", "config"), cases, ids=ids)
 
 
@@ -272,6 +273,7 @@ def test_u2net_starts_from_the_ms_interpolated_and_learns_another_up_sampling():
     torch.testing.assert_close(network.base(inputs, stats), 2047 * expected, rtol=1e-4, atol=0.02)
 
 
+@pytest.mark.slow
 def test_tiles_of_u2net_agree_about_the_windows(scene, monkeypatch):
     monkeypatch.setattr(u2net, "WINDOW", 16)
     network = made("u2net", {"bands": 4, "width": 16})
@@ -484,7 +486,7 @@ def test_pan_crafter_trains_its_other_mode_too(sampler):
     assert float(auxiliary(made("pnn", {"bands": 4}), [sample], torch.float32)) == 0
 
 
-@named(ALL)
+@named(seldom(ALL, [*CROPPED, BLENDED[0]]))
 def test_a_tailor_starts_at_the_frozen_network_and_is_trained(sample, name, config):
     network = channels_last(made(name, config))
     inputs, stats = sample.training.inputs.map(lambda t: t[:1]), sample.stats

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted
+from rasters import painted, seldom
 from scipy import ndimage
 
 from pansharpen_cli import models, physics
@@ -54,9 +54,9 @@ class Holed:
         return sim.write_scene(replace(self.made, spec=spec, pan=images[0][0], ms=images[1], truth=truth), folder)[:2]
 
 
-@pytest.fixture(scope="module", params=SPECS.values(), ids=SPECS.keys())
+@pytest.fixture(scope="module", params=seldom(SPECS, ["ratio 4", "ratio 2.76"]))
 def holed(request, tmp_path_factory) -> Holed:
-    spec, folder = request.param, tmp_path_factory.mktemp("hole")
+    spec, folder = SPECS[request.param], tmp_path_factory.mktemp("hole")
     made = painted(spec)
     (rows, cols), (h, w) = made.pan.shape, made.ms.shape[1:]
     places = [spec.offset[i] + spec.ratio * (np.arange(n) + 0.5) for i, n in enumerate((h, w))]

@@ -230,6 +230,7 @@ def test_a_file_that_is_named_as_an_address_is_no_pipe(tmp_path: Path) -> None:
             open_raster(name)
 
 
+@pytest.mark.slow
 def test_nothing_is_written_beside_a_file_that_is_read(tmp_path: Path) -> None:
     path, coarse = raster(tmp_path / "x.tif"), raster(tmp_path / "coarse.tif", pixel=4.0)
     (tmp_path / "x.tif.gz").write_bytes(gzip.compress(coarse.read_bytes()))

@@ -55,16 +55,16 @@ def pair(tmp_path_factory) -> tuple[Path, Path]:
     ("shift", "spec"),
     [
         ((2.5, -1.3), {}),
-        ((-0.4, 0.7), {"seed": 2}),
+        pytest.param((-0.4, 0.7), {"seed": 2}, marks=pytest.mark.slow),
         ((-5.0, 3.3), {"ratio": 2.0}),
-        ((0.6, 5.0), {"ratio": 3.0}),
+        pytest.param((0.6, 5.0), {"ratio": 3.0}, marks=pytest.mark.slow),
         ((-3.5, -5.0), {"ratio": 2.76}),
-        ((4.4, 1.9), {"ratio": 6.0}),
+        pytest.param((4.4, 1.9), {"ratio": 6.0}, marks=pytest.mark.slow),
         ((-5.0, 2.0), {"bands": 1}),
-        ((3.0, -4.5), {"bands": 8}),
+        pytest.param((3.0, -4.5), {"bands": 8}, marks=pytest.mark.slow),
         ((1.2, 4.1), {"border": 60.0, "rows": 320, "cols": 320}),
         ((-2.2, 1.1), {"dtype": "uint8"}),
-        ((1.6, -2.4), {"rows": 96, "cols": 800}),
+        pytest.param((1.6, -2.4), {"rows": 96, "cols": 800}, marks=pytest.mark.slow),
     ],
 )
 def test_an_injected_shift_is_recovered(tmp_path, shift, spec):
@@ -202,15 +202,15 @@ def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
     ("gain", "spec"),
     [
         (0.08, {}),
-        (0.2, {}),
+        pytest.param(0.2, {}, marks=pytest.mark.slow),
         (0.3, {}),
-        (0.45, {}),
-        (0.08, {"ratio": 2.0}),
+        pytest.param(0.45, {}, marks=pytest.mark.slow),
+        pytest.param(0.08, {"ratio": 2.0}, marks=pytest.mark.slow),
         (0.45, {"ratio": 2.0}),
         (0.2, {"ratio": 2.76, "seed": 2}),
-        (0.08, {"ratio": 6.0}),
-        (0.45, {"ratio": 6.0}),
-        (0.3, {"bands": 8}),
+        pytest.param(0.08, {"ratio": 6.0}, marks=pytest.mark.slow),
+        pytest.param(0.45, {"ratio": 6.0}, marks=pytest.mark.slow),
+        pytest.param(0.3, {"bands": 8}, marks=pytest.mark.slow),
         (0.2, {"border": 40.0, "seed": 5}),
     ],
 )
@@ -228,6 +228,7 @@ def test_bands_keep_the_relation_of_their_gains(tmp_path):
         assert register.measure(scene).gains == pytest.approx(softer, rel=0.08)
 
 
+@pytest.mark.slow
 def test_the_mtf_is_measured_where_the_scene_shows_something(tmp_path, monkeypatch):
     """Of nine blocks the first rows are flat."""
     monkeypatch.setattr(register, "SAMPLED_BLOCK", 224)
@@ -244,6 +245,7 @@ def flattened(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("gain", [0.7, 0.95])
+@pytest.mark.slow
 def test_a_crisp_ms_is_not_called_less_crisp(tmp_path, gain):
     found = measured(*written(tmp_path, gains=gain)[:2])
     assert found.gains == () or found.gains == pytest.approx((gain,) * 4, rel=0.12)
@@ -305,6 +307,7 @@ def tags_of(path: Path) -> dict[str, str]:
         return dataset.tags(ns="PANSHARPEN")
 
 
+@pytest.mark.slow
 def test_an_aligned_scene_is_fused_as_without_it(fuse):
     (auto, facts, said), (off, plain, _) = fuse("ms.tif", "auto"), fuse("ms.tif", "off")
     np.testing.assert_array_equal(pixels_of(auto), pixels_of(off))
@@ -339,6 +342,7 @@ def test_check_tells_of_a_shift_once(scenes, run):
     assert [f["code"] for f in facts["findings"] if "PAN pixels" in f["text"]] == ["shift"]
 
 
+@pytest.mark.slow
 def test_what_is_corrected_as_usual_is_a_note_and_what_is_not_a_warning(scenes, run, tmp_path):
     options = (
         "-o",
@@ -382,6 +386,7 @@ def test_a_window_is_a_part_of_the_whole(fuse):
         np.testing.assert_array_equal(dataset.read()[:, top : top + 80, left : left + 90], small)
 
 
+@pytest.mark.slow
 def test_the_report_shows_it(fuse, tmp_path, scenes, run):
     page = tmp_path / "report.html"
     fuse("off.tif", "auto", "--report", page)
@@ -390,6 +395,7 @@ def test_the_report_shows_it(fuse, tmp_path, scenes, run):
     assert "registration  MS +2.0" in result.out and "confidence 1.00, corrected" in result.out
 
 
+@pytest.mark.slow
 def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
     made, facts, _ = fuse("off.tif", "auto")
     pair = ("--pan", scenes / "pan.tif", "--ms", scenes / "off.tif", "--json")
@@ -415,6 +421,7 @@ def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
 
 
 @pytest.mark.parametrize("method", ["mtf-glp-fs", "glpnet"])
+@pytest.mark.slow
 def test_a_shift_beyond_the_search_is_said_and_not_called_zero(fuse, scenes, run, tmp_path, method):
     with rasterio.open(scenes / "ms.tif") as dataset:
         moved, names = Affine.translation(90.0, -85.0) @ dataset.transform, dataset.descriptions
@@ -448,6 +455,7 @@ def test_where_there_is_nothing_to_compare_the_shift_is_not_measurable(pair, run
     assert ("far out of register" in ended.err) == (kind == "water")
 
 
+@pytest.mark.slow
 def test_walds_protocol_starts_from_the_corrected_pair(scenes, run):
     def ergas(ms: str, *options: object) -> float:
         pair = ("--pan", scenes / "pan.tif", "--ms", scenes / ms)
@@ -543,6 +551,7 @@ def fused_at(folder: Path, target: Path, **options) -> dict:
     )
 
 
+@pytest.mark.slow
 def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
     made = {mtf: tmp_path / f"{mtf}.tif" for mtf in ("auto", "sensor")}
     facts = {mtf: fused_at(soft, path, mtf=mtf) for mtf, path in made.items()}
@@ -581,7 +590,7 @@ def test_an_unknown_mtf_is_refused(soft, tmp_path):
         fused_at(soft, tmp_path / "t.tif", mtf="best")
 
 
-@pytest.mark.parametrize("shift", [(14.0, 0.0), (-33.0, 30.0)])
+@pytest.mark.parametrize("shift", [(14.0, 0.0), pytest.param((-33.0, 30.0), marks=pytest.mark.slow)])
 def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shift):
     found = measured(*written(tmp_path, rows=512, cols=512)[:2], shift)
     assert found.confident and error(found, shift) < 0.15
@@ -601,7 +610,7 @@ def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path, 
     assert align == "off" or facts["registration"]["searched"] in (8.0, 64.0)
 
 
-@pytest.mark.parametrize("align", ["off", "measure"])
+@pytest.mark.parametrize("align", [pytest.param("off", marks=pytest.mark.slow), "measure"])
 def test_a_network_is_not_adapted_to_a_pair_that_is_left_apart(scenes, run, tmp_path, align):
     with rasterio.open(scenes / "ms.tif") as dataset:
         moved, names = Affine.translation(14.0, 0.0) @ dataset.transform, dataset.descriptions

@@ -353,6 +353,7 @@ def test_old_and_empty_reports_are_rendered() -> None:
     assert "not scored" in html_report.to_html(old, [])
 
 
+@pytest.mark.slow
 def test_results_at_the_same_places_stand_side_by_side() -> None:
     first, second = drawn(), drawn()
     panels = [replace(p, true=p.true[::-1]) for p in second.overview.panels]
@@ -385,6 +386,7 @@ def scene(tmp_path_factory):
         yield opened
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
     read = report_pictures.on_pan_grid(scene)  # the MS itself stands for a fused image
     pictures = report_pictures.collect(scene, read, scene.window)
@@ -439,6 +441,7 @@ def test_a_scene_without_a_valid_pixel_is_black(scene: Scene) -> None:
     assert html_report.to_html(facts(), [("f", pictures)])
 
 
+@pytest.mark.slow
 def test_the_overview_of_a_large_scene_is_averaged_and_samples_are_few() -> None:
     rows, cols = 4 * report_pictures.OVERVIEW, 3000
     ramp = np.linspace(0, 1000, rows, dtype=np.float32)[:, None] + np.zeros((1, cols), np.float32)

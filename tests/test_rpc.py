@@ -126,6 +126,7 @@ def test_the_cameras_of_these_tests_are_those_of_their_rpcs() -> None:
     np.testing.assert_allclose(cameras.pan_at(*there, 0.5), (rows, cols), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_bent_ms_is_brought_into_the_pans_geometry_and_registered(tmp_path: Path) -> None:
     """Off by known 0.9 and -1.4 PAN pixels, and bent by 1.5 MS pixels."""
     cameras, off = Cameras(bend=1.5), (0.9, -1.4)

@@ -34,6 +34,7 @@ def test_sample_data_has_the_pixels_and_tags_that_the_code_makes(remade, name):
 
 @pytest.mark.skipif(rasterio.__gdal_version__ != "3.10.3", reason="another GDAL may compress differently")
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_sample_data_is_reproduced_byte_for_byte(remade, name):
     assert (SAMPLE / name).read_bytes() == (remade / name).read_bytes()
 

@@ -68,6 +68,7 @@ def test_adaptation_lowers_the_loss_on_tiles_it_did_not_see(scene: Scene, backbo
     assert len(drawn.training.ms) == outcome.tiles == 6
 
 
+@pytest.mark.slow
 def test_same_seed_same_tailor_other_seed_another(scene: Scene, backbone: Backbone) -> None:
     states = [adapted(scene, backbone, seed=seed)[1].state_dict() for seed in (5, 5, 6)]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
@@ -153,6 +154,7 @@ def test_the_reduced_pair_is_the_scene_one_level_down(scene: Scene) -> None:
     assert close < 0.8 * (target - target.mean((-2, -1), keepdim=True)).square().mean().sqrt()
 
 
+@pytest.mark.slow
 def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
     made = painted(simulate.Simulation(rows=512, cols=512, bands=4, seed=2, border=120.0))
     simulate.write_scene(made, tmp_path)
@@ -164,6 +166,7 @@ def test_no_sampled_tile_holds_an_invalid_pixel(tmp_path: Path) -> None:
             assert float(tiles.inputs.pan.min()) > 0 and float(tiles.ms.min()) > 0 and float(tiles.target.min()) > 0
 
 
+@pytest.mark.slow
 def test_thin_blocks_take_their_share_only(tmp_path: Path) -> None:
     write_pair(tmp_path, rows=560, cols=560, bands=4, seed=2)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as opened:
@@ -173,6 +176,7 @@ def test_thin_blocks_take_their_share_only(tmp_path: Path) -> None:
         assert len(drawn.training) == 14
 
 
+@pytest.mark.slow
 def test_what_one_block_lacks_the_next_ones_give(tmp_path: Path) -> None:
     made = simulate.simulate(simulate.Simulation(rows=512, cols=1024, bands=4, seed=2))
     made.pan[:, :512] = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted
+from rasters import painted, seldom
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -43,11 +43,13 @@ def make_random(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=SPECS.values(), ids=SPECS.keys())
+@pytest.fixture(scope="module", params=seldom(SPECS, ["nodata"]))
 def paths(request, tmp_path_factory) -> tuple[Path, Path]:
     """PAN and MS files; those with nodata have borders and holes, a wide one among them, that differ in the two."""
-    made = sim.simulate(request.param)
-    if request.param.border:
+    spec = SPECS[request.param]
+    made = painted(spec)
+    if spec.border:
+        made = replace(made, pan=made.pan.copy(), ms=made.ms.copy())
         made.pan[100:112, 60:260] = 0
         made.pan[:70, 130:200] = 0
         made.ms[:, 20:45, 34:50] = 0
@@ -155,7 +157,7 @@ def without_overlap(scene: Scene, fuser: fit.NetworkFuser, size: int) -> np.ndar
     return loop.fuse_array(scene, fuser, size)[0]
 
 
-@pytest.mark.parametrize("size", [64, 80, 100, 127])
+@pytest.mark.parametrize("size", seldom([64, 80, 100, 127], [80]))
 def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size):
     """The last tiles are narrower than the overlap in some of these sizes."""
     spec = replace(SPEC, rows=259, cols=263, offset=(0.0, 0.0), seed=9)

@@ -99,6 +99,7 @@ def paired(scenes: Path) -> list[LoadedScene]:
     return loaded
 
 
+@pytest.mark.slow
 def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[LoadedScene], tmp_path: Path) -> None:
     window, bands = Window(16, 112, 8, 104), np.array([1, 3])
     sample = crop_pair(paired[0].pair, window, bands)
@@ -118,6 +119,7 @@ def test_a_real_sample_is_the_pair_of_walds_protocol(scenes: Path, paired: list[
     assert np.array_equal(sample.truth[0].numpy(), reference[bands, 16:112, 8:104])
 
 
+@pytest.mark.slow
 def test_real_samples_are_wholly_valid_and_as_frequent_as_asked(paired: list[LoadedScene]) -> None:
     pair = paired[0].pair
     assert crop_pair(pair, Window(0, 96, 0, 96), np.arange(4)) is not None
@@ -138,6 +140,7 @@ def test_sensors_are_balanced(truths: list[LoadedScene]) -> None:
     assert chance[:16].sum() == pytest.approx(4 * chance[16])
 
 
+@pytest.mark.slow
 def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[LoadedScene]) -> None:
     sampler = Sampler(truths, seed=5)
     for workers in (0, 2):
@@ -200,6 +203,7 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_it_learns_and_fuse_takes_the_weights(run, training, scenes: Path, tmp_path: Path) -> None:
     ended = training(scenes, "--steps", 24, "--json")
     assert ended.code == 0, ended.err
@@ -284,6 +288,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_given_weights(training, scenes: Path, tmp_path: Path, begun) -> None:
     assert training(scenes, "--steps", 2, output="first.safetensors").code == 0
     first = load_file(tmp_path / "first.safetensors")
@@ -306,6 +311,7 @@ def test_weights_to_start_from_are_not_replaced(training, scenes: Path, tmp_path
     assert ended.code == 2 and "one of the inputs" in ended.err and first.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_layers_of_another_band_count_start_anew(training, scenes: Path, tmp_path: Path, begun) -> None:
     assert training(scenes, "--steps", 2, "--bands", 4, output="four.safetensors").code == 0
     four = load_file(tmp_path / "four.safetensors")
@@ -320,6 +326,7 @@ def published(tensor: Tensor) -> Tensor:
     return tensor.bfloat16().float() if tensor.ndim > 1 else tensor
 
 
+@pytest.mark.slow
 def test_the_best_validation_is_kept(training, scenes: Path, tmp_path: Path, monkeypatch) -> None:
     seen, values = [], iter([3.0, 1.0, 2.0])
 
@@ -344,6 +351,7 @@ def test_the_best_validation_is_kept(training, scenes: Path, tmp_path: Path, mon
     assert not all(torch.equal(v, published(seen[2][k])) for k, v in kept.items())
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_in_time(training, scenes: Path) -> None:
     made = json.loads(training(scenes, "--minutes", 0.02, "--json").out)
     assert 1.2 <= made["seconds"] < 6 and made["steps"] >= 1 and made["history"][-1]["step"] == made["steps"]

@@ -377,6 +377,7 @@ def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, column
         assert bool(dataset.overviews(1)) == built
 
 
+@pytest.mark.slow
 def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
     make(tmp_path, rows=600, cols=600, border=12.0)
     with rasterio.open(fused(run, tmp_path, "--overviews", "--no-score")) as dataset:
@@ -404,9 +405,9 @@ def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) 
 @pytest.mark.parametrize(
     ("options", "lossy"),
     [
-        ("--driver COG --co COMPRESS=JPEG", True),
+        pytest.param("--driver COG --co COMPRESS=JPEG", True, marks=pytest.mark.slow),
         ("--driver GTiff --co COMPRESS=JPEG --overviews", True),
-        ("--driver COG --co COMPRESS=LERC --co MAX_Z_ERROR=3", True),
+        pytest.param("--driver COG --co COMPRESS=LERC --co MAX_Z_ERROR=3", True, marks=pytest.mark.slow),
         ("--driver COG --co COMPRESS=WEBP --co QUALITY=100", False),
         ("--driver GTiff --co COMPRESS=LZW", False),
         ("--driver GTiff --co NBITS=8", False),
