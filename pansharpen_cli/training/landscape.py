@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.spatial import ConvexHull
 
 Point = tuple[float, float]
 
@@ -108,20 +109,8 @@ def _rectangle(centre: np.ndarray, axes: np.ndarray, half: Sequence[float] | np.
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """Convex hull (Andrew's monotone chain)."""
-    ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
-    hull: list[np.ndarray] = []
-    for run in (ordered, ordered[::-1]):
-        start = len(hull)
-        for p in run:
-            while len(hull) >= start + 2:
-                (ar, ac), (br, bc) = hull[-1] - hull[-2], p - hull[-2]
-                if ar * bc - ac * br > 0:
-                    break
-                hull.pop()
-            hull.append(p)
-        hull.pop()
-    return np.array(hull)
+    """Convex hull of points (points, 2)."""
+    return points[ConvexHull(points).vertices]
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
