@@ -32,6 +32,29 @@ Setup = Callable[[int], Function]
 """Called once in each worker with its number; returns the function that its tasks are given to."""
 
 
+def start_ahead(module: str) -> None:
+    """On Linux, let the process that workers are made of import a module from now on, beside what the caller does.
+
+    Later it would do so when the first worker is started. Ctrl-C, which reaches it too, does not end its import.
+    """
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload([module])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _context() -> Any:
+    """How workers are started."""
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" and "forkserver" in methods else "spawn")
+
+
 @dataclass(frozen=True)
 class Event:
     """What happened to a task. `kind`: started, progress, done (`result` is the function's), failed (`result` is the
@@ -117,11 +140,8 @@ class Pool:
                 self._end(worker)
 
     def _started(self) -> _Worker:
-        methods = multiprocessing.get_all_start_methods()
-        linux = sys.platform == "linux" and "forkserver" in methods
-        context: Any = multiprocessing.get_context("forkserver" if linux else "spawn")
-        if linux:  # imports once what all workers need: a new worker is there at once
-            multiprocessing.set_forkserver_preload([self.setup_module])
+        start_ahead(self.setup_module)  # a new worker is there at once
+        context = _context()
         number = next(n for n in range(len(self.workers) + 1) if n not in {w.number for w in self.workers})
         mine, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.setup, number), daemon=True)

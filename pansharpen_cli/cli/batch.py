@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .. import interrupts
 from ..errors import InputError, PansharpenError
 from ..publish import check_on_disk
 from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
-from .printing import command_line, import_jobs
+from .printing import command_line, import_jobs, settle_threads
 from .progress import BatchProgressBars, say_line
 
 if TYPE_CHECKING:
@@ -128,6 +129,14 @@ class Working:
                 "own"
             )
 
+    def start_ahead(self) -> None:
+        """Let the workers' imports begin beside those of this process."""
+        with interrupts.starting():
+            from ..archive import workers
+
+        settle_threads(self.threads)
+        workers.start_ahead("pansharpen_cli.archive.batch")
+
     def make_stretch(self, tasks: Sequence[Task], choices: Choices) -> bool:
         """The stretch that all pictures share, where one is asked for that is not there yet; whether it was."""
         from ..archive import pictures
@@ -162,6 +171,8 @@ def batch(
     finding.check()
     working.check()
     options = fusing.options()
+    if working.scheduler is None and not finding.is_dry:
+        working.start_ahead()
     import_jobs(working.threads)
     from ..archive import pairs, planning, shared_fit
 

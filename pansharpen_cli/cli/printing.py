@@ -46,11 +46,16 @@ def print_check(facts: CheckFacts, printing: Printing) -> None:
         say_line(check_table(facts))
 
 
+def settle_threads(threads: int | None) -> None:
+    """How many threads torch, scipy, GDAL's compression and workers may use, before any of them is there."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def import_jobs(threads: int | None = None) -> None:
     """Import the jobs and all that they import, and settle how many threads all of it may use; collecting garbage
     meanwhile takes a fifth of the time."""
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, scipy, GDAL's compression and workers
+    settle_threads(threads)
     gc.disable()
     try:
         with interrupts.starting():
