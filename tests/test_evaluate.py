@@ -163,6 +163,7 @@ def test_a_sample_takes_a_tile_from_each_part_of_a_window_and_then_the_others(mo
     assert thirds == {0, 1, 2} and halves == {0, 1}
     assert assess.tiles_to_score(window, sampling)[0] == tiles
     assert assess.tiles_to_score(window, assess.Sampling(4, count * 64**2))[0][:count] != tiles[:count]
+    assert [tile.area for tile in assess.tiles_to_score(Window(0, 512, 0, 512), None)[0]] == [256**2] * 4
     small = assess.tiles_to_score(Window(0, 600, 0, 600), assess.Sampling(3, 600 * 600))
     assert small == ([(0, 512, 0, 512), (0, 512, 512, 600), (512, 600, 0, 512), (512, 600, 512, 600)], 4)
 

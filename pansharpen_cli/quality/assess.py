@@ -113,7 +113,9 @@ def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Wind
     where tiles are invalid there are others. Tiles that lie within a block of the output come before those that do not.
     """
     if sampling is None or window.area <= sampling.pixels:
-        tiles = [t.core for t in plan_tiles(window, SCORED_TILE)]
+        # of one tile nothing is read while another one is measured
+        size = SCORED_TILE if window.area > SCORED_TILE**2 else SCORED_TILE // 2
+        tiles = [t.core for t in plan_tiles(window, size)]
         return tiles, len(tiles)
     shift = SAMPLED_TILE // 2 // metrics.INDEX_BLOCK * metrics.INDEX_BLOCK
     lattice = Window(window.top - shift, window.bottom, window.left - shift, window.right)
