@@ -624,3 +624,21 @@ def test_a_network_is_not_adapted_to_a_pair_that_is_left_apart(scenes, run, tmp_
         told = json.loads(run(command[0], *files, *command[1:], "--json", "--no-score").out)
         assert told["adaptation"]["mode"] == "off"
         assert any(f["code"] == "adaptation" and f["level"] == "warning" for f in told["findings"])
+
+
+def test_single_bands_of_hundreds_are_measured_against_the_nearest(monkeypatch, tmp_path: Path) -> None:
+    """With all of the others the time grows with the cube of their number: minutes for a scene of 128 x 128 pixels."""
+    pan, ms, _ = write_pair(tmp_path, 128, 128, 4)
+    edited(ms, tmp_path / "many.tif", lambda pixels: np.repeat(pixels, 16, 0))
+    sizes, explained = [], register._explained
+
+    def noted(energy, products, cross):
+        sizes.append(len(products))
+        return explained(energy, products, cross)
+
+    monkeypatch.setattr(register, "_explained", noted)
+    with Scene.open(str(pan), [str(tmp_path / "many.tif")]) as scene:
+        found = register.measure(scene)
+    of_bands = [size for size in sizes if size < 64]
+    assert max(of_bands) == register._NEIGHBOURS + 1 and len(of_bands) <= max(register._TURNS, 2 * 64)
+    assert len(found.bands) == 64

@@ -60,6 +60,10 @@ _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 _ROUNDS, _SWEEPS = 6, 6
 """At most so many rounds for the shift, and so many over the bands for their offsets."""
 
+_NEIGHBOURS, _TURNS = 16, 200
+"""Bands that the offset of a single one is measured against, and in how many steps all are: hundreds take minutes to
+hours otherwise, as the time grows with their cube."""
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -560,18 +564,18 @@ def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, flo
 def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Offset, ...]:
     """Offset of each band from the middle of all, in PAN pixels; NaN where the others and PAN explain little of it.
 
-    Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again.
+    Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again; of many
+    bands on that of PAN and the nearest ones.
     """
     bands = ms.shape[1]
     weights = (found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)).to(ms.dtype)
     images = torch.cat([ms, found.pan[:, None]], 1)
     products = torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
     moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
-    for _ in range(_SWEEPS):
+    for _ in range(min(_SWEEPS, max(2, _TURNS // bands))):
         for band in range(bands):
-            others = [b for b in range(len(products)) if b != band and (b == bands or known[b])]
-            if not others:
-                continue
+            others = [b for b in range(bands) if b != band and known[b]]
+            others = [*sorted(sorted(others, key=lambda b: abs(b - band))[:_NEIGHBOURS]), bands]
             turned = frequencies.moved(moved[others]).to(products.dtype)
             normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
             energy = products[band, band].sum().real.double()
