@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted, seldom
+from rasters import edited, painted, pixels_of, seldom, write_pair
 from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
@@ -23,6 +23,8 @@ from pansharpen_cli.covariance import Covariance
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import fuse
+from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
 from pansharpen_cli.raster.options import OpenOptions
@@ -641,3 +643,17 @@ def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
         for name, layer in seen(layers(reach, 0), reach).items():
             wider = seen(layers(reach, 16), reach)[name]
             torch.testing.assert_close(layer, wider, rtol=0, atol=1e-10, msg=f"{name} at reach {reach}", equal_nan=True)
+
+
+def test_bt_h_knows_values_below_zero(tmp_path: Path) -> None:
+    """A share of a negative percentile is above all that is dark: all of the scene was haze."""
+    pan, ms, _ = write_pair(tmp_path, 64, 64, 4, nodata=None)
+    edited(ms, tmp_path / "low.tif", lambda pixels: pixels.astype("int16") - 5000, dtype="int16")
+    fuse.fuse_scene(
+        Pair(str(pan), [str(tmp_path / "low.tif")]),
+        fuse.FusionOutput(tmp_path / "out.tif"),
+        Options(method="bt-h"),
+        False,
+    )
+    apart = pixels_of(tmp_path / "out.tif").mean((1, 2)) - pixels_of(tmp_path / "low.tif").mean((1, 2))
+    assert np.abs(apart).max() < 0.1 * pixels_of(ms).mean()

@@ -136,7 +136,9 @@ class BTH(WithCovariance):
         self.lowest.update(layers.expanded, layers.valid)
 
     def solve(self) -> None:
-        self.haze = self.lowest.quantile() if self.shares is None else self.lowest.quantile() * self.shares
+        self.haze = self.lowest.quantile()
+        if self.shares is not None:  # a share of less than nothing would lie above the darkest pixels
+            self.haze = torch.minimum(self.haze, self.haze * self.shares)
         self.weight = regression(self.sums.second("expanded"), self.sums.second("expanded", "pan_gauss")[:, 0])
         variance = self.weight @ self.sums.cov("expanded") @ self.weight
         self.scale = over(variance.clamp(min=0).sqrt(), self.sums.std("pan_gauss")[0])
