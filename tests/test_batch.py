@@ -286,6 +286,15 @@ def test_the_hash_of_options_knows_the_weights(tmp_path: Path, monkeypatch) -> N
     assert lost.digest() == Choices(Options(method="exp")).digest()
 
 
+def test_the_hash_of_options_knows_the_model_of_heights(tmp_path: Path) -> None:
+    (tmp_path / "dem.tif").write_bytes(b"heights")
+    choices = Choices(opening=OpenOptions(dem=str(tmp_path / "dem.tif")))
+    before = choices.digest()
+    assert choices.digest() == before
+    (tmp_path / "dem.tif").write_bytes(b"other heights")
+    assert choices.digest() != before
+
+
 @pytest.mark.usefixtures("without_workers")
 def test_a_source_of_a_vrt_is_watched(scenes: Path, tmp_path: Path, run) -> None:
     for name in ("pan", "ms"):

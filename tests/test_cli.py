@@ -800,3 +800,15 @@ def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
     finally:
         torch.set_num_threads(before)
     assert "--threads" in run(*fuse("pan.tif ms.tif --threads 0").split()).err
+
+
+def test_the_home_folder_of_a_user_is_found() -> None:
+    pwd = pytest.importorskip("pwd")
+    known = pwd.getpwuid(os.getuid())
+    assert shell.with_home(f"--output=~{known.pw_name}/a.tif") == f"--output={known.pw_dir}/a.tif"
+    assert shell.with_home("~no-such-user/a.tif") == "~no-such-user/a.tif"
+
+
+def test_an_empty_choice_of_bands_is_none(scene: Path, run) -> None:
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--rgb", "", "--method", "exp")
+    assert result.code == 2 and "--rgb" in result.err and not (scene / "out.tif").exists()

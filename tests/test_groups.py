@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
-from rasters import pixels_of, seen_through, write_pair
+from rasters import edited, pixels_of, seen_through, write_pair
 
 from pansharpen_cli.archive import batch, pairs, places, planning, shared_fit
 from pansharpen_cli.archive.names import Found
@@ -56,6 +56,16 @@ def test_a_strip_is_what_one_sensor_saw_in_one_go() -> None:
     assert grouped(tasks, "scene") == []
     with pytest.raises(InputError, match="--fit-by"):
         shared_fit.sharing(tasks, "moon", None)
+
+
+def test_scenes_of_other_bands_or_types_share_no_fit(tmp_path: Path) -> None:
+    tasks = []
+    for name, bands, dtype in (("a", 4, "uint16"), ("b", 3, "uint16"), ("c", 4, "uint16"), ("d", 4, "float32")):
+        write_pair(tmp_path / name, 32, 32, bands)
+        edited(tmp_path / name / "ms.tif", tmp_path / f"{name}_ms.tif", lambda p, t=dtype: p.astype(t), nodata=None)
+        of = task(name, "in")
+        tasks.append(replace(of, found=replace(of.found, ms=((str(tmp_path / f"{name}_ms.tif"),),))))
+    assert grouped(tasks, "folder") == [{"a", "c"}, {"b"}, {"d"}]
 
 
 def test_where_names_tell_the_day_only_a_strip_is_a_folder_or_a_path_of_landsat() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -604,3 +604,21 @@ def test_archives_and_single_bands_are_told(tmp_path: Path) -> None:
         raster(tmp_path / "bands" / name, 1, 16, 4)
     reasons = {each.reason for each in pairs.find([str(tmp_path / "bands")]).left}
     assert len(reasons) == 1 and "no MS for it; are these single bands of one MS?" in reasons.pop()
+
+
+def test_links_that_lead_back_do_not_multiply_what_a_glob_finds(tmp_path: Path) -> None:
+    for name in ("in/a/x_pan.tif", "in/a/x_ms.tif"):
+        raster(tmp_path / name, 1, 8, 1)
+    for name in ("one", "two"):
+        (tmp_path / "in" / "a" / name).symlink_to(tmp_path / "in")
+    for pattern in ("in/**/*.tif", "**/a/**/*.tif", "in/**"):
+        (found,) = pairs.find([str(tmp_path / pattern)]).found
+        assert (PurePosixPath(found.folder).name, found.name) == ("a" if found.folder else "", "x")
+
+
+@pytest.mark.parametrize(("source", "words"), [("", "is empty"), ("pipe", "is a pipe")])
+def test_what_is_no_source_is_called_what_it_is(tmp_path: Path, monkeypatch, source: str, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(InputError, match=words):
+        pairs.find([source])

@@ -181,6 +181,10 @@ class _Search:
     def look_into(self, source: str) -> None:
         """Raises InputError for a source that does not exist, is the output folder, is no manifest or no STAC."""
         path = Path(source)
+        if not source:
+            raise InputError("a SOURCE is empty: name a folder, '.' for this one")
+        if kind := untrusted.kind_of(path):
+            raise InputError(f"{source} is {kind}; only files and folders are read")
         if path.is_dir():
             self._folder(source, path)
         elif glob.has_magic(source) and not path.exists():
@@ -210,7 +214,7 @@ class _Search:
     def _pattern(self, source: str, path: Path) -> None:
         base = Path(*_fixed(path.parts))
         self.folders.append(base)
-        hits = [f for f in sorted(glob.glob(source, recursive=True)) if os.path.isfile(f)]
+        hits = [f for f in sorted(_globbed(source)) if os.path.isfile(f)]
         hits = _outside(hits, source, self.output)
         lists = [h for h in hits if _is_list(h)]
         rasters = [h for h in hits if h not in lists and (_is_raster(h) or is_archive(h))]
@@ -322,6 +326,22 @@ def _fixed(parts: Sequence[str]) -> Iterator[str]:
         if glob.has_magic(part):
             return
         yield part
+
+
+def _globbed(pattern: str) -> set[str]:
+    """What matches a pattern of `glob`. Where `**` stands for folders, they are looked into through links, but none
+    twice: `glob` follows a link that leads back until the name is too long, and two of them for ever."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return set(glob.glob(pattern))
+    at = parts.index("**")
+    found: set[str] = set()
+    for start in glob.glob(str(Path(*parts[:at]))) if at else ["."]:
+        for here, folders, _ in untrusted.walked(Path(start)):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            inside = glob.escape(os.path.relpath(here) if at == 0 else here)
+            found |= _globbed(os.path.join(inside, *(parts[at + 1 :] or "*")))
+    return found
 
 
 def _walk(folder: Path, output: Path | None) -> list[str]:

@@ -94,6 +94,8 @@ class Choices:
         known: list[Any] = [options, asdict(self.opening) | ({"sensor": sensor} if sensor else {})]
         known += [self.driver, self.creation_options, self.overviews]
         known += [self.fit_by] if self.fit_by != "scene" else []
+        if self.opening.dem is not None:
+            known += [file_stamp(p) for p in read_with([self.opening.dem])]
         if self.rgb is not None:
             known += [list(self.rgb.bands), self._stretch(self.rgb)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]

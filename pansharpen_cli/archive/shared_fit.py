@@ -7,11 +7,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
+from ..raster.source import open_raster
 from .names import Found
 from .places import Box, are_neighbours, is_day, place_and_time
 from .planning import Task
@@ -27,17 +29,17 @@ NEXT = timedelta(minutes=2)
 def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
     """The tasks with the files of the fits that they share, in the output folder.
 
-    `strip`: acquired by the same sensor, neighbours in place and time: within `NEXT` of each other, or on the same day
-    where no more is known. Of files that do not tell their place, the day counts with the folder or the path of
-    Landsat. `folder`: of a scene that has one of its own, as products do, the folder above it. A fit that was made with
-    other options has another name. Raises InputError for another `by`.
+    Scenes of other bands or of another type share none. `strip`: acquired by the same sensor, neighbours in place and
+    time: within `NEXT` of each other, or on the same day where no more is known. Of files that do not tell their place,
+    the day counts with the folder or the path of Landsat. `folder`: of a scene that has one of its own, as products do,
+    the folder above it. A fit that was made with other options has another name. Raises InputError for another `by`.
     """
     if by not in FIT_BY:
         raise InputError(f"unknown --fit-by '{by}'; choose from {', '.join(FIT_BY)}")
     if by == "scene":
         return list(tasks)
     scenes = [task.found for task in tasks]
-    keys = _folder_keys(scenes) if by == "folder" else _strip_keys(scenes)
+    keys = _told_apart(_folder_keys(scenes) if by == "folder" else _strip_keys(scenes), scenes)
     base = (folder or Path()) / FITS
 
     def of(task: Task, key: str) -> Task:
@@ -118,6 +120,26 @@ def _strip_keys(scenes: Sequence[Found]) -> list[str]:
             start = frames[first[k]][1]
             keys[i] = f"{start.time:%Y%m%dT%H%M%S} {start.found.folder}/{start.found.name} {kind}"
     return keys
+
+
+def _told_apart(keys: Sequence[str], scenes: Sequence[Found]) -> list[str]:
+    """Keys, with bands and types of the MS where those of one key differ in them."""
+    kinds: dict[str, dict[int, str]] = {}
+    for i, key in enumerate(keys):
+        kinds.setdefault(key, {})[i] = ""
+    for key, group in kinds.items():
+        if key and len(group) > 1:
+            group.update((i, _pixels_of(scenes[i])) for i in group)
+    return [f"{key} {kinds[key][i]}" if len(set(kinds[key].values())) > 1 else key for i, key in enumerate(keys)]
+
+
+def _pixels_of(found: Found) -> str:
+    """How many bands of which types the MS files have; of a file that cannot be read nothing."""
+    told = []
+    for layer in found.ms:
+        with suppress(InputError), open_raster(layer[-1], rpcs=True) as dataset:
+            told.append(f"{dataset.count}{dataset.dtypes[0]}")
+    return "-".join(told)
 
 
 def _file_name(by: str, key: str, digest: str) -> str:

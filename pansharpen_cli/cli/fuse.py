@@ -62,7 +62,7 @@ def fuse(
     target = request.FusionOutput(
         outputs.output, writing.driver, writing.co or (), writing.overviews, outputs.overwrite, outputs.quicklook,
         () if outputs.report is None else (outputs.report,), command_line(),
-        rgb=picture.request_of(bands_of("--rgb", outputs.rgb and [outputs.rgb]), outputs.stretch),
+        rgb=picture.request_of(bands_of("--rgb", None if outputs.rgb is None else [outputs.rgb]), outputs.stretch),
         save_fit=outputs.save_fit,
     )  # fmt: skip
     with pair.held() as pair:

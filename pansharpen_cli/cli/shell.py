@@ -46,11 +46,11 @@ def complain(message: str, code: int, debug: bool) -> int:
     return code
 
 
-_HOME = re.compile(r"(--[\w-]+=)?(~(?:[/\\].*)?)", re.DOTALL)
+_HOME = re.compile(r"(--[\w-]+=)?(~[\w.-]*(?:[/\\].*)?)", re.DOTALL)
 
 
 def with_home(argument: str) -> str:
-    """An argument with a leading `~` of its value replaced by the home folder. Shells leave it alone in
+    """An argument with a leading `~` or `~user` of its value replaced by the home folder. Shells leave it alone in
     `--output=~/a.tif` and in quotes."""
     found = _HOME.fullmatch(argument)
     return (found[1] or "") + os.path.expanduser(found[2]) if found else argument
