@@ -315,3 +315,28 @@ def test_rasterio_finds_the_command_line_as_a_plug_in():
     for arguments, words in (["--version"], pansharpen.__version__), (["fuse", "--help"], "--window"):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, cwd=ROOT, text=True)
         assert (done.returncode, words in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": (float("nan"),) * 4},
+        {"window": "0,0,8,8"},
+        {"bbox": (float("nan"),) * 4},
+        {"bbox": "x"},
+        {"scale": (1, 2, 3)},
+        {"scale": None},
+        {"height": "high"},
+    ],
+    ids=str,
+)
+def test_options_of_other_kinds_are_errors_of_ours(options: dict) -> None:
+    with pytest.raises(pansharpen.InputError, match=next(iter(options))):
+        pansharpen.fuse("pan.tif", "ms.tif", **options)
+
+
+@pytest.mark.parametrize("wrong", [{"transform": (1.0, 0, 0, 0, -1.0, 0)}, {"band_names": (1,)}], ids=str)
+def test_an_array_with_a_place_of_another_kind_is_an_error_of_ours(wrong: dict) -> None:
+    array = pansharpen.GeoArray(np.ones((1, 64, 64), "uint16"), **{"transform": Affine.identity()} | wrong)
+    with pytest.raises(pansharpen.InputError, match="ms array cannot be used"):
+        pansharpen.fuse("pan.tif", array)

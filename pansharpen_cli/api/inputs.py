@@ -143,7 +143,7 @@ class Inputs:
                 for i, band_name in enumerate(given.band_names, 1):
                     if band_name:
                         dataset.set_band_description(i, band_name)
-        except (RasterioError, TypeError, ValueError) as error:
+        except (RasterioError, AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{name} cannot be used: {' '.join(str(error).split())}") from error
         return memory.name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ def _window(window: Sequence[int] | None) -> Window | None:
     if window is None:
         return None
     values = window.flatten() if hasattr(window, "flatten") else window
-    if len(values) != 4 or any(v != int(v) for v in values) or min(values[2:]) < 1:
+    try:
+        whole = len(values) == 4 and all(v == int(v) for v in values) and min(values[2:]) >= 1
+    except (TypeError, ValueError, OverflowError):  # NaN, text
+        whole = False
+    if not whole:
         raise InputError(f"window takes (col_off, row_off, width, height) in whole PAN pixels, not {window}")
     col, row, width, height = map(int, values)
     return Window.at(row, col, (height, width))
@@ -71,7 +76,7 @@ def opening_of(options: OpenOptions) -> OpenOptions:
         dtype=None if options.dtype is None else check_dtype(np.dtype(options.dtype).name),
         scale=_scaling(options.scale),
         pan_from=bands_of(options.pan_from),
-        height=None if options.height is None else float(options.height),
+        height=None if options.height is None else _numbers("height", [options.height], 1)[0],
         dem=None if options.dem is None else os.fspath(options.dem),
     )
 
@@ -88,15 +93,25 @@ def bands_of(given: Sequence[int | str] | None) -> list[int | str] | None:
 def _box(given: Sequence[float] | None) -> tuple[float, float, float, float] | None:
     if given is None:
         return None
-    left, bottom, right, top = map(float, given)
+    left, bottom, right, top = _numbers("bbox", given, 4)
     return left, bottom, right, top
 
 
+def _numbers(name: str, given: Any, count: int) -> list[float]:
+    """So many finite numbers. Raises InputError for anything else."""
+    with suppress(TypeError, ValueError):
+        values = [float(v) for v in given]
+        if len(values) == count and all(map(math.isfinite, values)):
+            return values
+    raise InputError(f"{name} takes {'a number' if count == 1 else f'{count} numbers'}, not {given}")
+
+
 def _scaling(given: Any) -> Scaling:
-    factor, offset = map(float, given if isinstance(given, tuple | list) else (given, 0.0))
-    if not 0 < factor < math.inf or not math.isfinite(offset):
-        raise InputError(f"scale is a factor above 0, or a factor and an offset, not {given}")
-    return Scaling(factor, offset)
+    with suppress(TypeError, ValueError):
+        factor, offset = map(float, given if isinstance(given, tuple | list) else (given, 0.0))
+        if 0 < factor < math.inf and math.isfinite(offset):
+            return Scaling(factor, offset)
+    raise InputError(f"scale is a factor above 0, or a factor and an offset, not {given}")
 
 
 def path_of(path: str | os.PathLike | None) -> Path | None:
