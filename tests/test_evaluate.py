@@ -19,9 +19,10 @@ from affine import Affine
 from rasters import edited, write_pair
 
 from pansharpen_cli import physics
-from pansharpen_cli.errors import InputError
+from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import evaluate as evaluating
 from pansharpen_cli.jobs import facts, fuse
 from pansharpen_cli.quality import assess, wald
 from pansharpen_cli.quality.rasters import Raster, array_reader
@@ -699,3 +700,12 @@ def test_every_key_of_a_report_is_documented(scene: Path, run) -> None:
         assert facts["schema"] in text
         missing = {key for key in keys_of(facts) if f"`{key}`" not in text}
         assert not missing
+
+
+def test_maps_that_cannot_be_written_leave_no_folder(scene: Path, run, monkeypatch) -> None:
+    def full(*arguments, **options):
+        raise PansharpenError("no space left on the disk")
+
+    monkeypatch.setattr(evaluating, "raster_writer", full)
+    result = run("evaluate", "truth.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "m")
+    assert (result.code, (scene / "m").exists()) == (1, False), result.err

@@ -704,3 +704,59 @@ def test_rpcs_of_the_pan_are_carried_with_the_window(case: Case, driver: str, cr
                                                                   96 - case.report["scene"]["window"][2])  # fmt: skip
         assert dataset.rpcs.line_num_coeff == rpcs(192).line_num_coeff and dataset.rpcs.line_scale == 96
     assert case.report["scene"]["window"][0] > 0
+
+
+# What an attack found -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("band", [0, 1])
+def test_tags_that_rasterio_would_take_for_a_place_stay_behind(case: Case, band: int) -> None:
+    text = '<Metadata><MDI key="bidx">7</MDI><MDI key="ns">PANSHARPEN</MDI><MDI key="KEPT">1</MDI></Metadata>'
+    beside = text if band == 0 else f'<PAMRasterBand band="{band}">{text}</PAMRasterBand>'
+    (case.folder / "ms.tif.aux.xml").write_text(f"<PAMDataset>{beside}</PAMDataset>")
+    case.fuse()
+    with rasterio.open(case.folder / "out.tif") as dataset:
+        assert dataset.tags(band)["KEPT"] == "1"
+        assert "KEPT" not in dataset.tags(ns="PANSHARPEN")
+
+
+def test_scales_and_offsets_that_are_no_numbers_are_not_carried(case: Case) -> None:
+    with rasterio.open(case.folder / "ms.tif", "r+") as dataset:
+        dataset.scales, dataset.offsets = (np.nan, 0.0, np.inf, 0.5), (0.0, 0.0, 0.0, 3.0)
+    case.fuse()
+    with rasterio.open(case.folder / "out.tif") as dataset:
+        assert (dataset.scales, dataset.offsets) == ((1.0, 1.0, 1.0, 0.5), (0.0, 0.0, 0.0, 3.0))
+
+
+def test_bands_that_go_far_beyond_the_ms_are_told(case: Case) -> None:
+    """A PAN around zero, by whose low-passed values the method divides; a hot pixel is no such thing."""
+
+    def with_a_hot_pixel(pixels: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(pixels.size).reshape(pixels.shape) == 9100, 65535, pixels).astype(pixels.dtype)
+
+    edited(case.folder / "pan.tif", case.folder / "hot.tif", with_a_hot_pixel)
+    for method in ("gsa", "mtf-glp-hpm-r"):
+        case.fuse("--method", method, "--no-score", pan="hot.tif")
+        assert not any("do not use the result" in w for w in case.report["warnings"])
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda pixels: pixels.astype("float32") - pixels.mean(), dtype="float32", nodata=None)
+    case.fuse("--method", "sfim", "--no-score")
+    assert any("divides by values near zero" in w for w in case.report["warnings"])
+
+
+def test_values_below_single_precision_are_scored_without_a_crash(case: Case) -> None:
+    case.change("ms.tif", lambda pixels: (pixels * 1e-43).astype("float32"), dtype="float32", nodata=None)
+    case.fuse("--method", "gsa")
+    assert any("too small" in w for w in case.report["warnings"])
+
+
+def test_an_offset_is_no_lack_of_detail(case: Case) -> None:
+    case.change("ms.tif", lambda pixels: pixels.astype("float32") + 1.6e7, dtype="float32", nodata=None)
+    case.fuse("--method", "exp")
+    told = " ".join(case.report["warnings"])
+    assert "subtract an offset" in told and "constant" not in told
+
+
+def test_a_file_is_known_by_whatever_name(case: Case) -> None:
+    (case.folder / "same.tif").hardlink_to(case.folder / "ms.tif")
+    assert "named twice" in case.refused(ms=("ms.tif", "same.tif"))

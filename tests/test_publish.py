@@ -20,7 +20,7 @@ import rasterio
 import rasterio.shutil
 import torch
 from affine import Affine
-from rasters import edited, write_pair
+from rasters import edited, pixels_of, write_pair
 
 from pansharpen_cli import publish
 from pansharpen_cli.archive import batch, batch_log, pairs, planning
@@ -419,6 +419,15 @@ def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, 
         for opened in (path, tmp_path / "a.vrt"):
             with pytest.raises(InputError, match=f"{name} is cut off"):
                 source.open_raster(str(opened))
+
+
+def test_a_packed_pcidsk_file_is_whole_although_it_has_less_than_its_blocks(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.pix"
+    rasterio.shutil.copy(
+        made / "ms.tif", path, driver="PCIDSK", COMPRESSION="RLE", INTERLEAVING="TILED", TILESIZE="127"
+    )
+    with source.open_raster(str(path)) as dataset:
+        assert (dataset.read() == pixels_of(made / "ms.tif")).all()
 
 
 def test_a_raw_file_in_an_archive_is_refused(tmp_path: Path) -> None:

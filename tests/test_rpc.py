@@ -297,3 +297,25 @@ def test_what_cannot_work_says_so(tmp_path: Path) -> None:
         Scene.open(pan, [ms], OpenOptions(dem=str(tmp_path / "bare_dem.tif"))),
     ):
         pass
+
+
+@pytest.mark.parametrize("align", ["auto", "off"])
+def test_a_box_is_refused_as_there_is_no_crs_for_it(tmp_path: Path, align: str) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    pair = Pair(pair.pan, pair.ms, OpenOptions(bbox=(0, 0, 1, 1)))
+    with pytest.raises(InputError, match="no CRS for --bbox"):
+        fuse.fuse_scene(pair, fuse.FusionOutput(tmp_path / "out.tif"), Options(method="exp", align=align), False)
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_rpcs_on_both_sides_of_180_degrees_are_of_one_place(tmp_path: Path) -> None:
+    """The same camera told from the other side: its pixels are the same."""
+    pair = write_seen(tmp_path, Cameras())
+    expected = fused(pair, tmp_path / "out.tif") and pixels_of(tmp_path / "out.tif")
+    for path, shift in ((pair.pan, 180 - LON), (pair.ms[0], -180 - LON)):
+        with rasterio.open(path, "r+") as dataset:
+            moved = dataset.rpcs
+            moved.long_off += shift
+            dataset.rpcs = moved
+    fused(pair, tmp_path / "out.tif")
+    np.testing.assert_allclose(pixels_of(tmp_path / "out.tif").astype(int), expected.astype(int), atol=1)

@@ -32,17 +32,28 @@ def regression(gram: Tensor, target: Tensor) -> Tensor:
     Variables are brought to one scale first; of those that others explain, the solution of least norm.
     """
     scale = unit_scale(gram)
-    values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale)
+    values, vectors = _eigen(gram * scale[:, None] * scale)
     inverse = torch.where(values > 1e-12 * values.max(), 1 / values, 0.0)
     flat = target if target.ndim == 2 else target[:, None]
     found = (vectors * inverse) @ (vectors.T @ (flat * scale[:, None])) * scale[:, None]
     return found if target.ndim == 2 else found[:, 0]
 
 
+def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors. Raises InputError for a matrix that holds no numbers."""
+    if not gram.isfinite().all():
+        raise InputError(
+            "the values of PAN and MS are too large, too small or too far apart to take statistics of: scale them "
+            "(gdal_translate -scale), or name what stands for nodata (--nodata)"
+        )
+    values, vectors = torch.linalg.eigh(gram)
+    return values, vectors
+
+
 def signed_regression(gram: Tensor, target: Tensor, signs: Tensor) -> Tensor:
     """The same with weights (variables, targets) that have the given signs: non-negative least squares, flipped."""
     scale = signs * unit_scale(gram)
-    values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale)
+    values, vectors = _eigen(gram * scale[:, None] * scale)
     kept = values > 1e-12 * values.max()
     root = values[kept].sqrt()[:, None]
     system = (root * vectors[:, kept].T).numpy()

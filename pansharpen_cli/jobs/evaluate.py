@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__, classical
-from ..errors import InputError, PansharpenError
+from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
 from ..fusion.options import Options
 from ..models import REGISTRY, weights
 from ..progress import Progress, quiet
-from ..publish import Publication, check_absent, check_on_disk, check_place
+from ..publish import Publication, check_absent, check_on_disk, check_place, made_folders
 from ..quality import assess
 from ..quality.assess import Score
 from ..quality.rasters import Raster
@@ -413,12 +413,8 @@ def _finish(
         "warnings": notes,
         "notes": whole.notes if whole is not None else [],
     }
-    if output.maps is not None:
-        try:
-            output.maps.mkdir(exist_ok=True)
-        except OSError as error:
-            raise PansharpenError(f"cannot make the folder {output.maps}: {error.strerror}") from error
-    with Publication() as files:
+    places = [] if output.maps is None else [output.maps / "map"]
+    with made_folders(places), Publication() as files:
         if output.maps is not None:
             for result in results:
                 _write_maps(output.maps, result, maps, files)

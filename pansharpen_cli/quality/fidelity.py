@@ -140,8 +140,13 @@ class Fidelity:
         against = torch.cat([weights, -torch.ones(1, dtype=torch.float64)])
         details = self._details / self._pixels
         pan = float(details[-1, -1])
-        if not pan > CONSTANT**2 * intensity:
+        if not pan > CONSTANT**2 * float(self._low.second("pan").diagonal().mean()):
             raise InputError("fidelity is undefined: the PAN is constant, it has no detail")
+        if not pan > CONSTANT**2 * intensity:
+            raise InputError(
+                f"fidelity is undefined: the detail of the PAN is less than {CONSTANT:g} of the level of the MS; "
+                "subtract an offset from its values, if it has one"
+            )
         both = torch.cat([shares, -torch.ones(1, dtype=torch.float64)])
         colour = (self._seen @ both @ both).clamp(min=0) / squares
         detail = max(float(against @ details @ against), 0.0) / intensity

@@ -107,8 +107,10 @@ class Camera:
     def pixels(self, lon: np.ndarray, lat: np.ndarray, height: np.ndarray) -> Places:
         """Rows and columns of places in degrees and metres above the ellipsoid."""
         r = self.rpc
+        east = lon - r.long_off
+        east = east - 360 * np.rint(east / 360)  # the scene may lie across 180 degrees
         x, y, h = np.broadcast_arrays(
-            (lon - r.long_off) / r.long_scale, (lat - r.lat_off) / r.lat_scale, (height - r.height_off) / r.height_scale
+            east / r.long_scale, (lat - r.lat_off) / r.lat_scale, (height - r.height_off) / r.height_scale
         )
         terms = np.stack(_terms(x, y, h))
         line, line_den, samp, samp_den = (

@@ -120,6 +120,7 @@ class Scene:
 
     def part(self, window: Window | None, bbox: tuple[float, float, float, float] | None) -> Scene:
         """The scene of which what lies in both is written. Raises InputError where nothing does."""
+        _check_has_crs(bbox, self.by_rpcs, self.pan.label)
         return self.on(_output_window(self.full, window, bbox, self.pan_grid, self.warnings))
 
     def shifted(self, shift: Offset) -> Scene:
@@ -301,13 +302,24 @@ def are_tiles(one: Grid, other: Grid) -> bool:
 
 def _check_named_once(pan: str, ms: Sequence[str]) -> None:
     """Raises InputError for a file that is named twice."""
-    seen: dict[str, str] = {}
+    seen: dict[object, str] = {}
     for role, path in (("PAN", pan), *(("MS", p) for p in ms)):
-        place = os.path.realpath(plain_name(path))
+        place = _place(path)
         if seen.setdefault(place, role) != role:
             raise InputError(f"{path} is named as PAN and as MS: it can be one of them only")
-        if [os.path.realpath(plain_name(p)) for p in ms].count(place) > 1:
+        if [_place(p) for p in ms].count(place) > 1:
             raise InputError(f"{path} is named twice among the MS files; choose and order bands with --bidx")
+
+
+def _place(path: str) -> tuple[int, int] | str:
+    """What tells a file from others, whatever it is called."""
+    try:
+        known = os.stat(plain_name(path))
+        return (known.st_dev, known.st_ino) if known.st_ino else os.path.realpath(plain_name(path))
+    except OSError:
+        return os.path.realpath(plain_name(path))
+    except ValueError:  # no path at all
+        return path
 
 
 def _sources(
@@ -363,8 +375,7 @@ def _placed(
                    if are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
             )  # fmt: skip
     if rpc.locates([pan, *ms]):
-        if options.bbox is not None:
-            raise InputError(f"{pan.label} is located by RPCs: it has no CRS for --bbox; use --window")
+        _check_has_crs(options.bbox, True, pan.label)
         terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)
         return Aligned(pan_grid, *rpc.Located(pan, ms, terrain, remarks.notes).settle()), True
     if options.height is not None or options.dem is not None:
@@ -435,6 +446,11 @@ def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
             f"MS pixels of {ms} are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} PAN pixels of {pan}; "
             f"the ratio must lie between {MIN_RATIO:g} and {MAX_RATIO:g}"
         )
+
+
+def _check_has_crs(bbox: tuple[float, float, float, float] | None, by_rpcs: bool, pan: str) -> None:
+    if bbox is not None and by_rpcs:
+        raise InputError(f"{pan} is located by RPCs: it has no CRS for --bbox; use --window")
 
 
 def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes: list[str]) -> Window:

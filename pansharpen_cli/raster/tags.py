@@ -39,6 +39,11 @@ def scale_of(dataset) -> Scaling | None:
     return None
 
 
+def tags_of(dataset, band: int = 0, ns: str | None = None) -> dict[str, str]:
+    """The tags of a dataset or a band but those that rasterio would take for a domain or a band, not for tags."""
+    return {key: value for key, value in dataset.tags(band, ns=ns).items() if key not in ("ns", "bidx")}
+
+
 def carry_over(target, scene: Scene, picture: bool) -> None:
     """Take over what describes the bands and the acquisition; what describes the old grid stays behind."""
     index = 0
@@ -52,25 +57,25 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
             if ds.units[band - 1] and not picture:
                 target.set_band_unit(index, ds.units[band - 1])
             interpretation.append(ds.colorinterp[band - 1])
-            tags = {k: v for k, v in ds.tags(band).items() if not _GEOMETRY_TAGS.match(k)}
+            tags = {k: v for k, v in tags_of(ds, band).items() if not _GEOMETRY_TAGS.match(k)}
             if tags:
                 target.update_tags(index, **tags)
-            if ds.tags(band, ns="IMAGERY"):
-                target.update_tags(index, ns="IMAGERY", **ds.tags(band, ns="IMAGERY"))
+            if imagery := tags_of(ds, band, ns="IMAGERY"):
+                target.update_tags(index, ns="IMAGERY", **imagery)
     if picture:
         target.colorinterp = _COLOURS.values()
     else:
         factor, offset = scene.scale  # what GDAL makes of the values is what it makes of the MS's
-        known = [(s.dataset.scales[b - 1], s.dataset.offsets[b - 1]) for s in scene.ms for b in s.bands]
+        known = [_scaling(s.dataset.scales[b - 1], s.dataset.offsets[b - 1]) for s in scene.ms for b in s.bands]
         target.scales = [own / factor for own, _ in known]
         target.offsets = [base - own * offset / factor for own, base in known]
         target.colorinterp = _named_colours(scene.standard_names, interpretation)
     for source in reversed(scene.ms):
         ds = getattr(source.dataset, "src_dataset", source.dataset)
-        target.update_tags(**{k: v for k, v in ds.tags().items() if not _GEOMETRY_TAGS.match(k)})
+        target.update_tags(**{k: v for k, v in tags_of(ds).items() if not _GEOMETRY_TAGS.match(k)})
         for domain in ("IMAGERY", "IMD"):
-            if ds.tags(ns=domain):
-                target.update_tags(ns=domain, **ds.tags(ns=domain))
+            if told := tags_of(ds, ns=domain):
+                target.update_tags(ns=domain, **told)
     pan = scene.pan.dataset
     useful = {f"PAN_{k}": v for k, v in pan.tags().items() if _PAN_TAGS.search(k)}
     useful |= {f"PAN_{k}": v for k, v in pan.tags(ns="IMAGERY").items()}
@@ -79,6 +84,11 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
         rows, cols = scene.window.corner
         rpcs.line_off, rpcs.samp_off = rpcs.line_off - rows, rpcs.samp_off - cols
         target.rpcs = rpcs
+
+
+def _scaling(scale: float, offset: float) -> tuple[float, float]:
+    """What a file says that its DN are to be multiplied with and moved by; nothing where it is no number, or 0."""
+    return (scale, offset) if np.isfinite([scale, offset]).all() and scale != 0 else (1.0, 0.0)
 
 
 _COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}

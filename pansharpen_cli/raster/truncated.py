@@ -52,8 +52,9 @@ def cut_off(path: str) -> str:
             head = file.read(32)
             if head.startswith(_PNG):
                 return _png(file, size)
-        if head.startswith(b"PCIDSK"):
-            return _short(size, int(head[16:32]) * 512)
+            if head.startswith(b"PCIDSK"):
+                file.seek(360)  # how pixels lie: those of tiles ("FILE") are found by a directory, and may be fewer
+                return "" if file.read(8).startswith(b"FILE") else _short(size, int(head[16:32]) * 512)
         if not head.startswith(_OTHERS):
             return _short(size, _envi(path))
     except (OSError, ValueError, KeyError):
