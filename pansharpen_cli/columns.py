@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def in_columns(rows: Iterable[Sequence[str]], justify: str) -> str:
     """Rows of as many cells, two blanks between columns; `justify`: "l" or "r" by column, the last for the rest."""
     from rich.cells import cell_len  # of wide and of combining characters, too

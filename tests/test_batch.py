@@ -176,7 +176,7 @@ def test_the_page_lists_what_the_last_run_left_over(scenes: Path, tmp_path: Path
     assert run("batch", tmp_path / "in", "-o", out, *FAST).code == 0
     assert run("batch", "report", out).code == 0
     page = (out / "index.html").read_text()
-    assert "1 files are in no pair" in page and "&lt;b&gt;_qa.tif: looks like a mask" in page and "<b>_qa" not in page
+    assert "1 file in no pair" in page and "&lt;b&gt;_qa.tif: looks like a mask" in page and "<b>_qa" not in page
     (tmp_path / "in" / "<b>_qa.tif").unlink()
     assert run("batch", tmp_path / "in", "-o", out, *FAST).code == 0
     assert run("batch", "report", out).code == 0
@@ -499,7 +499,7 @@ def test_a_dry_run_shows_pairs_and_what_is_left_over_and_writes_nothing(scenes: 
     out = tmp_path / "out"
     text = run("batch", scenes, "-o", out, "--dry-run")
     assert text.code == 0 and not out.exists()
-    assert "4 pairs, 1 files left over" in text.out and "looks like pansharpened already" in text.out
+    assert "4 pairs, 1 file left over" in text.out and "looks like pansharpened already" in text.out
     plan = json.loads(run("batch", scenes, "-o", out, "--dry-run", "--json").out)
     assert [s["output"] for s in plan["scenes"]] == [*GOOD[:2], BAD, GOOD[2]]
     assert {(s["state"], s["paired_by"]) for s in plan["scenes"]} == {("new", "name")}
@@ -656,6 +656,8 @@ def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, mo
     assert "--output" in run("batch", "in").errors[0]
     assert "batch.jsonl" in run("batch", "report", "in").errors[0]
     assert "OUTDIR" in run("batch", "report").errors[0]
+    helped = run("batch", "report", "--help")
+    assert helped.code == 0 and "batch report OUTDIR" in helped.out and "--pair-regex" not in helped.out
 
 
 @pytest.mark.usefixtures("without_workers")

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import device, untrusted
 from ..classical import NAMES as CLASSICAL
+from ..columns import counted
 from ..errors import InputError
 from ..fusion.options import Options, check_method
 from ..jobs.picture import Request, path_beside
@@ -355,7 +356,7 @@ def listing(plan: BatchPlan) -> str:
     def shown(layers: Sequence[Sequence[str]]) -> str:
         first = [p.removeprefix(f"{os.getcwd()}/") for p in (layer[0] for layer in layers)]
         tiles = len([p for p in layers[0] if not p.lower().endswith(CONTAINERS)])
-        more = f" and {len(first) - 1} more files" if len(first) > 1 else ""
+        more = f" and {counted(len(first) - 1, 'more file')}" if len(first) > 1 else ""
         return first[0] + more + (f" ({tiles} tiles)" if tiles > 1 else "")
 
     lines = []
@@ -366,4 +367,5 @@ def listing(plan: BatchPlan) -> str:
         lines += [f"  fit  {scene.fit}"] if scene.fit else []
     lines += ["", "left over:"] if plan.left_over else []
     lines += [f"  {each.path}: {each.reason}" for each in plan.left_over]
-    return "\n".join([*lines, "", f"{len(plan.scenes)} pairs, {len(plan.left_over)} files left over"]).lstrip("\n")
+    counts = f"{counted(len(plan.scenes), 'pair')}, {counted(len(plan.left_over), 'file')} left over"
+    return "\n".join([*lines, "", counts]).lstrip("\n")

@@ -13,6 +13,7 @@ import typer
 from .. import __version__, interrupts
 from ..errors import PansharpenError, unforeseen
 from ..untrusted import stay_offline
+from .batch import Command as BatchCommand
 from .batch import batch
 from .evaluate import evaluate
 from .fuse import check, fuse
@@ -47,8 +48,9 @@ def _main(
     pass
 
 
-for command in (fuse, check, evaluate, train, batch):
+for command in (fuse, check, evaluate, train):
     app.command()(bundled(command))
+app.command(cls=BatchCommand)(bundled(batch))
 app.add_typer(weights_app, name="weights")
 
 

@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .. import interrupts
+from ..columns import counted
 from ..errors import InputError, PansharpenError
 from ..publish import check_on_disk
 from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
@@ -196,6 +198,29 @@ def batch(
         run(tasks, pairing, finding, working.execute(choices))
 
 
+REPORT_HELP = """\
+Usage: pansharpen batch report OUTDIR
+
+  Make OUTDIR/index.html of the folder of a batch: all scenes with quicklooks,
+  figures and failures, what was left over, and the seams between neighbours.
+  Prints the page's path; stderr tells the worst seam.
+
+Options:
+  -q, --quiet  Print errors only.
+  --debug      Show the traceback of an error.
+  -h, --help   Show this message and exit."""
+
+
+class Command(TyperCommand):
+    """`batch`, of which `batch report` has a help of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["report"] and {"-h", "--help"} & set(args):
+            say_line(REPORT_HELP)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
 def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
     """The pairs of a dry run, and what the user ought to know of them. Raises InputError where there is none."""
     from ..archive import planning
@@ -205,7 +230,8 @@ def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], 
         plan = planning.dry_run(tasks, finding.output, pairing.left, finding.retry_failed, finding.overwrite)
         say_line(to_json(plan) if finding.as_json else planning.listing(plan))
     if not tasks:
-        left = f"{len(pairing.left)} files are left over" + ("" if finding.dry_run else " (--dry-run says why)")
+        count = counted(len(pairing.left), "file")
+        left = f"left over: {count}" + ("" if finding.dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
         raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
     if finding.quiet:
@@ -213,7 +239,7 @@ def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], 
     for note in pairing.empty:
         say_line(f"warning: {note}", err=True)
     if pairing.left and not finding.is_dry:
-        say_line(f"warning: {len(pairing.left)} files are in no pair (--dry-run says why)", err=True)
+        say_line(f"warning: in no pair: {counted(len(pairing.left), 'file')} (--dry-run says why)", err=True)
 
 
 def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Execute) -> None:
