@@ -181,6 +181,9 @@ BAD = {
     "unknown option": Bad(fuse("pan.tif ms.tif --sharpness 11"), ("--sharpness",)),
     "creation option without value": Bad(fuse("pan.tif ms.tif --co COMPRESS"), ("--co", "'COMPRESS'")),
     "unknown creation option": Bad(fuse("pan.tif ms.tif --co COMPRES=LZW"), ("--co", "COMPRES")),
+    "interleaving of a COG": Bad(
+        fuse("pan.tif ms.tif --driver COG --co INTERLEAVE=BAND"), ("INTERLEAVE", "GDAL", "--driver GTiff")
+    ),
     "creation option of rasterio's": Bad(fuse("pan.tif ms.tif --co dtype=uint8"), ("--co", "DTYPE")),
     "bad value of a creation option": Bad(fuse("pan.tif ms.tif --co COMPRESS=RAR"), ("--co", "RAR")),
     "bad block size": Bad(fuse("pan.tif ms.tif --co BLOCKXSIZE=100"), ("--co", "multiples of 16")),

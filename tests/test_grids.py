@@ -32,9 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fused(folder: Path, files: list[str], options: Options, name: str = "out.tif", **opening) -> dict:
+def fused(
+    folder: Path, files: list[str], options: Options, name: str = "out.tif", score: bool = False, **opening
+) -> dict:
     pair = Pair(str(folder / "pan.tif"), [str(folder / f) for f in files], OpenOptions(**opening))
-    return fuse.fuse_scene(pair, fuse.FusionOutput(folder / name, overwrite=True), options, score=False)
+    return fuse.fuse_scene(pair, fuse.FusionOutput(folder / name, overwrite=True), options, score)
 
 
 def options_of(folder: Path, method: str) -> Options:
@@ -225,6 +227,9 @@ def test_a_file_of_such_bands_is_up_sampled_as_a_whole(with_noise: Path) -> None
     fused(with_noise, ["thermal.tif"], options_of(with_noise, "exp"), "plain.tif")
     np.testing.assert_array_equal(pixels_of(with_noise / "out.tif"), pixels_of(with_noise / "plain.tif"))
     assert not facts["pan_tells"][0]["sharpened"] and not facts["warnings"]
+    scored = fused(with_noise, ["thermal.tif"], options_of(with_noise, "glpnet"), score=True)
+    assert [remark["text"] for remark in scored["verdict"]] == ["as soft as the MS: PAN tells nothing about it"]
+    assert not scored["warnings"]  # PAN is no measure of it
 
 
 def test_a_spared_band_is_the_same_in_tiles_of_any_size(with_noise: Path) -> None:

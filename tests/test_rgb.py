@@ -54,6 +54,20 @@ def test_a_picture_has_the_stretched_bands_and_says_which_is_red(run, pair, tmp_
     assert sorted(os.listdir(tmp_path)) == ["out.tif", "out_rgb.tif"]
 
 
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_picture_may_take_the_place_of_the_data(run, pair, tmp_path, driver) -> None:
+    beside = fuse(run, pair, tmp_path / "both.tif", "--rgb", "true", "--driver", driver)
+    out = ("--rgb", "True", "--rgb-only", "--driver", driver, "--report", tmp_path / "alone.json")
+    fuse(run, pair, tmp_path / "alone.tif", *out)
+    with rasterio.open(beside) as one, rasterio.open(tmp_path / "alone.tif") as other:
+        assert (other.colorinterp, other.dtypes, other.nodata, other.profile) == (TRUE, ("uint8",) * 3, 0, one.profile)
+        np.testing.assert_array_equal(one.read(), other.read())
+    facts = json.loads((tmp_path / "alone.json").read_text())
+    size = (tmp_path / "alone.tif").stat().st_size
+    assert facts["rgb"]["path"] == facts["output"]["path"] and facts["rgb"]["bytes"] == facts["output"]["bytes"] == size
+    assert sorted(os.listdir(tmp_path)) == ["alone.json", "alone.tif", "both.tif", "both_rgb.tif"]
+
+
 def test_bands_of_a_picture_are_numbers_of_the_ms_or_names(run, pair, tmp_path) -> None:
     false = fuse(run, pair, tmp_path / "a.tif", "--rgb", "nir,red,green")
     chosen = fuse(run, pair, tmp_path / "b.tif", "--rgb", "4,3,2", "--bidx", "2,3,4")
@@ -115,7 +129,9 @@ def test_without_red_green_and_blue_other_bands_are_shown_and_said(run, pair, tm
     [
         ("--rgb 5,3,2", "--rgb 5 is out of range"),
         ("--rgb 3,2,1 --bidx 3,2", "--rgb 1: the band is not one of those of --bidx"),
-        ("--rgb true --bidx 1,2", "--rgb 'red' is no band"),
+        ("--rgb true --bidx 1,2", "--rgb 'red' is none of the bands that are written: Blue, Green"),
+        ("--rgb-only", "--rgb-only belongs to --rgb"),
+        ("--rgb true --rgb-only --co ZLEVEL=9", "--co is of the data, and --rgb-only writes none"),
         ("--rgb 3,2", "takes true or three bands"),
         ("--rgb true --stretch 900,100", "--stretch takes auto, LOW,HIGH in DN or a .json file"),
         ("--rgb true --stretch ms.tif", "--stretch takes auto"),

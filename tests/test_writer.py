@@ -402,6 +402,14 @@ def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) 
         np.testing.assert_array_equal(cog.read(), dataset.read())
 
 
+def test_a_cog_has_no_overviews_where_it_is_to_have_none(tmp_path: Path, run) -> None:
+    make(tmp_path, rows=600, cols=560)
+    path = fused(run, tmp_path, "--driver", "COG", "--no-overviews", "--no-score")
+    assert cog_validate(path, quiet=True)[0]
+    with rasterio.open(path) as cog:
+        assert cog.overviews(1) == []
+
+
 @pytest.mark.parametrize(
     ("options", "lossy"),
     [

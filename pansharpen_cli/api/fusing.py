@@ -58,28 +58,28 @@ def fuse(
     quicklook: str | os.PathLike | None = None,
     rgb: str | Sequence[int | str] | None = None,
     stretch: str = "auto",
+    rgb_only: bool = False,
     save_fit: str | os.PathLike | None = None,
     fit: str | os.PathLike | None = None,
     progress: Progress = quiet,
 ) -> Fused:
     """Fuse a PAN and its MS, as `pansharpen fuse` does: the same pixels, the same report, the same file.
 
-    `ms`: one raster, or a list of several with the bands in order, which may lie on grids of their own. `pan_from`:
-    bands whose mean is the PAN, by number or name over the rasters on its grid. `height` or `dem`: of a pair that RPCs
-    alone locate. `output`: the file to write; without it the result holds a temporary one (in `TMPDIR`). `window`:
-    (col_off, row_off, width, height) in PAN pixels, or a window of rasterio; `bbox`: (left, bottom, right, top) in the
-    PAN's CRS. `bidx`: MS bands to write, counted from 1, or their names. `report` (one or several paths), `quicklook`:
-    further files to write, and `rgb`: an 8-bit picture beside the output, "true" or three bands. `save_fit`: a file
-    that keeps what the fit found, `fit`: one whose fit is taken. `progress` is called with a stage, what is done and
-    what there is to do. The other options are those of docs/cli.md.
+    `ms`: one raster or several with the bands in order, also on grids of their own. `pan_from`: bands whose mean is the
+    PAN, by number or name over the rasters on its grid. `height` or `dem`: of a pair that RPCs alone locate. `output`:
+    the file to write; without it the result holds one in `TMPDIR`. `window`: (col_off, row_off, width, height) in PAN
+    pixels, or rasterio's; `bbox`: (left, bottom, right, top) in the PAN's CRS. `bidx`: MS bands to write, counted from
+    1, or their names. `report` (one or several paths), `quicklook`: further files to write; `rgb`: an 8-bit picture
+    beside the output, "true" or three bands, with `rgb_only` in its place. `save_fit`: a file that keeps the fit,
+    `fit`: one to take. `progress`: called with a stage, what is done and how much there is. Others: docs/cli.md.
 
     Raises InputError for inputs and options that cannot be fused, PansharpenError for what fails while running.
     """
     options, opening = options_of(locals())
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
-    path, asked = Path(f"{options.method}.tif" if output is None else output), _rgb(rgb, stretch)
-    target = FusionOutput(path, driver, creation, overviews, overwrite, path_of(quicklook), _reports(report),
-                          rgb=asked, save_fit=path_of(save_fit))  # fmt: skip
+    path, asked = Path(f"{options.method}.tif" if output is None else output), _rgb(rgb, stretch, rgb_only)
+    written = FusionOutput(path, driver, creation, overviews, overwrite, path_of(quicklook), _reports(report))
+    target = replace(written, rgb=asked, save_fit=path_of(save_fit))
     return _run(pan, ms, opening, target, options, score, progress, output is None)
 
 
@@ -105,9 +105,9 @@ def _reports(report: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     return tuple(map(Path, several))
 
 
-def _rgb(rgb: str | Sequence[int | str] | None, stretch: str | os.PathLike) -> picture.Request | None:
+def _rgb(rgb: str | Sequence[int | str] | None, stretch: str | os.PathLike, alone: bool) -> picture.Request | None:
     bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
-    return picture.request_of(bands, os.fspath(stretch))
+    return picture.request_of(bands, os.fspath(stretch), alone)
 
 
 def check(

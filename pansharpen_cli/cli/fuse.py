@@ -37,6 +37,9 @@ class Outputs:
             metavar="STRETCH",
         ),
     ] = "auto"
+    rgb_only: Annotated[bool, typer.Option("--rgb-only", help="Write the picture of --rgb as OUT, and no data.")] = (
+        False
+    )
     save_fit: Annotated[
         Path | None,
         typer.Option(
@@ -62,7 +65,9 @@ def fuse(
     target = request.FusionOutput(
         outputs.output, writing.driver, writing.co or (), writing.overviews, outputs.overwrite, outputs.quicklook,
         () if outputs.report is None else (outputs.report,), command_line(),
-        rgb=picture.request_of(bands_of("--rgb", None if outputs.rgb is None else [outputs.rgb]), outputs.stretch),
+        rgb=picture.request_of(
+            bands_of("--rgb", None if outputs.rgb is None else [outputs.rgb]), outputs.stretch, outputs.rgb_only
+        ),
         save_fit=outputs.save_fit,
     )  # fmt: skip
     with pair.held() as pair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +20,7 @@ from ..fusion.options import Options, check_method
 from ..fusion.pan_relation import PanRelation
 from ..fusion.saved_fit import SavedFit
 from ..progress import Progress, quiet
-from ..publish import check_absent, made_folders
+from ..publish import Publication, check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Score
 from ..quality.rasters import Raster, array_reader
@@ -78,10 +78,8 @@ def fuse_scene(
         if output.save_fit is not None:
             saved_fit.check_apart([part.scene for part in parts])
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
-        with SceneWriter(
-            output.path, shown, driver=output.driver, creation_options=creation_options, overviews=output.overviews,
-            parts=len(parts) > 1,
-        ) as writer:  # fmt: skip
+        files = stack.enter_context(Publication())
+        with _data_writer(output, shown, creation_options, len(parts) > 1, files) as writer:
             if not output.overwrite:
                 _check_new([part.scene for part in parts], output, options)
             made = [_fused(part, options, writer, progress) for part in parts]
@@ -99,7 +97,7 @@ def fuse_scene(
                 pictures, comparison = _illustrated(made, raster, options, output, progress)
                 rgb = None
                 if output.rgb is not None:
-                    rgb = PictureWriter(output.rgb, shown, raster, output.path, writer.files)
+                    rgb = PictureWriter(output.rgb, shown, raster, output.picture, files)
                     rgb.write(output.driver, output.overviews, progress)
             for part in made:
                 part.scene.check_unchanged()
@@ -108,21 +106,33 @@ def fuse_scene(
             facts = fusion_facts(
                 shown, pair, output, options, [part.facts(options) for part in made], min(p.valid for p in made)
             )
-            facts["fit"] = _kept(made, output, options, writer)
+            facts["fit"] = _kept(made, output, options, files)
             facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
-            _finish(facts, writer, rgb)
+            _finish(facts, writer, rgb, output.picture_alone)
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
             _note_times(facts, seconds, time.perf_counter() - started)
-            _publish(facts, output, writer, picture, pictures)
+            _publish(facts, output, files, picture, pictures)
     return facts
 
 
-def _finish(facts: FusionFacts, writer: SceneWriter, rgb: PictureWriter | None) -> None:
+def _data_writer(
+    output: FusionOutput, shown: Scene, options: Mapping[str, str], several: bool, files: Publication
+) -> SceneWriter:
+    """What writes the data to be published, or, where the picture takes their place, to be measured and drawn."""
+    if output.picture_alone:
+        return SceneWriter(output.path, shown, overviews=False, parts=several)
+    return SceneWriter(
+        output.path, shown, driver=output.driver, creation_options=options, overviews=output.overviews, files=files,
+        parts=several,
+    )  # fmt: skip
+
+
+def _finish(facts: FusionFacts, writer: SceneWriter, rgb: PictureWriter | None, alone: bool) -> None:
     """Make the files that are published, with their provenance, and note how large they are."""
     tags = provenance_tags(facts)
-    facts["output"]["bytes"] = writer.ready(tags)
     if rgb is not None:
         facts["rgb"] = rgb.ready(tags)
+    facts["output"]["bytes"] = facts["rgb"]["bytes"] if alone else writer.ready(tags)
 
 
 def _note_times(facts: FusionFacts, seconds: dict[str, float], total: float) -> None:
@@ -132,24 +142,24 @@ def _note_times(facts: FusionFacts, seconds: dict[str, float], total: float) -> 
 
 
 def _publish(
-    facts: FusionFacts, output: FusionOutput, writer: SceneWriter, picture: np.ndarray | None, pictures: Pictures | None
+    facts: FusionFacts, output: FusionOutput, files: Publication, picture: np.ndarray | None, pictures: Pictures | None
 ) -> None:
     """Publish the output with its quicklook and its reports, which tell of the batch that it is of."""
     if output.batch:
         facts["batch"] = output.batch
     if output.quicklook and picture is not None:
-        writer.files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
+        files.add(output.quicklook, picture_bytes(picture, output.quicklook.suffix))
     for path in output.reports:
         illustrations = [(output.path.name, pictures)] if pictures is not None else []
-        writer.files.add(path, report_bytes(path, facts, illustrations))
-    writer.files.publish()
+        files.add(path, report_bytes(path, facts, illustrations))
+    files.publish()
 
 
-def _kept(made: Sequence[_Fused], output: FusionOutput, options: Options, writer: SceneWriter) -> SavedFitFacts | None:
+def _kept(made: Sequence[_Fused], output: FusionOutput, options: Options, files: Publication) -> SavedFitFacts | None:
     """Add the file that keeps the fit to what is published; what the report says of it, or of one that was taken."""
     if output.save_fit is not None:
         kept = [each.fit.kept(each.scene, options, each.part.registration.applied) for each in made]
-        writer.files.add(output.save_fit, saved_fit.to_bytes(kept))
+        files.add(output.save_fit, saved_fit.to_bytes(kept))
         return {"saved_in": str(output.save_fit)}
     if options.fit is not None:
         return {"taken_from": options.fit, "sha256": SavedFit.read(options.fit)[0].digest}
@@ -175,9 +185,18 @@ class _Fused:
     def quality(self) -> Quality | None:
         return quality_facts(self.measured, self.scene.as_written()) if self.measured is not None else None
 
+    @property
+    def is_up_sampled(self) -> bool:
+        """Does PAN tell nothing about any of its bands?"""
+        return len(self.fit.spared) == self.scene.bands
+
     def judge(self, raster: Raster, options: Options, progress: Progress) -> None:
-        """Take the figures of what was written."""
+        """Take the figures of what was written; what they lack of a part that was not sharpened is no warning."""
+        said = len(self.scene.warnings)
         self.measured = score_of(self.scene.as_written(), raster.only(self.part.places), options.seed, progress)
+        if self.is_up_sampled:
+            self.scene.notes.extend(self.scene.warnings[said:])
+            del self.scene.warnings[said:]
 
     def facts(self, options: Options) -> PartFacts:
         scene, mismatched = self.scene, self.part.registration.mismatched
@@ -195,7 +214,7 @@ class _Fused:
 
     def verdict(self, options: Options) -> list[Remark]:
         names, mismatched = self.scene.as_written().called, self.part.registration.mismatched
-        return verdict(self.quality, names, options.method, mismatched)
+        return verdict(self.quality, names, options.method, mismatched, self.is_up_sampled)
 
 
 def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress) -> _Fused:

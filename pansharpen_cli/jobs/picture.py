@@ -29,10 +29,12 @@ TRUE = "true"
 
 @dataclass(frozen=True)
 class Request:
-    """Three `bands` by number over all MS files or by name, or `true`; `stretch` as `--stretch` takes it."""
+    """Three `bands` by number over all MS files or by name, or `true`; `stretch` as `--stretch` takes it; `alone`: in
+    the place of the data."""
 
     bands: Sequence[int | str]
     stretch: str = "auto"
+    alone: bool = False
 
     def places(self, scene: Scene) -> list[int]:
         """Of the bands among those that are written. Raises InputError for others and where they are not three."""
@@ -72,30 +74,31 @@ class Request:
             Stretch.kept(self.kept_in, names)
 
 
-def request_of(bands: Sequence[int | str] | None, asked: str) -> Request | None:
-    """What `--rgb` and `--stretch` ask for together. Raises InputError where they do not go together."""
+def request_of(bands: Sequence[int | str] | None, asked: str, alone: bool = False) -> Request | None:
+    """What `--rgb`, `--stretch` and `--rgb-only` ask for together. Raises InputError where they do not go together."""
     if bands is None:
-        if asked != "auto":
-            raise InputError("--stretch belongs to --rgb")
+        if alone or asked != "auto":
+            raise InputError(f"{'--rgb-only' if alone else '--stretch'} belongs to --rgb")
         return None
     stretch.parse(asked)
-    return Request(bands, asked)
+    is_true = len(bands) == 1 and str(bands[0]).lower() == TRUE
+    return Request([TRUE] if is_true else bands, asked, alone)
 
 
 def path_beside(output: Path) -> Path:
-    """Where the picture of an output is: NAME_rgb.tif."""
+    """Where the picture of an output is that has its data, too: NAME_rgb.tif."""
     return output.with_name(f"{output.stem}_rgb{output.suffix}")
 
 
 class PictureWriter:
     """Makes the picture of a written file, to be published with it."""
 
-    def __init__(self, request: Request, scene: Scene, raster: Raster, output: Path, files: Publication) -> None:
-        """`scene`: that of the written bands; `raster`: the file they are in."""
+    def __init__(self, request: Request, scene: Scene, raster: Raster, path: Path, files: Publication) -> None:
+        """`scene`: that of the written bands; `raster`: the file they are in; `path`: of the picture."""
         places = request.places(scene)
         self._part = replace(replace(scene, written=tuple(places)).as_written(), dtype="uint8", nodata=0.0)
         self._read = replace(raster, source=replace(raster.source, bands=[raster.source.bands[i] for i in places])).read
-        self.path, self._files, self.kept_in = path_beside(output), files, request.kept_in
+        self.path, self._files, self.kept_in = path, files, request.kept_in
         names = names_of(scene, places)
         asked = stretch.parse(request.stretch)
         if isinstance(asked, tuple):
@@ -133,10 +136,13 @@ class PictureWriter:
 
     def ready(self, provenance: Mapping[str, str]) -> PictureFacts:
         """Add the tags, after which the file can be published; its facts."""
-        self._writer.ready(provenance)
+        size = self._writer.ready(provenance)
         kept = None if self.kept_in is None else str(self.kept_in)
         shown = self.stretch
-        return {"path": str(self.path), "stretch": shown.ranges(), "gamma": shown.gamma, "stretch_file": kept}
+        return {
+            "path": str(self.path), "bytes": size, "stretch": shown.ranges(), "gamma": shown.gamma,
+            "stretch_file": kept,
+        }  # fmt: skip
 
 
 def _has_colours(shown: Scene) -> bool:

@@ -29,7 +29,7 @@ class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output, `save_fit` for a file that keeps the fit.
+    8-bit picture beside the output or in its place, `save_fit` for a file that keeps the fit.
     """
 
     path: Path
@@ -43,6 +43,16 @@ class FusionOutput:
     batch: Mapping[str, object] | None = None
     rgb: Request | None = None
     save_fit: Path | None = None
+
+    @property
+    def picture_alone(self) -> bool:
+        """Is the picture in the place of the data?"""
+        return self.rgb is not None and self.rgb.alone
+
+    @property
+    def picture(self) -> Path:
+        """Where the picture is, if one is asked for."""
+        return self.path if self.picture_alone else path_beside(self.path)
 
 
 def is_html(path: Path | None) -> bool:
@@ -60,7 +70,7 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     targets += [(output.quicklook, PICTURES)] if output.quicklook else []
     targets += [(output.save_fit, (SUFFIX,))] if output.save_fit else []
     if output.rgb is not None:
-        targets.append((path_beside(output.path), TIFF))
+        targets += [] if output.picture_alone else [(output.picture, TIFF)]
         if (kept := output.rgb.kept_in) is not None and not kept.exists():
             targets.append((kept, (".json",)))
     return targets
@@ -80,6 +90,8 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
             raise InputError("--fit and --save-fit exclude each other: a fit that is taken is kept already")
         if not several:
             SavedFit.read_for(options.fit, scene, options)
+    if output.picture_alone and output.creation_options:
+        raise InputError("--co is of the data, and --rgb-only writes none; leave it out")
     if output.rgb is not None:
         output.rgb.check(scene)
     for path in output.reports:

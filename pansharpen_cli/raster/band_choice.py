@@ -54,7 +54,8 @@ def place_of(
         raise InputError(
             f"{option} '{asked}': nothing names the bands of the MS; give numbers from {min(numbers)} to {max(numbers)}"
         )
-    raise InputError(f"{option} '{asked}' is no band of the MS; it has {listed}")
+    whose = "none of the bands that are written:" if option == "--rgb" else "no band of the MS; it has"
+    raise InputError(f"{option} '{asked}' is {whose} {listed}")
 
 
 def chosen_sources(sources: Sequence[Source], chosen: Sequence[int]) -> list[Source]:

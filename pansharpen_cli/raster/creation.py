@@ -99,12 +99,19 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
             said.errors.insert(0, reason_of(error))
     wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
     for message in wrong + said.errors:
-        raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}")
+        raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}{_advice(message)}")
     if changed:
         given = " ".join(f"{k}={v}" for k, v in options.items())
         raise InputError(f"--co {given}: the file would have {changed}; fuse without it and use gdalwarp on the output")
     before, after = (np.isnan(a) if np.isnan(nodata) else a == dtype.type(nodata) for a in (noise, written))
     return bool((before == after).all())
+
+
+def _advice(message: str) -> str:
+    """What to do about an option that people know of GeoTIFFs."""
+    if "does not support creation option INTERLEAVE" not in message:
+        return ""
+    return f" in GDAL {rasterio.__gdal_version__}: leave it out, or write a GeoTIFF (--driver GTiff)"
 
 
 def difference(dataset, grid: Grid, count: int, dtype: np.dtype, nodata: float | None) -> str:
@@ -140,9 +147,9 @@ def compression_threads() -> dict[str, str]:
     return {"NUM_THREADS": given if given.isdigit() and int(given) > 0 else "ALL_CPUS"}
 
 
-def cog_profile_of(options: Mapping[str, str]) -> dict[str, str]:
+def cog_profile_of(options: Mapping[str, str], overviews: bool = True) -> dict[str, str]:
     """Creation options of the COG that a GeoTIFF is made into."""
-    profile = COG_CREATION | dict(options)
+    profile = COG_CREATION | ({} if overviews else {"OVERVIEWS": "NONE"}) | dict(options)
     return ({"LEVEL": FAST} if profile["COMPRESS"].upper() == "DEFLATE" else {}) | profile
 
 

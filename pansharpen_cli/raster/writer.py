@@ -45,9 +45,10 @@ class SceneWriter:
     """Writes a fused scene beside the target; `commit` publishes it together with what else is in `files`.
 
     Where a compression with losses would blur what is nodata, a mask within the file stands for the nodata value.
-    `overviews`: by default from `OVERVIEWS_FROM` on; a COG always has them. `files`: what the file is published with by
-    whoever made it. `parts`: bands are written apart from each other, so that the file keeps them apart, too, and each
-    has its nodata. `picture`: three bands are red, green and blue, whatever their names, and their values no DN.
+    `overviews`: by default from `OVERVIEWS_FROM` on, and of a COG of any size. `files`: what the file is published
+    with by whoever made it. `parts`: bands are written apart from each other, so that the file keeps them apart, too,
+    and each has its nodata. `picture`: three bands are red, green and blue, whatever their names, and no
+    DN.
     As a context manager it removes everything it made unless it was committed.
     """
 
@@ -64,8 +65,8 @@ class SceneWriter:
         parts: bool = False,
     ) -> None:
         if overviews is None:
-            overviews = max(scene.grid.height, scene.grid.width) >= OVERVIEWS_FROM
-        self.path, self.driver, self.overviews, self._picture = path, driver, overviews or driver == "COG", picture
+            overviews = driver == "COG" or max(scene.grid.height, scene.grid.width) >= OVERVIEWS_FROM
+        self.path, self.driver, self.overviews, self._picture = path, driver, overviews, picture
         self.options = dict(creation_options or {})
         if parts and self.options.get("INTERLEAVE", "BAND").upper() != "BAND":
             raise InputError("--co INTERLEAVE: MS files on several grids are written band by band; leave it out")
@@ -165,8 +166,9 @@ class SceneWriter:
             if self.driver == "COG":
                 with self._overview_chunks():
                     rasterio.shutil.copy(
-                        self._file, self._final, driver="COG", **compression_threads() | cog_profile_of(self.options)
-                    )
+                        self._file, self._final, driver="COG",
+                        **compression_threads() | cog_profile_of(self.options, self.overviews),
+                    )  # fmt: skip
                 _blank_stand_in(self._final)
             verify(self._final)
             with rasterio.open(self._final) as dataset:

@@ -150,6 +150,7 @@ class SavedFitFacts(TypedDict, total=False):
 
 class PictureFacts(TypedDict):
     path: str
+    bytes: int
     stretch: dict[str, Any]
     gamma: float
     stretch_file: str | None

@@ -58,9 +58,10 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
         rows += _fused_rows(group)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
-    size = f"{output['cols']} x {output['rows']} x {scene['bands']} {scene['dtype']}"
-    rows.append(("output", f"{output['path']} ({size})"))
-    if rgb := facts.get("rgb"):
+    rgb = facts.get("rgb")
+    held = "3 uint8, the picture" if rgb and rgb["path"] == output["path"] else f"{scene['bands']} {scene['dtype']}"
+    rows.append(("output", f"{output['path']} ({output['cols']} x {output['rows']} x {held})"))
+    if rgb:
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
     return rows

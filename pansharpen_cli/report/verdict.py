@@ -27,17 +27,27 @@ APART: Remark = {
 }
 """What no index of full resolution shows."""
 
+UP_SAMPLED: Remark = {"about": "sharpness", "level": "note", "text": "as soft as the MS: PAN tells nothing about it"}
+"""Of a file that is not sharpened, and that PAN is no measure of."""
+
 
 def verdict(
-    quality: Mapping[str, Any] | None, bands: Sequence[str | None], method: str = "", mismatched: bool = False
+    quality: Mapping[str, Any] | None,
+    bands: Sequence[str | None],
+    method: str = "",
+    mismatched: bool = False,
+    up_sampled: bool = False,
 ) -> list[Remark]:
     """Remarks on a fused image by the figures of `fidelity.Fidelity` and the flat-area activity, a sentence each.
 
     `bands` are the names of the bands, `method` is what advice leaves out. `mismatched`: PAN and MS show different
-    things, and that is all there is to say. Empty where nothing was measured.
+    things, and that is all there is to say; `up_sampled`: PAN tells nothing about the bands, and is no measure of them.
+    Empty where nothing was measured.
     """
     if mismatched:
         return [APART]
+    if up_sampled:
+        return [UP_SAMPLED]
     if not quality:
         return []
     found = (
