@@ -30,7 +30,7 @@ from pansharpen_cli.raster.creation import profile_of
 from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
-PLAIN = ("--method", "none", "--align", "off")
+PLAIN = ("--method", "none", "--align", "off", "--no-score")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 
 
@@ -415,7 +415,7 @@ def little_room():
 def test_a_full_disk_is_noticed_and_leaves_nothing(larger, tmp_path, monkeypatch, run, little_room, options) -> None:
     monkeypatch.chdir(tmp_path)
     inputs = (larger / "pan.tif", larger / "ms.tif")
-    everything = ("fuse", *inputs, "-o", "out.tif", *PLAIN, "--no-score", *options)
+    everything = ("fuse", *inputs, "-o", "out.tif", *PLAIN, *options)
     assert run(*everything).code == 0
     size = (tmp_path / "out.tif").stat().st_size
     (tmp_path / "out.tif").unlink()
@@ -463,7 +463,7 @@ def test_vrt_zip_and_names_with_spaces_work(scene: Path, run) -> None:
             (odd / "pan.tif", odd / "ms.tif"),
         ]
     ):
-        result = run("fuse", pan, ms, "-o", odd / f"out {i}.tif", *PLAIN, "--no-score")
+        result = run("fuse", pan, ms, "-o", odd / f"out {i}.tif", *PLAIN)
         assert (result.code, result.err) == (0, "")
         np.testing.assert_array_equal(pixels_of(odd / f"out {i}.tif"), expected)
 
@@ -471,7 +471,7 @@ def test_vrt_zip_and_names_with_spaces_work(scene: Path, run) -> None:
 def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, run) -> None:
     edited(scene / "pan.tif", scene / "p.tif", crs=None, transform=None)
     edited(scene / "ms.tif", scene / "m.tif", crs=None, transform=None)
-    result = run("fuse", "p.tif", "m.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    result = run("fuse", "p.tif", "m.tif", "-o", "out.tif", *PLAIN)
     assert result.code == 0
     assert result.err == "warning: no georeferencing: upper-left corners taken as equal, ratio 4 from the shapes\n"
 
@@ -479,7 +479,7 @@ def test_a_pair_without_georeferencing_is_accepted_with_a_warning(scene: Path, r
 def test_the_home_folder_is_found_where_no_shell_looks(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(scene))
     monkeypatch.setenv("USERPROFILE", str(scene))
-    result = run("fuse", "~/pan.tif", "~/ms.tif", "--output=~/out.tif", *PLAIN, "--no-score", "--report", "~/r.json")
+    result = run("fuse", "~/pan.tif", "~/ms.tif", "--output=~/out.tif", *PLAIN, "--report", "~/r.json")
     assert (result.code, result.err) == (0, "")
     assert {"out.tif", "r.json"} <= set(inventory(scene))
     assert shell.with_home("--pair-regex=~x") == "--pair-regex=~x" and shell.with_home("a~/b") == "a~/b"
@@ -505,7 +505,7 @@ def test_damaged_metadata_is_a_warning(scene: Path, run) -> None:
     content = (scene / "ms.tif").read_bytes()
     assert b"<GDALMetadata>" in content[-2000:]
     (scene / "cut.tif").write_bytes(content[:-300])
-    result = run("fuse", "pan.tif", "cut.tif", "-o", "out.tif", *PLAIN, "--json")
+    result = run("fuse", "pan.tif", "cut.tif", "-o", "out.tif", *PLAIN, "--score", "--json")
     assert result.code == 0
     assert any("cut.tif" in warning and "GDALMetadata" in warning for warning in json.loads(result.out)["warnings"])
 
@@ -544,7 +544,7 @@ def test_a_failed_run_keeps_the_file_that_it_was_to_replace(scene: Path, run) ->
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_the_output_has_the_mode_of_any_new_file(scene: Path, run) -> None:
     (scene / "plain").touch()
-    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--report", "r.json").code == 0
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--score", "--report", "r.json").code == 0
     assert {(scene / name).stat().st_mode for name in ("out.tif", "r.json")} == {(scene / "plain").stat().st_mode}
 
 
@@ -597,7 +597,8 @@ def test_the_report_has_its_schema_on_stdout_and_in_the_file(scene: Path, run) -
 
 def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None:
     edited(scene / "pan.tif", scene / "flat.tif", lambda p: p * 0 + 300)
-    result = run("fuse", "flat.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--json", "--nodata", "0", "--dtype", "float32")
+    scored = ["--score", "--json", "--nodata", "0", "--dtype", "float32"]
+    result = run("fuse", "flat.tif", "ms.tif", "-o", "out.tif", *PLAIN, *scored)
     assert result.code == 0
     assert "warning: " in result.err
     quality = json.loads(result.out)["quality"]

@@ -15,7 +15,7 @@ from rasterio.drivers import raster_driver_extensions
 from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
-from rasters import edited, painted, seldom
+from rasters import edited, painted, seldom, write_pair
 from scipy import ndimage
 
 from pansharpen_cli.adapt import tailor
@@ -71,8 +71,7 @@ def simulated() -> simulate.SimulatedScene:
 
 @pytest.fixture
 def case(tmp_path: Path, run, monkeypatch, simulated) -> Case:
-    simulate.write_scene(simulated, tmp_path)
-    (tmp_path / "truth.tif").unlink()
+    write_pair(tmp_path, 192, 192, 4, nodata=None)[2].unlink()
     monkeypatch.chdir(tmp_path)
     return Case(tmp_path, run, simulated)
 

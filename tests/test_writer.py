@@ -16,7 +16,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, MaskFlags
-from rasters import painted
+from rasters import painted, write_pair
 from rio_cogeo.cogeo import cog_validate
 
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -34,9 +34,9 @@ PLAIN = ("--method", "none", "--align", "off")
 
 
 def make(folder: Path, **spec) -> simulate.SimulatedScene:
-    made = painted(simulate.Simulation(**{"rows": 160, "cols": 176, "offset": (1.3, 2.6), **spec}))
-    simulate.write_scene(made, folder)
-    return made
+    spec = {"rows": 160, "cols": 176, "offset": (1.3, 2.6), **spec}
+    write_pair(folder, **spec)
+    return painted(simulate.Simulation(**spec))
 
 
 def upsampled(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def upsampled(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fused(run, folder: Path, *options: object, name: str = "out.tif") -> Path:
-    result = run("fuse", folder / "pan.tif", folder / "ms.tif", "-o", folder / name, *PLAIN, *options)
+    result = run("fuse", folder / "pan.tif", folder / "ms.tif", "-o", folder / name, *PLAIN, "--no-score", *options)
     assert result.code == 0, result.err
     return folder / name
 
