@@ -51,7 +51,7 @@ def shift_between(image: np.ndarray, truth: np.ndarray, limit: float = 0.08) -> 
 
 
 def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
-    truth = simulate.truth(128, 128, 1, seed=5)[0][0]
+    truth = simulate.truth(128, 128, 1, seed=5)[0]
     phase = np.exp(-2j * np.pi * (0.1 * np.fft.fftfreq(128)[:, None] - 0.07 * np.fft.fftfreq(128)[None]))
     moved = np.fft.ifft2(np.fft.fft2(truth) * phase).real
     np.testing.assert_allclose(shift_between(moved[8:-8, 8:-8], truth[8:-8, 8:-8]), (0.1, -0.07), atol=0.03)

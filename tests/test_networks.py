@@ -404,7 +404,7 @@ def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
 
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
-    data = simulate.truth(140, 140, 6, seed=1)[0].astype(np.float32)
+    data = simulate.truth(140, 140, 6, seed=1).astype(np.float32)
     return Sampler([LoadedScene(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
 
 

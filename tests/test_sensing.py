@@ -15,7 +15,7 @@ INNER = np.s_[..., 12:-12, 12:-12]
 
 @pytest.fixture(scope="module")
 def scene() -> np.ndarray:
-    return simulate.truth(128, 128, 4, seed=3)[0].astype(np.float32)
+    return simulate.truth(128, 128, 4, seed=3).astype(np.float32)
 
 
 def drawn(scene: np.ndarray, count: int, channels: int = 4) -> list[sensing.Pair]:

@@ -46,7 +46,7 @@ warmup = 5
 @pytest.fixture(scope="module")
 def truths() -> list[LoadedScene]:
     return [
-        LoadedScene(simulate.truth(200, 200, bands, seed=bands)[0].astype(np.float32), np.ones((200, 200), bool))
+        LoadedScene(simulate.truth(200, 200, bands, seed=bands).astype(np.float32), np.ones((200, 200), bool))
         for bands in (3, 6)
     ]
 

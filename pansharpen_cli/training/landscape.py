@@ -37,8 +37,6 @@ _SPECTRA = {
     "dark car": (3, 3.2, 3.4, 3.5, 3.6, 4, 5, 5, 4),
     "red car": (4, 4.5, 6, 16, 32, 36, 38, 38, 24),
 }
-MATERIALS = tuple(_SPECTRA)
-"""Names of the classes in a label map."""
 
 # Relative amplitude of one texture step: fine grain of all bands, patches of all bands, patches of the infrared alone.
 _TEXTURE = {
@@ -533,16 +531,15 @@ class _Painter:
             self._car(centre + (rng.choice([-0.92, 0.92], 2) * half) @ axes, axes)
 
 
-def landscape(rows: int, cols: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eight bands and the PAN detector's ninth channel in DN (9, rows, cols), and the label map (rows, cols)."""
+def landscape(rows: int, cols: int, seed: int) -> np.ndarray:
+    """Eight bands and the PAN detector's ninth channel in DN (9, rows, cols)."""
     canvas = _Painter(rows, cols, seed).paint()
     rng = np.random.default_rng([seed, 1])
     spectra = np.array([_SPECTRA[m] for m in canvas.materials]) * np.array(canvas.tints)
     spectra *= np.array(canvas.brightness)[:, None] * _LEVEL
     amplitudes = np.array([_TEXTURE.get(m, (0.0, 0.0, 0.0)) for m in canvas.materials])
-    classes = np.array([MATERIALS.index(m) for m in canvas.materials], dtype=np.uint8)
 
-    one = canvas.object[::2, ::2]  # the class and texture of a PAN pixel are those of its first quarter
+    one = canvas.object[::2, ::2]  # the texture of a PAN pixel is that of its first quarter
     # Few levels and patches of a few pixels: looks like texture, and costs little in a compressed file.
     grain = np.clip(np.round(0.9 * _smooth_noise(rng, (rows, cols), 2.0)), -2, 2)
     patch = np.clip(np.round(1.2 * _smooth_noise(rng, (rows, cols), 14.0)), -3, 3)
@@ -558,4 +555,4 @@ def landscape(rows: int, cols: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         fine = table[key]
         surface = (fine[::2, ::2] + fine[::2, 1::2] + fine[1::2, ::2] + fine[1::2, 1::2]) / 4
         out[band] = _HAZE[band] + surface * (infrared if band in _INFRARED else common)
-    return np.clip(out, 1, MAXIMUM), classes[one]
+    return np.clip(out, 1, MAXIMUM)

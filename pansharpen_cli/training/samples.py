@@ -44,7 +44,7 @@ are. Networks do there what they like otherwise, and a file has many borders whe
 
 def landscapes(count: int, seed: int) -> list[LoadedScene]:
     """Simulated landscapes with sharp man-made edges, which 10 m imagery lacks."""
-    made = (simulate.truth(512, 512, 8, seed=seed + i)[0].astype(np.float32) for i in range(count))
+    made = (simulate.truth(512, 512, 8, seed=seed + i).astype(np.float32) for i in range(count))
     return [LoadedScene(t, np.ones(t.shape[1:], bool)) for t in made]
 
 

@@ -42,14 +42,10 @@ def _subset(bands: int) -> tuple[int, ...]:
     return _SUBSETS[bands]
 
 
-def truth(rows: int, cols: int, bands: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a landscape.
-
-    Returns the bands (bands, rows, cols) in DN of an 11-bit sensor, not rounded, and the label map (rows, cols), whose
-    values index `landscape.MATERIALS`. Four bands are blue, green, red and NIR.
-    """
-    channels, labels = landscape(rows, cols, seed)
-    return channels[list(_subset(bands))], labels
+def truth(rows: int, cols: int, bands: int, seed: int) -> np.ndarray:
+    """The bands (bands, rows, cols) of a landscape in DN of an 11-bit sensor, not rounded. Four bands are blue, green,
+    red and NIR."""
+    return landscape(rows, cols, seed)[list(_subset(bands))]
 
 
 # Sensing ------------------------------------------------------------------------------------------------------------
@@ -143,7 +139,7 @@ def simulate(spec: Simulation) -> SimulatedScene:
     low = Window.at(0, 0, spec.ms_shape or (touched.bottom, touched.right))
     around = phase.pan_window(low, MTF_REACH + 1) | own
 
-    channels, _ = landscape(*around.shape, spec.seed)
+    channels = landscape(*around.shape, spec.seed)
     full = 255 if np.dtype(spec.dtype) == np.uint8 else MAXIMUM
     channels *= full / MAXIMUM
     wide = _quantise(channels[chosen], spec)
