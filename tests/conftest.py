@@ -14,6 +14,7 @@ from functools import cache
 
 import pytest
 import typer.main
+from hypothesis import HealthCheck, settings
 
 from pansharpen_cli.cli import app
 
@@ -25,6 +26,8 @@ def pytest_configure(config) -> None:
         import torch  # not before the package, which says how its threads wait
 
         torch.set_num_threads(1)
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")  # a busy machine is no fault
     typer.main.get_command = cache(typer.main.get_command)  # once, not for each of a thousand runs
     if "PANSHARPEN_TESTS" not in os.environ:  # what the processes of a run share (`rasters.once`)
         os.environ["PANSHARPEN_TESTS"] = tempfile.mkdtemp(prefix="pansharpen-tests-")

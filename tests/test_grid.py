@@ -73,7 +73,7 @@ def test_what_shifts_pixels_is_not_snapped(ratio, offset):
     assert phase.offset == pytest.approx((offset, offset), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     ratio=st.floats(1.5, 8.0),
     row=st.floats(-500, 500),

@@ -112,7 +112,7 @@ def test_mtf_glp_fs_is_the_toolbox_s():
 # Properties ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ratio=ratios, offset=offsets, gain=gains, first=st.integers(-20, 20))
 def test_every_operator_keeps_a_constant(ratio, offset, gain, first):
     axis = Axis(ratio, offset)
@@ -128,7 +128,7 @@ def test_every_operator_keeps_a_constant(ratio, offset, gain, first):
         np.testing.assert_allclose(matrix.sum(1), 1.0, rtol=0, atol=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ratio=ratios, offset=offsets, gain=gains)
 def test_degradation_and_blur_keep_the_mean(ratio, offset, gain):
     """Every pixel far from the border counts the same: a blurred impulse keeps its sum wherever it is."""
@@ -217,7 +217,7 @@ def test_beyond_the_source_the_edge_is_repeated():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ratio=ratios, offset=offsets, first=st.integers(-50, 50), size=st.integers(1, 40), shift=st.integers(-9, 9))
 def test_windows_hold_all_that_the_operators_ask_for(ratio, offset, first, size, shift):
     """Widening the source changes nothing, and a window sees the same phase from its own origin."""
@@ -240,7 +240,7 @@ def test_windows_hold_all_that_the_operators_ask_for(ratio, offset, first, size,
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ratio=ratios, offset=offsets, first=st.integers(-40, 40), size=st.integers(1, 30), reach=st.floats(0, 12))
 def test_spans_are_the_pixels_that_touch(ratio, offset, first, size, reach):
     axis, pan = Axis(ratio, offset), (first, first + size)
@@ -266,7 +266,7 @@ def test_the_interpolator_is_the_limit_of_the_doublings():
     assert (physics.upsample_kernel(np.array([-11.01, 11.01, 40.0])) == 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ratio=ratios, offset=offsets, index=st.integers(-40, 40))
 def test_the_two_directions_of_an_axis_agree(ratio, offset, index):
     axis = Axis(ratio, offset)
