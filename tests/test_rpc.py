@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +206,17 @@ def heights(folder: Path, height: float, east: float = 0.0, pixel: float = 0.000
     ) as dataset:  # fmt: skip
         dataset.write(np.full((1, 20, 20), height, "float32"))
     return str(folder / "dem.tif")
+
+
+def test_the_way_to_orthorectify_that_the_docs_show(tmp_path: Path, monkeypatch) -> None:
+    fused(write_seen(tmp_path, Cameras()), tmp_path / "fused_1b.tif")
+    os.rename(heights(tmp_path, 0.0), tmp_path / "copernicus.tif")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs/howto/grids.md").read_text()
+    exec(re.search(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1], {})
+    with rasterio.open("ortho.tif") as ortho:
+        assert ortho.crs.to_epsg() == 32631 and ortho.count == 4
+        assert 0.9 < (ortho.read(1) > 0).mean() <= 1
 
 
 @pytest.mark.parametrize(
