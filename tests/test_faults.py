@@ -419,7 +419,8 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
     monkeypatch.setattr(tailor, "adapt", scarce)
     result = run(*arguments, "--no-score", "--overwrite", "--json")
     assert result.code == 0
-    assert result.err == "warning: cpu ran out of memory while adapting: the CPU did all\n"
+    warned, *_ = result.err.splitlines()  # random weights are doubtful, too
+    assert warned == "warning: cpu ran out of memory while adapting: the CPU did all"
     assert json.loads(result.out)["method"]["device"] == "cpu"
     assert (scene / "out.tif").read_bytes() == expected
     failures += [1, 1]
