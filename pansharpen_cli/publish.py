@@ -94,6 +94,24 @@ def misleading(path: Path) -> list[Path]:
     return [p for p, end in near if end in ends or (end == ".xml" and _is_delivery(p))]
 
 
+def told_beside(path: str) -> list[str]:
+    """The files beside a raster that may change how it is read: nodata, mask, place, sensor. Not what viewers leave."""
+    stem, end = os.path.splitext(path)
+    ends = [*_MISLEADING, *_world_suffixes(Path(path))]
+    names = [f"{path}{e}" for e in (".msk", ".aux.xml")] + [f"{stem}{e}" for e in ends]
+    there = [n for name in names for n in dict.fromkeys((name, stem + name[len(stem) :].upper())) if os.path.isfile(n)]
+    return [n for n in there if not n.lower().endswith(".aux.xml") or _tells(n)]
+
+
+def _tells(path: str) -> bool:
+    """Does an .aux.xml tell more than statistics, which viewers write?"""
+    try:
+        return re.search(rb"<(NoData|SRS|GeoTrans|GCP|Offset|Scale|Color|Descr|MDI key=\"(?!STATISTICS))",
+                         untrusted.read_bytes(Path(path), untrusted.MOST_SIDE)) is not None  # fmt: skip
+    except InputError:
+        return True
+
+
 def _is_delivery(path: Path) -> bool:
     """Is it the XML of a product of DigitalGlobe, with the place and the sensor of its pixels?"""
     try:

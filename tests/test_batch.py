@@ -205,6 +205,19 @@ def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_workers")
+def test_a_file_beside_an_input_that_changes_how_it_is_read_is_a_change(tmp_path: Path, run) -> None:
+    write_pair(tmp_path / "in", 64, 64, 3)
+    command = ("batch", tmp_path / "in", "-o", tmp_path / "out", "--method", "exp", "--no-score", "--json")
+    assert json.loads(run(*command).out)["done"] == 1
+    beside = tmp_path / "in" / "ms.tif.aux.xml"
+    band = '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
+    beside.write_text(band.format('<Metadata><MDI key="STATISTICS_MEAN">7</MDI></Metadata>'))  # as viewers leave it
+    assert json.loads(run(*command).out)["done"] == 0
+    beside.write_text(band.format("<NoDataValue>7</NoDataValue>"))
+    assert json.loads(run(*command).out)["done"] == 1
+    assert json.loads(run(*command).out)["done"] == 0
+
+
 def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "out"
 

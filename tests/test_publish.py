@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -428,6 +429,29 @@ def test_a_packed_pcidsk_file_is_whole_although_it_has_less_than_its_blocks(made
     )
     with source.open_raster(str(path)) as dataset:
         assert (dataset.read() == pixels_of(made / "ms.tif")).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"COMPRESSION": "RLE"}, {"TILESIZE": "32"}])
+@pytest.mark.parametrize("bands", ["pan.tif", "ms.tif"])
+def test_tiles_of_a_pcidsk_file_that_ends_early_are_missed(made: Path, tmp_path: Path, bands, options) -> None:
+    path = tmp_path / "a.pix"
+    copy = partial(rasterio.shutil.copy, made / bands, path, driver="PCIDSK", INTERLEAVING="TILED")
+    copy(**{"TILESIZE": "64"} | options)
+    assert cut_off(str(path)) == ""
+    size = path.stat().st_size
+    for cut in (size - 1, size // 100 * 99):
+        os.truncate(path, cut)
+        with pytest.raises(InputError, match=r"a.pix is cut off"):
+            source.open_raster(str(path))
+
+
+def test_a_geopackage_that_ends_early_is_cut_off(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    rasterio.shutil.copy(made / "pan.tif", path, driver="GPKG")
+    source.open_raster(str(path)).close()
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(InputError, match=r"a.gpkg is cut off"):
+        source.open_raster(str(path))
 
 
 def test_a_raw_file_in_an_archive_is_refused(tmp_path: Path) -> None:

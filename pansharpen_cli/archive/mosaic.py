@@ -14,6 +14,7 @@ from affine import Affine
 
 from .. import untrusted
 from ..errors import InputError
+from ..publish import told_beside
 from ..raster.grid import Grid
 from ..raster.sensors import without_tile
 from ..raster.source import open_raster
@@ -21,7 +22,7 @@ from .names import CONTAINERS, RasterFiles
 
 
 def read_with(files: Sequence[str]) -> list[str]:
-    """The files, and those that VRTs among them are made of, in turn."""
+    """The files, those that VRTs among them are made of, in turn, and those beside that change how they are read."""
     known = dict.fromkeys(files)
     waiting = [f for f in known if f.lower().endswith(".vrt")]
     while waiting:
@@ -32,7 +33,7 @@ def read_with(files: Sequence[str]) -> list[str]:
             new = [f for f in dataset.files if f not in known]
             known.update(dict.fromkeys(new))
             waiting += [f for f in new if f.lower().endswith(".vrt")]
-    return list(known)
+    return [*known, *(side for path in known for side in told_beside(path) if side not in known)]
 
 
 _VRT_TYPES = {

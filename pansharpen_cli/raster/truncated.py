@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 
 import numpy as np
 
@@ -54,10 +55,13 @@ def cut_off(path: str) -> str:
                 return _png(file, size)
             if head.startswith(b"PCIDSK"):
                 file.seek(360)  # how pixels lie: those of tiles ("FILE") are found by a directory, and may be fewer
-                return "" if file.read(8).startswith(b"FILE") else _short(size, int(head[16:32]) * 512)
+                tiled = file.read(8).startswith(b"FILE")
+                return _short(size, _pcidsk_tiles(file) if tiled else int(head[16:32]) * 512)
+            if head.startswith(b"SQLite format 3\0"):
+                return _short(size, _sqlite(file))
         if not head.startswith(_OTHERS):
             return _short(size, _envi(path))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, struct.error):
         pass
     return ""
 
@@ -103,6 +107,39 @@ def _png(file, size: int) -> str:
     else:
         return "its last chunk is missing"
     return _short(size, at)
+
+
+def _pcidsk_tiles(file) -> int:
+    """Bytes up to the end of the tiles of a PCIDSK file, by the directory of their blocks; 0 where there is none.
+
+    A layer's last block may be shorter than the others, and it may be the last one of the file.
+    """
+    file.seek(440)
+    pointers = file.read(24)
+    file.seek((int(pointers[:16]) - 1) * 512)
+    entries = file.read(min(int(pointers[16:]) * 512, _HEADER))
+    named = (entries[i : i + 32] for i in range(0, len(entries), 32))
+    starts = {e[4:12].rstrip(): (int(e[12:23]) - 1) * 512 + 1024 for e in named if e[:1] == b"A" and e[1:4] == b"182"}
+    if not {b"TileData", b"TileDir"} <= starts.keys():
+        return 0
+    file.seek(starts[b"TileDir"])
+    head = file.read(512)
+    if not head.startswith(b"VERSION"):
+        return 0
+    layers, block = struct.unpack_from("<ii", head, 10)
+    told = struct.iter_unpack("<hiiq", file.read(18 * min(max(layers, 0), _HEADER // 18)))
+    used = [(count, total - (count - 1) * block) for _, _, count, total in told if count > 0]
+    if not used or any(not 0 < last <= block for _, last in used):
+        return 0
+    return starts[b"TileData"] + (sum(n for n, _ in used) - 1) * block + min(last for _, last in used)
+
+
+def _sqlite(file) -> int:
+    """Bytes of a database (GeoPackage, MBTiles) by the pages that its header counts; 0 where it does not say."""
+    file.seek(0)
+    head = file.read(100)
+    page = int.from_bytes(head[16:18], "big")
+    return (page if page > 1 else 65536) * int.from_bytes(head[28:32], "big") * (head[24:28] == head[92:96])
 
 
 def _envi(path: str) -> int:
