@@ -218,6 +218,17 @@ def test_a_file_beside_an_input_that_changes_how_it_is_read_is_a_change(tmp_path
     assert json.loads(run(*command).out)["done"] == 0
 
 
+def test_a_report_that_is_nested_without_end_is_none(tmp_path: Path, run) -> None:
+    write_pair(tmp_path / "in", 64, 64, 3)
+    command = ("batch", tmp_path / "in", "-o", tmp_path / "out", "--method", "exp", "--no-score", "--json")
+    assert json.loads(run(*command).out)["done"] == 1
+    (tmp_path / "out" / "batch.jsonl").unlink()
+    (report,) = (tmp_path / "out" / "reports").rglob("*.json")
+    report.write_text("[" * 99_999)
+    found = json.loads(run(*command).out)
+    assert found["done"] == 0 and "use --overwrite to replace it" in found["failed"][0]["error"]
+
+
 def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "out"
 

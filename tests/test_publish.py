@@ -445,6 +445,16 @@ def test_tiles_of_a_pcidsk_file_that_ends_early_are_missed(made: Path, tmp_path:
             source.open_raster(str(path))
 
 
+@pytest.mark.parametrize(("driver", "name", "part"), [("RRASTER", "a.grd", "a.gri"), ("PCIDSK", "a.pix", "a.002")])
+def test_pixels_in_files_of_their_own_that_end_early_are_missed(made: Path, tmp_path: Path, driver, name, part) -> None:
+    options = {"INTERLEAVING": "FILE"} if driver == "PCIDSK" else {}
+    rasterio.shutil.copy(made / "ms.tif", tmp_path / name, driver=driver, **options)
+    source.open_raster(str(tmp_path / name)).close()
+    os.truncate(tmp_path / part, (tmp_path / part).stat().st_size - 1)
+    with pytest.raises(InputError, match=f"{name} is cut off"):
+        source.open_raster(str(tmp_path / name))
+
+
 def test_a_geopackage_that_ends_early_is_cut_off(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.gpkg"
     rasterio.shutil.copy(made / "pan.tif", path, driver="GPKG")

@@ -316,7 +316,7 @@ def _reported(task: Task) -> bool:
         facts = json.loads(read_own(task.report, 1 << 24))
         there = existing_outputs(task).get(task.output)
         return facts["batch"]["scene"] == task.scene and (there is None or there.st_size == facts["output"]["bytes"])
-    except (InputError, OSError, ValueError, TypeError, KeyError):
+    except (InputError, OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

@@ -16,8 +16,11 @@ _RAW = {
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are."""
 
-_BESIDE = (".hdr", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
+_BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
 """Ends of files that hold none of those pixels."""
+
+_PCIDSK_BAND = re.compile(r"\.\d{3}$")
+"""How the files of single bands end that a PCIDSK file may have beside it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _OTHERS = (
@@ -78,14 +81,15 @@ def is_bare(path: str) -> bool:
 def check_sizes(dataset, path: str, archived: bool = False) -> None:
     """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels, or are in an
     archive: GDAL fills up with zeros what a file lacks, and tells no size of what is in one."""
-    if dataset.driver not in _RAW:
+    apart = [file for file in dataset.files if _PCIDSK_BAND.search(file)] if dataset.driver == "PCIDSK" else []
+    if dataset.driver not in _RAW and not apart:
         return
     if archived:
         raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
     if dataset.driver == "ENVI" or any(file.startswith("/vsi") for file in dataset.files):
         return  # `cut_off` knows the header of ENVI, which may say that the file is packed
     sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
-    parts = [file for file in dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
+    parts = [file for file in apart or dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
     there = sum(map(os.path.getsize, parts))
     if reason := _short(there, dataset.width * dataset.height * sum(sizes)):
         raise InputError(f"{path} is cut off: {reason}; copy it again")
