@@ -935,11 +935,12 @@ def test_wrong_band_count_for_a_named_sensor(tmp_path):
 # Reading by window ---------------------------------------------------------------------------------------------------
 
 
-def test_beyond_the_raster_the_nearest_pixel_is_repeated(pair):
+@pytest.mark.parametrize(("mirrored", "mode"), [(False, "edge"), (True, "symmetric")])
+def test_beyond_the_raster_the_nearest_pixel_is_repeated_or_all_mirrored(pair, mirrored, mode):
     with pair.open() as scene:
         rows, cols = scene.pan_grid.height, scene.pan_grid.width
-        values, valid = filled(scene.pan.read, Window(-7, rows + 9, -60, cols + 5))
-    np.testing.assert_array_equal(values[0], np.pad(pair.scene.pan, ((7, 9), (60, 5)), mode="edge"))
+        values, valid = filled(scene.pan.read, Window(-7, rows + 9, -60, cols + 5), 60, mirrored=mirrored)
+    np.testing.assert_array_equal(values[0], np.pad(pair.scene.pan, ((7, 9), (60, 5)), mode=mode))
     expected = np.zeros(values.shape[1:], bool)
     expected[7 : 7 + rows, 60 : 60 + cols] = True
     np.testing.assert_array_equal(valid, expected)
@@ -956,6 +957,21 @@ def test_a_hole_is_filled_from_the_nearest_valid_pixel(pair):
     assert values[0][10, 20] == pair.scene.pan[39, 60]  # rows above the hole's top edge
     assert values[0][25, 11] == pair.scene.pan[55, 49]
     assert values[0][38, 48] == pair.scene.pan[70, 88]
+
+
+def test_a_hole_is_filled_with_what_is_around_it_mirrored(pair):
+    image, mask = with_hole(pair.scene.pan, HOLE, 0)
+    image[34, 60], mask[34, 60] = 0, False
+    pair.pan(image, nodata=0)
+    with pair.open() as scene:
+        values, valid = filled(scene.pan.read, Window(30, 80, 40, 100), mirrored=True)
+    np.testing.assert_array_equal(valid, mask[30:80, 40:100])
+    np.testing.assert_array_equal(values[0][valid], pair.scene.pan[30:80, 40:100][valid])
+    assert values[0][10, 20] == pair.scene.pan[39, 60]  # rows above the hole's top edge
+    assert values[0][12, 20] == pair.scene.pan[37, 60]
+    assert values[0][15, 20] == pair.scene.pan[39, 60]  # what it would mirror is not valid
+    assert values[0][25, 13] == pair.scene.pan[55, 46]
+    assert values[0][38, 47] == pair.scene.pan[71, 87]
 
 
 def test_nothing_valid_is_filled_with_zeros(pair):
@@ -980,8 +996,9 @@ class Noise:
         return data[None], ~np.isnan(data)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("reach", [24, 60])
-def test_the_filling_does_not_depend_on_the_window(reach):
+def test_the_filling_does_not_depend_on_the_window(reach, mirrored):
     """Wherever a valid pixel lies within `reach`, any window that holds the pixel fills it alike, ties included."""
     rng = np.random.default_rng(1)
     hole = np.zeros((240, 250), bool)
@@ -990,13 +1007,13 @@ def test_the_filling_does_not_depend_on_the_window(reach):
     hole[60:160, 80:160] = True
     raster = Noise(hole.shape, hole)
     rows, cols = np.indices(hole.shape)
-    whole, _ = filled(raster.read, Window(0, 240, 0, 250), reach)
+    whole, _ = filled(raster.read, Window(0, 240, 0, 250), reach, mirrored=mirrored)
     near = ndimage.distance_transform_edt(hole) <= reach
     for _ in range(25):
         r, c = rng.integers(0, 200), rng.integers(0, 200)
         window = Window(r, min(240, r + rng.integers(1, 80)), c, min(250, c + rng.integers(1, 80)))
         part = window.slices
-        values, valid = filled(raster.read, window, reach)
+        values, valid = filled(raster.read, window, reach, mirrored=mirrored)
         np.testing.assert_array_equal(valid, ~hole[part])
         np.testing.assert_array_equal(values[0][near[part]], whole[0][part][near[part]])
 

@@ -185,7 +185,7 @@ class _Pieces:
         around = wide & self.window
         values, seen = filled(self.read, wide)
         inside = seen[around.within(wide)]
-        data = self.scene.read(around, *self.reach.windows(around)) if inside.any() else None
+        data = self.scene.read(around, *self.reach.windows(around), mirrored=False) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
         extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())

@@ -46,7 +46,7 @@ MOST_BANDS = 512
 @dataclass(frozen=True)
 class TileData:
     """Pixels around a window: `pan` (rows, cols) of `pan_window`, `ms` (bands, rows, cols) of `ms_window` in MS
-    pixels, float32 with invalid pixels filled from their nearest valid neighbour; `valid` (rows, cols) of `window`."""
+    pixels, float32 with invalid pixels filled; `valid` (rows, cols) of `window`."""
 
     window: Window
     pan: np.ndarray
@@ -248,8 +248,12 @@ class Scene:
         parts = [s.read(window) for s in self.ms]
         return np.concatenate([p[0] for p in parts]), np.logical_and.reduce([p[1] for p in parts])
 
-    def read(self, window: Window, pan_window: Window, ms_window: Window) -> TileData | None:
-        """A tile with the surroundings that its operators ask for; None if no pixel of it is valid."""
+    def read(self, window: Window, pan_window: Window, ms_window: Window, mirrored: bool = True) -> TileData | None:
+        """A tile with the surroundings that its operators ask for; None if no pixel of it is valid.
+
+        Beyond what is valid PAN and MS are `mirrored`, so that they fit each other there, too: of repeated pixels one
+        of the MS would stand for many of the PAN. The indices are defined with repeated ones.
+        """
         rows, cols = self.phase.nearest(window)
         ms = self.read_ms(ms_window)
         valid = ms[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
@@ -259,8 +263,9 @@ class Scene:
         valid &= pan[1][window.within(pan_window)]
         if not valid.any():
             return None
-        seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan)
-        bands, _ = filled(self.read_ms, ms_window, _fill_reach(ms_window, Window.holding(rows, cols)), ms)
+        seen, _ = filled(self.pan.read, pan_window, _fill_reach(pan_window, window), pan, mirrored)
+        reach = _fill_reach(ms_window, Window.holding(rows, cols))
+        bands, _ = filled(self.read_ms, ms_window, reach, ms, mirrored)
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
 

@@ -55,6 +55,9 @@ Pixels = tuple[np.ndarray, np.ndarray]
 Reader = Callable[[Window], Pixels]
 """Reads a window; what lies outside of the raster is invalid."""
 
+_Places = tuple[np.ndarray, np.ndarray]
+"""Rows and columns of pixels, of one shape together."""
+
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
@@ -350,31 +353,48 @@ def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
     return np.isnan(values) if np.isnan(nodata) else values == nodata
 
 
-def filled(read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels | None = None) -> Pixels:
+def filled(
+    read: Reader, window: Window, reach: int = FILL_REACH, known: Pixels | None = None, mirrored: bool = False
+) -> Pixels:
     """Read a window as float32 with invalid pixels replaced by their nearest valid neighbour, and its valid mask.
 
-    `known`: what reading it gave, if that was done. A pixel with a valid one within `reach` pixels is filled the same
-    in every window; zeros if nothing is valid.
+    `known`: what reading it gave, if that was done. `mirrored`: by their mirror image in the border of what is valid,
+    where that is valid. A pixel with a valid one within `reach` pixels is filled the same in every window; zeros if
+    nothing is valid.
     """
     data, valid = known or read(window)
     if valid.all():
         return data.astype(np.float32), valid
-    data, wide = read(window.widened(reach))
-    data = data.astype(np.float32)
+    around = 2 * reach if mirrored else reach
+    data, wide = read(window.widened(around))
     if not wide.any():
-        data[:] = 0
-    elif not wide.all():
-        box = Window.holding(np.flatnonzero(wide.any(1)), np.flatnonzero(wide.any(0)))
-        if wide[box.slices].all():
-            pads = (box.top, len(wide) - box.bottom), (box.left, wide.shape[1] - box.right)
-            data = np.pad(data[:, *box.slices], ((0, 0), *pads), mode="edge")
-        else:
-            from scipy import ndimage  # takes a fifth of a second to import
+        return np.zeros((len(data), *valid.shape), np.float32), valid
+    here = np.arange(around, around + len(valid))[:, None], np.arange(around, around + valid.shape[1])
+    places = _nearest_valid(wide, here)
+    if mirrored:
+        places = _mirrored(wide, here, places)
+    return np.ascontiguousarray(data[:, *places], np.float32), valid
 
-            nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
-            data = data[:, *nearest]
-    inner = np.s_[reach : data.shape[1] - reach, reach : data.shape[2] - reach]
-    return np.ascontiguousarray(data[:, *inner]), valid
+
+def _nearest_valid(valid: np.ndarray, here: _Places) -> _Places:
+    """Rows and columns of the nearest valid pixel of each one `here`."""
+    box = Window.holding(np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0)))
+    if valid[box.slices].all():
+        return here[0].clip(box.top, box.bottom - 1), here[1].clip(box.left, box.right - 1)
+    from scipy import ndimage  # takes a fifth of a second to import
+
+    rows, cols = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    inside = np.broadcast_arrays(*here)
+    return rows[*inside], cols[*inside]
+
+
+def _mirrored(valid: np.ndarray, here: _Places, nearest: _Places) -> _Places:
+    """Rows and columns of what lies as far behind the nearest valid pixel as each one `here` lies before it; of that
+    pixel itself where that is not valid."""
+    rows, cols = (2 * near - at + np.sign(at - near) for at, near in zip(here, nearest, strict=True))
+    inside = (rows >= 0) & (rows < len(valid)) & (cols >= 0) & (cols < valid.shape[1])
+    there = inside & valid[np.where(inside, rows, 0), np.where(inside, cols, 0)]
+    return np.where(there, rows, nearest[0]), np.where(there, cols, nearest[1])
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:

@@ -77,8 +77,8 @@ class Pair:
         return Window.at(0, 0, self.pan.shape), Window(0, self.ms.shape[1], 0, self.ms.shape[2])
 
     def ended(self, fill: int) -> Pair:
-        """The pair without its outermost `EDGE` pixels, and with `fill` ones around that repeat the nearest, as those
-        around a file do."""
+        """The pair without its outermost `EDGE` pixels, and with `fill` ones around that mirror it, as those around
+        a file do."""
         size, cuts, pads, axes = len(self.pan), [], [], []
         for axis, count in zip(self.phase, self.ms.shape[1:], strict=True):
             first = round((EDGE - axis.offset) / axis.ratio)
@@ -88,9 +88,9 @@ class Pair:
             pads.append((more, more + math.ceil((size - EDGE - axis.offset) / axis.ratio) - last))
             axes.append(Axis(axis.ratio, axis.offset + axis.ratio * (first - more) - EDGE + fill))
         inner, around = slice(EDGE, -EDGE), (fill, fill)
-        pan = np.pad(self.pan[inner, inner], around, mode="edge")
-        truth = np.pad(self.truth[:, inner, inner], ((0, 0), around, around), mode="edge")
-        ms = np.pad(self.ms[:, *cuts], ((0, 0), *pads), mode="edge")
+        pan = np.pad(self.pan[inner, inner], around, mode="symmetric")
+        truth = np.pad(self.truth[:, inner, inner], ((0, 0), around, around), mode="symmetric")
+        ms = np.pad(self.ms[:, *cuts], ((0, 0), *pads), mode="symmetric")
         return Pair(pan, ms, truth, Phase(axes[0], axes[1]), self.gain)
 
 
