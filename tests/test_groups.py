@@ -14,7 +14,8 @@ from affine import Affine
 from rasterio.windows import Window
 from rasters import edited, pixels_of, seen_through, write_pair
 
-from pansharpen_cli.archive import batch, pairs, places, planning, shared_fit
+from pansharpen_cli.archive import batch, neighbours, pairs, places, planning, shared_fit
+from pansharpen_cli.archive.batch_log import read_log
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.archive.planning import Choices, Task
 from pansharpen_cli.archive.workers import Event
@@ -31,7 +32,9 @@ CHOICES = Choices(Options(method="gsa"), OpenOptions(sensor="generic"), score=Fa
 def task(name: str, folder: str = "", when: datetime | None = None, sensor: str = "", size: int = 1) -> Task:
     found = Found(name, folder, (f"{name}_pan.tif",), ((f"{name}_ms.tif",),), "a rule", sensor, when)
     paths = [Path(f"{name}{suffix}") for suffix in (".tif", ".json", ".png")]
-    return Task(f"{name}.tif", found, *paths, None, "options", ({"path": name, "size": size, "mtime": 0.0},))
+    return Task(
+        f"{name}.tif", found, *paths, None, "options", ({"path": f"{name}_ms.tif", "size": size, "mtime": 0.0},)
+    )
 
 
 def grouped(tasks: Sequence[Task], by: str) -> list[set[str]]:
@@ -158,30 +161,100 @@ def test_the_largest_scene_makes_the_fit_and_where_it_fails_the_next_one(tmp_pat
     assert rounds == [["b", "z"], ["c"], ["a"]] and len(events) == 4
 
 
-@pytest.mark.slow
-def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:
-    pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
-    for name, (first, last) in {"west": (0, 256), "east": (128, 384)}.items():
-        (tmp_path / "in" / name).mkdir(parents=True)
-        for path, ratio in ((pan, 1), (ms, 4)):
+def cut(folder: Path, files: Sequence[Path], parts: dict[str, tuple[int, int]]) -> None:
+    """Columns of rasters, counted in the first one's pixels, in a folder of each part's name."""
+    with rasterio.open(files[0]) as source:
+        size = source.width
+    for name, (first, last) in parts.items():
+        (folder / name).mkdir(parents=True)
+        for path in files:
             with rasterio.open(path) as source:
+                ratio = size // source.width
                 window = Window(first // ratio, 0, (last - first) // ratio, source.height)
                 place = {"width": window.width, "transform": source.window_transform(window)}
-                with rasterio.open(tmp_path / "in" / name / path.name, "w", **source.profile | place) as part:
+                with rasterio.open(folder / name / path.name, "w", **source.profile | place) as part:
                     part.write(source.read(window=window))
+                    part.descriptions = source.descriptions
+
+
+def tasks_of(sources: Path, out: Path, choices: Choices) -> list[Task]:
+    tasks = planning.plan(pairs.find([str(sources)]).found, out, choices)
+    return neighbours.lending(shared_fit.sharing(tasks, choices.fit_by, out))
+
+
+def done(tasks: Sequence[Task], out: Path, choices: Choices) -> batch.Tally:
+    """What becomes of tasks in this process."""
+
+    def execute(now: Sequence[Task]) -> Iterator[Event]:
+        for each in now:
+            yield Event("done", each, 0, batch.fuse_one(each, choices))
+
+    tally = batch.run(tasks, out, execute)
+    assert not tally.failed, tally.failed
+    return tally
+
+
+@pytest.mark.parametrize("method", ["gsa", "mtf-glp-fs"])
+def test_tiles_of_an_image_come_out_as_the_image(tmp_path, method) -> None:
+    """Cut where both grids end, fitted once: no pixel tells where the cut was, and zeros stay values."""
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
+    with rasterio.open(pan, "r+") as dataset:
+        values = dataset.read()
+        values[:, 90:100, 200:210] = 0
+        dataset.write(values)
+    cut(tmp_path / "in", (pan, ms), {"west": (0, 160), "east": (160, 384)})
+    choices, out = replace(CHOICES, options=Options(method=method)), tmp_path / "out"
+    tasks = tasks_of(tmp_path / "in", out, choices)
+    assert len(done(tasks, out, choices).done) == 2
+    parts = np.concatenate([pixels_of(out / name / f"{name}.tif") for name in ("west", "east")], -1)
+    output = fuse.FusionOutput(tmp_path / "whole.tif")
+    options = replace(choices.options, fit=str(tasks[0].fit))
+    fuse.fuse_scene(Pair(str(pan), [str(ms)], choices.opening), output, options, score=False)
+    np.testing.assert_array_equal(parts, pixels_of(tmp_path / "whole.tif"))
+    with rasterio.open(out / "west" / "west.tif") as dataset:
+        assert dataset.tags(ns="PANSHARPEN")["PAN"] == pan.name
+    with rasterio.open(pan) as source, rasterio.open(out / "east" / "east.tif") as dataset:
+        assert dataset.bounds.left == source.bounds.left + 160 * source.res[0]
+
+
+def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=384, bands=3, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"a": (0, 64), "b": (64, 320), "c": (320, 384)})
+    out = tmp_path / "out"
+    tasks = tasks_of(tmp_path / "in", out, CHOICES)
+    done(tasks, out, CHOICES)
+    assert not any(planning.reason_to_run(task, read_log(out)[task.scene]) for task in tasks)
+    with rasterio.open(tmp_path / "in" / "a" / pan.name, "r+") as dataset:
+        dataset.update_tags(touched="yes")
+    known, tasks = read_log(out), tasks_of(tmp_path / "in", out, CHOICES)
+    reasons = {t.found.name: planning.reason_to_run(t, known[t.scene]) for t in tasks}
+    assert reasons == {"a": "changed", "b": "changed", "c": None}
+
+
+@pytest.mark.parametrize("other", ["grid", "bands", "far", "fit"])
+def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=800, bands=3, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (640, 768) if other == "far" else (128, 256)})
+    changed = tmp_path / "in" / "b" / ms.name
+    if other == "grid":
+        with rasterio.open(changed, "r+") as dataset:
+            dataset.transform = dataset.transform @ Affine.translation(0.3, 0)
+    elif other == "bands":
+        edited(changed, changed, lambda values: values[:2])
+    by = "scene" if other == "fit" else "folder"
+    tasks = tasks_of(tmp_path / "in", tmp_path / "out", replace(CHOICES, fit_by=by))
+    assert len(tasks) == 2 and not any(task.lent for task in tasks)
+
+
+def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"west": (0, 256), "east": (128, 384)})
 
     def run(by: str) -> np.ndarray:
         out, choices = tmp_path / by, replace(CHOICES, fit_by=by)
-        tasks = shared_fit.sharing(planning.plan(pairs.find([str(tmp_path / "in")]).found, out, choices), by, out)
-
-        def execute(now: Sequence[Task]) -> Iterator[Event]:
-            for each in now:
-                yield Event("done", each, 0, batch.fuse_one(each, choices))
-
-        tally = batch.run(tasks, out, execute)
-        assert len(tally.done) == 2 and not tally.failed, tally.failed
+        assert len(done(tasks_of(tmp_path / "in", out, choices), out, choices).done) == 2
         west, east = (pixels_of(out / name / f"{name}.tif").astype(float) for name in ("west", "east"))
-        return np.abs(west[..., 176:208] - east[..., 48:80])
+        return np.abs(west[..., 128:256] - east[..., :128])
 
     assert run("folder").max() == 0 and run("scene").max() > 0
     assert len(list((tmp_path / "folder" / "fits").glob("*.safetensors"))) == 1

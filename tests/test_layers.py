@@ -41,7 +41,7 @@ FOLDERS = (
             "__init__ names workers",
             "batch_log containers lists mosaic places tar_zip",
             "pairs planning",
-            "shared_fit",
+            "neighbours shared_fit",
             "batch",
             "cluster pictures seams",
         ),

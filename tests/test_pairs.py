@@ -545,7 +545,10 @@ def test_tiles_become_one_raster(tmp_path: Path) -> None:
         expected = values.copy()
         expected[:, 12:, 12:] = 0
         np.testing.assert_array_equal(mosaic.read(), expected)
-        assert mosaic.nodata == 0 and mosaic.tags(ns="IMAGERY") == {"SATELLITEID": "QB02"}
+        there = np.ones((24, 24), bool)
+        there[12:, 12:] = False  # what a missing tile leaves
+        np.testing.assert_array_equal(mosaic.dataset_mask() > 0, there)
+        assert mosaic.nodata is None and mosaic.tags(ns="IMAGERY") == {"SATELLITEID": "QB02"}
         assert mosaic.transform == Affine(4, 0, 5e5, 0, -4, 5e6)
     with Scene.open(found.pan[0], [path], OpenOptions(bidx=[1, 2], sensor="generic")) as scene:
         assert scene.phase.ratio == (4, 4)

@@ -25,7 +25,8 @@ from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
 from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
-from .mosaic import raster_of
+from .mosaic import raster_of, surrounded
+from .neighbours import REACH
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
 from .shared_fit import in_turn
 from .workers import Event, Function, Pool
@@ -82,12 +83,15 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
 
 
 def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:
-    """A scene's files as they are opened; virtual rasters of tiles are made in `folder`. Raises InputError for tiles
-    that are not parts of one grid."""
-    layers = (task.found.pan, *task.found.ms)
-    rasters = [raster_of(layer, folder) for layer in layers]
+    """A scene's files as they are opened; virtual rasters of tiles, and of what neighbours lend, are made in `folder`.
+    Raises InputError for tiles that are not parts of one grid."""
+    layers, opening = (task.found.pan, *task.found.ms), choices.opening
+    if task.lent:
+        made = [surrounded(layer, lent, folder, REACH) for layer, lent in zip(layers, task.lent, strict=True)]
+        rasters, opening = [path for path, _ in made], replace(opening, own=made[0][1])
+    else:
+        rasters = [raster_of(layer, folder) for layer in layers]
     labels = {path: layer[0] for path, layer in zip(rasters, layers, strict=True)}
-    opening = choices.opening
     if task.found.sensor and opening.sensor == "auto":
         opening = replace(opening, sensor=task.found.sensor)
     return Pair(rasters[0], rasters[1:], opening, labels)

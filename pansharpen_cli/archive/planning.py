@@ -31,7 +31,7 @@ from ..report import index
 from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
 from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, read_log
 from .mosaic import read_with
-from .names import CONTAINERS, Found
+from .names import CONTAINERS, Found, RasterFiles
 from .tar_zip import archive_of
 
 TEMPLATE = "{folder}/{name}.tif"
@@ -107,7 +107,8 @@ class Task:
     """A scene with its outputs; `scene` is the output's path in the output folder, `inputs` what the log says of it.
 
     `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`. `fit`:
-    the file of the fit that it shares with others; `picture`: its 8-bit picture.
+    the file of the fit that it shares with others; `lent`: of each of its files, those of others that go on beyond its
+    ends; `picture`: its 8-bit picture.
     """
 
     scene: str
@@ -120,6 +121,7 @@ class Task:
     inputs: tuple[dict[str, Any], ...]
     refused: str = ""
     fit: Path | None = None
+    lent: tuple[RasterFiles, ...] = ()
     picture: Path | None = None
 
     @property

@@ -166,4 +166,4 @@ def in_turn(tasks: Sequence[Task], execute: Callable[[Sequence[Task]], Iterator[
 
 
 def _size(task: Task) -> int:
-    return sum(each["size"] or 0 for each in task.inputs)
+    return sum(each["size"] or 0 for each in task.inputs if each["path"] in task.found.files)

@@ -176,7 +176,7 @@ def batch(
     if working.scheduler is None and not finding.is_dry:
         working.start_ahead()
     import_jobs(working.threads)
-    from ..archive import pairs, planning, shared_fit
+    from ..archive import neighbours, pairs, planning, shared_fit
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
     choices = planning.Choices(
@@ -188,7 +188,7 @@ def batch(
 
     def planned() -> list[Task]:
         tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
-        return shared_fit.sharing(tasks, choices.fit_by, finding.output)
+        return neighbours.lending(shared_fit.sharing(tasks, choices.fit_by, finding.output))
 
     tasks = planned()
     show_pairs(sources, pairing, tasks, finding)

@@ -88,6 +88,19 @@ class Grid:
         turns = _turns((left + right - own_left - own_right) / 2)
         return replace(self, transform=Affine.translation(360 * turns, 0) * self.transform) if turns else self
 
+    def place_of(self, tile: Grid) -> Window | None:
+        """The pixels of this grid, beyond its ends too, that another one lies on; None for one that lies on none to a
+        hundredth."""
+        relative = ~self.transform * tile.transform
+        col, row, size = round(relative.c), round(relative.f), max(tile.width, tile.height)
+        turned = max(abs(relative.a - 1), abs(relative.e - 1), abs(relative.b), abs(relative.d)) * size
+        if (
+            tile.called_as(self).crs != self.crs
+            or max(turned, abs(relative.c - col), abs(relative.f - row)) > SAME_PLACE
+        ):
+            return None
+        return Window.at(row, col, (tile.height, tile.width))
+
     def describe(self) -> str:
         """Extent for a message."""
         left, bottom, right, top = self.bounds

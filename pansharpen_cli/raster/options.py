@@ -40,6 +40,7 @@ class OpenOptions:
     others out of the scene altogether. `nodata`: replaces the files' own nodata values. `window`: rows and columns of
     the PAN file. `bbox`: left, bottom, right, top in the PAN's CRS. `scale`: how DN are written as `dtype`.
     `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
+    `own`: the PAN's pixels that are the scene's; those around it are of neighbours, and are read beside them only.
     `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
     these alone locate the pair.
     """
@@ -56,3 +57,4 @@ class OpenOptions:
     pan_from: Sequence[int | str] | None = None
     height: float | None = None
     dem: str | None = None
+    own: Window | None = None

@@ -66,7 +66,8 @@ class TileData:
 class Scene:
     """A PAN and its MS: a value, open as long as the context of `open`. All windows are in pixels of the PAN file.
 
-    `full`: the pixels that the pair determines; `window`: the part to write; `phase`: of the MS grid on the PAN grid;
+    `full`: the pixels that the pair determines, of its `own` where neighbours are read with it; `window`: the part to
+    write; `phase`: of the MS grid on the PAN grid;
     `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
     the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
@@ -96,6 +97,7 @@ class Scene:
     nodata: float
     scale: Scaling = Scaling()
     extent: Literal["intersection", "pan"] = "intersection"
+    own: Window | None = None
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
@@ -130,7 +132,7 @@ class Scene:
         """
         phase = self.phase.moved(shift)
         ms_grid = self.pan_grid.coarser(phase, self.ms_grid.whole)
-        full = _full(self.pan_grid, ms_grid, phase, self.extent, self.pan.label, self.ms[0].label)
+        full = _full(self.pan_grid, ms_grid, phase, self.extent, self.own, self.pan.label, self.ms[0].label)
         return replace(self, phase=phase, ms_grid=ms_grid, full=full, window=full)
 
     def with_gains(self, gains: tuple[float, ...], offsets: tuple[Offset, ...]) -> Scene:
@@ -214,7 +216,8 @@ class Scene:
             dtype = options.dtype or own_type
             placed, by_rpcs = _placed(pan_grid, seen, bands, options, stack, remarks)
             _check_ratio(placed.phase, seen.label, bands[0].label)
-            full = _full(placed.pan, placed.ms, placed.phase, options.extent, seen.label, bands[0].label)
+            ends = placed.pan, placed.ms, placed.phase
+            full = _full(*ends, options.extent, options.own, seen.label, bands[0].label)
             scene = cls(
                 opened=owner,
                 remarks=remarks,
@@ -234,6 +237,7 @@ class Scene:
                 nodata=_output_nodata(dtype, options.nodata, placed.sources, seen, remarks.warnings),
                 scale=options.scale,
                 extent=options.extent,
+                own=options.own,
                 by_rpcs=by_rpcs,
                 dem=None if options.dem is None else plain_name(options.dem),
                 warped=placed.warped,
@@ -270,10 +274,18 @@ class Scene:
 
 
 def _full(
-    pan_grid: Grid, ms_grid: Grid, phase: Phase, extent: Literal["intersection", "pan"], pan: str, ms: str
+    pan_grid: Grid,
+    ms_grid: Grid,
+    phase: Phase,
+    extent: Literal["intersection", "pan"],
+    own: Window | None,
+    pan: str,
+    ms: str,
 ) -> Window:
-    """The pixels that a pair determines, or all of the PAN. Raises InputError where PAN and MS share too little."""
-    common = pan_grid.overlap(phase, ms_grid)
+    """The pixels that a pair determines, or all of the PAN, of its own. Raises InputError where PAN and MS share too
+    little."""
+    own = own or pan_grid.whole
+    common = pan_grid.overlap(phase, ms_grid) & own
     if common.is_empty:
         raise InputError(f"no overlap: {pan} covers {pan_grid.describe()}, {ms} covers {ms_grid.describe()}")
     for side, ratio in zip(common.shape, phase.ratio, strict=True):
@@ -282,7 +294,7 @@ def _full(
                 f"the overlap of {pan} and {ms} is only {side / ratio:.1f} MS pixels wide; "
                 f"at least {MIN_MS_PIXELS} are needed"
             )
-    full = pan_grid.whole if extent == "pan" else common
+    full = own if extent == "pan" else common
     check_size(pan, *full.shape)
     return full
 
@@ -299,10 +311,8 @@ def _unique(sources: Sequence[Source]) -> list[Source]:
 
 def are_tiles(one: Grid, other: Grid) -> bool:
     """Whether two grids are parts of one, whole pixels apart, that overlap by less than half of the smaller one."""
-    phase = other.phase_of(one) if one.crs == other.crs else None
-    if phase is None or phase.ratio != (1.0, 1.0) or any(abs(o - round(o)) > 0.01 for o in phase.offset):
-        return False
-    return other.overlap(phase, one).area < min(one.height * one.width, other.height * other.width) / 2
+    place, smaller = one.place_of(other), min(one.whole.area, other.whole.area)
+    return place is not None and (place & one.whole).area < smaller / 2
 
 
 def _check_named_once(pan: str, ms: Sequence[str]) -> None:

@@ -1,0 +1,98 @@
+"""What scenes that share a fit lend each other: pixels beyond the ends of one, where another goes on on its grids."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import InputError
+from ..raster.grid import Grid
+from ..raster.source import open_raster
+from .mosaic import read_with, tiles_of
+from .planning import Task, file_stamp
+
+REACH = 192
+"""Pixels of each file beyond its ends that neighbours lend: no operator sees farther."""
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A raster of a scene's file, by what it has in common with one that it goes on in."""
+
+    path: str
+    grid: Grid
+    kinds: tuple[str, ...]
+
+    @classmethod
+    def of(cls, path: str) -> _Tile:
+        with open_raster(path) as dataset:
+            return cls(path, Grid.of(dataset), tuple(dataset.dtypes))
+
+    def reaches(self, other: _Tile) -> bool:
+        """Whether the other one lies on the same grid, within `REACH` pixels."""
+        place = self.grid.place_of(other.grid) if self.kinds == other.kinds else None
+        return place is not None and not (place & self.grid.whole.widened(REACH)).is_empty
+
+
+_Layers = list[list[_Tile]]
+"""The tiles of the PAN and of each file of the MS."""
+
+
+def lending(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with what neighbours of the same fit lend them, of which the log says that they were made with it.
+
+    Scenes whose tiles are cut out of one image come out as that image would, without a seam. One lends PAN and MS or
+    nothing: all of its files have to go on.
+    """
+    groups: dict[Path, list[int]] = defaultdict(list)
+    for i, task in enumerate(tasks):
+        if task.fit is not None and not task.refused:
+            groups[task.fit].append(i)
+    made = list(tasks)
+    for group in groups.values():
+        known = {i: layers for i in group if (layers := _layers_of(tasks[i]))} if len(group) > 1 else {}
+        lent: dict[int, list[list[list[str]]]] = defaultdict(list)
+        for i, other in _near(known):
+            if (found := _lent(known[i], known[other])) is not None:
+                lent[i].append(found)
+        for i, parts in lent.items():
+            each = tuple(tuple(path for part in parts for path in part[k]) for k in range(len(known[i])))
+            stamps = [file_stamp(path) for path in read_with([path for layer in each for path in layer])]
+            made[i] = replace(tasks[i], lent=each, inputs=(*tasks[i].inputs, *stamps))
+    return made
+
+
+def _layers_of(task: Task) -> _Layers | None:
+    """None for files that cannot be read: whoever fuses them says so."""
+    with suppress(InputError):
+        return [[_Tile.of(path) for path in tiles_of(layer)] for layer in (task.found.pan, *task.found.ms)]
+    return None
+
+
+def _near(known: dict[int, _Layers]) -> Iterator[tuple[int, int]]:
+    """Pairs of scenes, in both orders, whose PANs may touch: those that overlap along the first axis of the CRS."""
+    spans = []
+    for i, (pan, *_) in known.items():
+        reach = REACH * abs(pan[0].grid.transform.a) + REACH * abs(pan[0].grid.transform.b)
+        bounds = [tile.grid.bounds for tile in pan]
+        spans.append((min(b[0] for b in bounds) - reach, max(b[2] for b in bounds) + reach, i))
+    spans.sort()
+    for k, (_, right, i) in enumerate(spans):
+        for left, _, other in spans[k + 1 :]:
+            if left > right:
+                break
+            yield i, other
+            yield other, i
+
+
+def _lent(own: _Layers, other: _Layers) -> list[list[str]] | None:
+    """The files of each layer that one scene lends another; None where not all of them go on."""
+    if len(own) != len(other):
+        return None
+    found = [
+        [o.path for o in theirs if any(t.reaches(o) for t in tiles)] for tiles, theirs in zip(own, other, strict=True)
+    ]
+    return found if all(found) else None
