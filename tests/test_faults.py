@@ -280,11 +280,11 @@ def test_a_file_cut_off_while_it_is_read_ends_the_run(scene: Path, run, monkeypa
     assert run("fuse", "pan.tif", "ms.tif", "-o", "old.tif", *EXP).code == 0
     read, calls = Scene.read, []
 
-    def read_and_cut(self, *args):
+    def read_and_cut(self, *args, **how):
         calls.append(args)
         if len(calls) == 1:
             os.truncate(scene / "pan.tif", 20_000)
-        return read(self, *args)
+        return read(self, *args, **how)
 
     monkeypatch.setattr(Scene, "read", read_and_cut)
     result = run(*command.split())
