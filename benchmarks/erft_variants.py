@@ -79,11 +79,13 @@ class AfterMapper(Backbone):
 class Variant:
     """One way to fuse with a network.
 
-    `tiles` and `epochs` take the place of the schedule's, `everywhere` trains on all tiles that there are, `place` is
-    where the tailor sits, `side` the size of the tiles that are fused, `seed` draws the tiles and the tailor's start.
+    `loss`: what is asked for (`--adapt-loss`). `tiles` and `epochs` take the place of the schedule's, `everywhere` trains
+    on all tiles that there are, `place` is where the tailor sits, `side` the size of the tiles that are fused, `seed`
+    draws the tiles and the tailor's start.
     """
 
     adapt: str = "fast"
+    loss: str = "sharp"
     tiles: int | None = None
     epochs: int | None = None
     everywhere: bool = False
@@ -94,8 +96,8 @@ class Variant:
     def __str__(self) -> str:
         return " ".join(f"{k}={v}" for k, v in asdict(self).items() if k == "adapt" or v != getattr(Variant, k))
 
-    def settings(self) -> Settings | None:
-        chosen = fitting.settings_of(Options(adapt=self.adapt))
+    def settings(self, card: Card) -> Settings | None:
+        chosen = fitting.settings_of(Options(method=card.network, adapt=self.adapt, adapt_loss=self.loss))
         if chosen is None:
             return None
         if self.tiles is not None:
@@ -113,12 +115,15 @@ class Variant:
 
     def fingerprint(self, card: Card) -> str:
         """Of everything that a result depends on but the scene and the code."""
-        settings = self.settings()
+        settings = self.settings(card)
         known = [card.sha256, str(self), asdict(settings) if settings else None]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 PLUG = {adapt: Variant(adapt) for adapt in ("off", "fast", "best")}
+
+
+TERMS = {"frozen": Variant("off"), "sharp": Variant(), "paper": Variant(loss="paper")}
 
 
 PLACEMENT = {place: Variant(place=place) for place in ("before", "after", "after, widened")}
@@ -139,6 +144,7 @@ EPOCH_SWEEP = {str(e): Variant(epochs=e) for e in EPOCHS}
 
 
 PARTS: dict[str, list[Variant]] = {
+    "terms": [*TERMS.values()],
     "plug": [*PLUG.values()],
     "placement": [PLUG["off"], *PLACEMENT.values()],
     "ablation": [*ABLATION.values()],
@@ -146,7 +152,11 @@ PARTS: dict[str, list[Variant]] = {
 }
 
 
-BOTH_LEVELS = ("plug", "placement")
+LEVELS_OF = {
+    "terms": ("true", "full"), "plug": ("full", "reduced"), "placement": ("full", "reduced"), "ablation": ("full",),
+    "sweep": ("full",),
+}  # fmt: skip
+"""What each part is measured at, of what a scene allows."""
 
 
 def seeded(variant: Variant, seeds: int) -> list[Variant]:
@@ -157,7 +167,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    network_of, sample, settings = fitting._network, sampling.sample, variant.settings()
+    network_of, sample, settings = fitting._network, sampling.sample, variant.settings(card)
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
