@@ -79,9 +79,9 @@ class AfterMapper(Backbone):
 class Variant:
     """One way to fuse with a network.
 
-    `loss`: what is asked for (`--adapt-loss`). `tiles` and `epochs` take the place of the schedule's, `everywhere` trains
-    on all tiles that there are, `place` is where the tailor sits, `side` the size of the tiles that are fused, `seed`
-    draws the tiles and the tailor's start.
+    `loss`: what is asked for (`--adapt-loss`). `tiles` and `epochs` take the place of the schedule's, `everywhere`
+    trains on all tiles that there are, `place` is where the tailor sits, `side` the size of the tiles that are fused,
+    `seed` draws the tiles and the tailor's start.
     """
 
     adapt: str = "fast"
