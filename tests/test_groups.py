@@ -231,7 +231,7 @@ def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
     assert reasons == {"a": "changed", "b": "changed", "c": None}
 
 
-@pytest.mark.parametrize("other", ["grid", "bands", "far", "fit"])
+@pytest.mark.parametrize("other", ["grid", "bands", "far", "fit", "time"])
 def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=800, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (640, 768) if other == "far" else (128, 256)})
@@ -241,6 +241,10 @@ def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
             dataset.transform = dataset.transform @ Affine.translation(0.3, 0)
     elif other == "bands":
         edited(changed, changed, lambda values: values[:2])
+    elif other == "time":
+        for name, day in (("a", "2020-08-14T16:21:32"), ("b", "2020-08-16T16:21:32")):
+            with rasterio.open(tmp_path / "in" / name / pan.name, "r+") as dataset:
+                dataset.update_tags(ACQUISITIONDATETIME=day)
     by = "scene" if other == "fit" else "folder"
     tasks = tasks_of(tmp_path / "in", tmp_path / "out", replace(CHOICES, fit_by=by))
     assert len(tasks) == 2 and not any(task.lent for task in tasks)

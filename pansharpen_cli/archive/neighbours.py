@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from ..errors import InputError
 from ..raster.grid import Grid
 from ..raster.source import open_raster
 from .mosaic import read_with, tiles_of
+from .places import is_one_pass, place_and_time
 from .planning import Task, file_stamp
 
 REACH = 192
@@ -24,12 +26,12 @@ class _Tile:
 
     path: str
     grid: Grid
-    kinds: tuple[str, ...]
+    kinds: tuple[tuple[str, str | None], ...]
 
     @classmethod
     def of(cls, path: str) -> _Tile:
         with open_raster(path) as dataset:
-            return cls(path, Grid.of(dataset), tuple(dataset.dtypes))
+            return cls(path, Grid.of(dataset), tuple(zip(dataset.dtypes, dataset.descriptions, strict=True)))
 
     def reaches(self, other: _Tile) -> bool:
         """Whether the other one lies on the same grid, within `REACH` pixels."""
@@ -37,15 +39,38 @@ class _Tile:
         return place is not None and not (place & self.grid.whole.widened(REACH)).is_empty
 
 
-_Layers = list[list[_Tile]]
-"""The tiles of the PAN and of each file of the MS."""
+@dataclass(frozen=True)
+class _Scene:
+    """The tiles of the PAN and of each file of the MS, and when it was taken, as far as that is known."""
+
+    layers: list[list[_Tile]]
+    time: datetime | None
+
+    @classmethod
+    def of(cls, task: Task) -> _Scene | None:
+        """None for files that cannot be read: whoever fuses them says so."""
+        found = task.found
+        with suppress(InputError):
+            layers = [[_Tile.of(path) for path in tiles_of(layer)] for layer in (found.pan, *found.ms)]
+            return cls(layers, place_and_time(found.pan)[1] or found.time)
+        return None
+
+    def lends(self, other: _Scene) -> list[list[str]] | None:
+        """The files of each of its layers that another one is lent; None where not all go on, or at another time."""
+        if self.time and other.time and not is_one_pass(self.time, other.time):
+            return None
+        if len(self.layers) != len(other.layers):
+            return None
+        pairs = zip(other.layers, self.layers, strict=True)
+        lent = [[tile.path for tile in own if any(each.reaches(tile) for each in theirs)] for theirs, own in pairs]
+        return lent if all(lent) else None
 
 
 def lending(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with what neighbours of the same fit lend them, of which the log says that they were made with it.
 
     Scenes whose tiles are cut out of one image come out as that image would, without a seam. One lends PAN and MS or
-    nothing: all of its files have to go on.
+    nothing: all of its files have to go on, and none that was taken at another time is asked.
     """
     groups: dict[Path, list[int]] = defaultdict(list)
     for i, task in enumerate(tasks):
@@ -53,29 +78,23 @@ def lending(tasks: Sequence[Task]) -> list[Task]:
             groups[task.fit].append(i)
     made = list(tasks)
     for group in groups.values():
-        known = {i: layers for i in group if (layers := _layers_of(tasks[i]))} if len(group) > 1 else {}
+        known = {i: scene for i in group if (scene := _Scene.of(tasks[i]))} if len(group) > 1 else {}
         lent: dict[int, list[list[list[str]]]] = defaultdict(list)
         for i, other in _near(known):
-            if (found := _lent(known[i], known[other])) is not None:
+            if (found := known[other].lends(known[i])) is not None:
                 lent[i].append(found)
         for i, parts in lent.items():
-            each = tuple(tuple(path for part in parts for path in part[k]) for k in range(len(known[i])))
+            each = tuple(tuple(path for part in parts for path in part[k]) for k in range(len(known[i].layers)))
             stamps = [file_stamp(path) for path in read_with([path for layer in each for path in layer])]
             made[i] = replace(tasks[i], lent=each, inputs=(*tasks[i].inputs, *stamps))
     return made
 
 
-def _layers_of(task: Task) -> _Layers | None:
-    """None for files that cannot be read: whoever fuses them says so."""
-    with suppress(InputError):
-        return [[_Tile.of(path) for path in tiles_of(layer)] for layer in (task.found.pan, *task.found.ms)]
-    return None
-
-
-def _near(known: dict[int, _Layers]) -> Iterator[tuple[int, int]]:
+def _near(known: Mapping[int, _Scene]) -> Iterator[tuple[int, int]]:
     """Pairs of scenes, in both orders, whose PANs may touch: those that overlap along the first axis of the CRS."""
     spans = []
-    for i, (pan, *_) in known.items():
+    for i, scene in known.items():
+        pan = scene.layers[0]
         reach = REACH * abs(pan[0].grid.transform.a) + REACH * abs(pan[0].grid.transform.b)
         bounds = [tile.grid.bounds for tile in pan]
         spans.append((min(b[0] for b in bounds) - reach, max(b[2] for b in bounds) + reach, i))
@@ -86,13 +105,3 @@ def _near(known: dict[int, _Layers]) -> Iterator[tuple[int, int]]:
                 break
             yield i, other
             yield other, i
-
-
-def _lent(own: _Layers, other: _Layers) -> list[list[str]] | None:
-    """The files of each layer that one scene lends another; None where not all of them go on."""
-    if len(own) != len(other):
-        return None
-    found = [
-        [o.path for o in theirs if any(t.reaches(o) for t in tiles)] for tiles, theirs in zip(own, other, strict=True)
-    ]
-    return found if all(found) else None

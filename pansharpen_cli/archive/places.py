@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..errors import InputError
 from ..raster.grid import Grid
@@ -14,6 +14,8 @@ from .names import CONTAINERS, time_in
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; east may lie beyond 180."""
 
+NEXT = timedelta(minutes=2)
+"""Within which a strip goes on: frames of one pass follow each other in seconds, passes in an hour and a half."""
 GAP = 0.1
 """Share of the shorter side of two boxes that may lie between neighbours."""
 
@@ -71,3 +73,10 @@ def acquired(source: Source) -> datetime | None:
 def is_day(time: datetime) -> bool:
     """Whether a time tells no more than the day."""
     return not (time.hour or time.minute or time.second)
+
+
+def is_one_pass(one: datetime, other: datetime) -> bool:
+    """Whether frames follow each other within `NEXT`; on one day where no more is known."""
+    if is_day(one) or is_day(other):
+        return one.date() == other.date()
+    return abs(one - other) <= NEXT

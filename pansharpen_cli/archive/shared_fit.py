@@ -15,15 +15,13 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError
 from ..raster.source import open_raster
 from .names import Found
-from .places import Box, are_neighbours, is_day, place_and_time
+from .places import Box, are_neighbours, is_day, is_one_pass, place_and_time
 from .planning import Task
 from .workers import Event
 
 FIT_BY = ("scene", "strip", "folder")
 FITS = "fits"
 """Folder of the fits in the output folder."""
-NEXT = timedelta(minutes=2)
-"""Within which a strip goes on: frames of one pass follow each other in seconds, passes in an hour and a half."""
 
 
 def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
@@ -84,10 +82,7 @@ class _Frame:
 
     def follows(self, before: _Frame) -> bool:
         """Whether both are of one strip; they are of one kind, and this one is not the earlier."""
-        if is_day(self.time) or is_day(before.time):
-            soon = self.time.date() == before.time.date()
-        else:
-            soon = self.time - before.time <= NEXT
+        soon = is_one_pass(self.time, before.time)
         if self.box is not None and before.box is not None:
             return soon and are_neighbours(self.box, before.box)
         return soon and (not is_day(self.time) or self._row == before._row)
