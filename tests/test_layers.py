@@ -22,7 +22,7 @@ FOLDERS = (
     ("", ("__init__ errors interrupts progress", "columns untrusted", "publish")),
     ("raster", ("__init__ bands geometry messages truncated", "options references sensor_table", "sensors")),
     ("raster", ("grid source tiles values", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
-    ("raster", ("grid_groups tags", "overlap writer")),
+    ("raster", ("grid_groups tags virtual", "overlap writer")),
     ("", ("covariance device physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),

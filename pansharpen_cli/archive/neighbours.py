@@ -26,16 +26,17 @@ class _Tile:
 
     path: str
     grid: Grid
-    kinds: tuple[tuple[str, str | None], ...]
+    bands: tuple[tuple, ...]
 
     @classmethod
     def of(cls, path: str) -> _Tile:
-        with open_raster(path) as dataset:
-            return cls(path, Grid.of(dataset), tuple(zip(dataset.dtypes, dataset.descriptions, strict=True)))
+        with open_raster(path) as d:
+            told = d.dtypes, d.descriptions, d.colorinterp, d.scales, d.offsets
+            return cls(path, Grid.of(d), tuple(zip(*told, strict=True)))
 
     def reaches(self, other: _Tile) -> bool:
         """Whether the other one lies on the same grid, within `REACH` pixels."""
-        place = self.grid.place_of(other.grid) if self.kinds == other.kinds else None
+        place = self.grid.place_of(other.grid) if self.bands == other.bands else None
         return place is not None and not (place & self.grid.whole.widened(REACH)).is_empty
 
 

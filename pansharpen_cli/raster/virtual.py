@@ -1,0 +1,135 @@
+"""Several files of one grid as one virtual raster (VRT), as valid and as scaled as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from rasterio.enums import MaskFlags
+
+from ..errors import InputError
+from .geometry import Window
+from .grid import Grid
+from .source import data_bands, open_raster
+
+TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
+"""The tags of a mosaic by domain, of its first tile as it is opened."""
+
+_VRT_TYPES = {
+    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+
+
+def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reach: int = 0) -> tuple[str, Window]:
+    """The text of a VRT of tiles, and the window of them all in it. Lent tiles lie around the others, up to `reach`
+    pixels. What is not valid in a tile hides nothing beneath it.
+
+    Raises InputError for tiles that are not parts of one raster.
+    """
+    with ExitStack() as stack:
+        first = stack.enter_context(open_raster(tiles[0]))
+        _, alpha = data_bands(first, tiles[0], [])
+        every = [_Tile.of(path, first, alpha, stack) for path in (*lent, *tiles)]
+        own = reduce(or_, (tile.place for tile in every[len(lent) :]))
+        whole = own.widened(reach) & reduce(or_, (tile.place for tile in every))
+        parts = [(tile, tile.place & side) for tile in every[: len(lent)] for side in _around(own, whole)]
+        parts = [part for part in parts if not part[1].is_empty] + [(tile, tile.place) for tile in every[len(lent) :]]
+        alike = len({tile.nodata for tile, _ in parts}) == 1
+        lines = [f'<VRTDataset rasterXSize="{whole.shape[1]}" rasterYSize="{whole.shape[0]}">']
+        if first.crs:
+            lines.append(f"<SRS>{escape(first.crs.to_wkt())}</SRS>")
+        transform = Grid.of(first).window(whole).transform
+        lines.append(f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>")
+        for domain, tags in tags_of(first).items():
+            lines.append(f'<Metadata domain="{domain}">')
+            lines += [f"<MDI key={quoteattr(k)}>{escape(v)}</MDI>" for k, v in tags.items()]
+            lines.append("</Metadata>")
+        for band in first.indexes:
+            kind = _VRT_TYPES.get(first.dtypes[band - 1])
+            if kind is None:
+                raise InputError(f"{tiles[0]} holds {first.dtypes[band - 1]} values, which are not fused")
+            lines.append(f'<VRTRasterBand dataType="{kind}" band="{band}">')
+            nodata, scale, offset = (each[band - 1] for each in (first.nodatavals, first.scales, first.offsets))
+            told = {
+                "Description": first.descriptions[band - 1], "UnitType": first.units[band - 1],
+                "ColorInterp": "Alpha" if band in alpha else None, "NoDataValue": nodata if alike else None,
+                "Scale": scale if scale != 1 else None, "Offset": offset if offset != 0 else None,
+            }  # fmt: skip
+            lines += [f"<{name}>{escape(str(value))}</{name}>" for name, value in told.items() if value is not None]
+            lines += [*_sources(parts, whole, str(band)), "</VRTRasterBand>"]
+        bare = alike and None in first.nodatavals and not _cover([part for _, part in parts], whole)
+        if not alpha and (bare or not alike or any(tile.masked for tile, _ in parts)):
+            lines += ['<MaskBand><VRTRasterBand dataType="Byte">', *_sources(parts, whole, "mask,1")]
+            lines.append("</VRTRasterBand></MaskBand>")
+    return "\n".join([*lines, "</VRTDataset>"]), own.seen_from(whole)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A tile, its `place` on the grid of the first one, the `nodata` values of its bands as text, and whether it has a
+    mask of its own. `bare`: all of it is valid."""
+
+    path: str
+    place: Window
+    nodata: tuple[str, ...]
+    masked: bool
+    bare: bool
+
+    @classmethod
+    def of(cls, path: str, first, alpha: Sequence[int], stack: ExitStack) -> _Tile:
+        """Raises InputError for one of another grid, of other bands or of another scale than the first."""
+        tile = stack.enter_context(open_raster(path))
+        place = Grid.of(first).place_of(Grid.of(tile))
+        if place is None:
+            raise InputError(f"{path} is no tile of the same grid as {first.name}")
+        if tile.dtypes != first.dtypes or data_bands(tile, path, [])[1] != alpha:
+            raise InputError(f"{path} has other bands than {first.name}: they are not tiles of one raster")
+        if (tile.scales, tile.offsets) != (first.scales, first.offsets):
+            raise InputError(f"{path} holds values of another scale than {first.name}: give both one scale first")
+        flags = {flag for each in tile.mask_flag_enums for flag in each}
+        masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+        return cls(path, place, tuple(map(str, tile.nodatavals)), masked, flags == {MaskFlags.all_valid})
+
+
+def _around(own: Window, whole: Window) -> Iterator[Window]:
+    """What a window has around one within it."""
+    yield Window.of((whole.top, own.top), whole.cols)
+    yield Window.of((own.bottom, whole.bottom), whole.cols)
+    yield Window.of(own.rows, (whole.left, own.left))
+    yield Window.of(own.rows, (own.right, whole.right))
+
+
+def _sources(parts: Sequence[tuple[_Tile, Window]], whole: Window, band: str) -> Iterator[str]:
+    """What a band of a VRT is made of, the uppermost last."""
+    for tile, part in parts:
+        kind, only = "SimpleSource", ""
+        if band.startswith("mask"):
+            kind, only = "ComplexSource", "<NODATA>0</NODATA>"
+        elif not tile.bare:
+            kind, only = "ComplexSource", "<UseMaskBand>true</UseMaskBand>"
+        sides = f'xSize="{part.shape[1]}" ySize="{part.shape[0]}"'
+        (row, col), (top, left) = part.seen_from(tile.place).corner, part.seen_from(whole).corner
+        yield (
+            f'<{kind}><SourceFilename relativeToVRT="0">{escape(os.path.abspath(tile.path))}</SourceFilename>'
+            f'<SourceBand>{band}</SourceBand><SrcRect xOff="{col}" yOff="{row}" {sides}/>'
+            f'<DstRect xOff="{left}" yOff="{top}" {sides}/>{only}</{kind}>'
+        )
+
+
+def _cover(places: Sequence[Window], whole: Window) -> bool:
+    """Whether windows leave no pixel of another one out."""
+    rows, cols = (np.unique([*ends, *np.ravel([at.spans[i] for at in places])]) for i, ends in enumerate(whole.spans))
+    seen = np.zeros((len(rows), len(cols)), bool)
+    for at in places:
+        (top, bottom), (left, right) = np.searchsorted(rows, at.rows), np.searchsorted(cols, at.cols)
+        seen[top:bottom, left:right] = True
+    (top, bottom), (left, right) = np.searchsorted(rows, whole.rows), np.searchsorted(cols, whole.cols)
+    return bool(seen[top:bottom, left:right].all())
