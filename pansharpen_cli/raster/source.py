@@ -153,11 +153,11 @@ def _check_files(dataset, path: str) -> None:
             raise InputError(f"{file} is cut off: {reason}; copy it again")
         if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
             check_raw(file)
-        elif dataset.driver == "VRT" and is_bare(file):
+        elif dataset.driver == "VRT" and (is_bare(file) or in_archive(file)):
             with suppress(*GDAL_ERRORS), _opened(file) as source:
                 check_sizes(source, file)
     check_served(path, dataset)
-    check_sizes(dataset, path, any(map(in_archive, dataset.files)))
+    check_sizes(dataset, path)
 
 
 def _check_blocks(dataset, path: str) -> None:

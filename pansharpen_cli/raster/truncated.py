@@ -11,10 +11,14 @@ import numpy as np
 from ..errors import InputError
 
 _RAW = {
-    "ACE2", "BT", "BYN", "CTable2", "DIPEx", "DOQ1", "DOQ2", "EHdr", "EIR", "ENVI", "GSC", "GTX", "KRO", "LCP",
-    "LOSLAS", "MFF", "MFF2", "NOAA_B", "NSIDCbin", "NTv2", "PNM", "RRASTER",
+    "ACE2": 0, "BT": 256, "BYN": 80, "CEOS": 0, "CTable2": 160, "DIPEx": 1024, "DOQ1": 0, "DOQ2": 0, "EHdr": 0,
+    "EIR": 0, "ENVI": 0, "GSC": 0, "GTX": 40, "KRO": 20, "LCP": 7316, "LOSLAS": 0, "MFF": 0, "MFF2": 0, "NOAA_B": 0,
+    "NSIDCbin": 300, "NTv2": 0, "PCRaster": 256, "PNM": 0, "RRASTER": 0,
 }  # fmt: skip
-"""Drivers of GDAL for pixels that lie in their files as they are."""
+"""Drivers of GDAL for pixels that lie in their files as they are, and the bytes that always lie before them there."""
+
+_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG"}
+"""Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
 _BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
 """Ends of files that hold none of those pixels."""
@@ -23,16 +27,22 @@ _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_NITF = b"NITF", b"NSIF"
+_LAN = b"HEADER", b"HEAD74"
+_IGE = struct.Struct("<26sB5i")
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Of a JPEG: what begins a segment, other than bytes of pixels and where a decoder may restart."""
 _OTHERS = (
     b"II*\0",
     b"II+\0",
     b"MM\0*",
     b"MM\0+",
     _PNG,
-    b"\xff\xd8",
+    _JPEG,
     b"\x89HDF",
     b"CDF",
-    b"NITF",
+    *_NITF,
     b"<VRT",
     b"<?xml",
     b"<PAM",
@@ -41,6 +51,8 @@ _OTHERS = (
 """How files begin that have a format of their own, whatever an ENVI header beside them says."""
 _ENVI_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
 _HEADER = 1 << 16
+_OLD_BLOCK, _MOST_BLOCKS = 8192, 1 << 22
+"""Bytes of a block in PCIDSK files of TILEVERSION 1, and how many are looked at: 34 GB of pixels."""
 
 
 def cut_off(path: str) -> str:
@@ -56,6 +68,12 @@ def cut_off(path: str) -> str:
             head = file.read(32)
             if head.startswith(_PNG):
                 return _png(file, size)
+            if head.startswith(_JPEG):
+                return _jpeg(file)
+            if head.startswith(_NITF):
+                return _short(size, _nitf(file))
+            if head.startswith(_LAN):
+                return _short(size, _lan(head))
             if head.startswith(b"PCIDSK"):
                 file.seek(360)  # how pixels lie: those of tiles ("FILE") are found by a directory, and may be fewer
                 tiled = file.read(8).startswith(b"FILE")
@@ -64,7 +82,7 @@ def cut_off(path: str) -> str:
                 return _short(size, _sqlite(file))
         if not head.startswith(_OTHERS):
             return _short(size, _envi(path))
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, ValueError, KeyError, IndexError, OverflowError, struct.error):
         pass
     return ""
 
@@ -78,21 +96,50 @@ def is_bare(path: str) -> bool:
         return False
 
 
-def check_sizes(dataset, path: str, archived: bool = False) -> None:
-    """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels, or are in an
-    archive: GDAL fills up with zeros what a file lacks, and tells no size of what is in one."""
-    apart = [file for file in dataset.files if _PCIDSK_BAND.search(file)] if dataset.driver == "PCIDSK" else []
-    if dataset.driver not in _RAW and not apart:
+def check_sizes(dataset, path: str) -> None:
+    """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels; and for one in
+    an archive or on a server, where no size is told, whose driver fills up what a file lacks."""
+    driver, files = dataset.driver, dataset.files
+    spilled = [file for file in files if driver == "HFA" and file.lower().endswith(".ige")]
+    packed = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") == "JPEG" and set(dataset.dtypes) != {"uint8"}
+    if not (driver in _FILLING or spilled or (driver in ("JPEG", "NITF") and packed)):
         return
-    if archived:
-        raise InputError(f"{path} is a raw raster in an archive, whose size is not told: unpack it first")
-    if dataset.driver == "ENVI" or any(file.startswith("/vsi") for file in dataset.files):
-        return  # `cut_off` knows the header of ENVI, which may say that the file is packed
-    sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
-    parts = [file for file in apart or dataset.files if os.path.isfile(file) and not file.lower().endswith(_BESIDE)]
-    there = sum(map(os.path.getsize, parts))
-    if reason := _short(there, dataset.width * dataset.height * sum(sizes)):
+    if any(file.startswith("/vsi") for file in files):
+        raise InputError(
+            f"{path} is a file of {driver} in an archive or on a server, where nothing tells whether it is whole: "
+            "unpack or download it first"
+        )
+    if spilled:
+        parts, needed = spilled[:1], _ige(spilled[0], dataset)
+    elif driver == "PCIDSK":
+        parts = [file for file in files if _PCIDSK_BAND.search(file)]
+        needed = _pixel_bytes(dataset) if parts else 0
+    elif driver in _RAW and driver != "ENVI":  # `cut_off` knows its header, which may say that the file is packed
+        parts = [file for file in files if not file.lower().endswith(_BESIDE)]
+        needed = _RAW[driver] + _pixel_bytes(dataset)
+    else:
+        return
+    if reason := _short(sum(os.path.getsize(file) for file in parts if os.path.isfile(file)), needed):
         raise InputError(f"{path} is cut off: {reason}; copy it again")
+
+
+def _pixel_bytes(dataset) -> int:
+    sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
+    return dataset.width * dataset.height * sum(sizes)
+
+
+def _ige(path: str, dataset) -> int:
+    """Bytes of a file of pixels beside an HFA file, up to the end of its first stack of layers: a header, flags of the
+    blocks, and the blocks."""
+    with open(path, "rb") as file:
+        head = file.read(_IGE.size)
+    magic, _, layers, cols, rows, width, height = _IGE.unpack(head.ljust(_IGE.size, b"\0"))
+    if magic != b"ERDAS_IMG_EXTERNAL_RASTER\0":
+        return 0
+    across, down = -(-cols // width), -(-rows // height)
+    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(dataset.dtypes[0]).itemsize))
+    flags, blocks = 20 + (across + 7) // 8 * down, across * down * (width * height * bits // 8)
+    return _IGE.size + 2 + layers * (flags + blocks)
 
 
 def _short(size: int, needed: int) -> str:
@@ -113,29 +160,108 @@ def _png(file, size: int) -> str:
     return _short(size, at)
 
 
-def _pcidsk_tiles(file) -> int:
-    """Bytes up to the end of the tiles of a PCIDSK file, by the directory of their blocks; 0 where there is none.
+def _jpeg(file) -> str:
+    """A JPEG is a row of segments, each with a marker and but for the pixels with its length; the last one is EOI.
 
-    A layer's last block may be shorter than the others, and it may be the last one of the file.
+    Of 8 bits GDAL tells that it is missing, of 12 it does not.
     """
+    at = len(_JPEG)
+    while (at := _next_marker(file, at)) >= 0:
+        file.seek(at + 1)
+        kind, length, bits = struct.unpack(">BHB", file.read(4).ljust(4, b"\0"))
+        if kind == 0xD9 or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and bits == 8):
+            return ""
+        at += 2 + length
+    return "its last marker is missing"
+
+
+def _next_marker(file, at: int) -> int:
+    """Where the next segment of a JPEG begins, -1 if there is none."""
+    file.seek(at)
+    kept = b""
+    while more := file.read(_HEADER):
+        if found := _MARKER.search(kept + more):
+            return at + found.start()
+        at += len(kept) + len(more) - 1
+        kept = more[-1:]
+    return -1
+
+
+def _nitf(file) -> int:
+    """Bytes up to the end of the images of a NITF file, by the lengths in its header."""
+    file.seek(0)
+    head = file.read(_HEADER)
+    at = 394 if head[4:9] != b"02.10" and head[280:286] == b"999998" else 354
+    images = [at + 9 + 16 * i for i in range(int(head[at + 6 : at + 9]))]
+    lengths = [(int(head[i : i + 6]), int(head[i + 6 : i + 16])) for i in images]
+    streamed = any(length >= 9_999_999_998 for _, length in lengths)
+    return 0 if streamed else int(head[at : at + 6]) + sum(map(sum, lengths))
+
+
+def _lan(head: bytes) -> int:
+    """Bytes of an ERDAS LAN or GIS file by its header: columns and rows are floats in the older kind."""
+    order = ">" if head[8] == 0 else "<"
+    kind, bands = struct.unpack_from(f"{order}hh", head, 6)
+    cols, rows = struct.unpack_from(f"{order}{'ff' if head.startswith(_LAN[0]) else 'ii'}", head, 16)
+    bits = {0: 8, 1: 4, 2: 16}[kind]
+    return 128 + -(-int(cols) * int(rows) * bands * bits // 8)
+
+
+def _pcidsk_tiles(file) -> int:
+    """Bytes up to the end of the tiles of a PCIDSK file, by the directory of their blocks; 0 where there is none."""
     file.seek(440)
     pointers = file.read(24)
     file.seek((int(pointers[:16]) - 1) * 512)
     entries = file.read(min(int(pointers[16:]) * 512, _HEADER))
-    named = (entries[i : i + 32] for i in range(0, len(entries), 32))
-    starts = {e[4:12].rstrip(): (int(e[12:23]) - 1) * 512 + 1024 for e in named if e[:1] == b"A" and e[1:4] == b"182"}
-    if not {b"TileData", b"TileDir"} <= starts.keys():
-        return 0
-    file.seek(starts[b"TileDir"])
+    starts = np.zeros(len(entries) // 32 + 1, int)
+    directory, older = 0, True
+    for number in range(1, len(starts)):
+        entry = entries[32 * number - 32 : 32 * number]
+        if entry[:4] == b"A182":
+            starts[number] = (int(entry[12:23]) - 1) * 512 + 1024
+            if entry[4:12].rstrip() in (b"TileDir", b"SysBMDir"):
+                directory, older = starts[number], entry[4:12].rstrip() == b"SysBMDir"
+    file.seek(directory)
     head = file.read(512)
-    if not head.startswith(b"VERSION"):
+    if not directory or not head.startswith(b"VERSION"):
         return 0
-    layers, block = struct.unpack_from("<ii", head, 10)
-    told = struct.iter_unpack("<hiiq", file.read(18 * min(max(layers, 0), _HEADER // 18)))
-    used = [(count, total - (count - 1) * block) for _, _, count, total in told if count > 0]
-    if not used or any(not 0 < last <= block for _, last in used):
-        return 0
-    return starts[b"TileData"] + (sum(n for n, _ in used) - 1) * block + min(last for _, last in used)
+    block, segments, places, sizes = (_old_blocks if older else _blocks)(file, head)
+    return int((starts[segments] + places * block + sizes).max(initial=0))
+
+
+Blocks = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""Bytes of a block, and of each block that is used its segment, its place there in blocks, and how many bytes count: a
+layer's last block may be shorter, and it may be the last one of the file."""
+
+
+def _blocks(file, head: bytes) -> Blocks:
+    """By the directory of TILEVERSION 2, in binary: of each layer its first entry, how many, and its bytes; 38 bytes
+    on its tiles; the entries that are free; of each entry its segment and its place there."""
+    count, block = struct.unpack_from("<ii", head, 10)
+    layer = np.dtype([("type", "<i2"), ("first", "<i4"), ("count", "<i4"), ("bytes", "<i8")])
+    layers = np.frombuffer(file.read(layer.itemsize * min(max(count, 0), _HEADER)), layer)
+    layers = layers[layers["count"] > 0]
+    file.seek(38 * count + layer.itemsize, os.SEEK_CUR)
+    entry, most = np.dtype([("segment", "<u2"), ("place", "<i4")]), int((layers["first"] + layers["count"]).max())
+    entries = np.frombuffer(file.read(entry.itemsize * min(most, _MOST_BLOCKS)), entry)
+    used = np.concatenate([np.arange(a, a + n) for a, n in layers[["first", "count"]]])
+    sizes = np.full(len(used), block)
+    sizes[np.cumsum(layers["count"]) - 1] = layers["bytes"] - (layers["count"] - 1) * block
+    return block, entries["segment"][used].astype(int), entries["place"][used].astype(int), sizes
+
+
+def _old_blocks(file, head: bytes) -> Blocks:
+    """By the directory of TILEVERSION 1, in text: of each entry its segment, its place there, its layer and the entry
+    that follows; of each layer its type, its first entry and its bytes."""
+    layers, count = int(head[10:18]), int(head[18:26])
+    entry = np.dtype([("segment", "S4"), ("place", "S8"), ("layer", "S8"), ("next", "S8")])
+    entries = np.frombuffer(file.read(entry.itemsize * min(max(count, 0), _MOST_BLOCKS)), entry)
+    totals = np.array([int(file.read(24)[12:]) for _ in range(min(max(layers, 0), _HEADER))])
+    used = entries[entries["layer"].astype(int) >= 0]
+    layer = used["layer"].astype(int)
+    rest = totals - (np.bincount(layer, minlength=len(totals)) - 1) * _OLD_BLOCK
+    sizes = np.where(used["next"].astype(int) < 0, rest[layer], _OLD_BLOCK)
+    return _OLD_BLOCK, used["segment"].astype(int), used["place"].astype(int), sizes
 
 
 def _sqlite(file) -> int:
