@@ -2,8 +2,8 @@
 
 Images are arrays (bands, rows, cols) in DN, PAN is (rows, cols) or (1, rows, cols). `valid` is a bool array (rows,
 cols); what a masked array masks in any band is invalid, too. Every function raises InputError where the index is
-undefined, and ValueError for shapes that do not fit. Definitions and sources are in docs/metrics.md. A function has
-the name of the key that reports use.
+undefined and for a peak, ratio, scale or gain that can be none, and ValueError for shapes that do not fit. Definitions
+and sources are in docs/metrics.md. A function has the name of the key that reports use.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from . import physics
+from .arguments import plain, positive
 from .quality import metrics
 from .quality.metrics import hqnr, qnr
 from .raster.geometry import Phase, Window
@@ -46,7 +47,7 @@ __all__ = [
 
 def q2n(reference: Any, fused: Any, valid: Any = None, *, scale: float = 1.0) -> float:
     """Q2n, 1 is best; values times `scale` are rounded to integers (Garzelli and Nencini 2009)."""
-    return _measured(metrics.Q2n(scale).of, [reference, fused], valid)
+    return _measured(metrics.Q2n(positive("scale", scale)).of, [reference, fused], valid)
 
 
 def q(reference: Any, fused: Any, valid: Any = None) -> float:
@@ -59,6 +60,7 @@ def sam(reference: Any, fused: Any, valid: Any = None) -> float:
     return _measured(metrics.Angles().of, [reference, fused], valid)
 
 
+@plain
 def ergas(reference: Any, fused: Any, ratio: float, valid: Any = None) -> float:
     """ERGAS, 0 is best; `ratio`: MS pixel size in PAN pixels (Wald 2000)."""
     return _errors(reference, fused, valid).ergas(ratio)
@@ -69,11 +71,13 @@ def scc(reference: Any, fused: Any, valid: Any = None) -> float:
     return _measured(metrics.SpatialCorrelation().of, [reference, fused], valid)
 
 
+@plain
 def psnr(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """PSNR in dB, mean over bands; `peak`: full value in DN. Infinite for equal images."""
     return _errors(reference, fused, valid).psnr(peak)
 
 
+@plain
 def ssim(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """Structural similarity, 11 x 11 Gaussian windows, mean over bands, 1 is best (Wang et al. 2004)."""
     return _measured(metrics.StructuralSimilarity(peak).of, [reference, fused], valid)
@@ -97,6 +101,7 @@ def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
 # Without a reference ------------------------------------------------------------------------------------------------
 
 
+@plain
 def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """The MS (bands, MS rows, MS cols) up-sampled to a PAN grid of `shape`: (bands, rows, cols), float64.
 
@@ -108,6 +113,7 @@ def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, f
     return up.to("cpu", torch.float64)(image).numpy()
 
 
+@plain
 def low_passed_pan(
     pan: Any, ms_shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
@@ -118,6 +124,7 @@ def low_passed_pan(
     return physics.upsampler(phase, full, ms).to("cpu", torch.float64)(low)[0].numpy()
 
 
+@plain
 def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio: float, valid: Any = None) -> float:
     """Spectral distortion of Khan, 0 is best: 1 - Q2n of the expanded MS and the fused image blurred with the MTF.
 
@@ -125,7 +132,9 @@ def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio:
     pixel size in PAN pixels (Khan et al. 2009).
     """
     bands = len(_image(fused)[0])
-    each = [float(gains)] * bands if isinstance(gains, int | float) else [float(g) for g in gains]
+    each = [gains] * bands if isinstance(gains, float) else list(gains)
+    if len(each) != bands:
+        raise ValueError(f"{len(each)} gains do not fit {bands} bands")
     return _measured(metrics.d_lambda_k, [expanded, fused], valid, gains=each, ratio=ratio)
 
 
@@ -174,6 +183,8 @@ def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     """(bands, rows, cols) in float64, and where a masked array is valid (rows, cols)."""
     array = np.ma.asarray(image) if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
     bands = array[None] if array.ndim == 2 else array
+    if bands.dtype.kind not in "biuf":
+        raise ValueError(f"an image holds numbers, not {bands.dtype}")
     if bands.ndim != 3:
         raise ValueError(f"an image is (bands, rows, cols) or (rows, cols), not {array.shape}")
     mask: np.ndarray | None = None

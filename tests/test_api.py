@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -340,3 +341,64 @@ def test_an_array_with_a_place_of_another_kind_is_an_error_of_ours(wrong: dict) 
     array = pansharpen.GeoArray(np.ones((1, 64, 64), "uint16"), **{"transform": Affine.identity()} | wrong)
     with pytest.raises(pansharpen.InputError, match="ms array cannot be used"):
         pansharpen.fuse("pan.tif", array)
+
+
+NUMBER, WORD, FEW = 5.5, "x", [None]
+WRONG = {
+    "method": NUMBER, "weights": NUMBER, "sensor": None, "adapt": FEW, "adapt_seconds": WORD, "adapt_loss": None,
+    "device": NUMBER, "precision": None, "tile_size": WORD, "seed": NUMBER, "bidx": WORD, "fit_bands": None,
+    "window": NUMBER, "bbox": NUMBER, "extent": FEW, "align": None, "mtf": NUMBER, "nodata": WORD, "dtype": WORD,
+    "scale": WORD, "pan_from": NUMBER, "height": WORD, "dem": NUMBER, "driver": None, "creation_options": FEW,
+    "overviews": WORD, "overwrite": None, "score": WORD, "report": NUMBER, "quicklook": NUMBER, "rgb": NUMBER,
+    "stretch": NUMBER, "rgb_only": WORD, "save_fit": NUMBER, "fit": NUMBER, "output": NUMBER, "progress": None,
+    "pan": NUMBER, "ms": None, "fused": NUMBER, "maps": NUMBER, "show": NUMBER, "reference": None, "ratio": "4",
+    "peak": WORD, "methods": NUMBER,
+}  # fmt: skip
+"""Of each argument of the Python interface, a value of another kind."""
+FUNCTIONS = {"fuse": 2, "check": 2, "evaluate": 3, "evaluate_against": 2, "evaluate_wald": 3}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_argument_of_another_kind_is_named_in_an_error_of_ours(function: str, tmp_path, monkeypatch) -> None:
+    """Nothing is read before: the files are not there."""
+    monkeypatch.chdir(tmp_path)
+    called = getattr(importlib.import_module("pansharpen_cli.api"), function)
+    names = list(inspect.signature(called).parameters)
+    first = names[: FUNCTIONS[function]]
+    for name in names:
+        given = dict.fromkeys(first, "gsa") | {name: WRONG[name]}
+        with pytest.raises(pansharpen.InputError) as caught:
+            called(**given)
+        assert re.match(f"(the )?{name}( array| array 1)? (takes|is) ", str(caught.value)), (name, str(caught.value))
+        assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_those_of_python(pair, plain, tmp_path) -> None:
+    options = {"method": "gsa", "score": np.bool_(False), "seed": np.int64(0), "tile_size": np.uint16(512)}
+    bands = {"bidx": np.array([1, 2, 3, 4]), "nodata": np.uint16(0), "scale": np.float32(1), "dtype": np.uint16}
+    result = pansharpen.fuse(*pair, **options, **bands, height=np.float32(10), report=tmp_path / "report.json")
+    assert np.array_equal(result.data, plain.data) and json.loads((tmp_path / "report.json").read_text())
+    facts = pansharpen.evaluate_against(result, pansharpen.GeoArray(plain.data, plain.transform, plain.crs),
+                                        ratio=np.int32(4), peak=np.uint16(2047), nodata=np.uint16(0))  # fmt: skip
+    assert json.dumps(facts)
+
+
+@pytest.mark.parametrize("peak", [0, -1, float("nan"), float("inf"), "x", None, True])
+def test_indices_take_no_peak_ratio_scale_or_gain_that_can_be_none(peak) -> None:
+    index, a = pansharpen.indices, np.arange(3 * 64 * 64.0).reshape(3, 64, 64)
+    for name, call in {
+        "peak": lambda: (index.psnr(a, a + 1, peak=peak),),
+        "ratio": lambda: index.ergas(a, a + 1, ratio=peak),
+        "scale": lambda: index.q2n(a, a + 1, scale=peak),
+        "gains": lambda: index.d_lambda_k(a, a, peak, 4),
+        "shape": lambda: index.expand(a, (64, peak), 4),
+        "ms_shape": lambda: index.low_passed_pan(a[0], (peak, 16), 4),
+    }.items():
+        with pytest.raises(pansharpen.InputError, match=f"^{name} takes"):
+            call()
+    with pytest.raises(pansharpen.InputError, match="peak takes"):
+        index.ssim(a, a, peak)
+    with pytest.raises(ValueError, match="2 gains do not fit 3 bands"):
+        index.d_lambda_k(a, a, [0.3, 0.3], 4)
+    with pytest.raises(ValueError, match="holds numbers"):
+        index.sam(a, a * 1j)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..arguments import plain
 from ..check import check as checking
 from ..fusion.options import Options
 from ..jobs import picture
@@ -21,6 +22,7 @@ from .options import options_of, path_of
 from .result import Fused
 
 
+@plain
 def fuse(
     pan: Input,
     ms: Input | Sequence[Input],
@@ -105,11 +107,12 @@ def _reports(report: str | os.PathLike | Sequence[str | os.PathLike] | None) -> 
     return tuple(map(Path, several))
 
 
-def _rgb(rgb: str | Sequence[int | str] | None, stretch: str | os.PathLike, alone: bool) -> picture.Request | None:
+def _rgb(rgb: str | Sequence[int | str] | None, stretch: str, alone: bool) -> picture.Request | None:
     bands = [int(b) if b.strip().isdigit() else b.strip() for b in rgb.split(",")] if isinstance(rgb, str) else rgb
-    return picture.request_of(bands, os.fspath(stretch), alone)
+    return picture.request_of(bands, stretch, alone)
 
 
+@plain
 def check(
     pan: Input,
     ms: Input | Sequence[Input],

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 
+from .. import untrusted
 from ..errors import InputError, PansharpenError
 from ..jobs.request import Pair
 from ..raster.options import OpenOptions
@@ -118,6 +118,10 @@ class Inputs:
         return plain(json.loads(json.dumps(report_facts.plain(facts))))
 
     def _stored(self, given: GeoArray, name: str) -> str:
+        with untrusted.boundary(name, "cannot be used"):
+            return self._file_of(given, name)
+
+    def _file_of(self, given: GeoArray, name: str) -> str:
         pixels = np.ma.asarray(given.data)
         bands = pixels[None] if pixels.ndim == 2 else pixels
         if bands.ndim != 3 or 0 in bands.shape:
@@ -128,23 +132,20 @@ class Inputs:
             raise InputError(f"{name} has {len(bands)} bands and {len(given.band_names)} band names")
         memory = self._stack.enter_context(MemoryFile(ext=".tif"))
         masked = np.ma.getmaskarray(bands).any(0)
-        try:
-            with (
-                rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-                memory.open(
-                    driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2], dtype=bands.dtype,
-                    crs=given.crs, transform=given.transform, nodata=None if masked.any() else given.nodata,
-                    photometric="minisblack", alpha="no", bigtiff="if_safer",
-                ) as dataset,
-            ):  # fmt: skip
-                dataset.write(bands.filled(given.nodata or 0) if masked.any() else bands.data)
-                if masked.any():
-                    dataset.write_mask(~masked & _has_values(bands.data, given.nodata))
-                for i, band_name in enumerate(given.band_names, 1):
-                    if band_name:
-                        dataset.set_band_description(i, band_name)
-        except (RasterioError, AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"{name} cannot be used: {' '.join(str(error).split())}") from error
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            memory.open(
+                driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2], dtype=bands.dtype,
+                crs=given.crs, transform=given.transform, nodata=None if masked.any() else given.nodata,
+                photometric="minisblack", alpha="no", bigtiff="if_safer",
+            ) as dataset,
+        ):  # fmt: skip
+            dataset.write(bands.filled(given.nodata or 0) if masked.any() else bands.data)
+            if masked.any():
+                dataset.write_mask(~masked & _has_values(bands.data, given.nodata))
+            for i, band_name in enumerate(given.band_names, 1):
+                if band_name:
+                    dataset.set_band_description(i, band_name)
         return memory.name
 
 

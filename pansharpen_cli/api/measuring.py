@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
+from ..arguments import plain
 from ..errors import InputError
 from ..fusion.options import Options
 from ..jobs import evaluate as jobs
@@ -23,7 +25,7 @@ Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Inp
 def _fused(inputs: Inputs, fused: Results) -> list[str]:
     """The paths of fused images. Raises InputError if there is none."""
     if isinstance(fused, Mapping):
-        named = list(fused.items())
+        named = [(str(name), each) for name, each in fused.items()]
     else:
         several = list(fused) if isinstance(fused, list | tuple) else [fused]
         named = [(_name_of(each, i), each) for i, each in enumerate(several, 1)]
@@ -40,6 +42,7 @@ def _name_of(each: Input | Fused, number: int) -> str:
     return f"{method} {number}"
 
 
+@plain
 def evaluate(
     fused: Results,
     pan: Input,
@@ -68,10 +71,11 @@ def evaluate(
     opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, "pan", pan_from=pan_from, height=height, dem=dem))
     with Inputs() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
-        output = jobs.EvaluationOutput(path_of(report), path_of(maps), overwrite, show=inputs.called(show))
+        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
         return inputs.facts(jobs.evaluate(paths, pair, output, progress, align))
 
 
+@plain
 def evaluate_against(
     fused: Results,
     reference: Input,
@@ -95,10 +99,11 @@ def evaluate_against(
     _check_peak(peak)
     with Inputs() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
-        output = jobs.EvaluationOutput(path_of(report), path_of(maps), overwrite, show=inputs.called(show))
+        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
         return inputs.facts(jobs.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
+@plain
 def evaluate_wald(
     pan: Input,
     ms: Input | Sequence[Input],
@@ -131,7 +136,7 @@ def evaluate_wald(
     opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, pan_from=pan_from, height=height, dem=dem))
     with Inputs() as inputs:
         pair = inputs.pair(pan, ms, opening)
-        output = jobs.EvaluationOutput(path_of(report), path_of(maps), overwrite, show=inputs.called(show))
+        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
         lowered = [name.lower() for name in names]
         return inputs.facts(jobs.evaluate_wald(pair, lowered, options, peak, output, progress))
 
@@ -139,3 +144,9 @@ def evaluate_wald(
 def _check_peak(peak: float | None) -> None:
     if peak is not None and not 0 < peak < 1e15:
         raise InputError(f"peak is a positive value in DN, not {peak}")
+
+
+def _page(report: str | os.PathLike | None) -> Path | None:
+    if isinstance(report, list):
+        raise InputError(f"report takes a path, not {report}")
+    return path_of(report)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..adapt.sampling import ADAPT
 from ..errors import InputError
@@ -55,12 +53,11 @@ def checked(options: Options) -> Options:
         ("tile_size", options.tile_size, 64, 8192),
         ("seed", options.seed, 0, 2**32 - 1),
     ):
-        if not isinstance(value, int | np.integer) or not low <= value <= high:
+        if not low <= value <= high:
             raise InputError(f"{name} is a whole number from {low} to {high}, not {value}")
     if options.adapt_seconds is not None and not options.adapt_seconds >= 0:
         raise InputError(f"adapt_seconds is a number of seconds, not {options.adapt_seconds}")
-    weights, fit = (None if path is None else os.fspath(path) for path in (options.weights, options.fit))
-    return replace(options, method=options.method.lower(), weights=weights, fit=fit)
+    return replace(options, method=options.method.lower())
 
 
 def opening_of(options: OpenOptions) -> OpenOptions:
@@ -70,24 +67,17 @@ def opening_of(options: OpenOptions) -> OpenOptions:
         raise InputError("height and dem exclude each other")
     return replace(
         options,
-        bidx=bands_of(options.bidx),
         window=_window(options.window),
         bbox=_box(options.bbox),
-        dtype=None if options.dtype is None else check_dtype(np.dtype(options.dtype).name),
+        dtype=None if options.dtype is None else check_dtype(options.dtype),
         scale=_scaling(options.scale),
-        pan_from=bands_of(options.pan_from),
         height=None if options.height is None else _numbers("height", [options.height], 1)[0],
-        dem=None if options.dem is None else os.fspath(options.dem),
     )
 
 
 def _chosen(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that are fields of a dataclass."""
     return {field.name: given[field.name] for field in fields(kind) if field.name in given}
-
-
-def bands_of(given: Sequence[int | str] | None) -> list[int | str] | None:
-    return None if given is None else [each if isinstance(each, str) else int(each) for each in given]
 
 
 def _box(given: Sequence[float] | None) -> tuple[float, float, float, float] | None:
@@ -99,7 +89,7 @@ def _box(given: Sequence[float] | None) -> tuple[float, float, float, float] | N
 
 def _numbers(name: str, given: Any, count: int) -> list[float]:
     """So many finite numbers. Raises InputError for anything else."""
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         values = [float(v) for v in given]
         if len(values) == count and all(map(math.isfinite, values)):
             return values
@@ -107,12 +97,12 @@ def _numbers(name: str, given: Any, count: int) -> list[float]:
 
 
 def _scaling(given: Any) -> Scaling:
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         factor, offset = map(float, given if isinstance(given, tuple | list) else (given, 0.0))
         if 0 < factor < math.inf and math.isfinite(offset):
             return Scaling(factor, offset)
     raise InputError(f"scale is a factor above 0, or a factor and an offset, not {given}")
 
 
-def path_of(path: str | os.PathLike | None) -> Path | None:
+def path_of(path: str | PathLike | None) -> Path | None:
     return None if path is None else Path(path)

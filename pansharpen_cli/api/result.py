@@ -13,6 +13,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from ..arguments import plain
 from ..errors import InputError, PansharpenError
 from ..publish import Publication, check_target
 
@@ -57,6 +58,7 @@ class Fused:
         """What the report warns of, one line each."""
         return self.report["warnings"]
 
+    @plain
     def write(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the file, with the bytes of `pansharpen fuse -o PATH`. It appears complete or not at all.
 

@@ -1,0 +1,169 @@
+"""What the Python interface takes under each name: every argument becomes the value that the command line would give,
+or one InputError that names it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from numbers import Real
+from operator import index
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from .errors import InputError
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+class Kind(NamedTuple):
+    """What an argument takes, in `words`, and the plain value that it becomes; TypeError or ValueError for others."""
+
+    words: str
+    plain: Callable[[Any], Any]
+
+
+def _of(*types: type) -> Callable[[Any], Any]:
+    def same(given: Any) -> Any:
+        if not isinstance(given, types):
+            raise TypeError
+        return given
+
+    return same
+
+
+def _number(given: Any) -> float:
+    """Numbers of Python and numpy, but for truth values."""
+    if isinstance(given, bool | np.bool_) or not isinstance(given, Real):
+        raise TypeError
+    return float(given)
+
+
+def _positive(given: Any) -> float:
+    if not 0 < (value := _number(given)) < math.inf:
+        raise ValueError
+    return value
+
+
+def _whole(given: Any) -> int:
+    if isinstance(given, bool | np.bool_):
+        raise TypeError
+    return index(given)
+
+
+def _path(given: Any) -> str:
+    return _of(str)(os.fspath(given))
+
+
+def _listed(plain: Callable[[Any], Any], count: int | None = None) -> Callable[[Any], Any]:
+    """Of several: a sequence, no text."""
+
+    def all_of(given: Any) -> list[Any]:
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise TypeError
+        values = [plain(each) for each in given]
+        if count not in (None, len(values)):
+            raise ValueError
+        return values
+
+    return all_of
+
+
+def _either(one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As `one` takes it; what that does not take, as `other` does."""
+
+    def first(given: Any) -> Any:
+        try:
+            return one(given)
+        except TypeError:
+            return other(given)
+
+    return first
+
+
+def _band(given: Any) -> int | str:
+    return given if isinstance(given, str) else _whole(given)
+
+
+def _size(given: Any) -> tuple[int, ...]:
+    values = tuple(_listed(_whole, 2)(given))
+    if min(values) < 1:
+        raise ValueError
+    return values
+
+
+def _gain(given: Any) -> float:
+    if not 0 < (value := _number(given)) < 1:
+        raise ValueError
+    return value
+
+
+def _place(given: Any) -> tuple[float, ...]:
+    values = tuple(_listed(_number, 2)(given))
+    if not all(map(math.isfinite, values)):
+        raise ValueError
+    return values
+
+
+_TEXT = Kind("text", _of(str))
+_FILE = Kind("a path", _path)
+_FLAG = Kind("True or False", lambda given: bool(_of(bool, np.bool_)(given)))
+_BANDS = Kind("a list of numbers or names of bands", _listed(_band))
+_NUMBER = Kind("a number", _number)
+_WHOLE = Kind("a whole number", _whole)
+_FACTOR = Kind("a number above 0", _positive)
+_SIZE = Kind("rows and columns", _size)
+
+KINDS = {
+    **dict.fromkeys(("method", "sensor", "adapt", "adapt_loss", "device", "precision", "fit_bands"), _TEXT),
+    **dict.fromkeys(("extent", "align", "mtf", "driver"), _TEXT),
+    **dict.fromkeys(("output", "weights", "dem", "quicklook", "save_fit", "fit", "maps", "path", "stretch"), _FILE),
+    **dict.fromkeys(("overviews", "overwrite", "score", "rgb_only"), _FLAG),
+    **dict.fromkeys(("bidx", "pan_from"), _BANDS),
+    **dict.fromkeys(("adapt_seconds", "nodata", "height"), _NUMBER),
+    **dict.fromkeys(("tile_size", "seed"), _WHOLE),
+    **dict.fromkeys(("ratio", "peak"), _FACTOR),
+    **dict.fromkeys(("shape", "ms_shape"), _SIZE),
+    "offset": Kind("rows and columns", _place),
+    "gains": Kind("a number between 0 and 1, or a list of them", _either(_gain, _listed(_gain))),
+    "dtype": Kind("a type such as 'uint16'", lambda given: np.dtype(given).name),
+    "methods": Kind("a name or a list of them", _either(_of(str), _listed(_of(str)))),
+    "show": Kind("a name or a list of them", _either(lambda given: [_of(str)(given)], _listed(_of(str)))),
+    "rgb": Kind("'true' or three bands", _either(_of(str), _listed(_band))),
+    "report": Kind("a path or a list of them", _either(_path, _listed(_path))),
+    "creation_options": Kind("a mapping of names and values", lambda given: dict(_of(Mapping)(given))),
+    "progress": Kind("a function", lambda given: given if callable(given) else _of()(given)),
+}
+"""By the names of arguments, which mean the same in all functions."""
+
+
+def plain(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of the Python interface whose arguments are plain values: paths are text, numbers of numpy are
+    Python's. It raises InputError, which names the argument, for others than `KINDS` has; a default of None may be
+    given."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            if name in KINDS and not (value is None and signature.parameters[name].default is None):
+                given.arguments[name] = _plain(name, value, KINDS[name])
+        return function(*given.args, **given.kwargs)
+
+    return called
+
+
+def _plain(name: str, given: Any, kind: Kind) -> Any:
+    try:
+        return kind.plain(given)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} takes {kind.words}, not {' '.join(repr(given).split())[:100]}") from error
+
+
+def positive(name: str, given: Any) -> float:
+    """A finite number above 0. Raises InputError for anything else."""
+    return _plain(name, given, _FACTOR)
