@@ -16,7 +16,8 @@ import numpy as np
 
 from .errors import InputError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Kind(NamedTuple):

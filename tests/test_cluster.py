@@ -194,3 +194,18 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
     assert {r.status for r in batch_log.read_log(tmp_path).values()} <= {"done", "started"}
     done = batch.run(tasks, tmp_path, batch.local(CHOICES, 1, None, None))
     assert done.failed == [] and len(done.done) + done.before == len(tasks)
+
+
+def test_a_scheduler_that_is_killed_is_told_in_one_line(scenes: Path, tmp_path: Path) -> None:
+    """By the command itself: Dask writes its log, with tracebacks, to its stderr."""
+    with cluster_of(1) as (address, process):
+        command = [sys.executable, "-m", "pansharpen_cli", "batch", str(scenes), "-o", str(tmp_path / "out")]
+        options = ["--method", "exp", "--no-score", "--scheduler", address]
+        running = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        log = tmp_path / "out" / "batch.jsonl"
+        while running.poll() is None and not (log.exists() and '"done"' in log.read_text()):
+            time.sleep(0.1)
+        process.kill()
+        _, told = running.communicate(timeout=120)
+    assert running.returncode == 1 and "Traceback" not in told, told
+    assert "distributed" not in told and told.splitlines()[-1].startswith("error: the Dask "), told

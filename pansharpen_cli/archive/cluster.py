@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import re
@@ -126,6 +127,13 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
         ):
             with suppress(Exception):  # the scheduler may be what is gone
                 _within(CLOSING_SECONDS, last)
+
+
+def be_quiet() -> None:
+    """From now on this process writes no log of Dask's: what a lost scheduler means is said in one line."""
+    for name in ("asyncio", "distributed", "tornado", *logging.root.manager.loggerDict):
+        if name.startswith(("asyncio", "distributed", "tornado")):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def connected(address: str) -> Client:

@@ -146,7 +146,7 @@ class Working:
         memory = None if self.ram is None else int(self.ram * 1e9)
         return pictures.make_stretch(tasks, choices, self.jobs, self.timeout, memory)
 
-    def execute(self, choices: Choices) -> Execute:
+    def execute(self, choices: Choices, debug: bool) -> Execute:
         """What runs the scenes. Raises InputError where Dask is asked for and not installed."""
         from ..archive import batch
 
@@ -156,6 +156,8 @@ class Working:
             from ..archive import cluster
         except ImportError as error:
             raise InputError("--scheduler needs Dask: pip install 'pansharpen[distributed]'") from error
+        if not debug:
+            cluster.be_quiet()
         return cluster.execute(choices, self.scheduler, self.timeout)
 
 
@@ -195,7 +197,7 @@ def batch(
     if not finding.is_dry:
         if working.make_stretch(tasks, choices):
             tasks = planned()  # what they were made with includes it
-        run(tasks, pairing, finding, working.execute(choices))
+        run(tasks, pairing, finding, working.execute(choices, finding.debug))
 
 
 REPORT_HELP = """\
