@@ -432,6 +432,8 @@ def test_a_file_that_is_shorter_than_its_format_says_is_refused(tmp_path: Path, 
         ("ms.tif", "a.ntf", "NITF", {}),
         ("ms.tif", "a.ige", "HFA", {"USE_SPILL": "YES"}),
         ("float.tif", "a.map", "PCRaster", {}),
+        ("float.tif", "a.nc", "netCDF", {}),
+        ("float.tif", "a.nc", "netCDF", {"FORMAT": "NC2"}),
     ],
 )
 def test_a_file_that_its_driver_would_fill_up_is_refused(made: Path, tmp_path: Path, bands, name, driver, options):

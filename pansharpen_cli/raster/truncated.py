@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -17,7 +18,7 @@ _RAW = {
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are, and the bytes that always lie before them there."""
 
-_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG"}
+_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG", "netCDF"}
 """Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
 _BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
@@ -30,6 +31,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _NITF = b"NITF", b"NSIF"
 _LAN = b"HEADER", b"HEAD74"
+_NETCDF = {b"CDF\1": "II", b"CDF\2": "IQ", b"CDF\5": "QQ"}
+"""Classic netCDF by its version: how numbers and places in the file are written. That of HDF5 reports what it lacks."""
+_NETCDF_BYTES = (0, 1, 1, 2, 4, 4, 8, 1, 2, 4, 8, 8)
+"""Of a value, by its type."""
 _IGE = struct.Struct("<26sB5i")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """Of a JPEG: what begins a segment, other than bytes of pixels and where a decoder may restart."""
@@ -72,6 +77,8 @@ def cut_off(path: str) -> str:
                 return _jpeg(file)
             if head.startswith(_NITF):
                 return _short(size, _nitf(file))
+            if head[:4] in _NETCDF:
+                return _short(size, _netcdf(file, _NETCDF[head[:4]]))
             if head.startswith(_LAN):
                 return _short(size, _lan(head))
             if head.startswith(b"PCIDSK"):
@@ -196,6 +203,47 @@ def _nitf(file) -> int:
     lengths = [(int(head[i : i + 6]), int(head[i + 6 : i + 16])) for i in images]
     streamed = any(length >= 9_999_999_998 for _, length in lengths)
     return 0 if streamed else int(head[at : at + 6]) + sum(map(sum, lengths))
+
+
+def _netcdf(file, widths: str) -> int:
+    """Bytes of a classic netCDF file by its header: dimensions, attributes, and variables of a fixed size or with a
+    part in each record."""
+
+    def number(code: str = widths[0]) -> int:
+        return int(struct.unpack(f">{code}", file.read(struct.calcsize(code)))[0])
+
+    def skip(size: int) -> None:
+        file.seek(-(-size // 4) * 4, os.SEEK_CUR)
+
+    def attributes() -> None:
+        number("I")
+        for _ in range(number()):
+            skip(number())
+            kind = number("I")
+            skip(number() * _NETCDF_BYTES[kind])
+
+    file.seek(4)
+    records, dimensions, ends, parts = number(), [], [0], []
+    number("I")
+    for _ in range(number()):
+        skip(number())
+        dimensions.append(number())
+    attributes()
+    number("I")
+    for _ in range(number()):
+        skip(number())
+        shape = [dimensions[number()] for _ in range(number())]
+        attributes()
+        kind, _, begin = number("I"), number(), number(widths[1])
+        in_records = bool(shape) and shape[0] == 0
+        size = math.prod(shape[in_records:]) * _NETCDF_BYTES[kind]
+        if in_records:
+            parts.append((begin, size))
+        else:
+            ends.append(begin + size)
+    streamed = records == (1 << 8 * struct.calcsize(widths[0])) - 1
+    step = parts[0][1] if len(parts) == 1 else sum(-(-size // 4) * 4 for _, size in parts)
+    return max(ends + [begin + (records - 1) * step + size for begin, size in parts if records and not streamed])
 
 
 def _lan(head: bytes) -> int:
