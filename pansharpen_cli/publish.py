@@ -1,7 +1,8 @@
 """One way to write files: made beside their places, brought to the disk, then renamed together with their families.
 
-A dataset is a file and what readers look for beside it: overviews, masks, `.aux.xml`, world files. What is replaced is
-replaced with those. Nothing is renamed before everything is ready, and a rename that fails puts back what was there.
+A dataset is a file and what readers look for beside it: overviews, masks, `.aux.xml`, `.aux`, world files. What is
+replaced is replaced with those. Nothing is renamed before everything is ready, and a rename that fails puts back what
+was there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -33,6 +35,7 @@ TIFF = (".tif", ".tiff")
 """How the names of GeoTIFFs end."""
 
 _HELD = "lock"
+_ERDAS = b"ehfa_header_tag"
 _LIVING: set[Path] = set()
 _RENAMING = threading.Lock()
 _RASTERS = (*TIFF, ".png", ".jpg", ".jpeg")
@@ -50,6 +53,7 @@ _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 def family(path: Path) -> list[Path]:
     """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
     worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | _described(path)}
+    worlds |= {name.lower() for name in _erdas_names(path)}
     try:
         there = set(os.listdir(path.parent))
     except OSError:
@@ -57,7 +61,8 @@ def family(path: Path) -> list[Path]:
     stem, name = path.stem.lower(), path.name.lower()
     near = sorted(n for n in there if n.lower().startswith(stem))
     found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
-    return [path.parent / n for n in found if not _of_another(n, path, there)]
+    own = [path.parent / n for n in found if not _of_another(n, path, there)]
+    return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas_of(p, path, there)]
 
 
 def owner_of(name: str) -> str:
@@ -68,6 +73,23 @@ def owner_of(name: str) -> str:
 def _world_suffixes(path: Path) -> set[str]:
     end = path.suffix.lower()
     return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
+
+
+def _erdas_names(path: Path) -> set[str]:
+    """What GDAL looks for beside any raster before it takes the place and nodata from the raster itself."""
+    return {f"{path.stem}.aux", f"{path.name}.aux"} if path.suffix.lower() in _RASTERS else set()
+
+
+def _is_erdas_of(aux: Path, path: Path, there: Collection[str] = ()) -> bool:
+    """Is it an .aux of ERDAS, which names the file that it is for, and not for another one that is `there`?"""
+    try:
+        with untrusted.opened(aux, sys.maxsize) as file:
+            content = file.read(untrusted.MOST_TEXT).lower()
+    except InputError:
+        return False
+    others = (n for n in there if Path(n).stem.lower() == path.stem.lower() and n not in (aux.name, path.name))
+    mine = path.name.lower().encode() in content or not any(n.lower().encode() in content for n in others)
+    return content.startswith(_ERDAS) and mine
 
 
 def _described(path: Path) -> set[str]:
@@ -91,15 +113,18 @@ def misleading(path: Path) -> list[Path]:
         return []
     stem, ends = path.stem.lower(), set(_MISLEADING) - _described(path)
     near = [(path.parent / n, n.lower().removeprefix(stem)) for n in there if n.lower().startswith(stem)]
-    return [p for p, end in near if end in ends or (end == ".xml" and _is_delivery(p))]
+    found = [p for p, end in near if end in ends or (end == ".xml" and _is_delivery(p))]
+    erdas, own = {name.lower() for name in _erdas_names(path)}, family(path)
+    return found + [p for p, _ in near if p.name.lower() in erdas and p not in own and _is_erdas_of(p, path)]
 
 
 def told_beside(path: str) -> list[str]:
     """The files beside a raster that may change how it is read: nodata, mask, place, sensor. Not what viewers leave."""
     stem, end = os.path.splitext(path)
-    ends = [*_MISLEADING, *_world_suffixes(Path(path))]
+    ends = [*_MISLEADING, *_world_suffixes(Path(path)), ".aux", f"{end}.aux"]
     names = [f"{path}{e}" for e in (".msk", ".aux.xml")] + [f"{stem}{e}" for e in ends]
     there = [n for name in names for n in dict.fromkeys((name, stem + name[len(stem) :].upper())) if os.path.isfile(n)]
+    there = [n for n in there if not n.lower().endswith(".aux") or _is_erdas_of(Path(n), Path(path))]
     return [n for n in there if not n.lower().endswith(".aux.xml") or _tells(n)]
 
 

@@ -122,6 +122,47 @@ def test_a_file_that_was_looked_at_is_read_as_new_after_it_is_replaced(pair: Pat
         assert (dataset.crs, dataset.nodata, dataset.files) == (new[1], new[2], ["out.tif"])
 
 
+def erdas(path: Path, described: str, size: int = 96, **profile) -> Path:
+    """An .aux of ERDAS with another place and nodata for a raster of four bands."""
+    kind = {"driver": "HFA", "dtype": "uint16", "count": 4, "width": size, "height": size, "nodata": 777}
+    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 1, 0, -10, 2)}
+    with rasterio.open(path, "w", **kind | place | profile, AUX="YES", DEPENDENT_FILE=described) as dataset:
+        dataset.write(np.ones((4, size, size), "uint16"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["out.aux", "out.AUX", "out.tif.aux"])
+def test_an_erdas_aux_is_a_part_of_the_file_that_it_names(pair: Path, run, name: str) -> None:
+    command = ("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST)
+    assert run(*command).code == 0
+    with rasterio.open("out.tif") as dataset:
+        new = dataset.crs, dataset.transform, dataset.nodata
+    os.rename(erdas(pair / "made.aux", "out.tif"), name)
+    with rasterio.open("out.tif") as dataset:
+        assert dataset.nodata == 777, "the side file counts"
+    (pair / "out.tif").unlink()
+    refused = run(*command)
+    assert refused.code == 2 and f"{name} is there without out.tif" in refused.err
+    finished = run(*command, "--overwrite")
+    assert finished.code == 0 and f"{name} is removed" in finished.err and not (pair / name).exists()
+    os.rename(erdas(pair / "made.aux", "out.tif"), name)
+    assert run(*command, "--overwrite").code == 0
+    with rasterio.open("out.tif") as dataset:
+        assert (dataset.crs, dataset.transform, dataset.nodata, dataset.files) == (*new, ["out.tif"])
+
+
+def test_an_aux_of_another_file_or_format_stays(tmp_path: Path) -> None:
+    erdas(tmp_path / "out.aux", "out.img")
+    (tmp_path / "out.img").write_text("old")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="out.aux would be read with out.tif"):
+        check_target(tmp_path / "out.tif", [], True)
+    publish.write(tmp_path / "out.tif", b"new")
+    assert contents(tmp_path) == before | {"out.tif": b"new"}
+    (tmp_path / "out.aux").write_text("of LaTeX")
+    check_target(tmp_path / "out.tif", [], True)
+
+
 def test_maps_are_replaced_with_their_families(pair: Path, run) -> None:
     assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST).code == 0
     command = ("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "maps", "-q")
