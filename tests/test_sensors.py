@@ -95,8 +95,13 @@ def test_common_spellings_are_understood(spelling: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spelling", "near"), [("quickbrid", "quickbird"), ("worldveiw-3", "worldview-3"), ("gaofen-3", "gaofen-")]
-)
+    ("spelling", "near"),
+    [
+        ("quickbrid", "quickbird"), ("worldveiw-3", "worldview-3"), ("gaofen-3", "gaofen-1 or gaofen-2"),
+        ("wv5", "worldview-2 or worldview-3 or worldview-4"), ("GF-4", "gaofen-1 or"), ("s3", "sentinel-2"),
+        ("L3", "landsat-8"), ("de1", "deimos-2"),
+    ],
+)  # fmt: skip
 def test_an_unknown_sensor_is_answered_with_near_ones(spelling: str, near: str) -> None:
     with pytest.raises(InputError, match=f"unknown sensor '{spelling}' .did you mean .*{near}.*; choose from auto, "):
         sensors.named(spelling)

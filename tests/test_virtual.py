@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import virtual
@@ -120,6 +121,21 @@ def test_scales_and_units_are_carried_and_those_that_differ_refused(tmp_path) ->
     other = tile(tmp_path / "other.tif", 10, 20, scale=0.2)
     with pytest.raises(InputError, match=r"other\.tif holds values of another scale than .*0\.tif"):
         virtual.mosaic([tiles[0], other], lambda first: {})
+
+
+def test_colours_and_rpcs_are_those_of_the_first_tile_as_it_lies_in_the_mosaic(tmp_path) -> None:
+    one = [1.0] + [0.0] * 19
+    colours = [ColorInterp.red, ColorInterp.green]
+    tiles = [tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10, interp=colours) for n in (1, 0)]
+    with rasterio.open(tiles[0], "r+") as dataset:
+        dataset.rpcs = RPC(
+            height_off=0, height_scale=1, lat_off=0, lat_scale=1, long_off=0, long_scale=1,
+            line_off=30, line_scale=1, line_num_coeff=one, line_den_coeff=one,
+            samp_off=40, samp_scale=1, samp_num_coeff=one, samp_den_coeff=one,
+        )  # fmt: skip
+    with rasterio.open(read(tmp_path, tiles)[3]) as dataset:
+        assert list(dataset.colorinterp) == colours
+        assert (dataset.rpcs.line_off, dataset.rpcs.samp_off) == (30, 50)
 
 
 def test_tiles_that_hold_indices_of_colours_are_refused(tmp_path) -> None:

@@ -25,14 +25,21 @@ def _compact(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", letters)
 
 
+def _letters(spelling: str) -> str:
+    """What sensors of one series have in common, however short: too short to be near by the count of its signs."""
+    return re.sub(r"\d", "", spelling)
+
+
 _SPELLINGS = {_compact(alias): row for row in ROWS for alias in (row.name, *row.aliases)}
 
 
 def named(name: str) -> Sensor:
     """The sensor of that name, in any usual spelling. Raises InputError with the nearest names, and all there are."""
-    found = _SPELLINGS.get(_compact(name)) or _match(name)
+    spelling = _compact(name)
+    found = _SPELLINGS.get(spelling) or _match(name)
     if found is None:
-        near = dict.fromkeys(_SPELLINGS[k].name for k in get_close_matches(_compact(name), _SPELLINGS, 3, 0.7))
+        series = [known for known in _SPELLINGS if _letters(known) == _letters(spelling)]
+        near = dict.fromkeys(_SPELLINGS[k].name for k in series or get_close_matches(spelling, _SPELLINGS, 3, 0.7))
         guess = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise InputError(f"unknown sensor '{name}'{guess}; choose from auto, {', '.join(SENSORS)}")
     return found

@@ -17,7 +17,7 @@ from rasterio.enums import MaskFlags
 from ..errors import InputError
 from .geometry import Window
 from .grid import Grid
-from .source import data_bands, open_raster
+from .source import data_bands, open_raster, rpcs_of
 
 TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
 """The tags of a mosaic by domain, of its first tile as it is opened."""
@@ -48,7 +48,12 @@ def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reac
             lines.append(f"<SRS>{escape(first.crs.to_wkt())}</SRS>")
         transform = Grid.of(first).window(whole).transform
         lines.append(f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>")
-        for domain, tags in tags_of(first).items():
+        domains = dict(tags_of(first))
+        if (rpcs := rpcs_of(first)) is not None:
+            row, col = every[len(lent)].place.seen_from(whole).corner
+            rpcs.line_off, rpcs.samp_off = rpcs.line_off + row, rpcs.samp_off + col
+            domains["RPC"] = rpcs.to_gdal()
+        for domain, tags in domains.items():
             lines.append(f'<Metadata domain="{domain}">')
             lines += [f"<MDI key={quoteattr(k)}>{escape(v)}</MDI>" for k, v in tags.items()]
             lines.append("</Metadata>")
@@ -58,9 +63,11 @@ def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reac
                 raise InputError(f"{tiles[0]} holds {first.dtypes[band - 1]} values, which are not fused")
             lines.append(f'<VRTRasterBand dataType="{kind}" band="{band}">')
             nodata, scale, offset = (each[band - 1] for each in (first.nodatavals, first.scales, first.offsets))
+            colour = first.colorinterp[band - 1].name.capitalize()
             told = {
                 "Description": first.descriptions[band - 1], "UnitType": first.units[band - 1],
-                "ColorInterp": "Alpha" if band in alpha else None, "NoDataValue": nodata if alike else None,
+                "ColorInterp": "Alpha" if band in alpha else colour.replace("Alpha", "Undefined"),
+                "NoDataValue": nodata if alike else None,
                 "Scale": scale if scale != 1 else None, "Offset": offset if offset != 0 else None,
             }  # fmt: skip
             lines += [f"<{name}>{escape(str(value))}</{name}>" for name, value in told.items() if value is not None]
