@@ -217,6 +217,21 @@ def test_tiles_of_an_image_come_out_as_the_image(tmp_path, method) -> None:
         assert dataset.bounds.left == source.bounds.left + 160 * source.res[0]
 
 
+def test_files_may_be_named_by_addresses_and_those_in_a_network_lend_nothing(tmp_path, monkeypatch) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (128, 256)})
+    listed, out = tmp_path / "list.csv", tmp_path / "out"
+
+    def tasks(address: str) -> list[Task]:
+        pairs = (f"{address}{tmp_path}/in/{n}/pan.tif,{address}{tmp_path}/in/{n}/ms.tif,{n}" for n in ("a", "b"))
+        listed.write_text("\n".join(["pan,ms,name", *pairs]))
+        return tasks_of(listed, out, CHOICES)
+
+    assert len(done(tasks("file://"), out, CHOICES).done) == 2 and all(task.lent for task in tasks("file://"))
+    monkeypatch.setattr(neighbours, "open_raster", lambda path: pytest.fail(f"{path} is opened"))
+    assert not any(task.lent for task in tasks("/vsicurl/https://example.com"))
+
+
 def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=384, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 64), "b": (64, 320), "c": (320, 384)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,13 @@ def test_a_range_in_dn_is_taken_as_it_is(run, pair, tmp_path) -> None:
     with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(path) as picture:
         expected = np.rint(Stretch.between(100, 900, "rgb")(out.read((3, 2, 1))))
         np.testing.assert_array_equal(picture.read(), np.where(out.read_masks(1) > 0, expected, 0))
+
+
+@pytest.mark.parametrize(("between", "words"), [("1,20", "white: .* above"), ("9000,9999", "black: .* below")])
+def test_a_range_that_shows_nothing_is_said(run, pair, tmp_path, between, words) -> None:
+    files = pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "out.tif"
+    told = run("fuse", *files, "--method", "exp", "--no-score", "--rgb", "true", "--stretch", between)
+    assert re.search(rf"warning: \d+% of out_rgb\.tif is {words} the range of --stretch", " ".join(told.err.split()))
 
 
 def test_neighbours_with_one_file_share_its_stretch(run, pair, tmp_path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..raster.grid import Grid
+from ..raster.references import NETWORK, plain_name
 from ..raster.source import open_raster
 from .mosaic import read_with, tiles_of
 from .places import is_one_pass, place_and_time
@@ -49,8 +50,10 @@ class _Scene:
 
     @classmethod
     def of(cls, task: Task) -> _Scene | None:
-        """None for files that cannot be read: whoever fuses them says so."""
+        """None for files in a network, and for those that cannot be read: whoever fuses them says so."""
         found = task.found
+        if any(NETWORK.search(plain_name(file)) for file in found.files):
+            return None
         with suppress(InputError):
             layers = [[_Tile.of(path) for path in tiles_of(layer)] for layer in (found.pan, *found.ms)]
             return cls(layers, place_and_time(found.pan)[1] or found.time)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import InputError
 from ..publish import Publication
 from ..raster import stretch
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 COLOURS = ("red", "green", "blue")
 TRUE = "true"
 """Stands for red, green and blue, also where nothing names them; for others where there are none of these."""
+
+UNSEEN = 0.5
+"""Share of a picture in one end of its range from which on a word is worth it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class PictureWriter:
         places = request.places(scene)
         self._part = replace(replace(scene, written=tuple(places)).as_written(), dtype="uint8", nodata=0.0)
         self._read = replace(raster, source=replace(raster.source, bands=[raster.source.bands[i] for i in places])).read
-        self.path, self._files, self.kept_in = path, files, request.kept_in
+        self.path, self._files, self.kept_in, self._warnings = path, files, request.kept_in, scene.warnings
         names = names_of(scene, places)
         asked = stretch.parse(request.stretch)
         if isinstance(asked, tuple):
@@ -123,16 +128,25 @@ class PictureWriter:
             picture=True,
         )  # fmt: skip
         tiles = plan_tiles(self._part.window, stretch.SIDE)
+        ends, count = np.zeros(2), 0
         try:
             for i, tile in enumerate(tiles):
                 progress("drawing", i, len(tiles))
                 values, valid = self._read(tile.core)
-                self._writer.write(tile.core, self.stretch(values), valid)
+                shown = self.stretch(values)
+                self._writer.write(tile.core, shown, valid)
+                ends += np.sum(shown[:, valid] < 1.5), np.sum(shown[:, valid] >= 254.5)
+                count += shown[:, valid].size
             self._writer.finish()
         except BaseException:
             self._writer.discard()
             raise
         progress("drawing", len(tiles), len(tiles))
+        for share, colour, side in zip(ends / max(count, 1), ("black", "white"), ("below", "above"), strict=True):
+            if share > UNSEEN:
+                self._warnings.append(
+                    f"{share:.0%} of {self.path.name} is {colour}: the values lie {side} the range of --stretch"
+                )
 
     def ready(self, provenance: Mapping[str, str]) -> PictureFacts:
         """Add the tags, after which the file can be published; its facts."""

@@ -17,6 +17,7 @@ from rasterio.enums import MaskFlags
 from ..errors import InputError
 from .geometry import Window
 from .grid import Grid
+from .references import plain_name
 from .source import data_bands, open_raster, rpcs_of
 
 TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
@@ -124,8 +125,9 @@ def _sources(parts: Sequence[tuple[_Tile, Window]], whole: Window, band: str) ->
             kind, only = "ComplexSource", "<UseMaskBand>true</UseMaskBand>"
         sides = f'xSize="{part.shape[1]}" ySize="{part.shape[0]}"'
         (row, col), (top, left) = part.seen_from(tile.place).corner, part.seen_from(whole).corner
+        name = escape(os.path.abspath(plain_name(tile.path)))
         yield (
-            f'<{kind}><SourceFilename relativeToVRT="0">{escape(os.path.abspath(tile.path))}</SourceFilename>'
+            f'<{kind}><SourceFilename relativeToVRT="0">{name}</SourceFilename>'
             f'<SourceBand>{band}</SourceBand><SrcRect xOff="{col}" yOff="{row}" {sides}/>'
             f'<DstRect xOff="{left}" yOff="{top}" {sides}/>{only}</{kind}>'
         )
