@@ -101,6 +101,33 @@ def test_paths_datasets_and_arrays_give_the_same_pixels(pair, plain):
     assert "vsimem" not in json.dumps(arrays.report)
 
 
+def test_a_dataset_that_reads_otherwise_than_its_path_is_refused(pair, plain, tmp_path):
+    edited(pair[0], tmp_path / "pan.tif")
+    with rasterio.open(tmp_path / "pan.tif", "r+") as dataset:
+        dataset.build_overviews([2])
+    with rasterio.open(tmp_path / "pan.tif", overview_level=0) as pan:
+        assert pan.width < plain.shape[2]
+        with pytest.raises(pansharpen.InputError, match="was opened with overview_level.*hand in a GeoArray"):
+            pansharpen.fuse(pan, pair[1])
+    with rasterio.open(pair[0], num_threads=2) as pan:
+        assert np.array_equal(pansharpen.fuse(pan, pair[1], method="gsa", score=False).data, plain.data)
+
+
+def test_valid_is_where_all_bands_of_all_grids_are(pair, tmp_path):
+    def coarser(pixels):
+        return np.where(np.arange(pixels[0, ::2, ::2].size).reshape(pixels[0, ::2, ::2].shape) < 300, 65535, 700)[None]
+
+    with rasterio.open(pair[1]) as dataset:
+        transform = dataset.transform @ Affine.scale(2)
+    other = edited(
+        pair[1], tmp_path / "b.tif", lambda x: coarser(x).astype("uint16"), nodata=65535, transform=transform
+    )
+    result = pansharpen.fuse(pair[0], [pair[1], other], method="exp", score=False, align="off")
+    every = (result.data != result.nodata).all(0)
+    assert 0 < every.sum() < (result.data[0] != result.nodata).sum()
+    assert np.array_equal(result.valid, every)
+
+
 def test_several_ms_files_are_bands_in_order(pair, plain, tmp_path):
     bands = [edited(pair[1], tmp_path / f"{i}.tif", lambda x, i=i: x[i : i + 1]) for i in range(4)]
     several = pansharpen.fuse(pair[0], bands, method="gsa", score=False)
@@ -145,6 +172,8 @@ def test_write_replaces_nothing_unasked_and_never_an_input(pair, plain, tmp_path
     assert plain.write(target, overwrite=True) == target
     with pytest.raises(pansharpen.InputError, match="one of the inputs"):
         plain.write(pair[0], overwrite=True)
+    with pytest.raises(pansharpen.InputError, match="name a file that ends in .tif or .tiff"):
+        plain.write(tmp_path / "fused.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fused.tif"]
 
 

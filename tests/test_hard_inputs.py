@@ -719,6 +719,51 @@ def test_tags_that_rasterio_would_take_for_a_place_stay_behind(case: Case, band:
         assert "KEPT" not in dataset.tags(ns="PANSHARPEN")
 
 
+def test_nodata_of_all_bands_together_is_honoured(case: Case) -> None:
+    """GDAL's tag NODATA_VALUES: a pixel is nodata where every band has its value, not where one has."""
+    values = np.array([255, 254, 253, 252], "uint16")
+
+    def holed(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, 5:12, 5:12], pixels[0, 20, 20] = values[:, None, None], 255
+        return pixels
+
+    case.change("ms.tif", holed)
+    with rasterio.open(case.folder / "ms.tif", "r+") as dataset:
+        dataset.update_tags(NODATA_VALUES=" ".join(map(str, values)))
+    there = np.ones((48, 48), bool)
+    there[5:12, 5:12] = False
+    fused = case.fuse()
+    np.testing.assert_array_equal(
+        ~np.ma.getmaskarray(fused), np.broadcast_to(np.kron(there, np.ones((4, 4), bool)), fused.shape)
+    )
+    assert not case.fuse(*EXP, "--nodata", "9").mask.any(), "--nodata stands for what the file says"
+
+
+def test_tags_about_an_inputs_stored_values_stay_behind(case: Case) -> None:
+    def holed(pixels: np.ndarray) -> np.ndarray:
+        pixels[:, 5:12, 5:12] = 0
+        return pixels
+
+    case.change("ms.tif", holed, nodata=0)
+    tags = (
+        "NODATA_VALUES",
+        "nodata_values",
+        "_FillValue",
+        "Band1#scale_factor",
+        "TIFFTAG_MINSAMPLEVALUE",
+        "valid_range",
+    )
+    with rasterio.open(case.folder / "ms.tif", "r+") as dataset:
+        dataset.update_tags(**dict.fromkeys(tags, "1 2 3 4"), KEPT="1")
+        dataset.update_tags(1, add_offset="5")
+    case.fuse(*EXP, "--rgb", "true")
+    for name in ("out.tif", "out_rgb.tif"):
+        with rasterio.open(case.folder / name) as dataset:
+            assert dataset.tags()["KEPT"] == "1" and not set(tags) & set(dataset.tags())
+            assert not any("add_offset" in dataset.tags(band) for band in dataset.indexes)
+            assert (dataset.read_masks(1) == 0).sum() == 7 * 7 * 16
+
+
 def test_scales_and_offsets_that_are_no_numbers_are_not_carried(case: Case) -> None:
     with rasterio.open(case.folder / "ms.tif", "r+") as dataset:
         dataset.scales, dataset.offsets = (np.nan, 0.0, np.inf, 0.5), (0.0, 0.0, 0.0, 3.0)

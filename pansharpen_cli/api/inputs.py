@@ -45,6 +45,10 @@ Input: TypeAlias = "str | os.PathLike[str] | DatasetReader | GeoArray"
 """A path or name that GDAL opens, an open dataset of rasterio, or an array with its place."""
 
 
+_SAME_PIXELS = {"num_threads"}
+"""Options of opening that change nothing of what is read."""
+
+
 class Inputs:
     """What was handed in as paths: arrays become files in memory. `labels`: what paths are called in reports."""
 
@@ -78,6 +82,11 @@ class Inputs:
         if isinstance(given, DatasetReader):
             if given.mode != "r":
                 raise InputError(f"{given.name} is open for writing; close it and hand in its path")
+            if options := sorted({key.lower() for key in given.options} - _SAME_PIXELS):
+                raise InputError(
+                    f"{given.name} was opened with {', '.join(options)}, and is read by its path without: hand in a "
+                    "GeoArray of what it reads"
+                )
             return given.name
         if isinstance(given, str | os.PathLike):
             return os.fspath(given)

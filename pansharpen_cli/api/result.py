@@ -15,7 +15,7 @@ from affine import Affine
 
 from ..arguments import plain
 from ..errors import InputError, PansharpenError
-from ..publish import Publication, check_target
+from ..publish import TIFF, Publication, check_target
 
 if TYPE_CHECKING:
     import xarray
@@ -50,8 +50,8 @@ class Fused:
     @cached_property
     def valid(self) -> np.ndarray:
         """Where (rows, cols) PAN and all MS bands are valid, bool. Read at first use."""
-        with rasterio.open(self.path) as dataset:
-            return dataset.read_masks(1) > 0
+        with rasterio.open(self.path) as dataset:  # of MS files on several grids each band has a mask of its own
+            return np.logical_and.reduce([dataset.read_masks(band) > 0 for band in dataset.indexes])
 
     @property
     def warnings(self) -> list[str]:
@@ -65,7 +65,7 @@ class Fused:
         Raises InputError if nothing may be written there, PansharpenError if it cannot be written.
         """
         target = Path(path)
-        check_target(target, self._inputs | {os.fspath(self.path)}, overwrite)
+        check_target(target, self._inputs | {os.fspath(self.path)}, overwrite, TIFF)
         with Publication() as files:
             try:
                 shutil.copyfile(self.path, files.part(target))

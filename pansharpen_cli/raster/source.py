@@ -233,12 +233,15 @@ class Source:
         return data, valid
 
     def _mask(self, values: np.ndarray, at: RasterWindow) -> np.ndarray:
-        """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own value."""
+        """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own values, one per band or one
+        tuple of all bands together (NODATA_VALUES)."""
         ds = self.dataset
         mask = np.ones(values.shape[1:], bool)
         every, own = ds.mask_flag_enums, ds.nodatavals  # of all bands, and gathered at each look
         for band in self.alpha:
             mask &= ds.read(band, window=at) > 0
+        if self.nodata is None and {MaskFlags.per_dataset, MaskFlags.nodata} <= set(every[self.bands[0] - 1]):
+            mask &= ds.read_masks(self.bands[0], window=at) > 0
         for i, band in enumerate(self.bands):
             flags = every[band - 1]
             nodata = own[band - 1] if self.nodata is None else self.nodata

@@ -17,9 +17,14 @@ PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
 
-_GEOMETRY_TAGS = re.compile(
-    r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*)$"
+_OF_THE_FILE = re.compile(
+    r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*"
+    r"|NODATA_VALUES|TIFFTAG_(MIN|MAX)SAMPLEVALUE|INTERNAL_MASK_FLAGS_\d+"
+    r"|(.*#)?(_FillValue|missing_value|scale_factor|add_offset|valid_(min|max|range)|actual_range|_Unsigned))$",
+    re.IGNORECASE,
 )
+"""Tags about the grid and the stored values of an input. GDAL (NODATA_VALUES) and readers of netCDF's conventions would
+read those of the output by them."""
 
 
 _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NADIR|CATALOG|CLOUD)", re.IGNORECASE)
@@ -45,7 +50,7 @@ def tags_of(dataset, band: int = 0, ns: str | None = None) -> dict[str, str]:
 
 
 def carry_over(target, scene: Scene, picture: bool) -> None:
-    """Take over what describes the bands and the acquisition; what describes the old grid stays behind."""
+    """Take over what describes the bands and the acquisition; what describes the old grid and values stays behind."""
     index = 0
     interpretation = []
     for source in scene.ms:
@@ -57,7 +62,7 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
             if ds.units[band - 1] and not picture:
                 target.set_band_unit(index, ds.units[band - 1])
             interpretation.append(ds.colorinterp[band - 1])
-            tags = {k: v for k, v in tags_of(ds, band).items() if not _GEOMETRY_TAGS.match(k)}
+            tags = {k: v for k, v in tags_of(ds, band).items() if not _OF_THE_FILE.match(k)}
             if tags:
                 target.update_tags(index, **tags)
             if imagery := tags_of(ds, band, ns="IMAGERY"):
@@ -72,7 +77,7 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
         target.colorinterp = _named_colours(scene.standard_names, interpretation)
     for source in reversed(scene.ms):
         ds = getattr(source.dataset, "src_dataset", source.dataset)
-        target.update_tags(**{k: v for k, v in tags_of(ds).items() if not _GEOMETRY_TAGS.match(k)})
+        target.update_tags(**{k: v for k, v in tags_of(ds).items() if not _OF_THE_FILE.match(k)})
         for domain in ("IMAGERY", "IMD"):
             if told := tags_of(ds, ns=domain):
                 target.update_tags(ns=domain, **told)
