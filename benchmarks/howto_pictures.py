@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs/pictures")
     target = parser.parse_args().folder
+    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
         halves = {"west": half(room / "west", 0, CUT), "east": half(room / "east", CUT, None)}
