@@ -280,6 +280,39 @@ def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
     assert np.abs(found).max() < 0.2
 
 
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (3800.0, {"scales": (0.1,)}),
+        (1380.0, {"offsets": (-1000.0,)}),
+        (380.0, {"scales": (float("nan"),), "units": ("metres",)}),
+        (380.0 / 0.3048, {"units": ("ft",)}),
+        (380.0 / 0.3048, {"units": ("foot (International)",)}),
+        (380.0 * 3937 / 1200, {"units": ("US survey foot",)}),
+        (380.0 * 3937 / 1200, {"crs": "EPSG:4326+6360"}),
+        (380.0, {"crs": "EPSG:4326+5773"}),
+    ],
+)
+def test_a_model_of_heights_is_taken_in_the_metres_that_its_file_tells(tmp_path: Path, stored: float, told) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    model = heights(tmp_path, stored)
+    with rasterio.open(model, "r+") as dataset:
+        for name, value in told.items():
+            setattr(dataset, name, value)
+    with Scene.open(pair.pan, pair.ms) as scene:
+        terrain = rpc.terrain_of(scene.pan, None, model, [])
+        assert terrain.at(np.array([LON]), np.array([LAT]))[0] == pytest.approx(380, abs=0.01)
+
+
+def test_heights_in_another_unit_are_refused(tmp_path: Path) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    model = heights(tmp_path, 380)
+    with rasterio.open(model, "r+") as dataset:
+        dataset.units = ("fathom",)
+    with pytest.raises(InputError, match="heights in 'fathom'"), Scene.open(pair.pan, pair.ms, OpenOptions(dem=model)):
+        pass
+
+
 def test_what_cannot_work_says_so(tmp_path: Path) -> None:
     pair = write_seen(tmp_path, Cameras())
     pan, ms = Path(pair.pan), Path(pair.ms[0])

@@ -14,6 +14,7 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
@@ -26,6 +27,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.raster.files import Remarks
 from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.grid import Grid
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
@@ -156,6 +158,30 @@ def test_extent_window_and_bbox(pair):
         assert scene.window == (50, 90, 3, 40) and not any("reaches" in note for note in scene.warnings)
     assert "--window does not touch the scene" in pair.refused(window=(200, 300, 0, 10))
     assert "--bbox does not touch the scene" in pair.refused(bbox=(0, 0, 10, 10))
+    assert "its LEFT" in pair.refused(bbox=(right, bottom, left, top))
+    assert "its BOTTOM" in pair.refused(bbox=(left, top, right, bottom))
+
+
+@pytest.mark.parametrize("first", [179.999, -180.001, 539.999])
+def test_a_box_across_180_degrees_is_the_part_across(first: float) -> None:
+    """As GeoJSON gives it, with west greater than east, and by the degrees of either side."""
+    grid = Grid(CRS.from_epsg(4326), Affine(1e-5, 0, first, 0, -1e-5, 10), 200, 220)
+    expected = Window(50, 101, 40, 140)
+    for left, right in ((179.9994, -179.9996), (179.9994, 180.0004), (-180.0006, -179.9996)):
+        assert grid.pixels_of((left, 9.99899, right, 9.9995)) == expected, (left, right)
+    for box in ((179.9994, 9.9995, 180.0004, 9.99899), (179.9994, 9.9995, -179.9996, 9.99899)):
+        with pytest.raises(InputError, match="its BOTTOM"):
+            grid.pixels_of(box)
+    with pytest.raises(InputError, match="its LEFT"):
+        grid.pixels_of((179.9996, 9.99899, 179.9994, 9.9995))
+
+
+def test_the_bounds_of_a_mirrored_grid_are_a_box_in_either_order() -> None:
+    grid = Grid(CRS.from_epsg(32631), Affine(1, 0, 500000, 0, 1, 4000000), 20, 30)
+    left, bottom, right, top = grid.bounds
+    assert bottom > top
+    for box in (grid.bounds, (left, top, right, bottom)):
+        assert grid.pixels_of(box) == grid.whole
 
 
 def test_output_dtype_and_nodata(pair):

@@ -12,6 +12,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
 
+from ..errors import InputError
 from .geometry import Phase, Span, Window
 from .messages import GDAL_ERRORS
 
@@ -121,8 +122,27 @@ class Grid:
         return Grid(self.crs, self.transform * Affine.scale(size), *shape)
 
     def pixels_of(self, bounds: tuple[float, float, float, float]) -> Window:
-        """The pixels whose centres lie inside CRS bounds (left, bottom, right, top), not clipped."""
+        """The pixels whose centres lie inside CRS bounds (left, bottom, right, top), not clipped.
+
+        Degrees are taken by whole turns as close to this grid as can be; where right is less than left by half a
+        turn or more the bounds lie across 180 degrees. Raises InputError for bounds whose sides are swapped, unless
+        those of the grid are, which is mirrored then.
+        """
         left, bottom, right, top = bounds
+        own_left, own_bottom, own_right, own_top = self.bounds
+        if self.crs is not None and self.crs.is_geographic:
+            right += 360 if 180 <= left - right < 360 and own_left <= own_right else 0
+            turn = 360 * _turns((own_left + own_right - left - right) / 2)
+            left, right = left + turn, right + turn
+        sides = (
+            ("LEFT", left, "RIGHT", right, own_left <= own_right),
+            ("BOTTOM", bottom, "TOP", top, own_bottom <= own_top),
+        )
+        for low, first, high, last, usual in sides:
+            if last < first and usual:
+                raise InputError(
+                    f"--bbox takes LEFT,BOTTOM,RIGHT,TOP: its {low} {first:.10g} lies beyond its {high} {last:.10g}"
+                )
         corners = [~self.transform * xy for xy in ((left, top), (left, bottom), (right, top), (right, bottom))]
         cols, rows = zip(*corners, strict=True)
         return Window.of(_centres(min(rows), max(rows)), _centres(min(cols), max(cols)))

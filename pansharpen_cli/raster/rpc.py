@@ -6,7 +6,8 @@ shows that place somewhere, too. Where the two geometries differ by scale and of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,6 +39,9 @@ MOST_HEIGHTS = 1 << 26
 
 HEIGHTS = -1000.0, 10_000.0
 """Metres between which the ground lies; what a model says beyond is no height."""
+
+FEET = {"us": 1200 / 3937, "": 0.3048}
+"""Metres of a foot of the US survey, and of any other."""
 
 Places = tuple[np.ndarray, np.ndarray]
 """Rows and columns, 0 at the centre of the first pixel; or longitudes and latitudes."""
@@ -87,6 +91,33 @@ def terrain_of(pan: Source, height: float | None, dem: str | None, notes: list[s
             f"{dem} has heights of {100 * there:.0f} % of {pan.label}: the rest is taken to lie at {terrain.height:g} m"
         )
     return terrain
+
+
+def _metres(dataset, dem: str, values: np.ndarray) -> np.ndarray:
+    """Heights in metres of the values of a model, by its scale and offset, and its unit or that of its CRS. Raises
+    InputError for another unit than metres or feet."""
+    scale, offset = dataset.scales[0], dataset.offsets[0]
+    heights = values * scale + offset if np.isfinite([scale, offset]).all() and scale != 0 else values
+    unit = dataset.units[0] or next(_vertical_units(dataset.crs), "")
+    word = re.sub("[^a-z]", "", unit.lower())
+    if word in ("", "m") or word.startswith(("met", "mtr")):
+        return heights
+    if found := re.match("(us|)(survey)?(international)?(ft|foot|feet)", word):
+        return heights * FEET["us" if "us" in (found[1], word[-2:]) or "survey" in word else ""]
+    raise InputError(
+        f"{dem} has heights in '{unit[:40]}', not in metres or feet: convert them, or correct the unit "
+        "(rio edit-info --bidx 1 --units m)"
+    )
+
+
+def _vertical_units(crs) -> Iterator[str]:
+    """The unit of the vertical axis of a CRS, if it has one."""
+    told = crs.to_dict(projjson=True)
+    for part in told.get("components", [told]):
+        for axis in part.get("coordinate_system", {}).get("axis", []):
+            if axis.get("direction") == "up":
+                unit = axis.get("unit", "")
+                yield unit if isinstance(unit, str) else str(unit.get("name", ""))
 
 
 def _terms(x: np.ndarray, y: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
@@ -171,7 +202,7 @@ class Terrain:
                     "make it coarser (gdalwarp -tr)"
                 )
             values, valid = Source(dataset, [1], dem).read(self._window)
-            heights = values[0].astype(np.float64)
+            heights = _metres(dataset, dem, values[0].astype(np.float64))
             ground = (heights > HEIGHTS[0]) & (heights < HEIGHTS[1])
             self._heights = np.where(valid & ground, heights, np.nan)
 
