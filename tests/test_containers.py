@@ -15,6 +15,7 @@ from affine import Affine
 
 from pansharpen_cli.archive import batch, mosaic, pairs, planning, tar_zip
 from pansharpen_cli.archive.planning import Choices
+from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.pair import parted
 from pansharpen_cli.raster.scene import Scene
@@ -130,6 +131,24 @@ def test_what_stands_beside_a_list_of_tiles_is_carried(tmp_path: Path) -> None:
         assert dataset.tags(ns="IMD")["IMAGE_1.satId"] == '"WV02"' and dataset.tags(ns="IMAGERY")["CLOUDCOVER"] == "2"
         assert dataset.transform == Affine(1, 0, 5e5, 0, -1, 5e6)
     assert mosaic.raster_of(layer[1:], tmp_path) != path  # PAN and MS may have tiles of the same names
+
+
+def test_a_list_that_is_not_placed_as_its_tiles_is_refused_and_its_tiles_are_not(tmp_path: Path) -> None:
+    """GDAL takes the place of a .TIL from the .IMD beside it, which may have none."""
+    names = [f"10JUN12053804-P2AS_R1C{n}-x_01_P001.TIF" for n in (1, 2)]
+    for n, name in enumerate(names):
+        raster(tmp_path / name, 1, 48, 1, left=48 * n)
+    raster(tmp_path / "10JUN12053804-M2AS-x_01_P001.TIF", 4, 24, 4)
+    pan = tmp_path / "10JUN12053804-P2AS-x_01_P001.TIL"
+    pan.write_text(TIL.format(*names).replace("= 7", "= 47").replace("= 8", "= 48").replace("= 15", "= 95"))
+    (tmp_path / "10JUN12053804-P2AS-x_01_P001.IMD").write_text(IMD)
+    refused = pytest.raises(InputError, match=r"P001\.TIL is not placed as its tile .*R1C1.*batch")
+    with refused, Scene.open(pan, [tmp_path / "10JUN12053804-M2AS-x_01_P001.TIF"]):
+        pass
+    assert mosaic.tiles_of((str(pan),)) == [str(tmp_path / name) for name in names]
+    (task,) = planning.plan(pairs.find([str(tmp_path)]).found, tmp_path / "out", Choices(Options(method="exp")))
+    with batch.pair_of(task, Choices(Options(method="exp")), tmp_path).open() as scene:
+        assert scene.pan_grid.transform == Affine(1, 0, 5e5, 0, -1, 5e6)
 
 
 def test_each_file_of_an_order_has_its_own_sensor_where_the_pan_is_in_tiles(tmp_path: Path) -> None:

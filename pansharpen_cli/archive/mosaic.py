@@ -37,12 +37,10 @@ def read_with(files: Sequence[str]) -> list[str]:
 def raster_of(layer: RasterFiles, folder: Path) -> str:
     """The path that opens a layer; of tiles it is a VRT made in `folder`, with what is told beside them.
 
-    GDAL's own reader of .TIL takes the place from another file than the tiles: it is left to lists that stand alone.
-    Raises InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
+    A .TIL that stands alone is its tiles: GDAL's own reader of it takes the place from another file than these. Raises
+    InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
     """
-    if len(layer) == 1:
-        return layer[0]
-    return surrounded(layer, (), folder)[0]
+    return layer[0] if tiles_of(layer) == list(layer) else surrounded(layer, (), folder)[0]
 
 
 def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int = 0) -> tuple[str, Window]:
@@ -50,11 +48,8 @@ def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int
     pixels in it. Raises InputError as `raster_of`."""
     tiles, label = tiles_of(layer), layer[0]
     if len(tiles) < len(layer):
-        listed = re.findall(
-            r'"([^"]+\.(?:tiff?|jp2|ntf))"', untrusted.read_text(label, errors="replace"), re.IGNORECASE
-        )
         there = {os.path.basename(t).lower() for t in tiles}
-        if missing := [n for n in listed if os.path.basename(n).lower() not in there]:
+        if missing := [n for n in _listed(label) if os.path.basename(n).lower() not in there]:
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
     stem = without_tile(Path(tiles[0]).stem)[0]
     path = next(p for n in itertools.count() if not (p := folder / f"{stem}{f'_{n}' if n else ''}.vrt").exists())
@@ -64,8 +59,16 @@ def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int
 
 
 def tiles_of(layer: RasterFiles) -> list[str]:
-    """The rasters of a layer, without the list of them that may come first."""
+    """The rasters of a layer, without the list of them that may come first; of a .TIL that stands alone, its tiles."""
+    if len(layer) == 1 and layer[0].lower().endswith(".til"):
+        return [os.path.join(os.path.dirname(layer[0]), name) for name in _listed(layer[0])] or list(layer)
     return list(layer[1:] if len(layer) > 1 and layer[0].lower().endswith(CONTAINERS) else layer)
+
+
+def _listed(label: str) -> list[str]:
+    """The tiles that the text of a list names."""
+    text = untrusted.read_text(label, errors="replace")
+    return re.findall(r'"([^"]+\.(?:tiff?|jp2|ntf))"', text, re.IGNORECASE)
 
 
 def _tags(tile, label: str) -> dict[str, dict[str, str]]:

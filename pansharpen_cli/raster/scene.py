@@ -27,6 +27,7 @@ from .source import (
     default_nodata,
     filled,
     metadata,
+    open_raster,
 )
 from .warping import Aligned, aligned
 
@@ -345,9 +346,24 @@ def _sources(
     sources = []
     for path, dataset in [(path, owner.open(path)) for path in (pan, *ms)]:
         label = (labels or {}).get(path, path)
+        _check_placed_as_tiles(dataset, label)
         bands, alpha = data_bands(dataset, label, remarks.warnings)
         sources.append(Source(dataset, bands, label, nodata, alpha, remarks.warnings))
     return sources[0], sources[1:]
+
+
+def _check_placed_as_tiles(dataset, label: str) -> None:
+    """Raises InputError for a list of tiles (.TIL) that GDAL places elsewhere than its tiles: by an .IMD beside it, or
+    nowhere without a map projection there."""
+    if dataset.driver != "TIL":
+        return
+    for path in sorted(f for f in dataset.files if f.lower().endswith((".tif", ".tiff", ".ntf", ".jp2"))):
+        with open_raster(path, rpcs=True) as tile:
+            if Grid.of(dataset).place_of(Grid.of(tile)) is None:
+                raise InputError(
+                    f"{label} is not placed as its tile {os.path.basename(path)}: fuse its folder with `pansharpen "
+                    "batch`, which takes the tiles as they lie, or make one file of them (gdalbuildvrt)"
+                )
 
 
 class _Choice(NamedTuple):
