@@ -40,7 +40,7 @@ def raster_of(layer: RasterFiles, folder: Path) -> str:
     A .TIL that stands alone is its tiles: GDAL's own reader of it takes the place from another file than these. Raises
     InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
     """
-    return layer[0] if tiles_of(layer) == list(layer) else surrounded(layer, (), folder)[0]
+    return layer[0] if len(layer) == 1 and tiles_of(layer) == [*layer] else surrounded(layer, (), folder)[0]
 
 
 def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int = 0) -> tuple[str, Window]:
