@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from rasters import write_pair
+from rasters import edited, inventory, write_pair
 
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
@@ -334,3 +334,65 @@ def test_a_batch_reads_no_vrt_that_leads_out_of_its_sources(tmp_path: Path, sour
     text = (tmp_path / "in" / "x_ms.vrt").read_text()
     (tmp_path / "in" / "x_ms.vrt").write_text(text.replace("m.tif", ".m.tif"))
     assert len(pairs.find([str(tmp_path / source)]).found) == 1
+
+
+# Inputs stay as they are --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.mbtiles"])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_database_with_changes_beside_it_is_refused_and_stays(tmp_path: Path, name: str, mode: str) -> None:
+    """SQLite would bring them in, and remove the files of a writer that was killed."""
+    raster(tmp_path / "a.tif", 3)
+    edited(tmp_path / "a.tif", tmp_path / "b.tif", lambda pixels: pixels.astype("uint8"))
+    rasterio.shutil.copy(tmp_path / "b.tif", tmp_path / name, driver="GPKG" if name == "a.gpkg" else "MBTiles")
+    open_raster(str(tmp_path / name)).close()
+    rasterio.shutil.copy(tmp_path / name, tmp_path / "a.vrt", driver="VRT")
+    os.symlink(tmp_path / name, tmp_path / f"link{Path(name).suffix}")
+    end = "c.commit()" if mode == "wal" else ""
+    writer = f"""import os, sqlite3
+c = sqlite3.connect({str(tmp_path / name)!r})
+c.execute("pragma journal_mode={mode}")
+c.execute("pragma cache_size=1")
+c.execute("create table more(a)")
+c.executemany("insert into more values(?)", [("x" * 4000,)] * 99)
+{end}
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", writer], check=False)
+    before = inventory(tmp_path)
+    assert any(each.endswith(("-wal", "-journal")) for each in before)
+    for opened in (name, "a.vrt", f"link{Path(name).suffix}"):
+        with pytest.raises(InputError, match="holds changes of"):
+            open_raster(str(tmp_path / opened))
+    assert inventory(tmp_path) == before
+
+
+def test_vrts_that_refer_to_each_other_in_a_circle_are_refused_and_named(tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif")
+    for name, to in {
+        "self": "self.vrt",
+        "b": "c.vrt",
+        "c": "d.vrt",
+        "d": "b.vrt",
+        "to": "b.vrt",
+        "fine": "a.tif",
+    }.items():
+        (tmp_path / f"{name}.vrt").write_text(SIMPLE.format(1, to))
+    for name, circle in {"self": "self.vrt -> self.vrt", "to": "-> d.vrt ->"}.items():
+        with pytest.raises(InputError, match=f"in a circle: .*{circle}"):
+            open_raster(str(tmp_path / f"{name}.vrt"))
+    band = SIMPLE.format(1, "fine.vrt").removesuffix("</VRTDataset>")
+    (tmp_path / "both.vrt").write_text(f"{band}{band[band.index('<VRTRasterBand') :]}</VRTDataset>")
+    open_raster(str(tmp_path / "both.vrt")).close()
+
+
+def test_a_name_in_a_vrt_is_utf_8_whatever_the_system_says(tmp_path: Path) -> None:
+    raster(tmp_path / "für.tif")
+    (tmp_path / "a.vrt").write_text(SIMPLE.format(1, "für.tif"), "utf-8")
+    code = "import sys; from pansharpen_cli.raster.references import referred; print(ascii([*referred(sys.argv[1])]))"
+    told = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path / "a.vrt")],
+        env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "f\\xfcr.tif" in told.stdout, (told.stdout, told.stderr)

@@ -11,7 +11,9 @@ import html
 import os
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -42,6 +44,8 @@ _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)""", re.IGNORECASE)
 _HEAD = 1024
+_SQLITE, _HOT = b"SQLite format 3\0", bytes.fromhex("d9d505f920a163d7")
+"""What a database begins with, and a journal of changes that were not finished."""
 _LOCAL = re.compile(r"(?:file|(zip|tar|gzip)(?:\+file)?)://(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -123,9 +127,13 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     for name in _overviews(path) if sides else ():
         yield from _led_to(path, name)
     known = {os.path.abspath(path)}
+    leads: defaultdict[str, set[str]] = defaultdict(set)
     while waiting:
         where, text = waiting.pop()
+        from_vrt = "<vrtdataset" in text.lower()
         for name in _names(path, where, text):
+            if from_vrt and (name in known or name.lower().endswith(".vrt")):
+                leads[os.path.abspath(where)].add(name)
             if name in known:
                 continue
             known.add(name)
@@ -142,6 +150,11 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 yield from _led_to(path, each)
             if name != inner:
                 yield name
+    try:
+        TopologicalSorter(leads).prepare()
+    except CycleError as error:
+        circle = " -> ".join(os.path.basename(name) for name in error.args[1][::-1])
+        raise InputError(f"cannot open {path}: VRTs refer to each other in a circle: {circle[:200]}") from None
 
 
 def _led_to(path: str, name: str) -> Iterator[str]:
@@ -190,6 +203,18 @@ def _check_kind(path: str, name: str) -> None:
     for each in (name, *filter(None, parts)):
         if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.kind_of(_on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
+        _check_database(path, os.path.realpath(_on_disk(each)))
+
+
+def _check_database(path: str, name: str) -> None:
+    """Raises InputError for a database of SQLite, such as a GeoPackage, with changes beside it that are not in it yet:
+    who reads it brings them in, and an input stays as it is."""
+    for beside, begin in ((f"{name}-wal", b""), (f"{name}-journal", _HOT)):
+        if os.path.isfile(beside) and _bytes(name).startswith(_SQLITE) and _bytes(beside).startswith(begin):
+            raise InputError(
+                f"cannot open {path}: {beside} holds changes of it, and reading would bring them in: close the program "
+                "that has it open, or, if that was killed, open and close it there"
+            )
 
 
 def _on_disk(name: str) -> str:
@@ -215,7 +240,7 @@ def _text(name: str) -> str | None:
         return None
     if os.path.getsize(name) > LARGEST_VRT:
         raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
-    return Path(name).read_text(errors="replace")
+    return untrusted.read_text(name, LARGEST_VRT, "replace")
 
 
 def in_archive(name: str) -> bool:
@@ -240,13 +265,18 @@ def _text_of(dataset) -> str | None:
 
 def _head(name: str) -> str:
     """The first bytes of a regular file as text; empty for anything else."""
+    return _bytes(name).decode("utf-8", "replace")
+
+
+def _bytes(name: str) -> bytes:
+    """The first bytes of a regular file; none of anything else."""
     try:
         if not os.path.isfile(name):
-            return ""
+            return b""
         with open(name, "rb") as file:
-            return file.read(_HEAD).decode("utf-8", "replace")
+            return file.read(_HEAD)
     except (OSError, ValueError):
-        return ""
+        return b""
 
 
 def _names(path: str, where: str, text: str) -> Iterator[str]:
