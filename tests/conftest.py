@@ -26,6 +26,7 @@ def pytest_configure(config) -> None:
         import torch  # not before the package, which says how its threads wait
 
         torch.set_num_threads(1)
+        os.fsync = lambda handle: None  # what tests write need not outlast a power cut
     settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("patient")  # a busy machine is no fault
     typer.main.get_command = cache(typer.main.get_command)  # once, not for each of a thousand runs

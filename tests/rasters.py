@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.physics import degrade_matrix
 from pansharpen_cli.raster.geometry import Axis
-from pansharpen_cli.training import simulate
+from pansharpen_cli.training import landscape, simulate
 
 T = TypeVar("T")
 
@@ -37,21 +37,40 @@ def once(what: str, make: Callable[[], T]) -> T:
     return pickle.loads(kept.read_bytes())
 
 
+@lru_cache(maxsize=4)
+def _landscape(rows: int, cols: int, seed: int) -> np.ndarray:
+    return once(f"landscape {rows} {cols} {seed}", lambda: landscape.landscape(rows, cols, seed))
+
+
+def _simulated(spec: simulate.Simulation) -> simulate.SimulatedScene:
+    """A simulated scene on a landscape that others may be on as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulate, "landscape", lambda *at: _landscape(*at).copy())
+        return simulate.simulate(spec)
+
+
 @lru_cache(maxsize=64)
 def painted(spec: simulate.Simulation) -> simulate.SimulatedScene:
     """A simulated scene, painted once in a run; its arrays are read-only."""
-    made = once(f"scene {spec}", lambda: simulate.simulate(spec))
+    made = once(f"scene {spec}", lambda: _simulated(spec))
     for array in vars(made).values():
         if isinstance(array, np.ndarray):
             array.setflags(write=False)
     return made
 
 
+def write_scene(made: simulate.SimulatedScene, folder: Path | str) -> tuple[Path, Path, Path]:
+    """`pan.tif`, `ms.tif` and `truth.tif` of a scene, compressed as fast as may be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulate, "LEVEL", 1)
+        return simulate.write_scene(made, folder)
+
+
 @lru_cache(maxsize=64)
 def _written(spec: simulate.Simulation) -> dict[str, bytes]:
     def files() -> dict[str, bytes]:
         with tempfile.TemporaryDirectory() as folder:
-            return {path.name: path.read_bytes() for path in simulate.write_scene(painted(spec), folder)}
+            return {path.name: path.read_bytes() for path in write_scene(painted(spec), folder)}
 
     return once(f"files {spec}", files)
 

@@ -19,7 +19,7 @@ import whole as of_whole
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
-from rasters import edited, painted, pixels_of
+from rasters import edited, painted, pixels_of, write_scene
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.training import simulate
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 def pair(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pair")
     made = painted(simulate.Simulation(rows=256, cols=288, bands=4, offset=(1.37, 2.61), border=20, seed=3))
-    return simulate.write_scene(made, folder)[:2]
+    return write_scene(made, folder)[:2]
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
 
 def test_the_full_resolution_indices_follow_from_arrays(tmp_path):
     made = painted(simulate.Simulation(rows=320, cols=320, bands=4, seed=5))
-    pan, ms = simulate.write_scene(made, tmp_path)[:2]
+    pan, ms = write_scene(made, tmp_path)[:2]
     fused = pansharpen.fuse(pan, ms, method="gsa", align="off")
     index, inner = pansharpen.indices, np.s_[..., 32:-32, 32:-32]
     expanded = index.expand(made.ms, made.pan.shape, ratio=4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import painted, seldom
+from rasters import painted, seldom, write_scene
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
@@ -22,7 +22,7 @@ NAMES = ("Blue", "Green", "Red", "NIR")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    simulate.write_scene(painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=3)), folder)
+    write_scene(painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=3)), folder)
     with rasterio.open(folder / "ms.tif", "r+") as dataset:
         dataset.descriptions = NAMES
     return folder
@@ -45,14 +45,13 @@ def test_chosen_bands_have_the_pixels_of_the_whole_run(run, pair, tmp_path, meth
 
 
 def test_names_numbers_and_repeated_options_choose_the_same_bands(run, pair, tmp_path) -> None:
-    expected = fused(run, pair, tmp_path / "numbers.tif", "--method", "exp", "--bidx", "3,2,1")
+    plain = ("--method", "exp", "--align", "off")
+    expected = fused(run, pair, tmp_path / "numbers.tif", *plain, "--bidx", "3,2,1")
     for i, options in enumerate((("--bidx", "red,green,blue"), ("-b", "3", "-b", "Green,1"), ("--bidx", "3 2 1"))):
-        found = fused(run, pair, tmp_path / f"{i}.tif", "--method", "exp", *options)
+        found = fused(run, pair, tmp_path / f"{i}.tif", *plain, *options)
         np.testing.assert_array_equal(found, expected)
-    twice = fused(
-        run, pair, tmp_path / "twice.tif", "--method", "exp", "-b", "1,1,2,3", "--fit-bands", "bidx", "--align", "off"
-    )
-    alone = fused(run, pair, tmp_path / "alone.tif", "--method", "exp", "--align", "off")
+    twice = fused(run, pair, tmp_path / "twice.tif", *plain, "-b", "1,1,2,3", "--fit-bands", "bidx")
+    alone = fused(run, pair, tmp_path / "alone.tif", *plain)
     np.testing.assert_array_equal(twice, alone[[0, 0, 1, 2]])
     with rasterio.open(tmp_path / "0.tif") as dataset:
         assert dataset.descriptions == ("Red", "Green", "Blue")
@@ -70,15 +69,16 @@ def test_the_report_is_of_the_written_bands_and_says_what_the_scene_is_fitted_wi
 
 
 def test_a_pixel_without_a_value_in_a_band_that_is_not_written_is_nodata(run, tmp_path) -> None:
-    simulate.write_scene(painted(simulate.Simulation(rows=160, cols=160, bands=4, seed=3)), tmp_path)
+    write_scene(painted(simulate.Simulation(rows=160, cols=160, bands=4, seed=3)), tmp_path)
     with rasterio.open(tmp_path / "ms.tif", "r+") as dataset:
         values = dataset.read()
         values[3, :8] = 0
         dataset.write(values)
         dataset.nodata = 0
-    whole = fused(run, tmp_path, tmp_path / "all.tif", "--method", "exp")
-    np.testing.assert_array_equal(fused(run, tmp_path, tmp_path / "a.tif", "--method", "exp", "-b", 1), whole[:1])
-    alone = fused(run, tmp_path, tmp_path / "b.tif", "--method", "exp", "-b", 1, "--fit-bands", "bidx")
+    plain = ("--method", "exp", "--align", "off")
+    whole = fused(run, tmp_path, tmp_path / "all.tif", *plain)
+    np.testing.assert_array_equal(fused(run, tmp_path, tmp_path / "a.tif", *plain, "-b", 1), whole[:1])
+    alone = fused(run, tmp_path, tmp_path / "b.tif", *plain, "-b", 1, "--fit-bands", "bidx")
     assert (whole[0] == 0).sum() > (alone[0] == 0).sum()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited, inventory, painted
+from rasters import edited, inventory, painted, write_scene
 
 from pansharpen_cli.check import check, judge, look, predict
 from pansharpen_cli.fusion import register
@@ -38,7 +38,7 @@ def made(tmp_path_factory) -> Path:
     """A clean pair of four named bands, 256 x 256 PAN pixels, without nodata."""
     folder = tmp_path_factory.mktemp("pair")
     spec = simulate.Simulation(256, 256, 4, offset=(1.3, 2.6), nodata=None, seed=2)
-    simulate.write_scene(painted(spec), folder)
+    write_scene(painted(spec), folder)
     return folder
 
 
@@ -358,7 +358,7 @@ def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("pansharpen_cli.adapt.sampling.SAMPLED_BLOCK", 32)
     monkeypatch.setattr("pansharpen_cli.adapt.sampling.MAX_BLOCKS", 3)
     spec = simulate.Simulation(256, 256, 3, border=60.0)
-    simulate.write_scene(painted(spec), tmp_path)
+    write_scene(painted(spec), tmp_path)
     sample = inspected(tmp_path)["sample"]
     assert 3 <= sample["blocks"] < sample["blocks_in_all"] == 64
     assert sample["pixels"] <= sample["blocks"] * 32**2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import edited, painted, pixels_of, seldom, write_pair
+from rasters import edited, painted, pixels_of, seldom, write_pair, write_scene
 from scipy import ndimage
 from toolbox import arrays, image, interp23tap
 from torch import Tensor
@@ -137,6 +137,9 @@ class ToolboxLayers(TileLayers):
         return layer[..., 2::4, 2::4]
 
 
+toolbox_layers = lru_cache(ToolboxLayers)
+
+
 class Labelled(bdsd.CBDSD):
     """C-BDSD with clusters that are given."""
 
@@ -183,7 +186,7 @@ def at_probes(fused: Tensor, case: str, name: str) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("case", GAINS)
 @pytest.mark.parametrize("name", [m for m in METHODS if m != "exp"])
 def test_methods_equal_the_toolbox(case: str, name: str) -> None:
-    layers = ToolboxLayers(case)
+    layers = toolbox_layers(case)
     fused = fused_by(golden_method(name, case, layers.setup), layers)
     found, expected = at_probes(fused, case, name)
     usual = np.abs(expected) <= 4 * 2047  # beyond, a denominator is near 0
@@ -192,6 +195,7 @@ def test_methods_equal_the_toolbox(case: str, name: str) -> None:
     assert (difference <= np.maximum(2e-3, 1e-6 * np.abs(expected[usual]))).all()
 
 
+@lru_cache
 def scene_layers(case: str) -> TileLayers:
     """The product's own operators at the toolbox's phase on the whole image, whose edges are repeated."""
     stored = arrays(case)
@@ -233,7 +237,7 @@ def test_scene_operators_at_the_toolbox_s_phase_agree_inside(name: str) -> None:
 
 
 def write(folder: Path, made: simulate.SimulatedScene) -> tuple[Path, Path]:
-    return simulate.write_scene(made, folder)[:2]
+    return write_scene(made, folder)[:2]
 
 
 @dataclass

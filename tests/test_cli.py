@@ -284,26 +284,30 @@ BAD = {
     ),
     "report of another kind": Bad(fuse("pan.tif ms.tif --report a.pdf"), ("--report", ".html", ".json")),
     "evaluate a missing file": Bad("evaluate nope.tif --pan pan.tif --ms ms.tif", ("nope.tif", "no such file")),
-    "evaluate on another grid": Bad("evaluate ms.tif --pan pan.tif --ms ms.tif", ("ms.tif", "not on the PAN grid")),
+    "evaluate on another grid": Bad(
+        "evaluate ms.tif --pan pan.tif --ms ms.tif --align off", ("ms.tif", "not on the PAN grid")
+    ),
     "evaluate between the pixels": Bad(
-        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1 --align off",
         ("bad.tif", "not on the PAN grid"),
         bad("pan.tif", transform=UTM @ Affine.translation(0.5, 0)),
     ),
     "evaluate in another CRS": Bad(
-        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1 --align off",
         ("bad.tif", "not on the PAN grid", "EPSG:32632"),
         bad("pan.tif", crs="EPSG:32632"),
     ),
-    "evaluate other bands": Bad("evaluate pan.tif --pan pan.tif --ms ms.tif", ("pan.tif has 1 bands", "has 4")),
+    "evaluate other bands": Bad(
+        "evaluate pan.tif --pan pan.tif --ms ms.tif --align off", ("pan.tif has 1 bands", "has 4")
+    ),
     "evaluate elsewhere": Bad(
-        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1",
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1 --align off",
         ("bad.tif does not overlap",),
         bad("pan.tif", transform=UTM @ Affine.translation(1000, 0)),
     ),
     "evaluate without MS": Bad("evaluate pan.tif --pan pan.tif", ("--ms",)),
     "evaluate nothing valid": Bad(
-        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1", ("block",), bad("pan.tif", lambda p: p * 0)
+        "evaluate bad.tif --pan pan.tif --ms ms.tif --bidx 1 --align off", ("block",), bad("pan.tif", lambda p: p * 0)
     ),
 }  # fmt: skip
 
@@ -384,7 +388,7 @@ def test_no_command_prints_the_help(run) -> None:
 def larger(tmp_path_factory) -> Path:
     """A scene of several blocks."""
     folder = tmp_path_factory.mktemp("larger")
-    write_pair(folder, 640, 640, 4)
+    write_pair(folder, rows=600, cols=560, offset=(1.3, 2.6))
     return folder
 
 

@@ -32,7 +32,8 @@ from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
-PAIR = ("--pan", "pan.tif", "--ms", "ms.tif")
+ALIGNED = ("--pan", "pan.tif", "--ms", "ms.tif")
+PAIR = (*ALIGNED, "--align", "off")
 PLAIN = ("--method", "none", "--align", "off")
 
 
@@ -46,6 +47,25 @@ def scene(tmp_path, monkeypatch) -> Path:
     make(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[tuple, bytes]:
+    """Files that were fused already, by options."""
+    return {}
+
+
+@pytest.fixture
+def fuse_as(scene: Path, run, known):
+    """Fuses the scene into a file, without figures: with the same options once for all tests."""
+
+    def fuse_as(name: str, *options: str) -> None:
+        if options not in known:
+            assert run("fuse", "pan.tif", "ms.tif", "-o", name, *options, "--no-score").code == 0
+            known[options] = Path(name).read_bytes()
+        Path(name).write_bytes(known[options])
+
+    return fuse_as
 
 
 def results(finished) -> list[dict]:
@@ -65,14 +85,14 @@ def quality_of(run, *arguments) -> dict:
 
 def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
     fused = json.loads(run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--json").out)
-    assert fused["quality"] == quality_of(run, "out.tif", *PAIR)
+    assert fused["quality"] == quality_of(run, "out.tif", *ALIGNED)
     assert 0 < fused["quality"]["fidelity"] < 1
-    assert f"{fused['quality']['fidelity']:.4f}" in run("evaluate", "out.tif", *PAIR).out
+    assert f"{fused['quality']['fidelity']:.4f}" in run("evaluate", "out.tif", *ALIGNED).out
 
 
 @pytest.mark.slow
-def test_a_page_shows_eight_results_or_those_that_are_chosen(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "r0.tif", *PLAIN, "--no-score")
+def test_a_page_shows_eight_results_or_those_that_are_chosen(scene: Path, fuse_as, run) -> None:
+    fuse_as("r0.tif", *PLAIN)
     files = [f"r{i}.tif" for i in range(10)]
     for name in files[1:]:
         shutil.copy("r0.tif", name)
@@ -110,9 +130,9 @@ def test_a_larger_file_of_another_type_is_scored_like_the_scene(scene: Path, run
     assert quality_of(run, "big.tif", *PAIR) == json.loads(fused.out)["quality"]
 
 
-def test_many_files_are_ranked_the_same_in_json_csv_and_table(scene: Path, run) -> None:
+def test_many_files_are_ranked_the_same_in_json_csv_and_table(scene: Path, fuse_as, run) -> None:
     for method in ("exp", "mtf-glp-fs"):
-        assert run("fuse", "pan.tif", "ms.tif", "-o", f"{method}.tif", "--method", method, "--no-score").code == 0
+        fuse_as(f"{method}.tif", "--method", method)
     edited(scene / "exp.tif", scene / "noise.tif", noisy)
     files = ("noise.tif", "exp.tif", "mtf-glp-fs.tif")
     found = results(run("evaluate", *files, *PAIR, "--json"))
@@ -255,10 +275,10 @@ def test_reprojection_compares_the_degraded_image_with_the_ms(tmp_path: Path) ->
         ({"change": lambda p: p[[3, 1, 2, 0]]}, ("another order", "4,2,3,1")),
     ],
 )
-def test_files_that_do_not_fit_the_scene_are_refused(scene: Path, run, change: dict, words) -> None:
+def test_files_that_do_not_fit_the_scene_are_refused(scene: Path, fuse_as, run, change: dict, words) -> None:
     with rasterio.open(scene / "pan.tif") as dataset:
         assert dataset.crs.to_string() == "EPSG:32631"
-    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--extent", "pan", *PLAIN, "--no-score").code == 0
+    fuse_as("out.tif", "--extent", "pan", *PLAIN)
     edited(scene / "out.tif", scene / "bad.tif", **change)
     finished = run("evaluate", "out.tif", "bad.tif", *PAIR)
     assert (finished.code, finished.out) == (2, "")
@@ -318,8 +338,8 @@ def test_what_does_not_go_together_is_refused(scene: Path, run, arguments: str, 
 # Against a reference
 
 
-def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+def test_a_reference_measures_what_the_functions_measure(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", "--method", "gsa", "--extent", "pan")
     found = quality_of(run, "out.tif", "--reference", "truth.tif")
     with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
         assert truth.shape == out.shape
@@ -339,9 +359,9 @@ def test_a_reference_measures_what_the_functions_measure(scene: Path, run) -> No
 
 
 @pytest.mark.slow
-def test_the_error_beside_edges_needs_the_pan(scene: Path, run, monkeypatch) -> None:
+def test_the_error_beside_edges_needs_the_pan(scene: Path, fuse_as, run, monkeypatch) -> None:
     monkeypatch.setattr("pansharpen_cli.quality.reference.SCORED_TILE", 64)  # it streams
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+    fuse_as("out.tif", "--method", "gsa", "--extent", "pan")
     edited(scene / "pan.tif", scene / "holed.tif", lambda p: np.where(np.indices(p.shape)[1] < 40, 0, p), nodata=0)
     with rasterio.open("truth.tif") as truth, rasterio.open("out.tif") as out:
         both = (truth.dataset_mask() > 0) & (out.dataset_mask() > 0)
@@ -373,9 +393,9 @@ def test_a_pan_that_is_none_or_on_another_grid_than_the_reference_is_refused(sce
         assert word in finished.errors[0]
 
 
-def test_the_truth_against_itself_is_perfect_and_ranks_first(scene: Path, run) -> None:
+def test_the_truth_against_itself_is_perfect_and_ranks_first(scene: Path, fuse_as, run) -> None:
     (scene / "same.tif").write_bytes((scene / "truth.tif").read_bytes())
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+    fuse_as("out.tif", *PLAIN)
     first, second = results(run("evaluate", "out.tif", "same.tif", "--reference", "truth.tif", "--json"))
     assert (first["name"], second["name"]) == ("same.tif", "out.tif")
     assert first["quality"]["q2n"] == pytest.approx(1)
@@ -394,20 +414,20 @@ def test_a_result_with_holes_says_on_how_much_it_was_measured(scene: Path, run) 
     assert "half.tif" in finished.err and "% of the reference" in finished.err
 
 
-def test_the_nodata_option_holds_for_the_fused_file_too(scene: Path, run) -> None:
+def test_the_nodata_option_holds_for_the_fused_file_too(scene: Path, fuse_as, run) -> None:
     def half(pixels: np.ndarray) -> np.ndarray:
         pixels[:, :, 96:] = 0
         return pixels
 
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+    fuse_as("out.tif", "--method", "gsa", "--extent", "pan")
     edited(scene / "out.tif", scene / "half.tif", half, nodata=None)
     for against in (PAIR, ("--reference", "truth.tif")):
         whole, tagged = (quality_of(run, "half.tif", *against, *option) for option in ((), ("--nodata", "0")))
         assert 0 < tagged["blocks"] < whole["blocks"]
 
 
-def test_results_on_different_pixels_are_pointed_out(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+def test_results_on_different_pixels_are_pointed_out(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", *PLAIN)
     run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")
     assert "different parts" in run("evaluate", "out.tif", "part.tif", *PAIR).err
     with rasterio.open(scene / "out.tif") as dataset:
@@ -425,8 +445,8 @@ def test_results_on_different_pixels_are_pointed_out(scene: Path, run) -> None:
     assert run("evaluate", "out.tif", "copy.tif", *PAIR).err == ""
 
 
-def test_ergas_takes_the_ratio(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+def test_ergas_takes_the_ratio(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", *PLAIN)
     four, two = (quality_of(run, "out.tif", "--reference", "truth.tif", "--ratio", r) for r in (4, 2))
     assert two["ergas"] == pytest.approx(2 * four["ergas"])
 
@@ -451,8 +471,8 @@ def test_garbage_in_reflectances_scores_low_whatever_the_peak(scene: Path, run, 
         assert ("flatter" in finished.err) == (outlier is not None and not option)
 
 
-def test_the_same_pixels_of_another_type_have_the_same_figures(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--extent", "pan", "--no-score")
+def test_the_same_pixels_of_another_type_have_the_same_figures(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", "--method", "gsa", "--extent", "pan")
     edited(scene / "truth.tif", scene / "float.tif", lambda p: p.astype("float32"))
     first, second = (quality_of(run, "out.tif", "--reference", name) for name in ("truth.tif", "float.tif"))
     assert first == second
@@ -574,8 +594,8 @@ def test_a_scene_too_small_to_degrade_is_refused(tmp_path: Path, run, monkeypatc
 # Outputs
 
 
-def test_maps_lie_on_the_scene_and_average_to_the_figures(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--no-score")
+def test_maps_lie_on_the_scene_and_average_to_the_figures(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", "--method", "gsa")
     found = quality_of(run, "out.tif", *PAIR, "--map", "maps")
     assert {p.name for p in (scene / "maps").iterdir()} == {
         f"out_{name}.tif" for name in ("hqnr", "d_lambda_k", "d_s", "sam")
@@ -591,16 +611,16 @@ def test_maps_lie_on_the_scene_and_average_to_the_figures(scene: Path, run) -> N
     assert run("evaluate", "out.tif", *PAIR, "--map", "maps", "--overwrite").code == 0
 
 
-def test_maps_against_a_reference(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--no-score")
+def test_maps_against_a_reference(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", "--method", "gsa")
     quality_of(run, "out.tif", "--reference", "truth.tif", "--map", "maps")
     with rasterio.open("maps/out_sam.tif") as angles:
         assert 0 < np.nanmean(angles.read(1)) < 20
 
 
-def test_fail_under_gives_3_and_the_table(scene: Path, run) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
-    run("fuse", "pan.tif", "ms.tif", "-o", "gsa.tif", "--method", "gsa", "--no-score")
+def test_fail_under_gives_3_and_the_table(scene: Path, fuse_as, run) -> None:
+    fuse_as("out.tif", *PLAIN)
+    fuse_as("gsa.tif", "--method", "gsa")
     good = run("evaluate", "out.tif", *PAIR, "--fail-under", "HQNR=0.01", "--fail-under", "qnr=0.01")
     assert (good.code, good.err) == (0, "")
     low = run("evaluate", "out.tif", "gsa.tif", *PAIR, "--fail-under", "HQNR=0.999")
@@ -614,8 +634,8 @@ def test_fail_under_gives_3_and_the_table(scene: Path, run) -> None:
 
 
 @pytest.mark.parametrize("what", [("out.tif", *PAIR), ("out.tif", "--reference", "truth.tif")])
-def test_reports_are_written_and_not_overwritten(scene: Path, run, what) -> None:
-    run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score")
+def test_reports_are_written_and_not_overwritten(scene: Path, fuse_as, run, what) -> None:
+    fuse_as("out.tif", *PLAIN)
     page = run("evaluate", *what, "--report", "page.html")
     assert (page.code, page.err) == (0, "")
     text = (scene / "page.html").read_text()
@@ -692,7 +712,7 @@ def test_every_key_of_a_report_is_documented(scene: Path, run) -> None:
     page = (Path(__file__).parent.parent / "docs" / "report.md").read_text()
     first, second = page.split("## `pansharpen-evaluation/1`")
     fused = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--adapt-seconds", "0.5", "--report", "r.html", "--json")
-    full = run("evaluate", "out.tif", *PAIR, "--json")
+    full = run("evaluate", "out.tif", *ALIGNED, "--json")
     against = run("evaluate", "out.tif", "--reference", "truth.tif", "--json")
     for finished, text in ((fused, first), (full, page), (against, page)):
         assert finished.code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted
+from rasters import painted, write_scene
 from scipy import ndimage
 
 from pansharpen_cli import physics
@@ -191,7 +191,7 @@ def test_what_is_undefined_is_said(pair) -> None:
 def test_a_scene_ranks_the_truth_first_and_up_sampling_last(tmp_path: Path, ratio: float) -> None:
     spec = simulate.Simulation(224, 240, 4, ratio=ratio, offset=(0.7, 1.2), border=0.0, noise=0.0)
     made = painted(spec)
-    simulate.write_scene(made, tmp_path)
+    write_scene(made, tmp_path)
     scores = {}
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
         origin = scene.window[0], scene.window[2]

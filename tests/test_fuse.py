@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import whole as of_whole
-from rasters import painted, seldom, write_pair
+from rasters import painted, seldom, write_pair, write_scene
 
 from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
@@ -145,7 +145,7 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
     made = simulate.simulate(simulate.Simulation(rows=64, cols=64))
     made.pan[:] = 0
     made.pan_valid[:] = False
-    simulate.write_scene(made, tmp_path)
+    write_scene(made, tmp_path)
     with (
         Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"], OpenOptions(nodata=0)) as scene,
         pytest.raises(InputError, match="nodata"),

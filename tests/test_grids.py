@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,19 @@ from pansharpen_cli.raster.scene import Scene
 VNIR, SWIR = ("Blue", "Green", "Red", "NIR1"), ("SWIR1", "SWIR2")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    _, _, truth = write_pair(folder, 384, 384, 8, noise=0.0)
+    seen_through(truth, folder / "vnir.tif", (2, 3, 5, 7), 4, (1.25, -0.5), 0.3, VNIR)
+    seen_through(truth, folder / "swir.tif", (4, 6), 12, (3.0, 5.5), 0.25, SWIR)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(made: Path, tmp_path: Path) -> Path:
     """`pan.tif`, `vnir.tif` of ratio 4 and `swir.tif` of ratio 12, each at a phase of its own."""
-    _, _, truth = write_pair(tmp_path, 384, 384, 8, noise=0.0)
-    seen_through(truth, tmp_path / "vnir.tif", (2, 3, 5, 7), 4, (1.25, -0.5), 0.3, VNIR)
-    seen_through(truth, tmp_path / "swir.tif", (4, 6), 12, (3.0, 5.5), 0.25, SWIR)
-    return tmp_path
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def fused(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rasters import painted, seldom
+from rasters import painted, seldom, write_scene
 from toolbox import last_stages, reach_of
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, leaky_relu, normalize, unfold
@@ -39,6 +39,8 @@ BLENDED: list[tuple[str, Config]] = [
     ("pancrafter", {"bands": 4, "width": 16}),
 ]
 ALL = CROPPED + BLENDED
+OFTEN = [case for case in ALL if case != ("pantiny-small", {})]
+"""One of any bands is as good as the other here."""
 
 
 def named(cases: list):
@@ -98,7 +100,7 @@ def test_parameter_counts(name, config, count):
     assert sum(p.numel() for p in models.create(name, config).parameters()) == count
 
 
-@named(ALL)
+@named(seldom(ALL, OFTEN))
 def test_what_a_network_declares_is_true(name, config):
     """Features have the declared channels, and one batch entry does not see another."""
     network = made(name, config)
@@ -348,7 +350,7 @@ SPEC = simulate.Simulation(rows=140, cols=152, bands=4, offset=(1.37, 2.61), see
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    pan, ms, _ = simulate.write_scene(painted(SPEC), tmp_path_factory.mktemp("scene"))
+    pan, ms, _ = write_scene(painted(SPEC), tmp_path_factory.mktemp("scene"))
     with Scene.open(pan, [ms]) as opened:
         yield opened
 
@@ -379,9 +381,12 @@ def seam_steps(image: np.ndarray, size: int) -> float:
     return worst
 
 
-@named([case for case in BLENDED if case[1]])  # those of any bands are built of the same layers
+@named(seldom([case for case in BLENDED if case[1]], [BLENDED[0], BLENDED[3], BLENDED[5]]))
 def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
-    """Neither in the picture nor in what differs from tile to tile; without overlap the latter has them."""
+    """Neither in the picture nor in what differs from tile to tile; without overlap the latter has them.
+
+    PanTiny's are built of the same layers, whatever their number and that of the bands.
+    """
     monkeypatch.setattr(u2net, "WINDOW", 16)
     network, size = made(name, config), 72
     if name == "u2net":
@@ -408,10 +413,10 @@ def sampler() -> Sampler:
     return Sampler([LoadedScene(data, np.ones((140, 140), bool), visible=5)], bands=4, seed=1)
 
 
-@named(ALL)
+@named(seldom(ALL, OFTEN))
 def test_pan_in_other_units_than_the_ms_gives_the_same(sampler, name, config):
     network = made(name, config)
-    inputs = sampler.pair(96, 4).inputs
+    inputs = sampler.pair(64, 4).inputs
     other = replace(inputs, pan=inputs.pan * 3e-5 - 0.1, pan_low=inputs.pan_low * 3e-5 - 0.1)
     results = [network(i, SceneStats.fit(i)) for i in (inputs, other)]
     deviation = float(inputs.expanded.std())
@@ -419,7 +424,7 @@ def test_pan_in_other_units_than_the_ms_gives_the_same(sampler, name, config):
 
 
 @named(ALL)
-@pytest.mark.parametrize("size", [96, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_every_parameter_is_trained(sampler, name, config, size):
     network = channels_last(made(name, config)).requires_grad_(True)
     samples = [sampler.pair(size, 4)]
@@ -470,7 +475,7 @@ QUICK = Settings(tiles=3, reduced_tiles=2, epochs=2, batch=3)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     spec = simulate.Simulation(rows=320, cols=320, bands=4, seed=2)
-    pan, ms, _ = simulate.write_scene(painted(spec), tmp_path_factory.mktemp("sample"))
+    pan, ms, _ = write_scene(painted(spec), tmp_path_factory.mktemp("sample"))
     with Scene.open(pan, [ms]) as opened:
         return sampling.sample(opened, QUICK, 0, CPU)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rasters import painted, seldom
+from rasters import painted, seldom, write_scene
 from scipy import ndimage
 
 from pansharpen_cli import models, physics
@@ -42,16 +42,34 @@ class Holed:
     whole: tuple[Path, Path]
     folder: Path
     inside: tuple[np.ndarray, np.ndarray]
+    known: dict = field(default_factory=dict)
 
     def write(self, nodata: float, dtype: str = "uint16") -> tuple[Path, Path]:
         """PAN and MS with the hole, in which both hold `nodata`."""
+        if (nodata, dtype) not in self.known:
+            self.known[nodata, dtype] = self._written(nodata, dtype)
+        return self.known[nodata, dtype]
+
+    def statistics(self, paths: tuple[Path, Path]) -> SceneStats:
+        if paths not in self.known:
+            with Scene.open(paths[0], [paths[1]]) as scene:
+                self.known[paths] = sampling.sample(scene, None, 0, CPU).stats
+        return self.known[paths]
+
+    def fused(self, paths: tuple[Path, Path], method: str) -> tuple[np.ndarray, np.ndarray, Scene]:
+        """Pixels, valid mask and scene; with the statistics of its own for `injection`."""
+        if (paths, method) not in self.known:
+            self.known[paths, method] = fused(paths, method, self.statistics(paths))
+        return self.known[paths, method]
+
+    def _written(self, nodata: float, dtype: str) -> tuple[Path, Path]:
         images = [self.made.pan[None].astype(dtype), self.made.ms.astype(dtype)]
         for image, inside in zip(images, self.inside, strict=True):
             image[:, inside] = nodata
         folder = self.folder / f"{nodata} {dtype}"
         spec = replace(self.made.spec, nodata=nodata)
         truth = self.made.truth.astype(dtype)
-        return sim.write_scene(replace(self.made, spec=spec, pan=images[0][0], ms=images[1], truth=truth), folder)[:2]
+        return write_scene(replace(self.made, spec=spec, pan=images[0][0], ms=images[1], truth=truth), folder)[:2]
 
 
 @pytest.fixture(scope="module", params=seldom(SPECS, ["ratio 4", "ratio 2.76"]))
@@ -61,7 +79,7 @@ def holed(request, tmp_path_factory) -> Holed:
     (rows, cols), (h, w) = made.pan.shape, made.ms.shape[1:]
     places = [spec.offset[i] + spec.ratio * (np.arange(n) + 0.5) for i, n in enumerate((h, w))]
     inside = hole(np.arange(rows) + 0.5, np.arange(cols) + 0.5, spec), hole(*places, spec)
-    return Holed(made, sim.write_scene(made, folder / "whole")[:2], folder, inside)
+    return Holed(made, write_scene(made, folder / "whole")[:2], folder, inside)
 
 
 def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tuple[np.ndarray, np.ndarray, Scene]:
@@ -73,16 +91,10 @@ def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tu
         return (*loop.fuse_array(scene, fuser, 128), scene)
 
 
-def statistics(paths: tuple[Path, Path]) -> SceneStats:
-    with Scene.open(paths[0], [paths[1]]) as scene:
-        return sampling.sample(scene, None, 0, CPU).stats
-
-
 @pytest.mark.parametrize("method", ["none", "injection"])
 def test_beside_a_hole_the_result_is_as_good_as_without_it(holed, method):
-    stats = statistics(holed.whole)
-    without, all_valid, scene = fused(holed.whole, method, stats)
-    beside, valid, _ = fused(holed.write(0), method, stats)
+    without, all_valid, scene = holed.fused(holed.whole, method)
+    beside, valid, _ = fused(holed.write(0), method, holed.statistics(holed.whole))
     assert all_valid.all()
     r0, r1, c0, c1 = scene.window
     at = np.s_[r0:r1, c0:c1]
@@ -113,11 +125,11 @@ def test_beside_a_hole_the_result_is_as_good_as_without_it(holed, method):
 def test_nothing_of_the_nodata_value_leaks(holed, method, nodata, dtype):
     """Whatever stands in the hole, valid pixels are the same to the last bit, and so are the statistics."""
     paths = holed.write(0), holed.write(nodata, dtype)
-    stats = [statistics(p) for p in paths]
-    for field in ("mean", "std", "gain", "intensity"):
-        torch.testing.assert_close(getattr(stats[1], field), getattr(stats[0], field), rtol=0, atol=0)
-    expected, valid, _ = fused(paths[0], method, stats[0])
-    other, other_valid, scene = fused(paths[1], method, stats[1])
+    stats = [holed.statistics(p) for p in paths]
+    for name in ("mean", "std", "gain", "intensity"):
+        torch.testing.assert_close(getattr(stats[1], name), getattr(stats[0], name), rtol=0, atol=0)
+    expected, valid, _ = holed.fused(paths[0], method)
+    other, other_valid, scene = holed.fused(paths[1], method)
     np.testing.assert_array_equal(valid, other_valid)
     np.testing.assert_array_equal(expected[:, valid], other[:, valid])
 
@@ -128,8 +140,8 @@ def test_nothing_of_the_nodata_value_leaks(holed, method, nodata, dtype):
 
 def test_statistics_are_those_of_the_valid_pixels(holed):
     paths = holed.write(0)
-    stats = statistics(paths)
-    expanded, valid, scene = fused(paths, "none", None)
+    stats = holed.statistics(paths)
+    expanded, valid, scene = holed.fused(paths, "none")
     pan = holed.made.pan[scene.window[0] : scene.window[1], scene.window[2] : scene.window[3]]
     assert stats.pan_mean == pytest.approx(pan[valid].mean(), rel=1e-5)
     assert stats.pan_std == pytest.approx(pan[valid].std(ddof=1), rel=1e-5)

@@ -16,7 +16,7 @@ NAMES = ("Blue", "Green", "Red", "NIR1")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("in")
-    write_pair(folder / "town", 520, 516, 4, border=8.0)
+    write_pair(folder / "town", rows=600, cols=560, offset=(1.3, 2.6), border=30.0)
     (folder / "town" / "truth.tif").unlink()
     return folder
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rasters import painted
+from rasters import painted, write_scene
 
 from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.columns import in_columns
@@ -379,9 +379,12 @@ def test_the_evaluation_page_ranks_with_the_best_marked(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
+    """768 x 1152 pixels with a border of nodata: a landscape four times."""
     folder: Path = tmp_path_factory.mktemp("scene")
-    made = painted(simulate.Simulation(rows=768, cols=1152, bands=4, seed=4, border=100.0))
-    simulate.write_scene(made, folder)
+    made = painted(simulate.Simulation(rows=384, cols=576, bands=4, seed=4))
+    wide = {k: np.tile(getattr(made, k), (2, 2)) for k in ("pan", "ms", "truth", "pan_valid", "ms_valid")}
+    wide["pan"][:, :100], wide["ms"][..., :25] = 0, 0
+    write_scene(replace(made, **wide), folder)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:
         yield opened
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
-from rasters import painted
+from rasters import painted, write_scene
 from rio_cogeo.cogeo import cog_validate
 
 import pansharpen_cli as pansharpen
@@ -26,7 +26,7 @@ TRUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    simulate.write_scene(painted(simulate.Simulation(rows=192, cols=256, bands=4, border=8.0, seed=5)), folder)
+    write_scene(painted(simulate.Simulation(rows=192, cols=256, bands=4, border=8.0, seed=5)), folder)
     return folder
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +102,20 @@ def located(path: Path, pixels: np.ndarray, rpcs: RPC, names=()) -> Path:
 
 def write_seen(folder: Path, cameras: Cameras, off: tuple[float, float] = (0.0, 0.0), height: float = 0.0) -> Pair:
     """A pair of basic products: the MS is the truth through its MTF, `off` PAN pixels from where its RPCs put it."""
+    for name, content in _seen(cameras, off, height).items():
+        (folder / name).write_bytes(content)
+    return Pair(str(folder / "pan_1b.tif"), [str(folder / "ms_1b.tif")])
+
+
+@lru_cache
+def _seen(cameras: Cameras, off: tuple[float, float], height: float) -> dict[str, bytes]:
+    """The files of such a pair, and of the one that it is made of."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write_seen(Path(folder), cameras, off, height)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _write_seen(folder: Path, cameras: Cameras, off: tuple[float, float], height: float) -> None:
     pan, _, truth = write_pair(folder, SIDE, SIDE, 4, noise=0.0)
     sharp = pixels_of(truth).astype(float)
     blur = blur_matrix(RATIO, (0, SIDE), (0, SIDE), 0.3)
@@ -108,10 +124,8 @@ def write_seen(folder: Path, cameras: Cameras, off: tuple[float, float] = (0.0, 
     at = cameras.pan_at(rows, cols, height)
     places = [a - o for a, o in zip(at, off, strict=True)]
     ms = np.stack([ndimage.map_coordinates(band, places, order=3, mode="nearest") for band in soft])
-    return Pair(
-        str(located(folder / "pan_1b.tif", pixels_of(pan), cameras.pan_of())),
-        [str(located(folder / "ms_1b.tif", np.rint(ms), cameras.ms_of(), ("Blue", "Green", "Red", "NIR1")))],
-    )
+    located(folder / "pan_1b.tif", pixels_of(pan), cameras.pan_of())
+    located(folder / "ms_1b.tif", np.rint(ms), cameras.ms_of(), ("Blue", "Green", "Red", "NIR1"))
 
 
 def fused(pair: Pair, output: Path, method: str = "exp", score: bool = False, **opening) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted, seldom
+from rasters import painted, seldom, write_scene
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
         made.pan[100:112, 60:260] = 0
         made.pan[:70, 130:200] = 0
         made.ms[:, 20:45, 34:50] = 0
-    pan, ms, _ = sim.write_scene(made, tmp_path_factory.mktemp("scene"))
+    pan, ms, _ = write_scene(made, tmp_path_factory.mktemp("scene"))
     return pan, ms
 
 
@@ -89,7 +89,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, tailored):
 
 @pytest.mark.parametrize(("cores", "rows"), [(1, [229]), (2, [128, 101]), (9, [128, 101])])
 def test_fewer_tiles_than_cores_are_shared_out_among_them(tmp_path: Path, cores: int, rows: list[int]) -> None:
-    pan, ms, _ = sim.write_scene(sim.simulate(replace(SPEC, border=20.0)), tmp_path)
+    pan, ms, _ = write_scene(painted(replace(SPEC, border=20.0)), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         fuser, seen = network_fuser(scene, "glpnet", False), []
         whole = fuser(scene.read(*fuser.windows(scene.window)), scene.window)
@@ -161,7 +161,7 @@ def without_overlap(scene: Scene, fuser: fit.NetworkFuser, size: int) -> np.ndar
 def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size):
     """The last tiles are narrower than the overlap in some of these sizes."""
     spec = replace(SPEC, rows=259, cols=263, offset=(0.0, 0.0), seed=9)
-    pan, ms, _ = sim.write_scene(painted(spec), tmp_path)
+    pan, ms, _ = write_scene(painted(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         network = make_random(Attention(4))
         fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
@@ -180,7 +180,7 @@ def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size
 
 def test_blended_tiles_have_the_right_nodata(tmp_path):
     spec = replace(SPEC, border=50.0)
-    pan, ms, _ = sim.write_scene(painted(spec), tmp_path)
+    pan, ms, _ = write_scene(painted(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         expected = loop.fuse_array(scene, fit.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))

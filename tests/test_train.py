@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import whole as of_whole
-from rasters import edited, painted
+from rasters import edited, painted, write_scene
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -57,7 +57,7 @@ def scenes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     for i in range(3):
         spec = simulate.Simulation(rows=264, cols=264, bands=4, ratio=2.0, offset=(0.5, 1.25), seed=i)
-        simulate.write_scene(painted(spec), folder / f"place{i}")
+        write_scene(painted(spec), folder / f"place{i}")
         (folder / f"place{i}" / "truth.tif").unlink()
     (folder / "small.toml").write_text(SMALL)
     return folder

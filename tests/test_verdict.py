@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from rasters import edited, painted
+from rasters import edited, painted, write_scene
 
 from pansharpen_cli.report.verdict import verdict, warnings_of
 from pansharpen_cli.training import simulate
@@ -57,7 +57,7 @@ def test_what_was_not_measured_is_not_judged():
 
 def test_fuse_says_it_first_and_warns_of_a_result_that_is_softer_than_its_pan(tmp_path, run):
     made = painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
-    pan, ms, _ = simulate.write_scene(made, tmp_path)
+    pan, ms, _ = write_scene(made, tmp_path)
     sharp = run("fuse", pan, ms, "-o", tmp_path / "gsa.tif", "--method", "gsa")
     assert sharp.out.startswith("verdict") and "softer" not in sharp.err
     soft = run("fuse", pan, ms, "-o", tmp_path / "exp.tif", "--method", "exp")
@@ -66,7 +66,7 @@ def test_fuse_says_it_first_and_warns_of_a_result_that_is_softer_than_its_pan(tm
 
 def test_a_tinted_result_is_warned_of(tmp_path, run):
     made = painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
-    pan, ms, _ = simulate.write_scene(made, tmp_path)
+    pan, ms, _ = write_scene(made, tmp_path)
     run("fuse", pan, ms, "-o", tmp_path / "gsa.tif", "--method", "gsa")
 
     def tinted(x: np.ndarray) -> np.ndarray:

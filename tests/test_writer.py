@@ -301,7 +301,7 @@ def test_provenance_says_how_the_file_came_about(tmp_path: Path, run, driver: st
 
 
 def test_the_default_profile(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=530, cols=530)
+    make(tmp_path, rows=600, cols=560)
     with rasterio.open(fused(run, tmp_path, "--no-score")) as dataset:
         assert dataset.driver == "GTiff"
         assert set(dataset.block_shapes) == {(OUTPUT_BLOCK, OUTPUT_BLOCK)} == {(512, 512)}
@@ -379,7 +379,7 @@ def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, column
 
 @pytest.mark.slow
 def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=600, cols=600, border=12.0)
+    make(tmp_path, rows=600, cols=560, border=30.0)
     with rasterio.open(fused(run, tmp_path, "--overviews", "--no-score")) as dataset:
         assert [dataset.overviews(b) for b in dataset.indexes] == [[2, 4]] * 4
         whole, valid = dataset.read(1), dataset.dataset_mask() > 0
@@ -422,7 +422,7 @@ def test_a_cog_has_no_overviews_where_it_is_to_have_none(tmp_path: Path, run) ->
     ],
 )
 def test_nodata_survives_a_compression_with_losses(tmp_path: Path, run, options: str, lossy: bool) -> None:
-    make(tmp_path, rows=600, cols=560, border=40.0, dtype="uint8", nodata=0)
+    make(tmp_path, rows=600, cols=560, border=30.0, dtype="uint8", nodata=0)
     valid = upsampled(tmp_path)[1]
     path = fused(run, tmp_path, *options.split(), "--bidx", "1,2,3", "--no-score")
     with rasterio.open(path) as dataset:
@@ -461,7 +461,7 @@ def test_the_output_lies_on_the_pan_grid(tmp_path: Path, run) -> None:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("scene")
-    make(folder, rows=700, cols=700)
+    make(folder, rows=600, cols=560)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         yield scene
 

@@ -100,6 +100,9 @@ class SimulatedScene:
 CRS = "EPSG:32631"
 _ORIGIN = (431200.0, 4583600.0)  # easting and northing of the PAN corner in metres
 
+LEVEL = 9
+"""Of deflate: the sample data are shipped."""
+
 
 def _inside_border(r: np.ndarray, c: np.ndarray, spec: Simulation, left: float, lower: float) -> np.ndarray:
     """Whether places (PAN pixels, broadcast) lie inside the slanted edges, moved inwards by `left` and `lower`."""
@@ -199,7 +202,7 @@ def _write(
         "blockysize": 128,
         "interleave": "pixel",
         "compress": "deflate",
-        "zlevel": 9,
+        "zlevel": LEVEL,
         "predictor": predictor if image.dtype.kind in "iu" else 3,
     }
     with rasterio.open(path, "w", **profile) as target:
