@@ -10,17 +10,17 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial, reduce
 from operator import and_
 
 from .. import __version__, device
 from ..archive import places
 from ..errors import InputError, PansharpenError
-from ..fusion import fit, register
+from ..fusion import fit
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_measured, is_unseen_by_pan, opened
+from ..jobs.opened import is_measured, opened
 from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
@@ -140,9 +140,9 @@ def _check_scene(
     """All that the scene of a pair tells. Raises InputError for what `fuse` would refuse."""
     look: Look | None = None
     seconds: dict[str, float] = {}
-    scene = stack.enter_context(pair.open())
+    mismatched, scene = False, stack.enter_context(pair.open())
     with _noting_failure(found):
-        scene, options, seconds = _aligned(facts, pair, options, stack, None, progress, found)
+        scene, options, seconds, mismatched = _aligned(facts, pair, options, stack, None, progress, found)
     _describe(facts, scene, pair, options, found)
     with _noting_failure(found):
         look = look_at(scene, options.seed, progress, survey=True)
@@ -150,7 +150,7 @@ def _check_scene(
         facts.bands = [band_facts(band) for band in look.bands]
         facts.agreement = look.agreement()
         judge_pixels(scene, look, facts, found)
-        facts.pan_tells = tells_facts(scene, options, progress, _apart(facts, scene), found)
+        facts.pan_tells = tells_facts(scene, options, progress, mismatched, found)
     if look is not None:
         with _noting_failure(found):
             predict(facts, scene, look, options, score, None, seconds, progress, found)
@@ -190,11 +190,11 @@ def plan(
             facts, own = CheckFacts(SCHEMA, __version__, "plan"), found if len(parts.pairs) == 1 else Findings()
             facts.files = [f for f in files if f.path in (each.pan, *each.ms)]
             ready = output if len(parts.pairs) == 1 else None
-            scene, chosen, aligning = _aligned(facts, each, options, stack, ready, progress, own)
+            scene, chosen, aligning, mismatched = _aligned(facts, each, options, stack, ready, progress, own)
             _describe(facts, scene, each, chosen, own)
             look = look_at(scene, chosen.seed, progress, survey=False)
             facts.sample = look.facts()
-            facts.pan_tells = tells_facts(scene, chosen, progress, _apart(facts, scene), own)
+            facts.pan_tells = tells_facts(scene, chosen, progress, mismatched, own)
             predict(facts, scene, look, chosen, score, output, aligning, progress, own)
             judge_scene(scene, own)
             fit.preload(options, scene.bands)
@@ -205,15 +205,6 @@ def plan(
     for message in said.notes():
         found.warning("gdal", message)
     return _combined(made, files, found)
-
-
-def _apart(facts: CheckFacts, scene: Scene) -> bool:
-    """Whether PAN and MS do not show the same in the same place, as `fuse` takes it."""
-    shift = facts.shift
-    if shift is None or is_unseen_by_pan(scene):
-        return False
-    known = {each.name: getattr(shift, each.name) for each in fields(register.Shift)}
-    return register.is_mismatched(register.Shift(**known), shift.action.startswith("moves"))
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
@@ -281,9 +272,9 @@ def _aligned(
     output: FusionOutput | None,
     progress: Progress,
     found: Findings,
-) -> tuple[Scene, Options, dict[str, float]]:
-    """The scene and the options as `fuse` uses them, and the seconds that the alignment takes. The shift is always
-    measured."""
+) -> tuple[Scene, Options, dict[str, float], bool]:
+    """The scene and the options as `fuse` uses them, the seconds that the alignment takes, and whether PAN and MS show
+    different things. The shift is always measured."""
     clock = time.perf_counter()
     asked = replace(options, align="measure") if options.align == "off" else options
     ready = partial(check_targets, output, options) if output else lambda scene: None
@@ -294,7 +285,8 @@ def _aligned(
         facts.mtf = mtf_facts(scene, registration.found.gains, found)
     else:
         found.note("fit", f"the fit of {options.fit} is taken: the scene is not registered, fitted or adapted")
-    if registration.mismatched and options.method in REGISTRY and options.adapt != "off":
+    mismatched = registration.mismatched
+    if mismatched and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")
-    return scene, options, {"aligning": time.perf_counter() - clock} if is_measured(options) else {}
+    return scene, options, {"aligning": time.perf_counter() - clock} if is_measured(options) else {}, mismatched

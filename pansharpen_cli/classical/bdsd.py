@@ -173,10 +173,10 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return labels
 
 
-def k_means(points: Tensor, clusters: int, seed: int, rounds: int = 50) -> Tensor:
+def k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
     """Centres (features, clusters) of `points` (features, n): Lloyd's algorithm from drawn points, seeded."""
     from scipy.cluster.vq import kmeans2
 
     drawn = np.random.default_rng(seed).choice(points.shape[1], clusters, replace=False)
-    centres, _ = kmeans2(points.T.numpy(), points[:, drawn].T.numpy(), iter=rounds, minit="matrix")
+    centres, _ = kmeans2(points.T.numpy(), points[:, drawn].T.numpy(), iter=50, minit="matrix")
     return torch.from_numpy(centres.T.copy())

@@ -264,8 +264,13 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     return limits
 
 
-def _split(text: str) -> list[str]:
-    return text.replace(",", " ").split()
+def _numbers(text: str, kind: type = float) -> list[Any]:
+    """The numbers in a text, between commas or spaces; none where one of them is none, or not finite."""
+    try:
+        values = [kind(part) for part in text.replace(",", " ").split()]
+        return values if all(map(math.isfinite, values)) else []
+    except (ValueError, OverflowError):
+        return []
 
 
 def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None:
@@ -285,24 +290,12 @@ def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None
     return bands
 
 
-def _whole_numbers(option: str, text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        values = [int(t) for t in _split(text)]
-    except ValueError:
-        values = []
-    if not values:
-        raise InputError(f"{option} takes whole numbers separated by commas, not '{text}'")
-    return values
-
-
 def _pixel_window(text: str | None) -> Window | None:
     from ..raster.geometry import Window
 
-    values = _whole_numbers("--window", text)
-    if values is None:
+    if text is None:
         return None
+    values = _numbers(text, int)
     if len(values) != 4 or min(values[2:]) < 1:
         raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
     col, row, width, height = values
@@ -312,12 +305,9 @@ def _pixel_window(text: str | None) -> Window | None:
 def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
     if text is None:
         return None
-    try:
-        left, bottom, right, top = (float(t) for t in _split(text))
-        if not all(math.isfinite(v) for v in (left, bottom, right, top)):
-            raise ValueError
-    except ValueError:
-        raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'") from None
+    if len(values := _numbers(text)) != 4:
+        raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'")
+    left, bottom, right, top = values
     return left, bottom, right, top
 
 
@@ -326,10 +316,7 @@ def _scaling(text: str | None) -> Scaling:
 
     if text is None:
         return Scaling()
-    try:
-        values = [float(t) for t in _split(text)]
-    except ValueError:
-        values = []
+    values = _numbers(text)
     if not 1 <= len(values) <= 2 or not 1e-30 < values[0] < 1e30 or not abs(values[-1]) < 1e30:
         raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor from 1e-30 to 1e30, not '{text}'")
     return Scaling(*values)

@@ -30,7 +30,7 @@ SAMPLES = 1 << 18
 """Pixels, about, that the stretch and the histograms rest on."""
 
 FUSED = "Fused"
-"""Default label of what is shown beside PAN and MS, or beside a reference."""
+"""Label of what is shown beside PAN and MS, or beside a reference."""
 
 BINS = 64
 DETAILS = 3
@@ -184,7 +184,6 @@ def collect(
     read: Reader,
     window: Window,
     detail: np.ndarray | None = None,
-    labels: tuple[str, str, str] = ("PAN", "MS", FUSED),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pictures:
     """PAN, MS (its own pixels, not interpolated) and a fused image over a window, in PAN pixels.
@@ -193,9 +192,8 @@ def collect(
     of the reduced PAN is taken. MS and fused image share the MS's stretch. Reads every pixel of the window once,
     tile by tile.
     """
-    pan, ms, fused = labels
-    layers = [_Shown(pan, scene.pan.read, pan), _Shown(ms, on_pan_grid(scene), ms), _Shown(fused, read, ms)]
-    return _collect(layers, window, scene.called, detail, (ms, fused), progress)
+    layers = [_Shown("PAN", scene.pan.read, "PAN"), _Shown("MS", on_pan_grid(scene), "MS"), _Shown(FUSED, read, "MS")]
+    return _collect(layers, window, scene.called, detail, ("MS", FUSED), progress)
 
 
 def collect_reference(
@@ -203,13 +201,11 @@ def collect_reference(
     fused_read: Reader,
     window: Window,
     names: Sequence[str | None],
-    labels: tuple[str, str] = ("Reference", FUSED),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pictures:
     """A reference, a fused image and its absolute error (mean of the bands) over a window of their common grid."""
-    reference, fused = labels
-    layers = [_Shown(reference, reference_read, reference), _Shown(fused, fused_read, reference)]
-    return _collect(layers, window, names, None, labels, progress, error=True)
+    layers = [_Shown("Reference", reference_read, "Reference"), _Shown(FUSED, fused_read, "Reference")]
+    return _collect(layers, window, names, None, ("Reference", FUSED), progress, error=True)
 
 
 def on_pan_grid(scene: Scene) -> Reader:

@@ -304,9 +304,9 @@ class _Painter:
         for part in (one, two):
             yield from self._split(part, target, widths[1:] if len(widths) > 1 else widths)
 
-    def _tint(self, spread: float = 0.06) -> np.ndarray:
+    def _tint(self) -> np.ndarray:
         """A smooth random change of the spectrum, and an independent one of the ninth channel."""
-        slope, bend, hidden = spread * self.rng.standard_normal(3)
+        slope, bend, hidden = 0.06 * self.rng.standard_normal(3)
         x = np.linspace(-1, 1, 8)
         return np.append(np.exp(slope * x + bend * (x**2 - 0.4)), np.exp(2.5 * hidden))
 
