@@ -261,19 +261,18 @@ OFTEN = ("exp", "gsa", "bt-h", "pracs", "awlp", "mtf-glp-hpm-r", "c-bdsd")
 """Of each way to make a result one method: the others ask the same of their base classes."""
 SPEC = simulate.Simulation(rows=230, cols=266, bands=4, ratio=4.0, offset=(1.37, 2.61), seed=4)
 SPECS = {
-    "ratio 4, nodata": replace(SPEC, border=40.0),
-    "ratio 2.76": replace(SPEC, ratio=2.76, offset=(0.37, -3.2), bands=3),
+    "ratio 4": replace(SPEC, border=40.0),
+    "ratio 2.76": replace(SPEC, ratio=2.76, offset=(0.37, -3.2), bands=3, border=40.0),
 }
 
 
-@pytest.fixture(scope="module", params=SPECS)
+@pytest.fixture(scope="module", params=seldom(SPECS, ["ratio 2.76"]))
 def paths(request, tmp_path_factory) -> tuple[Path, Path]:
     spec = SPECS[request.param]
     made = painted(spec)
-    if spec.border:
-        made = replace(made, pan=made.pan.copy(), ms=made.ms.copy())
-        made.pan[100:112, 60:260] = 0
-        made.ms[:, 20:45, 34:50] = 0
+    made = replace(made, pan=made.pan.copy(), ms=made.ms.copy())
+    made.pan[100:112, 60:260] = 0
+    made.ms[:, 20:45, 34:50] = 0
     return write(tmp_path_factory.mktemp("scene"), made)
 
 
@@ -317,15 +316,15 @@ def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) 
         fused_by_blocks.cache_clear()
 
 
-RATIOS = ((2.0, 3), (2.76, 5), (3.0, 1), (6.0, 4))
+RATIOS = {"ratio 2": (2.0, 3), "ratio 2.76": (2.76, 5), "ratio 3": (3.0, 1), "ratio 6": (6.0, 4)}
 UNFITTED = {"brovey", "ihs", "pca", "gs", "bt-h", "awlp", "mtf-glp", "mtf-glp-hpm", "mf"}
 """Methods whose injected detail is matched to a band's or a component's contrast, not fitted: where PAN sees little of
 a band, as of the simulated near infrared and red edge, they may lose to up-sampling."""
 
 
-@pytest.fixture(scope="module", params=RATIOS, ids=lambda p: f"ratio {p[0]:g}, {p[1]} bands")
+@pytest.fixture(scope="module", params=seldom(RATIOS, ["ratio 2.76", "ratio 3"]))
 def simulated(request, tmp_path_factory) -> tuple[simulate.SimulatedScene, tuple[Path, Path], Fused]:
-    ratio, bands = request.param
+    ratio, bands = RATIOS[request.param]
     spec = simulate.Simulation(rows=240, cols=300, bands=bands, ratio=ratio, offset=(0.7, -0.4), seed=3)
     made = painted(spec)
     written = write(tmp_path_factory.mktemp("ratio"), made)
@@ -399,7 +398,13 @@ def damaged(kind: str) -> simulate.SimulatedScene:
     return replace(made, pan=pan, ms=ms)
 
 
-@pytest.mark.parametrize("kind", ["constant PAN", "constant band", "zero band", "duplicate band", "all zero"])
+@pytest.mark.parametrize(
+    "kind",
+    seldom(
+        ["constant PAN", "constant band", "zero band", "duplicate band", "all zero"],
+        ["constant PAN", "zero band", "duplicate band", "all zero"],
+    ),
+)
 def test_degenerate_data_give_finite_pixels(tmp_path: Path, kind: str) -> None:
     made = damaged(kind)
     written = write(tmp_path, made)
