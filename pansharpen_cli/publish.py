@@ -7,6 +7,7 @@ was there.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import stat
 import sys
 import tempfile
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -34,8 +36,9 @@ PARTIAL = ".pansharpen-"
 TIFF = (".tif", ".tiff")
 """How the names of GeoTIFFs end."""
 
-_HELD = "lock"
 _ERDAS = b"ehfa_header_tag"
+_HELD, _MARK = "lock", b"a temporary folder of pansharpen\n"
+"""The file in a temporary folder that is locked, and what it holds: a folder without it is not ours."""
 _LIVING: set[Path] = set()
 _RENAMING = threading.Lock()
 _RASTERS = (*TIFF, ".png", ".jpg", ".jpeg")
@@ -43,6 +46,8 @@ _MISLEADING = (
     ".wld", ".tab", ".imd", ".rpb", ".rpc", "_rpc.txt", ".pvl", ".pass", "_mtl.txt", "_metadata.txt", "_metadata.xml",
 )  # fmt: skip
 """Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
+_HEADERS = (".hdr", ".prj", ".stx", ".clr", ".ige", ".rrd")
+"""The same of files whose pixels lie in them as they are, or in another file."""
 
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
@@ -50,19 +55,33 @@ _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 # What belongs to a file ---------------------------------------------------------------------------------------------
 
 
-def family(path: Path) -> list[Path]:
+class Listing:
+    """The names in folders, each listed once: for many paths in turn, in a moment in which nothing changes there."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, list[tuple[str, str]]] = {}
+
+    def near(self, path: Path) -> list[str]:
+        """The names beside a path, and its own, that begin as its name does without its ending, whatever their case."""
+        folder, stem = path.parent, path.stem.lower()
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = sorted((name.lower(), name) for name in os.listdir(folder))
+            except (OSError, ValueError):
+                self._folders[folder] = []
+        names = self._folders[folder]
+        at = bisect_left(names, (stem, ""))
+        return [name for _, name in itertools.takewhile(lambda each: each[0].startswith(stem), names[at:])]
+
+
+def family(path: Path, listing: Listing | None = None) -> list[Path]:
     """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
     worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | _described(path)}
     worlds |= {name.lower() for name in _erdas_names(path)}
-    try:
-        there = set(os.listdir(path.parent))
-    except OSError:
-        return []
-    stem, name = path.stem.lower(), path.name.lower()
-    near = sorted(n for n in there if n.lower().startswith(stem))
+    near, name = (listing or Listing()).near(path), path.name.lower()
     found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
-    own = [path.parent / n for n in found if not _of_another(n, path, there)]
-    return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas_of(p, path, there)]
+    own = [path.parent / n for n in found if not _of_another(n, path, near)]
+    return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas_of(p, path, near)]
 
 
 def owner_of(name: str) -> str:
@@ -103,29 +122,37 @@ def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
     return owner not in (path.name, path.stem) and any(n in there for n in (owner, owner + path.suffix))
 
 
-def misleading(path: Path) -> list[Path]:
+def misleading(path: Path, listing: Listing | None = None) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
-    try:
-        there = sorted(os.listdir(path.parent))
-    except OSError:
-        return []
-    stem, ends = path.stem.lower(), set(_MISLEADING) - _described(path)
-    near = [(path.parent / n, n.lower().removeprefix(stem)) for n in there if n.lower().startswith(stem)]
-    found = [p for p, end in near if end in ends or (end == ".xml" and _is_delivery(p))]
-    erdas, own = {name.lower() for name in _erdas_names(path)}, family(path)
-    return found + [p for p, _ in near if p.name.lower() in erdas and p not in own and _is_erdas_of(p, path)]
+    listing = listing or Listing()
+    own = family(path, listing)
+    return [p for p in _describing(path, listing) if p not in own]
 
 
-def told_beside(path: str) -> list[str]:
-    """The files beside a raster that may change how it is read: nodata, mask, place, sensor. Not what viewers leave."""
-    stem, end = os.path.splitext(path)
-    ends = [*_MISLEADING, *_world_suffixes(Path(path)), ".aux", f"{end}.aux"]
-    names = [f"{path}{e}" for e in (".msk", ".aux.xml")] + [f"{stem}{e}" for e in ends]
-    there = [n for name in names for n in dict.fromkeys((name, stem + name[len(stem) :].upper())) if os.path.isfile(n)]
-    there = [n for n in there if not n.lower().endswith(".aux") or _is_erdas_of(Path(n), Path(path))]
-    return [n for n in there if not n.lower().endswith(".aux.xml") or _tells(n)]
+def told_beside(path: str, listing: Listing | None = None) -> list[str]:
+    """The files beside a raster that may change how it is read: nodata, mask, place, sensor, the header of raw pixels.
+    Not what viewers leave."""
+    place = Path(path)
+    listing, own = listing or Listing(), place.name.lower()
+    ends = {*_world_suffixes(place), *(() if place.suffix.lower() in _RASTERS else _HEADERS)}
+    names = {own + end for end in (".msk", ".aux.xml", ".hdr")} | {place.stem.lower() + end for end in ends}
+    found = {place.parent / n for n in listing.near(place) if n.lower() in names} | {*_describing(place, listing)}
+    return sorted(str(p) for p in found if p.is_file() and (p.suffixes[-2:] != [".aux", ".xml"] or _tells(str(p))))
+
+
+def _describing(path: Path, listing: Listing) -> list[Path]:
+    """The files beside a path that tell the place, nodata or sensor of a raster of its name, whoever made them."""
+    stem = path.stem.lower()
+
+    def describes(beside: Path) -> bool:
+        end = beside.name.lower().removeprefix(stem)
+        if end in (".aux", f"{path.suffix.lower()}.aux"):
+            return _is_erdas_of(beside, path)
+        return end in _MISLEADING or (end == ".xml" and _is_delivery(beside))
+
+    return [beside for name in listing.near(path) if describes(beside := path.parent / name)]
 
 
 def _tells(path: str) -> bool:
@@ -431,6 +458,8 @@ def _held(folder: Path) -> int | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if folder.exists():
+            with suppress(OSError):  # a full disk
+                os.pwrite(handle, _MARK, 0)
             return handle
     except BlockingIOError:
         pass
@@ -441,12 +470,8 @@ def _held(folder: Path) -> int | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove a temporary folder, or file, that a killed process has left; nothing if a live one holds it."""
-    if not folder.is_dir() or folder.is_symlink():
-        with suppress(OSError):
-            folder.unlink()
-        return
-    if fcntl is None:
+    """Remove a temporary folder that a killed process has left; nothing if a live one holds it, or one not ours."""
+    if fcntl is None or not _is_ours(folder):
         return
     try:
         handle = _held(folder)
@@ -455,6 +480,16 @@ def sweep(folder: Path) -> None:
     if handle is not None:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Is it a folder with our mark in its lock, or with nothing that could be lost?"""
+    try:
+        names = set() if folder.is_symlink() else set(os.listdir(folder))
+        content = read_own(folder / _HELD, 1 << 10) if _HELD in names else b""
+    except (OSError, InputError):
+        return False
+    return not folder.is_symlink() and (content == _MARK or not (names - {_HELD} or content))
 
 
 # Own files ----------------------------------------------------------------------------------------------------------

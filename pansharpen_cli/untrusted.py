@@ -197,7 +197,10 @@ def printable(text: str) -> str:
 
 
 def walked(folder: Path, *known: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """A folder and those below it as `os.walk` gives them, also through links; none twice and none of `known`."""
+    """A folder and those below it as `os.walk` gives them, also through links; none twice and none of `known`.
+
+    A link to a folder above itself, such as the root of all, is not followed.
+    """
     seen = {os.path.realpath(path) for path in known}
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -205,4 +208,6 @@ def walked(folder: Path, *known: Path) -> Iterator[tuple[str, list[str], list[st
             folders.clear()
             continue
         seen.add(real)
+        links = {n: os.path.realpath(p) for n in folders if os.path.islink(p := os.path.join(here, n))}
+        folders[:] = [n for n in folders if n not in links or not Path(real).is_relative_to(links[n])]
         yield here, folders, names

@@ -218,6 +218,41 @@ def test_a_file_beside_an_input_that_changes_how_it_is_read_is_a_change(tmp_path
     assert json.loads(run(*command).out)["done"] == 0
 
 
+@pytest.mark.usefixtures("without_workers")
+def test_a_header_of_raw_pixels_that_changes_is_a_change(tmp_path: Path, run) -> None:
+    write_pair(tmp_path / "in", 64, 64, 3)
+    rasterio.shutil.copy(tmp_path / "in" / "ms.tif", tmp_path / "in" / "ms.img", driver="ENVI")
+    (tmp_path / "in" / "ms.tif").unlink()
+    command = ("batch", tmp_path / "in", "-o", tmp_path / "out", "--method", "exp", "--no-score", "--json")
+    assert json.loads(run(*command).out)["done"] == 1
+    header = tmp_path / "in" / "ms.hdr"
+    header.write_text(f"{header.read_text()}data ignore value = 7\n")
+    assert json.loads(run(*command).out)["done"] == 1
+    assert json.loads(run(*command).out)["done"] == 0
+
+
+def test_a_folder_of_many_scenes_is_listed_once_for_their_plan(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    names = [f"{tmp_path}/in/s{i}" for i in range(40)]
+    found = [Found(f"s{i}", "", (f"{name}_pan.tif",), ((f"{name}_ms.tif",),), "name") for i, name in enumerate(names)]
+    for scene in found:
+        for path in (*scene.files, f"{tmp_path}/out/{scene.name}.tif"):
+            Path(path).touch()
+    (tmp_path / "in" / "s7_ms.IMD").touch()
+    (tmp_path / "out" / "S8.rpb").touch()
+    listed, original = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or original(path))
+    tasks = planning.plan(found, tmp_path / "out", Choices())
+    assert sorted(listed) == [f"{tmp_path}/in", f"{tmp_path}/out"]
+    assert {t.scene: t.refused.split(";")[0] for t in tasks if t.refused} == {
+        "s8.tif": f"{tmp_path}/out/S8.rpb would be read with s8.tif, which it does not describe"
+    }
+    assert [i["path"] for t in tasks for i in t.inputs if "tif" not in i["path"]] == [f"{tmp_path}/in/s7_ms.IMD"]
+    planning.dry_run(tasks, tmp_path / "out", [], False)
+    assert len(listed) <= 2 + 4  # the output folder, and those of reports and quicklooks
+
+
 def test_a_report_that_is_nested_without_end_is_none(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "in", 64, 64, 3)
     command = ("batch", tmp_path / "in", "-o", tmp_path / "out", "--method", "exp", "--no-score", "--json")
@@ -485,7 +520,6 @@ def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_p
 def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "sub", tmp_path / "other"):
         (folder / f"{PARTIAL}x").mkdir(parents=True)
-        (folder / f"{PARTIAL}y").touch()
     (tmp_path / "batch.lock").touch()
     (tmp_path / "other" / "batch.lock").touch()
     batch_log.sweep(tmp_path)

@@ -199,6 +199,13 @@ def test_pipes_and_devices_are_not_waited_for(pair: Path, run, make: Callable[[P
     assert planned.code in (0, 2) and "unexpected" not in planned.err
 
 
+@pytest.mark.parametrize("name", ["pipe", "pipe.safetensors"])
+def test_weights_that_are_a_pipe_are_called_so(pair: Path, run, name: str) -> None:
+    os.mkfifo(pair / name)
+    result = run(*fuse(), "--method", "glpnet", "--weights", pair / name)
+    assert result.code == 2 and result.errors == [f"error: {pair / name} is a pipe: only regular files are read"]
+
+
 SLOW = {
     "ms.IMD": "\n" * 1_900_000,
     "ms_MTL.txt": " " * 1_900_000,

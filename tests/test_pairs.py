@@ -619,6 +619,19 @@ def test_links_that_lead_back_do_not_multiply_what_a_glob_finds(tmp_path: Path) 
         assert (PurePosixPath(found.folder).name, found.name) == ("a" if found.folder else "", "x")
 
 
+@pytest.mark.parametrize("source", ["in", "in/**/*.tif"])
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path, source: str) -> None:
+    """Such as one to the root of all, below which everything would be looked into."""
+    for name in ("in/a/x_pan.tif", "in/a/x_ms.tif", "beside/y_pan.tif", "beside/y_ms.tif", "linked/z_pan.tif",
+                 "linked/z_ms.tif"):  # fmt: skip
+        raster(tmp_path / name, 1, 8, 1)
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "in" / "a" / "all").symlink_to("/")
+    (tmp_path / "in" / "a" / "there").symlink_to(tmp_path / "linked")
+    (tmp_path / "linked" / "up").symlink_to(tmp_path)
+    assert {scene.name for scene in pairs.find([str(tmp_path / source)]).found} == {"x", "z"}
+
+
 @pytest.mark.parametrize(("source", "words"), [("", "is empty"), ("pipe", "is a pipe")])
 def test_what_is_no_source_is_called_what_it_is(tmp_path: Path, monkeypatch, source: str, words: str) -> None:
     monkeypatch.chdir(tmp_path)

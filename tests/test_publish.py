@@ -309,7 +309,8 @@ def test_a_report_that_cannot_be_made_keeps_the_old_output(pair: Path, run, monk
 
 
 def test_the_folder_of_a_living_process_is_not_swept(tmp_path: Path) -> None:
-    (tmp_path / f"{PARTIAL}dead").mkdir()
+    with workspace(tmp_path) as dead:
+        shutil.copytree(dead, tmp_path / f"{PARTIAL}dead")
     (tmp_path / f"{PARTIAL}dead" / "fused.tif").touch()
     with workspace(tmp_path) as alive:
         (alive / "fused.tif").touch()
@@ -318,9 +319,23 @@ def test_the_folder_of_a_living_process_is_not_swept(tmp_path: Path) -> None:
     assert not alive.exists()
     lock = tmp_path / f"{PARTIAL}killed"
     lock.mkdir()
-    (lock / "lock").touch()  # its process let go of it
+    (lock / "lock").touch()  # its process was killed at once
     batch_log.sweep(tmp_path)
     assert not lock.exists()
+
+
+def test_what_only_has_a_name_of_ours_is_not_swept(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "out" / f"{PARTIAL}notes").mkdir(parents=True)
+    (tmp_path / "out" / f"{PARTIAL}notes" / "mine.txt").write_text("mine")
+    (tmp_path / "out" / f"{PARTIAL}locked").mkdir()
+    (tmp_path / "out" / f"{PARTIAL}locked" / "lock").write_text("mine, too")
+    (tmp_path / "out" / f"{PARTIAL}list.txt").write_text("a file")
+    (tmp_path / "out" / f"{PARTIAL}link").symlink_to(elsewhere)
+    before = contents(tmp_path)
+    batch_log.sweep(tmp_path / "out")
+    assert contents(tmp_path) == before
 
 
 # Names --------------------------------------------------------------------------------------------------------------
@@ -574,6 +589,16 @@ def test_half_a_raw_file_ends_the_run(pair: Path, run) -> None:
     os.truncate("ms.img", os.path.getsize("ms.img") // 2)
     finished = run("fuse", "pan.tif", "ms.img", "-o", "out.tif", *FAST)
     assert finished.code == 2 and "ms.img is cut off" in finished.err and not (pair / "out.tif").exists()
+
+
+def test_a_damaged_file_is_named_also_where_its_driver_reads_on_demand(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    rasterio.shutil.copy(made / "ms.tif", path, driver="HFA")
+    whole = path.read_bytes()
+    assert b"Green" in whole
+    path.write_bytes(whole.replace(b"Green", b"Gr\xff\xfen"))
+    with pytest.raises(InputError, match=r"a\.img cannot be used: "):
+        source.open_raster(str(path))
 
 
 def test_what_a_driver_reports_as_an_error_is_one(made: Path, monkeypatch) -> None:

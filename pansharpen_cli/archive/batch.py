@@ -20,7 +20,7 @@ from ..fusion import fit
 from ..jobs import fuse
 from ..jobs.request import FusionOutput, Pair
 from ..progress import Progress, quiet
-from ..publish import workspace
+from ..publish import Listing, workspace
 from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
 from ..untrusted import stay_offline
@@ -238,11 +238,12 @@ def _to_do(
     """The tasks that are to be run, and those that are refused."""
     todo: list[Task] = []
     refused: list[Task] = []
+    listing = Listing()
     for task in tasks:
         record = before[task.scene]
         if not reason_to_run(task, record, retry_failed):
             continue
-        if not task.refused and not overwrite and (mine := foreign_file(task, record)):
+        if not task.refused and not overwrite and (mine := foreign_file(task, record, listing)):
             task = replace(
                 task, refused=f"{mine} exists, and {LOG} does not know it as it is; use --overwrite to replace it"
             )

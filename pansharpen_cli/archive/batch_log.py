@@ -76,13 +76,13 @@ def _lock(handle: int, folder: Path, holder: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove unfinished files of killed processes; to be called under the lock. Skips folders that hold another batch's
-    lock."""
+    """Remove temporary folders of killed processes; to be called under the lock. Skips folders that hold another
+    batch's lock."""
     for here, folders, names in os.walk(folder):
         if LOCK in names and Path(here) != folder:
             folders.clear()
             continue
-        for name in [n for n in (*folders, *names) if n.startswith(PARTIAL)]:
+        for name in [n for n in folders if n.startswith(PARTIAL)]:
             sweep_one(Path(here, name))
         folders[:] = [n for n in folders if not n.startswith(PARTIAL)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import untrusted
 from ..errors import InputError
-from ..publish import told_beside
+from ..publish import Listing, told_beside
 from ..raster import virtual
 from ..raster.geometry import Window
 from ..raster.sensors import without_tile
@@ -19,7 +19,7 @@ from ..raster.source import open_raster
 from .names import CONTAINERS, RasterFiles
 
 
-def read_with(files: Sequence[str]) -> list[str]:
+def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]:
     """The files, those that VRTs among them are made of, in turn, and those beside that change how they are read."""
     known = dict.fromkeys(files)
     waiting = [f for f in known if f.lower().endswith(".vrt")]
@@ -31,7 +31,7 @@ def read_with(files: Sequence[str]) -> list[str]:
             new = [f for f in dataset.files if f not in known]
             known.update(dict.fromkeys(new))
             waiting += [f for f in new if f.lower().endswith(".vrt")]
-    return [*known, *(side for path in known for side in told_beside(path) if side not in known)]
+    return [*known, *(side for path in known for side in told_beside(path, listing) if side not in known)]
 
 
 def raster_of(layer: RasterFiles, folder: Path) -> str:

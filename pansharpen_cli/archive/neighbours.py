@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import InputError
+from ..publish import Listing
 from ..raster.grid import Grid
 from ..raster.references import NETWORK, plain_name
 from ..raster.source import open_raster
@@ -80,7 +81,7 @@ def lending(tasks: Sequence[Task]) -> list[Task]:
     for i, task in enumerate(tasks):
         if task.fit is not None and not task.refused:
             groups[task.fit].append(i)
-    made = list(tasks)
+    made, listing = list(tasks), Listing()
     for group in groups.values():
         known = {i: scene for i in group if (scene := _Scene.of(tasks[i]))} if len(group) > 1 else {}
         lent: dict[int, list[list[list[str]]]] = defaultdict(list)
@@ -89,7 +90,7 @@ def lending(tasks: Sequence[Task]) -> list[Task]:
                 lent[i].append(found)
         for i, parts in lent.items():
             each = tuple(tuple(path for part in parts for path in part[k]) for k in range(len(known[i].layers)))
-            stamps = [file_stamp(path) for path in read_with([path for layer in each for path in layer])]
+            stamps = [file_stamp(path) for path in read_with([path for layer in each for path in layer], listing)]
             made[i] = replace(tasks[i], lent=each, inputs=(*tasks[i].inputs, *stamps))
     return made
 

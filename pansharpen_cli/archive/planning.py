@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..fusion.options import Options, check_method
 from ..jobs.picture import Request, path_beside
 from ..models import weights
-from ..publish import PARTIAL, family, misleading, owner_of, read_own
+from ..publish import PARTIAL, Listing, family, misleading, owner_of, read_own
 from ..raster import sensors
 from ..raster.creation import check_creation_options, parse_creation_options
 from ..raster.options import OpenOptions
@@ -141,6 +141,7 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
     Raises InputError for a template that is none.
     """
     check_template(template)
+    listing = Listing()
     base = Path(os.path.realpath(folder if folder is not None else PARTIAL + "none"))
     digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
     tasks: dict[tuple, Task] = {}
@@ -155,10 +156,11 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
             name, refused = PurePosixPath(PARTIAL), str(error)  # nothing is written there
         output, stem = base / name, base / REPORTS / name.with_suffix("")
         report_path, quicklook, page = (stem.with_name(stem.name + s) for s in (".json", ".png", ".html"))
+        stamps = tuple(file_stamp(p) for p in read_with(found.files, listing))
         task = Task(
             found.pan[0] if refused else str(name), found, output, report_path, quicklook,
-            page if choices.html else None, digests[found.sensor], tuple(file_stamp(p) for p in read_with(found.files)),
-            refused, picture=path_beside(output) if choices.rgb is not None else None,
+            page if choices.html else None, digests[found.sensor], stamps, refused,
+            picture=path_beside(output) if choices.rgb is not None else None,
         )  # fmt: skip
         if refused:
             nameless.append(task)
@@ -177,7 +179,7 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
             return replace(task, refused=f"its picture would be {task.picture}, the output of another scene")
         if other := next((t for t in sharing[task.output] if t is not task), None):
             return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
-        return replace(task, refused=_in_the_way(task, base, files, folders, read))
+        return replace(task, refused=_in_the_way(task, base, files, folders, read, listing))
 
     return [*map(judged, tasks.values()), *nameless]
 
@@ -193,7 +195,7 @@ def _shared(task: Task, other: Task) -> str:
 
 
 def _in_the_way(
-    task: Task, base: Path, files: Collection[Path], folders: Collection[Path], read: Collection[str]
+    task: Task, base: Path, files: Collection[Path], folders: Collection[Path], read: Collection[str], listing: Listing
 ) -> str:
     """Why a scene's outputs cannot be written; empty if they can. `files`, `folders`: what all scenes would make;
     `read`: real paths of all inputs."""
@@ -207,7 +209,7 @@ def _in_the_way(
     for path in task.outputs:
         if os.path.realpath(path) in read:
             return f"{path}, or a part of it, is one of the inputs; choose another output folder"
-    for path in misleading(task.output):
+    for path in misleading(task.output, listing):
         return f"{path} would be read with {task.output.name}, which it does not describe; use --template"
     return ""
 
@@ -298,11 +300,11 @@ def is_foreign(record: Record | None) -> bool:
     return record is None or failed or bool(record.foreign)
 
 
-def foreign_file(task: Task, record: Record | None) -> Path | None:
+def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
     """A file at a scene's outputs that no batch has written as it is, as far as log and report tell."""
     if not (is_foreign(record) or _is_edited(task, record)) or _reported(task):
         return None
-    return next((p for output in task.outputs for p in (output, *family(output)) if os.path.lexists(p)), None)
+    return next((p for output in task.outputs for p in (output, *family(output, listing)) if os.path.lexists(p)), None)
 
 
 def _is_edited(task: Task, record: Record | None) -> bool:
@@ -328,12 +330,14 @@ def dry_run(
     """What `run` would do with the scenes, and the files that are in none."""
     records = read_log(folder) if folder is not None and os.path.lexists(folder / LOG) else {}
 
+    listing = Listing()
+
     def state(task: Task) -> str:
         if task.refused:
             return f"refused: {task.refused}"
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
-        if reason and not overwrite and foreign_file(task, record):
+        if reason and not overwrite and foreign_file(task, record, listing):
             return f"{reason}, but a file is there that no batch has written: needs --overwrite"
         return reason or f"{record.status if record else ''} before"
 

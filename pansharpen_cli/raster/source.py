@@ -103,6 +103,7 @@ def open_raster(path: str, rpcs: bool = False):
             check_overviews(path, dataset)
             _check_files(dataset, path)
             _check_blocks(dataset, path)
+            _look_at_bands(dataset)
     except InputError:
         dataset.close()
         raise
@@ -158,6 +159,13 @@ def _check_files(dataset, path: str) -> None:
                 check_sizes(source, file)
     check_served(path, dataset)
     check_sizes(dataset, path)
+
+
+def _look_at_bands(dataset) -> None:
+    """Ask for what drivers read of bands no sooner than asked: a damaged file is found out where its name is known."""
+    for told in ("descriptions", "colorinterp", "nodatavals", "scales", "offsets", "mask_flag_enums", "units"):
+        getattr(dataset, told)
+    dataset.tags(1)
 
 
 def _check_blocks(dataset, path: str) -> None:
