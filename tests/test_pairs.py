@@ -347,6 +347,45 @@ def test_outputs_are_no_source(tmp_path: Path) -> None:
             pairs.find(sources, output=out)
 
 
+DIM = '<Dimap_Document><MISSION>PHR</MISSION><Data_File_Path href="{}"/></Dimap_Document>'
+
+
+@pytest.mark.parametrize(
+    ("raster", "beside", "text"),
+    [
+        ("a.tif", "a.IMD", "satId"),
+        ("a.tif", "a.TFW", "1"),
+        ("a.tif", "a_RPC.TXT", "x"),
+        ("a.tif", "a.tif.msk", ""),
+        ("a.tif", "DIM_x.XML", DIM.format("a.tif")),
+        ("IMG_PHR1A_P_1_R1C1.TIF", "DIM_PHR1A_P_1.XML", "<x/>"),
+        ("IMG_PHR1A_P_1_R1C1.TIF", "RPC_PHR1A_P_1.XML", "<x/>"),
+        ("a.tif", "METADATA.DIM", DIM.format("A.TIF")),
+        ("a.tif", "summary.txt", 'Pdi_L11ProductFileName01="a.tif"'),
+        (f"{L8}_B2.TIF", f"{L8}_MTL.txt", "GROUP"),
+        (f"{L8}_B10.TIF", f"{L8}_mtl.TXT", "GROUP"),
+    ],
+)
+def test_a_batch_stamps_what_the_reader_reads_beside_a_raster(
+    tmp_path: Path, raster: str, beside: str, text: str
+) -> None:
+    other = tmp_path / f"b{raster}"
+    for path in (tmp_path / raster, other):
+        path.write_text("")
+    assert mosaics.read_with([str(tmp_path / raster)]) == [str(tmp_path / raster)]
+    (tmp_path / beside).write_text(text)
+    assert mosaics.read_with([str(tmp_path / raster)]) == [str(tmp_path / raster), str(tmp_path / beside)]
+    assert mosaics.read_with([str(other)]) == [str(other)]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_aux_of_erdas_is_read_with_its_raster(tmp_path: Path) -> None:
+    kind = {"driver": "HFA", "dtype": "uint8", "count": 1, "width": 8, "height": 8}
+    with rasterio.open(tmp_path / "a.aux", "w", **kind, AUX="YES", DEPENDENT_FILE="a.tif") as dataset:
+        dataset.write(np.ones((1, 8, 8), "uint8"))
+    assert mosaics.read_with([str(tmp_path / "a.tif")]) == [str(tmp_path / "a.tif"), str(tmp_path / "a.aux")]
+
+
 def test_a_vrt_is_read_with_its_sources(tmp_path: Path) -> None:
     first = raster(tmp_path / "a.tif", 1, 8, 1)
     rasterio.shutil.copy(first, tmp_path / "b.vrt", driver="VRT")

@@ -31,6 +31,7 @@ from pansharpen_cli.raster.grid import Grid
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.source import Source, filled
+from pansharpen_cli.raster.tags import carry_over
 from pansharpen_cli.training import simulate as sim
 
 CPU = torch.device("cpu")
@@ -887,6 +888,42 @@ def test_a_dim_file_names_the_sensor_of_its_own_scene_only(pair):
     pair.ms()
     with pair.open() as scene:
         assert scene.sensor.name == "pleiades"
+
+
+SPOT = """<Dimap_Document><Metadata_Id><METADATA_FORMAT version="1.1">DIMAP</METADATA_FORMAT></Metadata_Id>
+<Dataset_Sources><Source_Information><Scene_Source><MISSION>SPOT</MISSION><MISSION_INDEX>6</MISSION_INDEX>
+</Scene_Source></Source_Information></Dataset_Sources>
+<Data_Access><Data_File><DATA_FILE_PATH href="{}"/></Data_File></Data_Access></Dimap_Document>"""
+ALOS = 'Pdi_L11ProductFileName01="{}"\nLbi_Satellite="SPOT6"\nLbi_Sensor="AVNIR"\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("METADATA.DIM", SPOT), ("metadata.dim", SPOT), ("summary.txt", ALOS)],
+    ids=["SPOT", "in small letters", "ALOS"],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_file_of_the_folder_names_the_sensor_of_the_rasters_that_it_lists(pair, tmp_path, name, text):
+    """GDAL takes it for that of every raster there."""
+
+    def carried() -> str:
+        kind = {"driver": "GTiff", "dtype": "uint16", "count": 4, "width": 8, "height": 8}
+        with pair.open() as scene, rasterio.open(tmp_path / "out" / "a.tif", "w", **kind) as target:
+            carry_over(target, scene, False)
+        with rasterio.open(tmp_path / "out" / "a.tif") as dataset:
+            return str([dataset.tags(ns=domain) for domain in ("IMAGERY", "IMD", None)])
+
+    (tmp_path / "out").mkdir()
+    (pair.folder / name).write_text(text.format("IMAGERY.TIF"))
+    with rasterio.open(pair.ms_paths[0]) as dataset:
+        assert "SPOT" in dataset.tags(ns="IMAGERY")["SATELLITEID"]
+    with pair.open() as scene:
+        assert scene.sensor.name == "generic"
+    assert not re.search("SPOT|METADATATYPE", carried())
+    (pair.folder / name).write_text(text.format("MS.TIF" if "DIM" in name else "ms.tif"))
+    with pair.open() as scene:
+        assert scene.sensor.name == "spot-6"
+    assert "SPOT" in carried()
 
 
 def test_a_name_with_wildcards_takes_the_side_file_of_no_other_scene(pair):

@@ -13,6 +13,7 @@ from .. import untrusted
 from ..errors import InputError
 from ..publish import Listing, told_beside
 from ..raster import virtual
+from ..raster.beside import described_in, tags_of
 from ..raster.geometry import Window
 from ..raster.sensors import without_tile
 from ..raster.source import open_raster
@@ -31,7 +32,9 @@ def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]
             new = [f for f in dataset.files if f not in known]
             known.update(dict.fromkeys(new))
             waiting += [f for f in new if f.lower().endswith(".vrt")]
-    return [*known, *(side for path in known for side in told_beside(path, listing) if side not in known)]
+    listing = listing or Listing()
+    beside = (side for path in known for side in (*told_beside(path, listing), *described_in(path, (), listing)))
+    return [*known, *(side for side in dict.fromkeys(beside) if side not in known)]
 
 
 def raster_of(layer: RasterFiles, folder: Path) -> str:
@@ -73,9 +76,9 @@ def _listed(label: str) -> list[str]:
 
 def _tags(tile, label: str) -> dict[str, dict[str, str]]:
     """Tags by domain: of a tile, and those that GDAL finds beside the delivery's list of tiles."""
-    domains = {domain: tile.tags(ns=domain) if domain else tile.tags() for domain in ("", "IMAGERY", "IMD")}
+    domains = {domain: tags_of(tile, ns=domain or None) for domain in ("", "IMAGERY", "IMD")}
     if label.lower().endswith(CONTAINERS):
         with suppress(InputError), open_raster(label) as listed:
             for domain in ("IMAGERY", "IMD"):
-                domains[domain] = listed.tags(ns=domain) | domains[domain]
+                domains[domain] = tags_of(listed, ns=domain) | domains[domain]
     return {domain: tags for domain, tags in domains.items() if tags}

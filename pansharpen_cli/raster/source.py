@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
+from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, gdal_messages
 from .references import check_overviews, check_raw, check_served, in_archive, plain_name
@@ -140,7 +140,7 @@ def _check_place(path: str) -> None:
     for entry in own:
         if not entry.is_file() and (kind := untrusted.kind_of(entry.path)):
             raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
-        if _SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
+        if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
 
@@ -476,7 +476,6 @@ def default_nodata(dtype: np.dtype) -> float:
 
 
 _KEY = re.compile("[A-Za-z_]+")
-_SIDE_FILES = re.compile(r"\.(imd|rpb|xml|txt|dim|json)$", re.IGNORECASE)
 
 
 def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
@@ -485,46 +484,18 @@ def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
     ds = getattr(ds, "src_dataset", ds)
     found = []
     for domain in ("IMAGERY", "IMD", "DIMAP", None):
-        tags = ds.tags(ns=domain) if domain else ds.tags()
-        if tags:
+        if tags := tags_of(ds, ns=domain):
             found.append((f"{domain or 'TIFF'} metadata of {name}", tags))
-    found += [(f"{os.path.basename(p)}", _side_tags(p)) for p in _side_files(source.label, ds.files)]
+    found += [(f"{os.path.basename(p)}", _side_tags(p)) for p in _side_files(source.label, ds)]
     return found
 
 
-def _side_files(path: str, listed: Sequence[str]) -> list[str]:
-    """Text files that belong to a raster: those GDAL lists, and Landsat's MTL or DigitalGlobe's IMD beside it."""
-    names = [p for p in listed if p != path and _SIDE_FILES.search(p)]
-    folder = Path(path).parent
-    if "://" not in path and not path.startswith("/vsi") and folder.is_dir():
-        stem = re.sub(r"_B\d+$", "", Path(path).stem, flags=re.IGNORECASE)
-        names += [str(folder / f"{stem}{ending}") for ending in ("_MTL.txt", ".IMD", ".imd")]
-        names += _dimap_files(folder, {os.path.basename(p) for p in (path, *listed)})
+def _side_files(path: str, ds) -> list[str]:
+    """Text files that belong to a raster: those GDAL lists, and others beside it."""
+    others = told_of_others(ds, path)
+    names = [p for p in ds.files if p != path and SIDE_FILES.search(p) and p not in others]
+    names += described_in(path, ds.files)
     return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < untrusted.MOST_SIDE]
-
-
-_TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
-"""What the name of a raster has beyond that of the DIM_*.XML that lists it."""
-
-
-def _dimap_files(folder: Path, rasters: set[str]) -> list[str]:
-    """The DIM_*.XML files of a folder that describe one of the rasters: by name (DIM_ for IMG_, without the tile), or
-    because they list it. Others belong to other scenes."""
-    products = {_TILE.sub("", Path(r).stem)[4:].lower() for r in rasters if re.match("(IMG|DIM)_", r, re.IGNORECASE)}
-    found = []
-    try:
-        names = sorted(folder.iterdir())
-    except OSError:  # a folder that may be passed through and not be listed
-        return []
-    for path in names:
-        if not re.match(r"DIM_.*\.XML$", path.name, re.IGNORECASE) or not path.is_file():
-            continue
-        if path.stem[4:].lower() in products:
-            found.append(str(path))
-        elif path.stat().st_size < untrusted.MOST_SIDE:
-            listed = re.findall(r'href="([^"]+)"', path.read_text(errors="replace"))
-            found += [str(path)] if rasters & {os.path.basename(name) for name in listed} else []
-    return found
 
 
 def _side_tags(path: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 from rasterio.enums import ColorInterp
 
+from .beside import tags_of
 from .options import Scaling
 from .scene import Scene
 from .source import rpcs_of
@@ -42,11 +43,6 @@ def scale_of(dataset) -> Scaling | None:
         if 0 < factor < np.inf and np.isfinite(offset):
             return Scaling(factor, offset)
     return None
-
-
-def tags_of(dataset, band: int = 0, ns: str | None = None) -> dict[str, str]:
-    """The tags of a dataset or a band but those that rasterio would take for a domain or a band, not for tags."""
-    return {key: value for key, value in dataset.tags(band, ns=ns).items() if key not in ("ns", "bidx")}
 
 
 def carry_over(target, scene: Scene, picture: bool) -> None:
@@ -83,7 +79,7 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
                 target.update_tags(ns=domain, **told)
     pan = scene.pan.dataset
     useful = {f"PAN_{k}": v for k, v in pan.tags().items() if _PAN_TAGS.search(k)}
-    useful |= {f"PAN_{k}": v for k, v in pan.tags(ns="IMAGERY").items()}
+    useful |= {f"PAN_{k}": v for k, v in tags_of(pan, ns="IMAGERY").items()}
     target.update_tags(**useful, AREA_OR_POINT="Area")
     if (rpcs := rpcs_of(pan)) is not None:  # they count from the centre of the PAN's first pixel
         rows, cols = scene.window.corner

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..progress import Say
 from ..quality.wald import degrade
 from ..raster import sensors
+from ..raster.beside import tags_of
 from ..raster.geometry import Phase, Window, box_sums
 from ..raster.options import OpenOptions
 from ..raster.scene import Scene
@@ -234,7 +235,7 @@ def _read_stack(item: Item, warn: Say) -> tuple[LoadedScene, Sensor]:
             raise InputError(f"{label} holds complex values; train on their magnitude instead")
         undeclared, metric = dataset.nodata is None, dataset.crs is not None and dataset.crs.is_projected
         pixel = abs(dataset.transform.a) * dataset.crs.linear_units_factor[1] if metric else None
-        domains = [(label, dataset.tags(ns="IMAGERY")), (label, dataset.tags())]
+        domains = [(label, tags_of(dataset, ns="IMAGERY")), (label, dataset.tags())]
     for note in notes:
         warn(note)
     sensor, group = _sensor_of(item, domains, names, warn)
