@@ -257,6 +257,22 @@ def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fi
 
 
 ALL = tuple(METHODS)
+
+
+def test_pracs_says_which_bands_run_against_the_pan(tmp_path: Path) -> None:
+    pan, ms = write_pair(tmp_path, 128, 128, 4)[:2]
+
+    def against(pixels: np.ndarray) -> np.ndarray:
+        pixels[3] = pixels[3][pixels[3] > 0].max() + 1 - pixels[3]
+        return pixels
+
+    edited(ms, tmp_path / "against.tif", against, nodata=None)
+    for path, words in ((ms, []), (tmp_path / "against.tif", ["band 4 falls where the PAN rises"])):
+        with Scene.open(pan, [path]) as scene:
+            fit.fit(scene, Options(method="pracs"))
+            assert [w.split(":")[0] for w in scene.warnings if "rises" in w] == words
+
+
 OFTEN = ("exp", "gsa", "bt-h", "pracs", "awlp", "mtf-glp-hpm-r", "c-bdsd")
 """Of each way to make a result one method: the others ask the same of their base classes."""
 SPEC = simulate.Simulation(rows=230, cols=266, bands=4, ratio=4.0, offset=(1.37, 2.61), seed=4)

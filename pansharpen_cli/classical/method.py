@@ -133,6 +133,10 @@ class Method:
     def settle(self) -> None:
         """End a pass. Raises InputError if the scene has too few valid pixels."""
 
+    def doubts(self) -> list[str]:
+        """Why what was found does not suit the method, one line each."""
+        return []
+
     def apply(self, layers: TileLayers) -> Tensor:
         """F (bands, rows, cols) in DN, float64."""
         raise NotImplementedError

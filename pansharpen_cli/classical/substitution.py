@@ -265,6 +265,12 @@ class PRACS(Method):
         self.weight = self.BETA * correlation * over(band_std, band_std.mean())
         self.alike = over(self.low @ with_bands, low_std * band_std)
 
+    def doubts(self) -> list[str]:
+        """Bands that get less than nothing of P: H - c_b (H - P) goes beyond both."""
+        against = [str(band) for band, share in enumerate(self.share.tolist(), 1) if share < 0]
+        which = f"bands {', '.join(against)} fall" if len(against) > 1 else f"band {''.join(against)} falls"
+        return [f"{which} where the PAN rises: pracs can be far off there, use another method"] if against else []
+
     def apply(self, layers: TileLayers) -> Tensor:
         expanded, matched = layers.expanded, self.like_pan(layers.expanded)
         low = torch.tensordot(self.own.T, matched, 1) + column(self.own_constant)

@@ -156,6 +156,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                 method = classical.create("exp", setup)
                 break
             method.settle()
+        scene.warnings.extend(method.doubts() if method.passes else ())
     progress("fitting", total, total)
     return ClassicalFuser(setup, method, lift or 0)
 
