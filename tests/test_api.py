@@ -243,6 +243,14 @@ def test_evaluations_are_those_of_the_command_line(pair, run, tmp_path, plain):
     assert [r["name"] for r in wald["results"]] == ["gsa", "exp"]
 
 
+def test_one_result_by_two_names_is_evaluated_under_both(pair, plain):
+    named = pansharpen.evaluate({"a": plain, "b": plain}, *pair, align="off")
+    listed = pansharpen.evaluate([plain, plain], *pair, align="off")
+    assert [each["name"] for each in named["results"]] == ["a", "b"]
+    assert [each["name"] for each in listed["results"]] == ["gsa 1", "gsa 2"]
+    assert named["results"][0] | {"name": "b", "path": "b", "rank": 2} == named["results"][1]
+
+
 def test_check_says_what_the_command_line_says(pair, run):
     told = json.loads(run("check", *pair, "--method", "gsa", "--json").out)
     facts = pansharpen.check(*pair, method="gsa")

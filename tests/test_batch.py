@@ -758,6 +758,28 @@ def test_templates(template: str, name: str) -> None:
     assert str(planning.output_name(FOUND, template, "gsa")) == name
 
 
+@pytest.mark.parametrize("name", ["a:b", "CON", "aux.x", "lpt1", "b.tif.", "c ", "what?", "x/con/y"])
+def test_a_name_that_windows_does_not_have_is_refused_there(monkeypatch, name: str) -> None:
+    found, template = (
+        replace(FOUND, name=name.rpartition("/")[2], folder=name.rpartition("/")[0]),
+        "{folder}/{name}/a.tif",
+    )
+    monkeypatch.setattr("sys.platform", "linux")
+    planning.output_name(found, template, "gsa")
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(InputError, match="is none on Windows"):
+        planning.output_name(found, template, "gsa")
+    planning.output_name(replace(FOUND, name="console.1"), template, "gsa")
+
+
+def test_outputs_that_differ_by_case_only_are_one_where_case_does_not_count(monkeypatch, tmp_path: Path) -> None:
+    found = [replace(FOUND, name=name, pan=(f"/in/{name}.tif",)) for name in ("Scene", "scene")]
+    monkeypatch.setattr("sys.platform", "linux")
+    assert not any("would be written" in task.refused for task in planning.plan(found, tmp_path, Choices()))
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert all("would be written to" in task.refused for task in planning.plan(found, tmp_path, Choices()))
+
+
 # Workers ------------------------------------------------------------------------------------------------------------
 
 

@@ -191,6 +191,12 @@ BAD = {
     "unknown creation option of COG": Bad(fuse("pan.tif ms.tif --driver COG --co TILED=YES"), ("--co", "TILED")),
     "bad creation option value of COG": Bad(fuse("pan.tif ms.tif --driver COG --co COMPRESS=RAR"), ("--co", "RAR")),
     "nodata that does not fit": Bad(fuse("pan.tif ms.tif --nodata -1"), ("--nodata -1", "uint16")),
+    "nodata beyond single precision": Bad(
+        fuse("pan.tif ms.tif --nodata 1e300 --dtype float32"), ("--nodata 1e+300", "float32")
+    ),
+    "a subdataset to append": Bad(
+        fuse("pan.tif ms.tif --co APPEND_SUBDATASET=YES"), ("APPEND_SUBDATASET", "leave it out")
+    ),
     "nodata nan for integers": Bad(fuse("pan.tif ms.tif --nodata nan"), ("--nodata nan", "uint16")),
     "window outside": Bad(fuse("pan.tif ms.tif --window 5000,0,10,10"), ("--window", "columns 3-192")),
     "window empty": Bad(fuse("pan.tif ms.tif --window 5,5,0,10"), ("--window", "'5,5,0,10'")),

@@ -614,6 +614,13 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
     assert register.is_mismatched(found, corrected=False) and not register.is_mismatched(found, corrected=True)
 
 
+def test_a_scene_too_small_for_large_shifts_does_not_claim_that_there_is_none(tmp_path):
+    found = measured(*written(tmp_path, rows=256, cols=256, seed=4)[:2], (14.0, 9.0))
+    assert not found.confident and found.searched == register.SEARCH
+    told = " ".join(register.remarks(found, True))
+    assert "no shift of up to 8 PAN pixels (the scene is too small to show larger ones)" in told
+
+
 @pytest.mark.parametrize("align", ["auto", "off"])
 def test_a_network_is_not_adapted_to_a_pair_that_does_not_agree(pair, tmp_path, align):
     moved = edited(pair[1], tmp_path / "ms.tif", lambda x: x[:, ::-1, ::-1].copy())

@@ -31,9 +31,15 @@ def _fused(inputs: Inputs, fused: Results) -> list[str]:
         named = [(_name_of(each, i), each) for i, each in enumerate(several, 1)]
     if not named:
         raise InputError("no fused image is given")
-    paths = [inputs.path(each, name) for name, each in named]
-    if isinstance(fused, Mapping):
-        inputs.labels |= {path: name for path, (name, _) in zip(paths, named, strict=True)}
+    paths: list[str] = []
+    for name, each in named:
+        path = inputs.path(each, name)
+        is_called = isinstance(fused, Mapping) or path in inputs.labels
+        while is_called and path in paths:  # one file by two names: another spelling for the second
+            path = os.path.join(os.path.dirname(path), ".", os.path.basename(path))
+        paths.append(path)
+        inputs.labels |= {path: name} if is_called else {}
+    inputs.labels |= {path: name for path, (name, _) in zip(paths, named, strict=True) if path in inputs.labels}
     return paths
 
 

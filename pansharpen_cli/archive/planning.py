@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -166,7 +167,7 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
             nameless.append(task)
         elif (key := (output, found.pan, found.ms, found.sensor)) not in tasks:
             tasks[key] = task
-            sharing[output].append(task)
+            sharing[_place_of(output)].append(task)
     files = {base / name for name in (LOG, LOCK, LEFT, index.PAGE)} | {p for t in tasks.values() for p in t.outputs}
     folders = {folder for path in files for folder in path.parents}
     read = {os.path.realpath(i["path"]) for task in tasks.values() for i in task.inputs}
@@ -177,11 +178,16 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
     def judged(task: Task) -> Task:
         if task.picture in written:
             return replace(task, refused=f"its picture would be {task.picture}, the output of another scene")
-        if other := next((t for t in sharing[task.output] if t is not task), None):
+        if other := next((t for t in sharing[_place_of(task.output)] if t is not task), None):
             return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
         return replace(task, refused=_in_the_way(task, base, files, folders, read, listing))
 
     return [*map(judged, tasks.values()), *nameless]
+
+
+def _place_of(path: Path) -> Path:
+    """What two names of one file have in common, where case does not count."""
+    return Path(str(path).casefold()) if sys.platform in ("win32", "darwin") else path
 
 
 def _shared(task: Task, other: Task) -> str:
@@ -231,6 +237,10 @@ def check_template(template: str) -> None:
         raise InputError(f"--template '{template}' leads out of the output folder")
 
 
+_NOT_OF_WINDOWS = re.compile(r'[<>:"|?*]|[. ]$|^(con|prn|aux|nul|(com|lpt)[0-9¹²³]) *(\.|$)', re.IGNORECASE)
+"""Signs, ends and names of devices."""
+
+
 def output_name(found: Found, template: str, method: str) -> PurePosixPath:
     """Path of a scene's output in the output folder. Raises InputError if it would leave it, or is no file's name."""
     given = f"{found.folder}/{found.name}".removeprefix("/")
@@ -257,6 +267,8 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
             raise InputError(f"the name {ascii(part)} is no text") from error
         if long:
             raise InputError(f"the name '{part[:60]}...' is longer than {NAME_BYTES} bytes")
+        if sys.platform == "win32" and _NOT_OF_WINDOWS.search(part):
+            raise InputError(f"the name '{part}' is none on Windows; use --template, or rename the files")
     return path
 
 

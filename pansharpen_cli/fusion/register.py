@@ -60,6 +60,9 @@ _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 _ROUNDS, _SWEEPS = 6, 6
 """At most so many rounds for the shift, and so many over the bands for their offsets."""
 
+_ENOUGH = 9
+"""Tiles from which on a shift that is there is found. Those of a far one lie `FAR` pixels from the border."""
+
 _NEIGHBOURS, _TURNS = 16, 200
 """Bands that the offset of a single one is measured against, and in how many steps all are: hundreds take minutes to
 hours otherwise, as the time grows with their cube."""
@@ -75,7 +78,7 @@ class Shift:
     of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
     bands where the georeferencing puts them. `gains` are the MTF gains at Nyquist that the bands show: the sensor's,
     their kernels all wider or narrower by one factor. What cannot be measured is NaN, and `gains` are empty.
-    `searched` is the largest shift that was looked for.
+    `searched` is the largest shift that would have been found.
     """
 
     rows: float
@@ -101,19 +104,23 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> Shift:
     with one_thread_each(torch.get_num_threads()) as pool:
         widest = max(scene.phase.ratio)
         near = SEARCH if widest <= LARGE else WIDE * widest
-        found = _looked_for(scene, near, seed, progress, pool)
+        found, _ = _looked_for(scene, near, seed, progress, pool)
         if found is None:
             return Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
         if not found.confident and not found.agreement >= DOUBTFUL:
-            far = _looked_for(scene, FAR, seed, progress, pool)
-            found = far if far is not None and far.confident else replace(found, searched=FAR if far else near)
+            far, tiles = _looked_for(scene, FAR, seed, progress, pool)
+            reach = FAR if tiles >= _ENOUGH else near
+            found = far if far is not None and far.confident else replace(found, searched=reach)
         return found
 
 
-def _looked_for(scene: Scene, search: float, seed: int, progress: Progress, pool: ThreadPoolExecutor) -> Shift | None:
-    """The shift of up to `search` PAN pixels; None where no tile is valid within that reach."""
+def _looked_for(
+    scene: Scene, search: float, seed: int, progress: Progress, pool: ThreadPoolExecutor
+) -> tuple[Shift | None, int]:
+    """The shift of up to `search` PAN pixels, and of how many tiles; None where none is valid within that reach."""
     size, blocks = _load_all(scene, search, seed, progress)
-    return _measured(scene, blocks, _Frequencies(size), search, pool) if blocks else None
+    found = _measured(scene, blocks, _Frequencies(size), search, pool) if blocks else None
+    return found, sum(len(block.corners) for block in blocks)
 
 
 def is_off(found: Shift) -> bool:
@@ -167,7 +174,9 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
     if is_mismatched(found, corrected):
-        text = f"no shift of up to {found.searched:g} PAN pixels lays the MS on the PAN, and {doubt(found.agreement)}"
+        reach = f"{found.searched:g} PAN pixels"
+        reach += "" if found.searched >= FAR else " (the scene is too small to show larger ones)"
+        text = f"no shift of up to {reach} lays the MS on the PAN, and {doubt(found.agreement)}"
         if found.confident:
             text = f"the MS lies {off} and is left there (--align auto corrects it)"
         notes.append(

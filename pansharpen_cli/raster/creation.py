@@ -75,6 +75,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(f"unknown driver '{driver}'; choose from {' or '.join(DRIVERS)}")
     if not options:
         return True
+    if "APPEND_SUBDATASET" in options:
+        raise InputError("--co APPEND_SUBDATASET: an output is a file of its own; leave it out")
     if "NBITS" in options and dtype.kind == "f":
         raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr

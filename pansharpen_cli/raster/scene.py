@@ -519,6 +519,6 @@ def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Sour
 
 def _fits(kind: np.dtype, value: float) -> bool:
     if kind.kind == "f":
-        return True
+        return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
     limits = np.iinfo(kind)
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
