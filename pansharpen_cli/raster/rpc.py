@@ -228,17 +228,15 @@ class Terrain:
 
     def _found(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """What the model says, NaN where that is nothing."""
+        from scipy.ndimage import map_coordinates
+
         rows, cols = self._pixels(lon, lat)
         if self._window.is_empty:
             return np.full(rows.shape, np.nan)
         rows, cols = np.clip(rows - self._window.top, -1e6, 1e6), np.clip(cols - self._window.left, -1e6, 1e6)
         height, width = self._window.shape
-        r, c = np.floor(rows).astype(int), np.floor(cols).astype(int)
         inside = (rows >= -0.5) & (rows <= height - 0.5) & (cols >= -0.5) & (cols <= width - 0.5)
-        found = np.zeros(len(rows))
-        for i, v in ((0, 1 - (rows - r)), (1, rows - r)):
-            for k, w in ((0, 1 - (cols - c)), (1, cols - c)):
-                found += v * w * self._heights[np.clip(r + i, 0, height - 1), np.clip(c + k, 0, width - 1)]
+        found = map_coordinates(self._heights, [rows, cols], order=1, mode="nearest")
         return np.where(inside, found, np.nan)
 
     def ground(self, camera: Camera, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
