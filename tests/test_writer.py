@@ -379,7 +379,7 @@ def test_large_files_have_overviews_unless_told_otherwise(tmp_path: Path, column
 
 @pytest.mark.slow
 def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=600, cols=560, border=30.0)
+    make(tmp_path, rows=600, cols=600, border=12.0)
     with rasterio.open(fused(run, tmp_path, "--overviews", "--no-score")) as dataset:
         assert [dataset.overviews(b) for b in dataset.indexes] == [[2, 4]] * 4
         whole, valid = dataset.read(1), dataset.dataset_mask() > 0
