@@ -246,7 +246,7 @@ def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
     assert reasons == {"a": "changed", "b": "changed", "c": None}
 
 
-@pytest.mark.parametrize("other", ["grid", "bands", "far", "fit", "time"])
+@pytest.mark.parametrize("other", ["grid", "bands", "far", "fit", "time", "no place"])
 def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=800, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (640, 768) if other == "far" else (128, 256)})
@@ -260,9 +260,58 @@ def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
         for name, day in (("a", "2020-08-14T16:21:32"), ("b", "2020-08-16T16:21:32")):
             with rasterio.open(tmp_path / "in" / name / pan.name, "r+") as dataset:
                 dataset.update_tags(ACQUISITIONDATETIME=day)
+    elif other == "no place":
+        for name in ("a", "b"):
+            for path in (pan, ms):
+                with rasterio.open(tmp_path / "in" / name / path.name, "r+") as dataset:
+                    dataset.transform = Affine.identity()
     by = "scene" if other == "fit" else "folder"
     tasks = tasks_of(tmp_path / "in", tmp_path / "out", replace(CHOICES, fit_by=by))
     assert len(tasks) == 2 and not any(task.lent for task in tasks)
+
+
+def test_a_neighbour_that_cannot_be_read_is_done_without(tmp_path) -> None:
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"a": (0, 160), "b": (160, 256)})
+    out = tmp_path / "out"
+    tasks = tasks_of(tmp_path / "in", out, CHOICES)
+    damaged = tmp_path / "in" / "b" / pan.name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    (a,) = (task for task in tasks if task.found.name == "a")
+    told = batch.fuse_one(a, CHOICES)
+    assert "error" not in told and pixels_of(a.output).shape == (3, 96, 160)
+    (warning,) = (w for w in told["warnings"] if "neighbours" in w)
+    assert warning.startswith("fused without what its neighbours lend: ") and str(damaged) in warning
+
+
+def test_nodata_that_is_asked_for_counts_for_neighbours_too(tmp_path) -> None:
+    """Each has a value of its own for it, which is radiometry then."""
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
+    cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (128, 256)})
+    for name, value in (("a", 100), ("b", 200)):
+        for path in (pan, ms):
+            with rasterio.open(tmp_path / "in" / name / path.name, "r+") as dataset:
+                values = dataset.read()
+                values[:, 3:6, 4:9] = value
+                dataset.write(values)
+                dataset.nodata = value
+    choices, out = replace(CHOICES, opening=OpenOptions(sensor="generic", nodata=0)), tmp_path / "out"
+    done(tasks_of(tmp_path / "in", out, choices), out, choices)
+    for name in ("a", "b"):
+        with rasterio.open(out / name / f"{name}.tif") as dataset:
+            assert dataset.nodata == 0 and dataset.dataset_mask().all()
+
+
+def test_a_scene_ends_where_its_own_ms_does(tmp_path) -> None:
+    """One PAN with two MS: each output lies where its MS lies, as without the other."""
+    pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
+    cut(tmp_path / "in", (ms, ms), {"a": (0, 32), "b": (32, 64)})
+    found = [Found(n, "", (str(pan),), ((str(tmp_path / "in" / n / ms.name),),), "a rule") for n in ("a", "b")]
+    out = tmp_path / "out"
+    tasks = neighbours.lending(shared_fit.sharing(planning.plan(found, out, CHOICES), "folder", out))
+    assert all(task.lent for task in tasks)
+    done(tasks, out, CHOICES)
+    assert [pixels_of(out / f"{name}.tif").shape for name in ("a", "b")] == [(3, 96, 128)] * 2
 
 
 def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:

@@ -138,6 +138,13 @@ def test_colours_and_rpcs_are_those_of_the_first_tile_as_it_lies_in_the_mosaic(t
         assert (dataset.rpcs.line_off, dataset.rpcs.samp_off) == (30, 50)
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint64", "int8"])
+def test_tiles_of_every_type_of_whole_numbers_are_one_raster(tmp_path, kind) -> None:
+    values = (VALUES % 100).astype(kind)
+    tiles = [tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10, values) for n in (0, 1)]
+    np.testing.assert_array_equal(read(tmp_path, tiles)[0], values)
+
+
 def test_tiles_that_hold_indices_of_colours_are_refused(tmp_path) -> None:
     tiles = [tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10, VALUES[:1].astype("uint8")) for n in (0, 1)]
     for path in tiles:

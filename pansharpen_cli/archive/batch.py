@@ -22,11 +22,11 @@ from ..jobs.request import FusionOutput, Pair
 from ..progress import Progress, quiet
 from ..publish import Listing, workspace
 from ..report import figures as figure_table
-from ..report.facts import BatchSummary, FailedScene, LeftOver, Record
+from ..report.facts import BatchSummary, FailedScene, FusionFacts, LeftOver, Record
 from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of, surrounded
-from .neighbours import REACH
+from .neighbours import REACH, own_pixels
 from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
 from .shared_fit import in_turn
 from .workers import Event, Function, Pool
@@ -48,17 +48,13 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     try:
         for path in (*task.outputs, *([task.fit] if task.fit is not None else [])):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with workspace(task.output.parent) as folder:
-            pair = pair_of(task, choices, folder)
-            options, makes = choices.options, task.fit is not None and not task.fit.exists()
-            if task.fit is not None and not makes:
-                options = replace(options, fit=str(task.fit))
-            output = FusionOutput(
-                task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
-                [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
-                rgb=choices.rgb, save_fit=task.fit if makes else None,
-            )  # fmt: skip
-            facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
+        try:
+            facts = _facts_of(task, choices, progress)
+        except PansharpenError as error:
+            if not task.lent:
+                raise
+            facts = _facts_of(replace(task, lent=()), choices, progress)  # what is wrong may be a neighbour's
+            facts["warnings"].append(f"fused without what its neighbours lend: {error}")
         quality = facts["quality"] or {}
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {
@@ -82,15 +78,31 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
     return known | {"seconds": time.perf_counter() - started}
 
 
+def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
+    """The report of a scene that was fused into its outputs."""
+    with workspace(task.output.parent) as folder:
+        pair = pair_of(task, choices, folder)
+        options, makes = choices.options, task.fit is not None and not task.fit.exists()
+        if task.fit is not None and not makes:
+            options = replace(options, fit=str(task.fit))
+        output = FusionOutput(
+            task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
+            [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
+            rgb=choices.rgb, save_fit=task.fit if makes else None,
+        )  # fmt: skip
+        return fuse.fuse_scene(pair, output, options, choices.score, progress)
+
+
 def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:
     """A scene's files as they are opened; virtual rasters of tiles, and of what neighbours lend, are made in `folder`.
     Raises InputError for tiles that are not parts of one grid."""
     layers, opening = (task.found.pan, *task.found.ms), choices.opening
     if task.lent:
-        made = [surrounded(layer, lent, folder, REACH) for layer, lent in zip(layers, task.lent, strict=True)]
-        rasters, opening = [path for path, _ in made], replace(opening, own=made[0][1])
+        pairs = zip(layers, task.lent, strict=True)
+        made = [surrounded(layer, lent, folder, REACH, opening.nodata) for layer, lent in pairs]
+        rasters, opening = [path for path, _ in made], replace(opening, own=own_pixels(made, opening.extent))
     else:
-        rasters = [raster_of(layer, folder) for layer in layers]
+        rasters = [raster_of(layer, folder, opening.nodata) for layer in layers]
     labels = {path: layer[0] for path, layer in zip(rasters, layers, strict=True)}
     if task.found.sensor and opening.sensor == "auto":
         opening = replace(opening, sensor=task.found.sensor)

@@ -37,16 +37,21 @@ def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]
     return [*known, *(side for side in dict.fromkeys(beside) if side not in known)]
 
 
-def raster_of(layer: RasterFiles, folder: Path) -> str:
-    """The path that opens a layer; of tiles it is a VRT made in `folder`, with what is told beside them.
+def raster_of(layer: RasterFiles, folder: Path, nodata: float | None = None) -> str:
+    """The path that opens a layer; of tiles it is a VRT made in `folder`, with what is told beside them. `nodata`
+    stands for their own values.
 
     A .TIL that stands alone is its tiles: GDAL's own reader of it takes the place from another file than these. Raises
     InputError for tiles that are not parts of one grid, and if one of the delivery's list is missing.
     """
-    return layer[0] if len(layer) == 1 and tiles_of(layer) == [*layer] else surrounded(layer, (), folder)[0]
+    if len(layer) == 1 and tiles_of(layer) == [*layer]:
+        return layer[0]
+    return surrounded(layer, (), folder, nodata=nodata)[0]
 
 
-def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int = 0) -> tuple[str, Window]:
+def surrounded(
+    layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int = 0, nodata: float | None = None
+) -> tuple[str, Window]:
     """The path of a VRT of a layer and of up to `reach` pixels around it that `lent` tiles hold, and the layer's own
     pixels in it. Raises InputError as `raster_of`."""
     tiles, label = tiles_of(layer), layer[0]
@@ -56,7 +61,7 @@ def surrounded(layer: RasterFiles, lent: Sequence[str], folder: Path, reach: int
             raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
     stem = without_tile(Path(tiles[0]).stem)[0]
     path = next(p for n in itertools.count() if not (p := folder / f"{stem}{f'_{n}' if n else ''}.vrt").exists())
-    text, own = virtual.mosaic(tiles, lambda first: _tags(first, label), lent, reach)
+    text, own = virtual.mosaic(tiles, lambda first: _tags(first, label), lent, reach, nodata)
     path.write_text(text, "utf-8")
     return str(path), own
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..publish import Listing
+from ..raster.geometry import Window
 from ..raster.grid import Grid
 from ..raster.references import NETWORK, plain_name
 from ..raster.source import open_raster
@@ -37,8 +38,10 @@ class _Tile:
             return cls(path, Grid.of(d), tuple(zip(*told, strict=True)))
 
     def reaches(self, other: _Tile) -> bool:
-        """Whether the other one lies on the same grid, within `REACH` pixels."""
-        place = self.grid.place_of(other.grid) if self.bands == other.bands else None
+        """Whether the other one lies on the same grid, within `REACH` pixels; never where files tell no place."""
+        if self.bands != other.bands or self.grid.transform.is_identity:
+            return False
+        place = self.grid.place_of(other.grid)
         return place is not None and not (place & self.grid.whole.widened(REACH)).is_empty
 
 
@@ -93,6 +96,20 @@ def lending(tasks: Sequence[Task]) -> list[Task]:
             stamps = [file_stamp(path) for path in read_with([path for layer in each for path in layer], listing)]
             made[i] = replace(tasks[i], lent=each, inputs=(*tasks[i].inputs, *stamps))
     return made
+
+
+def own_pixels(made: Sequence[tuple[str, Window]], extent: str) -> Window:
+    """The PAN's pixels that a scene is written where its files, PAN first, lie in windows of those that neighbours have
+    widened: where its own MS lies, too, unless all of its PAN is asked for."""
+    (path, own), *files = made
+    with open_raster(path) as pan:
+        grid = Grid.of(pan)
+    for path, place in files if extent == "intersection" else ():
+        with open_raster(path) as ms:
+            there = Grid.of(ms).window(place).called_as(grid)
+        if there.crs == grid.crs and (phase := grid.phase_of(there)) is not None:
+            own &= grid.overlap(phase, there)
+    return own
 
 
 def _near(known: Mapping[int, _Scene]) -> Iterator[tuple[int, int]]:

@@ -25,25 +25,28 @@ TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
 
 _VRT_TYPES = {
     "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
-    "float32": "Float32", "float64": "Float64",
+    "int64": "Int64", "uint64": "UInt64", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
 
 
-def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reach: int = 0) -> tuple[str, Window]:
+def mosaic(
+    tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reach: int = 0, nodata: float | None = None
+) -> tuple[str, Window]:
     """The text of a VRT of tiles, and the window of them all in it. Lent tiles lie around the others, up to `reach`
-    pixels. What is not valid in a tile hides nothing beneath it.
+    pixels. What is not valid in a tile hides nothing beneath it; `nodata` stands for the files' own values.
 
     Raises InputError for tiles that are not parts of one raster.
     """
     with ExitStack() as stack:
         first = stack.enter_context(open_raster(tiles[0]))
         _, alpha = data_bands(first, tiles[0], [])
-        every = [_Tile.of(path, first, alpha, stack) for path in (*lent, *tiles)]
-        own = reduce(or_, (tile.place for tile in every[len(lent) :]))
+        every = [_Tile.of(path, first, alpha, nodata, stack) for path in (*lent, *tiles)]
+        mine = every[len(lent) :]
+        own = reduce(or_, (tile.place for tile in mine))
         whole = own.widened(reach) & reduce(or_, (tile.place for tile in every))
         parts = [(tile, tile.place & side) for tile in every[: len(lent)] for side in _around(own, whole)]
-        parts = [part for part in parts if not part[1].is_empty] + [(tile, tile.place) for tile in every[len(lent) :]]
-        alike = len({tile.nodata for tile, _ in parts}) == 1
+        parts = [part for part in parts if not part[1].is_empty] + [(tile, tile.place) for tile in mine]
+        told_nodata = mine[0].nodata if len({tile.nodata for tile in mine}) == 1 else ("None",) * first.count
         lines = [f'<VRTDataset rasterXSize="{whole.shape[1]}" rasterYSize="{whole.shape[0]}">']
         if first.crs:
             lines.append(f"<SRS>{escape(first.crs.to_wkt())}</SRS>")
@@ -51,7 +54,7 @@ def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reac
         lines.append(f"<GeoTransform>{', '.join(repr(v) for v in transform.to_gdal())}</GeoTransform>")
         domains = dict(tags_of(first))
         if (rpcs := rpcs_of(first)) is not None:
-            row, col = every[len(lent)].place.seen_from(whole).corner
+            row, col = mine[0].place.seen_from(whole).corner
             rpcs.line_off, rpcs.samp_off = rpcs.line_off + row, rpcs.samp_off + col
             domains["RPC"] = rpcs.to_gdal()
         for domain, tags in domains.items():
@@ -63,18 +66,20 @@ def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reac
             if kind is None:
                 raise InputError(f"{tiles[0]} holds {first.dtypes[band - 1]} values, which are not fused")
             lines.append(f'<VRTRasterBand dataType="{kind}" band="{band}">')
-            nodata, scale, offset = (each[band - 1] for each in (first.nodatavals, first.scales, first.offsets))
+            scale, offset, value = (each[band - 1] for each in (first.scales, first.offsets, told_nodata))
             colour = first.colorinterp[band - 1].name.capitalize()
             told = {
                 "Description": first.descriptions[band - 1], "UnitType": first.units[band - 1],
                 "ColorInterp": "Alpha" if band in alpha else colour.replace("Alpha", "Undefined"),
-                "NoDataValue": nodata if alike else None,
+                "NoDataValue": value if value != "None" else None,
                 "Scale": scale if scale != 1 else None, "Offset": offset if offset != 0 else None,
             }  # fmt: skip
-            lines += [f"<{name}>{escape(str(value))}</{name}>" for name, value in told.items() if value is not None]
+            lines += [f"<{name}>{escape(str(each))}</{name}>" for name, each in told.items() if each is not None]
             lines += [*_sources(parts, whole, str(band)), "</VRTRasterBand>"]
-        bare = alike and None in first.nodatavals and not _cover([part for _, part in parts], whole)
-        if not alpha and (bare or not alike or any(tile.masked for tile, _ in parts)):
+        untold = "None" in told_nodata and (
+            len({tile.nodata for tile, _ in parts}) > 1 or not _cover([part for _, part in parts], whole)
+        )
+        if not alpha and (untold or any(tile.masked for tile, _ in parts)):
             lines += ['<MaskBand><VRTRasterBand dataType="Byte">', *_sources(parts, whole, "mask,1")]
             lines.append("</VRTRasterBand></MaskBand>")
     return "\n".join([*lines, "</VRTDataset>"]), own.seen_from(whole)
@@ -82,17 +87,17 @@ def mosaic(tiles: Sequence[str], tags_of: TagsOf, lent: Sequence[str] = (), reac
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile, its `place` on the grid of the first one, the `nodata` values of its bands as text, and whether it has a
-    mask of its own. `bare`: all of it is valid."""
+    """A tile, its `place` on the grid of the first one, the `nodata` values of its bands as text, whether it has a mask
+    of its own, and what tells the `only` pixels of it that are seen."""
 
     path: str
     place: Window
     nodata: tuple[str, ...]
     masked: bool
-    bare: bool
+    only: str
 
     @classmethod
-    def of(cls, path: str, first, alpha: Sequence[int], stack: ExitStack) -> _Tile:
+    def of(cls, path: str, first, alpha: Sequence[int], nodata: float | None, stack: ExitStack) -> _Tile:
         """Raises InputError for one of another grid, of other bands or of another scale than the first."""
         tile = stack.enter_context(open_raster(path))
         place = Grid.of(first).place_of(Grid.of(tile))
@@ -104,7 +109,12 @@ class _Tile:
             raise InputError(f"{path} holds values of another scale than {first.name}: give both one scale first")
         flags = {flag for each in tile.mask_flag_enums for flag in each}
         masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        return cls(path, place, tuple(map(str, tile.nodatavals)), masked, flags == {MaskFlags.all_valid})
+        only = "" if flags == {MaskFlags.all_valid} else "<UseMaskBand>true</UseMaskBand>"
+        if nodata is None:
+            return cls(path, place, tuple(map(str, tile.nodatavals)), masked, only)
+        if flags <= {MaskFlags.all_valid, MaskFlags.nodata}:
+            only = f"<NODATA>{nodata}</NODATA>"
+        return cls(path, place, (str(nodata),) * tile.count, masked, only)
 
 
 def _around(own: Window, whole: Window) -> Iterator[Window]:
@@ -118,11 +128,8 @@ def _around(own: Window, whole: Window) -> Iterator[Window]:
 def _sources(parts: Sequence[tuple[_Tile, Window]], whole: Window, band: str) -> Iterator[str]:
     """What a band of a VRT is made of, the uppermost last."""
     for tile, part in parts:
-        kind, only = "SimpleSource", ""
-        if band.startswith("mask"):
-            kind, only = "ComplexSource", "<NODATA>0</NODATA>"
-        elif not tile.bare:
-            kind, only = "ComplexSource", "<UseMaskBand>true</UseMaskBand>"
+        only = "<NODATA>0</NODATA>" if band.startswith("mask") else tile.only
+        kind = "ComplexSource" if only else "SimpleSource"
         sides = f'xSize="{part.shape[1]}" ySize="{part.shape[0]}"'
         (row, col), (top, left) = part.seen_from(tile.place).corner, part.seen_from(whole).corner
         name = escape(os.path.abspath(plain_name(tile.path)))
