@@ -56,7 +56,10 @@ def _whole(given: Any) -> int:
 
 
 def _path(given: Any) -> str:
-    return _of(str)(os.fspath(given))
+    path = _of(str)(os.fspath(given))
+    if "\0" in path:
+        raise ValueError
+    return path
 
 
 def _listed(plain: Callable[[Any], Any], count: int | None = None) -> Callable[[Any], Any]:

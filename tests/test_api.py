@@ -392,6 +392,7 @@ WRONG = {
     "peak": WORD, "methods": NUMBER,
 }  # fmt: skip
 """Of each argument of the Python interface, a value of another kind."""
+PATHS = ("output", "weights", "dem", "quicklook", "save_fit", "fit", "maps", "report", "stretch")
 FUNCTIONS = {"fuse": 2, "check": 2, "evaluate": 3, "evaluate_against": 2, "evaluate_wald": 3}
 
 
@@ -408,6 +409,20 @@ def test_every_argument_of_another_kind_is_named_in_an_error_of_ours(function: s
             called(**given)
         assert re.match(f"(the )?{name}( array| array 1)? (takes|is) ", str(caught.value)), (name, str(caught.value))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_path_with_a_nul_in_it_is_named_in_an_error_of_ours(function: str, tmp_path, monkeypatch) -> None:
+    """Where text ends at a NUL, another file would be meant."""
+    monkeypatch.chdir(tmp_path)
+    called = getattr(importlib.import_module("pansharpen_cli.api"), function)
+    names = list(inspect.signature(called).parameters)
+    first = names[: FUNCTIONS[function]]
+    for name in names:
+        if name in (*first, *PATHS) and name != "methods":
+            with pytest.raises(pansharpen.InputError, match=f"^{name}.* (takes a path|is 'a.x00b.tif')") as caught:
+                called(**dict.fromkeys(first, "gsa") | {name: "a\0b.tif"})
+            assert "\0" not in str(caught.value)
 
 
 def test_numbers_of_numpy_are_those_of_python(pair, plain, tmp_path) -> None:

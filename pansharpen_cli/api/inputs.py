@@ -89,7 +89,10 @@ class Inputs:
                 )
             return given.name
         if isinstance(given, str | os.PathLike):
-            return os.fspath(given)
+            path = os.fspath(given)
+            if "\0" in path:
+                raise InputError(f"{name} is {path!r}: no path has a NUL in it")
+            return path
         raise InputError(
             f"{name} is a {type(given).__name__}; a path, an open rasterio dataset or a GeoArray is needed"
         )
