@@ -591,6 +591,100 @@ def test_half_a_raw_file_ends_the_run(pair: Path, run) -> None:
     assert finished.code == 2 and "ms.img is cut off" in finished.err and not (pair / "out.tif").exists()
 
 
+def masked(folder: Path) -> Path:
+    """A raster with its mask and metadata, statistics among them, beside it."""
+    path = raster(folder / "a.tif", "GTiff", transform=Affine(1, 0, 0, 0, -1, 0))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.arange(60 * 70).reshape(60, 70) % 7 > 0)
+    (folder / "a.tif.aux.xml").write_text("<PAMDataset><Metadata><MDI key='a'>b</MDI></Metadata></PAMDataset>\n")
+    with rasterio.open(path) as dataset:
+        rasterio.shutil.copy(dataset, folder / "a.tif.ovr", driver="GTiff")
+    return path
+
+
+@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.ovr", "a.tif.aux.xml", "a.tif.msk.aux.xml"])
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("name", ["a.tif", "a.vrt"])
+def test_a_file_beside_a_raster_that_ends_early_is_refused(tmp_path: Path, side: str, share: float, name: str) -> None:
+    path = masked(tmp_path)
+    rasterio.shutil.copy(path, tmp_path / "a.vrt", driver="VRT")
+    shutil.copy(tmp_path / "a.tif.aux.xml", tmp_path / "a.tif.msk.aux.xml")
+    with source.open_raster(str(tmp_path / name)) as dataset:
+        assert (dataset.dataset_mask() == 0).sum() == 600
+    os.truncate(
+        tmp_path / side, 100 if side.endswith("ovr") and share else int(os.stat(tmp_path / side).st_size * share)
+    )
+    with pytest.raises(InputError, match=f"{side} beside it cannot be read"):
+        source.open_raster(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '\ufeff<?xml version="1.0" encoding="UTF-8"?>\r\n<PAMDataset xmlns:xsi="u">é</PAMDataset>\r\n'.encode(),
+        '<?xml version="1.0" encoding="ISO-8859-1"?><PAMDataset>é</PAMDataset>'.encode("latin-1"),
+        '<PAMDataset><GeodataXform xsi:type="typens:IdentityXform">é &nbsp;&#1;\1</GeodataXform></PAMDataset>'.encode(
+            "cp1252"
+        ),
+        b"<!-- a --><PAMDataset/>",
+    ],
+)
+def test_metadata_beside_a_raster_are_taken_as_others_write_them(tmp_path: Path, content: bytes) -> None:
+    path = masked(tmp_path)
+    (tmp_path / "a.tif.aux.xml").write_bytes(content)
+    source.open_raster(str(path)).close()
+
+
+@pytest.mark.parametrize("options", [{}, {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 4e6)}])
+def test_an_hfa_file_that_ends_early_loses_no_bands(tmp_path: Path, options: dict) -> None:
+    path = raster(tmp_path / "a.img", "HFA", **options)
+    content = path.read_bytes()
+    for cut in range(0, len(content), 200):
+        path.write_bytes(content[: len(content) - cut])
+        try:
+            with source.open_raster(str(path)) as dataset:
+                assert dataset.count == 3 and dataset.transform == options.get("transform", Affine.identity())
+        except InputError as error:
+            assert cut and "a.img" in str(error)
+    assert cut
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["internal mask", "nodata"])
+def test_what_a_tiff_that_ends_early_has_lost_is_missed(tmp_path: Path, inner: bool) -> None:
+    path = tmp_path / "a.tif"
+    kind = {"driver": "GTiff", "width": 70, "height": 60, "count": 1, "dtype": "float32", "crs": "EPSG:32631"}
+    with rasterio.open(path, "w", **kind, transform=Affine(1, 0, 5e5, 0, -1, 4e6)) as dataset:
+        dataset.write(np.ones((1, 60, 70), "float32"))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        if inner:
+            dataset.write_mask(np.arange(60 * 70).reshape(60, 70) % 7 > 0)
+        else:
+            dataset.nodata = -9999.0
+    with source.open_raster(str(path)) as dataset:
+        known = dataset.crs, dataset.transform, dataset.nodata, dataset.mask_flag_enums
+    content = path.read_bytes()
+    for cut in range(1, 600, 7):
+        path.write_bytes(content[:-cut])
+        try:
+            with source.open_raster(str(path)) as dataset:
+                assert (dataset.crs, dataset.transform, dataset.nodata, dataset.mask_flag_enums) == known, cut
+        except InputError as error:
+            assert "a.tif" in str(error)
+
+
+@pytest.mark.parametrize(("driver", "name"), [("PNM", "a.pgm"), ("MFF2", "a.mff2")])
+def test_a_file_without_a_place_of_its_own_is_read_whole(tmp_path: Path, driver: str, name: str) -> None:
+    path = tmp_path / name
+    with rasterio.open(path, "w", driver=driver, width=70, height=60, count=1, dtype="uint8") as dataset:
+        dataset.write(np.ones((1, 60, 70), "uint8"))
+    with source.open_raster(str(path)) as dataset:
+        assert dataset.transform.is_identity and dataset.crs is None and (dataset.read() == 1).all()
+    pixels = path / "image_data" if driver == "MFF2" else path
+    os.truncate(pixels, pixels.stat().st_size - 1)
+    with pytest.raises(InputError, match=f"{name} is cut off"):
+        source.open_raster(str(path))
+
+
 def test_a_damaged_file_is_named_also_where_its_driver_reads_on_demand(made: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.img"
     rasterio.shutil.copy(made / "ms.tif", path, driver="HFA")

@@ -24,7 +24,9 @@ GDAL_ERRORS = (RasterioError, _gdal_error())
 """What calls of rasterio raise where GDAL fails."""
 
 
-class _Messages(logging.Handler):
+class Messages(logging.Handler):
+    """What GDAL tells the thread that made it."""
+
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.thread = threading.get_ident()
@@ -58,12 +60,12 @@ class _Listening:
 
 
 @contextmanager
-def gdal_messages() -> Iterator[_Messages]:
+def gdal_messages() -> Iterator[Messages]:
     """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr.
 
     A full disk met by a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class.
     """
-    messages = _Messages()
+    messages = Messages()
     with _LOCK:
         if not _Listening.count:
             _Listening.before = _LOG.level, _LOG.propagate

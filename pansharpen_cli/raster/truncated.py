@@ -6,9 +6,11 @@ import math
 import os
 import re
 import struct
+from xml.parsers.expat import ExpatError, ParserCreate
 
 import numpy as np
 
+from .. import untrusted
 from ..errors import InputError
 
 _RAW = {
@@ -30,6 +32,7 @@ _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _NITF = b"NITF", b"NSIF"
+_PNM = re.compile(rb"P[56]" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 _LAN = b"HEADER", b"HEAD74"
 _NETCDF = {b"CDF\1": "II", b"CDF\2": "IQ", b"CDF\5": "QQ"}
 """Classic netCDF by its version: how numbers and places in the file are written. That of HDF5 reports what it lacks."""
@@ -55,6 +58,8 @@ _OTHERS = (
 )
 """How files begin that have a format of their own, whatever an ENVI header beside them says."""
 _ENVI_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
+_ODD = re.compile("[&\x01-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""Characters that XML does not have, or that begin a reference."""
 _HEADER = 1 << 16
 _OLD_BLOCK, _MOST_BLOCKS = 8192, 1 << 22
 """Bytes of a block in PCIDSK files of TILEVERSION 1, and how many are looked at: 34 GB of pixels."""
@@ -81,6 +86,10 @@ def cut_off(path: str) -> str:
                 return _short(size, _netcdf(file, _NETCDF[head[:4]]))
             if head.startswith(_LAN):
                 return _short(size, _lan(head))
+            if found := _PNM.match(head + file.read(_HEADER)):
+                cols, rows, most = map(int, found.groups())
+                bands = 3 if head.startswith(b"P6") else 1
+                return _short(size, found.end() + rows * cols * bands * (1 if most < 256 else 2))
             if head.startswith(b"PCIDSK"):
                 file.seek(360)  # how pixels lie: those of tiles ("FILE") are found by a directory, and may be fewer
                 tiled = file.read(8).startswith(b"FILE")
@@ -91,6 +100,17 @@ def cut_off(path: str) -> str:
             return _short(size, _envi(path))
     except (OSError, ValueError, KeyError, IndexError, OverflowError, struct.error):
         pass
+    return ""
+
+
+def cut_off_xml(path: str) -> str:
+    """Why a file is no XML that is whole; nothing if it is. References to characters and the encoding do not count:
+    GDAL and others write some that XML does not know."""
+    text = untrusted.read_text(path, errors="replace")
+    try:
+        ParserCreate().Parse(_ODD.sub("", text).strip(), True)
+    except ExpatError as error:
+        return str(error) if text.strip() else "it is empty"
     return ""
 
 
@@ -116,7 +136,9 @@ def check_sizes(dataset, path: str) -> None:
             f"{path} is a file of {driver} in an archive or on a server, where nothing tells whether it is whole: "
             "unpack or download it first"
         )
-    if spilled:
+    if driver == "MFF2":  # a folder, whose files GDAL does not list
+        parts, needed = [os.path.join(path, "image_data")], _pixel_bytes(dataset)
+    elif spilled:
         parts, needed = spilled[:1], _ige(spilled[0], dataset)
     elif driver == "PCIDSK":
         parts = [file for file in files if _PCIDSK_BAND.search(file)]
