@@ -64,11 +64,12 @@ def test_globs_and_files_give_each_ms_once(folder: Path) -> None:
     assert len(training_scenes.find([str(folder / "**" / "*.tif*")])) == 3
 
 
-def test_linked_folders_are_followed_and_circles_are_not(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "linked").symlink_to(folder, target_is_directory=True)
-    (tmp_path / "in" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
-    assert len(training_scenes.find([str(tmp_path / "in")])) == len(training_scenes.find([str(folder)]))
+def test_linked_folders_are_followed_and_those_above_are_not(folder: Path, tmp_path_factory) -> None:
+    sources = tmp_path_factory.mktemp("in")
+    (sources / "linked").symlink_to(folder, target_is_directory=True)
+    (sources / "round").symlink_to(sources, target_is_directory=True)
+    (sources / "above").symlink_to(sources.parent, target_is_directory=True)
+    assert len(training_scenes.find([str(sources)])) == len(training_scenes.find([str(folder)]))
 
 
 def test_a_csv_tells_pan_sensor_and_split(folder: Path) -> None:
