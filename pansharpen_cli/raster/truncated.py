@@ -31,6 +31,7 @@ _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_JP2, _J2K = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"
 _NITF = b"NITF", b"NSIF"
 _PNM = re.compile(rb"P[56]" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 _LAN = b"HEADER", b"HEAD74"
@@ -54,7 +55,8 @@ _OTHERS = (
     b"<VRT",
     b"<?xml",
     b"<PAM",
-    b"\0\0\0\x0cjP",
+    _JP2,
+    _J2K,
 )
 """How files begin that have a format of their own, whatever an ENVI header beside them says."""
 _ENVI_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
@@ -80,6 +82,10 @@ def cut_off(path: str) -> str:
                 return _png(file, size)
             if head.startswith(_JPEG):
                 return _jpeg(file)
+            if head.startswith(_JP2):
+                return _jp2(file, size)
+            if head.startswith(_J2K):
+                return _without_eoc(file, 0, size)
             if head.startswith(_NITF):
                 return _short(size, _nitf(file))
             if head[:4] in _NETCDF:
@@ -214,6 +220,28 @@ def _next_marker(file, at: int) -> int:
         at += len(kept) + len(more) - 1
         kept = more[-1:]
     return -1
+
+
+def _jp2(file, size: int) -> str:
+    """A JPEG 2000 file is a row of boxes, each with its length; one of length 0 goes on to the end, and is the
+    codestream with its last marker, EOC. GDAL fills a tile whose end is missing."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind, longer = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        if length == 0:
+            return _without_eoc(file, at, size) if kind == b"jp2c" else ""
+        length = longer if length == 1 else length
+        if length < 8:
+            return ""  # no length: what it is made of is left to the driver
+        at += length
+    return _short(size, at)
+
+
+def _without_eoc(file, first: int, size: int) -> str:
+    """A codestream of JPEG 2000 that goes on to the end of its file."""
+    file.seek(max(first, size - 64))
+    return "" if file.read().rstrip(b"\0").endswith(b"\xff\xd9") else "its last marker is missing"
 
 
 def _nitf(file) -> int:
