@@ -503,7 +503,7 @@ def test_a_file_that_its_driver_would_fill_up_is_refused(made: Path, tmp_path: P
     size = os.path.getsize(tmp_path / name)
     for cut in (size - 1, size // 100 * 95, size // 100 * 70, size // 100 * 30):
         os.truncate(tmp_path / name, cut)
-        with pytest.raises(InputError, match="is cut off|opj_read_header"):
+        with pytest.raises(InputError, match="is cut off|cannot open"):
             source.open_raster(str(path))
 
 
