@@ -281,15 +281,18 @@ def _draw(valid: np.ndarray, size: int, count: int, rng, pan: np.ndarray | None 
     if rows < size or cols < size:
         return []
     start = rng.integers(0, rows % size + 1), rng.integers(0, cols % size + 1)
-    corners, interest = [], []
-    for r in range(start[0], rows - size + 1, size):
-        for c in range(start[1], cols - size + 1, size):
-            if valid[r : r + size, c : c + size].all():
-                corners.append((r, c))
-                interest.append(1.0 if pan is None else float(pan[r : r + size, c : c + size].std()))
+
+    def cells(image: np.ndarray) -> np.ndarray:
+        down, across = (rows - start[0]) // size, (cols - start[1]) // size
+        cut = image[start[0] : start[0] + down * size, start[1] : start[1] + across * size]
+        return cut.reshape(down, size, across, size)
+
+    whole = cells(valid).all((1, 3))
+    corners = [(start[0] + size * r, start[1] + size * c) for r, c in np.argwhere(whole)]
     if len(corners) <= count:
         return corners
-    chance = np.sqrt(np.array(interest) + 1e-6 * (max(interest) + 1e-9))
+    interest = np.ones(len(corners)) if pan is None else cells(pan).std((1, 3))[whole].astype(float)
+    chance = np.sqrt(interest + 1e-6 * (interest.max() + 1e-9))
     return [corners[i] for i in rng.choice(len(corners), count, replace=False, p=chance / chance.sum())]
 
 
@@ -347,16 +350,17 @@ def _as_seen(pan: Tensor, ms: Tensor, inside: np.ndarray) -> Tensor:
         return pan
     padded = torch.nn.functional.pad(pan, (SEEN,) * 4, mode="replicate")
     rows, cols = pan.shape[-2:]
-    steps = torch.stack([padded[0, 0, r : r + rows, c : c + cols] for r in range(size) for c in range(size)]) - pan[0]
-    steps = torch.cat([steps[: size**2 // 2], steps[size**2 // 2 + 1 :]])
-    level = ms[0][:, known].mean(1)
-    regressors = torch.cat([-steps[:, known], ms[0][:, known] - level[:, None]])
-    wanted = pan[0, 0][known]
-    scale = regressors.square().mean(1).sqrt().clamp(min=1e-12)
-    regressors = regressors / scale[:, None]
-    normal = regressors @ regressors.T / regressors.shape[1] + 1e-4 * torch.eye(len(regressors), dtype=pan.dtype)
-    found = torch.linalg.solve(normal, regressors @ (wanted - wanted.mean()) / regressors.shape[1]) / scale
-    return pan + torch.einsum("k,krc->rc", found[: len(steps)], steps)
+    around = [padded[0, 0, r : r + rows, c : c + cols] for r in range(size) for c in range(size)]
+    steps = torch.stack(around[: size**2 // 2] + around[size**2 // 2 + 1 :]) - pan[0]
+    at = known.flatten().nonzero()[:, 0]
+    regressors = torch.cat([steps.flatten(1), ms[0].flatten(1)]).index_select(1, at)
+    regressors[len(steps) :] -= regressors[len(steps) :].mean(1, keepdim=True)
+    wanted = pan.flatten()[at]
+    normal = regressors @ regressors.T / len(at)
+    scale = normal.diagonal().sqrt().clamp(min=1e-12)
+    normal = normal / scale.outer(scale) + 1e-4 * torch.eye(len(regressors), dtype=pan.dtype)
+    found = torch.linalg.solve(normal, regressors @ (wanted - wanted.mean()) / len(at) / scale) / scale
+    return pan - torch.einsum("k,krc->rc", found[: len(steps)], steps)
 
 
 def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -215,7 +216,7 @@ class SceneMoments:
         pan_var = self.sums.cov("pan")[0, 0]
         low_cov = self.sums.cov("pan_low", "pan")[:, 0]
         some = torch.cat(self.thinned, 1).double()
-        scale = float(torch.quantile(some.abs().amax(0), 0.995).clamp(min=1e-6))
+        scale = max(float(np.quantile(some.abs().amax(0).numpy(), 0.995)), 1e-6)
         tiny = 1e-6 * scale
         usable = low_cov.abs() > 1e-6 * pan_var + tiny**2
         gain = torch.where(usable, self.sums.cov("expanded", "pan")[:, 0] / torch.where(usable, low_cov, 1.0), 0.0)
@@ -234,7 +235,7 @@ class SceneMoments:
             std.float(),
             gain.float(),
             torch.cat([weights, constant[None]]).float(),
-            torch.quantile(some, HAZE, dim=1).float(),
+            torch.from_numpy(np.quantile(some.numpy(), HAZE, axis=1)).float(),  # torch's own sorts all of them
             pan_mean,
             max(pan_std, tiny),
             scale,
