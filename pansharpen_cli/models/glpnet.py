@@ -64,7 +64,7 @@ class GLPNet(Backbone):
     stride = STRIDE
     multiple_of = STRIDE
     last_halo = WIDE // 2
-    adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 1.5e-3}
+    adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 3e-3, "epochs": 5}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
 
     def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:
@@ -92,16 +92,17 @@ class GLPNet(Backbone):
         e, low, pan = inputs.expanded, inputs.pan_low, inputs.pan
         tiles, bands, rows, cols = e.shape
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
-        planes = e.new_empty(tiles, 1 + bands, OWN, rows, cols, dtype=product_type(e))
+        made = product_type(e)
+        planes = e.new_empty(tiles, 1 + bands, rows, cols, OWN, dtype=made).movedim(-1, 2)
         shared, own, unit = planes[:, 0], planes[:, 1:].movedim(2, 0), gain / std
         common, intensity = mean_of(low), intensity_of(e, stats)
         for place, image in enumerate((pan - stats.pan_mean, pan - common, common - intensity)):
-            shared[:, place : place + 1] = image.div_(stats.pan_std)
+            shared[:, place : place + 1] = image.div_(stats.pan_std).to(made)
         shared[:, SHARED:] = 0
-        own[0] = (e - mean).div_(std)
-        own[1], own[2] = (pan - low).mul_(unit), (low - intensity).mul_(unit)
-        own[3] = (e - (mean - gain * stats.pan_mean)).div_(std).addcmul_(low, -unit)
-        return torch.stack(planes.unbind(2), -1).movedim(-1, 2)  # in a third of the time of a transposing copy
+        own[0] = (e - mean).div_(std).to(made)
+        own[1], own[2] = (pan - low).mul_(unit).to(made), (low - intensity).mul_(unit).to(made)
+        own[3] = (e - (mean - gain * stats.pan_mean)).div_(std).addcmul_(low, -unit).to(made)
+        return planes
 
     def extract(self, encoded: Tensor) -> Tensor:
         tiles, bands = len(encoded), encoded.shape[1] - 1
@@ -200,20 +201,19 @@ def sum_along(image: Tensor, side: int, dim: int) -> Tensor:
 
 def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
     """The weighted sum of bands (n, bands, rows, cols) that is most like PAN at the MS's scale (n, 1, rows, cols)."""
-    weights = stats.intensity[:-1]
-    return weighted(bands, weights, stats.mean) + (stats.intensity[-1] + (weights * stats.mean).sum())
+    return weighted(bands, stats.intensity[:-1]).add_(stats.intensity[-1])
 
 
 def level_of(bands: Tensor, stats: SceneStats) -> Tensor:
     """How bright bands (n, bands, rows, cols) are in PAN's units, without its offset (n, 1, rows, cols)."""
-    return weighted(bands, stats.intensity[:-1], torch.zeros_like(stats.mean)).abs()
+    return weighted(bands, stats.intensity[:-1]).abs_()
 
 
-def weighted(bands: Tensor, weights: Tensor, less: Tensor) -> Tensor:
-    """The weighted sum of bands (n, bands, rows, cols), each less a number; no product, which autocast rounds."""
-    each = [band - number for band, number in zip(bands.split(1, 1), less.tolist(), strict=True)]
-    first, *others = weights.tolist()
-    total = each[0] * first
-    for band, weight in zip(each[1:], others, strict=True):
+def weighted(bands: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of bands (n, bands, rows, cols): no product of matrices, which autocast rounds and whose order
+    of sums depends on the window."""
+    (band, *bands_left), (weight, *others) = bands.split(1, 1), weights.tolist()
+    total = band * weight
+    for band, weight in zip(bands_left, others, strict=True):
         total = total.add_(band, alpha=weight)
     return total
