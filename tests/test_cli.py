@@ -657,12 +657,12 @@ def adapted(tmp_path_factory) -> Path:
     """A folder with a scene large enough to adapt to, and weights."""
     folder = tmp_path_factory.mktemp("adapted")
     write_pair(folder, 400, 400, 3, offset=(0.7, 1.6), border=20.0)
-    random_weights(folder / "w.safetensors", seed=3)
+    random_weights(folder / "w.safetensors", 3, {"bands": 3}, "pnn")
     return folder
 
 
 def adapting(folder: Path, name: str, *options: object, seen: tuple = ("--no-score", "--json")) -> tuple[object, ...]:
-    weights = ("--weights", folder / "w.safetensors", "--precision", "float32", "--overwrite")
+    weights = ("--method", "pnn", "--weights", folder / "w.safetensors", "--precision", "float32", "--overwrite")
     return "fuse", folder / "pan.tif", folder / "ms.tif", "-o", folder / name, *weights, *options, *seen
 
 

@@ -475,13 +475,19 @@ def _gains(
     here = torch.zeros(1, dtype=torch.float64)
 
     @torch.no_grad()
-    def explained(softness: float) -> float:
-        pan = torch.cat([_seen(b, phase, float(np.exp(-softness)), at)[1] for b in blocks])
+    def seen(block: _Block) -> Tensor:
+        pan, own = block.pan_window, block.ms_window
+        local = phase.seen_from(pan, own).moved(at)
+        degraded = physics.Degradations(local, own.shape, pan.shape, [[float(g)] for g in np.exp(-_SOFTNESS)])
+        return _spectra(degraded(block.pan[None])[0].double(), block.corners, block.tapers)
+
+    @torch.no_grad()
+    def explained(pan: Tensor) -> float:
         stats = _Statistics.of(pan, ms, frequencies)
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
         return float(_explained(energy, products, frequencies.at(cross, here, here)))
 
-    r2 = list(pool.map(explained, _SOFTNESS))
+    r2 = list(pool.map(explained, torch.cat(list(pool.map(seen, blocks))).unbind(1)))
     if not max(r2) >= DOUBTFUL:
         return ()
     top = int(np.argmax(r2))

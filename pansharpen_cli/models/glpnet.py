@@ -64,7 +64,7 @@ class GLPNet(Backbone):
     stride = STRIDE
     multiple_of = STRIDE
     last_halo = WIDE // 2
-    adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 3e-3, "epochs": 5}
+    adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 2e-3, "epochs": 8}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
 
     def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:
