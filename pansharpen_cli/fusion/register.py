@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
+from ..adapt.sampling import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
 from ..covariance import Covariance
 from ..device import one_thread_each
 from ..progress import Progress, quiet
@@ -32,8 +32,6 @@ from ..raster.tiles import plan_tiles
 SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
 """Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there.
 The first in MS pixels, for ratios beyond `LARGE`."""
-
-LARGE = 8.0
 
 MATCHED_TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
@@ -304,13 +302,14 @@ def _spectra(image: Tensor, corners: Sequence[tuple[int, int]], tapers: Tensor) 
 
 
 @torch.no_grad()
-def _seen(block: _Block, phase: Phase, gain: float, shift: Offset) -> tuple[Tensor, Tensor]:
-    """PAN as an MS that lies `shift` PAN pixels off sees it, (1, rows, cols), and its spectra in the tiles."""
+def _seen(block: _Block, phase: Phase, gains: Sequence[float], shift: Offset) -> tuple[Tensor, Tensor]:
+    """PAN as MS of these MTF gains that lie `shift` PAN pixels off see it (gains, rows, cols), and its spectra in the
+    tiles (tiles, gains, ...)."""
     pan, ms = block.pan_window, block.ms_window
     # seen from the block's own corner, so that blocks of equal phase share their matrices
     local = phase.seen_from(pan, ms).moved(shift)
-    low = physics.degrader(local, ms.seen_from(ms), pan.seen_from(pan), [gain])(block.pan.double()[None])
-    return low, _spectra(low, block.corners, block.tapers)[:, 0]
+    low = physics.Degradations(local, ms.shape, pan.shape, [[gain] for gain in gains])(block.pan[None])[0].double()
+    return low, _spectra(low, block.corners, block.tapers)
 
 
 class _Frequencies:
@@ -421,11 +420,11 @@ def _measured(
     found, relation = None, Covariance(pan=1, ms=ms.shape[1])
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
-        seen = list(pool.map(partial(_seen, phase=phase, gain=gain, shift=at), blocks))
+        seen = list(pool.map(partial(_seen, phase=phase, gains=[gain], shift=at), blocks))
         if found is None:
             for block, (low, _) in zip(blocks, seen, strict=True):
                 relation.update(block.usable, pan=low, ms=block.values)
-        pan = torch.cat([spectra for _, spectra in seen])
+        pan = torch.cat([spectra[:, 0] for _, spectra in seen])
         found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, search, found)
         if found.step.abs().max() < 0.005:
             break
@@ -475,19 +474,13 @@ def _gains(
     here = torch.zeros(1, dtype=torch.float64)
 
     @torch.no_grad()
-    def seen(block: _Block) -> Tensor:
-        pan, own = block.pan_window, block.ms_window
-        local = phase.seen_from(pan, own).moved(at)
-        degraded = physics.Degradations(local, own.shape, pan.shape, [[float(g)] for g in np.exp(-_SOFTNESS)])
-        return _spectra(degraded(block.pan[None])[0].double(), block.corners, block.tapers)
-
-    @torch.no_grad()
     def explained(pan: Tensor) -> float:
         stats = _Statistics.of(pan, ms, frequencies)
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
         return float(_explained(energy, products, frequencies.at(cross, here, here)))
 
-    r2 = list(pool.map(explained, torch.cat(list(pool.map(seen, blocks))).unbind(1)))
+    seen = pool.map(partial(_seen, phase=phase, gains=np.exp(-_SOFTNESS).tolist(), shift=at), blocks)
+    r2 = list(pool.map(explained, torch.cat([spectra for _, spectra in seen]).unbind(1)))
     if not max(r2) >= DOUBTFUL:
         return ()
     top = int(np.argmax(r2))
