@@ -89,7 +89,7 @@ class GLPNet(Backbone):
     def encode(self, inputs: Inputs, stats: SceneStats) -> Tensor:
         """(tiles, 1 + bands, channels, rows, cols), the channels innermost in memory, in the type of the products: the
         shared ones, of which one is empty, then those of each band."""
-        e, low, pan = inputs.expanded, inputs.pan_low, inputs.pan
+        e, low, pan = inputs.expanded, once(inputs.pan_low), inputs.pan
         tiles, bands, rows, cols = e.shape
         mean, std, gain = (t[:, None, None] for t in (stats.mean, stats.std, stats.gain))
         made = product_type(e)
@@ -100,7 +100,7 @@ class GLPNet(Backbone):
             shared[:, place : place + 1] = image.div_(stats.pan_std).to(made)
         shared[:, SHARED:] = 0
         own[0] = (e - mean).div_(std).to(made)
-        own[1], own[2] = (pan - low).mul_(unit).to(made), (low - intensity).mul_(unit).to(made)
+        own[1], own[2] = ((pan - low) * unit).to(made), ((low - intensity) * unit).to(made)
         own[3] = (e - (mean - gain * stats.pan_mean)).div_(std).addcmul_(low, -unit).to(made)
         return planes
 
@@ -122,7 +122,8 @@ class GLPNet(Backbone):
         following = follows(stats, trusted)[:, None, None]
         free, more, share = shuffled(residual).unflatten(1, e.shape[:2])
         taken, raised = (trusted, 1.0) if self.training else (TAKEN * trusted, CRISP)
-        own = (free.to(e.dtype) * (taken * std)).addcmul_(more.to(e.dtype) * (taken * gain), pan - inputs.pan_low)
+        detail = pan - once(inputs.pan_low)
+        own = (free.to(e.dtype) * (taken * std)).addcmul_(more.to(e.dtype) * (taken * gain), detail)
         bands = e + own
         whole = intensity_of(bands, stats)
         limits = limited(inputs, stats) if inputs.prepared is None else inputs.prepared
@@ -159,13 +160,18 @@ def follows(stats: SceneStats, trusted: float) -> Tensor:
 
 def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     """How the limits change what the bands lack at the MS's scale (n, 1, rows, cols), in PAN's units."""
-    low = mean_of(inputs.pan_low)
+    low = mean_of(once(inputs.pan_low))
     coarse = low - intensity_of(inputs.expanded, stats)
     smooth, most = mean_around(coarse, WIDE), MOST * level_of(inputs.expanded, stats)
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
     return kept.sub_(coarse)
+
+
+def once(bands: Tensor) -> Tensor:
+    """The one plane that bands (n, bands, rows, cols) are views of, where they are; else the bands."""
+    return bands[:, :1] if bands.stride(1) == 0 else bands
 
 
 def mean_of(bands: Tensor) -> Tensor:
