@@ -95,7 +95,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
     base = (own[0] + shift[0], own[1] + shift[1])
     if apply:
         found = measured(pan, ms, base)
-        if register.is_off(found):
+        if register.is_correctable(found):
             base = (base[0] + found.rows, base[1] + found.cols)
     with Scene.open(pan, [ms]) as scene, Scene.open(pan, [ms], OpenOptions(extent="pan")) as true:
         scene, true = scene.shifted(base), true.shifted(own)

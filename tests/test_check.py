@@ -17,6 +17,7 @@ from pansharpen_cli.fusion import register
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.request import Pair
 from pansharpen_cli.raster.options import OpenOptions
+from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.report import text as texts
 from pansharpen_cli.report.facts import plain
 from pansharpen_cli.training import simulate
@@ -303,7 +304,27 @@ def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, exp
     found = [(f["level"], f["code"]) for f in facts["findings"] if f["code"].startswith(("shift", "band-"))]
     assert found == ([] if expected is None else [expected])
     assert facts["shift"]["rows"] == shift.rows
-    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and register.is_off(shift))
+    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and register.is_correctable(shift))
+
+
+@pytest.mark.parametrize(
+    ("rows", "nir", "moved", "action"),
+    [
+        (0.02, 0.23, True, "moves NIR1 by 0.23 and leaves the rest: it is within what may be noise"),
+        (0.02, 0.23, False, "nothing: it is within what may be noise"),
+        (0.5, 1.23, True, "moves the MS by it, and NIR1 by 1.23"),
+        (0.5, 1.23, False, "moves the MS by it"),
+    ],
+)
+def test_what_becomes_of_the_offset_of_a_band_is_told(scene, rows: float, nir: float, moved: bool, action: str) -> None:
+    shift, found = replace(STILL, rows=rows, bands=(*STILL.bands[:3], (nir, 0.0))), judge.Findings()
+    with Scene.open(scene / "pan.tif", [scene / "ms.tif"]) as opened:
+        opened = opened.with_gains((), register.band_offsets(shift) if moved else ())
+        assert judge.shift_facts(opened, shift, "auto", found).action == action
+    told = [f.text for f in found if f.code == "band-offsets"]
+    assert [t.endswith(f"; fuse {'corrects' if moved else 'does not correct'} that") for t in told] == [True] * (
+        nir > 1
+    )
 
 
 @pytest.mark.parametrize(("gain", "words"), [(0.07, "softer"), (0.6, "crisper"), (0.2, ""), (None, "")])

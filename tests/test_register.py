@@ -84,14 +84,14 @@ def test_an_injected_shift_is_recovered(tmp_path, shift, spec):
 def test_no_shift_is_invented_on_an_aligned_scene(tmp_path, spec):
     found = measured(*written(tmp_path, **spec)[:2])
     assert found.confident and error(found, (0, 0)) < 0.1
-    assert not register.is_off(found) and register.remarks(found, False) == []
+    assert not register.is_correctable(found) and register.warnings_of(found, False) == []
     assert found.varies < 0.3
 
 
 def test_a_band_too_unlike_pan_is_not_corrected(tmp_path):
     """Green alone over fields: brightness runs along other edges than PAN's, tile by tile another way."""
     found = measured(*written(tmp_path, seed=3, bands=1)[:2])
-    assert not found.confident and not register.is_off(found)
+    assert not found.confident and not register.is_correctable(found)
 
 
 def test_it_is_the_same_again_and_on_any_number_of_cores(pair):
@@ -155,7 +155,7 @@ def stripes(step, first):
 def test_what_cannot_be_measured_is_not_confident(pair, tmp_path, pan, ms):
     found = measured(edited(pair[0], tmp_path / "p.tif", pan), edited(pair[1], tmp_path / "m.tif", ms))
     assert not found.confident and found.confidence < 0.5
-    assert not register.is_off(found)
+    assert not register.is_correctable(found)
 
 
 def test_a_scene_too_small_to_compare_tiles_is_not_confident(tmp_path):
@@ -174,7 +174,7 @@ def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
     assert 1.2 < found.varies < 4
     rows, _, shifts, _ = np.array(found.field).T
     assert np.polyfit(rows, shifts, 1)[0] == pytest.approx(-0.01, abs=0.004)
-    assert any("varies" in line for line in register.remarks(found, True))
+    assert any("varies" in line for line in register.warnings_of(found, True))
 
 
 @pytest.mark.parametrize(("band", "offset"), [(1, (1.2, -0.9)), (3, (0.8, 1.4))])
@@ -188,7 +188,10 @@ def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offse
     found = measured(pan, edited(ms, tmp_path / "moved.tif", lambda _: pixels))
     np.testing.assert_allclose(found.bands[band], offset, atol=0.3)
     assert np.abs(np.delete(found.bands, band, 0)).max() < 0.3
-    assert any(f"band {band + 1} " in line for line in register.routine(found, False))
+    (note,) = register.notes_of(found, False, ())
+    assert note.startswith(f"MS band {band + 1} ") and "not corrected" in note
+    (note,) = register.notes_of(found, False, register.band_offsets(found))
+    assert note.endswith(": corrected")
 
 
 def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
@@ -382,7 +385,7 @@ def test_what_is_corrected_as_usual_is_a_note_and_what_is_not_a_warning(scenes, 
     levels = {f["code"]: f["level"] for f in json.loads(checked)["findings"]}
     assert levels["shift"] == "note"
     far = register.Shift(9.0, 1.0, 1.0, True, 9, agreement=0.5)
-    assert register.remarks(far, True) and not register.routine(far, True)
+    assert register.warnings_of(far, True) and not register.notes_of(far, True, ())
 
 
 def test_measuring_changes_no_pixel(fuse):
@@ -510,7 +513,7 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
     ],
 )
 def test_remarks_tell_what_matters(shift, said):
-    lines = register.remarks(shift, False)
+    lines = register.warnings_of(shift, False)
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
 
@@ -617,7 +620,7 @@ def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shi
 def test_a_scene_too_small_for_large_shifts_does_not_claim_that_there_is_none(tmp_path):
     found = measured(*written(tmp_path, rows=256, cols=256, seed=4)[:2], (14.0, 9.0))
     assert not found.confident and found.searched == register.SEARCH
-    told = " ".join(register.remarks(found, True))
+    told = " ".join(register.warnings_of(found, True))
     assert "no shift of up to 8 PAN pixels (the scene is too small to show larger ones)" in told
 
 

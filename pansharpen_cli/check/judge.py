@@ -270,14 +270,18 @@ def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> No
 def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings) -> ShiftFacts:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
+    called = [name or f"band {i}" for i, name in enumerate(scene.called, 1)]
+    moved = zip(called, scene.band_offsets, strict=False)
+    placed = ", ".join(f"{name} by {math.hypot(*offset):.2f}" for name, offset in moved if any(offset))
     if shift.confidence < register.MEASURABLE:
         action = "nothing"
     elif not shift.confident:
         action = "nothing: it is not certain enough"
-    elif not register.is_off(shift):
-        action = "nothing: it is within what may be noise"
+    elif not register.is_correctable(shift):
+        done = f"moves {placed} and leaves the rest" if placed else "nothing"
+        action = f"{done}: it is within what may be noise"
     elif align == "auto":
-        action = "moves the MS by it"
+        action = "moves the MS by it" + (f", and {placed}" if placed else "")
     else:
         action = f"nothing (--align {align})"
     if not shift.confident:
@@ -286,7 +290,7 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
             f"the shift of the MS against PAN is uncertain (confidence {shift.confidence:.2f}, {shift.tiles} tiles, "
             f"searched up to {shift.searched:g} PAN pixels): too little detail, or they show different things",
         )
-    elif register.is_off(shift):
+    elif register.is_correctable(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
             level = found.note if size < register.SEARCH else found.warning
@@ -298,12 +302,14 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
             "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
         )
     apart = [
-        f"{name or f'band {i}'} {math.hypot(*offset):.2f}"
-        for i, (name, offset) in enumerate(zip(scene.called, shift.bands, strict=False), 1)
+        f"{name} {math.hypot(*offset):.2f}"
+        for name, offset in zip(called, shift.bands, strict=False)
         if math.hypot(*offset) >= register.APART
     ]
     if apart:
-        found.note("band-offsets", f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}")
+        done = "corrects" if placed else "does not correct"
+        text = f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}; fuse {done} that"
+        found.note("band-offsets", text)
     return ShiftFacts(**asdict(shift), align=align, action=action)
 
 

@@ -163,7 +163,7 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
     settings = fitting.settings_of(options) if fit.card else None
     if settings is not None and fit.outcome is not None and fit.outcome.epochs:
         done = fit.outcome.epochs
-        each = (stamps[-1] - stamps[0]) / (done - 1) if done > 1 else seconds["adapting"] / 12
+        each = (stamps[-1] - stamps[0]) / (done - 1) if done > 1 else seconds["adapting"] / settings.epochs
         rest = (settings.epochs - done) * each
         seconds["adapting"] += max(0.0, min(rest, settings.seconds - (seconds["adapting"])))
     return fit, seconds

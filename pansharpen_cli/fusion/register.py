@@ -121,7 +121,7 @@ def _looked_for(
     return found, sum(len(block.corners) for block in blocks)
 
 
-def is_off(found: Shift) -> bool:
+def is_correctable(found: Shift) -> bool:
     """Whether a shift is to be relied on and large enough to be corrected."""
     return found.confident and math.hypot(found.rows, found.cols) >= LEAST
 
@@ -167,7 +167,7 @@ def described(shift: Offset) -> str:
     return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
 
 
-def remarks(found: Shift, corrected: bool) -> list[str]:
+def warnings_of(found: Shift, corrected: bool) -> list[str]:
     """What a user ought to be warned of in a measured shift, a line each."""
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
@@ -181,7 +181,7 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
             f"{text}; the indices of full resolution do not show that: do not use the result before you have looked "
             "at it"
         )
-    elif is_off(found) and size >= OFF and not (corrected and size < SEARCH):
+    elif is_correctable(found) and size >= OFF and not (corrected and size < SEARCH):
         done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
         notes.append(f"the MS lies {off}: {done}")
     elif size >= LEFT and not found.confident:
@@ -193,14 +193,15 @@ def remarks(found: Shift, corrected: bool) -> list[str]:
     return notes
 
 
-def routine(found: Shift, corrected: bool) -> list[str]:
-    """What is usual in a measured shift and was corrected as always, a line each."""
+def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str]:
+    """What is usual in a measured shift and was corrected as always, a line each; `moved`: `band_offsets` applied."""
     notes, shift = [], (found.rows, found.cols)
-    if is_off(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
+    if is_correctable(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
         notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
     for band, offset in enumerate(found.bands, 1):
         if found.confident and math.hypot(*offset) >= APART:
-            notes.append(f"MS band {band} lies {described(offset)} off the other bands")
+            done = "corrected" if moved else "not corrected (networks do, with --align auto and --mtf auto)"
+            notes.append(f"MS band {band} lies {described(offset)} off the other bands: {done}")
     return notes
 
 

@@ -62,19 +62,15 @@ class Registration:
         if self.found is None or (self.mode == "off" and not self.mismatched):
             return []
         found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
-        return register.remarks(found, any(self.applied))
+        return register.warnings_of(found, any(self.applied))
 
     def tell(self, scene: Scene) -> None:
-        """Add these to what the scene tells."""
+        """Add these to what the scene tells, and what was corrected as usual."""
         scene.warnings.extend(self.warnings())
-        scene.notes.extend(self.notes())
-
-    def notes(self) -> list[str]:
-        """What was corrected as usual, a line each."""
-        if self.found is not None:
-            return register.routine(self.found, any(self.applied)) if self.mode != "off" else []
-        moved = f"the MS is moved by {register.described(self.applied)}, as for {self.source}"
-        return [moved] if any(self.applied) else []
+        if self.found is not None and self.mode != "off":
+            scene.notes.extend(register.notes_of(self.found, any(self.applied), scene.band_offsets))
+        elif self.found is None and any(self.applied):
+            scene.notes.append(f"the MS is moved by {register.described(self.applied)}, as for {self.source}")
 
 
 def is_unseen_by_pan(scene: Scene) -> bool:
@@ -118,9 +114,10 @@ def opened(
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
         registration = Registration(options.align, found=found, unseen_by_pan=is_unseen_by_pan(scene))
+        scene = _settled(scene, options, found, kept)
         if tells:
             registration.tell(scene)
-        return _settled(scene, options, found, kept), registration
+        return scene, registration
     found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
     if kept is not None:
         source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
@@ -128,15 +125,16 @@ def opened(
         applied = source[0]
     else:
         found = register.measure(scene, options.seed, progress)
-        if options.align == "auto" and register.is_off(found):
+        if options.align == "auto" and register.is_correctable(found):
             applied = found.rows, found.cols
     scene = scene.shifted(applied) if any(applied) else scene
     scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     settled_by = source[1] if source else "measured"
     registration = Registration(options.align, applied, found, settled_by, is_unseen_by_pan(scene))
+    scene = _settled(scene, options, found, kept)
     if tells:
         registration.tell(scene)
-    return _settled(scene, options, found, kept), registration
+    return scene, registration
 
 
 def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: SavedFit | None) -> Scene:

@@ -16,7 +16,7 @@ DEFAULT_GAIN = 0.3
 
 DEFAULT_PAN_GAIN = 0.15
 
-TOOLBOX = "Vivone et al. 2015 and the reference toolbox"
+TOOLBOX = "Vivone et al. 2015"
 FUSED = "pansharpened already"
 
 
