@@ -74,6 +74,14 @@ def test_links_and_pictures_lead_somewhere() -> None:
             assert not anchor or anchor in anchors(other), f"{page.name}: {target}"
 
 
+def test_versions_to_install_are_those_of_the_constraints() -> None:
+    known = (ROOT / "constraints.txt").read_text().splitlines()
+    named = {
+        v for page in USERS for v in re.findall(r"^python -m pip install (\S+==\S+)", page.read_text(), re.MULTILINE)
+    }
+    assert named and named <= set(known)
+
+
 def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs/index.md"
     linked = {(index.parent / t.partition("#")[0]).resolve() for t in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
