@@ -25,6 +25,7 @@ from pansharpen_cli.publish import check_target
 from pansharpen_cli.raster.creation import parse_creation_options
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.raster.source import Source
 from pansharpen_cli.raster.tiles import OUTPUT_BLOCK
 from pansharpen_cli.raster.values import to_dtype
 from pansharpen_cli.raster.writer import SceneWriter
@@ -91,7 +92,32 @@ def test_nodata_is_where_invalid_and_nowhere_else(data) -> None:
     np.testing.assert_array_equal(is_nodata, np.broadcast_to(~valid, written.shape))
     expected = np.clip(np.rint(values.astype(float)), limits.min, limits.max) if limits else values.astype(dtype)
     moved = (written != expected) & valid
-    assert (np.abs(written[moved].astype(float) - nodata) <= (1 if limits else 1e-6 * max(abs(nodata), 1e-30))).all()
+    assert (np.abs(written[moved].astype(float) - nodata) <= (1 if limits else 2e-6 * max(abs(nodata), 1e-30))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [3000.0, -9999.0, 0.0, 0.1])
+def test_valid_floats_are_none_that_gdal_takes_for_nodata(dtype: str, nodata: float, tmp_path: Path) -> None:
+    steps = nodata * (1 - np.arange(0, 2e-6, 2e-8)) if nodata else np.array([0.0, 1e-45, 1e-38, -1e-45])
+    values, valid = steps[None, None], np.arange(len(steps))[None] % 3 > 0
+    path = tmp_path / "floats.tif"
+    with rasterio.open(path, "w", "GTiff", len(steps), 1, 1, "EPSG:32631", Affine.scale(2), dtype, nodata) as out:
+        out.write(to_dtype(values, valid, np.dtype(dtype), nodata))
+    with rasterio.open(path) as written:
+        np.testing.assert_array_equal(written.read_masks(1) > 0, valid)
+
+
+@pytest.mark.parametrize("nodata", [3000.0, -9999.0])
+def test_a_float_beside_the_nodata_value_is_read_as_gdal_reads_it(nodata: float, tmp_path: Path) -> None:
+    values = (nodata * (1 - np.arange(0, 1e-6, 1e-8, np.float64))).astype(np.float32)[None, None]
+    path, shape = tmp_path / "floats.tif", (1, values.shape[2])
+    with rasterio.open(path, "w", "GTiff", shape[1], 1, 1, "EPSG:32631", Affine.scale(2), "float32", nodata) as out:
+        out.write(values)
+    with rasterio.open(path) as written:
+        expected = written.read_masks(1) > 0
+        _, valid = Source(written, [1], "floats", None).read(Window(0, 1, 0, shape[1]))
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(valid, expected)
 
 
 @pytest.mark.parametrize(

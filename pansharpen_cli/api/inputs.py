@@ -20,7 +20,7 @@ from .. import untrusted
 from ..errors import InputError, PansharpenError
 from ..jobs.request import Pair
 from ..raster.options import OpenOptions
-from ..raster.values import DTYPES
+from ..raster.values import DTYPES, is_nodata
 from ..report import facts as report_facts
 from .result import Fused
 
@@ -165,4 +165,4 @@ def _has_values(bands: np.ndarray, nodata: float | None) -> np.ndarray:
     """Where (rows, cols) no band holds the nodata value."""
     if nodata is None:
         return np.ones(bands.shape[1:], bool)
-    return ~(np.isnan(bands) if np.isnan(nodata) else bands == nodata).any(0)
+    return ~is_nodata(bands, nodata).any(0)

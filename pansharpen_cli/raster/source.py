@@ -28,6 +28,7 @@ from .geometry import Window, box_sums
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
 from .references import check_overviews, check_raw, check_served, in_archive, plain_name
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
+from .values import is_nodata
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
@@ -328,7 +329,7 @@ class Source:
             flags = every[band - 1]
             nodata = own[band - 1] if self.nodata is None else self.nodata
             if nodata is not None:
-                mask &= ~_equals(values[i], nodata)
+                mask &= ~is_nodata(values[i], nodata)
             if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
                 mask &= ds.read_masks(band, window=at) > 0
         if values.dtype.kind == "f":
@@ -432,10 +433,6 @@ def plain(value: float) -> str:
     """The shortest text from which the same single-precision value is read."""
     text = f"{value:g}"
     return text if np.float32(text) == np.float32(value) else str(np.float32(value))
-
-
-def _equals(values: np.ndarray, nodata: float) -> np.ndarray:
-    return np.isnan(values) if np.isnan(nodata) else values == nodata
 
 
 def filled(

@@ -14,6 +14,9 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 CLIPPED, STEPS = 1e-3, 16.0
 """Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
 
+_ALIKE = 4 * float(np.finfo(np.float32).eps)
+"""Share of the nodata value within which GDAL takes a float for it, also one of 64 bits (ARE_REAL_EQUAL)."""
+
 
 def check_dtype(name: str) -> str:
     """The name of an output type. Raises InputError for one that there is not."""
@@ -88,11 +91,24 @@ class Losses:
         return []
 
 
+def is_nodata(values: np.ndarray, nodata: float) -> np.ndarray:
+    """Where values stand for nodata, as every reader by GDAL takes them: floats next to the value, too."""
+    if np.isnan(nodata):
+        return np.isnan(values)
+    if values.dtype.kind != "f" or not nodata or np.isinf(nodata):
+        return values == nodata
+    with np.errstate(over="ignore"):
+        ends = values.dtype.type(nodata * (1 - _ALIKE)), values.dtype.type(nodata * (1 + _ALIKE))
+    return (values == values.dtype.type(nodata)) | ((values > min(ends)) & (values < max(ends)))
+
+
 def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: float) -> np.ndarray:
     """Round half to even and clip to the dtype; nodata where `valid` is false and nowhere else."""
     if dtype.kind == "f":
         data = fused.astype(dtype)
-        beside = np.nextafter(dtype.type(nodata), dtype.type(0 if nodata else 1)) if np.isfinite(nodata) else None
+        beside = None
+        if np.isfinite(nodata):  # twice as far as what counts as nodata
+            beside = np.nextafter(dtype.type(nodata * (1 - 2 * _ALIKE)), dtype.type(not nodata))
     else:
         limits = np.iinfo(dtype)
         exact = fused if dtype.itemsize < 4 else fused.astype(np.float64)
@@ -100,6 +116,6 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
             data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
         beside = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
     if beside is not None:
-        data[data == dtype.type(nodata)] = beside
+        data[is_nodata(data, nodata)] = beside
     data[:, ~valid] = nodata
     return data
