@@ -18,7 +18,14 @@ from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
-from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last, concatenate
+from pansharpen_cli.models.base import (
+    Backbone,
+    Inputs,
+    SceneStats,
+    channels_last,
+    concatenate,
+    one_pass_convolution,
+)
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, simulate
 from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
@@ -343,6 +350,23 @@ def test_the_declared_halo_is_exact(name, config):
     inputs = drawn(4, 64, 64).map(torch.Tensor.double)
     stats = SceneStats.fit(inputs)
     assert reach_of(network, inputs, stats) == network.halo
+
+
+@pytest.mark.skipif(one_pass_convolution(torch.bfloat16) is None, reason="no bfloat16 in this processor or torch")
+@named(seldom([("glpnet", {}), ("fusionnet", {"bands": 4}), *CROPPED], [("glpnet", {})]))
+def test_a_pixel_is_the_same_in_maps_of_any_width_in_bfloat16(name, config):
+    """Of convolutions of three channels it is not: narrow maps are summed in another order."""
+    network = made(name, config)
+    inputs, stats = drawn(4, 512, 320), SceneStats.fit(drawn(4, 64, 64))
+
+    def residual(width: int) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return network.map(network.extract(network.encode(inputs.map(lambda t: t[..., :width]), stats)))
+
+    whole = residual(320)
+    for width in (96, 128, 160):
+        known = (width - network.halo) // network.stride
+        assert torch.equal(residual(width)[..., :known], whole[..., :known])
 
 
 SPEC = simulate.Simulation(rows=140, cols=152, bands=4, offset=(1.37, 2.61), seed=4)

@@ -335,15 +335,25 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
     """The convolution of x, what is added to it, and a ReLU: in one pass over the maps on a CPU, without gradients.
 
     Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
+    Channels of x beyond those of the layer hold zeros.
     """
-    dtype = product_type(x)
+    dtype, beyond = product_type(x), x.shape[1] - layer.in_channels
+    weight = nn.functional.pad(layer.weight, (0, 0, 0, 0, 0, beyond)) if beyond else layer.weight
     fused = one_pass_convolution(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
     if fused is None:
-        y = layer(x) if add is None else layer(x).add_(add)
+        y = nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        y = y if add is None else y.add_(add)
         return torch.relu_(y) if relu else y
     x = x.to(dtype, memory_format=torch.channels_last)  # else it takes several passes, and not in all types
     bias = None if layer.bias is None else layer.bias.to(dtype)
-    given = layer.weight.to(dtype), bias, layer.padding, layer.stride, layer.dilation, layer.groups
+    given = (
+        weight.to(dtype, memory_format=torch.channels_last),
+        bias,
+        layer.padding,
+        layer.stride,
+        layer.dilation,
+        layer.groups,
+    )
     if add is None:
         return fused(x, *given, "relu" if relu else "none", [], "")
     return fused.binary(x, add.to(dtype), *given, "add", None, "relu" if relu else None, [], "")

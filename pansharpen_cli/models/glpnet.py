@@ -108,7 +108,7 @@ class GLPNet(Backbone):
         tiles, bands = len(encoded), encoded.shape[1] - 1
         each = convolve(self.head, encoded[:, 1:].flatten(0, 1), relu=True)
         pooled = mean_of(each.unflatten(0, (tiles, bands)))[:, 0]
-        trunk = self.trunk(convolve(self.join, encoded[:, 0, :SHARED], add=self.join_bands(pooled), relu=True))
+        trunk = self.trunk(convolve(self.join, encoded[:, 0], add=self.join_bands(pooled), relu=True))
         common = torch.cat([tile for tile in self.shared(trunk).split(1) for _ in range(bands)])
         return self.body(convolve(self.own, each, add=common, relu=True))
 
