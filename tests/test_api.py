@@ -51,7 +51,7 @@ def plain(pair) -> pansharpen.Fused:
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
-        ({"method": "glpnet"}, ["--method", "glpnet"]),
+        pytest.param({"method": "glpnet"}, ["--method", "glpnet"], marks=pytest.mark.slow),
         ({"method": "bt-h"}, ["--method", "bt-h"]),
         (
             {"method": "GSA", "window": (30, 40, 120, 100), "bidx": [3, 1], "dtype": "float32"},
@@ -346,6 +346,7 @@ def test_all_names_are_there_and_importing_them_loads_nothing():
         pansharpen.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_rasterio_finds_the_command_line_as_a_plug_in():
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["rasterio.rio_plugins"]
     module, name = named["pansharpen"].split(":")

@@ -108,6 +108,7 @@ def stamps(out: Path) -> dict[str, int]:
 # All scenes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp_path: Path) -> None:
     out, tally = done
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*.tif")) == GOOD
@@ -124,6 +125,7 @@ def test_good_scenes_are_done_and_the_bad_one_harms_none(done, scenes: Path, tmp
         assert (one.read() == other.read()).all() and one.profile == other.profile
 
 
+@pytest.mark.slow
 def test_the_log_has_one_line_per_scene(done, scenes: Path) -> None:
     out, _ = done
     records = {r["scene"]: r for r in lines_of(out)}
@@ -140,6 +142,7 @@ def test_the_log_has_one_line_per_scene(done, scenes: Path) -> None:
     assert bad["status"] == "failed" and "cannot open" in bad["error"] and "figures" not in bad
 
 
+@pytest.mark.slow
 def test_the_page_shows_figures_failures_pictures_and_links(done, run) -> None:
     out, _ = done
     finished = run("batch", "report", out)
@@ -264,6 +267,7 @@ def test_a_report_that_is_nested_without_end_is_none(tmp_path: Path, run) -> Non
     assert found["done"] == 0 and "use --overwrite to replace it" in found["failed"][0]["error"]
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_running_again_does_what_is_missing_failed_or_changed(archive: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "out"
 
@@ -728,6 +732,7 @@ def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None
         pass
 
 
+@pytest.mark.slow
 def test_a_missing_file_a_pipe_and_one_that_hangs_are_failures_of_their_own(tmp_path: Path, listener: int, run) -> None:
     (tmp_path / "list.csv").write_text("pan,ms,name\nlost.tif,ms.tif,lost\n")
     os.mkfifo(tmp_path / "pipe_pan.tif")  # opening it would wait for somebody to write
@@ -842,7 +847,10 @@ def test_a_task_that_needs_more_memory_than_there_is_gets_all_of_it_and_else_fai
     assert ended["MB 2000"][0] == "failed" and "--ram" in ended["MB 2000"][1]
 
 
-@pytest.mark.parametrize(("word", "message"), [("broken", "it is broken"), ("ends", "exit code 3")])
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("broken", "it is broken"), pytest.param("ends", "exit code 3", marks=pytest.mark.slow)],
+)
 def test_workers_that_cannot_be_set_up_end_the_run(word: str, message: str) -> None:
     with pytest.raises(PansharpenError, match=message):
         ends(["good"], jobs=1, word=word)

@@ -34,6 +34,7 @@ def archive(tmp_path_factory) -> Path:
     return folder / "in"
 
 
+@pytest.mark.slow
 def test_pictures_of_an_archive_share_a_stretch_that_is_made_first(run, archive, tmp_path) -> None:
     out = tmp_path / "out"
     given = ("batch", archive, "-o", out, "--method", "exp", "--no-score", "--sensor", "generic", "--rgb", "true")

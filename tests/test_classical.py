@@ -273,8 +273,8 @@ def test_pracs_says_which_bands_run_against_the_pan(tmp_path: Path) -> None:
             assert [w.split(":")[0] for w in scene.warnings if "rises" in w] == words
 
 
-OFTEN = ("exp", "gsa", "bt-h", "pracs", "awlp", "mtf-glp-hpm-r", "c-bdsd")
-"""Of each way to make a result one method: the others ask the same of their base classes."""
+OFTEN = ("exp", "gsa", "bt-h", "mtf-glp-hpm-r", "c-bdsd")
+"""Of five ways to make a result one method: the others ask the same of their base classes."""
 SPEC = simulate.Simulation(rows=230, cols=266, bands=4, ratio=4.0, offset=(1.37, 2.61), seed=4)
 SPECS = {
     "ratio 4": replace(SPEC, border=40.0),
@@ -418,7 +418,7 @@ def damaged(kind: str) -> simulate.SimulatedScene:
     "kind",
     seldom(
         ["constant PAN", "constant band", "zero band", "duplicate band", "all zero"],
-        ["constant PAN", "zero band", "duplicate band", "all zero"],
+        ["constant PAN", "duplicate band", "all zero"],
     ),
 )
 def test_degenerate_data_give_finite_pixels(tmp_path: Path, kind: str) -> None:

@@ -20,7 +20,7 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.shutil import copy as raster_copy
-from rasters import edited, inventory, pixels_of, random_weights, write_pair
+from rasters import edited, inventory, pixels_of, random_weights, seldom, write_pair
 from safetensors.torch import save_file
 
 from pansharpen_cli import models
@@ -343,7 +343,7 @@ def could_be_hidden(name: str, case: Bad) -> bool:
 HIDEABLE = {name: case for name, case in BAD.items() if could_be_hidden(name, case)}
 
 
-@pytest.mark.parametrize("case", HIDEABLE.values(), ids=HIDEABLE.keys())
+@pytest.mark.parametrize("case", seldom(HIDEABLE.values(), list(HIDEABLE.values())[::3]), ids=HIDEABLE.keys())
 def test_files_that_are_there_are_told_of_when_all_else_is_right(case: Bad, scene: Path, run) -> None:
     case.prepare(scene)
     reported = case.arguments.startswith("evaluate")
@@ -376,6 +376,7 @@ def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:
     assert "reaches beyond" not in inside.err
 
 
+@pytest.mark.slow
 def test_shells_complete_commands_and_choices() -> None:
     environment = {**os.environ, "_PANSHARPEN_COMPLETE": "complete_bash", "COMP_CWORD": "3"}
     environment["COMP_WORDS"] = "pansharpen fuse --adapt "
@@ -695,7 +696,7 @@ def test_same_seed_same_bytes(adapted: Path, whole, run) -> None:
     [
         ("--window", "100,70,90,110", np.s_[70:180, 100:190]),
         pytest.param("--window", "250,-20,500,60", np.s_[0:40, 250:400], marks=pytest.mark.slow),
-        ("--bbox", "431230,4583400,431330.4,4583459.6", np.s_[140:200, 30:130]),
+        pytest.param("--bbox", "431230,4583400,431330.4,4583459.6", np.s_[140:200, 30:130], marks=pytest.mark.slow),
     ],
 )
 def test_previews_have_the_pixels_of_the_full_run(adapted: Path, whole, run, option, value, part) -> None:

@@ -226,6 +226,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 def test_help_lists_and_refusals_come_without_torch(tmp_path: Path) -> None:
     """A second of import before a line that says what is wrong with a name."""
     write_pair(tmp_path, 96, 96, 4)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasters import seldom
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from toolbox import last_stages, reach_of
@@ -60,7 +61,7 @@ def test_parameter_counts(name, config, count):
     assert sum(p.numel() for p in models.create(name, config).parameters()) == count
 
 
-@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+@pytest.mark.parametrize(("name", "config", "bands"), seldom(NETWORKS, NETWORKS[:4]))
 def test_the_declared_halo_is_exact(name, config, bands):
     """No pixel depends on what is farther than the halo, and one of every phase depends on what is as far."""
     network = randomised(name, config).double()
@@ -87,7 +88,7 @@ def test_a_network_gives_every_band_at_every_size(name, config, bands):
         assert network(inputs, stats).shape == (1, bands, rows, cols)
 
 
-@pytest.mark.parametrize(("name", "config", "bands"), NETWORKS)
+@pytest.mark.parametrize(("name", "config", "bands"), seldom(NETWORKS, NETWORKS[1:]))
 def test_the_halves_of_a_network_make_the_whole(name, config, bands):
     """What ERFT relies on: features have the declared channels, and one batch entry does not see another."""
     network = randomised(name, config)

@@ -46,8 +46,8 @@ BLENDED: list[tuple[str, Config]] = [
     ("pancrafter", {"bands": 4, "width": 16}),
 ]
 ALL = CROPPED + BLENDED
-OFTEN = [case for case in ALL if case != ("pantiny-small", {})]
-"""One of any bands is as good as the other here."""
+OFTEN = [CROPPED[1], BLENDED[1], BLENDED[5]]
+"""Of each way to be built one that is fast: the others are asked the same."""
 
 
 def named(cases: list):
@@ -75,7 +75,7 @@ def drawn(bands: int, rows: int, cols: int, seed: int = 0, batch: int = 1) -> In
     return Inputs(pan, 0.5 * bands_ + 0.5 * pan, 0.3 * low + 0.7 * pan)
 
 
-@named(ALL)
+@named(seldom(ALL, [case for case in ALL if case != BLENDED[0]]))
 def test_the_last_stage_sees_no_farther_than_it_says(name, config):
     network = made(name, config)
     side = 4 * max(network.multiple_of, 8)
@@ -343,7 +343,7 @@ def test_pan_crafter_rebuilds_pan_in_its_other_mode():
 # Tiles --------------------------------------------------------------------------------------------------------------
 
 
-@named(CROPPED)
+@named(seldom(CROPPED, CROPPED[:2]))
 def test_the_declared_halo_is_exact(name, config):
     """As far as any output pixel, at any phase of the 4 x 4 cells, depends on an input pixel."""
     network = made(name, config).double()
@@ -384,7 +384,7 @@ def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = N
     return fit.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
 
 
-@named(seldom(CROPPED, CROPPED[:2]))
+@named(seldom(CROPPED, CROPPED[:1]))
 def test_the_same_pixels_for_any_tile_size(scene, name, config):
     network = made(name, config)
     tailored = FeatureTailor(network.features, scene.bands).requires_grad_(False)
@@ -405,7 +405,7 @@ def seam_steps(image: np.ndarray, size: int) -> float:
     return worst
 
 
-@named(seldom([case for case in BLENDED if case[1]], [BLENDED[0], BLENDED[3]]))
+@named(seldom([case for case in BLENDED if case[1]], [BLENDED[3]]))
 def test_tiles_are_blended_without_seams(scene, monkeypatch, name, config):
     """Neither in the picture nor in what differs from tile to tile; without overlap the latter has them.
 
@@ -515,7 +515,7 @@ def test_pan_crafter_trains_its_other_mode_too(sampler):
     assert float(auxiliary(made("pnn", {"bands": 4}), [sample], torch.float32)) == 0
 
 
-@named(seldom(ALL, [*CROPPED, BLENDED[0]]))
+@named(seldom(ALL, [CROPPED[1], BLENDED[1]]))
 def test_a_tailor_starts_at_the_frozen_network_and_is_trained(sample, name, config):
     network = channels_last(made(name, config))
     inputs, stats = sample.training.inputs.map(lambda t: t[:1]), sample.stats

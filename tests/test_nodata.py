@@ -25,6 +25,7 @@ SPECS = {
     "ratio 2.76": sim.Simulation(rows=220, cols=240, bands=4, ratio=2.76, offset=(-0.4, 1.2), seed=4),
     "ratio 2": sim.Simulation(rows=200, cols=200, bands=3, ratio=2.0, offset=(-1.0, -1.0), seed=6),
 }
+VALUES: list[tuple[float, str]] = [(65535, "uint16"), (np.nan, "float32"), (-3.4e38, "float32")]
 
 
 def hole(rows: np.ndarray, cols: np.ndarray, spec: sim.Simulation) -> np.ndarray:
@@ -72,7 +73,7 @@ class Holed:
         return write_scene(replace(self.made, spec=spec, pan=images[0][0], ms=images[1], truth=truth), folder)[:2]
 
 
-@pytest.fixture(scope="module", params=seldom(SPECS, ["ratio 4", "ratio 2.76"]))
+@pytest.fixture(scope="module", params=seldom(SPECS, ["ratio 2.76"]))
 def holed(request, tmp_path_factory) -> Holed:
     spec, folder = SPECS[request.param], tmp_path_factory.mktemp("hole")
     made = painted(spec)
@@ -120,8 +121,13 @@ def test_beside_a_hole_the_result_is_as_good_as_without_it(holed, method):
     assert np.sqrt(after[:, rim].max() / before[:, rim].max()) < 1.5
 
 
-@pytest.mark.parametrize("method", ["none", "injection"])
-@pytest.mark.parametrize(("nodata", "dtype"), [(65535, "uint16"), (np.nan, "float32"), (-3.4e38, "float32")])
+@pytest.mark.parametrize(
+    ("method", "nodata", "dtype"),
+    seldom(
+        ((method, *of) for method in ("none", "injection") for of in VALUES),
+        [("none", *VALUES[0]), ("injection", *VALUES[0]), ("injection", *VALUES[1])],
+    ),
+)
 def test_nothing_of_the_nodata_value_leaks(holed, method, nodata, dtype):
     """Whatever stands in the hole, valid pixels are the same to the last bit, and so are the statistics."""
     paths = holed.write(0), holed.write(nodata, dtype)

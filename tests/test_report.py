@@ -428,7 +428,14 @@ def test_details_are_where_the_blocks_are_richest(scene: Scene) -> None:
     assert at[0] <= 10 * 32 and at[0] + 320 >= 14 * 32 and at[1] <= 20 * 32 and at[1] + 320 >= 24 * 32
 
 
-@pytest.mark.parametrize("window", [Window(300, 340, 500, 548), Window(300, 301, 500, 501), Window(200, 456, 300, 700)])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(300, 340, 500, 548),
+        pytest.param(Window(300, 301, 500, 501), marks=pytest.mark.slow),
+        pytest.param(Window(200, 456, 300, 700), marks=pytest.mark.slow),
+    ],
+)
 def test_small_windows_have_pictures(scene: Scene, window) -> None:
     pictures = report_pictures.collect(scene, report_pictures.on_pan_grid(scene), window)
     assert pictures.details and pictures.overview.panels[0].true.shape[:2] == window.shape

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
-from rasters import painted, write_scene
+from rasters import painted, seldom, write_scene
 from rio_cogeo.cogeo import cog_validate
 
 import pansharpen_cli as pansharpen
@@ -36,7 +36,7 @@ def fuse(run, pair: Path, out: Path, *options: object) -> Path:
     return out.with_name(f"{out.stem}_rgb.tif")
 
 
-@pytest.mark.parametrize("driver", ["gtiff", "COG"])
+@pytest.mark.parametrize("driver", seldom(["gtiff", "COG"], ["gtiff"]))
 def test_a_picture_has_the_stretched_bands_and_says_which_is_red(run, pair, tmp_path, driver) -> None:
     path = fuse(run, pair, tmp_path / "out.tif", "--rgb", "true", "--driver", driver, "--extent", "pan")
     with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(path) as picture:
@@ -55,7 +55,7 @@ def test_a_picture_has_the_stretched_bands_and_says_which_is_red(run, pair, tmp_
     assert sorted(os.listdir(tmp_path)) == ["out.tif", "out_rgb.tif"]
 
 
-@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("driver", seldom(["GTiff", "COG"], ["GTiff"]))
 def test_a_picture_may_take_the_place_of_the_data(run, pair, tmp_path, driver) -> None:
     beside = fuse(run, pair, tmp_path / "both.tif", "--rgb", "true", "--driver", driver)
     out = ("--rgb", "True", "--rgb-only", "--driver", driver, "--report", tmp_path / "alone.json")

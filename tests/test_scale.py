@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited, write_pair
+from rasters import edited, seldom, write_pair
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
@@ -30,7 +30,7 @@ def fuse(run, folder: Path, out: Path, *options: object):
     )
 
 
-@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("driver", seldom(["GTiff", "COG"], ["GTiff"]))
 def test_values_are_written_times_the_factor_and_the_file_tells_how(run, reflectances, tmp_path, driver) -> None:
     plain, scaled = tmp_path / "plain.tif", tmp_path / "scaled.tif"
     assert fuse(run, reflectances, plain).code == 0

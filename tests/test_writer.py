@@ -414,7 +414,9 @@ def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
         assert valid[20:40, 400:420].all()
 
 
-@pytest.mark.parametrize("options", [(), ("--dtype", "float32", "--co", "COMPRESS=ZSTD")], ids=str)
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--dtype", "float32", "--co", "COMPRESS=ZSTD"), marks=pytest.mark.slow)], ids=str
+)
 def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) -> None:
     make(tmp_path, rows=600, cols=560, border=30.0)
     described(tmp_path)
@@ -442,7 +444,7 @@ def test_a_cog_has_no_overviews_where_it_is_to_have_none(tmp_path: Path, run) ->
         pytest.param("--driver COG --co COMPRESS=JPEG", True, marks=pytest.mark.slow),
         ("--driver GTiff --co COMPRESS=JPEG --overviews", True),
         pytest.param("--driver COG --co COMPRESS=LERC --co MAX_Z_ERROR=3", True, marks=pytest.mark.slow),
-        ("--driver COG --co COMPRESS=WEBP --co QUALITY=100", False),
+        pytest.param("--driver COG --co COMPRESS=WEBP --co QUALITY=100", False, marks=pytest.mark.slow),
         ("--driver GTiff --co COMPRESS=LZW", False),
         ("--driver GTiff --co NBITS=8", False),
     ],
