@@ -20,7 +20,10 @@ NAME = PACKAGE.name
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
     ("", ("__init__ errors interrupts progress", "arguments columns untrusted", "publish")),
-    ("raster", ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors")),
+    (
+        "raster",
+        ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors"),
+    ),
     ("raster", ("grid source tiles", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
     ("raster", ("grid_groups tags virtual", "overlap writer")),
     ("", ("covariance device physics",)),
