@@ -165,4 +165,4 @@ def _has_values(bands: np.ndarray, nodata: float | None) -> np.ndarray:
     """Where (rows, cols) no band holds the nodata value."""
     if nodata is None:
         return np.ones(bands.shape[1:], bool)
-    return ~is_nodata(bands, nodata).any(0)
+    return np.logical_and.reduce(~is_nodata(bands, nodata))
