@@ -161,8 +161,10 @@ def follows(stats: SceneStats, trusted: float) -> Tensor:
 def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     """How the limits change what the bands lack at the MS's scale (n, 1, rows, cols), in PAN's units."""
     low = mean_of(once(inputs.pan_low))
-    coarse = low - intensity_of(inputs.expanded, stats)
-    smooth, most = mean_around(coarse, WIDE), MOST * level_of(inputs.expanded, stats)
+    intensity = intensity_of(inputs.expanded, stats)
+    coarse = low - intensity
+    # of how bright the bands are in PAN's units, without its offset
+    smooth, most = mean_around(coarse, WIDE), MOST * (intensity - stats.intensity[-1]).abs_()
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
@@ -208,11 +210,6 @@ def sum_along(image: Tensor, side: int, dim: int) -> Tensor:
 def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
     """The weighted sum of bands (n, bands, rows, cols) that is most like PAN at the MS's scale (n, 1, rows, cols)."""
     return weighted(bands, stats.intensity[:-1]).add_(stats.intensity[-1])
-
-
-def level_of(bands: Tensor, stats: SceneStats) -> Tensor:
-    """How bright bands (n, bands, rows, cols) are in PAN's units, without its offset (n, 1, rows, cols)."""
-    return weighted(bands, stats.intensity[:-1]).abs_()
 
 
 def weighted(bands: Tensor, weights: Tensor) -> Tensor:
