@@ -120,7 +120,7 @@ def test_gradients_found_side_by_side_are_those_of_one_sum(trained, backbone: Ba
             problem = tailor._Problem(backbone, drawn.stats, QUICK, torch.float32, pool)
             cache = problem.cache(drawn.training)
             found.append(problem.gradients(tailored, cache))
-    terms = problem._full(tailored, cache) | problem._reduced(tailored, cache)
+    terms = problem._full_terms(tailored, cache) | problem._reduced_terms(tailored, cache)
     expected = torch.autograd.grad(problem.total(terms), list(tailored.parameters()))
     assert set(terms) == {"reduced", "colour", "sharpness", "consistency"}
     for seen, gradients in found:

@@ -241,14 +241,14 @@ class _Problem:
             gradients = torch.autograd.grad(self.total(terms), parameters)
             return {name: value.detach() for name, value in terms.items()}, list(gradients)
 
-        (terms, own), (reduced, more) = self._both(partial(graded, self._full), partial(graded, self._reduced))
+        (terms, own), (reduced, more) = self._both(
+            partial(graded, self._full_terms), partial(graded, self._reduced_terms)
+        )
         return terms | reduced, [a + b for a, b in zip(own, more, strict=True)]
 
-    def _full(self, tailor: FeatureTailor, c: _Cache) -> dict[str, Tensor]:
-        return self._of_tiles(self.fuse(tailor, c.features, c.base, c.tiles.inputs), c)
-
-    def _of_tiles(self, fused: Tensor, c: _Cache) -> dict[str, Tensor]:
+    def _full_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         s, std, tiles = self.settings, self.stats.std, c.tiles
+        fused = self.fuse(tailor, c.features, c.base, tiles.inputs)
         terms = {
             "colour": lambda: losses.colour(fused, tiles.ms, tiles.down, std),
             "sharpness": lambda: losses.sharpness(fused, c.frozen, c.low, std),
@@ -258,7 +258,7 @@ class _Problem:
         }
         return {name: term() for name, term in terms.items() if getattr(s, name)}
 
-    def _reduced(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+    def _reduced_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         if not self.settings.reduced or not len(c.tiles.target):
             return {}
         fused = self.fuse(tailor, c.reduced_features, c.reduced_base, c.tiles.reduced)
@@ -276,8 +276,8 @@ class _Problem:
     def judge(self, tailor: FeatureTailor | None, training: _Cache, held_out: _Cache) -> dict[str, float]:
         """The terms and their weighted sum: of tiles on held-out ones, of the reduced pair over all, which are few."""
         caches = (training, held_out)
-        terms = self._of_tiles(self.fuse(tailor, held_out.features, held_out.base, held_out.tiles.inputs), held_out)
-        each = [(len(c.tiles.target), self._reduced(tailor, c).get("reduced")) for c in caches]
+        terms = self._full_terms(tailor, held_out)
+        each = [(len(c.tiles.target), self._reduced_terms(tailor, c).get("reduced")) for c in caches]
         if known := [n * value for n, value in each if value is not None]:
             terms["reduced"] = torch.stack(known).sum() / sum(n for n, _ in each)
         return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}

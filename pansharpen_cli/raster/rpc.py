@@ -266,7 +266,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Seen(Source):
+class ResampledByRpc(Source):
     """An MS file resampled, once and by cubic convolution, to a grid in the geometry of its PAN, read by window."""
 
     phase: Phase | None = None
@@ -391,7 +391,8 @@ class Located:
         phase = Phase.of(ratio, offset)
         if sources is None:
             sources = [
-                Seen(s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase, self._to_ms) for s in self.ms
+                ResampledByRpc(s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase, self._to_ms)
+                for s in self.ms
             ]
         return self.pan_grid.coarser(phase, Window(0, shape[0], 0, shape[1])), phase, sources, resampled
 

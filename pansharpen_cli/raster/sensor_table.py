@@ -259,30 +259,31 @@ ROWS = (
     GENERIC,
     Sensor(
         "quickbird", {"blue": 0.485, "green": 0.56, "red": 0.66, "nir": 0.83}, 4, (_MAXAR,),
-        (r"quick ?bird", r"^qb0?2?$"), ("qb", "qb2"), _THREE_OR_FOUR,
-        (0.34, 0.32, 0.30, 0.22), 0.15, TOOLBOX,
+        patterns=(r"quick ?bird", r"^qb0?2?$"), aliases=("qb", "qb2"), subsets=_THREE_OR_FOUR,
+        published=(0.34, 0.32, 0.30, 0.22), pan_gain=0.15, source=TOOLBOX,
     ),
     Sensor(
         "ikonos", {"blue": 0.48, "green": 0.551, "red": 0.665, "nir": 0.805}, 4, (_GEOEYE,),
-        (r"ikonos",), ("ik", "ikonos2"), _THREE_OR_FOUR,
-        (0.26, 0.28, 0.29, 0.28), 0.17, TOOLBOX,
+        patterns=(r"ikonos",), aliases=("ik", "ikonos2"), subsets=_THREE_OR_FOUR,
+        published=(0.26, 0.28, 0.29, 0.28), pan_gain=0.17, source=TOOLBOX,
     ),
     Sensor(
-        "geoeye-1", _WV4, 4, (_MAXAR, _GEOEYE), (r"geo ?eye", r"^ge0?1$"), ("ge1", "geoeye"), _THREE_OR_FOUR,
-        (0.23,) * 4, 0.16, TOOLBOX,
+        "geoeye-1", _WV4, 4, (_MAXAR, _GEOEYE), patterns=(r"geo ?eye", r"^ge0?1$"), aliases=("ge1", "geoeye"),
+        subsets=_THREE_OR_FOUR, published=(0.23,) * 4, pan_gain=0.16, source=TOOLBOX,
     ),
     Sensor(
-        "worldview-2", _WORLDVIEW, 4, (_MAXAR,), (r"world ?view 0?2", r"^wv0?2$"), ("wv2",), _VISIBLE,
-        (0.35,) * 7 + (0.27,), 0.11, TOOLBOX,
+        "worldview-2", _WORLDVIEW, 4, (_MAXAR,), patterns=(r"world ?view 0?2", r"^wv0?2$"), aliases=("wv2",),
+        subsets=_VISIBLE, published=(0.35,) * 7 + (0.27,), pan_gain=0.11, source=TOOLBOX,
     ),
     Sensor(
-        "worldview-3", _WORLDVIEW, 4, (_MAXAR,), (r"world ?view 0?3", r"^wv0?3$"), ("wv3",), _VISIBLE,
-        (0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315), 0.14, TOOLBOX,
+        "worldview-3", _WORLDVIEW, 4, (_MAXAR,), patterns=(r"world ?view 0?3", r"^wv0?3$"), aliases=("wv3",),
+        subsets=_VISIBLE,
+        published=(0.325, 0.355, 0.360, 0.350, 0.365, 0.360, 0.335, 0.315), pan_gain=0.14, source=TOOLBOX,
     ),
     Sensor("worldview-3-swir", _WV3_SWIR, 0, aliases=("wv3swir",), pan_gain=0.14),
     Sensor(
-        "worldview-4", _WV4, 4, (_MAXAR,), (r"world ?view 0?4", r"^wv0?4$"), ("wv4", "geoeye2"), _THREE_OR_FOUR,
-        (0.23,) * 4, 0.16, TOOLBOX,
+        "worldview-4", _WV4, 4, (_MAXAR,), patterns=(r"world ?view 0?4", r"^wv0?4$"), aliases=("wv4", "geoeye2"),
+        subsets=_THREE_OR_FOUR, published=(0.23,) * 4, pan_gain=0.16, source=TOOLBOX,
     ),
     Sensor(
         "pleiades-neo",
@@ -300,17 +301,18 @@ ROWS = (
                 bands={"RGB": RGB, "NED": ("nir", "red_edge", "coastal")},
             ),
         ),
-        (r"pl[eé]iades ?neo", r"^pneo"), ("pneo", "pleiadesneo"),
-        (RGBN, RGB, ("coastal", *BGR, "red_edge", "nir"), BGRN),
+        patterns=(r"pl[eé]iades ?neo", r"^pneo"), aliases=("pneo", "pleiadesneo"),
+        subsets=(RGBN, RGB, ("coastal", *BGR, "red_edge", "nir"), BGRN),
     ),
     Sensor(
         "pleiades", {"red": 0.66, "green": 0.55, "blue": 0.49, "nir": 0.85}, 4,
-        (_airbus(r"PHR\d[A-Z]?", "PHR1A"),), (r"pl[eé]iades", r"^phr"), ("phr", "phr1a", "phr1b", "pleiades1a"),
-        (BGRN, RGB),
+        (_airbus(r"PHR\d[A-Z]?", "PHR1A"),), patterns=(r"pl[eé]iades", r"^phr"),
+        aliases=("phr", "phr1a", "phr1b", "pleiades1a"), subsets=(BGRN, RGB),
     ),
     Sensor(
         "spot-6", {"red": 0.66, "green": 0.56, "blue": 0.49, "nir": 0.825}, 4,
-        (_airbus(r"SPOT\d", "SPOT7"),), (r"spot ?0?[67]",), ("spot6", "spot7", "spot67"), (BGRN, RGB),
+        (_airbus(r"SPOT\d", "SPOT7"),), patterns=(r"spot ?0?[67]",), aliases=("spot6", "spot7", "spot67"),
+        subsets=(BGRN, RGB),
     ),
     Sensor(
         "kompsat-3", {"blue": 0.485, "green": 0.56, "red": 0.66, "nir": 0.83}, 4,
@@ -324,7 +326,8 @@ ROWS = (
                 bands=each("B G R N", BGRN),
             ),
         ),
-        (r"kompsat ?0?3", r"arirang ?0?3", r"^k3a?$"), ("kompsat3a", "k3", "k3a", "arirang3"), _THREE_OR_FOUR,
+        patterns=(r"kompsat ?0?3", r"arirang ?0?3", r"^k3a?$"), aliases=("kompsat3a", "k3", "k3a", "arirang3"),
+        subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "cbers-4a", {"blue": 0.485, "green": 0.555, "red": 0.66, "nir": 0.83}, 4,
@@ -337,7 +340,7 @@ ROWS = (
                 bands=each("1 2 3 4", BGRN),
             ),
         ),
-        (r"cbers ?0?4 ?a", r"^wpm$"), ("cbers4a", "wpm"), _THREE_OR_FOUR,
+        patterns=(r"cbers ?0?4 ?a", r"^wpm$"), aliases=("cbers4a", "wpm"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "cbers-4", {"green": 0.555, "red": 0.66, "nir": 0.83}, 2,
@@ -361,7 +364,7 @@ ROWS = (
                 bands=each("5 6 7 8", BGRN),
             ),
         ),
-        (r"cbers ?0?4",), ("cbers4",), (BGRN,),
+        patterns=(r"cbers ?0?4",), aliases=("cbers4",), subsets=(BGRN,),
     ),
     Sensor(
         "amazonia-1", {"blue": 0.485, "green": 0.555, "red": 0.66, "nir": 0.83}, 0,
@@ -374,24 +377,24 @@ ROWS = (
                 left={"alone": "WFI cameras have no PAN"},
             ),
         ),
-        (r"amazonia",), ("amazonia",), _THREE_OR_FOUR,
+        patterns=(r"amazonia",), aliases=("amazonia",), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "gaofen-1", _CHINA, 4, (_gaofen("GF1[A-D]?", "PAN2", "MSS2", "GF1_PMS2_E116.9_N39.0_20150212_L1A0000647768"),),
-        (r"gao ?fen 0?1", r"^gf0?1"), ("gf1", "gf1b", "gf1c", "gf1d"), _THREE_OR_FOUR,
+        patterns=(r"gao ?fen 0?1", r"^gf0?1"), aliases=("gf1", "gf1b", "gf1c", "gf1d"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "gaofen-2", _CHINA, 4, (_gaofen("GF2", "PAN1", "MSS1", "GF2_PMS1_E116.9_N39.0_20150212_L1A0000647768"),),
-        (r"gao ?fen 0?2", r"^gf0?2"), ("gf2",), _THREE_OR_FOUR,
+        patterns=(r"gao ?fen 0?2", r"^gf0?2"), aliases=("gf2",), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "gaofen-6", {"blue": 0.485, "green": 0.56, "red": 0.66, "nir": 0.83}, 4,
         (_gaofen("GF6", "PAN", "MUX", "GF6_PMS_E104.9_N35.8_20201107_L1A1120048697"),),
-        (r"gao ?fen 0?6", r"^gf0?6"), ("gf6",), _THREE_OR_FOUR,
+        patterns=(r"gao ?fen 0?6", r"^gf0?6"), aliases=("gf6",), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "gaofen-7", _CHINA, 4, (_gaofen("GF7", "BWDPAN", "BWDMUX", "GF7_DLC_E11.4_N11.4_20220622_L1A0000852849"),),
-        (r"gao ?fen 0?7", r"^gf0?7"), ("gf7",), _THREE_OR_FOUR,
+        patterns=(r"gao ?fen 0?7", r"^gf0?7"), aliases=("gf7",), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "ziyuan-3", _CHINA, 0,
@@ -423,7 +426,7 @@ ROWS = (
                 left=_STEREO,
             ),
         ),
-        (r"zi ?yuan 0?3", r"^zy 0?3"), ("zy3", "zy301", "zy302", "zy303"), _THREE_OR_FOUR,
+        patterns=(r"zi ?yuan 0?3", r"^zy 0?3"), aliases=("zy3", "zy301", "zy302", "zy303"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "superview-1", _CHINA, 4,
@@ -435,8 +438,8 @@ ROWS = (
                 (f"{_SV1}/{_SV1}-MUX.tiff",),
             ),
         ),
-        (r"super ?view", r"gao ?jing", r"^sv ?0?[12]"), ("sv1", "sv2", "superview", "superview2", "gaojing1"),
-        _THREE_OR_FOUR,
+        patterns=(r"super ?view", r"gao ?jing", r"^sv ?0?[12]"),
+        aliases=("sv1", "sv2", "superview", "superview2", "gaojing1"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "jilin-1", {"blue": 0.485, "green": 0.555, "red": 0.66, "nir": 0.83}, 4,
@@ -448,7 +451,7 @@ ROWS = (
                 (f"{_JL1}/{_JL1}_MSS.tif",),
             ),
         ),
-        (r"ji ?lin", r"^jl ?1"), ("jl1", "jilin"), _THREE_OR_FOUR,
+        patterns=(r"ji ?lin", r"^jl ?1"), aliases=("jl1", "jilin"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "triplesat", {"blue": 0.475, "green": 0.55, "red": 0.635, "nir": 0.835}, 4,
@@ -462,7 +465,8 @@ ROWS = (
                 key="{sat}_{scene}",
             ),
         ),
-        (r"triple ?sat", r"bei ?jing ?2", r"dmc ?3"), ("dmc3", "beijing2", "bj2"), _THREE_OR_FOUR,
+        patterns=(r"triple ?sat", r"bei ?jing ?2", r"dmc ?3"), aliases=("dmc3", "beijing2", "bj2"),
+        subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "perusat-1", {"red": 0.655, "green": 0.56, "blue": 0.485, "nir": 0.825}, 4,
@@ -477,7 +481,7 @@ ROWS = (
                 unit="{rest}",
             ),
         ),
-        (r"peru ?sat", r"^per ?0?1"), ("per1", "perusat"), (BGRN, RGB, BGR),
+        patterns=(r"peru ?sat", r"^per ?0?1"), aliases=("per1", "perusat"), subsets=(BGRN, RGB, BGR),
     ),
     Sensor(
         "deimos-2", {"nir": 0.831, "red": 0.669, "green": 0.566, "blue": 0.496}, 4,
@@ -490,7 +494,8 @@ ROWS = (
                 key="DE2_{scene}",
             ),
         ),
-        (r"deimos ?0?2", r"geo ?sat 0?2", r"^de0?2"), ("deimos2", "geosat2", "de2"), (BGRN, RGB, BGR),
+        patterns=(r"deimos ?0?2", r"geo ?sat 0?2", r"^de0?2"), aliases=("deimos2", "geosat2", "de2"),
+        subsets=(BGRN, RGB, BGR),
     ),
     Sensor(
         "cartosat-2", {"blue": 0.475, "green": 0.565, "red": 0.65, "nir": 0.83}, 0,
@@ -505,7 +510,7 @@ ROWS = (
                 bands=each("1 2 3 4", BGRN),
             ),
         ),
-        (r"cartosat ?0?2",), ("cartosat2s", "cartosat2e", "c2s", "cartosat"), _THREE_OR_FOUR,
+        patterns=(r"cartosat ?0?2",), aliases=("cartosat2s", "cartosat2e", "c2s", "cartosat"), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "eo-1", {"blue": 0.483, "green": 0.565, "red": 0.66, "nir": 0.79, "nir2": 0.868, "swir1": 1.65, "swir2": 2.215},
@@ -522,7 +527,7 @@ ROWS = (
                 left={"odd": "band {odd} of ALI is not fused"},
             ),
         ),
-        (r"^eo ?1$", r"^ali$"), ("ali", "eo1ali"), _VISIBLE,
+        patterns=(r"^eo ?1$", r"^ali$"), aliases=("ali", "eo1ali"), subsets=_VISIBLE,
     ),
     Sensor(
         "skysat", {"blue": 0.483, "green": 0.555, "red": 0.65, "nir": 0.82}, 0,
@@ -538,21 +543,22 @@ ROWS = (
                 left={"mask": "looks like a mask", "fused": FUSED, "picture": "a picture to look at"},
             ),
         ),
-        (r"sky ?sat", r"^ssc ?\d"), ("ssc",), _THREE_OR_FOUR,
+        patterns=(r"sky ?sat", r"^ssc ?\d"), aliases=("ssc",), subsets=_THREE_OR_FOUR,
     ),
     Sensor(
         "landsat-8", _LANDSAT_8, 2, (_landsat("89", "2 3 4 5 6 7", tuple(_LANDSAT_8), r"1|9|1[01]", _TIRS, _L8),),
-        (r"landsat ?0?[89]", r"^lc0?[89]", r"\boli\b"), ("l8", "l9", "landsat9", "lc8", "lc9", "oli"), _VISIBLE,
-        also={name: _resampled(100, 30) for name in _TIRS.values()},
+        patterns=(r"landsat ?0?[89]", r"^lc0?[89]", r"\boli\b"), aliases=("l8", "l9", "landsat9", "lc8", "lc9", "oli"),
+        subsets=_VISIBLE, also={name: _resampled(100, 30) for name in _TIRS.values()},
     ),
     Sensor(
         "landsat-7", _LANDSAT_7, 2, (_landsat("7", "1 2 3 4 5 7", tuple(_LANDSAT_7), r"6\w*", _ETM, _L7),),
-        (r"landsat ?0?7", r"^le0?7", r"\betm\b"), ("l7", "le7", "etm"), _VISIBLE,
+        patterns=(r"landsat ?0?7", r"^le0?7", r"\betm\b"), aliases=("l7", "le7", "etm"), subsets=_VISIBLE,
         also={name: _resampled(60, 30) for name in _ETM.values()},
     ),
     Sensor(
         "landsat-5", _LANDSAT_7, 0, (_landsat("45", "1 2 3 4 5 7", tuple(_LANDSAT_7), "6", {}, _L5, pan=""),),
-        (r"landsat ?0?[45]", r"^lt0?[45]"), ("l4", "l5", "landsat4", "lt4", "lt5", "tm"), _VISIBLE,
+        patterns=(r"landsat ?0?[45]", r"^lt0?[45]"), aliases=("l4", "l5", "landsat4", "lt4", "lt5", "tm"),
+        subsets=_VISIBLE,
     ),
     Sensor(
         "sentinel-2", _SENTINEL_2, 2,
@@ -576,9 +582,10 @@ ROWS = (
                 more={"B01": ("coastal",), "B09": ("nir2",)},
             ),
         ),
-        (r"sentinel ?0?2",), ("s2", "s2a", "s2b", "s2c"), (*_VISIBLE, _S2_NAMES),
+        patterns=(r"sentinel ?0?2",), aliases=("s2", "s2a", "s2b", "s2c"), subsets=(*_VISIBLE, _S2_NAMES),
         also={"coastal": DEFAULT_GAIN, "nir2": DEFAULT_GAIN},
     ),
 )  # fmt: skip
+"""The first row whose pattern fits wins: pleiades-neo stands before pleiades, whose pattern fits its names, too."""
 
 SENSORS: dict[str, Sensor] = {row.name: row for row in ROWS}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..raster.plain import read_reduced
+from . import charts
 from .facts import (
     AdaptationFacts,
     EvaluationFacts,
@@ -64,6 +65,7 @@ def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, 
         "report",
         page=_evaluation_page(made) if "results" in made else _fusion_page(made),
         sections=sections(pictures),
+        colours=charts.COLOURS,
         facts=made,
         json=to_json(made),
     )
@@ -279,8 +281,6 @@ def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene
 def _bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str):
     from markupsafe import Markup
 
-    from . import charts
-
     coloured = [(name, values, charts.COLOURS[k + 1]) for k, (name, values) in enumerate(series)]
     return Markup(charts.bars(labels, coloured, unit))
 
@@ -288,8 +288,6 @@ def _bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | No
 def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
     """Verdict, terms before and after, curves."""
     from markupsafe import Markup
-
-    from . import charts
 
     if "kept" not in adaptation:
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from . import charts
 from .pictures import FUSED, Panel, Pictures, View
 
 PICTURE_BYTES = 1_900_000
@@ -98,8 +99,6 @@ def sections(pictures: Sequence[tuple[str, Pictures]]) -> list[dict]:
 
 def _views(group: _Group, quality: int, scale: float) -> dict:
     """Overview, details and close-ups of a group as the template shows them, and their size in bytes."""
-    from . import charts
-
     shown = group.parts[0][1]
     total = 0
 
@@ -162,8 +161,6 @@ def _histograms(group: _Group) -> dict:
     """A chart per band: the input of all results as an area, each result as a line."""
     from markupsafe import Markup
 
-    from . import charts
-
     parts = [(name, p.histograms) for name, p in group.parts if p.histograms][: SERIES - 1]
     if not parts:
         return {"histograms": [], "legend": [], "histogram_pixels": 0}
@@ -180,8 +177,6 @@ def _histograms(group: _Group) -> dict:
 
 def _maps(group: _Group) -> list[dict]:
     """Maps by figure, the results side by side on one scale."""
-    from . import charts
-
     keys = dict.fromkeys(k for _, p in group.parts for k in p.maps)
     made, side = [], round(MAP_SIDE / len(group.parts) ** 0.5)
     for key in sorted(keys, key=lambda k: list(MAPS).index(k) if k in MAPS else len(MAPS)):
