@@ -36,9 +36,6 @@ SHORT_PART = 16
 NEGLIGIBLE = 1e-12
 """Weights of degradations in float32 that are left out; products with far smaller ones take many times as long."""
 
-PAN_GAIN = 0.15
-"""MTF gain at Nyquist of a PAN band whose sensor is unknown."""
-
 # Half of the 23-tap half-band filter (Aiazzi et al. 2002): weights of the samples at distance 1/2, 3/2, ... 11/2.
 _HALF_BAND = 2 * np.array(
     [0.305334091185, -0.072698593239, 0.021809577942, -0.005192756653, 0.000807762146, -0.000060081482]

@@ -376,8 +376,8 @@ def test_overlap_of_both_footprints(scene) -> None:
 
 def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(look, "LOOKED_AT", 3)
-    monkeypatch.setattr("pansharpen_cli.adapt.sampling.SAMPLED_BLOCK", 32)
-    monkeypatch.setattr("pansharpen_cli.adapt.sampling.MAX_BLOCKS", 3)
+    monkeypatch.setattr("pansharpen_cli.raster.blocks.SAMPLED_BLOCK", 32)
+    monkeypatch.setattr("pansharpen_cli.raster.blocks.MAX_BLOCKS", 3)
     spec = simulate.Simulation(256, 256, 3, border=60.0)
     write_scene(painted(spec), tmp_path)
     sample = inspected(tmp_path)["sample"]

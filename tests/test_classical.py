@@ -15,7 +15,6 @@ from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
 from pansharpen_cli import classical
-from pansharpen_cli.adapt import sampling
 from pansharpen_cli.classical import METHODS, bdsd, kind_of, method, substitution
 from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.classical.layers import Setup, TileLayers
@@ -26,6 +25,7 @@ from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.quality import metrics
+from pansharpen_cli.raster import blocks
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
@@ -296,7 +296,7 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
 def fused_by_blocks(paths: tuple[Path, Path], name: str) -> Fused:
     """Fused whole, after a fit on blocks of 128 pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "SAMPLED_BLOCK", 128)
+        patch.setattr(blocks, "SAMPLED_BLOCK", 128)
         patch.setattr(fit, "SAMPLED_BLOCK", 128)
         return fused_files(paths, name)
 
@@ -309,7 +309,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeyp
     tiled = fused_files(paths, name, 100, whole.fuser)
     np.testing.assert_array_equal(tiled.valid, whole.valid)
     np.testing.assert_array_equal(tiled.pixels[:, whole.valid], whole.pixels[:, whole.valid])
-    monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 128)
+    monkeypatch.setattr(blocks, "SAMPLED_BLOCK", 128)
     monkeypatch.setattr(fit, "SAMPLED_BLOCK", 128)
     window = (90, 183, 77, 201)
     part = fused_files(paths, name, window=window)
@@ -481,7 +481,7 @@ def test_gsa_has_the_weights_and_gains_of_the_whole_scene(tmp_path: Path, monkey
     """Against a naive computation on whole arrays; the scene has no nodata, so blocks take the short way."""
     made = painted(replace(SPEC, offset=(0.0, 0.0), rows=240, cols=240))
     written = write(tmp_path, made)
-    monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
+    monkeypatch.setattr(blocks, "SAMPLED_BLOCK", 64)
     monkeypatch.setattr(fit, "SAMPLED_BLOCK", 64)
     method = fused_files(written, "gsa").fuser.method  # type: ignore[attr-defined]
     expanded = fused_files(written, "exp").pixels.astype(float).reshape(4, -1)

@@ -19,6 +19,7 @@ from pansharpen_cli.fusion import loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.quality.rasters import array_reader
+from pansharpen_cli.raster import blocks
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
@@ -193,7 +194,7 @@ def test_a_last_block_without_an_ms_centre_is_no_obstacle(tmp_path: Path, monkey
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         scene = replace(scene, full=Window(0, rows, 0, cols), window=Window(0, rows, 0, cols))
         expected = loop.fuse_array(scene, fitting.fit(scene, Options(method=method)).fuser)[0]
-        monkeypatch.setattr(sampling, "SAMPLED_BLOCK", 64)
+        monkeypatch.setattr(blocks, "SAMPLED_BLOCK", 64)
         monkeypatch.setattr(fitting, "SAMPLED_BLOCK", 64)
         found = loop.fuse_array(scene, fitting.fit(scene, Options(method=method)).fuser)[0]
     assert np.isfinite(found).all()

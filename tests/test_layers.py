@@ -25,7 +25,7 @@ FOLDERS = (
         ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors"),
     ),
     ("raster", ("grid source tiles", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
-    ("raster", ("grid_groups tags virtual", "overlap writer")),
+    ("raster", ("blocks grid_groups tags virtual", "overlap writer")),
     ("", ("covariance device physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),

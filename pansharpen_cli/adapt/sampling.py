@@ -1,9 +1,8 @@
-"""The tiles of a scene that statistics, adaptation and judgement are taken from."""
+"""One pass over blocks of a scene: its statistics, and the tiles that a tailor is trained on and judged with."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -12,51 +11,24 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..errors import InputError, PansharpenError
+from ..errors import InputError
 from ..models.base import Inputs, SceneMoments, SceneStats, TileOperators, concatenate
 from ..physics import Reach
 from ..progress import Progress, quiet
+from ..raster.blocks import LARGE, MAX_BLOCKS, check_range, lift_of, nothing_valid, read_ahead, sample_blocks
 from ..raster.geometry import Axis, Phase, Span, Window
 from ..raster.scene import Scene, TileData
-from ..raster.source import plain
-from ..raster.tiles import plan_tiles
 from .tailor import Settings, Tiles
 
-SAMPLED_BLOCK = 512
-"""PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
-MAX_BLOCKS = 12
 FULL_TILE, WIDE_TILE = 64, 96
 REDUCED_TILE, NARROW_TILE = 40, 16
 """Sides of the sampled tiles: PAN pixels at full resolution, MS pixels at reduced resolution; the second ones for
-ratios beyond `LARGE`, where a block has few MS pixels and they are wide."""
-LARGE = 8.0
+ratios beyond `LARGE`."""
 LEAST_TILES = 8
 """Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
 
-_LARGEST = float(np.finfo(np.float32).max) ** 0.5
-"""Beyond it squares overflow in single precision."""
-
-SMALL = 2.0**-7
-"""Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
-_USUAL = 10
 FAR_APART = 1e9
 """How many times the values of the MS those of PAN may be, and the other way round."""
-
-ADAPT = {
-    "fast": Settings(),
-    "best": Settings(tiles=64, reduced_tiles=64, batch=16, seconds=120.0),
-}
-"""Schedules of --adapt."""
-
-
-def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
-    """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
-    pending = reader.submit(load, items[0]) if items else None
-    for i, item in enumerate(items):
-        assert pending is not None
-        loaded = pending.result()
-        pending = reader.submit(load, items[i + 1]) if i + 1 < len(items) else None
-        yield item, loaded
 
 
 def tile_inputs(
@@ -78,32 +50,6 @@ def tile_inputs(
     return inputs.map(lambda t: t.to(device))
 
 
-def nothing_valid(scene: Scene) -> InputError:
-    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
-
-
-def check_valid(scene: Scene, seed: int) -> None:
-    """Raises InputError for a scene without a valid pixel; of any other the first valid block is read."""
-    reach = Reach(scene.phase)
-    if all(scene.read(block, *reach.windows(block)) is None for block in sample_blocks(scene, seed)):
-        raise nothing_valid(scene)
-
-
-def lift_of(tile: TileData) -> int:
-    """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
-    return lift_to_usual(max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max())))
-
-
-def lift_to_usual(largest: float) -> int:
-    """`lift_of` values of which the largest is this one."""
-    return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
-
-
-def in_range(tile: TileData) -> bool:
-    """Can statistics be taken of all values of a tile?"""
-    return not any(abs(float(edge)) > _LARGEST for x in (tile.pan, tile.ms) for edge in (x.min(), x.max()))
-
-
 def _check_scales(scene: Scene, moments: SceneMoments) -> None:
     """Raises InputError for a PAN and an MS of scales that single precision does not bring together."""
     pan, ms = (float(moments.sums.mean(n).hypot(moments.sums.std(n)).max()) for n in ("pan", "expanded"))
@@ -114,18 +60,6 @@ def _check_scales(scene: Scene, moments: SceneMoments) -> None:
         )
 
 
-def check_range(scene: Scene, tile: TileData) -> None:
-    """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
-    bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
-    for (label, band), pixels in zip(bands, (tile.pan, *tile.ms), strict=True):
-        largest = max(float(pixels.min()), float(pixels.max()), key=abs)
-        if abs(largest) > _LARGEST:
-            raise PansharpenError(
-                f"{label} holds values too large to take statistics of ({plain(largest)} in band {band}): if they are "
-                f"nodata, name them with --nodata {plain(largest)}"
-            )
-
-
 @dataclass
 class Sample:
     """What one pass over sampled blocks of a scene yields."""
@@ -133,14 +67,6 @@ class Sample:
     stats: SceneStats
     training: Tiles | None = None
     held_out: Tiles | None = None
-
-
-def sample_blocks(scene: Scene, seed: int) -> list[Window]:
-    """All blocks of a small scene; of a large one a seeded order in which to try them."""
-    blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)]
-    if len(blocks) > MAX_BLOCKS:
-        blocks = [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
-    return blocks
 
 
 def sample(

@@ -90,6 +90,13 @@ class Settings:
     patience: int = 3
 
 
+ADAPT = {
+    "fast": Settings(),
+    "best": Settings(tiles=64, reduced_tiles=64, batch=16, seconds=120.0),
+}
+"""Schedules of --adapt."""
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..adapt.sampling import ADAPT
+from ..adapt.tailor import ADAPT
 from ..errors import InputError
 from ..fusion.options import Options
 from ..jobs.opened import ALIGN

@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from ..adapt.sampling import Progress
 from ..errors import InputError
 from ..jobs.pair import parted
 from ..jobs.picture import names_of
+from ..progress import Progress
 from ..publish import workspace, write
 from ..raster.geometry import Window
 from ..raster.stretch import Stretch, samples

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from .. import physics
-from ..adapt import sampling
 from ..covariance import Covariance
 from ..fusion import register
 from ..progress import Progress
+from ..raster import blocks
 from ..raster.geometry import Window
 from ..raster.scene import Scene
-from ..raster.source import CUSTOMARY_NODATA, Source, solid
+from ..raster.source import CUSTOMARY_NODATA, FILLED, Source, solid
 from ..report.facts import AgreementFacts, BandFacts, BandValues, SampleFacts
 
 LOOKED_AT = 12
@@ -83,7 +83,7 @@ class Look:
         return self.valid / max(self.pixels, 1)
 
     def facts(self) -> SampleFacts:
-        return SampleFacts(self.tried, self.total, sampling.SAMPLED_BLOCK, self.pixels, self.valid_share)
+        return SampleFacts(self.tried, self.total, blocks.SAMPLED_BLOCK, self.pixels, self.valid_share)
 
     def agreement(self) -> AgreementFacts | None:
         """How well the MS bands explain the low-passed PAN."""
@@ -96,7 +96,7 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
 
     Without `survey` only how much is valid is measured.
     """
-    order = sampling.sample_blocks(scene, seed)
+    order = blocks.sample_blocks(scene, seed)
     look = Look(len(order))
     candidates = _fill_candidates(scene)
     if survey:
@@ -131,7 +131,7 @@ def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
             break
     progress("looking", wanted, wanted)
     if not look.valid:
-        raise sampling.nothing_valid(scene)
+        raise blocks.nothing_valid(scene)
     look.blocks.sort(key=lambda b: -b[0])
     for band in look.bands:
         band.settle()
@@ -276,7 +276,7 @@ def _fills(bands: Sequence[Band]) -> dict[float, float]:
     found = {}
     for value in set().union(*(b.blank for b in bands)):
         share = min(b.blank.get(value, 0) / max(b.pixels, 1) for b in bands)
-        if share > 0.002 or (value in CUSTOMARY_NODATA and bands[0].dtype.kind == "f"):
+        if share > FILLED or (value in CUSTOMARY_NODATA and bands[0].dtype.kind == "f"):
             found[value] = share
     if bands[0].dtype.kind == "f":
         found |= {float(v): 0.0 for b in bands for v in b.levels[np.abs(b.levels) >= ABSURD][:3]}

@@ -15,7 +15,6 @@ import psutil
 import torch
 
 from .. import classical, physics
-from ..adapt import sampling
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
@@ -26,6 +25,7 @@ from ..progress import Progress
 from ..publish import existing_folder
 from ..quality import assess
 from ..quality.rasters import Raster
+from ..raster.blocks import nothing_valid
 from ..raster.creation import parse_creation_options
 from ..raster.files import Remarks
 from ..raster.geometry import Window
@@ -132,7 +132,7 @@ def _trial_window(scene: Scene, look: Look) -> Window:
             continue
         row, col = min(at.top, whole.bottom - shape[0]), min(at.left, whole.right - shape[1])
         return Window.at(max(whole.top, row), max(whole.left, col), shape) & whole
-    raise sampling.nothing_valid(scene)
+    raise nothing_valid(scene)
 
 
 def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:

@@ -14,6 +14,7 @@ from .. import physics
 from ..covariance import Covariance
 from ..physics import MTF_REACH, UPSAMPLE_REACH, Separable
 from ..raster.geometry import Axis, Phase, Span, Window
+from ..raster.sensor_table import DEFAULT_PAN_GAIN
 
 EPS = 2.0**-52
 """Added to the denominators of ratios, as the toolbox does."""
@@ -48,7 +49,7 @@ class Setup:
 
     phase: Phase
     gains: tuple[float, ...]
-    pan_gain: float = physics.PAN_GAIN
+    pan_gain: float = DEFAULT_PAN_GAIN
     names: tuple[str | None, ...] = ()
     pixels: int = 0
     seed: int = 0

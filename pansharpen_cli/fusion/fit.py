@@ -18,18 +18,8 @@ import torch
 from .. import classical, models, physics, untrusted
 from .. import device as devices
 from ..adapt import tailor
-from ..adapt.sampling import (
-    ADAPT,
-    SAMPLED_BLOCK,
-    Progress,
-    check_range,
-    lift_of,
-    quiet,
-    read_ahead,
-    sample,
-    tile_inputs,
-)
-from ..adapt.tailor import FeatureTailor, Outcome, Settings
+from ..adapt.sampling import sample, tile_inputs
+from ..adapt.tailor import ADAPT, FeatureTailor, Outcome, Settings
 from ..classical import layers
 from ..classical.method import Method
 from ..device import choose_device, choose_precision
@@ -38,6 +28,8 @@ from ..models import weights
 from ..models.base import Backbone, Inputs, SceneStats, channels_last
 from ..models.weights import Card
 from ..physics import Reach
+from ..progress import Progress, quiet
+from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, read_ahead
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles

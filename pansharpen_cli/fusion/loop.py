@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from ..adapt.sampling import nothing_valid
 from ..device import one_thread_each
 from ..progress import Progress, quiet
+from ..raster.blocks import nothing_valid
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import Stitcher, Tile, plan_tiles

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import MAX_BLOCKS, Progress, in_range, quiet, sample_blocks
 from ..device import one_thread_each
+from ..progress import Progress, quiet
+from ..raster.blocks import MAX_BLOCKS, in_range, sample_blocks
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 

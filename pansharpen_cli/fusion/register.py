@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
 from ..covariance import Covariance
 from ..device import one_thread_each
 from ..progress import Progress, quiet
+from ..raster.blocks import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
 from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles

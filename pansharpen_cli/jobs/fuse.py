@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..adapt.sampling import check_valid
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop, pan_relation, saved_fit
@@ -19,11 +18,13 @@ from ..fusion.fit import Fit
 from ..fusion.options import Options, check_method
 from ..fusion.pan_relation import PanRelation
 from ..fusion.saved_fit import SavedFit
+from ..physics import Reach
 from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, made_folders
 from ..quality import assess
 from ..quality.assess import Score
 from ..quality.rasters import Raster, array_reader
+from ..raster.blocks import nothing_valid, sample_blocks
 from ..raster.creation import parse_creation_options
 from ..raster.geometry import Window, box_sums
 from ..raster.messages import gdal_messages
@@ -267,8 +268,15 @@ def _check_new(scenes: Sequence[Scene], output: FusionOutput, options: Options) 
     if any(path.exists() for path in targets):
         for scene in scenes:
             fitting.preload(options, scene.bands)
-            check_valid(scene, options.seed)
+            _check_valid(scene, options.seed)
         check_absent(targets, output.overwrite)
+
+
+def _check_valid(scene: Scene, seed: int) -> None:
+    """Raises InputError for a scene without a valid pixel; of any other the first valid block is read."""
+    reach = Reach(scene.phase)
+    if all(scene.read(block, *reach.windows(block)) is None for block in sample_blocks(scene, seed)):
+        raise nothing_valid(scene)
 
 
 def _comparison(

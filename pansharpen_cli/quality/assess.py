@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..adapt.sampling import lift_to_usual, read_ahead
 from ..device import threads
 from ..errors import InputError
 from ..physics import Reach
 from ..progress import Progress, quiet
+from ..raster.blocks import lift_to_usual, read_ahead
 from ..raster.geometry import Phase, Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import Reader, filled
@@ -177,7 +177,6 @@ class _Pieces:
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
         self.brightest = 0.0
-        self.levels = np.zeros(2)  # sums over pixels of the image, mean of its bands, and of PAN
 
     def load(self, core: Window) -> _Piece | None:
         """A tile; None where nothing is valid."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..adapt.sampling import lift_to_usual
 from ..errors import InputError
 from ..progress import Progress, quiet
+from ..raster.blocks import lift_to_usual
 from ..raster.source import filled
 from ..raster.tiles import plan_tiles
 from . import metrics

@@ -15,6 +15,7 @@ DEFAULT_GAIN = 0.3
 """MTF gain at Nyquist of an MS band where none is published."""
 
 DEFAULT_PAN_GAIN = 0.15
+"""MTF gain at Nyquist of a PAN where none is published."""
 
 TOOLBOX = "Vivone et al. 2015"
 FUSED = "pansharpened already"

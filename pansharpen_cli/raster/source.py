@@ -385,7 +385,7 @@ class Source:
         elif self.nodata is None and self.dataset.nodata is None:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
                 fill = mask & (values == value).all(0)
-                least = _FILLED * fill.size if value == 0 else 0  # zeros may be dark
+                least = FILLED * fill.size if value == 0 else 0  # zeros may be dark
                 if fill.any() and solid(fill).sum() > least:
                     self.notes.append(f"{text} (areas of {value} in all bands): name them with --nodata {value}")
                     return
@@ -396,8 +396,8 @@ CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
 _FULL = 65535
-_FILLED = 0.002
-"""Share of what is read from which on areas of one value are worth a word; `check` takes the same."""
+FILLED = 0.002
+"""Share of the pixels read above which a solid area of one value is reported."""
 
 
 def untagged_nodata(pixels: np.ndarray) -> float | None:

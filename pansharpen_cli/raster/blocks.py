@@ -1,0 +1,77 @@
+"""Blocks of a scene that statistics and tiles are taken from, read one ahead, and the range of their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ..errors import InputError, PansharpenError
+from .geometry import Window
+from .scene import Scene, TileData
+from .source import plain
+from .tiles import plan_tiles
+
+SAMPLED_BLOCK = 512
+"""PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
+MAX_BLOCKS = 12
+LARGE = 8.0
+"""Ratio beyond which a block has few MS pixels, and wide ones."""
+
+_LARGEST = float(np.finfo(np.float32).max) ** 0.5
+"""Beyond it squares overflow in single precision."""
+
+SMALL = 2.0**-7
+"""Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
+_USUAL = 10
+
+
+def sample_blocks(scene: Scene, seed: int) -> list[Window]:
+    """All blocks of a small scene; of a large one a seeded order in which to try them."""
+    blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)]
+    if len(blocks) > MAX_BLOCKS:
+        blocks = [blocks[i] for i in np.random.default_rng(seed).permutation(len(blocks))]
+    return blocks
+
+
+def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
+    """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
+    pending = reader.submit(load, items[0]) if items else None
+    for i, item in enumerate(items):
+        assert pending is not None
+        loaded = pending.result()
+        pending = reader.submit(load, items[i + 1]) if i + 1 < len(items) else None
+        yield item, loaded
+
+
+def nothing_valid(scene: Scene) -> InputError:
+    return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
+
+
+def lift_of(tile: TileData) -> int:
+    """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
+    return lift_to_usual(max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max())))
+
+
+def lift_to_usual(largest: float) -> int:
+    """`lift_of` values of which the largest is this one."""
+    return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
+
+
+def in_range(tile: TileData) -> bool:
+    """Can statistics be taken of all values of a tile?"""
+    return not any(abs(float(edge)) > _LARGEST for x in (tile.pan, tile.ms) for edge in (x.min(), x.max()))
+
+
+def check_range(scene: Scene, tile: TileData) -> None:
+    """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
+    bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
+    for (label, band), pixels in zip(bands, (tile.pan, *tile.ms), strict=True):
+        largest = max(float(pixels.min()), float(pixels.max()), key=abs)
+        if abs(largest) > _LARGEST:
+            raise PansharpenError(
+                f"{label} holds values too large to take statistics of ({plain(largest)} in band {band}): if they are "
+                f"nodata, name them with --nodata {plain(largest)}"
+            )
