@@ -369,6 +369,15 @@ def test_names_of_choices_are_taken_in_any_case(scene: Path, run) -> None:
     np.testing.assert_array_equal(pixels_of(scene / "a.tif"), pixels_of(scene / "b.tif"))
 
 
+def test_a_nodata_value_that_an_input_cannot_hold_leaves_it_its_own(scene: Path, run) -> None:
+    edited(scene / "pan.tif", scene / "holed.tif", lambda p: np.where(np.arange(p.shape[2]) < 40, 7, p), nodata=7)
+    options = ("-o", "out.tif", *PLAIN, "--dtype", "float32", "--nodata", "-9999", "--extent", "pan")
+    done = run("fuse", "holed.tif", "ms.tif", *options)
+    assert done.code == 0 and "holed.tif holds uint16, which --nodata -9999 does not fit" in done.err, done.err
+    with rasterio.open(scene / "out.tif") as out:
+        assert out.nodata == -9999 and not out.read_masks(1)[:, :40].any() and out.read_masks(1)[:, 60:].any()
+
+
 def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:
     clipped = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--window", "100,80,1000,20", *PLAIN)
     assert "--window reaches beyond the scene: of its 1000 x 20 pixels 92 x 20 are fused" in clipped.err

@@ -426,6 +426,54 @@ def test_the_nodata_option_holds_for_the_fused_file_too(scene: Path, fuse_as, ru
         assert 0 < tagged["blocks"] < whole["blocks"]
 
 
+def minus_9999(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.astype("float32")
+    pixels[:, 64:, 96:] = -9999
+    return pixels
+
+
+@pytest.mark.parametrize("against", [PAIR, ("--reference", "truth.tif")], ids=["full", "reference"])
+def test_a_nodata_value_counts_in_the_files_that_can_hold_it(scene: Path, run, against) -> None:
+    edited(scene / "truth.tif", scene / "untagged.tif", minus_9999, nodata=None)
+    edited(scene / "truth.tif", scene / "tagged.tif", minus_9999, nodata=-9999)
+    done = run("evaluate", "untagged.tif", *against, "--nodata", "-9999", "--json")
+    assert quality_of(run, "tagged.tif", *against) == results(done)[0]["quality"]
+    held = "truth.tif" if against[0] == "--reference" else "ms.tif"
+    assert f"{held} holds uint16, which --nodata -9999 does not fit" in done.err
+    refused = run("evaluate", "truth.tif", *against, "--nodata", "-9999")
+    assert refused.code == 2 and "no file" in refused.err and "truth.tif (uint16)" in refused.err
+
+
+@pytest.mark.parametrize("against", [PAIR, ("--reference", "truth.tif")], ids=["full", "reference"])
+def test_untagged_fill_of_a_fused_file_is_said_aloud(scene: Path, run, against) -> None:
+    edited(scene / "truth.tif", scene / "floats.tif", minus_9999, nodata=None)
+    edited(scene / "truth.tif", scene / "zeros.tif", lambda p: minus_9999(p).clip(0).astype("uint16"), nodata=None)
+    said = run("evaluate", "floats.tif", "zeros.tif", *against).err
+    for name, value in {"floats.tif": "-9999 in band 1", "zeros.tif": "areas of 0 in all bands"}.items():
+        assert f"{name} holds values that look like nodata and are not tagged as such ({value})" in said, said
+
+
+def test_a_reference_is_compared_with_the_dn_of_scaled_files(scene: Path, run) -> None:
+    names = {"plain.tif": (), "scaled.tif": ("--scale", "3,100"), "f.tif": ("--scale", "1e-4", "--dtype", "float32")}
+    for name, options in names.items():
+        assert run("fuse", "pan.tif", "ms.tif", "-o", name, *PLAIN, "--no-score", *options).code == 0
+    done = run("evaluate", *names, "--reference", "truth.tif", "--json")
+    assert "units" not in done.err
+    figures = [(r["quality"]["q2n"], r["quality"]["ergas"]) for r in results(done)]
+    np.testing.assert_allclose(figures, figures[:1] * 3, rtol=2e-3)
+    assert quality_of(run, "plain.tif", "--reference", "scaled.tif")["ergas"] < 0.05
+
+
+def test_a_reference_whose_tags_tell_other_units_is_said_aloud(scene: Path, run) -> None:
+    for name, scales in {"tagged.tif": 1e-4, "other.tif": 1e-3}.items():
+        shutil.copy(scene / "truth.tif", scene / name)
+        with rasterio.open(scene / name, "r+") as dataset:
+            dataset.scales = [scales] * dataset.count
+    assert "units" not in run("evaluate", "tagged.tif", "--reference", "tagged.tif").err
+    said = run("evaluate", "tagged.tif", "--reference", "other.tif").err
+    assert "tagged.tif and other.tif may differ in their units" in said and "0.0001, 0, and 0.001, 0" in said, said
+
+
 def test_results_on_different_pixels_are_pointed_out(scene: Path, fuse_as, run) -> None:
     fuse_as("out.tif", *PLAIN)
     run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")

@@ -74,7 +74,7 @@ def evaluate(
     pictures are in the page. Raises InputError for an image that does not fit the pair.
     """
     one_of("align", align, ALIGN)
-    opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, "pan", pan_from=pan_from, height=height, dem=dem))
+    opening = _opening(sensor, bidx, nodata, "pan", pan_from, height, dem)
     with Inputs() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
@@ -139,12 +139,17 @@ def evaluate_wald(
     _check_peak(peak)
     names = [methods] if isinstance(methods, str) else list(methods)
     options = checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
-    opening = opening_of(OpenOptions(sensor, bidx, "bidx", nodata, pan_from=pan_from, height=height, dem=dem))
+    opening = _opening(sensor, bidx, nodata, "intersection", pan_from, height, dem)
     with Inputs() as inputs:
         pair = inputs.pair(pan, ms, opening)
         output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
         lowered = [name.lower() for name in names]
         return inputs.facts(jobs.evaluate_wald(pair, lowered, options, peak, output, progress))
+
+
+def _opening(sensor, bidx, nodata, extent, pan_from, height, dem) -> OpenOptions:
+    given = OpenOptions(sensor, bidx, "bidx", nodata, extent, pan_from=pan_from, height=height, dem=dem, measured=True)
+    return opening_of(given)
 
 
 def _check_peak(peak: float | None) -> None:

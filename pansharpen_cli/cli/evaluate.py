@@ -121,7 +121,7 @@ class Measuring:
             return None
         opening = OpenOptions(
             self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan",
-            pan_from=pan_bands(self.pan_from), height=self.height, dem=self.dem,
+            pan_from=pan_bands(self.pan_from), height=self.height, dem=self.dem, measured=True,
         )  # fmt: skip
         pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
         request.refuse_files(self.fused or (), pair)

@@ -32,7 +32,7 @@ from ..raster.messages import gdal_messages
 from ..raster.options import OpenOptions
 from ..raster.plain import raster_writer
 from ..raster.scene import Scene
-from ..raster.source import bounded_cache
+from ..raster.source import Source, bounded_cache
 from ..raster.writer import SceneWriter
 from ..report import files, html
 from ..report import pictures as report_pictures
@@ -141,6 +141,7 @@ def evaluate(
     Each is scored on the part of the scene that it covers, all with the MS where `align` puts it: where the files say
     that they were fused with it, else where it is measured. Raises InputError if one does not fit the scene.
     """
+    asked = pair.options.nodata
     with gdal_messages() as said, ExitStack() as stack:
         parts, whole = opened_parts(
             pair,
@@ -150,17 +151,21 @@ def evaluate(
             files,
             progress,
         )
+        sources = [whole.pan, *whole.ms]
         for path in files:
-            Raster.on_scene(path, whole).close()
+            with Raster.on_scene(path, whole, asked) as raster:
+                sources.append(raster.source)
+        _check_nodata(asked, sources)
         check_absent(_check_outputs(output, {*whole.files(), *files}, files, FULL_MAPS, parts), output.overwrite)
 
         def result(path: str, part: Part) -> _Result:
             scene = part.scene
-            with Raster.on_scene(path, whole) as raster, _naming(path):
+            with Raster.on_scene(path, whole, asked) as raster, _naming(path):
                 score = assess.full_resolution(scene, raster.only(part.places).read, raster.window, progress)
+                score.notes.extend(raster.source.notes)
 
             def show() -> Pictures:
-                with Raster.on_scene(path, whole) as raster:
+                with Raster.on_scene(path, whole, asked) as raster:
                     return pictures_of(scene, raster.only(part.places), score, progress)
 
             return _Result(path, path, quality_facts(score, scene), score, scene.pan_grid, show, part)
@@ -189,14 +194,19 @@ def evaluate_against(
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
         inputs = {reference, *files} | ({pan} if pan is not None else set())
         targets = _check_outputs(output, inputs, files, REFERENCE_MAPS)
-        detail = stack.enter_context(Raster.pan_on(pan, truth)) if pan is not None else None
+        detail = stack.enter_context(Raster.pan_on(pan, truth, nodata)) if pan is not None else None
+        sources = [truth.source, *([detail.source] if detail else [])]
+        read = list(sources)
         for path in files:
-            Raster.on_reference(path, truth).close()
+            with Raster.on_reference(path, truth, nodata) as raster:
+                read.append(raster.source)
+        _check_nodata(nodata, read)
         check_absent(targets, output.overwrite)
         known = radiometry(truth, peak)
-        against = _Reference(truth, detail, ratio, known)
+        against = _Reference(truth, detail, ratio, known, nodata)
         results = [_compared_with(against, path, path, path, progress) for path in dict.fromkeys(files)]
-        return _finish("reference", results, output, known.notes + said.notes(), REFERENCE_MAPS)
+        notes = [*known.notes, *(note for source in sources for note in source.notes), *said.notes()]
+        return _finish("reference", results, output, notes, REFERENCE_MAPS)
 
 
 def evaluate_wald(
@@ -229,6 +239,7 @@ def evaluate_wald(
             lambda scene, several=False: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
             progress=progress,
         )
+        _check_nodata(pair.options.nodata, [whole.pan, *whole.ms])
         for part in parts if not every else ():
             for name in names:
                 with _naming(name):
@@ -325,6 +336,13 @@ def shortfalls(facts: EvaluationFacts, limits: Mapping[str, float]) -> list[str]
     return lines
 
 
+def _check_nodata(asked: float | None, sources: Sequence[Source]) -> None:
+    """Raises InputError for a nodata value that no file can hold."""
+    if asked is not None and all(source.nodata is None for source in sources):
+        held = ", ".join(f"{s.label} ({s.dataset.dtypes[s.bands[0] - 1]})" for s in sources)
+        raise InputError(f"--nodata {asked:g} fits the type of no file: {held}")
+
+
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Puts the name of what is scored before an error."""
@@ -342,16 +360,19 @@ class _Reference:
     pan: Raster | None
     ratio: float
     known: Radiometry
+    nodata: float | None = None
 
 
 def _compared_with(against: _Reference, path: str, name: str, shown_path: str | None, progress: Progress) -> _Result:
     truth = against.truth
-    with Raster.on_reference(path, truth) as raster, _naming(name):
+    with Raster.on_reference(path, truth, against.nodata) as raster, _naming(name):
         known, image = against.known, raster.called(name)
         score = against_reference(truth, image, against.ratio, known, against.pan, progress)
+        if shown_path is not None:  # somebody's file
+            score.notes.extend([*raster.source.notes, *raster.other_units(truth)])
 
     def show() -> Pictures:
-        with Raster.on_reference(path, truth) as raster:
+        with Raster.on_reference(path, truth, against.nodata) as raster:
             return replace(
                 report_pictures.collect_reference(
                     truth.read, raster.read, raster.window, truth.names, progress=partial(progress, "drawing")
@@ -410,7 +431,7 @@ def _finish(
             if len(parts) > 1
         ],
         "results": [result.facts(rank) for ranked in by_part for rank, result in enumerate(ranked, 1)],
-        "warnings": notes,
+        "warnings": list(dict.fromkeys(notes)),
         "notes": whole.notes if whole is not None else [],
     }
     places = [] if output.maps is None else [output.maps / "map"]

@@ -16,7 +16,8 @@ from ..raster.options import Scaling
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, data_bands, open_raster, rpcs_of
-from ..raster.tags import scale_of
+from ..raster.tags import scale_of, units_of
+from ..raster.values import nodata_for
 
 
 @dataclass(frozen=True)
@@ -33,38 +34,41 @@ class Raster:
 
     @classmethod
     def open(cls, path: str | os.PathLike, nodata: float | None = None) -> Raster:
-        """A file on its own grid; `nodata` replaces the file's own value. Raises InputError if GDAL cannot open it."""
+        """A file on its own grid; `nodata` replaces the file's own value if its type holds it. Raises InputError if
+        GDAL cannot open it."""
         dataset, label = open_raster(os.fspath(path), rpcs=True), os.fspath(path)
+        notes: list[str] = []
         try:
             check_size(label, dataset.height, dataset.width)
-            bands, alpha = data_bands(dataset, label, [])
+            bands, alpha = data_bands(dataset, label, notes)
             if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
                 raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
         except InputError:
             dataset.close()
             raise
         names = tuple(dataset.descriptions[b - 1] for b in bands)
-        grid = Grid.of(dataset)
-        return cls(Source(dataset, bands, label, nodata, alpha), names, grid, (0, 0), grid.whole)
+        grid, scale = Grid.of(dataset), scale_of(dataset) or Scaling()
+        replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
+        return cls(Source(dataset, bands, label, replaced, alpha, notes), names, grid, (0, 0), grid.whole, scale)
 
     @classmethod
-    def on_scene(cls, path: str | os.PathLike, scene: Scene) -> Raster:
+    def on_scene(cls, path: str | os.PathLike, scene: Scene, nodata: float | None = None) -> Raster:
         """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
-        nodata, hint = scene.pan.nodata, "choose the MS bands with --bidx"
+        hint = "choose the MS bands with --bidx"
         rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
         raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
         return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
 
     @classmethod
-    def on_reference(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+    def on_reference(cls, path: str | os.PathLike, reference: Raster, nodata: float | None = None) -> Raster:
         """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
-        nodata, grid = reference.source.nodata, reference.grid
+        grid = reference.grid
         return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
 
     @classmethod
-    def pan_on(cls, path: str | os.PathLike, reference: Raster) -> Raster:
+    def pan_on(cls, path: str | os.PathLike, reference: Raster, nodata: float | None = None) -> Raster:
         """A PAN on the grid of a reference. Raises InputError if its grid is another or it has several bands."""
-        nodata, grid = reference.source.nodata, reference.grid
+        grid = reference.grid
         return cls._on(path, nodata, grid, reference.window, (None,), "reference", "PAN", "")
 
     @classmethod
@@ -121,7 +125,7 @@ class Raster:
         except BaseException:
             raster.close()
             raise
-        return cls(raster.source, raster.names, grid, (rows, cols), covered)
+        return cls(raster.source, raster.names, grid, (rows, cols), covered, raster.scale)
 
     def only(self, places: Sequence[int] | None) -> Raster:
         """Some of its bands, by place (from 0); all for None."""
@@ -136,7 +140,20 @@ class Raster:
 
     @property
     def integral(self) -> bool:
-        return all(np.dtype(self.source.dataset.dtypes[b - 1]).kind in "ui" for b in self.source.bands)
+        kinds = {np.dtype(self.source.dataset.dtypes[b - 1]).kind for b in self.source.bands}
+        return kinds <= {"u", "i"} and not self.scale.changes
+
+    def other_units(self, other: Raster) -> list[str]:
+        """A line if the scale and offset tags of both files give their DN different units."""
+        ours, theirs = (units_of(r.source.dataset, r.source.bands, r.scale) for r in (self, other))
+        if np.allclose(ours, theirs, rtol=1e-4, atol=1e-9):
+            return []
+        odd = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if not np.allclose(a, b, 1e-4, 1e-9))
+        told = [f"{factor:.6g}, {offset:.6g}" for factor, offset in (ours[odd], theirs[odd])]
+        return [
+            f"{self.source.label} and {other.source.label} may differ in their units: their tags say scale and offset "
+            f"{told[0]}, and {told[1]}. DN are compared without them"
+        ]
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         values, valid = self.source.read(window.moved(-self.origin[0], -self.origin[1]))

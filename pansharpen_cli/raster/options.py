@@ -42,7 +42,7 @@ class OpenOptions:
     `pan_from`: bands whose mean is the PAN, by number over the files on the PAN's grid or by name, by default all.
     `own`: the PAN's pixels that are the scene's; those around it are of neighbours, and are read beside them only.
     `height` in metres, or a raster `dem` of heights, by default the height that the PAN's RPCs are made for: where
-    these alone locate the pair.
+    these alone locate the pair. `measured`: nothing is written, so that no output has to hold `nodata`.
     """
 
     sensor: str = "auto"
@@ -58,3 +58,4 @@ class OpenOptions:
     height: float | None = None
     dem: str | None = None
     own: Window | None = None
+    measured: bool | None = None

@@ -29,6 +29,7 @@ from .source import (
     metadata,
     open_raster,
 )
+from .values import fits, nodata_for
 from .warping import Aligned, aligned
 
 _DEFAULTS = OpenOptions()
@@ -235,7 +236,7 @@ class Scene:
                 standard_names=standard_names(choice.told, choice.fitted, choice.sensor),
                 gains=choice.sensor.gains_of(choice.told, choice.fitted),
                 dtype=dtype,
-                nodata=_output_nodata(dtype, options.nodata, placed.sources, seen, remarks.warnings),
+                nodata=_output_nodata(dtype, options, placed.sources, seen, remarks.warnings),
                 scale=options.scale,
                 extent=options.extent,
                 own=options.own,
@@ -348,7 +349,8 @@ def _sources(
         label = (labels or {}).get(path, path)
         _check_placed_as_tiles(dataset, label)
         bands, alpha = data_bands(dataset, label, remarks.warnings)
-        sources.append(Source(dataset, bands, label, nodata, alpha, remarks.warnings))
+        replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, remarks.warnings)
+        sources.append(Source(dataset, bands, label, replaced, alpha, remarks.warnings))
     return sources[0], sources[1:]
 
 
@@ -503,22 +505,16 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
     return chosen
 
 
-def _output_nodata(dtype: str, nodata: float | None, ms: list[Source], pan: Source, notes: list[str]) -> float:
+def _output_nodata(dtype: str, options: OpenOptions, ms: list[Source], pan: Source, notes: list[str]) -> float:
     """The given value, else the MS's, else the PAN's, else the dtype's own: 0, the minimum of signed types, NaN."""
-    kind = np.dtype(dtype)
-    candidates = [nodata, *(s.dataset.nodata for s in ms), pan.dataset.nodata]
-    for value in candidates:
+    kind, asked = np.dtype(dtype), options.nodata
+    if asked is not None and not fits(kind, asked) and not options.measured:
+        raise InputError(f"--nodata {asked:g} does not fit the output type {dtype}")
+    for value in (asked, *(s.dataset.nodata for s in ms), pan.dataset.nodata):
         if value is not None:
-            if _fits(kind, value):
+            if fits(kind, value):
                 return float(value)
-            if value is nodata:
-                raise InputError(f"--nodata {nodata:g} does not fit the output type {dtype}")
+            if options.measured:
+                continue
             notes.append(f"the nodata value {value:g} does not fit {dtype}; another one is used in the output")
     return default_nodata(kind)
-
-
-def _fits(kind: np.dtype, value: float) -> bool:
-    if kind.kind == "f":
-        return not np.isfinite(value) or abs(value) <= np.finfo(kind).max
-    limits = np.iinfo(kind)
-    return bool(limits.min <= value <= limits.max and float(value).is_integer())

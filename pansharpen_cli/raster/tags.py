@@ -45,6 +45,12 @@ def scale_of(dataset) -> Scaling | None:
     return None
 
 
+def units_of(dataset, bands: Sequence[int], scale: Scaling) -> list[tuple[float, float]]:
+    """What a file says of each band that DN, which it holds in a `scale`, are to be multiplied with and moved by."""
+    known = [_scaling(dataset.scales[b - 1], dataset.offsets[b - 1]) for b in bands]
+    return [(own * scale.factor, base + own * scale.offset) for own, base in known]
+
+
 def carry_over(target, scene: Scene, picture: bool) -> None:
     """Take over what describes the bands and the acquisition; what describes the old grid and values stays behind."""
     index = 0

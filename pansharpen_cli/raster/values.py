@@ -91,6 +91,25 @@ class Losses:
         return []
 
 
+def fits(kind: np.dtype, value: float) -> bool:
+    """Can values of a type be equal to this one?"""
+    if kind.kind == "f":
+        return not np.isfinite(value) or bool(abs(value) <= np.finfo(kind).max)
+    limits = np.iinfo(kind)
+    return bool(limits.min <= value <= limits.max and float(value).is_integer())
+
+
+def nodata_for(kinds: Sequence[str], asked: float | None, label: str, notes: list[str]) -> float | None:
+    """What `--nodata` asks for, if bands of these types may hold it: a file that cannot keeps its own value, and
+    `notes` say so."""
+    if asked is None or all(fits(np.dtype(kind), asked) for kind in kinds if np.dtype(kind).kind in "iuf"):
+        return asked
+    notes.append(
+        f"{label} holds {kinds[0]}, which --nodata {asked:g} does not fit: its own nodata value counts, if any"
+    )
+    return None
+
+
 def is_nodata(values: np.ndarray, nodata: float) -> np.ndarray:
     """Where values stand for nodata, as every reader by GDAL takes them: floats next to the value, too."""
     if np.isnan(nodata):
