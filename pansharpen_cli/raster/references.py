@@ -43,6 +43,9 @@ _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)""", re.IGNORECASE)
+_SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|)""", re.DOTALL)
+"""A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
+the file."""
 _HEAD = 1024
 _SQLITE, _HOT = b"SQLite format 3\0", bytes.fromhex("d9d505f920a163d7")
 """What a database begins with, and a journal of changes that were not finished."""
@@ -58,12 +61,14 @@ def plain_name(path: str) -> str:
     return "/".join(filter(None, (f"/vsi{found[1].lower()}", place, member.lstrip("/")))) if found[1] else found[2]
 
 
-def check_raw(path: str) -> None:
-    """Raises InputError for a raster that reads another file's bytes as pixels, or that leads to a pipe or a device,
-    directly or through the files that it refers to."""
-    on_servers = [name for name in (path, *_walked(path)) if NETWORK.search(name)]
-    if on_servers and (NETWORK.search(path) or any(NETWORK.search(name) for name in _walked(path, sides=False))):
+def check_raw(path: str) -> list[str]:
+    """All that a raster refers to. Raises InputError for one that reads another file's bytes as pixels, or that leads
+    to a pipe or a device, directly or through the files that it refers to."""
+    names = list(_walked(path))
+    served = NETWORK.search(path) or any(map(NETWORK.search, names))
+    if served and any(map(NETWORK.search, (path, *_walked(path, sides=False)))):
         untrusted.go_online()
+    return names
 
 
 def check_overviews(path: str, dataset) -> None:
@@ -338,5 +343,8 @@ def _place(value: str, folder: str, relative: str) -> str:
     """A name as an absolute path, unless it is none of a file."""
     if NETWORK.search(value) or value.startswith(("<", "/vsi", "vrt://")):
         return value
-    place = os.path.join(folder, value) if relative.lower() in ("1", "yes", "true", "on") else value
+    relates = relative.lower() in ("1", "yes", "true", "on")
+    place = os.path.join(folder, value) if relates else value
+    if not os.path.lexists(place) and (found := _SUBDATASET.fullmatch(value)):
+        return f"{found[1]}{os.path.join(folder, found[2])}{found[3]}" if relates else value
     return place if place.startswith("/vsi") else os.path.abspath(place)

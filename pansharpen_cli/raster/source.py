@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import rasterio.shutil
-from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
@@ -25,9 +22,9 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
+from .intact import check_beside, check_files, is_usable, lost, opened
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
-from .references import check_overviews, check_raw, check_served, in_archive, plain_name
-from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
+from .references import check_overviews, check_raw, plain_name
 from .values import is_nodata
 
 MAX_PIXELS = 1 << 36
@@ -44,18 +41,6 @@ MOST_BLOCK = 1 << 29
 
 MOST_BESIDE = 64 << 20
 """Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
-
-_LOST = re.compile(
-    'VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of "(?!GDALMetadata)'
-)
-"""What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there. Of
-metadata a warning remains."""
-
-_METADATA = re.compile("IO error during reading of")
-"""The same of a mask, whose metadata tell what it is for."""
-
-_MASKS = (".msk", ".ovr")
-"""Ends of the rasters beside a raster that GDAL goes on without where it cannot open them."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -88,17 +73,17 @@ def open_raster(path: str, rpcs: bool = False):
     of another file for pixels. With `rpcs` it may be located by them only."""
     path = plain_name(path)
     _check_place(path)
-    check_raw(path)
+    names = check_raw(path)
     with gdal_messages() as said:
-        dataset = _usable(path, rpcs, said)
+        dataset = _usable(path, rpcs, names, said)
     repeat(said.warnings)
     return dataset
 
 
-def _usable(path: str, rpcs: bool, said: Messages):
-    """`open_raster` of a file that may be opened; `said` receives what GDAL tells meanwhile."""
+def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
+    """`open_raster` of a file that may be opened, and refers to `names`; `said` receives what GDAL tells meanwhile."""
     try:
-        dataset = _opened(path)
+        dataset = opened(path)
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnicodeError):
@@ -117,47 +102,21 @@ def _usable(path: str, rpcs: bool, said: Messages):
     if not rpcs and dataset.transform.is_identity and rpcs_of(dataset) is not None:
         dataset.close()
         raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
-    if not _is_usable(dataset.transform):
+    if not is_usable(dataset.transform):
         dataset.close()
         raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
     try:
         with untrusted.boundary(path, "cannot be used"):
             check_overviews(path, dataset)
-            _check_files(dataset, path)
-            _check_beside(dataset, path)
+            check_beside(path, check_files(dataset, path, names))
             _check_blocks(dataset, path)
             _look_at_bands(dataset)
-            if _lost(said):
+            if lost(said):
                 raise InputError(f"{path} is cut off or damaged: its header leads beyond its end; copy it again")
     except InputError:
         dataset.close()
         raise
     return dataset
-
-
-def _opened(path: str):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path)
-    if not _is_usable(dataset.transform) and not _is_placed(dataset):
-        dataset._transform = Affine.identity().to_gdal()  # PNM leaves there what was in memory
-    return dataset
-
-
-def _is_usable(transform: Any) -> bool:
-    smallest = np.finfo(float).tiny
-    return bool(np.isfinite(transform).all()) and abs(transform.determinant) >= smallest
-
-
-def _is_placed(dataset) -> bool:
-    """Does GDAL know a geotransform of a raster, or points or polynomials in place of it?"""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", NotGeoreferencedWarning)
-        try:
-            dataset.read_transform()
-        except NotGeoreferencedWarning:
-            return False
-    return True
 
 
 def rpcs_of(dataset) -> RPC | None:
@@ -187,53 +146,6 @@ def _check_place(path: str) -> None:
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
-
-
-def _check_files(dataset, path: str) -> None:
-    """Raises InputError for files of a raster that are shorter than they should be, or no pixels of its own."""
-    if dataset.driver in untrusted.UNASKED.split():
-        raise InputError(f"{path} is a file of {dataset.driver}, which may read any other file as pixels: refused")
-    for file in dataset.files:
-        if reason := cut_off(file):
-            raise InputError(f"{file} is cut off: {reason}; copy it again")
-        if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
-            check_raw(file)
-        elif dataset.driver == "VRT" and (os.path.isdir(file) or is_bare(file) or in_archive(file)):
-            with suppress(*GDAL_ERRORS), _opened(file) as source:
-                check_sizes(source, file)
-    check_served(path, dataset)
-    check_sizes(dataset, path)
-
-
-def _check_beside(dataset, path: str) -> None:
-    """Raises InputError for metadata, masks and overviews beside the files of a raster that cannot be read: GDAL says
-    nothing and goes on without their nodata."""
-    waiting = list(dict.fromkeys((path, *dataset.files)))
-    for file in waiting:
-        sides = (file + end for each in _MASKS for end in (each, each.upper()))
-        for side in filter(os.path.isfile, (f"{file}.aux.xml", *sides)):
-            if reason := cut_off_xml(side) if side.endswith(".xml") else cut_off(side) or _not_opened(side):
-                raise InputError(
-                    f"cannot open {path}: {side} beside it cannot be read ({reason}); copy it again or move it away"
-                )
-            if side not in waiting:
-                waiting.append(side)
-
-
-def _not_opened(path: str) -> str:
-    """Why GDAL does not open a file; nothing if it does."""
-    if os.path.getsize(path) == 0:
-        return "it is empty"
-    try:
-        with gdal_messages() as said:
-            _opened(path).close()
-    except (*GDAL_ERRORS, OSError, ValueError) as error:
-        return reason_of(error)
-    return "it is cut off or damaged" if _lost(said) or any(map(_METADATA.search, said.warnings)) else ""
-
-
-def _lost(said: Messages) -> bool:
-    return any(map(_LOST.search, (*said.errors, *said.warnings)))
 
 
 def _look_at_bands(dataset) -> None:

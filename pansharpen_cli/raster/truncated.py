@@ -124,7 +124,7 @@ def is_bare(path: str) -> bool:
     """Is a file on disk one that does not begin as a format does? Its pixels may lie in it as they are."""
     try:
         with open(path, "rb") as file:
-            return not file.read(32).startswith((*_OTHERS, b"PCIDSK"))
+            return not file.read(32).startswith(_OTHERS)
     except OSError:
         return False
 

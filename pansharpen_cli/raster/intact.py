@@ -1,0 +1,133 @@
+"""Is a raster whole: its files, those that it refers to, and those beside them."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+
+from .. import untrusted
+from ..errors import InputError, reason_of
+from .messages import GDAL_ERRORS, Messages, gdal_messages
+from .references import NETWORK, check_raw, check_served
+from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
+
+_LOST = re.compile(
+    'VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of "(?!GDALMetadata)'
+)
+"""What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there. Of
+metadata a warning remains."""
+
+_METADATA = re.compile("IO error during reading of")
+"""The same of a mask, whose metadata tell what it is for."""
+
+_MASKS = (".msk", ".ovr")
+"""Ends of the rasters beside a raster that GDAL goes on without where it cannot open them."""
+
+
+def opened(path: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path)
+    if not is_usable(dataset.transform) and not _is_placed(dataset):
+        dataset._transform = Affine.identity().to_gdal()  # PNM leaves there what was in memory
+    return dataset
+
+
+def is_usable(transform: Any) -> bool:
+    smallest = np.finfo(float).tiny
+    return bool(np.isfinite(transform).all()) and abs(transform.determinant) >= smallest
+
+
+def _is_placed(dataset) -> bool:
+    """Does GDAL know a geotransform of a raster, or points or polynomials in place of it?"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotGeoreferencedWarning)
+        try:
+            dataset.read_transform()
+        except NotGeoreferencedWarning:
+            return False
+    return True
+
+
+def check_files(dataset, path: str, names: Iterable[str]) -> list[str]:
+    """All files of a raster, and of those that it refers to, whose `names` `check_raw` tells. Raises InputError for
+    files that are shorter than they should be, or no pixels of its own."""
+    _check_driver(dataset, path)
+    own = [path, *dataset.files]
+    sources = [*dataset.files, *names] if dataset.driver == "VRT" else [*names]
+    if dataset.driver not in ("GTiff", "VRT"):  # what those refer to is known before
+        sources += [name for file in dataset.files for name in check_raw(file)]
+    for name in _each_once(sources):
+        own += [name, *_files_of(name)]
+    every = _each_once(own)
+    for file in every:
+        if reason := cut_off(file):
+            raise InputError(f"{file} is cut off: {reason}; copy it again")
+    check_served(path, dataset)
+    check_sizes(dataset, path)
+    return every
+
+
+def _check_driver(dataset, path: str) -> None:
+    if dataset.driver in untrusted.UNASKED.split():
+        raise InputError(f"{path} is a file of {dataset.driver}, which may read any other file as pixels: refused")
+
+
+def _each_once(names: Iterable[str]) -> list[str]:
+    """Names that lead to different places, as they are first given."""
+    places: dict[str, str] = {}
+    for name in names:
+        places.setdefault(os.path.abspath(name), name)
+    return list(places.values())
+
+
+def _files_of(name: str) -> list[str]:
+    """The files of a raster that another one refers to, if its format or name does not tell how long it is. Raises
+    InputError where they are too short."""
+    if NETWORK.search(name) or (os.path.isfile(name) and not is_bare(name)):
+        return []
+    with suppress(*GDAL_ERRORS), opened(name) as source:
+        _check_driver(source, name)
+        check_sizes(source, name)
+        return list(source.files)
+    return []
+
+
+def check_beside(path: str, files: Iterable[str]) -> None:
+    """Raises InputError for metadata, masks and overviews beside the files of a raster that cannot be read: GDAL says
+    nothing and goes on without their nodata."""
+    waiting = list(files)
+    for file in waiting:
+        sides = (file + end for each in _MASKS for end in (each, each.upper()))
+        for side in filter(os.path.isfile, (f"{file}.aux.xml", *sides)):
+            if reason := cut_off_xml(side) if side.endswith(".xml") else cut_off(side) or _not_opened(side):
+                raise InputError(
+                    f"cannot open {path}: {side} beside it cannot be read ({reason}); copy it again or move it away"
+                )
+            if side not in waiting:
+                waiting.append(side)
+
+
+def _not_opened(path: str) -> str:
+    """Why GDAL does not open a file; nothing if it does."""
+    if os.path.getsize(path) == 0:
+        return "it is empty"
+    try:
+        with gdal_messages() as said:
+            opened(path).close()
+    except (*GDAL_ERRORS, OSError, ValueError) as error:
+        return reason_of(error)
+    return "it is cut off or damaged" if lost(said) or any(map(_METADATA.search, said.warnings)) else ""
+
+
+def lost(said: Messages) -> bool:
+    return any(map(_LOST.search, (*said.errors, *said.warnings)))

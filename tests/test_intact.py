@@ -1,0 +1,71 @@
+"""Rasters that are not whole, or whose files or masks are not, are refused however they are led to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster import source
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """The folder of `a.tif`, 2 bands of 40 x 30 pixels, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(1, 2000, (2, 40, 30)).astype("uint16")
+    profile = {"count": 2, "height": 40, "width": 30, "dtype": "uint16", "transform": Affine(2, 0, 0, 0, -2, 0)}
+    with rasterio.open("a.tif", "w", driver="GTiff", crs="EPSG:32631", **profile) as dataset:
+        dataset.write(pixels)
+    return tmp_path
+
+
+def refer(name: str, to: str, known: str = "a.tif") -> None:
+    """A VRT that refers to a file, whose pixels are those of a known one."""
+    rasterio.shutil.copy(known, name, driver="VRT")
+    text = Path(name).read_text()
+    assert f">{known}<" in text
+    Path(name).write_text(text.replace(f">{known}<", f">{to}<"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "pixels"),
+    [
+        ("ENVI", "a.img", "a.img"),
+        ("PCIDSK", "a.pix", "a.pix"),
+        ("PCIDSK FILE", "a.pix", "a.001"),
+        ("MFF", "a.hdr", "a.i00"),
+        ("netCDF", "a.nc", "a.nc"),
+        ("netCDF", 'NETCDF:"a.nc":Band1', "a.nc"),
+    ],
+)
+def test_a_short_file_is_found_behind_any_number_of_vrts(here: Path, driver: str, name: str, pixels: str) -> None:
+    driver, _, interleaving = driver.partition(" ")
+    options = {"INTERLEAVING": interleaving} if interleaving else {"FORMAT": "NC"} if driver == "netCDF" else {}
+    rasterio.shutil.copy("a.tif", pixels if name.startswith("NETCDF") else name, driver=driver, **options)
+    refer("1.vrt", name.replace('"', "&quot;"))
+    for k in (2, 3):
+        refer(f"{k}.vrt", f"{k - 1}.vrt")
+    source.open_raster("3.vrt").close()
+    os.truncate(pixels, os.path.getsize(pixels) - 1)
+    for k in (1, 2, 3):
+        with pytest.raises(InputError, match="is cut off"):
+            source.open_raster(f"{k}.vrt")
+
+
+@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.aux.xml"])
+def test_what_lies_beside_a_file_is_looked_at_behind_any_number_of_vrts(here: Path, side: str) -> None:
+    refer("1.vrt", "a.tif")
+    refer("2.vrt", "1.vrt")
+    source.open_raster("2.vrt").close()
+    Path(side).touch()
+    with pytest.raises(InputError, match=f"{side} beside it"):
+        source.open_raster("2.vrt")
