@@ -86,7 +86,7 @@ def fault_of(error: Exception) -> str:
     return kind + reason_of(error)[:300]
 
 
-def kind_of(path: str | os.PathLike) -> str:
+def file_kind(path: str | os.PathLike) -> str:
     """What a path is that is neither a regular file nor a folder, or missing; empty for those and for names of GDAL."""
     try:
         mode = os.stat(path).st_mode
@@ -109,7 +109,7 @@ def opened(
         with os.fdopen(handle, "rb") as file:
             known = os.fstat(handle)
             if not stat.S_ISREG(known.st_mode):
-                raise error(f"{path} is {kind_of(path) or 'no regular file'}: only regular files are read")
+                raise error(f"{path} is {file_kind(path) or 'no regular file'}: only regular files are read")
             check_size(path, known.st_size, most, error)
             yield file
 

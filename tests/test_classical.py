@@ -15,7 +15,7 @@ from toolbox import arrays, image, interp23tap
 from torch import Tensor
 
 from pansharpen_cli import classical
-from pansharpen_cli.classical import METHODS, bdsd, kind_of, method, substitution
+from pansharpen_cli.classical import METHODS, bdsd, method, method_class, substitution
 from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.classical.layers import Setup, TileLayers
 from pansharpen_cli.covariance import Covariance
@@ -160,7 +160,7 @@ class Labelled(bdsd.CBDSD):
 
 def golden_method(name: str, case: str, setup: Setup) -> method.Method:
     if name != "c-bdsd":
-        return kind_of(name)(setup)
+        return method_class(name)(setup)
     labels = arrays(f"methods_{case}")["labels_C_BDSD"].astype(int)
     return Labelled(setup, torch.from_numpy(np.unique(labels, return_inverse=True)[1].reshape(labels.shape)))
 
@@ -320,7 +320,7 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name: str, monkeyp
     np.testing.assert_array_equal(part.pixels[:, part.valid], whole.pixels[(slice(None), *at)][:, part.valid])
 
 
-@pytest.mark.parametrize("name", seldom([m for m in ALL if kind_of(m).passes], OFTEN))
+@pytest.mark.parametrize("name", seldom([m for m in ALL if method_class(m).passes], OFTEN))
 def test_blocks_leave_no_trace_in_the_statistics(paths, name: str, monkeypatch) -> None:
     """Every pixel counts once, on both grids, whatever blocks the scene is fitted on."""
     if name == "c-bdsd":  # whose cluster centres depend on the order in which the sample is drawn

@@ -183,7 +183,7 @@ class _Search:
         path = Path(source)
         if not source:
             raise InputError("a SOURCE is empty: name a folder, '.' for this one")
-        if kind := untrusted.kind_of(path):
+        if kind := untrusted.file_kind(path):
             raise InputError(f"{source} is {kind}; only files and folders are read")
         if path.is_dir():
             self._folder(source, path)

@@ -75,7 +75,7 @@ def look_into(path: str, relative: str) -> tuple[list[File], list[LeftOver]]:
 
 def _members(path: str) -> Iterator[_Member]:
     """The rasters of an archive. Raises InputError for one of too many members, or that unpacks to too much."""
-    if kind := untrusted.kind_of(path):
+    if kind := untrusted.file_kind(path):
         raise InputError(f"{path} is {kind}: only files are read")
     every = _in_zip(path) if path.lower().endswith(ZIPS) else _in_tar(path)
     for count, member in enumerate(every):

@@ -3,6 +3,6 @@
 No file and no network is known here, and torch is not imported before a method is asked for.
 """
 
-from .registry import ALIASES, METHODS, NAMES, create, kind_of
+from .registry import ALIASES, METHODS, NAMES, create, method_class
 
-__all__ = ["ALIASES", "METHODS", "NAMES", "create", "kind_of"]
+__all__ = ["ALIASES", "METHODS", "NAMES", "create", "method_class"]

@@ -42,7 +42,7 @@ NAMES = (*METHODS, *ALIASES)
 """All that --method takes for a classical method."""
 
 
-def kind_of(name: str) -> type[Method]:
+def method_class(name: str) -> type[Method]:
     """The class of a method."""
     module, kind = METHODS[name].split(".")
     return getattr(import_module(f".{module}", __package__), kind)
@@ -53,4 +53,4 @@ def create(name: str, setup: Setup) -> Method:
     name = ALIASES.get(name, name)
     if name not in METHODS:
         raise InputError(f"no classical method named '{name}'; choose from {', '.join(NAMES)}")
-    return kind_of(name)(setup)
+    return method_class(name)(setup)

@@ -310,7 +310,7 @@ class Fit:
             fuser = fuser.fuser
         if isinstance(fuser, ClassicalFuser):
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
-            if isinstance(fuser.method, classical.kind_of("exp")) and known.method != "exp":
+            if isinstance(fuser.method, classical.method_class("exp")) and known.method != "exp":
                 arrays["constant_pan"] = np.ones(1)
             return SavedFit(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
         assert self.stats is not None
@@ -338,7 +338,7 @@ def settings_of(options: Options) -> Settings | None:
     if options.adapt_loss not in ADAPT_LOSS:
         raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; choose from {', '.join(ADAPT_LOSS)}")
     ours = options.method in models.REGISTRY and options.adapt_loss == "sharp"
-    own = models.kind_of(options.method).adaptation if ours else {}
+    own = models.network_class(options.method).adaptation if ours else {}
     settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss], **own)  # type: ignore[arg-type]
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 

@@ -17,7 +17,7 @@ from ..raster.scene import Scene, TileData
 from ..raster.tiles import Stitcher, Tile, plan_tiles
 from ..raster.writer import SceneWriter
 from .fit import Fuser
-from .reach import Reach
+from .overshoot import Overshoot
 
 _TILES_AT_ONCE = 1 << 24
 """Pixels of all bands that may be in the making at once: bounds the memory where there are many cores."""
@@ -35,11 +35,11 @@ def tiles_at_once(fuser: Fuser, bands: int, tiles: int, size: int, cores: int) -
 
 
 def fused_tiles(
-    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = quiet, reach: Reach | None = None
+    scene: Scene, fuser: Fuser, tile_size: int, progress: Progress = quiet, overshoot: Overshoot | None = None
 ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
     """THE tile loop: (window, fused float32 (bands, rows, cols), valid (rows, cols)), reading and fusing ahead.
 
-    The bands are those that are written, of all that are fused. `reach` is told of the MS that is read.
+    The bands are those that are written, of all that are fused. `overshoot` is told of the MS that is read.
 
     On a CPU several tiles are fused at once, each by one thread: that wastes less than many threads on one tile, and a
     pixel is the same to the last bit on any number of cores.
@@ -56,8 +56,8 @@ def fused_tiles(
 
     def load(tile: Tile) -> TileData | None:
         data = scene.read(*fuser.windows(tile.outer))
-        if data is not None and reach is not None:
-            reach.look(data, chosen)
+        if data is not None and overshoot is not None:
+            overshoot.look(data, chosen)
         return data
 
     def fuse(loading: Future, window: Window) -> tuple[np.ndarray, np.ndarray] | None:
@@ -126,11 +126,11 @@ def write_fused(
     `places` (from 0) of the bands in the file, None where they are all of it. With a tile size of `Options` no block is
     written twice.
     """
-    count, reach = 0, Reach(scene)
+    count, overshoot = 0, Overshoot(scene)
     with ThreadPoolExecutor(1) as pool:
         pending: Future | None = None
-        for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress, reach):
-            reach.add(pixels, valid)
+        for window, pixels, valid in fused_tiles(scene, fuser, tile_size, progress, overshoot):
+            overshoot.add(pixels, valid)
             if pending is not None:
                 pending.result()
             count += int(valid.sum())
@@ -139,5 +139,5 @@ def write_fused(
             pending.result()
     if count == 0:
         raise nothing_valid(scene)
-    scene.warnings.extend(reach.warnings())
+    scene.warnings.extend(overshoot.warnings())
     return count

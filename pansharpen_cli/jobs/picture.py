@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..quality.rasters import Raster
 
-COLOURS = ("red", "green", "blue")
+TRUE_COLOURS = ("red", "green", "blue")
 TRUE = "true"
 """Stands for red, green and blue, also where nothing names them; for others where there are none of these."""
 
@@ -49,7 +49,7 @@ class Request:
             if len(known) >= 3 and not _has_colours(shown):
                 return [known[i][1] for i in (-1, len(known) // 2, 0)]  # the longer waves are red
             if known:
-                return shown.places_of("--rgb", COLOURS)
+                return shown.places_of("--rgb", TRUE_COLOURS)
             if shown.bands < 3:
                 raise InputError(f"--rgb {TRUE} takes red, green and blue; {shown.bands} bands are written")
             return [band - 1 for band in report_pictures.true_colour(shown.band_names).bands]
@@ -160,7 +160,7 @@ class PictureWriter:
 
 
 def _has_colours(shown: Scene) -> bool:
-    return set(COLOURS) <= set(shown.standard_names)
+    return set(TRUE_COLOURS) <= set(shown.standard_names)
 
 
 def names_of(shown: Scene, places: Sequence[int]) -> list[str]:

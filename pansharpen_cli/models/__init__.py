@@ -26,7 +26,7 @@ REGISTRY: dict[str, str] = {
 DEFAULT = "glpnet"
 
 
-def kind_of(name: str) -> type[Backbone]:
+def network_class(name: str) -> type[Backbone]:
     """The class of a network; it takes the `config` of the weights' card."""
     module, kind = REGISTRY[name].split(".")
     return getattr(import_module(f".{module}", __name__), kind)
@@ -37,7 +37,7 @@ def create(name: str, config: dict[str, int]) -> Backbone:
     if name not in REGISTRY:
         raise InputError(f"no network named '{name}'; choose from {', '.join(REGISTRY)}")
     try:
-        network = kind_of(name)(**config)
+        network = network_class(name)(**config)
         if network.bands is not None and network.bands < 1:
             raise ValueError("it is made for at least one band")
         return network

@@ -172,7 +172,7 @@ def get(name: str) -> Card:
     installed = manifest()
     if name in installed:
         return installed[name]
-    if kind := untrusted.kind_of(name):
+    if kind := untrusted.file_kind(name):
         raise InputError(f"{name} is {kind}: only regular files are read")
     if not Path(name).is_file():
         raise InputError(f"no weights '{name}': neither a file nor installed ({', '.join(installed) or 'nothing is'})")
@@ -181,7 +181,7 @@ def get(name: str) -> Card:
 
 def _card_of(path: Path, method: str | None = None) -> Card:
     """The card of a file, `method` where it does not name its network."""
-    if kind := untrusted.kind_of(path):
+    if kind := untrusted.file_kind(path):
         raise WeightsError(f"{path} is {kind}: only regular files are read")
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")

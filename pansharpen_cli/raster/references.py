@@ -100,7 +100,7 @@ def outside(path: str, roots: Collection[Path]) -> str:
     """
     if NETWORK.search(path) or path.startswith("/vsi"):
         return ""  # named as such, so it was asked for
-    if untrusted.kind_of(path):
+    if untrusted.file_kind(path):
         return ""
     head = _head(path).lower()
     if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
@@ -206,7 +206,7 @@ def _check_kind(path: str, name: str) -> None:
         raise InputError(f"cannot open {path}: {name[:200]} leads to other files: name those")
     parts = [] if os.path.lexists(name) else re.split(r'[:"?]', name.removeprefix("vrt://"))
     for each in (name, *filter(None, parts)):
-        if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.kind_of(_on_disk(each)):
+        if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.file_kind(_on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
         _check_database(path, os.path.realpath(_on_disk(each)))
 

@@ -208,22 +208,23 @@ class Scene:
         """
         with nullcontext(files) if files is not None else OpenFiles() as owner, ExitStack() as stack:
             remarks = remarks or Remarks()
-            seen, bands = _sources(owner, os.fspath(pan), [os.fspath(p) for p in ms], options.nodata, labels, remarks)
-            pan_grid = Grid.of(seen.dataset)
-            seen, bands = _with_pan(seen, bands, options.pan_from, remarks)
-            choice = _chosen_bands(seen, bands, options)
+            paths = os.fspath(pan), [os.fspath(p) for p in ms]
+            pan_source, ms_sources = _sources(owner, *paths, options.nodata, labels, remarks)
+            pan_grid = Grid.of(pan_source.dataset)
+            pan_source, ms_sources = _with_pan(pan_source, ms_sources, options.pan_from, remarks)
+            choice = _chosen_bands(pan_source, ms_sources, options)
             if choice.fitted != list(range(len(choice.names))):
-                bands = chosen_sources(bands, choice.fitted)
-            own_type = _check_types([seen, *bands])
+                ms_sources = chosen_sources(ms_sources, choice.fitted)
+            own_type = _check_types([pan_source, *ms_sources])
             dtype = options.dtype or own_type
-            placed, by_rpcs = _placed(pan_grid, seen, bands, options, stack, remarks)
-            _check_ratio(placed.phase, seen.label, bands[0].label)
+            placed, by_rpcs = _placed(pan_grid, pan_source, ms_sources, options, stack, remarks)
+            _check_ratio(placed.phase, pan_source.label, ms_sources[0].label)
             ends = placed.pan, placed.ms, placed.phase
-            full = _full(*ends, options.extent, options.own, seen.label, bands[0].label)
+            full = _full(*ends, options.extent, options.own, pan_source.label, ms_sources[0].label)
             scene = cls(
                 opened=owner,
                 remarks=remarks,
-                pan=seen,
+                pan=pan_source,
                 ms=tuple(placed.sources),
                 pan_grid=placed.pan,
                 ms_grid=placed.ms,
@@ -236,7 +237,7 @@ class Scene:
                 standard_names=standard_names(choice.told, choice.fitted, choice.sensor),
                 gains=choice.sensor.gains_of(choice.told, choice.fitted),
                 dtype=dtype,
-                nodata=_output_nodata(dtype, options, placed.sources, seen, remarks.warnings),
+                nodata=_output_nodata(dtype, options, placed.sources, pan_source, remarks.warnings),
                 scale=options.scale,
                 extent=options.extent,
                 own=options.own,

@@ -129,7 +129,7 @@ def rpcs_of(dataset) -> RPC | None:
 
 def _check_place(path: str) -> None:
     """Raises InputError for pipes and devices, there or among the files beside it that GDAL looks into."""
-    if kind := untrusted.kind_of(path):
+    if kind := untrusted.file_kind(path):
         raise InputError(f"cannot open {path}: it is {kind}; only files are read")
     if not untrusted.gives_parts(path):
         raise InputError(f"cannot open {path}: its server gives whole files only; download it first")
@@ -141,7 +141,7 @@ def _check_place(path: str) -> None:
     except (OSError, ValueError):
         return
     for entry in own:
-        if not entry.is_file() and (kind := untrusted.kind_of(entry.path)):
+        if not entry.is_file() and (kind := untrusted.file_kind(entry.path)):
             raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"

@@ -115,7 +115,7 @@ def _thumbnail(path: Path) -> str:
     """A small JPEG as a data: URI; nothing where there is no picture."""
     from PIL import Image
 
-    if untrusted.kind_of(path):
+    if untrusted.file_kind(path):
         return ""
     try:
         with Image.open(io.BytesIO(read_own(path, 1 << 26)), formats=["PNG", "JPEG"]) as image:

@@ -388,13 +388,13 @@ def _check_parameters(network: str, config: Mapping[str, int]) -> None:
 
 def _bound(network: str) -> bool:
     """Whether the network is made for one band count."""
-    taken = inspect.signature(models.kind_of(network)).parameters.get("bands")
+    taken = inspect.signature(models.network_class(network)).parameters.get("bands")
     return taken is not None and taken.default is inspect.Parameter.empty
 
 
 def _config(settings: TrainingSettings) -> dict[str, int]:
     """The options that the network is made with."""
-    takes = "bands" in inspect.signature(models.kind_of(settings.network)).parameters
+    takes = "bands" in inspect.signature(models.network_class(settings.network)).parameters
     return settings.options | ({"bands": settings.bands} if settings.bands and takes else {})
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from ..raster.scene import Scene, TileData
 
 FAR_BEYOND, LEAST_REACH = 10.0, 0.05
-"""How many times the largest value of a band of the MS, or of the PAN brought to its level, a fused one may be, where
-that is no less than this part of the largest of all bands."""
+"""A fused value is suspicious beyond 10 times the largest MS or level-matched PAN value of its band; bands below 5 % of
+the brightest are measured against that 5 %."""
 
 
-class Reach:
+class Overshoot:
     """The largest values, without their signs, of the bands that are written: in the MS and fused."""
 
     def __init__(self, scene: Scene) -> None:
