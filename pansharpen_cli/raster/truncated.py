@@ -6,6 +6,8 @@ import math
 import os
 import re
 import struct
+from configparser import ConfigParser
+from configparser import Error as ConfigError
 from xml.parsers.expat import ExpatError, ParserCreate
 
 import numpy as np
@@ -20,11 +22,14 @@ _RAW = {
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are, and the bytes that always lie before them there."""
 
-_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG", "netCDF"}
+_FILLING = {*_RAW, "ILWIS", "LAN", "PCIDSK", "PNG", "netCDF"}
 """Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
 _BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
 """Ends of files that hold none of those pixels."""
+
+_ILWIS_BYTES = {"byte": 1, "int": 2, "long": 4, "float": 4, "real": 8}
+"""Of a value, by the type in which a map of ILWIS stores it."""
 
 _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
@@ -75,6 +80,8 @@ def cut_off(path: str) -> str:
     if not os.path.isfile(path):
         return ""
     try:
+        if path.lower().endswith((".mpr", ".mpl")):
+            return _ilwis(path)
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             head = file.read(32)
@@ -104,7 +111,7 @@ def cut_off(path: str) -> str:
                 return _short(size, _sqlite(file))
         if not head.startswith(_OTHERS):
             return _short(size, _envi(path))
-    except (OSError, ValueError, KeyError, IndexError, OverflowError, struct.error):
+    except (OSError, ValueError, KeyError, IndexError, OverflowError, ConfigError, struct.error):
         pass
     return ""
 
@@ -161,6 +168,24 @@ def check_sizes(dataset, path: str) -> None:
 def _pixel_bytes(dataset) -> int:
     sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
     return dataset.width * dataset.height * sum(sizes)
+
+
+def _ilwis(path: str) -> str:
+    """What the pixels of an ILWIS map, or list of maps, lack: GDAL does not list their files, and tells of whole rows
+    only."""
+    parser = ConfigParser(interpolation=None, strict=False, delimiters="=", allow_no_value=True)
+    parser.read_string(os.fsdecode(untrusted.read_bytes(path, untrusted.MOST_SIDE)))
+    sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
+    folder = os.path.dirname(path)
+    maps = [value for key, value in sections.get("maplist", {}).items() if re.fullmatch(r"map\d+", key)]
+    if maps:
+        beside = (os.path.join(folder, name.strip("'")) for name in maps)
+        return next(filter(None, map(cut_off, (name for name in beside if name.lower().endswith(".mpr")))), "")
+    store = sections["mapstore"]
+    name = store.get("data", f"{os.path.splitext(os.path.basename(path))[0]}.mp#").strip("'")
+    needed = math.prod(map(int, sections["map"]["size"].split())) * _ILWIS_BYTES[store["type"].lower()]
+    reason = _short(os.path.getsize(os.path.join(folder, name)), needed)
+    return reason and reason.replace("it", name, 1)
 
 
 def _ige(path: str, dataset) -> int:
