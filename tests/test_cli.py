@@ -404,7 +404,7 @@ def test_no_command_prints_the_help(run) -> None:
 def larger(tmp_path_factory) -> Path:
     """A scene of several blocks."""
     folder = tmp_path_factory.mktemp("larger")
-    write_pair(folder, rows=600, cols=560, offset=(1.3, 2.6))
+    write_pair(folder, rows=600, cols=560, offset=(1.3, 2.6), border=30.0)
     return folder
 
 
@@ -703,7 +703,7 @@ def test_same_seed_same_bytes(adapted: Path, whole, run) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "part"),
     [
-        ("--window", "100,70,90,110", np.s_[70:180, 100:190]),
+        pytest.param("--window", "100,70,90,110", np.s_[70:180, 100:190], marks=pytest.mark.slow),
         pytest.param("--window", "250,-20,500,60", np.s_[0:40, 250:400], marks=pytest.mark.slow),
         pytest.param("--bbox", "431230,4583400,431330.4,4583459.6", np.s_[140:200, 30:130], marks=pytest.mark.slow),
     ],
@@ -781,6 +781,7 @@ def test_an_interrupted_run_leaves_nothing(larger: Path, tmp_path: Path, number,
 # Start-up -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from pansharpen_cli.cli import app as cli\n"

@@ -52,7 +52,7 @@ def options_of(folder: Path, method: str) -> Options:
     return Options(weights=str(random_weights(folder / "w.safetensors")), adapt="off", precision="float32")
 
 
-@pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["glpnet"]))
+@pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))
 def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, method: str) -> None:
     options = options_of(folder, method)
     facts = fused(folder, ["vnir.tif", "swir.tif"], options)

@@ -635,14 +635,14 @@ def streamed(name: str, image: dict, cuts: tuple, margin: int | None = None) -> 
 
 
 @pytest.mark.parametrize("name", ACCUMULATORS)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(image=images())
 def test_pieces_with_their_margin_equal_one_piece(name: str, image: dict) -> None:
     whole = streamed(name, image, ([], []))
     assert streamed(name, image, image["cuts"]) == (None if whole is None else pytest.approx(whole, rel=0, abs=1e-9))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(image=images())
 def test_errors_of_pieces_equal_one_piece(image: dict) -> None:
     reference, fused, *_ = image["images"]
@@ -676,7 +676,7 @@ def same(found: dict, expected: dict, within: float = 1e-9) -> None:
         assert found[name] == (None if value is None else pytest.approx(value, rel=within, abs=within)), name
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(image=images())
 @pytest.mark.slow
 def test_reduced_resolution_by_pieces_equals_one_piece(image: dict) -> None:
@@ -694,7 +694,7 @@ def test_reduced_resolution_by_pieces_equals_one_piece(image: dict) -> None:
         np.testing.assert_allclose(tiled.maps[name], expected, rtol=0, atol=1e-9)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(image=images())
 def test_full_resolution_by_pieces_equals_one_piece(image: dict) -> None:
     shape, valid = image["shape"], image["valid"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rasters import painted, write_scene
+from rasters import once, painted, write_scene
 
 from pansharpen_cli.adapt import losses, tailor
 from pansharpen_cli.columns import in_columns
@@ -182,6 +182,12 @@ def drawn(side: int = 300, noise: int = 8, window: tuple[int, int, int, int] = (
     )
 
 
+def page_of(command: str) -> str:
+    """The page of a run with made-up pictures, drawn once for all tests."""
+    made = facts() if command == "fuse" else evaluation()
+    return once(f"page {command}", lambda: html_report.to_html(made, [("fused.tif", drawn())]))
+
+
 class References(HTMLParser):
     """All that a page refers to, its tags, and its text."""
 
@@ -288,8 +294,7 @@ def test_the_page_has_every_figure_and_everything_that_makes_it_repeatable(tmp_p
 
 
 def test_the_page_refers_to_nothing_but_itself() -> None:
-    for made in (facts(), evaluation()):
-        page = html_report.to_html(made, [("fused.tif", drawn())])
+    for page in (page_of("fuse"), page_of("evaluate")):
         found = References(page).found
         assert sum(r.startswith("data:image/") for r in found) >= 30
         assert all(r.startswith(("data:image/", "#")) for r in found)
@@ -635,7 +640,7 @@ def test_the_page_as_written_runs_its_script_without_a_word(tmp_path: Path) -> N
 
 
 def test_pictures_are_what_they_say() -> None:
-    page = References(html_report.to_html(facts(), [("f", drawn())]))
+    page = References(page_of("fuse"))
     kinds = {"data:image/jpeg": b"\xff\xd8", "data:image/png": b"\x89PNG"}
     for uri in (r for r in page.found if r.startswith("data:")):
         head, content = uri.split(";base64,")

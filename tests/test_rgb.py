@@ -20,6 +20,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.stretch import SHOULDER, Stretch, parse
 from pansharpen_cli.training import simulate
 
+PLAIN = ("--align", "off", "--no-score")
 TRUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
@@ -31,7 +32,7 @@ def pair(tmp_path_factory) -> Path:
 
 
 def fuse(run, pair: Path, out: Path, *options: object) -> Path:
-    result = run("fuse", pair / "pan.tif", pair / "ms.tif", "-o", out, "--method", "exp", "--no-score", *options)
+    result = run("fuse", pair / "pan.tif", pair / "ms.tif", "-o", out, "--method", "exp", *PLAIN, *options)
     assert result.code == 0, result.err
     return out.with_name(f"{out.stem}_rgb.tif")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rasters import painted, write_pair, write_scene
+from rasters import painted, seldom, write_pair, write_scene
 
 from pansharpen_cli import models
 from pansharpen_cli.adapt import losses, sampling, tailor
@@ -37,7 +37,7 @@ def scene(tmp_path_factory):
         yield opened
 
 
-@pytest.fixture(scope="module", params=["glpnet", "fusionnet"])
+@pytest.fixture(scope="module", params=seldom(["glpnet", "fusionnet"], ["glpnet"]))
 def backbone(request) -> Backbone:
     torch.manual_seed(0)
     network = models.create(request.param, {} if request.param == "glpnet" else {"bands": 4})

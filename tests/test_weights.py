@@ -640,6 +640,7 @@ def test_every_sub_command_and_option_is_documented() -> None:
                 assert f"`{option}`" in text
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from pansharpen_cli.cli.app import main\n"

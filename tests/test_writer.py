@@ -327,8 +327,8 @@ def test_provenance_says_how_the_file_came_about(tmp_path: Path, run, driver: st
 
 
 def test_the_default_profile(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=600, cols=560)
-    with rasterio.open(fused(run, tmp_path, "--no-score")) as dataset:
+    make(tmp_path, rows=600, cols=560, border=30.0)
+    with rasterio.open(fused(run, tmp_path)) as dataset:
         assert dataset.driver == "GTiff"
         assert set(dataset.block_shapes) == {(OUTPUT_BLOCK, OUTPUT_BLOCK)} == {(512, 512)}
         structure = dataset.tags(ns="IMAGE_STRUCTURE")
