@@ -52,7 +52,7 @@ def plain(pair) -> pansharpen.Fused:
     ("options", "arguments"),
     [
         pytest.param({"method": "glpnet"}, ["--method", "glpnet"], marks=pytest.mark.slow),
-        ({"method": "bt-h"}, ["--method", "bt-h"]),
+        pytest.param({"method": "bt-h"}, ["--method", "bt-h"], marks=pytest.mark.slow),
         (
             {"method": "GSA", "window": (30, 40, 120, 100), "bidx": [3, 1], "dtype": "float32"},
             ["--method", "GSA", "--window", "30,40,120,100", "--bidx", "3,1", "--dtype", "float32"],

@@ -388,7 +388,15 @@ def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
 # Prediction ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [PLAIN, Options(method="gsa"), Options(adapt="off"), Options(adapt="fast")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        PLAIN,
+        Options(method="gsa"),
+        pytest.param(Options(adapt="off"), marks=pytest.mark.slow),
+        pytest.param(Options(adapt="fast"), marks=pytest.mark.slow),
+    ],
+)
 def test_time_memory_and_size_are_predicted(scene, options: Options) -> None:
     facts = plain(check.check(Pair(str(scene / "pan.tif"), [str(scene / "ms.tif")]), options))
     predicted = facts["prediction"]

@@ -343,7 +343,7 @@ def could_be_hidden(name: str, case: Bad) -> bool:
 HIDEABLE = {name: case for name, case in BAD.items() if could_be_hidden(name, case)}
 
 
-@pytest.mark.parametrize("case", seldom(HIDEABLE.values(), list(HIDEABLE.values())[::3]), ids=HIDEABLE.keys())
+@pytest.mark.parametrize("case", seldom(HIDEABLE.values(), list(HIDEABLE.values())[::5]), ids=HIDEABLE.keys())
 def test_files_that_are_there_are_told_of_when_all_else_is_right(case: Bad, scene: Path, run) -> None:
     case.prepare(scene)
     reported = case.arguments.startswith("evaluate")
@@ -632,6 +632,7 @@ def test_what_cannot_be_measured_is_null_in_the_report(scene: Path, run) -> None
     assert json.loads(result.out)["options"]["nodata"] is json.loads(result.out)["scene"]["nodata"] is None
 
 
+@pytest.mark.slow
 def test_the_table_says_what_was_done(adapted: Path, run) -> None:
     result = run(*adapting(adapted, "table.tif", "-v", seen=()))
     assert result.code == 0

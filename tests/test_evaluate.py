@@ -152,6 +152,7 @@ def noisy(pixels: np.ndarray) -> np.ndarray:
     return np.where(pixels > 0, np.clip(pixels + spread, 1, 65535), 0).astype(pixels.dtype)
 
 
+@pytest.mark.slow
 def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 230, 260, border=40.0)
     with Scene.open(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:

@@ -170,7 +170,7 @@ def test_checkerboard_nodata(case: Case, of: str) -> None:
         assert (case.error(fused) < 2 * case.truth.std((1, 2))).all()
 
 
-@pytest.mark.parametrize("value", seldom([np.inf, -np.inf, np.nan], [np.inf, np.nan]))
+@pytest.mark.parametrize("value", seldom([np.inf, -np.inf, np.nan], [np.nan]))
 def test_values_that_are_no_numbers_are_nodata(case: Case, value: float) -> None:
     def spoilt(pixels: np.ndarray) -> np.ndarray:
         pixels = pixels.astype("float32")
@@ -385,7 +385,7 @@ def test_sides_that_do_not_fit_each_other(case: Case, method) -> None:
     np.testing.assert_array_equal(whole[:, :184, :188], fused)
 
 
-@pytest.mark.parametrize("bands", seldom([1, 2, 12], [1, 2]))
+@pytest.mark.parametrize("bands", seldom([1, 2, 12], [2]))
 def test_any_number_of_bands(case: Case, bands: int) -> None:
     expected = case.fuse()
     order = [i % 4 for i in range(bands)]
@@ -419,7 +419,7 @@ def turned(transform: Affine, how: str) -> Affine:
     return Affine.rotation(17, (431200, 4583600)) @ transform
 
 
-@pytest.mark.parametrize("how", seldom(["degrees", "south-up", "rotated"], ["south-up", "rotated"]))
+@pytest.mark.parametrize("how", seldom(["degrees", "south-up", "rotated"], ["rotated"]))
 @pytest.mark.parametrize("driver", seldom(["GTiff", "COG"], ["GTiff"]))
 def test_grids_of_other_kinds_are_fused_as_any_other(case: Case, how: str, driver: str) -> None:
     expected = case.fuse(*NETWORK)

@@ -51,7 +51,7 @@ def half(pair: Path, folder: Path, first: int, last: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", seldom([*classical.METHODS, "glpnet"], ["gsa", "c-bdsd"]))
+@pytest.mark.parametrize("method", seldom([*classical.METHODS, "glpnet"], ["gsa"]))
 def test_a_kept_fit_gives_the_same_pixels(run, pair, tmp_path, method) -> None:
     kept = tmp_path / "kept.safetensors"
     whole = fuse(run, pair, tmp_path / "a.tif", "--method", method, "--save-fit", kept)

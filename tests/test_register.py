@@ -142,11 +142,12 @@ def stripes(step, first):
     [
         (noise(1), noise(2)),
         (lambda x: np.full_like(x, 500), lambda x: np.full_like(x, 500)),
-        (lambda x: x, lambda x: np.full_like(x, 500)),
+        pytest.param(lambda x: x, lambda x: np.full_like(x, 500), marks=pytest.mark.slow),
         (lambda x: x, lambda x: x[:, ::-1, ::-1].copy()),
-        (
+        pytest.param(
             lambda x: np.clip(500 + x // 400 + noise(3)(x) // 100, 1, None),
             lambda x: 500 + x // 400 + noise(4)(x) // 100,
+            marks=pytest.mark.slow,
         ),
         (stripes(1, 0), stripes(4, 3.7)),
     ],

@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
-from rasters import painted
+from rasters import painted, seldom
 from scipy import ndimage
 
 from pansharpen_cli import physics
@@ -612,7 +612,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", seldom(COMMANDS, ["fuse"]))
 def test_a_command_opens_its_pair_once(pair, run, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     if command == "evaluate":

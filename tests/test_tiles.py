@@ -41,7 +41,7 @@ def stitched(window: Window, tiles: list[Tile], image: np.ndarray) -> tuple[np.n
     return out, times, windows
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(plans())
 def test_every_pixel_is_in_exactly_one_core(plan):
     window, tiles, overlap = plan
@@ -55,7 +55,7 @@ def test_every_pixel_is_in_exactly_one_core(plan):
     assert (times == 1).all()
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(plans())
 def test_blend_weights_sum_to_one(plan):
     window, tiles, overlap = plan
@@ -68,7 +68,7 @@ def test_blend_weights_sum_to_one(plan):
     np.testing.assert_allclose(total, 1.0, rtol=0, atol=1e-12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(plans())
 def test_blend_weights_have_no_steps(plan):
     """Along a seam with an overlap, a tile's weight changes by at most 1 / (2 overlap) per pixel and fades to zero."""
@@ -83,7 +83,7 @@ def test_blend_weights_have_no_steps(plan):
                 assert weights.take(-1, axis).max() <= step
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(plans(), st.integers(1, 3))
 def test_the_stitcher_gives_the_image_back(plan, bands):
     window, tiles, overlap = plan
@@ -97,7 +97,7 @@ def test_the_stitcher_gives_the_image_back(plan, bands):
         np.testing.assert_array_equal(out, image)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(plans())
 def test_finished_windows_come_in_order(plan):
     """Row by row, from the top left corner, each row of windows below the one before."""

@@ -186,7 +186,9 @@ def test_the_official_names_of_u2net() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda state: state, lambda state: {"params": prefixed(state)}], ids=["bare", "wrapped"]
+    "wrap",
+    [lambda state: state, pytest.param(lambda state: {"params": prefixed(state)}, marks=pytest.mark.slow)],
+    ids=["bare", "wrapped"],
 )
 @pytest.mark.parametrize("bands", seldom([4, 8], [8]))
 @pytest.mark.parametrize("name", OTHERS)
