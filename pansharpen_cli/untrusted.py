@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -155,6 +156,40 @@ def read_toml(path: Path, what: str, error: type[PansharpenError] = InputError) 
     text = read_bytes(path, MOST_TOML, error)
     with boundary(path, what, error):
         return tomllib.loads(text.decode("utf-8-sig"))
+
+
+@dataclass
+class Bounded:
+    """A file that reads no more than `most` bytes at once, whatever a header claims, and ends after `end` bytes."""
+
+    file: Any
+    path: str
+    most: int
+    end: int | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = self.file.read(min(self.most + 1, size) if size is not None and size >= 0 else self.most + 1)
+        if len(content) > self.most:
+            raise InputError(f"{self.path} has a header of more than {self.most:,} bytes: unpack it")
+        self._check_end()
+        return content
+
+    def seek(self, *place: int) -> int:
+        if self.end is not None and place[0] > self.end:
+            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
+        return self.file.seek(*place)
+
+    def _check_end(self) -> None:
+        if self.end is not None and self.file.tell() > self.end:
+            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
 
 
 def check_archive(path: Path, file: IO[bytes], error: type[PansharpenError] = InputError) -> None:

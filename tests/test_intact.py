@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import rasterio.shutil
 from affine import Affine
 
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster import packed as packing
 from pansharpen_cli.raster import source
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -86,3 +90,67 @@ def test_what_lies_beside_a_file_is_looked_at_behind_any_number_of_vrts(here: Pa
     Path(side).touch()
     with pytest.raises(InputError, match=f"{side} beside it"):
         source.open_raster("2.vrt")
+
+
+def packed(kind: str) -> str:
+    """An archive of `a.tif`, and of text that is longer."""
+    Path("long.txt").write_bytes(np.random.default_rng(1).bytes(9000))
+    if kind == "gzip":
+        Path("a.gz").write_bytes(gzip.compress(Path("a.tif").read_bytes()))
+        return "a.gz"
+    if kind == "tar":
+        with tarfile.open("a.tgz", "w:gz") as made:
+            made.add("a.tif")
+            made.add("long.txt")
+        return "a.tgz"
+    with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED) as archive:
+        archive.write("a.tif", "in/a.tif")
+        archive.write("long.txt", "in/long.txt")
+    return "a.zip"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("gzip", "/vsigzip/a.gz"),
+        ("gzip", "v.vrt"),
+        ("deflated", "/vsizip/a.zip/in/a.tif"),
+        ("deflated", "/vsizip/{%s/a.zip}/in/a.tif"),
+        ("stored", "/vsizip/{a.zip}/in/a.tif"),
+        ("stored", "zip://a.zip!in/a.tif"),
+        ("tar", "/vsitar/{a.tgz}/a.tif"),
+    ],
+)
+def test_what_an_archives_checksum_tells_is_heard_once(here: Path, kind: str, name: str, monkeypatch) -> None:
+    archive = packed(kind)
+    refer("v.vrt", f"/vsigzip/{here}/a.gz")
+    name = name.replace("%s", str(here))
+    read: list[str] = []
+    through = packing._read_through
+    monkeypatch.setattr(packing, "_read_through", lambda *given: read.append(given[1]) or through(*given))
+    for _ in range(3):
+        source.open_raster(name).close()
+    assert len(read) == 1
+    content = bytearray(Path(archive).read_bytes())
+    content[len(content) // 5] ^= 16  # amid the pixels
+    Path(archive).write_bytes(content)
+    with pytest.raises(InputError, match=f"{archive} is damaged: .*a.*checksum") as refused:
+        source.open_raster(name)
+    assert "in/a.tif" in str(refused.value) or not archive.endswith(".zip")
+
+
+def test_damage_to_other_members_is_no_matter(here: Path) -> None:
+    archive = packed("deflated")
+    content = bytearray(Path(archive).read_bytes())
+    content[-3000] ^= 16
+    Path(archive).write_bytes(content)
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() == "in/long.txt"
+    source.open_raster("/vsizip/a.zip/in/a.tif").close()
+
+
+def test_an_archive_that_unpacks_to_more_than_any_is_refused(here: Path, monkeypatch) -> None:
+    packed("deflated")
+    monkeypatch.setattr(packing, "MOST_UNPACKED", 2000)
+    with pytest.raises(InputError, match=r"a.zip unpacks to more than"):
+        source.open_raster("/vsizip/a.zip/in/a.tif")

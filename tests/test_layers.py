@@ -24,7 +24,7 @@ FOLDERS = (
         "raster",
         ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors"),
     ),
-    ("raster", ("intact",)),
+    ("raster", ("packed", "intact")),
     ("raster", ("grid source tiles", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
     ("raster", ("blocks grid_groups tags virtual", "overlap writer")),
     ("", ("covariance device physics",)),

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import untrusted
 from ..errors import InputError
+from ..raster.packed import MOST_LISTED, MOST_UNPACKED
 from ..report.facts import LeftOver
 from .names import File
 
@@ -23,12 +24,8 @@ RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".nitf")
 """No VRT and no list: what these refer to would have to be looked at before GDAL opens them."""
 MOST_MEMBERS = 20_000
 """Of an archive."""
-MOST_UNPACKED = 64 << 30
-"""Bytes of an archive that is unpacked to see what is in it, and of a member."""
 MOST_AT_ONCE = 1 << 20
 """Bytes of a header in a TAR, names among them."""
-MOST_LISTED = 64 << 20
-"""Bytes of the list of members in a ZIP."""
 _HEAD = 64
 
 
@@ -88,7 +85,7 @@ def _members(path: str) -> Iterator[_Member]:
 
 
 def _in_zip(path: str) -> Iterator[_Member]:
-    with open(path, "rb") as file, zipfile.ZipFile(_Bounded(file, path, MOST_LISTED)) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(untrusted.Bounded(file, path, MOST_LISTED)) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
@@ -108,7 +105,7 @@ def _in_tar(path: str) -> Iterator[_Member]:
         plain = path.lower().endswith(".tar")  # all of any other is unpacked to see what is in it
         opener: Any = open if plain else gzip.open
         opened = stack.enter_context(opener(path, "rb"))
-        bounded: Any = _Bounded(opened, path, MOST_AT_ONCE, None if plain else MOST_UNPACKED)
+        bounded: Any = untrusted.Bounded(opened, path, MOST_AT_ONCE, None if plain else MOST_UNPACKED)
         archive = stack.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
         for info in archive:
             if not info.isreg():
@@ -116,40 +113,6 @@ def _in_tar(path: str) -> Iterator[_Member]:
             trouble = "it is sparse: unpack the archive" if info.issparse() else ""
             file = archive.extractfile(info) if PurePosixPath(info.name).suffix.lower() in RASTERS else None
             yield _Member(info.name.removeprefix("./"), info.size, file.read(_HEAD) if file else b"", trouble)
-
-
-@dataclass
-class _Bounded:
-    """A file that reads no more than `most` bytes at once, whatever a header claims, and ends after `end` bytes."""
-
-    file: Any
-    path: str
-    most: int
-    end: int | None = None
-
-    def read(self, size: int | None = -1) -> bytes:
-        content = self.file.read(min(self.most + 1, size) if size is not None and size >= 0 else self.most + 1)
-        if len(content) > self.most:
-            raise InputError(f"{self.path} has a header of more than {self.most:,} bytes: unpack it")
-        self._check_end()
-        return content
-
-    def seek(self, *place: int) -> int:
-        if self.end is not None and place[0] > self.end:
-            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
-        return self.file.seek(*place)
-
-    def _check_end(self) -> None:
-        if self.end is not None and self.file.tell() > self.end:
-            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None: ...
 
 
 def _trouble(member: _Member) -> str:

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from .. import untrusted
 from ..errors import InputError, reason_of
 from .messages import GDAL_ERRORS, Messages, gdal_messages
+from .packed import check_unpacks
 from .references import NETWORK, check_raw, check_served
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
 
@@ -72,6 +73,7 @@ def check_files(dataset, path: str, names: Iterable[str]) -> list[str]:
     for file in every:
         if reason := cut_off(file):
             raise InputError(f"{file} is cut off: {reason}; copy it again")
+        check_unpacks(file)
     check_served(path, dataset)
     check_sizes(dataset, path)
     return every
