@@ -19,7 +19,7 @@ from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import PansharpenError
 from pansharpen_cli.fusion import fit as fitting
-from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion import fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats
 from pansharpen_cli.models.weights import Card
@@ -195,7 +195,7 @@ def maker(card: Card, variant: Variant, device: str, facts: dict) -> Callable[[P
                 fused, valid = loop.fuse_array(scene, fit.fuser, variant.side)
                 if fit.card is None or fit.card.sha256 != card.sha256:
                     raise SystemExit(f"the weights {card.name} were replaced meanwhile; run it again")
-                assert fit.seconds is not None and isinstance(fit.fuser, fitting.NetworkFuser)
+                assert fit.seconds is not None and isinstance(fit.fuser, fusers.NetworkFuser)
                 assert isinstance(fit.fuser.backbone, AfterMapper) == (variant.place != "before")
                 facts.update(fit.seconds, fusing=time.perf_counter() - clock, precision=fit.precision)
                 if fit.outcome is not None:

@@ -20,7 +20,7 @@ from pansharpen_cli.classical import layers as method_layers
 from pansharpen_cli.classical.layers import Setup, TileLayers
 from pansharpen_cli.covariance import Covariance
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion import fit, fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
 from pansharpen_cli.jobs.pair import Pair
@@ -247,10 +247,10 @@ class Fused:
     pixels: np.ndarray
     valid: np.ndarray
     window: tuple[int, int, int, int]
-    fuser: fit.Fuser
+    fuser: fusers.Fuser
 
 
-def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fit.Fuser | None = None, **opening):
+def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fusers.Fuser | None = None, **opening):
     with Scene.open(paths[0], [paths[1]], OpenOptions(**opening)) as scene:
         fuser = fitted or fit.fit(scene, Options(method=name)).fuser
         return Fused(*loop.fuse_array(scene, fuser, size), scene.window, fuser)
@@ -588,7 +588,7 @@ def test_unnamed_bands_are_in_the_order_of_the_sensor_s_product(tmp_path: Path) 
     written = write(tmp_path, made)
     for sensor, first in (("spot-6", "red"), ("ikonos", "blue"), ("worldview-2", "blue")):
         with Scene.open(written[0], [written[1]], OpenOptions(sensor=sensor)) as scene:
-            assert fit.setup_of(scene).names[0] == first
+            assert fusers.setup_of(scene).names[0] == first
 
 
 def test_signed_regression_is_non_negative_least_squares_with_flipped_signs() -> None:

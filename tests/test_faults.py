@@ -27,7 +27,7 @@ import pansharpen_cli
 from pansharpen_cli import models
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
-from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion import fit, fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.quality import assess
@@ -360,7 +360,7 @@ class Scarce:
         self.seen.append(max(encoded.shape[-2:]))
         if self.failures > 0 and self.seen[-1] > self.room:
             self.failures -= 1
-            raise fit.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            raise fusers.OutOfMemory("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return self.extract(encoded)
 
 
@@ -370,7 +370,7 @@ def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> t
     monkeypatch.setattr(fit, "_NETWORKS", {})
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         fuser = fit.fit(scene, options).fuser
-        assert isinstance(fuser, fit.NetworkFuser)
+        assert isinstance(fuser, fusers.NetworkFuser)
         fuser.on_cpu = False
         scarce = Scarce(fuser.backbone.extract, failures, room)
         monkeypatch.setattr(fuser.backbone, "extract", scarce)
@@ -398,7 +398,7 @@ def test_far_too_little_memory_means_the_cpu(scene: Path, monkeypatch) -> None:
         "cpu ran out of memory: it was given smaller parts",
         "cpu ran out of memory: what was left was fused on the CPU",
     ]
-    with pytest.raises(fit.OutOfMemory):
+    with pytest.raises(fusers.OutOfMemory):
         fused_with(scene, monkeypatch, 3)
 
 
@@ -413,7 +413,7 @@ def test_too_little_memory_for_the_adaptation_means_the_cpu(made: Path, scene: P
     def scarce(*args, **kwargs):
         if failures:
             failures.pop()
-            raise fit.OutOfMemory("CUDA out of memory")
+            raise fusers.OutOfMemory("CUDA out of memory")
         return adapt(*args, **kwargs)
 
     monkeypatch.setattr(tailor, "adapt", scarce)

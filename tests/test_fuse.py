@@ -15,7 +15,7 @@ from pansharpen_cli import device, models
 from pansharpen_cli.adapt import sampling
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
-from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion import fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess, metrics
 from pansharpen_cli.quality.rasters import array_reader
@@ -31,11 +31,11 @@ def write(folder: Path, **spec) -> tuple[Path, simulate.SimulatedScene]:
     return folder, painted(simulate.Simulation(**spec))
 
 
-def injected(scene: Scene) -> fitting.NetworkFuser:
+def injected(scene: Scene) -> fusers.NetworkFuser:
     """MTF-GLP-FS: the default network with its correction at zero."""
     stats = sampling.sample(scene, None, 0, torch.device("cpu")).stats
     network = models.create("glpnet", {}).eval()
-    return fitting.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
+    return fusers.NetworkFuser(scene, network, stats, None, torch.device("cpu"), torch.float32)
 
 
 def shift_between(image: np.ndarray, truth: np.ndarray, limit: float = 0.08) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_every_method_is_fitted_by_its_name_with_progress_and_seconds(tmp_path: 
     seen = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         fit = fitting.fit(scene, Options(method="pracs"), lambda *step: seen.append(step))
-        assert isinstance(fit.fuser, fitting.ClassicalFuser)
+        assert isinstance(fit.fuser, fusers.ClassicalFuser)
         assert fit.seconds is not None and set(fit.seconds) == {"fitting"}
         assert seen[-1] == ("fitting", 2, 2)
         with pytest.raises(

@@ -239,9 +239,9 @@ def test_a_file_of_such_bands_is_up_sampled_as_a_whole(with_noise: Path) -> None
     assert not scored["warnings"]  # PAN is no measure of it
 
 
-def test_a_spared_band_is_the_same_in_tiles_of_any_size(with_noise: Path) -> None:
+def test_an_up_sampled_band_is_the_same_in_tiles_of_any_size(with_noise: Path) -> None:
     with Scene.open(with_noise / "pan.tif", [with_noise / "odd.tif"]) as scene:
-        fuser = fit.fit(scene, Options(method="gsa"), spared=[3]).fuser
+        fuser = fit.fit(scene, Options(method="gsa"), only_upsampled=[3]).fuser
         whole, parts = (loop.fuse_array(scene, fuser, size)[0] for size in (512, 128))
     np.testing.assert_array_equal(whole, parts)
 

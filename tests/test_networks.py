@@ -16,7 +16,7 @@ from pansharpen_cli import models
 from pansharpen_cli.adapt import sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion import fusers, loop
 from pansharpen_cli.models import pancrafter, pannet, pantiny, u2net
 from pansharpen_cli.models.base import (
     Backbone,
@@ -379,9 +379,9 @@ def scene(tmp_path_factory):
         yield opened
 
 
-def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = None) -> fit.NetworkFuser:
+def fuser_of(scene: Scene, network: Backbone, tailored: FeatureTailor | None = None) -> fusers.NetworkFuser:
     stats = sampling.sample(scene, None, 0, CPU).stats
-    return fit.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
+    return fusers.NetworkFuser(scene, channels_last(network), stats, tailored, CPU, torch.float32)
 
 
 @named(seldom(CROPPED, CROPPED[:1]))

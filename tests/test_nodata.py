@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from pansharpen_cli import models, physics
 from pansharpen_cli.adapt import sampling
-from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion import fit, fusers, loop
 from pansharpen_cli.models.base import SceneStats
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.raster.values import to_dtype
@@ -85,10 +85,10 @@ def holed(request, tmp_path_factory) -> Holed:
 
 def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tuple[np.ndarray, np.ndarray, Scene]:
     with Scene.open(paths[0], [paths[1]]) as scene:
-        fuser: fit.Fuser = fit.fit_classical(scene, "exp")
+        fuser: fusers.Fuser = fit.fit_classical(scene, "exp")
         if method == "injection":
             assert stats is not None
-            fuser = fit.NetworkFuser(scene, models.create("glpnet", {}), stats, None, CPU, torch.float32)
+            fuser = fusers.NetworkFuser(scene, models.create("glpnet", {}), stats, None, CPU, torch.float32)
         return (*loop.fuse_array(scene, fuser, 128), scene)
 
 

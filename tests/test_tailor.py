@@ -17,7 +17,7 @@ from pansharpen_cli.adapt import losses, sampling, tailor
 from pansharpen_cli.adapt.tailor import FeatureTailor, Settings
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit as fitting
-from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion import fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models.base import Backbone
 from pansharpen_cli.physics import gaussian_matrix
@@ -69,7 +69,7 @@ def test_step_zero_is_the_frozen_network_bit_for_bit(scene: Scene, backbone: Bac
     scene = scene.on(Window(0, 160, 0, 160))
     results = []
     for tailored in (None, fresh):
-        fuser = fitting.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
+        fuser = fusers.NetworkFuser(scene, backbone, stats, tailored, CPU, torch.float32)
         results.append(loop.fuse_array(scene, fuser, 128)[0])
     assert results[0].tobytes() == results[1].tobytes()
 

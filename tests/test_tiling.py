@@ -17,6 +17,7 @@ from pansharpen_cli.adapt import sampling
 from pansharpen_cli.adapt.tailor import FeatureTailor
 from pansharpen_cli.device import threads
 from pansharpen_cli.fusion import fit, loop
+from pansharpen_cli.fusion.fusers import NetworkFuser
 from pansharpen_cli.models.base import Backbone, Inputs, SceneStats, channels_last
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
@@ -58,12 +59,12 @@ def paths(request, tmp_path_factory) -> tuple[Path, Path]:
     return pan, ms
 
 
-def network_fuser(scene: Scene, name: str, tailored: bool, config: dict[str, int] | None = None) -> fit.NetworkFuser:
+def network_fuser(scene: Scene, name: str, tailored: bool, config: dict[str, int] | None = None) -> NetworkFuser:
     config = {"bands": scene.bands} if name == "fusionnet" else config or {}
     network = channels_last(make_random(models.create(name, config)))
     tailor = make_random(FeatureTailor(network.features, scene.bands)) if tailored else None
     stats = sampling.sample(scene, None, 0, CPU).stats
-    return fit.NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
+    return NetworkFuser(scene, network, stats, tailor, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def seam_steps(image: np.ndarray, window: Window, size: int) -> tuple[float, flo
     return steps[0], steps[1]
 
 
-def without_overlap(scene: Scene, fuser: fit.NetworkFuser, size: int) -> np.ndarray:
+def without_overlap(scene: Scene, fuser: NetworkFuser, size: int) -> np.ndarray:
     fuser.overlap = 0
     return loop.fuse_array(scene, fuser, size)[0]
 
@@ -169,13 +170,13 @@ def test_a_network_with_global_attention_is_blended_without_seams(tmp_path, size
     pan, ms, _ = write_scene(painted(spec), tmp_path)
     with Scene.open(pan, [ms]) as scene:
         network = make_random(Attention(4))
-        fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fuser = NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
         fused, valid = loop.fuse_array(scene, fuser, size)
         assert valid.all()
         assert np.isfinite(fused).all()
         assert all(rows % 8 == 0 and cols % 8 == 0 for rows, cols in network.sides)
         # what attention changes from tile to tile, without the picture's own edges
-        base = loop.fuse_array(scene, fit.NetworkFuser(scene, network, fuser.stats, None, CPU, torch.float32), 512)[0]
+        base = loop.fuse_array(scene, NetworkFuser(scene, network, fuser.stats, None, CPU, torch.float32), 512)[0]
         difference = fused - base
         assert difference.std() > 0.5
         assert max(seam_steps(difference, scene.window, size)) < 3.5
@@ -189,7 +190,7 @@ def test_blended_tiles_have_the_right_nodata(tmp_path):
     with Scene.open(pan, [ms]) as scene:
         expected = loop.fuse_array(scene, fit.fit_classical(scene, "exp"))[1]
         network = make_random(Attention(4))
-        fuser = fit.NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
+        fuser = NetworkFuser(scene, network, sampling.sample(scene, None, 0, CPU).stats, None, CPU, torch.float32)
         fused, valid = loop.fuse_array(scene, fuser, 80)
         whole = loop.fuse_array(scene, fuser, 512)[0]
     np.testing.assert_array_equal(valid, expected)

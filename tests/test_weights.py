@@ -24,7 +24,7 @@ from pansharpen_cli.adapt import sampling
 from pansharpen_cli.cli.app import app
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.fusion import fit as fitting
-from pansharpen_cli.fusion import loop
+from pansharpen_cli.fusion import fusers, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster.scene import Scene
@@ -459,10 +459,10 @@ def test_imported_weights_see_values_divided_by_their_own_scale(here: Path) -> N
         fused, valid = loop.fuse_array(scene, fit.fuser)
         out, pan_window, ms_window = fit.fuser.windows(scene.window)
         data = scene.read(out, pan_window, ms_window)
-        assert isinstance(fit.fuser, fitting.NetworkFuser) and data is not None
+        assert isinstance(fit.fuser, fusers.NetworkFuser) and data is not None
         inputs = fit.fuser.inputs(data)
         own = sampling.sample(scene, None, 0, torch.device("cpu")).stats.scale
-        other = fitting.NetworkFuser(
+        other = fusers.NetworkFuser(
             scene, fit.fuser.backbone, replace(fit.fuser.stats, scale=own), None, torch.device("cpu"), torch.float32
         )
         unscaled, _ = loop.fuse_array(scene, other)

@@ -17,7 +17,7 @@ from operator import and_
 from .. import __version__, device
 from ..archive import places
 from ..errors import InputError, PansharpenError
-from ..fusion import fit
+from ..fusion import fit, fusers
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
 from ..jobs.opened import is_measured, opened
@@ -208,7 +208,7 @@ def plan(
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
-    facts.scene = {**scene_facts(scene), "assumed_names": list(fit.setup_of(scene).names)}
+    facts.scene = {**scene_facts(scene), "assumed_names": list(fusers.setup_of(scene).names)}
     rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
     ms_share = rows * cols / (ms.height * ratio[0] * ms.width * ratio[1])

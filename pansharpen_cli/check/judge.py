@@ -318,8 +318,8 @@ def tells_facts(
 ) -> list[PanRelationFacts]:
     """What PAN tells about each band, with a note where that is nothing."""
     told = pan_relation.measure(scene, options.seed, progress)
-    spared = [] if options.method == "exp" or mismatched else pan_relation.unrelated(told)
-    facts = pan_relation_facts(scene, told, spared)
+    only_upsampled = [] if options.method == "exp" or mismatched else pan_relation.unrelated(told)
+    facts = pan_relation_facts(scene, told, only_upsampled)
     if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
     return facts

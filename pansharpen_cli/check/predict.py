@@ -18,7 +18,8 @@ from .. import classical, physics
 from ..errors import InputError
 from ..fusion import fit as fitting
 from ..fusion import loop
-from ..fusion.fit import Fit, Fuser
+from ..fusion.fit import Fit
+from ..fusion.fusers import Fuser
 from ..fusion.options import Options
 from ..jobs.request import FusionOutput
 from ..progress import Progress

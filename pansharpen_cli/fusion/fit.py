@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from .. import classical, models, physics, untrusted
+from .. import classical, models, untrusted
 from .. import device as devices
 from ..adapt import tailor
-from ..adapt.sampling import sample, tile_inputs
+from ..adapt.sampling import sample
 from ..adapt.tailor import ADAPT, FeatureTailor, Outcome, Settings
 from ..classical import layers
-from ..classical.method import Method
 from ..device import choose_device, choose_precision
 from ..errors import InputError
 from ..models import weights
-from ..models.base import Backbone, Inputs, SceneStats, channels_last
+from ..models.base import Backbone, SceneStats, channels_last
 from ..models.weights import Card
-from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, read_ahead
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
+from .fusers import ClassicalFuser, NetworkFuser, OutOfMemory, UpSampledBands, layers_of, setup_of
 from .options import Options, check_method
 from .saved_fit import Known, SavedFit, origin_of
-
-OutOfMemory = torch.cuda.OutOfMemoryError
-"""An accelerator's memory does not suffice."""
-
-_BATCH_PIXELS = 1 << 19
-
-SMALL_PART = 64
-"""Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
 
 ADAPT_LOSS: dict[str, dict[str, float]] = {
     "sharp": {},
@@ -51,62 +39,6 @@ ADAPT_LOSS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """Loss weights of --adapt-loss: ours, which keep a result sharp and clean, and the terms of ERFT (eq. 7-10)."""
-
-
-class Fuser(Protocol):
-    """What `fit` makes: fuses the pixels of a tile, those of a window with a margin of `windows` around it."""
-
-    halo: int
-    multiple_of: int
-    overlap: int
-
-    @property
-    def on_cpu(self) -> bool: ...
-
-    def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
-
-    def __call__(self, tile: TileData, window: Window) -> np.ndarray: ...
-
-
-class ClassicalFuser:
-    """A classical method, fitted, on tiles of a scene."""
-
-    halo, multiple_of, overlap, on_cpu = 0, 1, 0, True
-
-    def __init__(self, setup: layers.Setup, method: Method, lift: int = 0) -> None:
-        self.setup, self.method, self.lift = setup, method, lift
-
-    def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        return (window, *layers.windows(self.setup.phase, window, self.method.applies))
-
-    @torch.no_grad()
-    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
-        """Fused (bands, rows, cols) of the window, in DN: float64 rounded to float32 at the very end, so that a pixel
-        is the same to the last bit whatever the window around it."""
-        fused = self.method.apply(_layers(self.setup, tile.lifted(self.lift), window)).float().numpy()
-        return lowered(fused, self.lift)
-
-
-def setup_of(scene: Scene, seed: int = 0) -> layers.Setup:
-    """What a classical method is told about a scene."""
-    names = scene.standard_names
-    return layers.Setup(scene.phase, scene.gains, scene.sensor.pan_gain, names, scene.full.area, seed)
-
-
-def _layers(
-    setup: layers.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
-) -> layers.TileLayers:
-    """The layers of a window, a part of what was read for a tile."""
-    return layers.TileLayers(
-        setup,
-        window,
-        torch.from_numpy(tile.pan)[None],
-        tile.pan_window,
-        torch.from_numpy(tile.ms),
-        tile.ms_window,
-        torch.from_numpy(tile.valid[window.within(tile.window)]),
-        None if ms_valid is None else torch.from_numpy(ms_valid),
-    )
 
 
 @torch.no_grad()
@@ -142,7 +74,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                         pan = data.pan[data.window.within(data.pan_window)][data.valid]
                         low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
                     whole = setup.phase.covered(setup.phase.centred(block), data.window, data.valid)
-                    method.observe(_layers(setup, data, block, whole))
+                    method.observe(layers_of(setup, data, block, whole))
             if low == high:
                 scene.warnings.append(f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only")
                 method = classical.create("exp", setup)
@@ -153,166 +85,30 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     return ClassicalFuser(setup, method, lift or 0)
 
 
-class NetworkFuser:
-    """A frozen network, tailored or not, on tiles of a scene."""
-
-    def __init__(
-        self,
-        scene: Scene,
-        backbone: Backbone,
-        stats: SceneStats,
-        tailored: FeatureTailor | None,
-        device: torch.device,
-        precision: torch.dtype,
-        lattice: tuple[int, int] = (0, 0),
-    ) -> None:
-        """`lattice`: row and column of a pixel at which a tile of `multiple_of` pixels begins."""
-        self.phase, self.gains, self.offsets = scene.phase, scene.effective_gains, scene.band_offsets
-        self.backbone, self.stats, self.tailored = backbone, stats, tailored
-        self.device, self.precision = device, precision
-        self.multiple_of, self.on_cpu = backbone.multiple_of, device.type == "cpu"
-        self.halo = backbone.halo + FeatureTailor.halo * backbone.stride
-        self.overlap = 32 if backbone.stitch == "blend" else 0
-        self._reach = Reach(self.phase, offsets=self.offsets)
-        self._turn, self._warnings = threading.Lock(), scene.warnings
-        self._side, self._lattice = sys.maxsize, lattice
-
-    def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        """The window with its halo, and the PAN and MS windows that it is computed from."""
-        out = window.widened(self.halo).aligned(self.multiple_of, self._lattice)
-        return (out, *self._reach.windows(out))
-
-    def inputs(self, tile: TileData) -> Inputs:
-        return tile_inputs(self.phase, self.gains, tile, tile.window, self.device, self.offsets)
-
-    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
-        """Fused (bands, rows, cols) of the window, in DN, float32.
-
-        An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
-        does the rest, with a warning.
-        """
-        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift), window), self.stats.lift)
-
-    def _fuse_lifted(self, tile: TileData, window: Window) -> np.ndarray:
-        if not self.on_cpu:
-            with self._turn:
-                while not self.on_cpu:
-                    try:
-                        return self._fuse(tile, window)
-                    except OutOfMemory:
-                        pass  # what its traceback holds is free only outside of this block
-                    self._want_less(tile.window)
-        return self._fuse(tile, window)
-
-    def _want_less(self, window: Window) -> None:
-        """Halve the sides of the parts; where they would be small, or leave a trace, go over to the CPU."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = min(self._side, max(window.shape)) // 2
-        if half >= SMALL_PART and not self.overlap:
-            self._side = half // self.multiple_of * self.multiple_of
-            note = f"{self.device} ran out of memory: it was given smaller parts"
-        else:
-            note = f"{self.device} ran out of memory: what was left was fused on the CPU"
-            self.device, self._side = torch.device("cpu"), sys.maxsize
-            self.backbone = copy.deepcopy(self.backbone).to("cpu")  # the next scene finds it where it was
-            self.stats, self.on_cpu = self.stats.to("cpu"), True
-            self.tailored = None if self.tailored is None else self.tailored.to("cpu")
-        if note not in self._warnings:
-            self._warnings.append(note)
-
-    def _fuse(self, tile: TileData, window: Window) -> np.ndarray:
-        """The window of a tile as a whole, or of parts with their halo, which give the same pixels."""
-        if max(tile.window.shape) <= self._side:
-            return self._fuse_part(tile, tile.window, window)
-        fused = np.empty((len(self.gains), *window.shape), np.float32)
-        margin = -(-self.halo // self.multiple_of) * self.multiple_of
-        for part in plan_tiles(tile.window, self._side):
-            own, wide = part.core & window, part.core.widened(margin) & tile.window
-            if not own.is_empty:
-                fused[:, *own.within(window)] = self._fuse_part(tile, wide, own)
-        return fused
-
-    @torch.no_grad()
-    def _fuse_part(self, tile: TileData, wide: Window, window: Window) -> np.ndarray:
-        """The window from what is `wide` around it."""
-        inputs = tile_inputs(self.phase, self.gains, tile, wide, self.device, self.offsets)
-        residual = self._residual(inputs)
-        # the last stage sees less far than what is before it
-        near = window.widened(self.backbone.last_halo).aligned(self.multiple_of, wide.corner) & wide
-        rows, cols = near.within(wide)
-        step = wide.shape[0] // residual.shape[-2]
-        residual = residual[..., rows.start // step : rows.stop // step, cols.start // step : cols.stop // step]
-        inputs = inputs.map(lambda t: t[..., rows, cols])
-        fused = self.backbone.finish(residual, self.backbone.base(inputs, self.stats), inputs, self.stats)
-        if self.tailored is not None:
-            fused = self.tailored.inject(fused, inputs.expanded, out=fused)
-        return fused[0, :, *window.within(near)].cpu().numpy()
-
-    def _residual(self, inputs: Inputs) -> torch.Tensor:
-        with devices.autocast(self.device, self.precision):
-            encoded = self.backbone.encode(inputs, self.stats)
-            entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
-            parts = [self.backbone.extract(part) for part in encoded.split(entries)]
-            del encoded  # the largest of a tile
-            features = torch.cat(parts) if len(parts) > 1 else parts[0]
-            return self.backbone.map(features if self.tailored is None else self.tailored(features))
-
-
-class Sparing:
-    """A fuser whose result is left alone in some bands of a scene: these are up-sampled at their exact phase."""
-
-    def __init__(self, scene: Scene, fuser: ClassicalFuser | NetworkFuser, spared: Sequence[int]) -> None:
-        self.fuser, self.spared = fuser, list(spared)
-        self.halo, self.multiple_of, self.overlap = fuser.halo, fuser.multiple_of, fuser.overlap
-        self._phase = scene.phase
-        self._offsets = [scene.band_offsets[b] for b in self.spared] if scene.band_offsets else []
-
-    @property
-    def on_cpu(self) -> bool:
-        return self.fuser.on_cpu
-
-    def windows(self, window: Window) -> tuple[Window, Window, Window]:
-        return self.fuser.windows(window)
-
-    @torch.no_grad()
-    def __call__(self, tile: TileData, window: Window) -> np.ndarray:
-        """Fused (bands, rows, cols) of the window, in DN, float32."""
-        fused = self.fuser(tile, window)
-        up = physics.upsampler(self._phase, window, tile.ms_window, self._offsets)
-        fused[self.spared] = up(torch.from_numpy(tile.ms[self.spared]).double()).float().numpy()
-        return fused
-
-
-def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
-    """Fused pixels in DN again."""
-    return np.ldexp(fused, -lift) if lift else fused
-
-
 @dataclass
 class Fit:
     """A fuser and how it came about."""
 
-    fuser: ClassicalFuser | NetworkFuser | Sparing
+    fuser: ClassicalFuser | NetworkFuser | UpSampledBands
     precision: str
     device: str
     card: Card | None = None
     stats: SceneStats | None = None
     outcome: Outcome | None = None
     seconds: dict[str, float] | None = None
-    spared: tuple[int, ...] = ()
+    only_upsampled: tuple[int, ...] = ()
 
     def kept(self, scene: Scene, options: Options, shift: tuple[float, float]) -> SavedFit:
         """The fit apart from its scene, whose MS was moved by `shift`."""
         known, fuser = Known.of(scene, options), self.fuser
-        spared = {"spared": np.array(self.spared, float)} if self.spared else {}
-        if isinstance(fuser, Sparing):
+        more = {"spared": np.array(self.only_upsampled, float)} if self.only_upsampled else {}
+        if isinstance(fuser, UpSampledBands):
             fuser = fuser.fuser
         if isinstance(fuser, ClassicalFuser):
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
             if isinstance(fuser.method, classical.method_class("exp")) and known.method != "exp":
                 arrays["constant_pan"] = np.ones(1)
-            return SavedFit(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | spared)
+            return SavedFit(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | more)
         assert self.stats is not None
         numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
         arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
@@ -320,13 +116,13 @@ class Fit:
             arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
         known_and_place = known, origin_of(scene), shift
         return SavedFit(
-            *known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | spared
+            *known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | more
         )
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
 STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
-"""Of a scene's statistics, what a kept fit holds; of arrays, by how many they are longer than the bands."""
+"""Fields of `SceneStats` that a kept fit stores. `STATS_ARRAYS`: name -> entries beyond one per band."""
 
 
 def settings_of(options: Options) -> Settings | None:
@@ -368,24 +164,24 @@ def preload(options: Options, bands: int | None = None) -> None:
             _network(card, card.bands or 0 if bands is None else bands, device)
 
 
-def fit(scene: Scene, options: Options, progress: Progress = quiet, spared: Sequence[int] = ()) -> Fit:
+def fit(scene: Scene, options: Options, progress: Progress = quiet, only_upsampled: Sequence[int] = ()) -> Fit:
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
-    `spared`: places of bands that are up-sampled and no more; where they are all, there is nothing else to fit. Those
-    of a fit that is taken are its own.
+    `only_upsampled`: places of bands that are not sharpened; where they are all, there is nothing else to fit. A fit
+    that is taken has its own.
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
     large to take statistics of.
     """
     if options.fit is not None:
-        spared = SavedFit.read_for(options.fit, scene, options).spared
-    if len(spared) == scene.bands:
+        only_upsampled = SavedFit.read_for(options.fit, scene, options).only_upsampled
+    if len(only_upsampled) == scene.bands:
         made = _fit(scene, replace(options, method="exp", weights=None, fit=None), progress)
     else:
         made = _fit(scene, options, progress)
-        if spared and not isinstance(made.fuser, Sparing):
-            made.fuser = Sparing(scene, made.fuser, spared)
-    made.spared = tuple(spared)
+        if only_upsampled and not isinstance(made.fuser, UpSampledBands):
+            made.fuser = UpSampledBands(scene, made.fuser, only_upsampled)
+    made.only_upsampled = tuple(only_upsampled)
     return made
 
 

@@ -16,7 +16,7 @@ from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import Stitcher, Tile, plan_tiles
 from ..raster.writer import SceneWriter
-from .fit import Fuser
+from .fusers import Fuser
 from .overshoot import Overshoot
 
 _TILES_AT_ONCE = 1 << 24

@@ -130,7 +130,7 @@ class SavedFit:
                 raise InputError(f"{path} is a fit of {what}; {found}")
 
     @property
-    def spared(self) -> tuple[int, ...]:
+    def only_upsampled(self) -> tuple[int, ...]:
         """Places of the bands that are up-sampled and no more."""
         return tuple(int(v) for v in self.arrays.get("spared", ()))
 

@@ -126,7 +126,9 @@ def adaptation_facts(options: Options, fit: Fit, mismatched: bool) -> Adaptation
     return facts
 
 
-def pan_relation_facts(scene: Scene, found: Sequence[PanRelation], spared: Sequence[int]) -> list[PanRelationFacts]:
+def pan_relation_facts(
+    scene: Scene, found: Sequence[PanRelation], only_upsampled: Sequence[int]
+) -> list[PanRelationFacts]:
     """What PAN tells about each band that is written, and whether the band is sharpened by it."""
     written = range(scene.bands) if scene.written is None else scene.written
     return [
@@ -134,7 +136,7 @@ def pan_relation_facts(scene: Scene, found: Sequence[PanRelation], spared: Seque
             "band": scene.called[i] or f"band {scene.numbers[i]}",
             "r2": found[i].r2,
             "gain": found[i].gain,
-            "sharpened": i not in spared,
+            "sharpened": i not in only_upsampled,
         }
         for i in written
     ]

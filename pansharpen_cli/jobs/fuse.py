@@ -189,7 +189,7 @@ class _Fused:
     @property
     def is_up_sampled(self) -> bool:
         """Does PAN tell nothing about any of its bands?"""
-        return len(self.fit.spared) == self.scene.bands
+        return len(self.fit.only_upsampled) == self.scene.bands
 
     def judge(self, raster: Raster, options: Options, progress: Progress) -> None:
         """Take the figures of what was written; what they lack of a part that was not sharpened is no warning."""
@@ -208,7 +208,7 @@ class _Fused:
             "adaptation": adaptation_facts(options, self.fit, mismatched),
             "quality": quality,
             "registration": self.part.registration.facts(),
-            "pan_tells": pan_relation_facts(scene, self.found, self.fit.spared),
+            "pan_tells": pan_relation_facts(scene, self.found, self.fit.only_upsampled),
             "verdict": self.verdict(options),
             "places": list(range(shown.bands) if self.part.places is None else self.part.places),
         }
@@ -222,21 +222,21 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
     """Fit a part and write its pixels; what PAN tells nothing about is up-sampled, with a note."""
     scene, mismatched, clock = part.scene, part.registration.mismatched, time.perf_counter()
     found = pan_relation.measure(scene, options.seed, progress)
-    spared = [] if mismatched or options.method == "exp" else pan_relation.unrelated(found)
+    only_upsampled = [] if mismatched or options.method == "exp" else pan_relation.unrelated(found)
     telling_seconds = time.perf_counter() - clock
-    fit = fitting.fit(scene, replace(options, adapt="off") if mismatched else options, progress, spared)
-    scene.notes.extend(_spared_notes(scene, found, fit.spared))
+    fit = fitting.fit(scene, replace(options, adapt="off") if mismatched else options, progress, only_upsampled)
+    scene.notes.extend(_up_sampled_notes(scene, found, fit.only_upsampled))
     clock = time.perf_counter()
     valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress, part.places)
     seconds = {"comparing": telling_seconds, **(fit.seconds or {}), "fusing": time.perf_counter() - clock}
     return _Fused(part, fit, found, valid, seconds)
 
 
-def _spared_notes(scene: Scene, found: Sequence[PanRelation], spared: Sequence[int]) -> list[str]:
+def _up_sampled_notes(scene: Scene, found: Sequence[PanRelation], only_upsampled: Sequence[int]) -> list[str]:
     return [
         f"PAN tells nothing about {scene.called[i] or f'band {scene.numbers[i]}'} "
         f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"
-        for i in spared
+        for i in only_upsampled
         if scene.written is None or i in scene.written
     ]
 
