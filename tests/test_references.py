@@ -98,6 +98,41 @@ TIL = 'numTiles = 1;\nBEGIN_GROUP = TILE_1\n filename = "{0}";\nEND_GROUP = TILE
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["JPEG_SUBFILE:0,99,{}", "SRP:{},{}", "SRP:x.gen,{}", "GTIFF_DIR:off:8:{}", "RASTERLITE:{},table=x", "vrt://{}",
+     "vrt://{}?bands=1", "DERIVED_SUBDATASET:LOGAMPLITUDE:{}", "/vsisubfile/0_99,{}", 'L1BGCPS:"{}"', "{}:MRF:L1",
+     "WMTS:{},layer=x"],
+)  # fmt: skip
+@pytest.mark.parametrize("pipe", ["pipe", "a,b:c"])
+def test_a_pipe_is_found_in_the_names_of_all_drivers(tmp_path: Path, monkeypatch, name: str, pipe: str) -> None:
+    os.mkfifo(tmp_path / pipe)
+    monkeypatch.chdir(tmp_path)
+    name = name.replace("{}", pipe)
+    (tmp_path / "x.vrt").write_text(SIMPLE.format(0, name.replace('"', "&quot;")))
+    for path in (name, "x.vrt"):
+        with pytest.raises(InputError, match="is a pipe"):
+            open_raster(path)
+
+
+def test_a_pipe_in_such_a_name_relative_to_a_vrt_is_found(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nc")
+    (tmp_path / "x.vrt").write_text(SIMPLE.format(1, "NETCDF:&quot;pipe.nc&quot;:x"))
+    with pytest.raises(InputError, match="is a pipe"):
+        open_raster(str(tmp_path / "x.vrt"))
+
+
+@pytest.mark.parametrize("beside", ["a.tif.aux.xml", "a.tif.msk", "a.tfw", "a.IMD", "a.tif.aux", "a_RPC.TXT"])
+def test_a_pipe_beside_a_file_that_a_name_leads_to_is_not_waited_for(tmp_path: Path, monkeypatch, beside: str) -> None:
+    raster(tmp_path / "a.tif")
+    os.mkfifo(tmp_path / beside)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.vrt").write_text(SIMPLE.format(1, "a.tif"))
+    for name in ("a.tif", "GTIFF_DIR:1:a.tif", "vrt://a.tif", "DERIVED_SUBDATASET:LOGAMPLITUDE:a.tif", "x.vrt"):
+        with pytest.raises(InputError, match=f"{beside} beside it is a pipe"):
+            open_raster(name)
+
+
+@pytest.mark.parametrize(
     ("name", "text"), [("DIM_x.XML", DIMAP), ("x.TIL", TIL), ("x.tif.msk", SIMPLE), ("x.tif.ovr", SIMPLE)]
 )
 def test_a_raw_band_or_a_pipe_is_refused_through_whatever_leads_there(tmp_path: Path, name: str, text: str) -> None:

@@ -47,6 +47,8 @@ _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
 _HEAD = 1024
+_PARTED, _MOST_PARTED = ':",?=', 8
+"""What parts the names of files in a name for one of GDAL's drivers, and how many of it such a file may have itself."""
 _SQLITE, _HOT = b"SQLite format 3\0", bytes.fromhex("d9d505f920a163d7")
 """What a database begins with, and a journal of changes that were not finished."""
 _LOCAL = re.compile(r"(?:file|(zip|tar|gzip)(?:\+file)?)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -125,7 +127,8 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
 
     Raises InputError for a raw band, a pipe or a device.
     """
-    _check_kind(path, path)
+    folders: dict[str, list[str]] = {}
+    _check_kind(path, path, folders)
     text = _text(path) if text is None else text
     waiting = [] if text is None else [(path, text)]
     waiting += _beside(path) if sides else []
@@ -144,7 +147,7 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
             known.add(name)
             if len(known) > MOST_FILES:
                 raise InputError(f"{path} refers to more than {MOST_FILES} files")
-            _check_kind(path, name)
+            _check_kind(path, name, folders)
             inner = _text(name)
             if online and inner is None and NETWORK.search(name) and name.lower().endswith(".vrt"):
                 inner = _text_by_gdal(name)
@@ -167,7 +170,7 @@ def _led_to(path: str, name: str) -> Iterator[str]:
     `check_raw` does."""
     if NETWORK.search(name) or not (name.startswith("/vsi") or os.path.lexists(name)):
         return
-    _check_kind(path, name)
+    _check_kind(path, name, {})
     yield name
     yield from _walked(name, sides=False)
 
@@ -199,16 +202,45 @@ def named_overview(name: str, value: str) -> str:
     )
 
 
-def _check_kind(path: str, name: str) -> None:
-    """Raises InputError if a name, the archive that it leads into, or a part of it (`GTIFF_DIR:1:a.tif`,
-    `NETCDF:"a.nc":x`) is a pipe or a device."""
+def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
+    """Raises InputError if a name, the archive that it leads into, a part of it, or what GDAL looks into beside that is
+    a pipe or a device. `folders` keeps what else than files is in those that were looked at."""
     if re.match("/vsi(sparse/|cached[?])", name):
         raise InputError(f"cannot open {path}: {name[:200]} leads to other files: name those")
-    parts = [] if os.path.lexists(name) else re.split(r'[:"?]', name.removeprefix("vrt://"))
-    for each in (name, *filter(None, parts)):
+    for each in {name, *_parts(name)}:
         if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.file_kind(_on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
-        _check_database(path, os.path.realpath(_on_disk(each)))
+        if os.path.isfile(file := _on_disk(each)):
+            _check_database(path, os.path.realpath(file))
+            check_siblings(path, file, folders)
+
+
+def check_siblings(path: str, file: str, folders: dict[str, list[str]]) -> None:
+    """Raises InputError for pipes and devices among the files beside a file that GDAL looks into."""
+    folder, name = os.path.split(file)
+    if folder not in folders:
+        try:
+            with os.scandir(folder or ".") as entries:
+                folders[folder] = [e.name for e in entries if not e.is_dir() and not e.is_file()]
+        except (OSError, ValueError):
+            folders[folder] = []
+    stem = os.path.splitext(name)[0].lower()
+    for other in (os.path.join(folder, n) for n in folders[folder] if n.lower().startswith(stem)):
+        if kind := untrusted.file_kind(other):
+            raise InputError(f"cannot open {path}: {other} beside it is {kind}; move it away")
+
+
+def _parts(name: str) -> Iterator[str]:
+    """What of a name may be that of a file for one of GDAL's drivers: `GTIFF_DIR:1:a.tif`, `NETCDF:"a.nc":x`,
+    `JPEG_SUBFILE:0,99,a.jpg`, `SRP:a.gen,a.img`, also where it has the characters in it that part them."""
+    if os.path.lexists(name):
+        return
+    cut = [-1, *(at for at, letter in enumerate(name) if letter in _PARTED), len(name)]
+    for i, begin in enumerate(cut):
+        for end in {*cut[i + 1 : i + _MOST_PARTED], *cut[max(i + 1, len(cut) - 1) :]}:
+            part = name[begin + 1 : end].strip()
+            if part := part.removeprefix("//") if part.startswith("//") and name.startswith("vrt:") else part:
+                yield part
 
 
 def _check_database(path: str, name: str) -> None:

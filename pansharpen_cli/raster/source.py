@@ -24,7 +24,7 @@ from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .intact import check_beside, check_files, is_usable, lost, opened
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
-from .references import check_overviews, check_raw, plain_name
+from .references import check_overviews, check_raw, check_siblings, plain_name
 from .values import is_nodata
 
 MAX_PIXELS = 1 << 36
@@ -128,7 +128,7 @@ def rpcs_of(dataset) -> RPC | None:
 
 
 def _check_place(path: str) -> None:
-    """Raises InputError for pipes and devices, there or among the files beside it that GDAL looks into."""
+    """Raises InputError for pipes and devices, there or among the files beside it, and for side files too large."""
     if kind := untrusted.file_kind(path):
         raise InputError(f"cannot open {path}: it is {kind}; only files are read")
     if not untrusted.gives_parts(path):
@@ -140,9 +140,8 @@ def _check_place(path: str) -> None:
             own = [e for e in entries if e.name.lower().startswith(stem) and not e.is_dir()]
     except (OSError, ValueError):
         return
+    check_siblings(path, path, {})
     for entry in own:
-        if not entry.is_file() and (kind := untrusted.file_kind(entry.path)):
-            raise InputError(f"cannot open {path}: {entry.path} beside it is {kind}; move it away")
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
