@@ -146,9 +146,10 @@ def _no_constant(name: str) -> None:
 
 def json_lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines of JSON lines that are not empty with their numbers: JSON may hold what else ends lines in Unicode."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line
+    number, seen = 1, 0
+    for found in re.finditer(r"\S[^\n]*", text):  # a file of nothing but line ends is passed over at once
+        number, seen = number + text.count("\n", seen, found.start()), found.start()
+        yield number, found[0]
 
 
 def read_toml(path: Path, what: str, error: type[PansharpenError] = InputError) -> dict[str, Any]:

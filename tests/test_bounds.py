@@ -154,6 +154,24 @@ RECORDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["\n", " ", "x\n", "[\n", '{"a": 1}\n', "x"], ids=repr)
+@pytest.mark.parametrize("begin", ["", "ours"])
+def test_a_file_of_many_lines_that_is_no_log_is_refused_at_once(tmp_path: Path, text: str, begin: str) -> None:
+    ours = json.dumps({"schema": batch_log.SCHEMA, "scene": "a", "status": "done"}) + "\n" if begin else ""
+    (tmp_path / "batch.jsonl").write_text(ours + text * (6_000_000 // len(text)))
+    started = time.perf_counter()
+    if ours and text in ("\n", " ", "x"):
+        assert list(batch_log.read_log(tmp_path)) == ["a"]
+    else:
+        with pytest.raises(InputError, match="is not the log of a batch"):
+            batch_log.read_log(tmp_path)
+    assert time.perf_counter() - started < 2
+
+
+def test_json_lines_are_numbered_as_they_lie() -> None:
+    assert list(untrusted.json_lines("\n a\n\n \nb")) == [(2, "a"), (5, "b")]
+
+
 def test_lines_of_a_log_that_are_no_records_do_not_count(tmp_path: Path, run) -> None:
     good = {
         "schema": batch_log.SCHEMA,

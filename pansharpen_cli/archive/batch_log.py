@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ _SCHEMAS = "pansharpen-batch/"
 LOG_BYTES = 1 << 30
 """Of the largest log that is read."""
 _HEAD = b'{"schema": "pansharpen-batch/'
+_LINE, _MOST_UNREAD = re.compile(rb"\S[^\n]*"), 1000
+"""A line that is not empty, and how many that hold no JSON a log may have."""
 LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
 
 
@@ -88,17 +91,20 @@ def sweep(folder: Path) -> None:
 
 
 def _is_log(content: bytes) -> bool:
-    """Is it a batch's own? Its lines say so; those that a crash has cut off say nothing."""
-    ours, torn = False, _HEAD.startswith(content[: len(_HEAD)])
-    for line in content.splitlines():
+    """Is it a batch's own? Its lines say so; those that crashes have cut off say nothing, but they are few."""
+    ours, unread = False, 0
+    for found in _LINE.finditer(content):
         try:
-            record = json.loads(line)
+            record = json.loads(found[0][: untrusted.MOST_LINE])
         except (ValueError, RecursionError):
+            unread += 1
+            if unread > _MOST_UNREAD:
+                return False
             continue
         if not (isinstance(record, dict) and str(record.get("schema", "")).startswith(_SCHEMAS)):
             return False
         ours = True
-    return ours or torn
+    return ours or _HEAD.startswith(content[: len(_HEAD)])
 
 
 def read_log(folder: Path) -> dict[str, Record]:

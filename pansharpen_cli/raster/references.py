@@ -233,14 +233,13 @@ def check_siblings(path: str, file: str, folders: dict[str, list[str]]) -> None:
 def _parts(name: str) -> Iterator[str]:
     """What of a name may be that of a file for one of GDAL's drivers: `GTIFF_DIR:1:a.tif`, `NETCDF:"a.nc":x`,
     `JPEG_SUBFILE:0,99,a.jpg`, `SRP:a.gen,a.img`, also where it has the characters in it that part them."""
-    if os.path.lexists(name):
+    if os.path.lexists(name) or name.lstrip().startswith("<"):
         return
     cut = [-1, *(at for at, letter in enumerate(name) if letter in _PARTED), len(name)]
     for i, begin in enumerate(cut):
         for end in {*cut[i + 1 : i + _MOST_PARTED], *cut[max(i + 1, len(cut) - 1) :]}:
             part = name[begin + 1 : end].strip()
-            if part := part.removeprefix("//") if part.startswith("//") and name.startswith("vrt:") else part:
-                yield part
+            yield from filter(None, {part, part.removeprefix("//")})
 
 
 def _check_database(path: str, name: str) -> None:
