@@ -63,7 +63,7 @@ def _path(given: Any) -> str:
 
 
 def _listed(plain: Callable[[Any], Any], count: int | None = None) -> Callable[[Any], Any]:
-    """Of several: a sequence, no text."""
+    """A check of several values: a sequence, no text."""
 
     def all_of(given: Any) -> list[Any]:
         if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):

@@ -20,7 +20,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Interrupted(KeyboardInterrupt):
-    """Of its own type: after a plain KeyboardInterrupt within `exec`, Python ends by SIGINT, caught or not."""
+    """A type of its own: after a plain KeyboardInterrupt within `exec`, Python ends by SIGINT, caught or not."""
 
 
 class _State:

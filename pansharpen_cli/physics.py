@@ -31,7 +31,7 @@ PART, REDUCED_PART = 128, 48
 """Rows of a matrix that are multiplied at a time; of one that makes fewer pixels, each of which is made of many."""
 
 SHORT_PART = 16
-"""The same of degradations side by side."""
+"""Rows multiplied at a time for degradations side by side."""
 
 NEGLIGIBLE = 1e-12
 """Weights of degradations in float32 that are left out; products with far smaller ones take many times as long."""
@@ -96,7 +96,7 @@ def mtf_kernel(gain: float, ratio: float) -> np.ndarray:
 
 
 def _mtf_profile(distance: np.ndarray, gain: float, ratio: float) -> np.ndarray:
-    """The same kernel along one axis at any real distance in PAN pixels, not normalised."""
+    """The MTF kernel along one axis at any real distance in PAN pixels, not normalised."""
     inside = np.clip(1 - (distance / MTF_REACH) ** 2, 0, None)
     window = np.i0(0.5 * np.sqrt(inside)) / np.i0(0.5)
     sigma = mtf_sigma(gain, ratio)
@@ -263,8 +263,8 @@ def degrader(
 class Degradations:
     """Several degradations of one image side by side, in float32: each with one gain, or with one for each band.
 
-    `phase` is that of windows that start at 0, of so many `ms` and `pan` rows and columns. The rows of all operators
-    are one product, of a few MS pixels at a time with the PAN pixels that they reach.
+    `phase` is that of windows that start at 0, of `ms` and `pan` rows and columns. The rows of all operators are one
+    product, of a few MS pixels at a time with the PAN pixels that they reach.
     """
 
     def __init__(

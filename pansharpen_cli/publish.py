@@ -47,7 +47,7 @@ _MISLEADING = (
 )  # fmt: skip
 """Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
 _HEADERS = (".hdr", ".prj", ".stx", ".clr", ".ige", ".rrd")
-"""The same of files whose pixels lie in them as they are, or in another file."""
+"""Such endings of files that describe pixels stored raw, or in another file."""
 
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)

@@ -152,7 +152,7 @@ def _due(settings: Settings, picked: Sequence[_Picked], share: float) -> tuple[i
 def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
     """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them.
 
-    At most so many at full and at reduced resolution; `only`: there is no other block.
+    At most `counts` at full and at reduced resolution; `only`: there is no other block.
     """
     window, phase, gains, offsets = data.window, scene.phase, scene.effective_gains, scene.band_offsets
     length = FULL_TILE if max(phase.ratio) <= LARGE else WIDE_TILE

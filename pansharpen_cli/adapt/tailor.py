@@ -57,13 +57,13 @@ PACE = 4.0
 """How much faster gains are trained than weights: a step of Adam is as long as the rate, whatever it moves."""
 
 GUARD = 2.0
-"""Weight of a relative loss at reduced resolution when tailors are judged."""
+"""Penalty per relative increase of the reduced-resolution loss over the frozen network, added to a tailor's score."""
 
 JUDGED = 4
 """Epochs between judgements."""
 
 KNOWN = 16
-"""Tiles of the reduced pair that suffice for the tailor to be as free as `consistency` says."""
+"""With fewer reduced tiles than this, the weight of `consistency` is raised in proportion."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..report.facts import LeftOver, Record, plain
 SCHEMA = "pansharpen-batch/1"
 _SCHEMAS = "pansharpen-batch/"
 LOG_BYTES = 1 << 30
-"""Of the largest log that is read."""
+"""Largest log that is read."""
 _HEAD = b'{"schema": "pansharpen-batch/'
 _LINE, _MOST_UNREAD = re.compile(rb"\S[^\n]*"), 1000
 """A line that is not empty, and how many that hold no JSON a log may have."""

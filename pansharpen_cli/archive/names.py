@@ -376,7 +376,7 @@ def _common(a: str, b: str) -> tuple[str, ...]:
 
 
 def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tuple[Loose, Loose]]:
-    """Of several that a name fits, those that lie closest to each other, where that leaves one choice."""
+    """The pairs that lie closest to each other, of several that a name fits, where that leaves one choice."""
 
     def best(one: Loose, others: Sequence[Loose]) -> Loose | None:
         depths = [len(_common(one.file.relative, o.file.relative)) for o in others]

@@ -37,7 +37,7 @@ from .tar_zip import archive_of
 
 TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900
-"""Of a part of an output's path, and of the whole: the system's limits, less room for suffixes and unfinished files."""
+"""Most bytes of a part of an output's path, and of the whole: the system's, less room for suffixes."""
 
 
 @dataclass(frozen=True)

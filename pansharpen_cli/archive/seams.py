@@ -123,8 +123,8 @@ def _of_ms(
 
 
 def _steps(one: np.ndarray, other: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each band, the mean difference of two images where both are valid, and how much the difference varies, both
-    as shares of the mean."""
+    """The mean difference of two images by band, where both are valid, and how much it varies, both as shares of the
+    mean."""
     difference = (one - other)[:, valid]
     level = np.maximum(np.abs((one + other)[:, valid].mean(1) / 2), 1e-12)
     return difference.mean(1) / level, difference.std(1) / level

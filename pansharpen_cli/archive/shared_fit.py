@@ -94,7 +94,7 @@ class _Frame:
 
 
 def _strip_keys(scenes: Sequence[Found]) -> list[str]:
-    """Of each scene the strip that it is in; empty for one without a time."""
+    """The strip of each scene; empty for one without a time."""
     kinds: dict[str, list[tuple[int, _Frame]]] = {}
     for i, found in enumerate(scenes):
         if (frame := _Frame.of(found)) is not None:

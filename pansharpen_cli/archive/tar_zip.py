@@ -23,7 +23,7 @@ TARS, ZIPS = (".tar", ".tar.gz", ".tgz"), (".zip",)
 RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".nitf")
 """No VRT and no list: what these refer to would have to be looked at before GDAL opens them."""
 MOST_MEMBERS = 20_000
-"""Of an archive."""
+"""Most files in one archive."""
 MOST_AT_ONCE = 1 << 20
 """Bytes of a header in a TAR, names among them."""
 _HEAD = 64

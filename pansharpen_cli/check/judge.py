@@ -23,7 +23,7 @@ from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, PanRelat
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
-"""Of what is found, the most serious first: the result will be wrong; it may be worse; good to know."""
+"""Levels of findings, the most serious first: the result will be wrong; it may be worse; good to know."""
 
 _LEAVE_OUT = "leave it out with --bidx and --fit-bands bidx"
 
@@ -201,7 +201,7 @@ def _has_value(source: Source) -> bool:
 
 
 def _usual(band: Band) -> float:
-    """Share of the mean that the darkest pixels may have before it is worth a word; blue light is always scattered."""
+    """Share of the mean that the darkest pixels may have before it is reported; blue light is always scattered."""
     return 0.9 if sensors.band_name(band.label) in ("coastal", "blue") else 0.75
 
 

@@ -107,7 +107,7 @@ def _upsample(axis: Axis, pan: Span, ms: Span) -> Strips:
 
 @lru_cache(maxsize=64)
 def _up_sums(axis: Axis, pan: Span, ms: Span) -> tuple[Tensor, Tensor]:
-    """Of the up-sampling matrix U: the sums of its columns (MS pixels,), and U'U (MS pixels, MS pixels)."""
+    """Sums of the up-sampling matrix U: of its columns (MS pixels,), and U'U (MS pixels, MS pixels)."""
     whole = torch.from_numpy(physics.upsample_matrix(axis, pan, ms))
     return whole.sum(0), whole.T @ whole
 
@@ -204,7 +204,7 @@ class TileLayers:
         return self._expand(down(self._pan), self._mid)
 
     def cubic_low(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """The same low-pass of any function of E, pixel by pixel."""
+        """This low pass of any function of E, pixel by pixel."""
         phase = self.setup.phase
         rows, cols = (a.pan_span(m, 2 * a.ratio + 1) for a, m in zip(phase, self._mid.spans, strict=True))
         around = Window.of(rows, cols)

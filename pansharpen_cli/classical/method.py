@@ -51,7 +51,7 @@ def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def signed_regression(gram: Tensor, target: Tensor, signs: Tensor) -> Tensor:
-    """The same with weights (variables, targets) that have the given signs: non-negative least squares, flipped."""
+    """Regression whose weights (variables, targets) have the given signs: non-negative least squares, flipped."""
     scale = signs * unit_scale(gram)
     values, vectors = _eigen(gram * scale[:, None] * scale)
     kept = values > 1e-12 * values.max()

@@ -48,6 +48,6 @@ class Overshoot:
 
 
 def _largest(values: np.ndarray) -> np.ndarray:
-    """Of each band, without its sign."""
+    """The largest magnitude of each band."""
     flat = values.reshape(len(values), -1)
     return np.maximum(flat.max(1, initial=0), -flat.min(1, initial=0)).astype(np.float64)

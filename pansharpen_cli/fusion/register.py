@@ -43,7 +43,7 @@ LEAST = 0.1
 """PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
 
 OFF, LEFT, VARIES, APART = 0.25, 1.0, 1.0, 1.0
-"""PAN pixels from which on it is worth a word that the MS lies off, that it is left there, that the shift varies over
+"""PAN pixels from which on it is reported that the MS lies off, that it is left there, that the shift varies over
 the scene, and that bands lie apart."""
 
 MEASURABLE = 0.1
@@ -56,7 +56,7 @@ _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
 
 _ROUNDS, _SWEEPS = 6, 6
-"""At most so many rounds for the shift, and so many over the bands for their offsets."""
+"""Most rounds for the shift, and most rounds over the bands for their offsets."""
 
 _ENOUGH = 9
 """Tiles from which on a shift that is there is found. Those of a far one lie `FAR` pixels from the border."""

@@ -26,7 +26,7 @@ from .options import Options
 SCHEMA = "pansharpen-fit/1"
 SUFFIX = ".safetensors"
 MOST_BYTES = 64 << 20
-"""Of a file of a fit: the largest tailor that is known takes a hundredth of it."""
+"""Largest file of a fit: the largest tailor that is known takes a hundredth of it."""
 SAME_RATIO = 0.005
 """Share by which the ratio of a scene may differ from that of the fit: ground sampling distances vary so much."""
 SAME_PIXELS = 0.05
@@ -188,7 +188,7 @@ def to_bytes(fits: Sequence[SavedFit]) -> bytes:
 
 
 def _prefix(key: str) -> str:
-    """Of the names of a fit's arrays, by the key of its text."""
+    """How the names of a fit's arrays begin, by the key of its text."""
     return "" if key == "fit" else f"{key}/"
 
 

@@ -42,7 +42,7 @@ class Request:
     alone: bool = False
 
     def places(self, scene: Scene) -> list[int]:
-        """Of the bands among those that are written. Raises InputError for others and where they are not three."""
+        """Places of the bands among those written. Raises InputError for others and where they are not three."""
         shown = scene.as_written()
         if list(self.bands) == [TRUE]:
             known = sorted((WAVELENGTHS[n], i) for i, n in enumerate(shown.standard_names) if n is not None)

@@ -259,13 +259,13 @@ class Backbone(nn.Module):
     halo: int
     """PAN pixels on each side that one output pixel depends on."""
     last_halo: int = 0
-    """The same of `base` and `spread` alone, where these see a part of what the rest does."""
+    """PAN pixels on each side that `base` and `spread` alone depend on, where fewer than `halo`."""
     stride: int = 1
     """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1
-    """Tiles, halo included, begin at a multiple of this on the scene's PAN grid and have sides that are one."""
+    """Corners and sides of tiles, halo included, are multiples of this."""
     adaptation: ClassVar[Mapping[str, float]] = {}
-    """What the schedule and the loss weights of its adaptation have instead of the usual (`adapt.tailor.Settings`)."""
+    """Overrides of `adapt.tailor.Settings` for this network."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
 

@@ -40,7 +40,7 @@ class S2Block(nn.Module):
         return x.movedim(-1, 1)
 
     def attend(self, x: Tensor, y: Tensor, window: tuple[int, int]) -> Tensor:
-        """Of (n, rows, cols, channels); windows and heads, (windows, heads, pixels, 16), keep to themselves."""
+        """Attention of (n, rows, cols, channels), in each window and head on its own: (windows, heads, pixels, 16)."""
         (n, rows, cols, channels), (r, c) = x.shape, window
         lattice = (n, rows // r, r, cols // c, c, channels // HEAD, HEAD)
 

@@ -64,7 +64,7 @@ _NESTS, _DEPTH = ("state_dict", "model", "params"), 3
 _PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
 _REAL = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 LARGEST = 4096
-"""Of the numbers in a network's options."""
+"""Largest value allowed in a network's options."""
 _LISTED = 8
 """How many of the tensors that do not fit an error names."""
 

@@ -30,11 +30,11 @@ SCORED_TILE = 512
 """Side of the tiles that are scored together, in pixels: whole blocks of the indices."""
 
 SAMPLED_TILE = 256
-"""The same of a sample: the smaller, the better spread, and the more of what is read is margin. A tile in the middle of
-a block of the output has its margin there, too: one block is decoded for it, not four."""
+"""Side of a sampled tile. Smaller tiles spread better but read relatively more margin. A tile in the middle of a block
+of the output has its margin there, too: one block is decoded for it, not four."""
 
 SAMPLED_PIXELS = 1 << 21
-"""PAN pixels that a sample scores: so many tell a scene's figures well enough (docs/lab/sampling.md)."""
+"""PAN pixels that a sample scores, which tell a scene's figures well enough (docs/lab/sampling.md)."""
 
 MARGIN = physics.MTF_REACH + 1
 """PAN pixels around a tile that are read for the MTF filter."""
@@ -290,7 +290,7 @@ def _index_scale(scene: Scene) -> tuple[float, int]:
 
 
 def survey(read: Reader, window: Window) -> tuple[np.ndarray, float]:
-    """Every so many of the valid values of a raster, about a million per band, and the largest of all."""
+    """Valid values of a raster at equal steps, about a million per band, and the largest of all."""
     step, largest, found = max(1, window.area >> 20), 0.0, [np.empty(0)]
     for tile in plan_tiles(window, 2 * SCORED_TILE):
         values, valid = read(tile.core)

@@ -12,7 +12,7 @@ from .source import Source
 
 
 def standard_names(names: Sequence[str | None], places: Sequence[int], sensor: Sensor) -> tuple[str | None, ...]:
-    """Of the bands at these places: by their names, else by the order in which the sensor's products come."""
+    """Standard names of the bands at these places: by their own, else by the order of the sensor's products."""
     standard = tuple(sensors.band_name(names[i]) for i in places)
     return standard if any(standard) else sensor.usual_names(len(names), places) or standard
 

@@ -105,7 +105,7 @@ class Window(NamedTuple):
         return Window(self.top + rows, self.bottom + rows, self.left + cols, self.right + cols)
 
     def seen_from(self, origin: Window) -> Window:
-        """The same place, counted from the first pixel of another window."""
+        """This window, counted from the first pixel of another one."""
         return self.moved(-origin.top, -origin.left)
 
     def within(self, outer: Window) -> tuple[slice, slice]:
@@ -163,7 +163,7 @@ class Axis:
         return Axis(self.ratio, self.offset + offset)
 
     def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
-        """The same phase seen from windows that start at the given pixels."""
+        """This axis counted from windows that start at the given pixels."""
         return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)
 
 
@@ -192,11 +192,11 @@ class Phase(NamedTuple):
         return (self.rows.ratio * self.cols.ratio) ** 0.5
 
     def moved(self, offset: Offset) -> Phase:
-        """Of the grid that lies so many PAN pixels further."""
+        """The phase of a grid that lies `offset` PAN pixels further."""
         return Phase(self.rows.moved(offset[0]), self.cols.moved(offset[1]))
 
     def seen_from(self, pan: Window, ms: Window) -> Phase:
-        """The same phase, counted from the first pixels of a PAN and an MS window."""
+        """This phase, counted from the first pixels of a PAN and an MS window."""
         return Phase(self.rows.shifted(pan.top, ms.top), self.cols.shifted(pan.left, ms.left))
 
     def ms_window(self, pan: Window, reach: float = 0.0, far: float = 0.0) -> Window:

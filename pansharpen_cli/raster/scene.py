@@ -42,7 +42,7 @@ _PER_BAND = ("band_names", "standard_names", "gains", "fitted_gains", "band_offs
 """Fields of a scene with a value for each band."""
 
 MOST_BANDS = 512
-"""Of the MS: memory grows with bands as it does with the area of tiles."""
+"""Most bands of an MS: memory grows with bands as it does with the area of tiles."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class TileData:
 class Scene:
     """A PAN and its MS: a value, open as long as the context of `open`. All windows are in pixels of the PAN file.
 
-    `full`: the pixels that the pair determines, of its `own` where neighbours are read with it; `window`: the part to
-    write; `phase`: of the MS grid on the PAN grid;
+    `full`: pixels covered by both PAN and MS (and inside `own`, if set); `window`: the part to write;
+    `phase`: of the MS grid on the PAN grid;
     `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
     the sensor's products come;
     `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
@@ -128,7 +128,7 @@ class Scene:
         return self.on(_output_window(self.full, window, bbox, self.pan_grid, self.warnings))
 
     def shifted(self, shift: Offset) -> Scene:
-        """The whole scene with its MS so many PAN pixels off its georeferencing: its grid moves, no pixel is resampled.
+        """The whole scene with its MS `shift` PAN pixels off its georeferencing: the grid moves, no pixel is resampled.
 
         Raises InputError where too little of PAN and MS overlaps then.
         """

@@ -18,7 +18,7 @@ from .tiles import plan_tiles
 SCHEMA = "pansharpen-stretch/1"
 
 PERCENTILES = (0.5, 98.0)
-"""Of a band's values: what is shown as black, and where the shoulder begins to hold what is bright."""
+"""Percentiles of a band's values: what is shown as black, and where the shoulder begins to hold what is bright."""
 
 GAMMA, SHOULDER = 0.75, 0.8
 """The curve is t^gamma, which lifts shadows; from SHOULDER on, t nears 1 and never reaches it: no roof is cut off."""
@@ -39,7 +39,7 @@ def curve(part: np.ndarray, gamma: float = GAMMA) -> np.ndarray:
 
 
 def gamma_of(medians: Sequence[float]) -> float:
-    """Of bands whose medians are such parts of their ranges."""
+    """The gamma for bands whose medians are these parts of their ranges."""
     part = min(max(float(np.mean(medians)), 1e-6), 0.99)
     return min(max(float(np.log(MIDDLE) / np.log(part)), GAMMAS[0]), GAMMAS[1])
 
@@ -77,7 +77,7 @@ class Stretch:
 
     @classmethod
     def between(cls, low: float, high: float, names: Sequence[str]) -> Stretch:
-        """The same range for all bands."""
+        """One range for all bands."""
         return cls(tuple(names), (low,) * len(names), (high,) * len(names))
 
     @classmethod

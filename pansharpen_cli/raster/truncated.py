@@ -29,7 +29,7 @@ _BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt
 """Ends of files that hold none of those pixels."""
 
 _ILWIS_BYTES = {"byte": 1, "int": 2, "long": 4, "float": 4, "real": 8}
-"""Of a value, by the type in which a map of ILWIS stores it."""
+"""Bytes of a value, by the type in which a map of ILWIS stores it."""
 
 _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
@@ -43,10 +43,10 @@ _LAN = b"HEADER", b"HEAD74"
 _NETCDF = {b"CDF\1": "II", b"CDF\2": "IQ", b"CDF\5": "QQ"}
 """Classic netCDF by its version: how numbers and places in the file are written. That of HDF5 reports what it lacks."""
 _NETCDF_BYTES = (0, 1, 1, 2, 4, 4, 8, 1, 2, 4, 8, 8)
-"""Of a value, by its type."""
+"""Bytes of a value, by its type."""
 _IGE = struct.Struct("<26sB5i")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""Of a JPEG: what begins a segment, other than bytes of pixels and where a decoder may restart."""
+"""What begins a segment of a JPEG, other than bytes of pixels and where a decoder may restart."""
 _OTHERS = (
     b"II*\0",
     b"II+\0",

@@ -12,7 +12,7 @@ DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Types of the output."""
 
 CLIPPED, STEPS = 1e-3, 16.0
-"""Share of the values beyond another type than the MS's that is worth a word, and the range in its whole numbers."""
+"""Share of the values beyond another type than the MS's that is reported, and the range in its whole numbers."""
 
 _ALIKE = 4 * float(np.finfo(np.float32).eps)
 """Share of the nodata value within which GDAL takes a float for it, also one of 64 bits (ARE_REAL_EQUAL)."""
@@ -47,7 +47,7 @@ class Statistics:
             self.squares[band] += squares[k]
 
     def tags(self, area: int) -> Iterator[dict[str, str]]:
-        """Of each band; `area`: pixels of the file."""
+        """Tags of each band; `area`: pixels of the file."""
         for i, count in enumerate(self.count):
             mean = self.sums[i] / count
             yield {

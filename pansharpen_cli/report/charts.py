@@ -15,7 +15,7 @@ import numpy as np
 from .pictures import Histogram, reduce_map
 
 COLOURS = ("#8a919c", "#2b7bd0", "#e0851a", "#1f9d83", "#b25cc7", "#c9485b")
-"""Of the input and of the results, in order, in charts and legends; they read on a light and on a dark page."""
+"""Colours of the input and of the results, in order, in charts and legends; they read on a light and on a dark page."""
 
 MAP_LEVELS = 64
 

@@ -21,7 +21,7 @@ from .html import render
 PAGE = "index.html"
 _GENERATOR = b'<meta name="generator" content="pansharpen '
 MOST_PIXELS = 1 << 24
-"""Of a quicklook that is unpacked for the page: the tool's own are far smaller."""
+"""Most pixels of a quicklook that is unpacked for the page: the tool's own are far smaller."""
 THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 

@@ -58,7 +58,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """The same place in several panels. `window` in PAN pixels; `scale`: picture pixels per PAN pixel."""
+    """One place in several panels. `window` in PAN pixels; `scale`: picture pixels per PAN pixel."""
 
     title: str
     window: Window

@@ -28,7 +28,7 @@ APART: Remark = {
 """What no index of full resolution shows."""
 
 UP_SAMPLED: Remark = {"about": "sharpness", "level": "note", "text": "as soft as the MS: PAN tells nothing about it"}
-"""Of a file that is not sharpened, and that PAN is no measure of."""
+"""The verdict on a file that is not sharpened, and that PAN is no measure of."""
 
 
 def verdict(

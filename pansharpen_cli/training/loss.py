@@ -20,7 +20,7 @@ from .samples import Sample
 from .settings import LossWeights
 
 EXTREMES, POWER, DARKEST = (0.01, 0.99), 0.62, 0.03
-"""Of a picture that a band is shown as: the quantiles that are black and white, its power, and the brightness below
+"""The picture that a band is shown as: the quantiles that are black and white, its power, and the brightness below
 which nothing shows any more."""
 EASIEST = 0.02
 """Least error that others are relative to, in units of the bands' deviations."""

@@ -145,7 +145,7 @@ class Sampler:
         self.pair_chance = self.pair_chance / (self.pair_chance.sum() or 1.0)
 
     def at(self, step: int) -> Sampler:
-        """The same sampler as it stands before a step, whatever was drawn before."""
+        """This sampler as it stands before a step, whatever was drawn before."""
         other = copy.copy(self)
         other.rng = np.random.default_rng((self.seed, step))
         return other

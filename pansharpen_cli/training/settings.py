@@ -13,7 +13,7 @@ from ..errors import InputError
 
 _MOST = 1e12
 _MOST_OPTION = 4096
-"""Of a network's options; weights hold no larger ones, either."""
+"""Largest value of a network's options, as in files of weights."""
 _MOST_BANDS = 512
 
 
@@ -48,7 +48,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Of the terms of the composite loss: in units of each band's standard deviation, the last three of the scale.
+    """Weights of the terms of the loss: in units of each band's standard deviation, the last three of the scale.
 
     PanTiny's own loss is charbonnier = 1.5, similarity = 4, focal = 1.5, and nothing of the others.
     """

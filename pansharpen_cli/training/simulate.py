@@ -101,7 +101,7 @@ CRS = "EPSG:32631"
 _ORIGIN = (431200.0, 4583600.0)  # easting and northing of the PAN corner in metres
 
 LEVEL = 9
-"""Of deflate: the sample data are shipped."""
+"""Level of deflate, the smallest files: the sample data are shipped."""
 
 
 def _inside_border(r: np.ndarray, c: np.ndarray, spec: Simulation, left: float, lower: float) -> np.ndarray:

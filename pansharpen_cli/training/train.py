@@ -49,7 +49,7 @@ _LONGEST = 0.1
 _VALIDATION_SEED = 12345
 """One for all trainings, so that those with the same held-out scenes can be compared."""
 MOST_PARAMETERS = 500_000_000
-"""Of a network to train: with its gradients and moments it takes 16 bytes for each."""
+"""Most parameters of a network to train: each takes 16 bytes with its gradient and moments."""
 
 
 # The loop

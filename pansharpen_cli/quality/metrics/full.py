@@ -297,7 +297,7 @@ def _selected(x: Tensor, chosen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Details:
-    """Of the high passes of the bands and of PAN, last, over some `pixels`: sums of `products` of all pairs."""
+    """Sums over `pixels` of the `products` of all pairs of high passes: those of the bands, and of PAN last."""
 
     pixels: int
     products: Tensor
