@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
 from ..errors import InputError, reason_of
 from .messages import GDAL_ERRORS, Messages, gdal_messages
 from .packed import check_unpacks
-from .references import NETWORK, check_raw, check_served
+from .references import NETWORK, check_raw, check_served, in_archive
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
 
 _LOST = re.compile(
@@ -29,6 +30,11 @@ metadata a warning remains."""
 
 _METADATA = re.compile("IO error during reading of")
 """The same of a mask, whose metadata tell what it is for."""
+
+_ABSENT = re.compile("does not exist in the file system|No such file or directory")
+"""What GDAL says of a file that is not there."""
+
+_OF_ALL = int(MaskFlags.per_dataset)
 
 _MASKS = (".msk", ".ovr")
 """Ends of the rasters beside a raster that GDAL goes on without where it cannot open them."""
@@ -105,13 +111,13 @@ def _files_of(name: str) -> list[str]:
 
 
 def check_beside(path: str, files: Iterable[str]) -> None:
-    """Raises InputError for metadata, masks and overviews beside the files of a raster that cannot be read: GDAL says
-    nothing and goes on without their nodata."""
+    """Raises InputError for metadata, masks and overviews beside the files of a raster that cannot be read, or not as
+    such: GDAL says nothing and goes on without their nodata."""
     waiting = list(files)
     for file in waiting:
-        sides = (file + end for each in _MASKS for end in (each, each.upper()))
-        for side in filter(os.path.isfile, (f"{file}.aux.xml", *sides)):
-            if reason := cut_off_xml(side) if side.endswith(".xml") else cut_off(side) or _not_opened(side):
+        sides = [file + end for each in _MASKS for end in (each, each.upper())]
+        for side in filter(_is_there, (f"{file}.aux.xml", *sides)):
+            if reason := _not_read(side) or _no_mask(file, side):
                 raise InputError(
                     f"cannot open {path}: {side} beside it cannot be read ({reason}); copy it again or move it away"
                 )
@@ -119,16 +125,50 @@ def check_beside(path: str, files: Iterable[str]) -> None:
                 waiting.append(side)
 
 
+def _is_there(side: str) -> bool:
+    """Also a link to nothing; in an archive a mask only, of which GDAL tells."""
+    if not in_archive(side):
+        return os.path.lexists(side)
+    return side.lower().endswith(".msk") and not _ABSENT.search(_not_opened(side))
+
+
+def _not_read(side: str) -> str:
+    """Why a file beside a raster is not read; nothing if it is."""
+    if in_archive(side):
+        return _not_opened(side)
+    if not os.path.isfile(side):
+        return "it is a folder" if os.path.isdir(side) else "it leads to no file"
+    if os.path.getsize(side) == 0:
+        return "it is empty"
+    return cut_off_xml(side) if side.endswith(".xml") else cut_off(side) or _not_opened(side)
+
+
 def _not_opened(path: str) -> str:
     """Why GDAL does not open a file; nothing if it does."""
-    if os.path.getsize(path) == 0:
-        return "it is empty"
     try:
         with gdal_messages() as said:
             opened(path).close()
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         return reason_of(error)
     return "it is cut off or damaged" if lost(said) or any(map(_METADATA.search, said.warnings)) else ""
+
+
+def _no_mask(file: str, side: str) -> str:
+    """Why a raster that is called the mask of a file is none; nothing if it is one, or has another name."""
+    if not side.lower().endswith(".msk") or file.lower().endswith(_MASKS):
+        return ""
+    with suppress(*GDAL_ERRORS), gdal_messages(), opened(file) as raster, opened(side) as mask:
+        if mask.shape != raster.shape:
+            sizes = (f"{each.height} x {each.width} pixels" for each in (mask, raster))
+            return "it has {}, and what it masks {}".format(*sizes)
+        kinds = [mask.tags().get(f"INTERNAL_MASK_FLAGS_{band}", "").strip() for band in raster.indexes]
+        if not any(kinds):
+            return "it does not say what it masks"
+        if mask.count < raster.count and any(kind and not int(kind) & _OF_ALL for kind in kinds[mask.count :]):
+            return f"it has {mask.count} bands, and what it masks {raster.count}"
+        told = [flags for flags, kind in zip(raster.mask_flag_enums, kinds, strict=True) if kind not in ("", "1")]
+        return f"GDAL looks for none beside a file of {raster.driver}" if [MaskFlags.all_valid] in told else ""
+    return ""
 
 
 def lost(said: Messages) -> bool:

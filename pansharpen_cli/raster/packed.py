@@ -56,7 +56,7 @@ def _archive(name: str) -> str:
 @lru_cache(4096)
 def _damage(archive: str, kind: str, member: str, *_: int) -> str:
     """What in an archive does not unpack as it should; looked at once while the file stays as it is."""
-    part = archive
+    part = ""
     try:
         with open(archive, "rb") as file:
             if kind == "zip":
@@ -73,7 +73,7 @@ def _damage(archive: str, kind: str, member: str, *_: int) -> str:
         told = str(error)
         if isinstance(error, zipfile.BadZipFile) and not told.startswith("Bad CRC") or told.startswith(_FOREIGN):
             return ""  # of its structure GDAL asks less
-        return f"{part} does not unpack to what its checksum says ({told.split(' for file')[0]})"
+        return f"{part or 'it'} does not unpack to what its checksum says"
     except (NotImplementedError, RuntimeError):
         pass  # packed in other ways, or encrypted
     return ""
