@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from speed import repeated_scene
 
-from pansharpen_cli.fusion import fit, loop, register
+from pansharpen_cli.fusion import fit, loop, register, shifts
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.quality import assess
 from pansharpen_cli.quality.rasters import Raster, array_reader
@@ -44,7 +44,7 @@ def injected() -> list[tuple[float, float]]:
     return [(0.0, 0.0)] + [(round(s * r, 2), round(s * c, 2)) for s in SIZES for r, c in DIRECTIONS]
 
 
-def measured(pan: Path, ms: Path, shift: tuple[float, float]) -> register.Shift:
+def measured(pan: Path, ms: Path, shift: tuple[float, float]) -> shifts.Shift:
     """With the MS's origin moved by `shift`, as a wrong geotransform would."""
     with Scene.open(pan, [ms]) as scene:
         scene = scene.shifted(shift)
@@ -95,7 +95,7 @@ def figures(pan: Path, ms: Path, truth: Path | None, shift, apply: bool, own, me
     base = (own[0] + shift[0], own[1] + shift[1])
     if apply:
         found = measured(pan, ms, base)
-        if register.is_correctable(found):
+        if shifts.is_correctable(found):
             base = (base[0] + found.rows, base[1] + found.cols)
     with Scene.open(pan, [ms]) as scene, Scene.open(pan, [ms], OpenOptions(extent="pan")) as true:
         scene, true = scene.shifted(base), true.shifted(own)

@@ -13,7 +13,7 @@ import rasterio
 from rasters import edited, inventory, painted, write_scene
 
 from pansharpen_cli.check import check, judge, look, predict
-from pansharpen_cli.fusion import register
+from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.request import Pair
 from pansharpen_cli.raster.options import OpenOptions
@@ -22,7 +22,7 @@ from pansharpen_cli.report import text as texts
 from pansharpen_cli.report.facts import plain
 from pansharpen_cli.training import simulate
 
-STILL = register.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
+STILL = shifts.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
 MEASURE = register.measure
 PLAIN = Options(method="none")
 NAMES = ("blue", "green", "red", "nir")
@@ -304,7 +304,7 @@ def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, exp
     found = [(f["level"], f["code"]) for f in facts["findings"] if f["code"].startswith(("shift", "band-"))]
     assert found == ([] if expected is None else [expected])
     assert facts["shift"]["rows"] == shift.rows
-    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and register.is_correctable(shift))
+    assert facts["shift"]["action"].startswith("moves") == (align == "auto" and shifts.is_correctable(shift))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_the_measured_shift_is_judged(scene, monkeypatch, shift, align: str, exp
 def test_what_becomes_of_the_offset_of_a_band_is_told(scene, rows: float, nir: float, moved: bool, action: str) -> None:
     shift, found = replace(STILL, rows=rows, bands=(*STILL.bands[:3], (nir, 0.0))), judge.Findings()
     with Scene.open(scene / "pan.tif", [scene / "ms.tif"]) as opened:
-        opened = opened.with_gains((), register.band_offsets(shift) if moved else ())
+        opened = opened.with_gains((), shifts.band_offsets(shift) if moved else ())
         assert judge.shift_facts(opened, shift, "auto", found).action == action
     told = [f.text for f in found if f.code == "band-offsets"]
     assert [t.endswith(f"; fuse {'corrects' if moved else 'does not correct'} that") for t in told] == [True] * (

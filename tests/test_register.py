@@ -18,7 +18,7 @@ from rasters import edited, painted, pixels_of, seldom, write_pair, write_scene
 
 from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.fusion import register
+from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs.request import FusionOutput, Pair
@@ -36,14 +36,14 @@ def written(folder: Path, **spec) -> tuple[Path, Path, Path]:
     return write_pair(folder, **settings)
 
 
-def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> register.Shift:
+def measured(pan: Path, ms: Path, shift=(0.0, 0.0), **options) -> shifts.Shift:
     """What is measured where the MS is said to lie `shift` PAN pixels further than it does."""
     with Scene.open(pan, [ms]) as scene:
         scene = scene.shifted(shift)
         return register.measure(scene, **options)
 
 
-def error(found: register.Shift, shift) -> float:
+def error(found: shifts.Shift, shift) -> float:
     return max(abs(found.rows + shift[0]), abs(found.cols + shift[1]))
 
 
@@ -84,14 +84,14 @@ def test_an_injected_shift_is_recovered(tmp_path, shift, spec):
 def test_no_shift_is_invented_on_an_aligned_scene(tmp_path, spec):
     found = measured(*written(tmp_path, **spec)[:2])
     assert found.confident and error(found, (0, 0)) < 0.1
-    assert not register.is_correctable(found) and register.warnings_of(found, False) == []
+    assert not shifts.is_correctable(found) and shifts.warnings_of(found, False) == []
     assert found.varies < 0.3
 
 
 def test_a_band_too_unlike_pan_is_not_corrected(tmp_path):
     """Green alone over fields: brightness runs along other edges than PAN's, tile by tile another way."""
     found = measured(*written(tmp_path, seed=3, bands=1)[:2])
-    assert not found.confident and not register.is_correctable(found)
+    assert not found.confident and not shifts.is_correctable(found)
 
 
 def test_it_is_the_same_again_and_on_any_number_of_cores(pair):
@@ -156,12 +156,12 @@ def stripes(step, first):
 def test_what_cannot_be_measured_is_not_confident(pair, tmp_path, pan, ms):
     found = measured(edited(pair[0], tmp_path / "p.tif", pan), edited(pair[1], tmp_path / "m.tif", ms))
     assert not found.confident and found.confidence < 0.5
-    assert not register.is_correctable(found)
+    assert not shifts.is_correctable(found)
 
 
 def test_a_scene_too_small_to_compare_tiles_is_not_confident(tmp_path):
     found = measured(*written(tmp_path, rows=64, cols=64)[:2])
-    assert found == register.Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
+    assert found == shifts.Shift(math.nan, math.nan, 0.0, False, 0, math.nan)
 
 
 def test_a_shift_beyond_the_search_is_not_confident(pair):
@@ -173,9 +173,9 @@ def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
         wide = dataset.transform @ Affine.scale(1.01)  # 2.6 PAN pixels over the scene
     found = measured(pair[0], edited(pair[1], tmp_path / "ms.tif", transform=wide))
     assert 1.2 < found.varies < 4
-    rows, _, shifts, _ = np.array(found.field).T
-    assert np.polyfit(rows, shifts, 1)[0] == pytest.approx(-0.01, abs=0.004)
-    assert any("varies" in line for line in register.warnings_of(found, True))
+    rows, _, moved, _ = np.array(found.field).T
+    assert np.polyfit(rows, moved, 1)[0] == pytest.approx(-0.01, abs=0.004)
+    assert any("varies" in line for line in shifts.warnings_of(found, True))
 
 
 @pytest.mark.parametrize(("band", "offset"), seldom([(1, (1.2, -0.9)), (3, (0.8, 1.4))], [(3, (0.8, 1.4))]))
@@ -189,9 +189,9 @@ def test_the_offset_of_a_band_from_the_others_is_recovered(tmp_path, band, offse
     found = measured(pan, edited(ms, tmp_path / "moved.tif", lambda _: pixels))
     np.testing.assert_allclose(found.bands[band], offset, atol=0.3)
     assert np.abs(np.delete(found.bands, band, 0)).max() < 0.3
-    (note,) = register.notes_of(found, False, ())
+    (note,) = shifts.notes_of(found, False, ())
     assert note.startswith(f"MS band {band + 1} ") and "not corrected" in note
-    (note,) = register.notes_of(found, False, register.band_offsets(found))
+    (note,) = shifts.notes_of(found, False, shifts.band_offsets(found))
     assert note.endswith(": corrected")
 
 
@@ -277,10 +277,10 @@ def test_no_mtf_is_invented(tmp_path):
 
 
 def test_bands_that_lie_off_the_others_are_named_with_their_offset():
-    found = register.Shift(0.1, 0.0, 1.0, True, 9, bands=((0.04, 0.05), (0.0, -0.7), (math.nan, math.nan), (0.0, 0.0)))
-    assert register.band_offsets(found) == ((0.0, 0.0), (0.0, -0.7), (0.0, 0.0), (0.0, 0.0))
-    assert register.band_offsets(replace(found, confident=False)) == ()
-    assert register.band_offsets(replace(found, bands=((0.04, 0.05),) * 4)) == ()
+    found = shifts.Shift(0.1, 0.0, 1.0, True, 9, bands=((0.04, 0.05), (0.0, -0.7), (math.nan, math.nan), (0.0, 0.0)))
+    assert shifts.band_offsets(found) == ((0.0, 0.0), (0.0, -0.7), (0.0, 0.0), (0.0, 0.0))
+    assert shifts.band_offsets(replace(found, confident=False)) == ()
+    assert shifts.band_offsets(replace(found, bands=((0.04, 0.05),) * 4)) == ()
 
 
 # From the command line
@@ -385,8 +385,8 @@ def test_what_is_corrected_as_usual_is_a_note_and_what_is_not_a_warning(scenes, 
     checked = run("check", scenes / "pan.tif", scenes / "off.tif", "--method", "exp", "--no-score", "--json").out
     levels = {f["code"]: f["level"] for f in json.loads(checked)["findings"]}
     assert levels["shift"] == "note"
-    far = register.Shift(9.0, 1.0, 1.0, True, 9, agreement=0.5)
-    assert register.warnings_of(far, True) and not register.notes_of(far, True, ())
+    far = shifts.Shift(9.0, 1.0, 1.0, True, 9, agreement=0.5)
+    assert shifts.warnings_of(far, True) and not shifts.notes_of(far, True, ())
 
 
 def test_measuring_changes_no_pixel(fuse):
@@ -500,21 +500,21 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
 @pytest.mark.parametrize(
     ("shift", "said"),
     [
-        (register.Shift(0.1, 0.2, 1.0, True, 9), []),
-        (register.Shift(2.0, 1.0, 0.3, False, 9), ["too uncertain to correct"]),
-        (register.Shift(0.3, 0.2, 0.3, False, 9), []),
-        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan), []),
-        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.9), []),
-        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.7), ["explain 70% of"]),
-        (register.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.2), ["far out of register"]),
-        (register.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), []),
-        (register.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.9), ["not corrected"]),
-        (register.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.2), ["is left there"]),
-        (register.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), []),
+        (shifts.Shift(0.1, 0.2, 1.0, True, 9), []),
+        (shifts.Shift(2.0, 1.0, 0.3, False, 9), ["too uncertain to correct"]),
+        (shifts.Shift(0.3, 0.2, 0.3, False, 9), []),
+        (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan), []),
+        (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.9), []),
+        (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.7), ["explain 70% of"]),
+        (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.2), ["far out of register"]),
+        (shifts.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), []),
+        (shifts.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.9), ["not corrected"]),
+        (shifts.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.2), ["is left there"]),
+        (shifts.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), []),
     ],
 )
 def test_remarks_tell_what_matters(shift, said):
-    lines = register.warnings_of(shift, False)
+    lines = shifts.warnings_of(shift, False)
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
 
@@ -614,14 +614,14 @@ def test_an_unknown_mtf_is_refused(soft, tmp_path):
 def test_a_large_shift_is_looked_for_where_pan_and_ms_do_not_agree(tmp_path, shift):
     found = measured(*written(tmp_path, rows=384, cols=384, seed=4)[:2], shift)
     assert found.confident and error(found, shift) < 0.15
-    assert found.searched == register.FAR
-    assert register.is_mismatched(found, corrected=False) and not register.is_mismatched(found, corrected=True)
+    assert found.searched == shifts.FAR
+    assert shifts.is_mismatched(found, corrected=False) and not shifts.is_mismatched(found, corrected=True)
 
 
 def test_a_scene_too_small_for_large_shifts_does_not_claim_that_there_is_none(tmp_path):
     found = measured(*written(tmp_path, rows=256, cols=256, seed=4)[:2], (14.0, 9.0))
-    assert not found.confident and found.searched == register.SEARCH
-    told = " ".join(register.warnings_of(found, True))
+    assert not found.confident and found.searched == shifts.SEARCH
+    told = " ".join(shifts.warnings_of(found, True))
     assert "no shift of up to 8 PAN pixels (the scene is too small to show larger ones)" in told
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from ..fusion import pan_relation, register
+from ..fusion import pan_relation, shifts
 from ..fusion.options import Options
 from ..jobs.facts import pan_relation_facts
 from ..jobs.opened import is_unseen_by_pan
@@ -189,8 +189,8 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
             found.warning("lone-nodata", f"{named}: {text}")
     r2 = facts.agreement.r2 if facts.agreement else None
-    if r2 is not None and not is_unseen_by_pan(scene) and (doubts := register.doubt(r2)):
-        level = found.error if r2 < register.WRONG else found.warning
+    if r2 is not None and not is_unseen_by_pan(scene) and (doubts := shifts.doubt(r2)):
+        level = found.error if r2 < shifts.WRONG else found.warning
         level("agreement", doubts)
 
 
@@ -267,17 +267,17 @@ def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> No
         found.note("depth", f"PAN uses {pan} bits, MS {max(ms)}: were they processed differently?")
 
 
-def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings) -> ShiftFacts:
+def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) -> ShiftFacts:
     """The measured shift as facts, with what `fuse --align` does about it."""
     size = math.hypot(shift.rows, shift.cols)
     called = [name or f"band {i}" for i, name in enumerate(scene.called, 1)]
     moved = zip(called, scene.band_offsets, strict=False)
     placed = ", ".join(f"{name} by {math.hypot(*offset):.2f}" for name, offset in moved if any(offset))
-    if shift.confidence < register.MEASURABLE:
+    if shift.confidence < shifts.MEASURABLE:
         action = "nothing"
     elif not shift.confident:
         action = "nothing: it is not certain enough"
-    elif not register.is_correctable(shift):
+    elif not shifts.is_correctable(shift):
         done = f"moves {placed} and leaves the rest" if placed else "nothing"
         action = f"{done}: it is within what may be noise"
     elif align == "auto":
@@ -290,21 +290,21 @@ def shift_facts(scene: Scene, shift: register.Shift, align: str, found: Findings
             f"the shift of the MS against PAN is uncertain (confidence {shift.confidence:.2f}, {shift.tiles} tiles, "
             f"searched up to {shift.searched:g} PAN pixels): too little detail, or they show different things",
         )
-    elif register.is_correctable(shift):
+    elif shifts.is_correctable(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
         if align == "auto":
-            level = found.note if size < register.SEARCH else found.warning
+            level = found.note if size < shifts.SEARCH else found.warning
             level("shift", f"{text}; fuse --align auto corrects it; other tools do not")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
-    if shift.confident and shift.varies >= register.VARIES:
+    if shift.confident and shift.varies >= shifts.VARIES:
         found.warning(
             "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
         )
     apart = [
         f"{name} {math.hypot(*offset):.2f}"
         for name, offset in zip(called, shift.bands, strict=False)
-        if math.hypot(*offset) >= register.APART
+        if math.hypot(*offset) >= shifts.APART
     ]
     if apart:
         done = "corrects" if placed else "does not correct"

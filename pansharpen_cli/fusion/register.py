@@ -28,29 +28,16 @@ from ..raster.blocks import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahea
 from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
+from .shifts import DOUBTFUL, FAR, MEASURABLE, SEARCH, VARIES, Shift
 
-SEARCH, FAR, WIDE = 8.0, 64.0, 2.0
-"""Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there.
-The first in MS pixels, for ratios beyond `LARGE`."""
+WIDE = 2.0
+"""`SEARCH` in MS pixels, for ratios beyond `LARGE`."""
 
 MATCHED_TILE = 64
 """Largest side of the tiles whose shifts are compared, in MS pixels."""
 
 _TRIED = 48
 """Blocks of a large scene that are looked into for valid pixels."""
-
-LEAST = 0.1
-"""PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
-
-OFF, LEFT, VARIES, APART = 0.25, 1.0, 1.0, 1.0
-"""PAN pixels from which on it is reported that the MS lies off, that it is left there, that the shift varies over
-the scene, and that bands lie apart."""
-
-MEASURABLE = 0.1
-"""Confidence below which no shift is named at all."""
-
-DOUBTFUL, WRONG = 0.8, 0.4
-"""R2 of the low-passed PAN by the bands below which they may, and surely do not, show the same in the same place."""
 
 _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
@@ -64,32 +51,6 @@ _ENOUGH = 9
 _NEIGHBOURS, _TURNS = 16, 200
 """Bands that the offset of a single one is measured against, and in how many steps all are: hundreds take minutes to
 hours otherwise, as the time grows with their cube."""
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Where the MS content lies, in PAN pixels (rows down, columns right) from where the georeferencing says.
-
-    Correcting it adds (`rows`, `cols`) to the MS's phase offset. `confidence` is 0 to 1; `confident` says whether it is
-    to be relied on (and `fuse --align auto` corrects it). `field` are (row, col, rows, cols) of single tiles, the
-    place in PAN pixels; `varies` is how much the shift changes over the scene, in PAN pixels; `bands` are the offsets
-    of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
-    bands where the georeferencing puts them. `gains` are the MTF gains at Nyquist that the bands show: the sensor's,
-    their kernels all wider or narrower by one factor. What cannot be measured is NaN, and `gains` are empty.
-    `searched` is the largest shift that would have been found.
-    """
-
-    rows: float
-    cols: float
-    confidence: float
-    confident: bool
-    tiles: int
-    varies: float = 0.0
-    field: tuple[tuple[float, float, float, float], ...] = ()
-    bands: tuple[tuple[float, float], ...] = ()
-    agreement: float = math.nan
-    gains: tuple[float, ...] = ()
-    searched: float = SEARCH
 
 
 @torch.no_grad()
@@ -121,27 +82,6 @@ def _looked_for(
     return found, sum(len(block.corners) for block in blocks)
 
 
-def is_correctable(found: Shift) -> bool:
-    """Whether a shift is to be relied on and large enough to be corrected."""
-    return found.confident and math.hypot(found.rows, found.cols) >= LEAST
-
-
-def band_offsets(found: Shift) -> tuple[Offset, ...]:
-    """Offsets of the single bands that are to be relied on and large enough to be corrected, 0 for the others.
-
-    Empty where none is. They are PAN pixels to be added to the phase of a band, beside the shift of the whole.
-    """
-    kept = tuple(o if found.confident and math.hypot(*o) >= LEAST else (0.0, 0.0) for o in found.bands)
-    return kept if any(map(any, kept)) else ()
-
-
-def is_mismatched(found: Shift, corrected: bool) -> bool:
-    """Whether PAN and MS show different things in the same place: no shift aligns them, or they are a PAN pixel or more
-    apart and that is not `corrected`."""
-    left = not corrected and math.hypot(found.rows, found.cols) >= LEFT
-    return found.agreement < DOUBTFUL and (not found.confident or left)
-
-
 def agreement(moments: Covariance) -> dict | None:
     """How well MS bands (`ms`) explain the low-passed PAN (`pan`): R2 of a regression with a constant, correlations."""
     if moments.count < 100:
@@ -153,56 +93,6 @@ def agreement(moments: Covariance) -> dict | None:
     deviation = (cov.diagonal() * var).sqrt()
     each = [float(c / d) if d > 0 else None for c, d in zip(cross, deviation, strict=True)]
     return {"r2": r2, "correlations": each, "pixels": moments.count}
-
-
-def doubt(r2: float) -> str | None:
-    """What a low agreement of PAN and MS means, in words; None where it is as usual or not known."""
-    text = f"the MS bands explain {r2:.0%} of the low-passed PAN (R2 {r2:.2f})"
-    if r2 < WRONG:
-        return f"{text}: not the same place or date, or far out of register"
-    return f"{text}, 90 % and more is usual: misregistration, clouds or another date?" if r2 < DOUBTFUL else None
-
-
-def described(shift: Offset) -> str:
-    return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
-
-
-def warnings_of(found: Shift, corrected: bool) -> list[str]:
-    """What a user ought to be warned of in a measured shift, a line each."""
-    notes, size = [], math.hypot(found.rows, found.cols)
-    off = f"{described((found.rows, found.cols))} off its georeferencing"
-    if is_mismatched(found, corrected):
-        reach = f"{found.searched:g} PAN pixels"
-        reach += "" if found.searched >= FAR else " (the scene is too small to show larger ones)"
-        text = f"no shift of up to {reach} lays the MS on the PAN, and {doubt(found.agreement)}"
-        if found.confident:
-            text = f"the MS lies {off} and is left there (--align auto corrects it)"
-        notes.append(
-            f"{text}; the indices of full resolution do not show that: do not use the result before you have looked "
-            "at it"
-        )
-    elif is_correctable(found) and size >= OFF and not (corrected and size < SEARCH):
-        done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
-        notes.append(f"the MS lies {off}: {done}")
-    elif size >= LEFT and not found.confident:
-        notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
-    if found.confident and found.varies >= VARIES:
-        notes.append(
-            f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
-        )
-    return notes
-
-
-def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str]:
-    """What is usual in a measured shift and was corrected as always, a line each; `moved`: `band_offsets` applied."""
-    notes, shift = [], (found.rows, found.cols)
-    if is_correctable(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
-        notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
-    for band, offset in enumerate(found.bands, 1):
-        if found.confident and math.hypot(*offset) >= APART:
-            done = "corrected" if moved else "not corrected (networks do, with --align auto and --mtf auto)"
-            notes.append(f"MS band {band} lies {described(offset)} off the other bands: {done}")
-    return notes
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 from ..errors import InputError
-from ..fusion import register
+from ..fusion import register, shifts
 from ..fusion.options import Options
 from ..fusion.saved_fit import SavedFit
 from ..models import REGISTRY
@@ -34,7 +34,7 @@ class Registration:
 
     mode: str
     applied: tuple[float, float] = (0.0, 0.0)
-    found: register.Shift | None = None
+    found: shifts.Shift | None = None
     source: str = ""
     unseen_by_pan: bool = False
 
@@ -55,22 +55,22 @@ class Registration:
         be judged by it."""
         if self.found is None or self.unseen_by_pan:
             return False
-        return register.is_mismatched(self.found, any(self.applied))
+        return shifts.is_mismatched(self.found, any(self.applied))
 
     def warnings(self) -> list[str]:
         """What the user ought to be warned of, a line each."""
         if self.found is None or (self.mode == "off" and not self.mismatched):
             return []
         found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
-        return register.warnings_of(found, any(self.applied))
+        return shifts.warnings_of(found, any(self.applied))
 
     def tell(self, scene: Scene) -> None:
         """Add these to what the scene tells, and what was corrected as usual."""
         scene.warnings.extend(self.warnings())
         if self.found is not None and self.mode != "off":
-            scene.notes.extend(register.notes_of(self.found, any(self.applied), scene.band_offsets))
+            scene.notes.extend(shifts.notes_of(self.found, any(self.applied), scene.band_offsets))
         elif self.found is None and any(self.applied):
-            scene.notes.append(f"the MS is moved by {register.described(self.applied)}, as for {self.source}")
+            scene.notes.append(f"the MS is moved by {shifts.described(self.applied)}, as for {self.source}")
 
 
 def is_unseen_by_pan(scene: Scene) -> bool:
@@ -125,7 +125,7 @@ def opened(
         applied = source[0]
     else:
         found = register.measure(scene, options.seed, progress)
-        if options.align == "auto" and register.is_correctable(found):
+        if options.align == "auto" and shifts.is_correctable(found):
             applied = found.rows, found.cols
     scene = scene.shifted(applied) if any(applied) else scene
     scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
@@ -137,13 +137,13 @@ def opened(
     return scene, registration
 
 
-def _settled(scene: Scene, options: Options, found: register.Shift | None, kept: SavedFit | None) -> Scene:
+def _settled(scene: Scene, options: Options, found: shifts.Shift | None, kept: SavedFit | None) -> Scene:
     """The scene with the gains and offsets of a kept fit, or those that were measured and are wanted."""
     if kept is not None:
         return scene.with_gains(kept.gains, kept.offsets)
     if found is None or not takes_measured_mtf(options):
         return scene
-    return scene.with_gains(found.gains, register.band_offsets(found) if options.align == "auto" else ())
+    return scene.with_gains(found.gains, shifts.band_offsets(found) if options.align == "auto" else ())
 
 
 @dataclass(frozen=True)
@@ -218,14 +218,14 @@ def _described(scene: Scene) -> str:
 
 def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:
     """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ."""
-    shifts: dict[tuple[float, float], str] = {}
+    recorded: dict[tuple[float, float], str] = {}
     for path in files:
         with open_raster(path, rpcs=True) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
         for fused_with, shift in _told_shifts(tags):
             if set(file_names(s.label for s in scene.ms).split()) <= set(fused_with.split()):
-                shifts.setdefault(shift, path)
-    return next(iter(shifts.items())) if len(shifts) == 1 else None
+                recorded.setdefault(shift, path)
+    return next(iter(recorded.items())) if len(recorded) == 1 else None
 
 
 def _told_shifts(tags: Mapping[str, str]) -> Iterator[tuple[str, tuple[float, float]]]:
@@ -237,7 +237,7 @@ def _told_shifts(tags: Mapping[str, str]) -> Iterator[tuple[str, tuple[float, fl
         told += [(g["ms"], g["align_shift"] or (0, 0)) for g in json.loads(tags.get("GROUPS", "[]"))]
         for files, shift in told:
             rows, cols = map(float, shift)
-            if all(abs(v) <= register.FAR + register.SEARCH for v in (rows, cols)):  # no NaN
+            if all(abs(v) <= shifts.FAR + shifts.SEARCH for v in (rows, cols)):  # no NaN
                 yield files, (rows, cols)
 
 

@@ -114,7 +114,7 @@ class AdaptationFacts(TypedDict):
 
 
 class RegistrationFacts(TypedDict):
-    """Shifts in PAN pixels (rows, columns); of a measured one the fields of `fusion.register.Shift`."""
+    """Shifts in PAN pixels (rows, columns); of a measured one the fields of `fusion.shifts.Shift`."""
 
     mode: str
     source: str
@@ -442,7 +442,7 @@ class AgreementFacts:
 
 @dataclass
 class ShiftFacts:
-    """`fusion.register.Shift`, and what `fuse --align` does about it."""
+    """`fusion.shifts.Shift`, and what `fuse --align` does about it."""
 
     rows: float
     cols: float
