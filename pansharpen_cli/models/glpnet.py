@@ -20,27 +20,33 @@ STRIDE = 4
 OUT = 3
 """Output channels a pixel and band: a free residual, a change of the injection gain, a change of the share by which
 what the bands lack scales them instead of being added. All of it is shared out: with less, trees and fields smear."""
-DIMMED, BRIGHTEST = 0.8, 0.3
-"""Share of it that dims the bands where PAN is darker than they are, and the network is trusted; all of it where it is
-not. What is added there leaves the colours of bright neighbours, which the eye sees as red and blue rims of shadows.
-And by how much bands are scaled up at most where the network asks for that."""
+DIMMED = 0.8
+"""Share of what the bands lack that dims them by a factor where PAN is darker than they are and the network is trusted;
+all of it where it is not. What is added there leaves the colours of bright neighbours: red and blue rims of shadows."""
+BRIGHTEST = 0.3
+"""Share of their values by which bands are scaled up at most where the network asks for that."""
 FARTHEST = 3.0
-"""By how many times as much as detail is added to a band it may be dimmed: over forest, which is as dark as haze to the
-PAN, noise would dim the bright near infrared by all or nothing."""
+"""Times the detail that is added to a band by which it may be dimmed: over forest, which is as dark as haze to the PAN,
+noise would dim the bright near infrared by all or nothing."""
 TINY = 1e-6
-DOUBTED, TRUSTED, LEAST = 0.95, 0.985, 0.1
-"""Agreement of MS and PAN in the finest detail up to which, and from which on, the share `LEAST`, and all, of what the
-network adds is taken: where the MS shows other things there than the PAN, colours that were guessed from both are
-fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
-TAKEN, CRISP = 0.8, 1.025
-"""Share of what the network adds that is taken where it is trusted, and by how much what the bands lack is raised; when
-it is trained, 1 and 1. Scenes are not samples: their truth asks for 0.8 to 0.9, and the eye for less, as colours that
-are guessed in dark places turn trees purple. What has the least error has less energy than the truth."""
-MOST, BESIDE, AROUND, WIDE = 0.08, 3.0, 9, 25
-"""By how much what the bands lack at the MS's scale may change them: by that share of them where it is the same within
-`WIDE` pixels, and what departs from that by so many times the mean detail that PAN injects within `AROUND` pixels, too.
-Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up there, beside saturated clouds for
-one."""
+"""Floor of denominators."""
+DOUBTED, TRUSTED = 0.95, 0.985
+"""Agreement of MS and PAN in fine detail, up to which the share `LEAST`, and from which on all of what the network
+adds is taken. Where the MS shows other things there than the PAN, colours that were guessed from both are fringes and
+casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
+LEAST = 0.1
+"""Share of what the network adds that is always taken."""
+TAKEN = 0.8
+"""Share of what the network adds that is taken where it is trusted; 1 in training. Scenes are not samples: their truth
+asks for 0.8 to 0.9, and the eye for less, as guessed colours turn trees purple in dark places."""
+CRISP = 1.025
+"""Factor that raises what the bands lack; 1 in training. What has the least error has less energy than the truth."""
+MOST, WIDE = 0.08, 25
+"""Share of their brightness by which what the bands lack at the MS's scale may change them, as its mean within `WIDE`
+pixels."""
+BESIDE, AROUND = 3.0, 9
+"""Times the mean detail that PAN injects within `AROUND` pixels, by which that change may depart further from its mean.
+Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up, beside saturated clouds for one."""
 
 
 class GLPNet(Backbone):
