@@ -49,20 +49,21 @@ def refer(name: str, to: str, known: str = "a.tif") -> None:
         ("MFF", "a.hdr", "a.i00"),
         ("netCDF", "a.nc", "a.nc"),
         ("netCDF", 'NETCDF:"a.nc":Band1', "a.nc"),
+        ("ENVI", "vrt://a.img?bands=1,2", "a.img"),
     ],
 )
 def test_a_short_file_is_found_behind_any_number_of_vrts(here: Path, driver: str, name: str, pixels: str) -> None:
     driver, _, interleaving = driver.partition(" ")
     options = {"INTERLEAVING": interleaving} if interleaving else {"FORMAT": "NC"} if driver == "netCDF" else {}
-    rasterio.shutil.copy("a.tif", pixels if name.startswith("NETCDF") else name, driver=driver, **options)
+    rasterio.shutil.copy("a.tif", pixels if ":" in name else name, driver=driver, **options)
     refer("1.vrt", name.replace('"', "&quot;"))
     for k in (2, 3):
         refer(f"{k}.vrt", f"{k - 1}.vrt")
     source.open_raster("3.vrt").close()
     os.truncate(pixels, os.path.getsize(pixels) - 1)
-    for k in (1, 2, 3):
+    for each in ("1.vrt", "2.vrt", "3.vrt", "vrt://2.vrt?bands=1", f"vrt://{here}/2.vrt?bands=1"):
         with pytest.raises(InputError, match="is cut off"):
-            source.open_raster(f"{k}.vrt")
+            source.open_raster(each)
 
 
 @pytest.mark.parametrize(("name", "part"), [("a.mpl", "a_band_2.mp#"), ("a.mpr", "a.mp#"), ("v.vrt", "a_band_1.mp#")])

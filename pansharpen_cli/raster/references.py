@@ -46,6 +46,7 @@ _OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^
 _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|)""", re.DOTALL)
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
+_CHOICE = re.compile("vrt://([^?]*)", re.IGNORECASE)
 _HEAD = 1024
 _PARTED, _MOST_PARTED = ':",?=', 8
 """What parts the names of files in a name for one of GDAL's drivers, and how many of it such a file may have itself."""
@@ -66,6 +67,7 @@ def plain_name(path: str) -> str:
 def check_raw(path: str) -> list[str]:
     """All that a raster refers to. Raises InputError for one that reads another file's bytes as pixels, or that leads
     to a pipe or a device, directly or through the files that it refers to."""
+    path = _without_choice(path)
     names = list(_walked(path))
     served = NETWORK.search(path) or any(map(NETWORK.search, names))
     if served and any(map(NETWORK.search, (path, *_walked(path, sides=False)))):
@@ -84,7 +86,7 @@ def check_overviews(path: str, dataset) -> None:
 def check_served(path: str, dataset) -> None:
     """`check_raw` of a dataset that is open and lies on a server; of what it refers to there, only names of VRTs are
     looked at."""
-    if dataset.driver == "VRT" and NETWORK.search(path):
+    if dataset.driver == "VRT" and NETWORK.search(_without_choice(path)):
         for _ in _walked(path, text=_text_of(dataset), online=True):
             pass
 
@@ -163,6 +165,13 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     except CycleError as error:
         circle = " -> ".join(os.path.basename(name) for name in error.args[1][::-1])
         raise InputError(f"cannot open {path}: VRTs refer to each other in a circle: {circle[:200]}") from None
+
+
+def _without_choice(name: str) -> str:
+    """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is."""
+    while found := _CHOICE.match(name):
+        name = found[1]
+    return name
 
 
 def _led_to(path: str, name: str) -> Iterator[str]:
@@ -268,7 +277,7 @@ def _text(name: str) -> str | None:
     """The text of a VRT, DIMAP or TIL: of a file, or the name itself where it is XML; None for anything else."""
     if "<vrtdataset" in name.lower():
         return name
-    name = re.sub(r"^vrt://([^?]*).*$", r"\1", name)
+    name = _without_choice(name)
     if in_archive(name):
         return _text_by_gdal(name)
     head = _head(name).lower()
@@ -372,7 +381,9 @@ def _members(path: str, where: str, text: str, folder: str) -> Iterator[str]:
 
 def _place(value: str, folder: str, relative: str) -> str:
     """A name as an absolute path, unless it is none of a file."""
-    if NETWORK.search(value) or value.startswith(("<", "/vsi", "vrt://")):
+    if (chosen := _without_choice(value)) != value:
+        value, relative = chosen, "0"  # GDAL takes those for relative to the working directory
+    if NETWORK.search(value) or value.startswith(("<", "/vsi")):
         return value
     relates = relative.lower() in ("1", "yes", "true", "on")
     place = os.path.join(folder, value) if relates else value
