@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"unknown device '{name}'; choose auto, cpu, cuda or mps") from error
-    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    if not there or (device.index or 0) >= (torch.cuda.device_count() if kind == "cuda" else 1):
         raise InputError(f"device '{name}' is not available on this machine; use --device auto")
     return device
 

@@ -185,7 +185,13 @@ def test_write_replaces_nothing_unasked_and_never_an_input(pair, plain, tmp_path
         ({"align": "yes"}, "align is one of"),
         ({"extent": "ms"}, "extent is one of"),
         ({"dtype": "complex64"}, "complex64"),
-        ({"tile_size": 10}, "tile_size is a whole number from 64 to 8192"),
+        ({"tile_size": 63}, "tile_size is a whole number from 64 to 8192, not 63"),
+        ({"tile_size": 8193}, "tile_size is a whole number from 64 to 8192, not 8193"),
+        ({"scale": 1e300}, "scale is a factor from 1e-30 to 1e30"),
+        ({"scale": 1e-300}, "scale is a factor from 1e-30 to 1e30"),
+        ({"scale": True}, "scale is a factor from 1e-30 to 1e30"),
+        ({"output": "out.tif/"}, "out.tif/ is the name of a folder"),
+        ({"report": "out.json/"}, "out.json/ is the name of a folder"),
         ({"seed": -1}, "seed is a whole number"),
         ({"window": (0, 0, 0, 5)}, "window takes"),
         ({"creation_options": {"COMPRESS": "NONSENSE"}}, "NONSENSE"),
@@ -374,11 +380,34 @@ def test_options_of_other_kinds_are_errors_of_ours(options: dict) -> None:
         pansharpen.fuse("pan.tif", "ms.tif", **options)
 
 
-@pytest.mark.parametrize("wrong", [{"transform": (1.0, 0, 0, 0, -1.0, 0)}, {"band_names": (1,)}], ids=str)
-def test_an_array_with_a_place_of_another_kind_is_an_error_of_ours(wrong: dict) -> None:
-    array = pansharpen.GeoArray(np.ones((1, 64, 64), "uint16"), **{"transform": Affine.identity()} | wrong)
-    with pytest.raises(pansharpen.InputError, match="ms array cannot be used"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"transform": (1.0, 0, 0, 0, -1.0, 0)}, "transform of ms array is a tuple; an affine.Affine is needed"),
+        ({"band_names": (1,)}, "ms array cannot be used"),
+        ({"nodata": "0"}, "nodata of ms array is a number or None, not '0'"),
+        ({"nodata": -9999}, "nodata of ms array is -9999, which uint16 does not hold"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_array_with_a_place_or_nodata_of_another_kind_is_an_error_of_ours(wrong: dict, said: str, masked) -> None:
+    pixels = np.ma.masked_array(np.ones((1, 64, 64), "uint16"), mask=False)
+    pixels[0, 3, 3] = np.ma.masked if masked else 1
+    array = pansharpen.GeoArray(pixels, **{"transform": Affine.identity()} | wrong)
+    with pytest.raises(pansharpen.InputError, match=re.escape(said)):
         pansharpen.fuse("pan.tif", array)
+
+
+def test_a_masked_array_keeps_its_nodata_value(pair) -> None:
+    with rasterio.open(pair[1]) as ms:
+        pixels = np.ma.masked_array(ms.read().astype("int16"), mask=False)
+        pixels[0, 9:11, 9:11] = np.ma.masked
+        array = pansharpen.GeoArray(pixels, ms.transform, ms.crs, nodata=-9999)
+        plain = pansharpen.GeoArray(pixels, ms.transform, ms.crs)
+    made = [pansharpen.fuse(pair[0], each, method="none", align="off", score=False) for each in (array, plain)]
+    assert [each.nodata for each in made] == [-9999, 0] and not made[0].valid.all()
+    np.testing.assert_array_equal(made[0].valid, made[1].valid)
 
 
 NUMBER, WORD, FEW = 5.5, "x", [None]

@@ -569,6 +569,12 @@ def test_a_dry_run_shows_pairs_and_what_is_left_over_and_writes_nothing(scenes: 
     assert [Path(each["path"]).name for each in plan["left_over"]] == ["old_pansharpened.tif"]
 
 
+def test_a_dry_run_of_which_every_scene_is_refused_is_an_error(scenes: Path, tmp_path: Path, run) -> None:
+    (tmp_path / "out" / "s0.tif").mkdir(parents=True)
+    done = run("batch", scenes / "2019" / "s0", "-o", tmp_path / "out", "--dry-run")
+    assert done.code == 2 and "s0.tif" in done.out and "no scene can be fused" in done.err, done.out + done.err
+
+
 def nothing(folder: Path) -> None:
     (folder / "empty").mkdir()
 

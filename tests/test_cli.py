@@ -378,6 +378,12 @@ def test_a_nodata_value_that_an_input_cannot_hold_leaves_it_its_own(scene: Path,
         assert out.nodata == -9999 and not out.read_masks(1)[:, :40].any() and out.read_masks(1)[:, 60:].any()
 
 
+@pytest.mark.parametrize("option", ["-o", "--report", "--quicklook", "--save-fit"])
+def test_a_slash_at_the_end_of_a_files_name_is_refused(scene: Path, run, option: str) -> None:
+    done = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, option, "name.tif/")
+    assert done.code == 2 and "'name.tif/' is the name of a folder" in done.err and not Path("name.tif").exists()
+
+
 def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:
     clipped = run("fuse", "pan.tif", "ms.tif", "-o", "a.tif", "--window", "100,80,1000,20", *PLAIN)
     assert "--window reaches beyond the scene: of its 1000 x 20 pixels 92 x 20 are fused" in clipped.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from pansharpen_cli.fusion.options import Options
 pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
+from distributed.client import FutureCancelledError
 from rasters import write_pair
 
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
@@ -122,6 +124,18 @@ def test_what_is_no_scheduler_is_refused_soon(
     finished = run("batch", scenes / "s0", "-o", tmp_path / "out", "--method", "exp", "--scheduler", address)
     assert finished.code == 2 and words.format(port=listener) in finished.errors[-1], finished.err
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    "kind", [TimeoutError("x"), FutureCancelledError("k", "r"), concurrent.futures.CancelledError()]
+)
+def test_a_peer_that_says_nothing_is_called_so(listener: int, monkeypatch, kind: Exception) -> None:
+    def give_up(*_, **__) -> None:
+        raise kind
+
+    monkeypatch.setattr(cluster, "_within", give_up)
+    with pytest.raises(InputError, match="nothing there speaks as one in time"):
+        cluster.connected(f"tcp://127.0.0.1:{listener}")
 
 
 def test_a_server_of_another_protocol_is_told_from_a_lack_of_memory(monkeypatch) -> None:

@@ -154,7 +154,7 @@ def test_a_scene_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
         sampling.sample(scene, None, 0, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x", "cpu:5", "mps:1"])
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(InputError):
         device.choose_device(name)

@@ -135,7 +135,9 @@ def test_a_fit_of_something_else_is_refused_in_one_line(run, pair, tmp_path) -> 
         given = ("fuse", pair / "pan.tif", pair / "ms.tif", "-o", tmp_path / "no.tif", "--fit", kept)
         result = run(*given, *(() if "--sensor" in options else ("--sensor", "generic")), *options)
         assert result.code == 2 and text in result.err and len(result.errors) == 1, result.err
-    for text, ms in {"yellow": "other.tif", "of values of uint16; ": "real.tif"}.items():
+    edited(pair / "ms.tif", tmp_path / "unnamed.tif")
+    unnamed = "unnamed.tif has 4 bands without all their names: set the bands' descriptions"
+    for text, ms in {"yellow": "other.tif", unnamed: "unnamed.tif", "of values of uint16; ": "real.tif"}.items():
         result = run(
             "fuse", pair / "pan.tif", tmp_path / ms, "-o", tmp_path / "no.tif", "--sensor", "generic",
             "--method", "gsa", "--fit", kept,

@@ -18,7 +18,7 @@ from ..jobs.request import FusionOutput
 from ..progress import Progress, quiet
 from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
-from .options import options_of, path_of
+from .options import file_of, options_of
 from .result import Fused
 
 
@@ -79,9 +79,9 @@ def fuse(
     """
     options, opening = options_of(locals())
     creation = tuple(f"{key}={value}" for key, value in (creation_options or {}).items())
-    path, asked = Path(f"{options.method}.tif" if output is None else output), _rgb(rgb, stretch, rgb_only)
-    written = FusionOutput(path, driver, creation, overviews, overwrite, path_of(quicklook), _reports(report))
-    target = replace(written, rgb=asked, save_fit=path_of(save_fit))
+    path, asked = file_of(output) or Path(f"{options.method}.tif"), _rgb(rgb, stretch, rgb_only)
+    written = FusionOutput(path, driver, creation, overviews, overwrite, file_of(quicklook), _reports(report))
+    target = replace(written, rgb=asked, save_fit=file_of(save_fit))
     return _run(pan, ms, opening, target, options, score, progress, output is None)
 
 
@@ -104,7 +104,7 @@ def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, 
 
 def _reports(report: str | os.PathLike | Sequence[str | os.PathLike] | None) -> tuple[Path, ...]:
     several = report if isinstance(report, list | tuple) else () if report is None else (report,)
-    return tuple(map(Path, several))
+    return tuple(path for each in several if (path := file_of(each)) is not None)
 
 
 def _rgb(rgb: str | Sequence[int | str] | None, stretch: str, alone: bool) -> picture.Request | None:

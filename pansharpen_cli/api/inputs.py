@@ -20,7 +20,7 @@ from .. import untrusted
 from ..errors import InputError, PansharpenError
 from ..jobs.request import Pair
 from ..raster.options import OpenOptions
-from ..raster.values import DTYPES, is_nodata
+from ..raster.values import DTYPES, fits
 from ..report import facts as report_facts
 from .result import Fused
 
@@ -142,27 +142,40 @@ class Inputs:
             raise InputError(f"{name} holds {bands.dtype.name} values; convert it to one of {', '.join(DTYPES)}")
         if given.band_names and len(given.band_names) != len(bands):
             raise InputError(f"{name} has {len(bands)} bands and {len(given.band_names)} band names")
+        if not isinstance(given.transform, Affine):
+            raise InputError(
+                f"transform of {name} is a {type(given.transform).__name__}; an affine.Affine is needed: "
+                "Affine(a, b, c, d, e, f), of values in GDAL's order Affine.from_gdal(...)"
+            )
+        nodata = _nodata_of(given, bands.dtype, name)
         memory = self._stack.enter_context(MemoryFile(ext=".tif"))
-        masked = np.ma.getmaskarray(bands).any(0)
+        masked = np.ma.getmaskarray(bands).any(0) & (nodata is None)  # a value stands for the mask where there is one
         with (
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
             memory.open(
                 driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2], dtype=bands.dtype,
-                crs=given.crs, transform=given.transform, nodata=None if masked.any() else given.nodata,
+                crs=given.crs, transform=given.transform, nodata=nodata,
                 photometric="minisblack", alpha="no", bigtiff="if_safer",
             ) as dataset,
         ):  # fmt: skip
-            dataset.write(bands.filled(given.nodata or 0) if masked.any() else bands.data)
+            dataset.write(bands.filled(0 if nodata is None else nodata))
             if masked.any():
-                dataset.write_mask(~masked & _has_values(bands.data, given.nodata))
+                dataset.write_mask(~masked)
             for i, band_name in enumerate(given.band_names, 1):
                 if band_name:
                     dataset.set_band_description(i, band_name)
         return memory.name
 
 
-def _has_values(bands: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Where (rows, cols) no band holds the nodata value."""
-    if nodata is None:
-        return np.ones(bands.shape[1:], bool)
-    return np.logical_and.reduce(~is_nodata(bands, nodata))
+def _nodata_of(given: GeoArray, dtype: np.dtype, name: str) -> float | None:
+    """The nodata value of an array. Raises InputError for what is no number, or none of the array's type."""
+    if given.nodata is None:
+        return None
+    if isinstance(given.nodata, str | bytes | bool) or not np.isscalar(given.nodata) or np.iscomplexobj(given.nodata):
+        raise InputError(f"nodata of {name} is a number or None, not {given.nodata!r}")
+    value = float(given.nodata)  # type: ignore[arg-type]
+    if not fits(dtype, value):
+        raise InputError(
+            f"nodata of {name} is {value:g}, which {dtype} does not hold: leave it out, or convert the array first"
+        )
+    return value

@@ -15,7 +15,7 @@ from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
 from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
-from .options import checked, one_of, opening_of, path_of
+from .options import checked, file_of, one_of, opening_of, path_of
 from .result import Fused
 
 Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]"
@@ -160,4 +160,4 @@ def _check_peak(peak: float | None) -> None:
 def _page(report: str | os.PathLike | None) -> Path | None:
     if isinstance(report, list):
         raise InputError(f"report takes a path, not {report}")
-    return path_of(report)
+    return file_of(report)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from os import PathLike
+from os import PathLike, fspath, sep
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def one_of(name: str, value: object, known: Sequence[str]) -> None:
 def options_of(given: Mapping[str, Any]) -> tuple[Options, OpenOptions]:
     """What a function's arguments say on how to fuse and to open a pair. Raises InputError for what the command line
     refuses."""
+    _check_range("tile_size", given["tile_size"], 64, 8192)  # before Options rounds it
     return checked(Options(**_chosen(Options, given))), opening_of(OpenOptions(**_chosen(OpenOptions, given)))
 
 
@@ -49,15 +50,15 @@ def checked(options: Options) -> Options:
     """The options with the name of the method in lower case. Raises InputError as `options_of`."""
     one_of("adapt", options.adapt, ("off", *ADAPT))
     one_of("align", options.align, ALIGN)
-    for name, value, low, high in (
-        ("tile_size", options.tile_size, 64, 8192),
-        ("seed", options.seed, 0, 2**32 - 1),
-    ):
-        if not low <= value <= high:
-            raise InputError(f"{name} is a whole number from {low} to {high}, not {value}")
+    _check_range("seed", options.seed, 0, 2**32 - 1)
     if options.adapt_seconds is not None and not options.adapt_seconds >= 0:
         raise InputError(f"adapt_seconds is a number of seconds, not {options.adapt_seconds}")
     return replace(options, method=options.method.lower())
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} is a whole number from {low} to {high}, not {value}")
 
 
 def opening_of(options: OpenOptions) -> OpenOptions:
@@ -98,10 +99,18 @@ def _numbers(name: str, given: Any, count: int) -> list[float]:
 
 def _scaling(given: Any) -> Scaling:
     with suppress(TypeError, ValueError, OverflowError):
-        factor, offset = map(float, given if isinstance(given, tuple | list) else (given, 0.0))
-        if 0 < factor < math.inf and math.isfinite(offset):
+        values = list(given) if isinstance(given, tuple | list) else [given, 0.0]
+        factor, offset = map(float, values)
+        if not any(isinstance(v, bool) for v in values) and 1e-30 < factor < 1e30 and abs(offset) < 1e30:
             return Scaling(factor, offset)
-    raise InputError(f"scale is a factor above 0, or a factor and an offset, not {given}")
+    raise InputError(f"scale is a factor from 1e-30 to 1e30, or a factor and an offset, not {given}")
+
+
+def file_of(path: str | PathLike | None) -> Path | None:
+    """A file to write. Raises InputError for the name of a folder, whose slash `Path` would drop."""
+    if path is not None and fspath(path).endswith(("/", sep)):
+        raise InputError(f"{fspath(path)} is the name of a folder; name a file")
+    return path_of(path)
 
 
 def path_of(path: str | PathLike | None) -> Path | None:

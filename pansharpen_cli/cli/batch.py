@@ -236,6 +236,8 @@ def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], 
         left = f"left over: {count}" + ("" if finding.dry_run else " (--dry-run says why)")
         reasons = pairing.empty + ([left] if pairing.left else [])
         raise InputError(f"no PAN/MS pair in {' '.join(sources)}: {'; '.join(reasons)}")
+    if finding.is_dry and all(task.refused for task in tasks):
+        raise InputError(f"no scene can be fused: {tasks[0].scene} is refused: {tasks[0].refused}")
     if finding.quiet:
         return
     for note in pairing.empty:

@@ -10,7 +10,20 @@ import typer
 
 from .. import interrupts
 from ..errors import InputError
-from .options import Fusing, MsFiles, Opening, Overwrite, PanFile, Part, Printing, Report, Score, Writing, bands_of
+from .options import (
+    Fusing,
+    MsFiles,
+    Opening,
+    Overwrite,
+    PanFile,
+    Part,
+    Printing,
+    Report,
+    Score,
+    Writing,
+    bands_of,
+    to_write,
+)
 from .printing import command_line, import_jobs, print_check, print_report
 from .progress import ProgressBar
 
@@ -19,11 +32,13 @@ from .progress import ProgressBar
 class Outputs:
     """What `fuse` writes."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.", parser=to_write, metavar="PATH")]
     overwrite: Overwrite = False
     score: Score = True
     report: Report = None
-    quicklook: Annotated[Path | None, typer.Option(help="Write a small picture (.png or .jpg).")] = None
+    quicklook: Annotated[
+        Path | None, typer.Option(help="Write a small picture (.png or .jpg).", parser=to_write, metavar="PATH")
+    ] = None
     rgb: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +58,9 @@ class Outputs:
     save_fit: Annotated[
         Path | None,
         typer.Option(
-            help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.", metavar="FILE"
+            help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.",
+            parser=to_write,
+            metavar="FILE",
         ),
     ] = None
     fit: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -108,7 +109,18 @@ Height = Annotated[
 Dem = Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-Report = Annotated[Path | None, typer.Option(help="Write the report to this .html or .json file.")]
+
+
+def to_write(text: str) -> Path:
+    """The name of a file to write; `Path` alone would drop the slash at the end of a folder's name."""
+    if text.endswith(("/", os.sep)):
+        raise typer.BadParameter(f"'{text}' is the name of a folder; name a file")
+    return Path(text)
+
+
+Report = Annotated[
+    Path | None, typer.Option(help="Write the report to this .html or .json file.", parser=to_write, metavar="PATH")
+]
 Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Threads = Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1, max=1024)]

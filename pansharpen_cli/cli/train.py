@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Debug, Device, Overwrite, Quiet, check_finite
+from .options import Debug, Device, Overwrite, Quiet, check_finite, to_write
 from .printing import command_line, import_jobs
 from .progress import ProgressBar, say_line
 
@@ -57,7 +57,10 @@ class Choices:
 class Running:
     """How the training runs, and what it writes."""
 
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")] = None
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=to_write, metavar="PATH"),
+    ] = None
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all choices as TOML and train nothing.")
     ] = False

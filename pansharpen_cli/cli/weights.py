@@ -10,7 +10,7 @@ import typer
 
 from .. import interrupts
 from ..errors import PansharpenError, WeightsError
-from .options import Debug, Overwrite
+from .options import Debug, Overwrite, to_write
 from .progress import say_line
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
@@ -75,7 +75,10 @@ def import_weights(
     network: Annotated[str, typer.Option(help="The network it is for: fusionnet, pnn, pannet, msdcnn or u2net.")],
     bands: Annotated[int, typer.Option(help="Its band count: 4 or 8.")],
     scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Weights file to make (.safetensors).")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=to_write, metavar="PATH"),
+    ],
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:

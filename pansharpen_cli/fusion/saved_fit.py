@@ -121,7 +121,7 @@ class SavedFit:
         for alike, what, found in (
             (mine.method == other.method, f"--method {mine.method}", f"it is to be {other.method} here"),
             (mine.weights == other.weights, f"other weights of {mine.method}", "see --weights"),
-            (mine.bands == other.bands, _listed(mine.bands), f"{ms} has {_listed(other.bands)}"),
+            (mine.bands == other.bands, _listed(mine.bands), f"{ms} has {_listed(other.bands)}{_unnamed(mine, other)}"),
             (mine.sensor == other.sensor, mine.sensor, f"{ms} is of {other.sensor} (see --sensor)"),
             (same_ratio, f"the ratio {mine.ratio[0]:.4g}", f"that of {ms} is {other.ratio[0]:.4g}"),
             (mine.dtype == other.dtype, f"values of {mine.dtype}", f"{ms} holds {other.dtype}"),
@@ -237,6 +237,13 @@ def _checked(kept: SavedFit) -> SavedFit:
     if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):
         raise ValueError("it holds values that are not finite")
     return kept
+
+
+def _unnamed(mine: Known, other: Known) -> str:
+    """What to do where a scene's bands are told apart by nothing but their missing names."""
+    if len(mine.bands) != len(other.bands) or all(other.bands):
+        return ""
+    return " without all their names: set the bands' descriptions (rio edit-info, gdal_edit.py), or name the --sensor"
 
 
 def _listed(bands: Sequence[str | None]) -> str:
