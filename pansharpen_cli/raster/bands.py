@@ -25,28 +25,11 @@ _BAND_NAMES: dict[str, tuple[str, ...]] = {
 _BY_NAME = {alias: name for name, aliases in _BAND_NAMES.items() for alias in aliases}
 
 WAVELENGTHS: dict[str, float] = {
-    "coastal": 0.43,
-    "blue": 0.48,
-    "green": 0.55,
-    "yellow": 0.605,
-    "red": 0.66,
-    "red_edge": 0.725,
-    "red_edge2": 0.74,
-    "red_edge3": 0.783,
-    "nir": 0.835,
-    "nir_narrow": 0.865,
-    "nir2": 0.95,
-    "swir1": 1.61,
-    "swir2": 2.2,
-    "swir3": 1.66,
-    "swir4": 1.73,
-    "swir5": 2.165,
-    "swir6": 2.205,
-    "swir7": 2.26,
-    "swir8": 2.33,
-    "thermal": 10.9,
-    "thermal2": 12.0,
-}
+    "coastal": 0.43, "blue": 0.48, "green": 0.55, "yellow": 0.605, "red": 0.66, "red_edge": 0.725,
+    "red_edge2": 0.74, "red_edge3": 0.783, "nir": 0.835, "nir_narrow": 0.865, "nir2": 0.95, "swir1": 1.61,
+    "swir2": 2.2, "swir3": 1.66, "swir4": 1.73, "swir5": 2.165, "swir6": 2.205, "swir7": 2.26, "swir8": 2.33,
+    "thermal": 10.9, "thermal2": 12.0,
+}  # fmt: skip
 """Nominal band centres in micrometres."""
 
 

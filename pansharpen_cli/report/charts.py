@@ -20,20 +20,11 @@ COLOURS = ("#8a919c", "#2b7bd0", "#e0851a", "#1f9d83", "#b25cc7", "#c9485b")
 MAP_LEVELS = 64
 
 _STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pansharpen",
-    "text.parse_math": False,
-    "font.size": 8,
-    "axes.edgecolor": "#8a919c",
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": "#8a919c",
-    "ytick.color": "#8a919c",
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    "svg.fonttype": "none", "svg.hashsalt": "pansharpen", "text.parse_math": False, "font.size": 8,
+    "axes.edgecolor": "#8a919c", "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+    "xtick.color": "#8a919c", "ytick.color": "#8a919c", "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.formatter.limits": (-4, 6),
-}
+}  # fmt: skip
 
 
 @contextmanager

@@ -15,18 +15,9 @@ PICTURE_BYTES = 1_900_000
 """All pictures of a page together, before base64 adds a third: the page stays below 3 MB."""
 
 ENCODINGS = (
-    (92, 1.0),
-    (88, 1.0),
-    (82, 1.0),
-    (75, 1.0),
-    (66, 1.0),
-    (60, 0.75),
-    (50, 0.75),
-    (50, 0.5),
-    (35, 0.4),
-    (20, 0.3),
+    (92, 1.0), (88, 1.0), (82, 1.0), (75, 1.0), (66, 1.0), (60, 0.75), (50, 0.75), (50, 0.5), (35, 0.4), (20, 0.3),
     (8, 0.2),
-)
+)  # fmt: skip
 """JPEG quality, and scale of the overviews, from what is wanted to what fits any few results."""
 
 SERIES = 5
