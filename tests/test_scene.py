@@ -828,6 +828,16 @@ def test_all_nodata_fails(pair):
             sampling.sample(scene, None, 0, CPU)
 
 
+def test_a_band_that_is_nodata_throughout_is_named(pair):
+    dead = pair.scene.ms.copy()
+    dead[1] = 0
+    pair.ms(dead, nodata=0)
+    with pair.open() as scene:
+        for fails in (lambda: sampling.sample(scene, None, 0, CPU), lambda: fit.fit_classical(scene, "gsa")):
+            with pytest.raises(InputError, match=r"no valid pixel in band 2 .*--bidx and --fit-bands bidx"):
+                fails()
+
+
 # Sensors -------------------------------------------------------------------------------------------------------------
 
 

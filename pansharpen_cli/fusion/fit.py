@@ -24,7 +24,7 @@ from ..models import weights
 from ..models.base import Backbone, SceneStats, channels_last
 from ..models.weights import Card
 from ..progress import Progress, quiet
-from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, read_ahead
+from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, nothing_valid, read_ahead
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
@@ -75,6 +75,8 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                         low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
                     whole = setup.phase.covered(setup.phase.centred(block), data.window, data.valid)
                     method.observe(layers_of(setup, data, block, whole))
+            if lift is None:  # no block had a valid pixel
+                raise nothing_valid(scene)
             if low == high:
                 scene.warnings.append(f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only")
                 method = classical.create("exp", setup)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,6 +48,16 @@ def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Itera
 
 
 def nothing_valid(scene: Scene) -> InputError:
+    """What to say where no pixel is valid in PAN and all bands; bands that are nodata throughout are the reason."""
+    blocks = [t.core for t in plan_tiles(scene.ms_grid.whole, SAMPLED_BLOCK)]
+    for source in scene.ms if len(blocks) <= MAX_BLOCKS else ():
+        each = [(band, replace(source, bands=[band])) for band in source.bands]
+        empty = [str(band) for band, alone in each if not any(alone.read(block)[1].any() for block in blocks)]
+        if empty and len(empty) < len(each):
+            return InputError(
+                f"{source.label} has no valid pixel in band {' and '.join(empty)} (all nodata): choose the others with "
+                "--bidx and --fit-bands bidx"
+            )
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
