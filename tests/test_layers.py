@@ -25,7 +25,10 @@ FOLDERS = (
         ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors"),
     ),
     ("raster", ("packed", "intact")),
-    ("raster", ("grid source tiles", "band_choice creation files mean_pan rpc warping", "plain scene stretch")),
+    (
+        "raster",
+        ("grid source tiles", "band_choice creation files mean_pan rpc warper_view", "plain stretch warping", "scene"),
+    ),
     ("raster", ("blocks grid_groups tags virtual", "overlap writer")),
     ("", ("covariance device physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),

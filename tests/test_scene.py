@@ -371,20 +371,6 @@ def test_rotated_ms_is_warped(pair):
     check_warped(pair, "is rotated or mirrored against")
 
 
-def test_bands_of_different_nodata_values_are_not_warped(pair):
-    rows, cols = pair.scene.ms.shape[1:]
-    transform = pair.scene.ms_transform * Affine.translation(2, -5) * Affine.rotation(12)
-    pair.ms(resampled(pair, sim.CRS, transform, (rows + 14, cols + 12), 0), transform, nodata=0)
-    (pair.folder / "ms.tif").rename(pair.folder / "source.tif")
-    rasterio.shutil.copy(pair.folder / "source.tif", pair.folder / "ms.vrt", driver="VRT")
-    text = (pair.folder / "ms.vrt").read_text()
-    assert text.count("<NoDataValue>0</NoDataValue>") == 4
-    (pair.folder / "ms.tif").write_text(text.replace("<NoDataValue>0<", "<NoDataValue>9<", 1))
-    assert "different nodata values (9.0, 0.0)" in pair.refused()
-    with pair.open(nodata=0):
-        pass
-
-
 def test_warped_ms_without_nodata_is_invalid_outside_its_footprint(pair):
     crs, transform, rows, cols = elsewhere(pair)
     image = resampled(pair, crs, transform, (rows, cols))[:, :, : cols // 2]
@@ -504,8 +490,8 @@ def test_a_warp_that_loses_pixels_says_how_many(pair, monkeypatch):
 
     def half(source, window):
         data, valid = whole(source, window)
-        if hasattr(source.dataset, "src_dataset"):
-            valid[:, max(0, source.dataset.width // 2 - window[2]) :] = False
+        if source.warped:
+            valid[:, max(0, source.warped.dataset.width // 2 - window[2]) :] = False
         return data, valid
 
     with pair.open() as scene:

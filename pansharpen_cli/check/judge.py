@@ -108,7 +108,7 @@ def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) 
         found.note("band-names", f"the MS bands have no names; {usual if any(assumed) else 'bt-h works without them'}")
     elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
         found.note("band-names", f"no standard name in: {', '.join(unknown)}")
-    for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha and not scene.warped}.values():
+    for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha}.values():
         bands = " and ".join(map(str, source.alpha))
         found.note("alpha", f"{_name(source.label)}: band {bands} is a mask (alpha) and not fused")
     _judge_nodata_tags(files, pair, found)

@@ -70,4 +70,4 @@ def pan_of(parts: list[Source], places: Sequence[int] | None) -> Source:
     if len(chosen) == 1:
         return Source(first.dataset, [band], first.label, first.nodata, first.alpha, first.notes)
     made = [Source(p.dataset, [b], p.label, p.nodata, p.alpha, p.notes) for p, b in chosen]
-    return Mean(first.dataset, [band], first.label, first.nodata, first.alpha, first.notes, made)
+    return Mean(first.dataset, [band], first.label, first.nodata, first.alpha, first.notes, parts=made)

@@ -21,7 +21,7 @@ from .creation import FAILURES, verify
 from .geometry import Window
 from .grid import Grid
 from .messages import gdal_messages
-from .source import default_nodata
+from .values import default_nodata
 
 
 def raster_versions() -> dict[str, str]:

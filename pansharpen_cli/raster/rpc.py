@@ -391,7 +391,9 @@ class Located:
         phase = Phase.of(ratio, offset)
         if sources is None:
             sources = [
-                ResampledByRpc(s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase, self._to_ms)
+                ResampledByRpc(
+                    s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase=phase, passage=self._to_ms
+                )
                 for s in self.ms
             ]
         return self.pan_grid.coarser(phase, Window(0, shape[0], 0, shape[1])), phase, sources, resampled

@@ -24,12 +24,11 @@ from .source import (
     Source,
     check_size,
     data_bands,
-    default_nodata,
     filled,
     metadata,
     open_raster,
 )
-from .values import fits, nodata_for
+from .values import default_nodata, fits, nodata_for
 from .warping import Aligned, aligned
 
 _DEFAULTS = OpenOptions()

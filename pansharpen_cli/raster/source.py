@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio.shutil
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from .. import untrusted
@@ -175,9 +174,17 @@ def check_size(path: str, rows: int, cols: int) -> None:
         )
 
 
+class Warped(NamedTuple):
+    """A raster on another grid: some of its bands, which are `numbers` there, and a last one that masks them."""
+
+    dataset: Any
+    numbers: list[int]
+
+
 @dataclass(frozen=True)
 class Source:
-    """Some bands of one raster, read with their mask; pixels outside the raster are invalid.
+    """Some bands of one raster, read with their mask, from `warped` if it is given; pixels outside the raster are
+    invalid.
 
     `notes` receives what reading finds suspicious.
     """
@@ -188,11 +195,12 @@ class Source:
     nodata: float | None = None
     alpha: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
+    warped: Warped | None = None
 
     @property
     def files(self) -> set[str]:
         """Every file that is read, also the sources of a VRT and side files."""
-        return {self.label, *getattr(self.dataset, "src_dataset", self.dataset).files}
+        return {self.label, *self.dataset.files}
 
     @property
     def labels(self) -> list[str]:
@@ -205,22 +213,27 @@ class Source:
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) in the file's dtype and the valid mask (rows, cols); outside is 0 and invalid."""
-        ds = self.dataset
+        ds, bands = self.dataset, self.bands
+        if self.warped:
+            ds, bands = self.warped.dataset, [self.warped.numbers.index(band) + 1 for band in bands]
         inner = window & Window(0, ds.height, 0, ds.width)
-        data = np.zeros((len(self.bands), *window.shape), ds.dtypes[self.bands[0] - 1])
+        data = np.zeros((len(bands), *window.shape), ds.dtypes[bands[0] - 1])
         valid = np.zeros(window.shape, bool)
         if inner.is_empty:
             return data, valid
         at, place = RasterWindow.from_slices(*inner.spans), inner.within(window)
         with gdal_messages() as said:
             try:
-                values = ds.read(self.bands, window=at)
-                mask = self._mask(values, at)
+                values = ds.read(bands, window=at)
+                mask = ds.read(ds.count, window=at) > 0 if self.warped else self._mask(values, at)
             except GDAL_ERRORS as error:
                 raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
         # of a warp these are points of its border that have no place in the other CRS
-        if said.errors and not isinstance(ds, WarpedVRT):
+        if said.errors and not self.warped:
             raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
+        if values.dtype.kind == "f":
+            mask &= np.isfinite(values).all(0)
+        self._check_exact(values, mask)
         self._suspect(values, mask)
         data[:, *place] = values
         valid[place] = mask
@@ -243,9 +256,6 @@ class Source:
                 mask &= ~is_nodata(values[i], nodata)
             if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
                 mask &= ds.read_masks(band, window=at) > 0
-        if values.dtype.kind == "f":
-            mask &= np.isfinite(values).all(0)
-        self._check_exact(values, mask)
         return mask
 
     def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
@@ -447,23 +457,12 @@ def _some_values(ds, band: int) -> set[float]:
     return held
 
 
-def default_nodata(dtype: np.dtype) -> float:
-    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN.
-
-    GDAL would write the least of 64 bits with an exponent and read it as -9.
-    """
-    if dtype.kind == "f":
-        return float("nan")
-    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
-
-
 _KEY = re.compile("[A-Za-z_]+")
 
 
 def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
     """The tags that may name a sensor, most trusted first, with the place where they stand."""
     name, ds = os.path.basename(source.label), source.dataset
-    ds = getattr(ds, "src_dataset", ds)
     found = []
     for domain in ("IMAGERY", "IMD", "DIMAP", None):
         if tags := tags_of(ds, ns=domain):

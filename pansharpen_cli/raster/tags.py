@@ -56,7 +56,7 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
     index = 0
     interpretation = []
     for source in scene.ms:
-        ds = getattr(source.dataset, "src_dataset", source.dataset)
+        ds = source.dataset
         for band in source.bands:
             index += 1
             if name := ds.descriptions[band - 1] or scene.standard_names[index - 1]:
@@ -78,7 +78,7 @@ def carry_over(target, scene: Scene, picture: bool) -> None:
         target.offsets = [base - own * offset / factor for own, base in known]
         target.colorinterp = _named_colours(scene.standard_names, interpretation)
     for source in reversed(scene.ms):
-        ds = getattr(source.dataset, "src_dataset", source.dataset)
+        ds = source.dataset
         target.update_tags(**{k: v for k, v in tags_of(ds).items() if not _OF_THE_FILE.match(k)})
         for domain in ("IMAGERY", "IMD"):
             if told := tags_of(ds, ns=domain):

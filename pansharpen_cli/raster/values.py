@@ -11,6 +11,12 @@ from ..errors import InputError
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 """Types of the output."""
 
+VRT_TYPES = {
+    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    "int64": "Int64", "uint64": "UInt64", "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+"""GDAL's names of the types that are fused."""
+
 CLIPPED, STEPS = 1e-3, 16.0
 """Share of the values beyond another type than the MS's that is reported, and the range in its whole numbers."""
 
@@ -23,6 +29,16 @@ def check_dtype(name: str) -> str:
     if name not in DTYPES:
         raise InputError(f"unknown --dtype '{name}'; choose from {', '.join(DTYPES)}")
     return name
+
+
+def default_nodata(dtype: np.dtype) -> float:
+    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN.
+
+    GDAL would write the least of 64 bits with an exponent and read it as -9.
+    """
+    if dtype.kind == "f":
+        return float("nan")
+    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
 
 
 class Statistics:

@@ -19,14 +19,10 @@ from .geometry import Window
 from .grid import Grid
 from .references import plain_name
 from .source import data_bands, open_raster, rpcs_of
+from .values import VRT_TYPES
 
 TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
 """The tags of a mosaic by domain, of its first tile as it is opened."""
-
-_VRT_TYPES = {
-    "uint8": "Byte", "int8": "Int8", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
-    "int64": "Int64", "uint64": "UInt64", "float32": "Float32", "float64": "Float64",
-}  # fmt: skip
 
 
 def mosaic(
@@ -62,7 +58,7 @@ def mosaic(
             lines += [f"<MDI key={quoteattr(k)}>{escape(v)}</MDI>" for k, v in tags.items()]
             lines.append("</Metadata>")
         for band in first.indexes:
-            kind = _VRT_TYPES.get(first.dtypes[band - 1])
+            kind = VRT_TYPES.get(first.dtypes[band - 1])
             if kind is None:
                 raise InputError(f"{tiles[0]} holds {first.dtypes[band - 1]} values, which are not fused")
             lines.append(f'<VRTRasterBand dataType="{kind}" band="{band}">')

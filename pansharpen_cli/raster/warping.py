@@ -8,17 +8,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, reason_of
 from .geometry import Phase, Window
 from .grid import Grid
 from .messages import GDAL_ERRORS
-from .source import Source
+from .source import Source, Warped
+from .warper_view import seen_by_the_warper
 
 LOST = 0.05
 """Share of the MS's pixels on the PAN that may be lost by warping without a word: the rim and a place or two."""
@@ -94,72 +93,31 @@ def aligned(
 
 
 def _warped(pan: Grid, ms: Grid, target: Grid, sources: list[Source], stack: ExitStack) -> list[Source]:
-    """The sources with one WarpedVRT per file in the place of their datasets."""
-    vrts: dict[str, Any] = {}
-    made = []
-    for source in sources:
-        if source.label not in vrts:
-            own = source.nodata if source.nodata is not None else _one_nodata(source)
-            dataset, crs = _for_the_warper(source, ms, stack)
-            vrts[source.label] = stack.enter_context(
-                WarpedVRT(
-                    dataset,
-                    src_crs=crs,
-                    crs=pan.crs,
-                    transform=target.transform,
-                    height=target.height,
-                    width=target.width,
-                    resampling=Resampling.cubic,
-                    tolerance=1e-6,
-                    src_nodata=own,
-                    nodata=own,
-                    add_alpha=own is None and not source.alpha,
-                )
-            )
-        vrt = vrts[source.label]
-        added = not source.alpha and vrt.count > source.dataset.count
-        made.append(replace(source, dataset=vrt, alpha=(vrt.count,) if added else source.alpha))
-    return made
+    """The sources, which read from one WarpedVRT per file."""
+    transform, crs = _for_the_warper(ms)
+    made: dict[str, Warped] = {}
+    for label, own in ((s.label, s) for s in sources):
+        if label in made:
+            continue
+        numbers = sorted({band for s in sources if s.label == label for band in s.bands})
+        view = seen_by_the_warper(own, numbers, transform, stack)
+        grid = {"transform": target.transform, "height": target.height, "width": target.width}
+        options = {"resampling": Resampling.cubic, "tolerance": 1e-6, "add_alpha": True}
+        vrt = WarpedVRT(view, src_crs=crs, crs=pan.crs, **grid, **options)
+        made[label] = Warped(stack.enter_context(vrt), numbers)
+    return [replace(s, warped=made[s.label]) for s in sources]
 
 
-def _one_nodata(source: Source) -> float | None:
-    """The nodata value of a file's bands. Raises InputError if they have several: GDAL's warper knows one."""
-    every = source.dataset.nodatavals
-    told = {repr(every[band - 1]): every[band - 1] for band in range(1, len(every) + 1) if band not in source.alpha}
-    if len(told) > 1:
-        raise InputError(
-            f"{source.label} has to be warped and its bands have different nodata values ({', '.join(told)}): give "
-            "them one first (gdalwarp -dstnodata)"
-        )
-    return next(iter(told.values()))
-
-
-def _for_the_warper(source: Source, grid: Grid, stack: ExitStack) -> tuple[Any, Any]:
-    """The source's dataset, or a view of it that GDAL's warper understands, and its CRS.
-
-    In the view one band at most is called alpha, which the warper takes for a mask, and longitudes are counted from the
-    middle of the raster where they leave the range from -180 to 180, beyond which it finds nothing.
-    """
-    dataset, kept = source.dataset, source.alpha[:1]
-    called = [b for b, c in zip(dataset.indexes, dataset.colorinterp, strict=True) if c == ColorInterp.alpha]
+def _for_the_warper(grid: Grid) -> tuple[Affine, Any]:
+    """Transform and CRS of a grid, in which longitudes are counted from its middle where they leave the range from -180
+    to 180: GDAL's warper finds nothing beyond."""
     transform, crs = grid.transform, grid.crs
     if crs is not None and crs.is_geographic and not -180 <= grid.bounds[0] <= grid.bounds[2] <= 180:
         middle = (grid.bounds[0] + grid.bounds[2]) / 2
         transform = Affine.translation(-middle, 0) * transform
         text = re.sub(r'PRIMEM\["[^"]*",([^],]+)(,AUTHORITY\[[^]]*\])?\]', f'PRIMEM["middle",{middle!r}]', crs.to_wkt())
         crs = type(crs).from_wkt(re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", text))
-    if called == list(kept) and transform == dataset.transform:
-        return dataset, crs
-    with rasterio.MemoryFile(ext=".vrt") as memory:
-        rasterio.shutil.copy(dataset, memory.name, driver="VRT")
-        view = memory.read().decode()
-    terms = ", ".join(map(repr, transform.to_gdal()))
-    view = re.sub(r"<GeoTransform>[^<]*</GeoTransform>", f"<GeoTransform>{terms}</GeoTransform>", view)
-    bands = re.split(r"(?=<VRTRasterBand )", view)
-    for band in called:
-        if band not in kept:
-            bands[band] = bands[band].replace("<ColorInterp>Alpha</ColorInterp>", "")
-    return stack.enter_context(rasterio.open("".join(bands))), crs
+    return transform, crs
 
 
 def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, warped: Source) -> float:
