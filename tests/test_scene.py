@@ -177,6 +177,18 @@ def test_a_box_across_180_degrees_is_the_part_across(first: float) -> None:
         grid.pixels_of((179.9996, 9.99899, 179.9994, 9.9995))
 
 
+@pytest.mark.parametrize("first", [179.999, -180.001])
+def test_a_box_around_the_globe_leaves_nothing_out_unsaid(first: float) -> None:
+    grid = Grid(CRS.from_epsg(4326), Affine(1e-5, 0, first, 0, -1e-5, 10), 200, 220)
+    for left, right in ((-180, 180), (0, 360), (-360, 0), (-180, 190)):
+        assert grid.pixels_of((left, -90, right, 90)) & grid.whole == grid.whole, (left, right)
+    for left, right in ((-179.9995, 179.9995), (180.0005, 539.9995)):
+        with pytest.raises(InputError, match="at both of its ends"):
+            grid.pixels_of((left, -90, right, 90))
+    beside = grid.pixels_of((-180, -90, 179, 90)) & grid.whole
+    assert beside.cols == (100, 220)
+
+
 def test_the_bounds_of_a_mirrored_grid_are_a_box_in_either_order() -> None:
     grid = Grid(CRS.from_epsg(32631), Affine(1, 0, 500000, 0, 1, 4000000), 20, 30)
     left, bottom, right, top = grid.bounds

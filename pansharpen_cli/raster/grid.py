@@ -125,15 +125,15 @@ class Grid:
         """The pixels whose centres lie inside CRS bounds (left, bottom, right, top), not clipped.
 
         Degrees are taken by whole turns as close to this grid as can be; where right is less than left by half a
-        turn or more the bounds lie across 180 degrees. Raises InputError for bounds whose sides are swapped, unless
-        those of the grid are, which is mirrored then.
+        turn or more the bounds lie across 180 degrees; a whole turn holds all of it. Raises InputError for bounds whose
+        sides are swapped, unless those of the grid are, which is mirrored then, and for those that hold either end of
+        the grid and not its middle.
         """
         left, bottom, right, top = bounds
         own_left, own_bottom, own_right, own_top = self.bounds
         if self.crs is not None and self.crs.is_geographic:
             right += 360 if 180 <= left - right < 360 and own_left <= own_right else 0
-            turn = 360 * _turns((own_left + own_right - left - right) / 2)
-            left, right = left + turn, right + turn
+            left, right = _around(left, right, min(own_left, own_right), max(own_left, own_right))
         sides = (
             ("LEFT", left, "RIGHT", right, own_left <= own_right),
             ("BOTTOM", bottom, "TOP", top, own_bottom <= own_top),
@@ -162,6 +162,23 @@ class Grid:
         rows = _centres(phase.offset[0], phase.offset[0] + phase.ratio[0] * ms.height)
         cols = _centres(phase.offset[1], phase.offset[1] + phase.ratio[1] * ms.width)
         return Window.of(rows, cols) & self.whole
+
+
+def _around(left: float, right: float, own_left: float, own_right: float) -> tuple[float, float]:
+    """Longitudes of a box by whole turns as close to another one as can be. Raises InputError if it meets that from two
+    sides."""
+    if right - left >= 360:
+        return min(left, own_left), max(right, own_right)
+    turn = 360 * _turns((own_left + own_right - left - right) / 2)
+    left, right = left + turn, right + turn
+    other = -360 if left + right > own_left + own_right else 360
+    parts = [min(right + turned, own_right) - max(left + turned, own_left) for turned in (0, other)]
+    if min(parts) > 1e-9:  # less is rounding
+        raise InputError(
+            f"--bbox reaches around the globe and meets the scene, from {own_left:.10g} to {own_right:.10g}, at both "
+            "of its ends: give the box of one part"
+        )
+    return left, right
 
 
 def _turns(degrees: float) -> int:
