@@ -127,7 +127,8 @@ def test_what_is_no_scheduler_is_refused_soon(
 
 
 @pytest.mark.parametrize(
-    "kind", [TimeoutError("x"), FutureCancelledError("k", "r"), concurrent.futures.CancelledError()]
+    "kind",
+    [TimeoutError("x"), FutureCancelledError("k", "r"), concurrent.futures.CancelledError(), OSError("CancelledError")],
 )
 def test_a_peer_that_says_nothing_is_called_so(listener: int, monkeypatch, kind: Exception) -> None:
     def give_up(*_, **__) -> None:

@@ -150,7 +150,9 @@ def connected(address: str) -> Client:
     except Exception as error:
         # the first bytes of another protocol are taken for the length of what follows
         why = "what answers is no Dask" if isinstance(error, MemoryError) else untrusted.fault_of(error)
-        if isinstance(error, TimeoutError) or "CancelledError" in repr(error):  # Dask gave up, for no other reason
+        if (
+            isinstance(error, TimeoutError) or "CancelledError" in f"{error!r}{why}"
+        ):  # Dask gave up, for no other reason
             why = "nothing there speaks as one in time; is it running, and is this its address?"
         raise InputError(f"no Dask scheduler answers at {address}: {why}") from error
 
