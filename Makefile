@@ -32,15 +32,15 @@ lint: $(READY)
 DATA ?= ../shared/data/train
 VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
-	glpnet/-/240 \
-	fusionnet/4/57 fusionnet/8/47 \
-	pnn/4/11 pnn/8/11 \
-	pannet/4/12 pannet/8/14 \
-	msdcnn/4/11 msdcnn/8/11 \
-	u2net/4/55 u2net/8/100 \
+	glpnet/-/413 \
+	fusionnet/4/87 fusionnet/8/47 \
+	pnn/4/25 pnn/8/11 \
+	pannet/4/54 pannet/8/44 \
+	msdcnn/4/25 msdcnn/8/11 \
+	u2net/4/90 u2net/8/100 \
 	pantiny/4/18 pantiny/-/14 \
-	pantiny-small/4/14 pantiny-small/-/12 \
-	pancrafter/4/20 pancrafter/8/18
+	pantiny-small/4/28 pantiny-small/-/12 \
+	pancrafter/4/45 pancrafter/8/18
 
 define TRAINED
 .PHONY: weights-$(1)$(2)
