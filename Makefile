@@ -38,7 +38,7 @@ SHIPPED := \
 	pannet/4/54 pannet/8/44 \
 	msdcnn/4/25 msdcnn/8/11 \
 	u2net/4/90 u2net/8/100 \
-	pantiny/4/18 pantiny/-/14 \
+	pantiny/4/32 pantiny/-/14 \
 	pantiny-small/4/28 pantiny-small/-/12 \
 	pancrafter/4/45 pancrafter/8/18
 
