@@ -227,3 +227,32 @@ def test_a_mask_that_gdal_does_not_look_for_is_refused(here: Path) -> None:
     masked("a.gpkg", size=size)
     with pytest.raises(InputError, match="GDAL looks for none beside a file of GPKG"):
         source.open_raster("a.gpkg")
+
+
+# Raw pixels ---------------------------------------------------------------------------------------------------------
+
+ENVI = "ENVI\nsamples = 30\nlines = 40\nbands = 1\nheader offset = 0\nfile type = ENVI\ndata type = 1\nbyte order = 0\n"
+EHDR = "BYTEORDER I\nLAYOUT BSQ\nNROWS 40\nNCOLS 30\nNBANDS 1\nNBITS 8\nULXMAP 0.5\nULYMAP 9.5\nXDIM 1\nYDIM 1\n"
+
+
+def opened_raw(path: str, size: int) -> None:
+    os.truncate(path, size)
+    source.open_raster(path).close()
+
+
+@pytest.mark.parametrize("begin", [b"CDF", b"\x89HDF", b"\xff\xd8"])
+def test_raw_pixels_may_begin_as_another_format_does(here: Path, begin: bytes) -> None:
+    Path("r.hdr").write_text(ENVI)
+    Path("r.dat").write_bytes(begin.ljust(1200, b"\7"))
+    opened_raw("r.dat", 1200)
+    with pytest.raises(InputError, match="r.dat is cut off: it has 700 bytes of 1200"):
+        opened_raw("r.dat", 700)
+
+
+@pytest.mark.parametrize("name", ["r.raw", "r.txt", "r.bil"])
+def test_a_raw_file_has_its_pixels_whatever_its_name(here: Path, name: str) -> None:
+    Path("r.hdr").write_text(EHDR)
+    Path(name).write_bytes(b"\7" * 1200)
+    opened_raw(name, 1200)
+    with pytest.raises(InputError, match=f"{name} is cut off: it has 700 bytes of 1200"):
+        opened_raw(name, 700)

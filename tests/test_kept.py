@@ -146,6 +146,15 @@ def test_a_fit_of_something_else_is_refused_in_one_line(run, pair, tmp_path) -> 
     assert not (tmp_path / "no.tif").exists() and not (tmp_path / "b.safetensors").exists()
 
 
+def test_bands_without_names_keep_their_order_under_a_fit(pair, tmp_path) -> None:
+    edited(pair / "ms.tif", tmp_path / "unnamed.tif")
+    known = {"pan": pair / "pan.tif", "ms": tmp_path / "unnamed.tif", "method": "gsa", "score": False}
+    pansharpen.fuse(**known, save_fit=tmp_path / "kept.safetensors")
+    with pytest.raises(InputError, match="stay in their order"):
+        pansharpen.fuse(**known, fit=tmp_path / "kept.safetensors", bidx=[4, 3, 2, 1], fit_bands="bidx")
+    pansharpen.fuse(**known, fit=tmp_path / "kept.safetensors", bidx=[4, 3, 2, 1])
+
+
 def test_a_fit_of_other_weights_is_refused(pair, tmp_path) -> None:
     known = {"pan": pair / "pan.tif", "ms": pair / "ms.tif", "sensor": "generic", "adapt": "off", "score": False}
     kept = tmp_path / "kept.safetensors"

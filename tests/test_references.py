@@ -22,6 +22,7 @@ from rasters import edited, inventory, write_pair
 
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster import references
 from pansharpen_cli.raster.references import outside
 from pansharpen_cli.raster.source import open_raster
 
@@ -431,3 +432,18 @@ def test_a_name_in_a_vrt_is_utf_8_whatever_the_system_says(tmp_path: Path) -> No
         env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}, capture_output=True, text=True,
     )  # fmt: skip
     assert "f\\xfcr.tif" in told.stdout, (told.stdout, told.stderr)
+
+
+@pytest.mark.parametrize("name", ["METADATA.DIM", "summary.txt"])
+def test_metadata_that_gdal_opens_beside_every_raster_are_looked_at(tmp_path: Path, name: str) -> None:
+    raster, beside = tmp_path / "a.tif", tmp_path / name
+    raster.write_bytes(b"")
+    beside.write_text("DIM")
+    references.check_siblings(str(raster), str(raster), {})
+    os.truncate(beside, references.LARGEST_VRT + 1)
+    with pytest.raises(InputError, match=f"{name} beside it is larger than 64 MB"):
+        references.check_siblings(str(raster), str(raster), {})
+    beside.unlink()
+    os.mkfifo(beside)
+    with pytest.raises(InputError, match=f"{name} beside it is a pipe"):
+        references.check_siblings(str(raster), str(raster), {})

@@ -128,6 +128,11 @@ class SavedFit:
         ):
             if not alike:
                 raise InputError(f"{path} is a fit of {what}; {found}")
+        if not all(other.bands) and list(scene.numbers) != sorted(set(scene.numbers)):
+            raise InputError(
+                f"{path} knows its bands by their names, and {ms} does not name all of them: with --fit they stay in "
+                "their order; leave out --fit-bands bidx"
+            )
 
     @property
     def only_upsampled(self) -> tuple[int, ...]:

@@ -48,6 +48,8 @@ _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|
 the file."""
 _CHOICE = re.compile("vrt://([^?]*)", re.IGNORECASE)
 _HEAD = 1024
+_OF_ALL = "metadata.dim", "summary.txt"
+"""Names of metadata that GDAL opens beside every raster of a folder."""
 _PARTED, _MOST_PARTED = ':",?=', 8
 """What parts the names of files in a name for one of GDAL's drivers, and how many of it such a file may have itself."""
 _SQLITE, _HOT = b"SQLite format 3\0", bytes.fromhex("d9d505f920a163d7")
@@ -225,18 +227,26 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
 
 
 def check_siblings(path: str, file: str, folders: dict[str, list[str]]) -> None:
-    """Raises InputError for pipes and devices among the files beside a file that GDAL looks into."""
+    """Raises InputError for pipes, devices and endless texts among the files beside a file that GDAL looks into."""
     folder, name = os.path.split(file)
     if folder not in folders:
         try:
             with os.scandir(folder or ".") as entries:
-                folders[folder] = [e.name for e in entries if not e.is_dir() and not e.is_file()]
+                folders[folder] = [e.name for e in entries if not e.is_dir() and (not e.is_file() or _is_endless(e))]
         except (OSError, ValueError):
             folders[folder] = []
-    stem = os.path.splitext(name)[0].lower()
-    for other in (os.path.join(folder, n) for n in folders[folder] if n.lower().startswith(stem)):
+    looked_at = os.path.splitext(name)[0].lower(), *_OF_ALL
+    for other in (os.path.join(folder, n) for n in folders[folder] if n.lower().startswith(looked_at)):
         if kind := untrusted.file_kind(other):
             raise InputError(f"cannot open {path}: {other} beside it is {kind}; move it away")
+        if os.path.basename(other).lower() in _OF_ALL:
+            raise InputError(
+                f"cannot open {path}: {other} beside it is larger than {LARGEST_VRT >> 20} MB; move it away"
+            )
+
+
+def _is_endless(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower() in _OF_ALL and entry.stat().st_size > LARGEST_VRT
 
 
 def _parts(name: str) -> Iterator[str]:

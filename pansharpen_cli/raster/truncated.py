@@ -35,7 +35,7 @@ _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
+_JPEG = b"\xff\xd8\xff"
 _JP2, _J2K = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"
 _NITF = b"NITF", b"NSIF"
 _PNM = re.compile(rb"P[56]" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
@@ -54,8 +54,8 @@ _OTHERS = (
     b"MM\0+",
     _PNG,
     _JPEG,
-    b"\x89HDF",
-    b"CDF",
+    b"\x89HDF\r\n\x1a\n",
+    *_NETCDF,
     *_NITF,
     b"<VRT",
     b"<?xml",
@@ -63,7 +63,8 @@ _OTHERS = (
     _JP2,
     _J2K,
 )
-"""How files begin that have a format of their own, whatever an ENVI header beside them says."""
+"""How files begin that have a format of their own, whatever an ENVI header beside them says: as much of it as GDAL asks
+for, since the first pixels of raw files may be anything."""
 _ENVI_BYTES = {1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 6: 8, 9: 16, 12: 2, 13: 4, 14: 8, 15: 8}
 _ODD = re.compile("[&\x01-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 """Characters that XML does not have, or that begin a reference."""
@@ -157,7 +158,7 @@ def check_sizes(dataset, path: str) -> None:
         parts = [file for file in files if _PCIDSK_BAND.search(file)]
         needed = _pixel_bytes(dataset) if parts else 0
     elif driver in _RAW and driver != "ENVI":  # `cut_off` knows its header, which may say that the file is packed
-        parts = [file for file in files if not file.lower().endswith(_BESIDE)]
+        parts = [file for file in files if not file.lower().endswith(_BESIDE)] or files[:1]
         needed = _RAW[driver] + _pixel_bytes(dataset)
     else:
         return
@@ -225,7 +226,7 @@ def _jpeg(file) -> str:
 
     Of 8 bits GDAL tells that it is missing, of 12 it does not.
     """
-    at = len(_JPEG)
+    at = 2
     while (at := _next_marker(file, at)) >= 0:
         file.seek(at + 1)
         kind, length, bits = struct.unpack(">BHB", file.read(4).ljust(4, b"\0"))
