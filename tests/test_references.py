@@ -447,3 +447,18 @@ def test_metadata_that_gdal_opens_beside_every_raster_are_looked_at(tmp_path: Pa
     os.mkfifo(beside)
     with pytest.raises(InputError, match=f"{name} beside it is a pipe"):
         references.check_siblings(str(raster), str(raster), {})
+
+
+def test_vrts_that_refer_to_each_other_over_and_over_are_refused(tmp_path: Path, monkeypatch) -> None:
+    """Each names the one before it twice, so that the reads double from one to the next."""
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path, 64, 64, 1)
+    before = "ms.tif"
+    for level in range(31):
+        source = f"<SimpleSource><SourceFilename>{before}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        before = f"{level}.vrt"
+        band = f'<VRTRasterBand dataType="UInt16" band="1">{source * 2}</VRTRasterBand>'
+        Path(before).write_text(f'<VRTDataset rasterXSize="16" rasterYSize="16">{band}</VRTDataset>')
+    open_raster("3.vrt").close()
+    with pytest.raises(InputError, match="30.vrt: its VRTs refer to each other more than"):
+        open_raster("30.vrt")

@@ -72,6 +72,24 @@ def test_a_type_that_cannot_hold_the_values_warns_of_scale(run, reflectances, tm
         assert done.code == 0 and "--scale FACTOR" in done.err, done.err
 
 
+@pytest.mark.parametrize(("scale", "dtype", "told"), [("1,1e8", "float32", True), ("1e-4", "float32", False),
+                                                      ("1,1e8", "float64", False)])  # fmt: skip
+def test_floats_whose_steps_are_wide_beside_the_values_are_said_aloud(run, tmp_path, scale, dtype, told) -> None:
+    write_pair(tmp_path, 64, 64, 2)
+    given = (
+        "fuse",
+        tmp_path / "pan.tif",
+        tmp_path / "ms.tif",
+        "-o",
+        tmp_path / "o.tif",
+        "--method",
+        "exp",
+        "--no-score",
+    )
+    result = run(*given, "--scale", scale, "--dtype", dtype)
+    assert result.code == 0 and ("are rounded to steps of" in result.err) is told
+
+
 def test_a_scale_that_is_none_is_refused(run, reflectances, tmp_path) -> None:
     for text in ("0", "-1", "nan", "inf", "1,2,3", "a", "1,inf"):
         done = fuse(run, reflectances, tmp_path / "no.tif", f"--scale={text}")

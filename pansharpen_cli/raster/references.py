@@ -11,7 +11,7 @@ import html
 import os
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -27,8 +27,8 @@ from .messages import GDAL_ERRORS, gdal_messages
 LARGEST_VRT = 64 << 20
 """Bytes of a VRT: a hundred thousand tiles take a fifth of them."""
 
-MOST_FILES = 200_000
-"""That a VRT refers to, with those that VRTs among them refer to."""
+MOST_FILES, MOST_READS = 200_000, 10**9
+"""That a VRT refers to, with those that VRTs among them refer to, and how often in all: each reference is a read."""
 
 NETWORK = re.compile(
     r"^\w+://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)|^(https?|ftp|wms|wmts|wcs|pg|postgresql|postgis):",
@@ -139,13 +139,13 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     for name in _overviews(path) if sides else ():
         yield from _led_to(path, name)
     known = {os.path.abspath(path)}
-    leads: defaultdict[str, set[str]] = defaultdict(set)
+    leads: defaultdict[str, Counter[str]] = defaultdict(Counter)
     while waiting:
         where, text = waiting.pop()
         from_vrt = "<vrtdataset" in text.lower()
         for name in _names(path, where, text):
             if from_vrt and (name in known or name.lower().endswith(".vrt")):
-                leads[os.path.abspath(where)].add(name)
+                leads[os.path.abspath(where)][name] += 1
             if name in known:
                 continue
             known.add(name)
@@ -162,8 +162,12 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 yield from _led_to(path, each)
             if name != inner:
                 yield name
+    reads: dict[str, int] = {}
     try:
-        TopologicalSorter(leads).prepare()
+        for place in TopologicalSorter(leads).static_order():
+            reads[place] = sum(count * reads[name] for name, count in leads.get(place, {}).items()) or 1
+            if reads[place] > MOST_READS:
+                raise InputError(f"cannot open {path}: its VRTs refer to each other more than {MOST_READS:.0e} times")
     except CycleError as error:
         circle = " -> ".join(os.path.basename(name) for name in error.args[1][::-1])
         raise InputError(f"cannot open {path}: VRTs refer to each other in a circle: {circle[:200]}") from None

@@ -17,8 +17,9 @@ VRT_TYPES = {
 }  # fmt: skip
 """GDAL's names of the types that are fused."""
 
-CLIPPED, STEPS = 1e-3, 16.0
-"""Share of the values beyond another type than the MS's that is reported, and the range in its whole numbers."""
+CLIPPED, STEPS, FLOAT_STEPS = 1e-3, 16.0, 2.0**16
+"""Share of the values beyond another type than the MS's that is reported, and the range in its whole numbers, or in the
+steps of scaled floats, below which it is."""
 
 _ALIKE = 4 * float(np.finfo(np.float32).eps)
 """Share of the nodata value within which GDAL takes a float for it, also one of 64 bits (ARE_REAL_EQUAL)."""
@@ -76,20 +77,29 @@ class Statistics:
 
 
 class Losses:
-    """What becomes of values that are scaled, or of another type than the MS's, and written as whole numbers."""
+    """What becomes of values that are scaled, or of another type than the MS's and written as whole numbers."""
 
     def __init__(self, dtype: np.dtype, source: str, scaled: bool) -> None:
         self.dtype, self.source, self.scaled = dtype, source, scaled
         self.count, self.beyond, self.low, self.high = 0, 0, np.inf, -np.inf
 
     def update(self, values: np.ndarray) -> None:
-        limits = np.iinfo(self.dtype)
-        self.count += values.size
-        self.beyond += int(((values < limits.min - 0.5) | (values > limits.max + 0.5)).sum())
         self.low = min(self.low, float(values.min(initial=np.inf)))
         self.high = max(self.high, float(values.max(initial=-np.inf)))
+        if self.dtype.kind != "f":
+            limits = np.iinfo(self.dtype)
+            self.count += values.size
+            self.beyond += int(((values < limits.min - 0.5) | (values > limits.max + 0.5)).sum())
 
     def notes(self) -> list[str]:
+        if self.dtype.kind == "f":
+            step = float(np.spacing(self.dtype.type(max(abs(self.low), abs(self.high), 0))))
+            if self.high - self.low < FLOAT_STEPS * step:
+                return [
+                    f"values from {self.low:.9g} to {self.high:.9g} are rounded to steps of {step:.2g} of "
+                    f"{self.dtype}: another --scale, or --dtype float64 with it, keeps them"
+                ]
+            return []
         limits = np.iinfo(self.dtype)
         advice = f"--scale FACTOR brings them into its range, without --dtype they keep the MS's type ({self.source})"
         if self.beyond > CLIPPED * self.count:

@@ -76,7 +76,7 @@ class SceneWriter:
         source = scene.ms[0]
         kind = source.dataset.dtypes[source.bands[0] - 1]
         self.scale = Scaling() if picture else scene.scale
-        kept = picture or self.dtype.kind == "f" or (scene.dtype == kind and not self.scale.changes)
+        kept = picture or ((self.dtype.kind == "f" or scene.dtype == kind) and not self.scale.changes)
         self._losses = None if kept else Losses(self.dtype, kind, self.scale.changes)
         self._statistics = Statistics(self.bands)
         self._warnings = scene.warnings
