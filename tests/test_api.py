@@ -190,6 +190,7 @@ def test_write_replaces_nothing_unasked_and_never_an_input(pair, plain, tmp_path
         ({"scale": 1e300}, "scale is a factor from 1e-30 to 1e30"),
         ({"scale": 1e-300}, "scale is a factor from 1e-30 to 1e30"),
         ({"scale": True}, "scale is a factor from 1e-30 to 1e30"),
+        ({"bidx": []}, "bidx names no band; leave it out for all"),
         ({"output": "out.tif/"}, "out.tif/ is the name of a folder"),
         ({"report": "out.json/"}, "out.json/ is the name of a folder"),
         ({"seed": -1}, "seed is a whole number"),

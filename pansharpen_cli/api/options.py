@@ -66,6 +66,8 @@ def opening_of(options: OpenOptions) -> OpenOptions:
     one_of("fit_bands", options.fit_bands, ("all", "bidx"))
     if options.height is not None and options.dem is not None:
         raise InputError("height and dem exclude each other")
+    if options.bidx is not None and not isinstance(options.bidx, int) and not list(options.bidx):
+        raise InputError("bidx names no band; leave it out for all")
     return replace(
         options,
         window=_window(options.window),
