@@ -19,6 +19,7 @@ from .arguments import plain, positive
 from .quality import metrics
 from .quality.metrics import hqnr, qnr
 from .raster.geometry import Phase, Window
+from .raster.source import nearest_valid
 
 __all__ = [
     "bias",
@@ -129,13 +130,17 @@ def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio:
     """Spectral distortion of Khan, 0 is best: 1 - Q2n of the expanded MS and the fused image blurred with the MTF.
 
     `expanded`: of `expand`. `gains`: MTF gains at the MS Nyquist frequency, one per band or one for all. `ratio`: MS
-    pixel size in PAN pixels (Khan et al. 2009).
+    pixel size in PAN pixels (Khan et al. 2009). The blur takes the nearest valid pixel for one that is not.
     """
-    bands = len(_image(fused)[0])
-    each = [gains] * bands if isinstance(gains, float) else list(gains)
-    if len(each) != bands:
-        raise ValueError(f"{len(each)} gains do not fit {bands} bands")
-    return _measured(metrics.d_lambda_k, [expanded, fused], valid, gains=each, ratio=ratio)
+    (sharp, soft), whole = _read([fused, expanded], valid)
+    each = [gains] * len(sharp) if isinstance(gains, float) else list(gains)
+    if len(each) != len(sharp):
+        raise ValueError(f"{len(each)} gains do not fit {len(sharp)} bands")
+    if whole is not None and whole.any():
+        every_row, every_col = np.ogrid[: whole.shape[0], : whole.shape[1]]
+        rows, cols = nearest_valid(whole.numpy(), (every_row, every_col))
+        sharp = sharp[:, rows, cols]
+    return metrics.d_lambda_k(soft, sharp, each, ratio, whole)
 
 
 def d_s(fused: Any, expanded: Any, pan: Any, pan_low: Any, valid: Any = None) -> float:
@@ -163,6 +168,12 @@ def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
 
 def _measured(index: Callable[..., Any], images: Sequence[Any], valid: Any, **options: Any) -> Any:
     """An index of arrays."""
+    read, whole = _read(images, valid)
+    return index(*read, valid=whole, **options)
+
+
+def _read(images: Sequence[Any], valid: Any) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """The images, and where all of them are valid."""
     read = [_image(image) for image in images]
     masks = [mask for _, mask in read if mask is not None]
     if valid is not None:
@@ -172,7 +183,7 @@ def _measured(index: Callable[..., Any], images: Sequence[Any], valid: Any, **op
         if tuple(other) != tuple(shape):
             raise ValueError(f"images and masks of {tuple(shape)} and {tuple(other)} pixels do not fit")
     whole = torch.from_numpy(np.logical_and.reduce(masks)) if masks else None
-    return index(*(tensor for tensor, _ in read), valid=whole, **options)
+    return [tensor for tensor, _ in read], whole
 
 
 def _errors(reference: Any, fused: Any, valid: Any) -> metrics.Errors:

@@ -286,6 +286,9 @@ def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
     valid[:32] = False
     hidden = np.ma.masked_array(b, np.broadcast_to(~valid, b.shape))
     assert index.q2n(a, hidden) == index.q2n(a, b, valid) != index.q2n(a, b)
+    other = np.where(valid, b, 60000)  # what is not valid moves nothing, blurred or not
+    assert index.d_lambda_k(a, other, 0.3, 4, valid) == index.d_lambda_k(a, hidden, 0.3, 4)
+    assert index.q2n(a, other, valid) == index.q2n(a, hidden)
     with pytest.raises(ValueError, match="do not fit"):
         index.sam(a, b[:, :-1])
     with pytest.raises(ValueError, match="an image is"):

@@ -454,6 +454,19 @@ def test_untagged_fill_of_a_fused_file_is_said_aloud(scene: Path, run, against) 
         assert f"{name} holds values that look like nodata and are not tagged as such ({value})" in said, said
 
 
+@pytest.mark.parametrize("hidden", ["pan.tif", "ms.tif"])
+def test_what_a_fused_file_holds_where_the_pair_is_nodata_moves_no_figure(scene: Path, fuse_as, run, hidden) -> None:
+    def holed(pixels: np.ndarray) -> np.ndarray:
+        at = pixels.shape[1] // 3
+        pixels[:, at : at + 8, at:-at] = 0
+        return pixels
+
+    edited(scene / hidden, scene / hidden, holed, nodata=0)
+    assert run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, "--no-score").code == 0
+    edited(scene / "out.tif", scene / "filled.tif", lambda p: np.where(p == 0, 30000, p), nodata=None)
+    assert quality_of(run, "filled.tif", *PAIR) == quality_of(run, "out.tif", *PAIR)
+
+
 def test_a_reference_is_compared_with_the_dn_of_scaled_files(scene: Path, run) -> None:
     names = {"plain.tif": (), "scaled.tif": ("--scale", "3,100"), "f.tif": ("--scale", "1e-4", "--dtype", "float32")}
     for name, options in names.items():

@@ -19,7 +19,7 @@ from ..progress import Progress, quiet
 from ..raster.blocks import lift_to_usual, read_ahead
 from ..raster.geometry import Phase, Window
 from ..raster.scene import Scene, TileData
-from ..raster.source import Reader, filled
+from ..raster.source import Pixels, Reader, filled
 from ..raster.tiles import OUTPUT_BLOCK, plan_tiles
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
@@ -182,11 +182,16 @@ class _Pieces:
         """A tile; None where nothing is valid."""
         wide = core.widened(MARGIN)
         around = wide & self.window
-        values, seen = filled(self.read, wide)
+        values, seen = self.read(wide)
         inside = seen[around.within(wide)]
         data = self.scene.read(around, *self.reach.windows(around), mirrored=False) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
+        if around == wide and seen.all() and data.valid.all():
+            values = values.astype(np.float32)
+        else:
+            values, seen = filled(self._read_of_pair, wide)
+            inside = seen[around.within(wide)]
         extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())
         data, values = data.lifted(self.lift), np.ldexp(values, self.lift) if self.lift else values
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
@@ -198,6 +203,15 @@ class _Pieces:
         centred = self.phase.centred(core)
         low = None if centred.is_empty else self._degraded(centred, wide, data, fused, valid)
         return _Piece(images, torch.from_numpy(valid), core.within(around), low, extremes)
+
+    def _read_of_pair(self, window: Window) -> Pixels:
+        """The image where the pair is valid: a file of others may hold fill values elsewhere, and no tag tells."""
+        values, seen = self.read(window)
+        inside = window & self.scene.full
+        known = np.zeros_like(seen)
+        if not inside.is_empty:
+            known[inside.within(window)] = self.scene.valid(inside)
+        return values, seen & known
 
     def _expanded(self, core: Window, data: TileData) -> Tensor:
         """The MS, and PAN reduced to its grid, up-sampled to the tile: float32, what is constant stays constant."""

@@ -254,6 +254,13 @@ class Scene:
         parts = [s.read(window) for s in self.ms]
         return np.concatenate([p[0] for p in parts]), np.logical_and.reduce([p[1] for p in parts])
 
+    def valid(self, window: Window) -> np.ndarray:
+        """Where PAN and all bands of the MS are valid (rows, cols), in PAN pixels."""
+        rows, cols = self.phase.nearest(window)
+        ms_window = Window.holding(rows, cols)
+        there = self.read_ms(ms_window)[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
+        return there & self.pan.read(window)[1]
+
     def read(self, window: Window, pan_window: Window, ms_window: Window, mirrored: bool = True) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid.
 

@@ -373,7 +373,7 @@ def filled(
     if not wide.any():
         return np.zeros((len(data), *valid.shape), np.float32), valid
     here = np.arange(around, around + len(valid))[:, None], np.arange(around, around + valid.shape[1])
-    rows, cols = _nearest_valid(wide, here)
+    rows, cols = nearest_valid(wide, here)
     if mirrored:
         rows, cols = _mirrored(wide, here, (rows, cols))
     if cols.ndim == 1:  # along one axis, then the other: in a third of the time
@@ -381,7 +381,7 @@ def filled(
     return np.ascontiguousarray(data[:, rows, cols], np.float32), valid
 
 
-def _nearest_valid(valid: np.ndarray, here: _Places) -> _Places:
+def nearest_valid(valid: np.ndarray, here: _Places) -> _Places:
     """Rows and columns of the nearest valid pixel of each one `here`."""
     box = Window.holding(np.flatnonzero(valid.any(1)), np.flatnonzero(valid.any(0)))
     if valid[box.slices].all():
