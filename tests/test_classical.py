@@ -185,7 +185,8 @@ def at_probes(fused: Tensor, case: str, name: str) -> tuple[np.ndarray, np.ndarr
 
 @pytest.mark.parametrize("case", GAINS)
 @pytest.mark.parametrize("name", [m for m in METHODS if m != "exp"])
-def test_methods_equal_the_toolbox(case: str, name: str) -> None:
+def test_methods_equal_the_toolbox(case: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "lifted", lambda divisor, least: divisor)  # the toolbox divides by what there is
     layers = toolbox_layers(case)
     fused = fused_by(golden_method(name, case, layers.setup), layers)
     found, expected = at_probes(fused, case, name)
@@ -193,6 +194,33 @@ def test_methods_equal_the_toolbox(case: str, name: str) -> None:
     assert usual.mean() > 0.98
     difference = np.abs(found - expected)[usual]
     assert (difference <= np.maximum(2e-3, 1e-6 * np.abs(expected[usual]))).all()
+
+
+def test_a_divisor_near_zero_does_not_blow_detail_up() -> None:
+    low = torch.tensor([100.0, 10.0, 9.0, 1e-9, 0.0, -10.0, -100.0]).double()
+    least = method.least(torch.tensor(60.0).double(), torch.tensor(80.0).double())
+    assert least == 10
+    for side in (1, -1):
+        found = method.modulation(side * (low + 5), side * low, side * least)
+        assert torch.equal(found[:2], method.ratio(low + 5, low)[:2])
+        torch.testing.assert_close(found[2:], torch.full_like(low[2:], 1 + 5 / 10))
+
+
+DIVIDING = ("brovey", "bt-h", "sfim", "awlp", "pracs", "mtf-glp-hpm", "mtf-glp-hpm-r", "mf")
+
+
+@pytest.mark.parametrize("name", DIVIDING)
+def test_methods_that_divide_keep_to_the_values_of_the_scene(name: str) -> None:
+    """Without a bound mtf-glp-hpm comes to 16 times those of the MS; of values less their haze or mean, all to more."""
+    stored = toolbox_layers("rr4_qb")
+    hazes = [x.flatten(1).quantile(0.2, 1)[:, None, None] for x in (stored.pan, stored.ms)]
+    means = [x.mean((1, 2), keepdim=True) for x in (stored.pan, stored.ms)]
+    for (pan, ms), most in (((0.0, 0.0), 2), (hazes, 6), (means, 20)):
+        layers = ToolboxLayers("rr4_qb")
+        layers.pan, layers.ms = stored.pan - pan, stored.ms - ms
+        layers.expanded = interp23tap(layers.ms)
+        fused = fused_by(method_class(name)(layers.setup), layers)
+        assert fused.abs().max() < most * layers.ms.max()
 
 
 @lru_cache

@@ -26,6 +26,28 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return numerator / torch.where(raised == 0, EPS, raised)
 
 
+LEAST = 0.1
+"""Share of a divisor's root mean square over the scene that it is lifted to. Below it is an undershoot of a filter, or
+of the linear match of PAN to a band: no radiance that detail is proportional to."""
+
+
+def least(mean: Tensor, std: Tensor) -> Tensor:
+    """What divisors of these statistics over the scene are lifted to; on their mean's side of zero."""
+    return LEAST * torch.hypot(mean, std) * torch.where(mean < 0, -1.0, 1.0)
+
+
+def lifted(divisor: Tensor, least: Tensor) -> Tensor:
+    """A divisor that is nowhere between zero and `least`, nor beyond zero."""
+    return torch.where(divisor * least.sign() < least.abs(), least, divisor)
+
+
+def modulation(high: Tensor, low: Tensor, least: Tensor) -> Tensor:
+    """high / low; where `low` is lifted, both are by the same, so that 1 + (high - low) / least remains: detail enters
+    with a gain that is finite and keeps its sign."""
+    divisor = lifted(low, least)
+    return ratio(high + (divisor - low), divisor)
+
+
 def regression(gram: Tensor, target: Tensor) -> Tensor:
     """Least-squares weights (variables[, targets]) from the variables' moments and theirs with the targets.
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .layers import LOCAL, TRIP, TileLayers, column
-from .method import WithCovariance, over, ratio
+from .method import WithCovariance, least, lifted, modulation, over, ratio
 from .substitution import Component
 
 
@@ -27,16 +27,20 @@ class MatchedDetail(Component):
     def solve(self) -> None:
         self.scale = over(self.sums.std("expanded"), self.pan_sums.std(self.reference))
         self.shift = self.mean - self.scale * self.pan_mean
+        self.least = least(self.mean, self.sums.std("expanded"))
 
     def apply(self, layers: TileLayers) -> Tensor:
         expanded, scale, shift = layers.expanded, column(self.scale), column(self.shift)
         matched, low = scale * layers.pan + shift, layers.matched(self.low, scale, shift)
         if self.injection == "multiply":
-            return expanded * ratio(matched, low)
+            return expanded * modulation(matched, low, column(self.least))
         detail = matched - low
         if self.injection == "share":
-            detail = detail * ratio(expanded, expanded.mean(0, keepdim=True))
+            detail = detail * ratio(expanded, lifted(expanded.mean(0, keepdim=True), self.least))
         return expanded + detail
+
+
+DIVIDING = {**MatchedDetail.finds, "least": "n"}
 
 
 class HPF(MatchedDetail):
@@ -49,6 +53,7 @@ class SFIM(MatchedDetail):
     """Smoothing-filter-based intensity modulation (Liu 2000)."""
 
     low, injection = "pan_box", "multiply"
+    finds: ClassVar = DIVIDING
 
 
 class ATWT(MatchedDetail):
@@ -61,8 +66,13 @@ class AWLP(MatchedDetail):
     """Additive wavelet luminance proportional (Otazu et al. 2005)."""
 
     low, reference, injection = "pan_atrous", "pan_cubic", "share"
+    finds: ClassVar = {**MatchedDetail.finds, "least": ""}
     lows = ("pan_cubic",)
     observes = TRIP
+
+    def solve(self) -> None:
+        super().solve()
+        self.least = least(self.mean.mean(), self.sums.cov("expanded").mean().clamp(min=0).sqrt())
 
 
 class MTFGLP(MatchedDetail):
@@ -77,12 +87,14 @@ class MTFGLPHPM(MTFGLP):
     """MTF-GLP with high-pass modulation (Aiazzi et al. 2006)."""
 
     injection = "multiply"
+    finds: ClassVar = DIVIDING
 
 
 class MF(MatchedDetail):
     """Morphological half-gradient filters (Restaino et al. 2016)."""
 
     low, injection = "pan_morph", "multiply"
+    finds: ClassVar = DIVIDING
 
 
 class Regressed(WithCovariance):
@@ -120,12 +132,14 @@ class MTFGLPHPMR(Regressed):
     """High-pass modulation after a regression: F_b = E_b (P + c) / (P_L,b + c), g c = mean E_b - g mean P with g the
     gain of MTF-GLP-CBD (Vivone et al. 2017). Numerator and denominator are taken times g, which may be 0."""
 
-    finds: ClassVar = {"gain": "n", "shift": "n"}
+    finds: ClassVar = {"gain": "n", "shift": "n", "least": "n"}
 
     def solve(self) -> None:
         self.gain = self.onto_low()
         self.shift = self.mean - self.gain * self.pan_mean
+        self.least = least(self.mean, self.gain.abs() * self.sums.std("pan_low"))
 
     def apply(self, layers: TileLayers) -> Tensor:
         gain, shift = column(self.gain), column(self.shift)
-        return layers.expanded * ratio(gain * layers.pan + shift, gain * layers.pan_low + shift)
+        high, low = gain * layers.pan + shift, gain * layers.pan_low + shift
+        return layers.expanded * modulation(high, low, column(self.least))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..covariance import Covariance
 from .layers import DOUBLE, HAZE, LOCAL, Setup, TileLayers, column
-from .method import Method, WithCovariance, need, over, ratio, regression
+from .method import Method, WithCovariance, least, lifted, modulation, need, over, ratio, regression
 
 
 class Component(WithCovariance):
@@ -28,14 +28,16 @@ class Component(WithCovariance):
 class Brovey(Component):
     """F_b = E_b match(P, I; P) / I, I the mean of the bands (Gillespie et al. 1987)."""
 
-    finds: ClassVar = {"scale": "", "pan_mean": "1", "mean": "n"}
+    finds: ClassVar = {"scale": "", "pan_mean": "1", "mean": "n", "least": ""}
 
     def solve(self) -> None:
-        self.scale = over(self.sums.cov("expanded").mean().clamp(min=0).sqrt(), self.pan_sums.std("pan")[0])
+        std = self.sums.cov("expanded").mean().clamp(min=0).sqrt()
+        self.scale = over(std, self.pan_sums.std("pan")[0])
+        self.least = least(self.mean.mean(), std)
 
     def apply(self, layers: TileLayers) -> Tensor:
         matched = self.scale * (layers.pan - self.pan_mean) + self.mean.mean()
-        return layers.expanded * ratio(matched, layers.expanded.mean(0, keepdim=True))
+        return layers.expanded * modulation(matched, layers.expanded.mean(0, keepdim=True), self.least)
 
 
 class Substitution(Component):
@@ -124,7 +126,7 @@ class BTH(WithCovariance):
 
     lows = ("pan_gauss",)
     observes = LOCAL
-    finds: ClassVar = {"weight": "n", "haze": "n", "scale": "", "low_mean": "1", "centre": ""}
+    finds: ClassVar = {"weight": "n", "haze": "n", "scale": "", "low_mean": "1", "centre": "", "least": ""}
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -140,16 +142,17 @@ class BTH(WithCovariance):
         if self.shares is not None:  # a share of less than nothing would lie above the darkest pixels
             self.haze = torch.minimum(self.haze, self.haze * self.shares)
         self.weight = regression(self.sums.second("expanded"), self.sums.second("expanded", "pan_gauss")[:, 0])
-        variance = self.weight @ self.sums.cov("expanded") @ self.weight
-        self.scale = over(variance.clamp(min=0).sqrt(), self.sums.std("pan_gauss")[0])
+        std = (self.weight @ self.sums.cov("expanded") @ self.weight).clamp(min=0).sqrt()
+        self.scale = over(std, self.sums.std("pan_gauss")[0])
         self.centre = self.weight @ (self.mean - self.haze)
+        self.least = least(self.centre, std)
         self.low_mean = self.sums.mean("pan_gauss")
 
     def apply(self, layers: TileLayers) -> Tensor:
         clear = layers.expanded - column(self.haze)
         component = torch.tensordot(self.weight[None], clear, 1)
         matched = self.scale * (layers.pan - self.low_mean) + self.centre
-        return clear.clamp(min=0) * ratio(matched, component) + column(self.haze)
+        return clear.clamp(min=0) * modulation(matched, component, self.least) + column(self.haze)
 
 
 def haze_shares(names: Sequence[str | None], bands: int) -> Tensor | None:
@@ -214,7 +217,7 @@ class PRACS(Method):
     BETA: ClassVar[float] = 0.95
     finds: ClassVar = {
         "pan_mean": "1", "own": "nn",
-        **dict.fromkeys(("mean", "scale", "own_constant", "share", "detail_mean", "weight", "alike"), "n"),
+        **dict.fromkeys(("mean", "scale", "own_constant", "share", "detail_mean", "weight", "alike", "least"), "n"),
     }  # fmt: skip
 
     def __init__(self, setup: Setup) -> None:
@@ -261,6 +264,7 @@ class PRACS(Method):
         high_mean = sums.mean("pan") * self.share + sums.mean("matched") * (1 - self.share)
         self.detail_mean = high_mean - mixed_mean
         own_std = (self.own * (gram @ self.own)).sum(0).clamp(min=0).sqrt()
+        self.least = least(mixed_mean, own_std)
         correlation = over((self.own * with_bands).sum(0), own_std * band_std)
         self.weight = self.BETA * correlation * over(band_std, band_std.mean())
         self.alike = over(self.low @ with_bands, low_std * band_std)
@@ -276,5 +280,5 @@ class PRACS(Method):
         low = torch.tensordot(self.own.T, matched, 1) + column(self.own_constant)
         share = column(self.share)
         detail = share * layers.pan + (1 - share) * matched - low - column(self.detail_mean)
-        local = 1 - (1 - column(self.alike) * ratio(expanded, low)).abs()
+        local = 1 - (1 - column(self.alike) * ratio(expanded, lifted(low, column(self.least)))).abs()
         return expanded + column(self.weight) * local * detail

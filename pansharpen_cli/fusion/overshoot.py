@@ -1,4 +1,4 @@
-"""How far fused values go beyond those of PAN and MS: a method may divide by values near zero."""
+"""How far fused values go beyond those of PAN and MS: the two may not belong together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Overshoot:
         worst = int(np.argmax(np.where(far, self.of_fused, 0)))
         return [
             f"fused values of {self.names[worst]} go up to {self.of_fused[worst]:.4g}, and those of the MS up to "
-            f"{self.of_ms[worst]:.4g}: the method divides by values near zero, or PAN and MS do not belong together; "
+            f"{self.of_ms[worst]:.4g}: PAN and MS do not belong together, or the method does not suit them; "
             "do not use the result before another --method or a look at it"
         ]
 
