@@ -14,6 +14,7 @@ from test_scene import SPEC, simulated, write
 
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
+from pansharpen_cli.raster.overlap import averaged
 from pansharpen_cli.raster.scene import Scene
 
 SCENE = simulated(replace(SPEC, offset=(0.0, 0.0), rows=128, cols=128, bands=3))
@@ -130,3 +131,16 @@ def test_no_value_of_an_invalid_pixel_enters_the_kernel_of_a_warp(tmp_path):
     for values, found in made[1:]:
         np.testing.assert_array_equal(found, valid)
         np.testing.assert_allclose(values[:, valid], expected[:, valid], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if not {"asked", "choice"} & {*FORMS[form][1]}])
+def test_neighbours_are_compared_where_both_are_valid(tmp_path, form):
+    """What is invalid by whatever tells, in any band, enters no mean."""
+    expected, whole = opened(tmp_path, form, False)
+    path = tmp_path / ("ms.vrt" if "of_bands" in FORMS[form][1] else "ms.tif")
+    with rasterio.open(path) as dataset:
+        seen, valid = averaged(str(path), dataset.crs, tuple(dataset.bounds), (SIDE // 2, SIDE // 2))
+    count = whole.reshape(SIDE // 2, 2, SIDE // 2, 2).sum((1, 3))
+    np.testing.assert_array_equal(valid, count > 0)
+    sums = np.where(whole, expected, 0).reshape(3, SIDE // 2, 2, SIDE // 2, 2).sum((2, 4))
+    np.testing.assert_allclose(seen[:, valid], sums[:, valid] / count[valid], atol=0.51)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, reason_of
 from .messages import gdal_messages
-from .source import bounded_cache, open_raster
+from .source import Source, bounded_cache, open_raster
 from .tags import scale_of
+from .warper_view import seen_by_the_warper
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
@@ -55,13 +56,15 @@ def averaged(path: str, crs: Any, box: Box, shape: tuple[int, int]) -> tuple[np.
     transform = Affine((right - left) / shape[1], 0, left, 0, (bottom - top) / shape[0], top)
     grid = {"crs": crs, "transform": transform, "height": shape[0], "width": shape[1]}
     try:
-        with gdal_messages(), bounded_cache(), open_raster(path) as dataset:
-            bands = [b for b in dataset.indexes if dataset.colorinterp[b - 1] != rasterio.enums.ColorInterp.alpha]
-            with WarpedVRT(dataset, resampling=Resampling.average, **grid) as seen:
-                values = seen.read(bands, out_dtype="float64", masked=True)
+        with ExitStack() as stack, gdal_messages(), bounded_cache(), open_raster(path) as dataset:
+            alpha = tuple(b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha)
+            source = Source(dataset, [b for b in dataset.indexes if b not in alpha], path, alpha=alpha)
+            view = seen_by_the_warper(source, source.bands, dataset.transform, stack)
+            options = {"resampling": Resampling.average, "add_alpha": True}
+            seen = stack.enter_context(WarpedVRT(view, src_crs=dataset.crs, **options, **grid))
+            data: np.ndarray = seen.read(list(range(1, view.count + 1)), out_dtype="float64")
+            valid: np.ndarray = seen.read(seen.count) > 0
             scale = scale_of(dataset)
     except (RasterioError, OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
-    valid: np.ndarray = np.logical_not(np.ma.getmaskarray(values).any(0))
-    data: np.ndarray = values.filled(0.0)
     return (data if scale is None else scale.read(data).astype(np.float64)), valid
