@@ -22,7 +22,11 @@ FOLDERS = (
     ("", ("__init__ errors interrupts progress", "arguments columns untrusted", "publish")),
     (
         "raster",
-        ("__init__ bands beside geometry messages truncated values", "options references sensor_table", "sensors"),
+        (
+            "__init__ bands beside geometry messages truncated values vrt_work",
+            "options references sensor_table",
+            "sensors",
+        ),
     ),
     ("raster", ("packed", "intact")),
     (

@@ -460,5 +460,66 @@ def test_vrts_that_refer_to_each_other_over_and_over_are_refused(tmp_path: Path,
         band = f'<VRTRasterBand dataType="UInt16" band="1">{source * 2}</VRTRasterBand>'
         Path(before).write_text(f'<VRTDataset rasterXSize="16" rasterYSize="16">{band}</VRTDataset>')
     open_raster("3.vrt").close()
+    monkeypatch.setattr(references, "MOST_WORK", 1e12)
     with pytest.raises(InputError, match="30.vrt: its VRTs refer to each other more than"):
         open_raster("30.vrt")
+
+
+KERNEL = "<Kernel><Size>{}</Size><Coefs>{}</Coefs></Kernel>"
+RECT = '<DstRect xOff="{}" yOff="0" xSize="1" ySize="32"/>'
+SCALES = '<Option name="XSCALE">{0}</Option><Option name="YSCALE">{0}</Option>'
+
+
+@pytest.mark.parametrize(
+    ("source", "inner", "fine"),
+    [
+        ("KernelFilteredSource", KERNEL.format(33, "1 " * 33**2), True),
+        ("KernelFilteredSource", KERNEL.format(2001, "1 " * 2001), False),
+        ("KernelFilteredSource", KERNEL.format(101, "1 " * 101**2), False),
+        ("KernelFilteredSource", KERNEL.format("2001x", "1"), False),
+        ("ComplexSource", 100 * "<ScaleRatio>2</ScaleRatio>", True),
+        ("SimpleSource", [RECT.format(i % 32) for i in range(2000)], True),
+        ("SimpleSource", [""] * 501, False),
+        ("SimpleSource", ['<DstRect xOff="-9" yOff="0" xSize="1e9" ySize="99"/>'] * 501, False),
+        ("warp", SCALES.format(0.5), True),
+        ("warp", SCALES.format(0.01), False),
+        ("warp", f"<TPSTransformer><GCPList>{'<GCP/>' * 100}</GCPList></TPSTransformer>", True),
+        ("warp", f"<TPSTransformer><GCPList>{'<GCP/>' * 2001}</GCPList></TPSTransformer>", False),
+    ],
+)
+def test_a_vrt_that_is_slow_beyond_measure_is_refused(tmp_path: Path, source: str, inner, fine: bool) -> None:
+    """The cheapest VRT of its kind above a limit, and an ordinary one below, also behind other VRTs."""
+    raster(tmp_path / "a.tif")
+    name = '<SourceFilename relativeToVRT="1">a.tif</SourceFilename>'
+    sources = "".join(f"<{source}>{name}{each}</{source}>" for each in (inner if isinstance(inner, list) else [inner]))
+    text = f'<VRTDataset rasterXSize="32" rasterYSize="32"><VRTRasterBand>{sources}</VRTRasterBand></VRTDataset>'
+    (tmp_path / "x.tif").write_text(text)
+    (tmp_path / "outer.vrt").write_text(SIMPLE.format(1, "x.tif"))
+    (tmp_path / "inline.vrt").write_text(SIMPLE.format(0, text.replace("<", "&lt;")))
+    for path in (tmp_path / "x.tif", tmp_path / "outer.vrt", tmp_path / "inline.vrt"):
+        if fine:
+            references.check_raw(str(path))
+            continue
+        with pytest.raises(InputError, match=r"takes [\d.e+]+ reads, .* more than 500"):
+            references.check_raw(str(path))
+
+
+def test_the_work_of_vrts_within_vrts_multiplies(tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif")
+    for name, to in {"b": "a.tif", "c": "b.vrt", "d": "c.vrt"}.items():
+        source = SIMPLE.format(1, to).partition('band="1">')[2].partition("</VRTRasterBand>")[0]
+        (tmp_path / f"{name}.vrt").write_text(SIMPLE.format(1, to).replace(source, 20 * source))
+    references.check_raw(str(tmp_path / "c.vrt"))
+    with pytest.raises(InputError, match="takes 8e[+]03 reads"):
+        references.check_raw(str(tmp_path / "d.vrt"))
+
+
+@pytest.mark.parametrize("asked", ["<NumThreads>{}</NumThreads>", '<Option name="NUM_THREADS">{}</Option>'])
+def test_a_vrt_that_asks_for_many_threads_is_refused(tmp_path: Path, asked: str) -> None:
+    raster(tmp_path / "a.tif")
+    for count in ("ALL_CPUS", 64, 100_000):
+        (tmp_path / f"{count}.vrt").write_text(f"<VRTDataset><Options>{asked.format(count)}</Options></VRTDataset>")
+    references.check_raw(str(tmp_path / "64.vrt"))
+    references.check_raw(str(tmp_path / "ALL_CPUS.vrt"))
+    with pytest.raises(InputError, match="asks for more than 1024 threads"):
+        references.check_raw(str(tmp_path / "100000.vrt"))

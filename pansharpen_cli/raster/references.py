@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from .. import untrusted
 from ..errors import InputError
 from .messages import GDAL_ERRORS, gdal_messages
+from .vrt_work import MOST_THREADS, MOST_WORK, threads_of, work_of
 
 LARGEST_VRT = 64 << 20
 """Bytes of a VRT: a hundred thousand tiles take a fifth of them."""
@@ -140,12 +141,17 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
         yield from _led_to(path, name)
     known = {os.path.abspath(path)}
     leads: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    works: defaultdict[str, float] = defaultdict(lambda: 1.0)
     while waiting:
         where, text = waiting.pop()
-        from_vrt = "<vrtdataset" in text.lower()
-        for name in _names(path, where, text):
-            if from_vrt and (name in known or name.lower().endswith(".vrt")):
-                leads[os.path.abspath(where)][name] += 1
+        place, root = os.path.abspath(where), _root(path, where, text) if "<vrtdataset" in text.lower() else None
+        if root is not None:
+            if threads_of(root) > MOST_THREADS:
+                raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
+            works[place] *= work_of(root)  # that of a VRT within the text of another is one with it
+        for name in _names(path, where, root) if root is not None else _members(path, where, text):
+            if root is not None and (name in known or name.lower().endswith(".vrt")):
+                leads[place][name] += 1
             if name in known:
                 continue
             known.add(name)
@@ -157,20 +163,36 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 inner = _text_by_gdal(name)
             if inner is not None:
                 waiting.append((where if name == inner else name, inner))
+                if name != inner:
+                    leads[place][name] = max(1, leads[place][name])
             waiting += _beside(name) if sides else []
             for each in _overviews(name) if sides else ():
                 yield from _led_to(path, each)
             if name != inner:
                 yield name
+    _check_reads(path, leads, works)
+
+
+def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[str, float]) -> None:
+    """Raises InputError for VRTs that lead to each other in a circle, or far too often, or to more work for a pixel
+    than `MOST_WORK`. `leads`: how often each names others; `works`: `work_of` of each."""
     reads: dict[str, int] = {}
+    together: dict[str, float] = {}
     try:
         for place in TopologicalSorter(leads).static_order():
-            reads[place] = sum(count * reads[name] for name, count in leads.get(place, {}).items()) or 1
+            named = leads.get(place, Counter())
+            reads[place] = sum(count * reads[name] for name, count in named.items()) or 1
+            together[place] = works.get(place, 1.0) * max((together[name] for name in named), default=1.0)
             if reads[place] > MOST_READS:
                 raise InputError(f"cannot open {path}: its VRTs refer to each other more than {MOST_READS:.0e} times")
     except CycleError as error:
         circle = " -> ".join(os.path.basename(name) for name in error.args[1][::-1])
         raise InputError(f"cannot open {path}: VRTs refer to each other in a circle: {circle[:200]}") from None
+    if (most := max([*together.values(), *works.values()], default=0.0)) > MOST_WORK:
+        raise InputError(
+            f"cannot open {path}: each of its pixels takes {most:.3g} reads, by layers, kernels or warps of its VRTs, "
+            f"more than {MOST_WORK}: make a GeoTIFF of it first (gdal_translate)"
+        )
 
 
 def _without_choice(name: str) -> str:
@@ -338,13 +360,14 @@ def _bytes(name: str) -> bytes:
         return b""
 
 
-def _names(path: str, where: str, text: str) -> Iterator[str]:
-    """The names in a text that lies at `where`, as absolute paths where they are files."""
-    folder = os.path.dirname(where if where.startswith("/vsi") else os.path.abspath(where))
-    if "<vrtdataset" not in text.lower():
-        yield from _members(path, where, text, folder)
-        return
-    for element in _root(path, where, text).iter():
+def _folder(where: str) -> str:
+    return os.path.dirname(where if where.startswith("/vsi") else os.path.abspath(where))
+
+
+def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
+    """The names in a VRT that lies at `where`, as absolute paths where they are files."""
+    folder = _folder(where)
+    for element in root.iter():
         relative = "0"
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
             if key.lower() == "relativetovrt":
@@ -381,14 +404,14 @@ def _root(path: str, where: str, text: str) -> ElementTree.Element:
     return root
 
 
-def _members(path: str, where: str, text: str, folder: str) -> Iterator[str]:
+def _members(path: str, where: str, text: str) -> Iterator[str]:
     """The rasters that a DIMAP or a TIL lists, those that are there."""
     if where.lower().endswith(".til"):
         names = re.findall(r'filename\s*=\s*"([^"\n]+)"', text, re.IGNORECASE)
     else:
         elements = (e for e in _root(path, where, text).iter() if e.tag.lower() in _DIMAP)
         names = [value for e in elements for key, value in e.attrib.items() if key.lower() == "href"]
-    for name in (_place(name, folder, "1") for name in names):
+    for name in (_place(name, _folder(where), "1") for name in names):
         if NETWORK.search(name) or name.startswith("/vsi") or os.path.lexists(name):
             yield name
 

@@ -1,0 +1,84 @@
+"""How much there is to do for a pixel of a VRT: kernels, layers and warps that are short to write and slow to read."""
+
+from __future__ import annotations
+
+import math
+import re
+from xml.etree import ElementTree
+
+MOST_WORK = 500
+"""Reads of a source, about 40 ns each, that a pixel of a raster may be made of, through all VRTs."""
+
+MOST_THREADS = 1024
+"""That a VRT may ask for: GDAL starts as many."""
+
+_KERNEL, _TAPS, _BLOCK = "kernelfilteredsource", 16, 128
+"""The products of a kernel that take as long as a read, and the side of a VRT's blocks, around each of which half a
+kernel is read."""
+_POINTS = 4
+"""The control points of a thin plate spline that take as long."""
+_TAPS_OF_WARP = 36
+"""Of Lanczos, the widest, at its own scale."""
+
+
+def work_of(root: ElementTree.Element) -> float:
+    """The reads that a pixel of a VRT takes, on average over its largest band; those of other VRTs count as one."""
+    size = [_number(root, key, 0.0) for key in ("rasterxsize", "rasterysize")]
+    bands = [sum(_work(source, size) for source in e) for e in root.iter() if e.tag.lower() == "vrtrasterband"]
+    return max([1.0, *bands]) * _work_of_warp(root)
+
+
+def threads_of(root: ElementTree.Element) -> float:
+    """The threads that a VRT asks for, to warp or to sharpen."""
+    asked = [e for e in root.iter() if "NUMTHREADS" in (e.tag.upper(), str(e.get("name")).upper().replace("_", ""))]
+    return max((_leading(element.text, 1.0) for element in asked), default=1.0)
+
+
+def _work(source: ElementTree.Element, size: list[float]) -> float:
+    """Of a source of a band, as far as it covers the raster."""
+    if not source.tag.lower().endswith("source"):
+        return 0.0
+    share, work = 1.0, 1.0
+    for element in source.iter():
+        tag = element.tag.lower()
+        if tag == "dstrect" and all(size):
+            for side, axis in zip(size, "xy", strict=True):
+                first = _number(element, f"{axis}off", 0.0)
+                ends = (min(max(at, 0.0), side) for at in (first, first + _number(element, f"{axis}size", side)))
+                share *= abs(float.__sub__(*ends)) / side
+        if tag == "kernel" and source.tag.lower() == _KERNEL:
+            side = _number(element, "size", 0.0)
+            separable = len((element.findtext("Coefs") or "").split()) == side
+            padded = 1 + side / _BLOCK
+            work += padded**2 + (side * (1 + padded) if separable else side**2) / _TAPS
+    return share * work
+
+
+def _work_of_warp(root: ElementTree.Element) -> float:
+    """Of a warp's kernel that is made wide, and of the splines that place it."""
+    taps, points = 1.0, 0
+    for element in root.iter():
+        tag, name = element.tag.lower(), str(element.get("name", "")).upper()
+        if tag == "option" and name in ("XSCALE", "YSCALE"):
+            taps /= max(1e-9, min(1.0, _leading(element.text, 1.0)))
+        if tag == "tpstransformer":
+            points += sum(each.tag.lower() == "gcp" for each in element.iter())
+    return 1.0 + points / _POINTS + (taps * _TAPS_OF_WARP / _TAPS if taps > 1 else 0)
+
+
+def _number(element: ElementTree.Element, key: str, other: float) -> float:
+    """The largest number that an element has under a name, as an attribute or in an element of its own."""
+    told = [value for name, value in element.attrib.items() if name.lower() == key]
+    told += [child.text or "" for child in element if child.tag.lower() == key]
+    return max((_leading(text, other) for text in told), default=other)
+
+
+def _leading(text: str | None, other: float) -> float:
+    """The number that a text begins with, as C reads it."""
+    try:
+        if math.isfinite(value := float(text or "")):
+            return value
+    except ValueError:
+        pass
+    found = re.match(r"\s*([-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d{1,3})?)", text or "", re.IGNORECASE)
+    return float(found[1]) if found else other
