@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from select import select
+from types import TracebackType
 
 CODE = 130
 GRACE = 5.0
@@ -52,6 +54,16 @@ def _heard_before(*_) -> None: ...
 def asked() -> bool:
     """Whether a signal has asked this run to end."""
     return _State.asked
+
+
+def hide_lost() -> None:
+    """What a signal raises within a callback of a library is printed there, and not raised: `check` tells of it."""
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = told
 
 
 def check() -> None:

@@ -86,6 +86,25 @@ def test_what_a_library_makes_of_the_first_signal_is_an_interruption(then: str) 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
+IN_A_CALLBACK = """
+import logging, os, signal, sys
+from pansharpen_cli.cli import app as cli
+
+logging.getLogger("rasterio._env").addFilter(lambda record: os.kill(os.getpid(), signal.SIGTERM))
+sys.argv = ["pansharpen", "check", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def test_a_signal_within_a_callback_of_gdal_prints_no_traceback(tmp_path: Path) -> None:
+    paths = [tmp_path / "pan.tif", tmp_path / "ms.tif"]
+    for path in paths:
+        path.write_bytes(b"II*\0")
+    command = [sys.executable, "-c", IN_A_CALLBACK, *map(str, paths)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=defaults)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 def test_a_forked_process_listens_for_itself(tmp_path: Path) -> None:
     code = (
         "import os, signal, time; from pansharpen_cli import interrupts\n"

@@ -45,7 +45,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    interrupts.hide_lost()  # here, for Typer has set a hook of its own
 
 
 for command in (fuse, check, evaluate, train):
