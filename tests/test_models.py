@@ -389,6 +389,23 @@ def test_the_default_network_adds_less_of_its_own_where_fine_details_disagree():
 
 
 @torch.no_grad()
+def test_light_that_no_band_sees_is_not_given_to_them():
+    """A PAN of another channel: what it shows of it beyond the detail of the MS's scale stays out of the colours."""
+    rng, network = np.random.default_rng(0), models.create("glpnet", {}).eval()
+    bands = 500 + 800 * ndimage.gaussian_filter(rng.normal(0, 1, (3, 240, 240)), (0, 4, 4))
+    other = 1000 * ndimage.gaussian_filter(rng.normal(0, 1, (240, 240)), 6)
+    found = {}
+    for share in (0.0, 0.5):
+        seen, pan = torch.from_numpy(bands)[None].float(), torch.from_numpy(bands.mean(0) + share * other)[None, None].float()
+        inputs = Inputs(pan, seen, pan.expand_as(seen))
+        stats = SceneStats.fit(inputs)
+        error, before = (network(inputs, known) - seen for known in (stats, replace(stats, spanned=1.0)))
+        found[share] = stats.spanned, float(error.square().mean().sqrt()), float(before.square().mean().sqrt())
+    assert found[0.0][0] > 0.999 and found[0.0][1] == found[0.0][2]
+    assert found[0.5][0] < 0.9 and found[0.5][1] < 0.05 * found[0.5][2]
+
+
+@torch.no_grad()
 def test_the_default_network_dims_what_is_darker_in_the_pan_and_adds_what_is_brighter():
     """Beside a red roof: together the bands are the PAN, red fades with the light, and brighter detail is white."""
     roof = torch.tensor([200.0, 120.0, 110.0])

@@ -213,6 +213,7 @@ def test_moving_the_ms_moves_its_grid_and_the_overlap(pair):
     ("gain", "spec"),
     [
         (0.08, {}),
+        (0.02, {}),
         pytest.param(0.2, {}, marks=pytest.mark.slow),
         pytest.param(0.3, {}, marks=pytest.mark.slow),
         pytest.param(0.45, {}, marks=pytest.mark.slow),
@@ -258,9 +259,7 @@ def flattened(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("gain", [0.7, 0.95])
 @pytest.mark.slow
 def test_a_crisp_ms_is_not_called_less_crisp(tmp_path, gain):
-    found = measured(*written(tmp_path, gains=gain)[:2])
-    assert found.gains == () or found.gains == pytest.approx((gain,) * 4, rel=0.12)
-    assert gain < 0.9 or found.gains == ()
+    assert measured(*written(tmp_path, gains=gain)[:2]).gains == pytest.approx((gain,) * 4, rel=0.12)
 
 
 def test_no_mtf_is_measured_where_the_shift_varies(pair, monkeypatch):

@@ -123,7 +123,7 @@ class Fit:
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
-STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement")
+STATS_NUMBERS = ("pan_mean", "pan_std", "scale", "pan_factor", "pan_offset", "agreement", "spanned")
 """Fields of `SceneStats` that a kept fit stores. `STATS_ARRAYS`: name -> entries beyond one per band."""
 
 

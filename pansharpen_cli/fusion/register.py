@@ -40,6 +40,7 @@ _TRIED = 48
 """Blocks of a large scene that are looked into for valid pixels."""
 
 _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
+_SOFTER = 3.4 + (3.4 - 0.1) / 13 * np.arange(1, 11)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
 
 _ROUNDS, _SWEEPS = 6, 6
@@ -370,18 +371,23 @@ def _gains(
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
         return float(_explained(energy, products, frequencies.at(cross, here, here)))
 
-    seen = pool.map(partial(_seen, phase=phase, gains=np.exp(-_SOFTNESS).tolist(), shift=at), blocks)
-    r2 = list(pool.map(explained, torch.cat([spectra for _, spectra in seen]).unbind(1)))
+    def explained_by(softness: np.ndarray) -> list[float]:
+        seen = pool.map(partial(_seen, phase=phase, gains=np.exp(-softness).tolist(), shift=at), blocks)
+        return list(pool.map(explained, torch.cat([spectra for _, spectra in seen]).unbind(1)))
+
+    softness, r2 = _SOFTNESS, explained_by(_SOFTNESS)
     if not max(r2) >= DOUBTFUL:
         return ()
+    if np.argmax(r2) == len(r2) - 1:
+        softness, r2 = np.append(softness, _SOFTER), r2 + explained_by(_SOFTER)
     top = int(np.argmax(r2))
-    if top in (0, len(r2) - 1):
-        return ()
-    near = slice(max(0, top - 2), top + 3)  # a quartic through five of them
-    tried = np.linspace(_SOFTNESS[top - 1], _SOFTNESS[top + 1], 400) - _SOFTNESS[top]
-    curve = np.polyfit(_SOFTNESS[near] - _SOFTNESS[top], r2[near], min(4, len(r2[near]) - 1))
-    usual = -np.log(table)
-    factor = (_SOFTNESS[top] + tried[np.argmax(np.polyval(curve, tried))]) / usual.mean()
+    usual, best = -np.log(table), softness[top]
+    if 0 < top < len(r2) - 1:
+        near = slice(max(0, top - 2), top + 3)  # a quartic through five of them
+        tried = np.linspace(softness[top - 1], softness[top + 1], 400) - softness[top]
+        curve = np.polyfit(softness[near] - softness[top], r2[near], min(4, len(r2[near]) - 1))
+        best = softness[top] + tried[np.argmax(np.polyval(curve, tried))]
+    factor = best / usual.mean()
     return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
 
 

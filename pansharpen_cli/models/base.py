@@ -94,7 +94,8 @@ class SceneStats:
     `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
     and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     `agreement`: share of the low-passed PAN's finest detail, its departures from means over `FINE` pixels, that the
-    bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones.
+    bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones. `spanned`: the same of its averages over `CELL`
+    pixels, where neither aliasing nor displacement counts: what is missing to 1 is light that no band sees.
     """
 
     mean: Tensor
@@ -109,6 +110,7 @@ class SceneStats:
     pan_offset: float = 0.0
     lift: int = 0
     agreement: float = 1.0
+    spanned: float = 1.0
 
     def matched(self, inputs: Inputs) -> Inputs:
         """The inputs with PAN in the units of the MS: networks that subtract one from the other take them so."""
@@ -201,11 +203,10 @@ class SceneMoments:
         detail = parts[inner].movedim(1, 0).cpu() - around
         self.fine.update(whole, expanded=detail[:-1], pan_low=detail[-1:])
 
-    def _agreement(self) -> float:
-        """Share of the variance of PAN's detail that a regression on that of the bands explains; 1 without any."""
-        if self.fine.count < LEAST_CELLS:
-            return 1.0
-        explained = self.fine.explained("pan_low", "expanded")
+    @staticmethod
+    def _explained(moments: covariance.Covariance) -> float:
+        """Share of the low-passed PAN's variance that a regression on the bands explains; 1 where too little is known."""
+        explained = moments.explained("pan_low", "expanded") if moments.count >= LEAST_CELLS else None
         return 1.0 if explained is None else max(0.0, explained)
 
     def stats(self) -> SceneStats:
@@ -241,7 +242,8 @@ class SceneMoments:
             scale,
             factor,
             float(mean.mean()) - factor * pan_mean,
-            agreement=self._agreement(),
+            agreement=self._explained(self.fine),
+            spanned=self._explained(self.cells),
         )
 
 

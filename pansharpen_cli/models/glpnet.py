@@ -44,6 +44,9 @@ CRISP = 1.025
 MOST, WIDE = 0.08, 25
 """Share of their brightness by which what the bands lack at the MS's scale may change them, as its mean within `WIDE`
 pixels."""
+FOREIGN, OWN_LIGHT = 0.97, 0.99
+"""Share of PAN's averages that the bands explain, up to which none, and from which on all of that change is taken: of a
+PAN that sees other light, such as one of the near infrared over true colour, only the detail is the bands' own."""
 BESIDE, AROUND = 3.0, 9
 """Times the mean detail that PAN injects within `AROUND` pixels, by which that change may depart further from its mean.
 Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up, beside saturated clouds for one."""
@@ -174,6 +177,7 @@ def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
+    kept *= min(1.0, max(0.0, (stats.spanned - FOREIGN) / (OWN_LIGHT - FOREIGN)))
     return kept.sub_(coarse)
 
 

@@ -109,6 +109,7 @@ def unlike(stats: SceneStats, rng: np.random.Generator) -> SceneStats:
         pan_mean=stats.pan_mean + float(level.mean()) * stats.pan_std,
         pan_std=stats.pan_std * float(contrast) * float(factor(0.1)),
         agreement=1.0,  # all that a network adds is judged
+        spanned=1.0,
     )
 
 
