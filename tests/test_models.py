@@ -396,7 +396,8 @@ def test_light_that_no_band_sees_is_not_given_to_them():
     other = 1000 * ndimage.gaussian_filter(rng.normal(0, 1, (240, 240)), 6)
     found = {}
     for share in (0.0, 0.5):
-        seen, pan = torch.from_numpy(bands)[None].float(), torch.from_numpy(bands.mean(0) + share * other)[None, None].float()
+        seen = torch.from_numpy(bands)[None].float()
+        pan = torch.from_numpy(bands.mean(0) + share * other)[None, None].float()
         inputs = Inputs(pan, seen, pan.expand_as(seen))
         stats = SceneStats.fit(inputs)
         error, before = (network(inputs, known) - seen for known in (stats, replace(stats, spanned=1.0)))

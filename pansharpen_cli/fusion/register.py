@@ -40,8 +40,10 @@ _TRIED = 48
 """Blocks of a large scene that are looked into for valid pixels."""
 
 _SOFT_BLOCKS, _SOFTNESS = 4, np.linspace(0.1, 3.4, 14)
-_SOFTER = 3.4 + (3.4 - 0.1) / 13 * np.arange(1, 11)
 """Blocks that the MTF is measured on, and the -log(gain) that are tried: as the square of the width of its kernel."""
+
+_SOFTER = _SOFTNESS[-1] + (_SOFTNESS[1] - _SOFTNESS[0]) * np.arange(1, 14)
+"""Those that are tried where the last one fits best: an MS that was resampled more than once, or up-sampled."""
 
 _ROUNDS, _SWEEPS = 6, 6
 """Most rounds for the shift, and most rounds over the bands for their offsets."""
@@ -356,8 +358,8 @@ def _gains(
 ) -> tuple[float, ...]:
     """MTF gains of the bands: those of the `table`, their kernels all wider or narrower by the factor that fits best.
 
-    It is that of the MTF through which the best weighted sum of the bands explains most of PAN. Empty where they
-    explain little of it, or the best lies at an end of what is tried.
+    It is that of the MTF through which the best weighted sum of the bands explains most of PAN; of an MS that is softer
+    or crisper than all that are tried, the last of them. Empty where the bands explain little of PAN.
     """
     trusts = found.trust.split([len(b.corners) for b in blocks])
     best = sorted(range(len(blocks)), key=lambda i: -float(trusts[i].sum()))[:_SOFT_BLOCKS]
@@ -381,14 +383,14 @@ def _gains(
     if np.argmax(r2) == len(r2) - 1:
         softness, r2 = np.append(softness, _SOFTER), r2 + explained_by(_SOFTER)
     top = int(np.argmax(r2))
-    usual, best = -np.log(table), softness[top]
+    usual, fitting = -np.log(table), float(softness[top])
     if 0 < top < len(r2) - 1:
         near = slice(max(0, top - 2), top + 3)  # a quartic through five of them
         tried = np.linspace(softness[top - 1], softness[top + 1], 400) - softness[top]
         curve = np.polyfit(softness[near] - softness[top], r2[near], min(4, len(r2[near]) - 1))
-        best = softness[top] + tried[np.argmax(np.polyval(curve, tried))]
-    factor = best / usual.mean()
-    return tuple(round(float(g), 3) for g in np.exp(-factor * usual))
+        fitting += float(tried[np.argmax(np.polyval(curve, tried))])
+    factor = fitting / usual.mean()
+    return tuple(max(0.001, round(float(g), 3)) for g in np.exp(-factor * usual))
 
 
 def _confidence(found: _Found, off: Tensor, ratio: Tensor, search: float) -> float:

@@ -94,8 +94,8 @@ class SceneStats:
     `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
     and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
     `agreement`: share of the low-passed PAN's finest detail, its departures from means over `FINE` pixels, that the
-    bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones. `spanned`: the same of its averages over `CELL`
-    pixels, where neither aliasing nor displacement counts: what is missing to 1 is light that no band sees.
+    bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones. `spanned`: the same of its averages over
+    `CELL` pixels, where neither aliasing nor displacement counts: what is missing to 1 is light that no band sees.
     """
 
     mean: Tensor
@@ -205,7 +205,7 @@ class SceneMoments:
 
     @staticmethod
     def _explained(moments: covariance.Covariance) -> float:
-        """Share of the low-passed PAN's variance that a regression on the bands explains; 1 where too little is known."""
+        """Share of the low-passed PAN's variance that a regression on the bands explains; 1 of too few values."""
         explained = moments.explained("pan_low", "expanded") if moments.count >= LEAST_CELLS else None
         return 1.0 if explained is None else max(0.0, explained)
 
