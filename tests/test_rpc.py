@@ -379,3 +379,12 @@ def test_rpcs_on_both_sides_of_180_degrees_are_of_one_place(tmp_path: Path) -> N
             dataset.rpcs = moved
     fused(pair, tmp_path / "out.tif")
     np.testing.assert_allclose(pixels_of(tmp_path / "out.tif").astype(int), expected.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("asked", [{"height": 10.0}, {"dem": "missing.tif"}])
+def test_heights_that_have_no_effect_are_said_aloud(tmp_path: Path, asked: dict) -> None:
+    pan, ms, _ = write_pair(tmp_path, 64, 64, 1)
+    with Scene.open(pan, [ms], OpenOptions(**asked)) as scene:
+        assert f"--{next(iter(asked))} has no effect: {pan} is placed by its grid, not by RPCs" in scene.warnings
+    with Scene.open(pan, [ms]) as scene:
+        assert not any("no effect" in each for each in scene.warnings)

@@ -16,7 +16,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.enums import ColorInterp, MaskFlags
-from rasters import painted, write_pair
+from rasters import edited, painted, write_pair
 from rio_cogeo.cogeo import cog_validate
 
 from pansharpen_cli.errors import InputError, PansharpenError
@@ -386,6 +386,16 @@ def test_creation_options_pass(tmp_path: Path, run, options, expected) -> None:
     if "photometric" in expected:
         found["photometric"] = photometric(tmp_path / "out.tif")
     assert found == expected
+
+
+def test_colours_that_a_creation_option_would_swap_are_said_aloud(tmp_path: Path, run) -> None:
+    make(tmp_path)
+    for names in (("blue", "green", "red"), ("red", "green", "blue")):
+        ms = edited(tmp_path / "ms.tif", tmp_path / "named.tif", lambda p: p[:3], names)
+        target = ("-o", tmp_path / "out.tif", "--overwrite", *PLAIN, "--no-score", "--co", "PHOTOMETRIC=RGB")
+        done = run("fuse", tmp_path / "pan.tif", ms, *target)
+        said = "--co PHOTOMETRIC=RGB shows blue, green, red as red, green, blue: put them in that order with --bidx"
+        assert done.code == 0 and (said in done.err) is (names[0] == "blue"), done.err
 
 
 @pytest.mark.parametrize(

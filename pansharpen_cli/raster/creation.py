@@ -109,6 +109,16 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
     return bool((before == after).all())
 
 
+def wrong_colours(options: Mapping[str, str], names: Sequence[str | None]) -> list[str]:
+    """A line if bands of these standard names would be shown in colours that are not theirs."""
+    colours, kind = ["red", "green", "blue"], options.get("PHOTOMETRIC", "").upper()
+    if kind not in ("RGB", "YCBCR") or len(names) < 3 or None in names[:3] or list(names[:3]) == colours:
+        return []
+    told = f"--co PHOTOMETRIC={kind} shows {', '.join(map(str, names[:3]))} as red, green, blue"
+    hint = "put them in that order with --bidx, or make a picture with --rgb true"
+    return [f"{told}: {hint if set(colours) <= set(names) else 'leave it out'}"]
+
+
 def _advice(message: str) -> str:
     """What to do about an option that people know of GeoTIFFs."""
     if "does not support creation option INTERLEAVE" not in message:

@@ -419,7 +419,8 @@ def _placed(
         terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)
         return Aligned(pan_grid, *rpc.Located(pan, ms, terrain, remarks.notes).settle()), True
     if options.height is not None or options.dem is not None:
-        remarks.notes.append("--height and --dem are for pairs that RPCs locate: this one has grids")
+        asked = "--dem" if options.height is None else "--height"
+        remarks.warnings.append(f"{asked} has no effect: {pan.label} is placed by its grid, not by RPCs")
     return aligned(pan_grid, ms_grid, pan, ms, stack, remarks.warnings), False
 
 

@@ -25,6 +25,7 @@ from .creation import (
     difference,
     profile_of,
     verify,
+    wrong_colours,
 )
 from .geometry import Window
 from .messages import gdal_messages
@@ -80,6 +81,8 @@ class SceneWriter:
         self._losses = None if kept else Losses(self.dtype, kind, self.scale.changes)
         self._statistics = Statistics(self.bands)
         self._warnings = scene.warnings
+        if not picture:
+            self._warnings += wrong_colours(self.options, scene.standard_names)
         self.files, self._shared = files or Publication(), files is not None
         try:
             self._final = self.files.part(path)
