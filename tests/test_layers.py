@@ -28,7 +28,7 @@ FOLDERS = (
             "sensors",
         ),
     ),
-    ("raster", ("packed", "intact")),
+    ("raster", ("packed texts", "intact")),
     (
         "raster",
         ("grid source tiles", "band_choice creation files mean_pan rpc warper_view", "plain stretch warping", "scene"),

@@ -863,7 +863,7 @@ def test_sensor_from_the_pan_alone(pair):
 
 def test_sensor_from_a_digitalglobe_side_file(pair):
     (pair.folder / "ms.IMD").write_text(
-        'version = "AA";\nBEGIN_GROUP = IMAGE_1\n\tsatId = "WV03";\nEND_GROUP = IMAGE_1\n'
+        'version = "AA";\nBEGIN_GROUP = IMAGE_1\n\tsatId = "WV03";\nEND_GROUP = IMAGE_1\nEND;\n'
     )
     with pair.open() as scene:
         assert scene.sensor.name == "worldview-3"
@@ -935,7 +935,7 @@ def test_a_file_of_the_folder_names_the_sensor_of_the_rasters_that_it_lists(pair
 
 
 def test_a_name_with_wildcards_takes_the_side_file_of_no_other_scene(pair):
-    (pair.folder / "ms1.IMD").write_text('BEGIN_GROUP = IMAGE_1\n\tsatId = "WV03";\nEND_GROUP = IMAGE_1\n')
+    (pair.folder / "ms1.IMD").write_text('BEGIN_GROUP = IMAGE_1\n\tsatId = "WV03";\nEND_GROUP = IMAGE_1\nEND;\n')
     pair.ms_paths = [pair.folder / "ms[1].tif"]
     pair.ms()
     with pair.open() as scene:

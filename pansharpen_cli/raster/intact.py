@@ -20,6 +20,7 @@ from ..errors import InputError, reason_of
 from .messages import GDAL_ERRORS, Messages, gdal_messages
 from .packed import check_unpacks
 from .references import NETWORK, check_raw, check_served, in_archive
+from .texts import check_texts
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
 
 _LOST = re.compile(
@@ -80,6 +81,7 @@ def check_files(dataset, path: str, names: Iterable[str]) -> list[str]:
         if reason := cut_off(file):
             raise InputError(f"{file} is cut off: {reason}; copy it again")
         check_unpacks(file)
+    check_texts(dataset, path, every)
     check_served(path, dataset)
     check_sizes(dataset, path)
     return every

@@ -1,0 +1,200 @@
+"""Text headers and texts beside a raster that end before their format says they do: GDAL goes on with what is left,
+without the place, the CRS or the nodata value that it has not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from configparser import ConfigParser
+
+from .. import untrusted
+from ..errors import InputError
+from .beside import described_in
+from .truncated import cut_off_xml
+
+_ENDS = "it ends early"
+_DIALECT = re.compile(r"[A-Za-z_]*\s*$")
+_RPC = (
+    *(f"{of}_{kind}" for kind in ("OFF", "SCALE") for of in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")),
+    *(f"{of}_{part}_COEFF_{i}" for of in ("LINE", "SAMP") for part in ("NUM", "DEN") for i in range(1, 21)),
+)
+"""What rational polynomials in text consist of."""
+
+
+def check_texts(dataset, path: str, files: list[str]) -> None:
+    """Raises InputError for a text header of one of the `files` of a raster, or a text beside it that tells its place
+    or sensor, that is cut off."""
+    texts = [*files, *described_in(path, dataset.files), *_polynomials(path), *_parts(dataset, path)]
+    unplaced = dataset.transform.is_identity
+    if unplaced and dataset.driver == "EHdr" and dataset.crs is not None:
+        raise InputError(f"{path} has a CRS and no place: its header is cut off; copy it again, or set ULXMAP there")
+    reasons = {file: text_cut_off(file) for file in texts if os.path.isfile(file)}
+    world = (file for file in _world_files(path) if os.path.isfile(file) and (unplaced or file in dataset.files))
+    for file, reason in (reasons | {file: _world(_read(file)) for file in world}).items():
+        if reason:
+            raise InputError(f"{file} is cut off: {reason}; copy it again")
+
+
+def text_cut_off(path: str) -> str:
+    """Why a text of a known kind is not whole; nothing if it is, or what it has lost cannot be told."""
+    name = os.path.basename(path).lower()
+    rule = _RULES.get(os.path.splitext(name)[1] or name)
+    if name.endswith("_rpc.txt"):
+        rule = _rpc
+    elif name.endswith("_mtl.txt"):
+        rule = _groups
+    elif name.endswith(".xml") and name.startswith(("dim_", "rpc_")):
+        return cut_off_xml(path)
+    return rule(_read(path)) if rule and os.path.getsize(path) <= untrusted.MOST_SIDE else ""
+
+
+def _read(path: str) -> str:
+    return os.fsdecode(untrusted.read_bytes(path, untrusted.MOST_SIDE))
+
+
+def _polynomials(path: str) -> Iterator[str]:
+    stem = os.path.splitext(path)[0]
+    yield from (stem + end for end in ("_RPC.TXT", "_rpc.txt"))
+
+
+def _world_files(path: str) -> Iterator[str]:
+    stem, end = os.path.splitext(path)
+    short = f"{end[:2]}{end[-1:]}w"
+    yield from (stem + each for name in (short, f"{end}w", ".wld") for each in (name, name.upper()))
+
+
+def _parts(dataset, path: str) -> Iterator[str]:
+    """Texts that tell the place of a raster, or its values, and that GDAL does not list."""
+    folder, stem = os.path.dirname(path), os.path.splitext(path)[0]
+    if dataset.driver in ("AAIGrid", "BT", "GRASSASCIIGrid", "LCP"):
+        yield from (stem + ".prj", stem + ".PRJ")
+    if dataset.driver == "MFF2":
+        yield from (os.path.join(path, name) for name in ("attrib", "georef"))
+    if dataset.driver == "ILWIS":
+        yield from (stem + ".grf", stem + ".csy")
+        if path.lower().endswith(".mpl") and os.path.isfile(path):
+            names = re.findall(r"(?mi)^map\d+=(.*\.mpr)\s*$", _read(path))
+            yield from (os.path.join(folder, name) for name in names)
+
+
+def _wkt(text: str) -> str:
+    """Brackets and quotes of a CRS in WKT close. Others (`Projection UTM ...`, `+proj=utm`) are taken as they are."""
+    if not text.strip("\0 \t\r\n"):
+        return "it is empty"
+    if _DIALECT.fullmatch(text.strip()):
+        return _ENDS
+    bare = re.sub('"[^"]*"', "", text)
+    closed = sum(bare.count(each) for each in "])")
+    return "its brackets do not close" if '"' in bare or sum(bare.count(each) for each in "[(") > closed else ""
+
+
+def _world(text: str) -> str:
+    """Six numbers; those of one number of decimals without a line's end after a shorter last one are cut."""
+    numbers = text.split()
+    if len(numbers) < 6:
+        return f"it has {len(numbers)} numbers of 6"
+    decimals = [len(number.partition(".")[2]) for number in numbers[:6]]
+    ended = text.endswith(("\n", "\r")) or len(numbers) > 6
+    same = len(set(decimals[:5])) == 1 and decimals[0] > 2
+    return "its last number is" if same and not ended and decimals[5] < decimals[0] else ""
+
+
+def _header(text: str) -> str:
+    """A `.hdr` of ENVI, MFF or ESRI."""
+    if text.startswith("ENVI"):
+        return _envi(text)
+    if "IMAGE_FILE_FORMAT" in text:
+        return "" if re.search(r"^[ \t]*END[ \t\r]*$", text, re.MULTILINE) else "its last line, END, is missing"
+    told = {words[0].upper(): words[1:] for line in text.splitlines() if (words := line.split())}
+    if not {"NROWS", "NCOLS"} <= told.keys():
+        return ""
+    if bare := next((key for key, values in told.items() if not values and key.isidentifier()), ""):
+        return f"{bare} has no value"
+    place = ("ULXMAP", "ULYMAP", "XDIM", "YDIM")
+    lacking = [key for key in place if key not in told]
+    return f"{lacking[0]} is missing" if 0 < len(lacking) < len(place) and set(place[:2]) & told.keys() else ""
+
+
+def _envi(text: str) -> str:
+    """Braces close, every line has a value, and what tells the pixels' kind is there."""
+    outside = re.sub(r"\{[^{}]*\}", "{}", text)
+    if "{" in outside.replace("{}", ""):
+        return "a brace does not close"
+    told = {}
+    for line in outside.splitlines()[1:]:
+        key, sign, value = (part.strip() for part in line.partition("="))
+        if key and not key.startswith(";"):
+            if not sign or not value:
+                return f"{key} has no value"
+            told[" ".join(key.lower().split())] = value
+    needed = ["samples", "lines", "data type"]
+    needed += ["interleave"] if told.get("bands", "1") != "1" else []
+    needed += ["byte order"] if told.get("data type", "1") != "1" else []
+    missing = next((key for key in needed if key not in told), "")
+    return f"{missing} is missing" if missing else ""
+
+
+def _rraster(text: str) -> str:
+    if not text.startswith("["):
+        return ""  # a grid of another format
+    if "projection" not in text or not text.endswith("\n"):
+        return _ENDS
+    wkt = re.search(r"^wkt=(.*)$", text, re.MULTILINE)
+    return _wkt(wkt[1]) if wkt else ""
+
+
+def _idrisi(text: str) -> str:
+    return "" if re.search(r"^legend cats\s*:", text, re.MULTILINE | re.IGNORECASE) else "legend cats is missing"
+
+
+def _hkv_attributes(text: str) -> str:
+    ended = re.search(r"^version\s*=\s*\d+\.\d+\s*$", text, re.MULTILINE) or text.endswith(("\n", "\r"))
+    return "" if ended else _ENDS
+
+
+def _hkv_place(text: str) -> str:
+    corners = [f"{c}.{a}" for c in ("top_left", "bottom_right", "centre") for a in ("latitude", "longitude")]
+    missing = next((key for key in ("projection.name", *corners) if key not in text), "")
+    return f"{missing} is missing" if missing else "" if text.endswith(("\n", "\r")) else _ENDS
+
+
+def _ilwis(text: str) -> str:
+    """Sections of keys; that of the kind of file is last or first."""
+    parser = ConfigParser(interpolation=None, strict=False, delimiters="=", allow_no_value=True)
+    parser.read_string(text)
+    sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
+    whole = "ilwis" in sections and text.endswith(("\n", "\r"))
+    kind = sections.get("coordsystem", {}).get("type", "").lower()
+    whole &= "mapstore" not in sections or "type" in sections["mapstore"]
+    return "" if whole and (kind != "projection" or sections.get("projection")) else _ENDS
+
+
+def _groups(text: str) -> str:
+    """Metadata in groups end with END."""
+    if not re.search(r"^[ \t]*(BEGIN_)?GROUP[ \t]*=", text, re.MULTILINE):
+        return ""
+    last = text.rstrip("\0 \t\r\n;").rpartition("\n")[2].strip()
+    return "" if last == "END" else "its last line, END, is missing"
+
+
+def _rpc(text: str) -> str:
+    told = {key.strip().upper(): value.split() for key, sign, value in (s.partition(":") for s in text.splitlines())}
+    if "LINE_OFF" not in told:
+        return "it is empty" if not text.strip() else ""
+    missing = next((key for key in _RPC if not _is_number(told.get(key, []))), "")
+    return f"{missing} is missing" if missing else ""
+
+
+def _is_number(words: list[str]) -> bool:
+    try:
+        float(words[0])
+    except (ValueError, IndexError):
+        return False
+    return True
+
+
+_RULES = {
+    ".prj": _wkt, ".hdr": _header, ".grd": _rraster, ".rdc": _idrisi, "attrib": _hkv_attributes, "georef": _hkv_place,
+    ".grf": _ilwis, ".csy": _ilwis, ".mpr": _ilwis, ".mpl": _ilwis, ".imd": _groups,
+}  # fmt: skip

@@ -1,0 +1,131 @@
+"""Text headers and texts beside a raster that end early are refused; whole ones, as others write them, are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.crs import CRS
+
+from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster import source
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+WKT = CRS.from_epsg(32631).to_wkt(version="WKT1_ESRI")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """The folder of `a.tif`, one band of 20 x 16 pixels, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(1, 200, (1, 20, 16)).astype("int16")
+    profile = {"count": 1, "height": 20, "width": 16, "dtype": "int16", "transform": Affine(2, 0, 5e5, 0, -2, 5e6)}
+    with rasterio.open("a.tif", "w", driver="GTiff", crs="EPSG:32631", nodata=0, **profile) as dataset:
+        dataset.write(pixels)
+    return tmp_path
+
+
+def copied(driver: str, name: str, dtype: str, **options) -> None:
+    bands = [1, 1] if name == "a.mpl" else [1]
+    with rasterio.open("a.tif") as given:
+        pixels, profile = given.read(bands).astype(dtype), given.profile | {"dtype": dtype, "count": len(bands)}
+    with rasterio.open("c.tif", "w", **profile) as made:
+        made.write(pixels)
+    rasterio.shutil.copy("c.tif", name, driver=driver, **options)
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "dtype", "side", "until"),
+    [
+        ("ENVI", "a.img", "int16", "a.hdr", "data type = 2\ninterleave = bsq\n"),
+        ("ENVI", "a.img", "int16", "a.hdr", "map info = {UTM, 1,"),
+        ("ENVI", "a.img", "int16", "a.hdr", 'coordinate system string = {PROJCS["WGS'),
+        ("ENVI", "a.img", "int16", "a.hdr", "data ignore value ="),
+        ("EHdr", "a.bil", "int16", "a.hdr", "ULXMAP         500001\n"),
+        ("EHdr", "a.bil", "int16", "a.hdr", "PIXELTYPE"),
+        ("EHdr", "a.bil", "int16", "a.prj", 'PROJCS["WGS_1984_UTM_Zone_31N",GEOGCS['),
+        ("EHdr", "a.bil", "int16", "a.prj", ""),
+        ("SAGA", "a.sdat", "int16", "a.prj", 'PROJCS["WGS_1984_UTM'),
+        ("AAIGrid", "a.asc", "int16", "a.prj", "PROJC"),
+        ("BT", "a.bt", "int16", "a.prj", "PROJCS["),
+        ("RRASTER", "a.grd", "int16", "a.grd", "ymax=5000000\n"),
+        ("RRASTER", "a.grd", "int16", "a.grd", "projection=+proj=utm"),
+        ("RRASTER", "a.grd", "int16", "a.grd", "\nwkt=PROJCRS["),
+        ("MFF", "a.hdr", "uint8", "a.hdr", "BYTE_ORDER = LSB\n"),
+        ("MFF2", "a.mff2", "uint8", "a.mff2/attrib", "pixel.no_data"),
+        ("MFF2", "a.mff2", "uint8", "a.mff2/georef", "projection.name=utm\n"),
+        ("ILWIS", "a.mpr", "int16", "a.grf", "MinX=500000"),
+        ("ILWIS", "a.mpr", "int16", "a.csy", "Projection=UTM"),
+        ("ILWIS", "a.mpl", "int16", "a_band_1.mpr", "Structure=Line"),
+        ("RST", "a.rst", "int16", "a.rdc", "resolution  : 2.0000000"),
+        ("PNG", "a.png", "uint8", "a.wld", "0.0000000000\n"),
+        ("PNG", "a.png", "uint8", "a.wld", "4999999.0000000"),
+    ],
+)
+def test_a_text_of_a_raster_that_ends_early_is_cut_off(
+    here: Path, driver: str, name: str, dtype: str, side: str, until: str
+) -> None:
+    copied(driver, name, dtype, **{"WORLDFILE": "YES"} if driver == "PNG" else {})
+    source.open_raster(name).close()
+    text = Path(side).read_text()
+    Path(side).write_text(text[: text.index(until) + len(until)])
+    with pytest.raises(InputError, match=r"is cut off"):
+        source.open_raster(name)
+
+
+GROUPS = 'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\nEND_GROUP = IMAGE_1\nEND;\n'
+POLYNOMIALS = "".join(
+    f"{name}: {k + 1}.5{unit}\n"
+    for unit, names in {
+        " pixels": ["LINE_OFF", "SAMP_OFF"],
+        " degrees": ["LAT_OFF", "LONG_OFF"],
+        " meters": ["HEIGHT_OFF"],
+        "": [f"{name}_SCALE" for name in ("LINE", "SAMP", "LAT", "LONG", "HEIGHT")]
+        + [f"{a}_{p}_COEFF_{i}" for a in ("LINE", "SAMP") for p in ("NUM", "DEN") for i in range(1, 21)],
+    }.items()
+    for k, name in enumerate(names)
+)
+
+
+@pytest.mark.parametrize(
+    ("side", "text", "until"),
+    [
+        ("a.IMD", GROUPS, "IMAGE_1\n"),
+        ("a.IMD", GROUPS, "END_GROUP = IMAGE_1\n"),
+        ("a_MTL.txt", 'GROUP = A\n  SPACECRAFT_ID = "LANDSAT_8"\nEND_GROUP = A\nEND\n', "END_GROUP = A\n"),
+        ("a_RPC.TXT", POLYNOMIALS, "SAMP_NUM_COEFF_3:"),
+        ("a_RPC.TXT", POLYNOMIALS, "SAMP_DEN_COEFF_20"),
+        ("DIM_a.XML", '<Dimap_Document><a href="a.tif"/></Dimap_Document>', '"a.tif"/>'),
+    ],
+)
+def test_metadata_in_text_that_end_early_are_cut_off(here: Path, side: str, text: str, until: str) -> None:
+    Path(side).write_text(text)
+    source.open_raster("a.tif").close()
+    Path(side).write_text(text[: text.index(until) + len(until)])
+    with pytest.raises(InputError, match=f"{side} is cut off"):
+        source.open_raster("a.tif")
+
+
+PLAIN = "NROWS 20\nNCOLS 16\nNBITS 16\nPIXELTYPE SIGNEDINT\n"
+ESRI = "Projection    UTM\nZone          31\nDatum         WGS84\nUnits         METERS\nParameters\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "dtype", "side", "text"),
+    [
+        ("ENVI", "a.img", "uint8", "a.hdr", "ENVI\n; by hand\nsamples = 16\nlines = 20\nbands = 1\ndata type = 1"),
+        ("EHdr", "a.bil", "int16", "a.hdr", PLAIN + "ULXMAP 1\nULYMAP 1\nXDIM 2\nYDIM 2"),
+        ("EHdr", "a.bil", "int16", "a.prj", ESRI),
+        ("EHdr", "a.bil", "int16", "a.prj", WKT + "\0\n"),
+        ("PNG", "a.png", "uint8", "a.wld", "2\n0\n0\n-2\n500001\n4999999"),
+        ("PNG", "a.png", "uint8", "a.wld", "2.0\r\n0.0\r\n0.0\r\n-2.0\r\n500001.25\r\n4999999.5\r\n"),
+    ],
+)  # fmt: skip
+def test_texts_are_taken_as_others_write_them(here: Path, driver, name, dtype, side, text) -> None:
+    copied(driver, name, dtype, **{"WORLDFILE": "YES"} if driver == "PNG" else {})
+    Path(side).write_text(text)
+    source.open_raster(name).close()
