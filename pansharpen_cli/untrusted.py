@@ -71,6 +71,10 @@ def boundary(name: object, what: str = "cannot be read", error: type[PansharpenE
         raise error(f"{name} {what}: {fault_of(found)}") from found
 
 
+_PYTHONS = re.compile("^(could not convert string to|invalid literal for|not enough values|too many values)")
+"""What Python says of values that are not as they should be."""
+
+
 def fault_of(error: Exception) -> str:
     """What is wrong with a file that a reader raised an exception on."""
     if isinstance(error, RecursionError):
@@ -81,6 +85,12 @@ def fault_of(error: Exception) -> str:
         return f"it is not text in UTF-8 ({reason_of(error)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is no JSON, from line {error.lineno}, column {error.colno} on"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    if isinstance(error, TypeError | AttributeError | IndexError) or _PYTHONS.search(str(error)):
+        return "what it holds is of another form"
     if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it
         return "it holds more than tensors and text"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "

@@ -87,8 +87,11 @@ def test_rasterio_still_has_its_class_of_gdals_errors() -> None:
     ("error", "words"),
     [
         (RecursionError("maximum"), "f is broken: it is nested too deeply"),
-        (TypeError("3 is no text"), "f is broken: TypeError: 3 is no text"),
-        (KeyError("file"), "f is broken: KeyError: 'file'"),
+        (TypeError("'int' object is not iterable"), "f is broken: what it holds is of another form"),
+        (ValueError("could not convert string to float: 'a'"), "f is broken: what it holds is of another form"),
+        (ValueError("not enough values to unpack"), "f is broken: what it holds is of another form"),
+        (json.JSONDecodeError("Expecting value", "{", 1), "f is broken: it is no JSON, from line 1, column 2 on"),
+        (KeyError("file"), "f is broken: it has no 'file'"),
         (ValueError("oops"), "f is broken: oops"),
         (MemoryError(), "f is broken: it needs too much memory"),
         (OSError(40, "Too many levels"), "f is broken: Too many levels"),

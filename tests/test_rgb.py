@@ -16,6 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 
 import pansharpen_cli as pansharpen
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.raster import stretch
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.stretch import SHOULDER, Stretch, parse
 from pansharpen_cli.training import simulate
@@ -215,3 +216,10 @@ def test_percentiles_are_of_valid_pixels_wherever_they_lie() -> None:
 
 def test_what_stretch_takes() -> None:
     assert (parse("AUTO"), parse("1,2.5"), parse("a.json")) == (None, (1.0, 2.5), Path("a.json"))
+
+
+@pytest.mark.parametrize("bands", ['{"red": 1}', '{"red": ["a", 2]}', '{"red": [1, 2, 3]}', "[]", '{"red": [1, 2]'])
+def test_a_damaged_stretch_is_told_in_words_of_ours(tmp_path: Path, bands: str) -> None:
+    (tmp_path / "s.json").write_text(f'{{"schema": "{stretch.SCHEMA}", "bands": {bands}}}')
+    with pytest.raises(InputError, match=r"s.json is no stretch .*: (what it holds is of another form|it is no JSON)"):
+        stretch.Stretch.kept(tmp_path / "s.json", ["red"])

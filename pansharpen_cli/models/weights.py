@@ -212,7 +212,7 @@ def _file_name(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise ValueError(f"{value!r} is no text")
     return value
 
 

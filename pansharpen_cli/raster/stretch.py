@@ -83,10 +83,10 @@ class Stretch:
     @classmethod
     def kept(cls, path: Path, names: Sequence[str]) -> Stretch:
         """That of a file, of the bands of these names. Raises InputError for a file that does not have it."""
-        with untrusted.boundary(path, "is no stretch of pansharpen"):
+        with untrusted.boundary(path, "is no stretch of pansharpen (one is made where no file is)"):
             content = untrusted.parse_json(untrusted.read_text(path, untrusted.MOST_SIDE))
-            if content["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {content['schema']}, not {SCHEMA}")
+            if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
             bands = {str(name): (float(low), float(high)) for name, (low, high) in content["bands"].items()}
             gamma = float(content.get("gamma", GAMMA))
             if not 0.1 <= gamma <= 10:
