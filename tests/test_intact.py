@@ -83,6 +83,26 @@ def test_maps_of_ilwis_that_lack_less_than_a_row_are_missed(here: Path, name: st
         source.open_raster(name)
 
 
+def test_what_a_nitf_file_lacks_behind_its_images_is_missed(here: Path) -> None:
+    segment = f"POLYNOMIALS=02U{'':166}00040123456789"
+    rasterio.shutil.copy("a.tif", "a.ntf", driver="NITF", DES=segment)
+    source.open_raster("a.ntf").close()
+    os.truncate("a.ntf", os.path.getsize("a.ntf") - 1)
+    with pytest.raises(InputError, match="a.ntf is cut off"):
+        source.open_raster("a.ntf")
+
+
+def test_a_grib_file_is_whole_up_to_its_last_message(here: Path) -> None:
+    rasterio.shutil.copy("a.tif", "a.grb", driver="GRIB")
+    second = Path("a.grb").read_bytes().rindex(b"GRIB")
+    os.truncate("a.grb", os.path.getsize("a.grb") - 1)
+    with pytest.raises(InputError, match="a.grb"):
+        source.open_raster("a.grb")
+    os.truncate("a.grb", second)
+    with source.open_raster("a.grb") as dataset:
+        assert dataset.count == 1
+
+
 @pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.aux.xml"])
 def test_what_lies_beside_a_file_is_looked_at_behind_any_number_of_vrts(here: Path, side: str) -> None:
     refer("1.vrt", "a.tif")

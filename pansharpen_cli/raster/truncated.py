@@ -271,14 +271,16 @@ def _without_eoc(file, first: int, size: int) -> str:
 
 
 def _nitf(file) -> int:
-    """Bytes up to the end of the images of a NITF file, by the lengths in its header."""
+    """Bytes up to the end of a NITF file by its header: of its images, and of what comes behind them."""
     file.seek(0)
     head = file.read(_HEADER)
     at = 394 if head[4:9] != b"02.10" and head[280:286] == b"999998" else 354
     images = [at + 9 + 16 * i for i in range(int(head[at + 6 : at + 9]))]
     lengths = [(int(head[i : i + 6]), int(head[i + 6 : i + 16])) for i in images]
     streamed = any(length >= 9_999_999_998 for _, length in lengths)
-    return 0 if streamed else int(head[at : at + 6]) + sum(map(sum, lengths))
+    if streamed or head[at - 12 : at].startswith(b"99999999999"):
+        return 0
+    return max(int(head[at - 12 : at]), int(head[at : at + 6]) + sum(map(sum, lengths)))
 
 
 def _netcdf(file, widths: str) -> int:
