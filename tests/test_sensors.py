@@ -18,7 +18,7 @@ from pansharpen_cli.raster import sensors
 from pansharpen_cli.raster.bands import WAVELENGTHS
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
-from pansharpen_cli.raster.sensor_table import ROWS, Names, Sensor
+from pansharpen_cli.raster.sensor_table import ROWS, Names, Sensor, read
 
 ROOT = Path(__file__).parent.parent
 PRODUCTS = list({names.pattern: names for row in ROWS for names in row.names}.values())
@@ -166,6 +166,54 @@ def test_descriptions_count_more_than_names_of_files(tmp_path: Path) -> None:
         dataset.set_band_description(1, "Red")
     with Scene.open(pan, [ms]) as scene:
         assert scene.standard_names == ("red",)
+
+
+# The file of the table ----------------------------------------------------------------------------------------------
+
+LEAST = """[terra-1]
+ratio = 4
+waves = { green = 0.56, red = 0.66 }
+[[terra-1.names]]
+product = "Terra"
+pattern = '(?P<scene>TE1)_(?:(?P<pan>PAN)|(?P<ms>MS))'
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "ratio",
+            "ration",
+            r"sensors.toml: \[terra-1\] is no sensor: no key is called 'ration'; there are waves, ratio",
+        ),
+        ("ratio = 4\n", "", "it has no ratio"),
+        ("ratio = 4", "ratio = '4'", "ratio: '4' is no number"),
+        ("green = 0.56", "lime = 0.56", "no band is called 'lime' in bands.py"),
+        ("[[", "published = [0.3]\n[[", "published has 1 gains, and there are 2 bands"),
+        ("[[", "subsets = ['red grey']\n[[", "subsets: no band is called 'grey'"),
+        ("[[", "names_of = ['aqua']\n[[", "names_of: no sensor above is called 'aqua'"),
+        ("product", "produce", "no key is called 'produce'; there are product"),
+        ('product = "Terra"\n', "", "it has no product"),
+        ("[[terra-1.names]]", "names = 3", "3 is no list"),
+        ("ratio = 4", "ratio = ", "sensors.toml is not TOML: "),
+    ],
+)
+def test_a_fault_of_the_file_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in LEAST
+    path = tmp_path / "sensors.toml"
+    path.write_text(LEAST.replace(old, new, 1), "utf-8")
+    with pytest.raises(InputError, match=said):
+        read(path)
+
+
+def test_the_example_of_how_to_add_a_sensor_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "sensors.toml"
+    path.write_text(re.findall(r"```toml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0])
+    ((_, row),) = read(path).items()
+    for role, name in (("pan", row.names[0].pan), ("ms", row.names[0].ms[0])):
+        match = re.fullmatch(row.names[0].pattern, Path(name).stem)
+        assert match is not None and match[role] and match["scene"]
 
 
 # The document -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from ..errors import InputError
 from .bands import WAVELENGTHS, band_name
-from .sensor_table import GENERIC, ROWS, SENSORS, WV8, Names, Sensor
+from .sensor_table import GENERIC, ROWS, SENSORS, Names, Sensor
 
 __all__ = ["GENERIC", "SENSORS", "WAVELENGTHS", "Named", "Sensor", "band_name", "bands_by_files", "by_file_name",
            "matched", "named", "recognise", "without_tile"]  # fmt: skip
@@ -166,7 +166,7 @@ def recognise(
     for path in files:
         if (sensor := by_file_name(path)) is not None and sensor.has(names):
             return sensor, f"the name of {PurePosixPath(path).name}"
-    if [band_name(n) for n in names] == list(WV8):
+    if tuple(map(band_name, names)) == SENSORS["worldview-2"].bands:
         return SENSORS["worldview-2"], "the eight band names"
     return GENERIC, "nothing in the files names a sensor"
 
