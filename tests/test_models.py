@@ -461,3 +461,4 @@ def test_a_band_that_hardly_follows_pan_is_hardly_dimmed():
     torch.testing.assert_close(glpnet.follows(stats, 1.0), torch.ones(4))
     noise = replace(stats, intensity=torch.zeros(5))
     torch.testing.assert_close(glpnet.follows(noise, 1.0), torch.zeros(4))
+    torch.testing.assert_close(glpnet.follows(replace(stats, spanned=0.9), 1.0), torch.zeros(4))

@@ -164,7 +164,12 @@ def follows(stats: SceneStats, trusted: float) -> Tensor:
     does, where the network is not `trusted` to know better."""
     weights, above = stats.intensity[:-1], (stats.mean - stats.haze).clamp(min=TINY)
     alike = (stats.gain * (weights @ above) / above).clamp(0.0, 1.0)
-    return (weights @ stats.gain).clamp(0.0, 1.0) * (alike + (1 - alike) * trusted)
+    return made_up(stats) * (weights @ stats.gain).clamp(0.0, 1.0) * (alike + (1 - alike) * trusted)
+
+
+def made_up(stats: SceneStats) -> float:
+    """How far the bands make up the light that PAN sees, from 0 to 1."""
+    return min(1.0, max(0.0, (stats.spanned - FOREIGN) / (OWN_LIGHT - FOREIGN)))
 
 
 def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
@@ -177,7 +182,7 @@ def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
-    kept *= min(1.0, max(0.0, (stats.spanned - FOREIGN) / (OWN_LIGHT - FOREIGN)))
+    kept *= made_up(stats)
     return kept.sub_(coarse)
 
 
