@@ -127,7 +127,7 @@ KINDS = {
     **dict.fromkeys(("output", "weights", "dem", "quicklook", "save_fit", "fit", "maps", "path", "stretch"), _FILE),
     **dict.fromkeys(("overviews", "overwrite", "score", "rgb_only"), _FLAG),
     **dict.fromkeys(("bidx", "pan_from"), _BANDS),
-    **dict.fromkeys(("adapt_seconds", "nodata", "height"), _NUMBER),
+    **dict.fromkeys(("adapt_seconds", "nodata", "height", "d_lambda_k", "d_s", "d_lambda"), _NUMBER),
     **dict.fromkeys(("tile_size", "seed"), _WHOLE),
     **dict.fromkeys(("ratio", "peak"), _FACTOR),
     **dict.fromkeys(("shape", "ms_shape"), _SIZE),

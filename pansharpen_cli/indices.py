@@ -2,22 +2,23 @@
 
 Images are arrays (bands, rows, cols) in DN, PAN is (rows, cols) or (1, rows, cols). `valid` is a bool array (rows,
 cols); what a masked array masks in any band is invalid, too. Every function raises InputError where the index is
-undefined and for a peak, ratio, scale or gain that can be none, and ValueError for shapes that do not fit. Definitions
+undefined, for a peak, ratio, scale or gain that can be none, and for shapes that do not fit. Definitions
 and sources are in docs/metrics.md. A function has the name of the key that reports use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 from . import physics
 from .arguments import plain, positive
+from .errors import InputError, reason_of
 from .quality import metrics
-from .quality.metrics import hqnr, qnr
 from .raster.geometry import Phase, Window
 from .raster.source import nearest_valid
 
@@ -43,57 +44,83 @@ __all__ = [
     "ssim",
 ]
 
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def _index(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose arguments are plain values, and which raises InputError for images that do not fit."""
+    of_plain = plain(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return of_plain(*args, **kwargs)
+        except ValueError as error:
+            raise InputError(reason_of(error)) from error
+
+    return called
+
+
+hqnr, qnr = _index(metrics.hqnr), _index(metrics.qnr)
+
 # Against a reference ------------------------------------------------------------------------------------------------
 
 
+@_index
 def q2n(reference: Any, fused: Any, valid: Any = None, *, scale: float = 1.0) -> float:
     """Q2n, 1 is best; values times `scale` are rounded to integers (Garzelli and Nencini 2009)."""
     return _measured(metrics.Q2n(positive("scale", scale)).of, [reference, fused], valid)
 
 
+@_index
 def q(reference: Any, fused: Any, valid: Any = None) -> float:
     """Universal index of all sliding 32 x 32 windows, mean over bands, 1 is best (Wang and Bovik 2002)."""
     return _measured(metrics.QAverage().of, [reference, fused], valid)
 
 
+@_index
 def sam(reference: Any, fused: Any, valid: Any = None) -> float:
     """Spectral angle in degrees, mean over pixels, 0 is best."""
     return _measured(metrics.Angles().of, [reference, fused], valid)
 
 
-@plain
+@_index
 def ergas(reference: Any, fused: Any, ratio: float, valid: Any = None) -> float:
     """ERGAS, 0 is best; `ratio`: MS pixel size in PAN pixels (Wald 2000)."""
     return _errors(reference, fused, valid).ergas(ratio)
 
 
+@_index
 def scc(reference: Any, fused: Any, valid: Any = None) -> float:
     """Correlation of Sobel gradient magnitudes, 1 is best."""
     return _measured(metrics.SpatialCorrelation().of, [reference, fused], valid)
 
 
-@plain
+@_index
 def psnr(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """PSNR in dB, mean over bands; `peak`: full value in DN. Infinite for equal images."""
     return _errors(reference, fused, valid).psnr(peak)
 
 
-@plain
+@_index
 def ssim(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
     """Structural similarity, 11 x 11 Gaussian windows, mean over bands, 1 is best (Wang et al. 2004)."""
     return _measured(metrics.StructuralSimilarity(peak).of, [reference, fused], valid)
 
 
+@_index
 def cc(reference: Any, fused: Any, valid: Any = None) -> float:
     """Pearson correlation, mean over bands, 1 is best."""
     return _errors(reference, fused, valid).cross_correlation()
 
 
+@_index
 def rmse(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
     """Root mean square error of each band (bands,), DN."""
     return _errors(reference, fused, valid).rmse().numpy()
 
 
+@_index
 def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
     """Mean of fused - reference of each band (bands,), DN."""
     return _errors(reference, fused, valid).bias().numpy()
@@ -102,7 +129,7 @@ def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
 # Without a reference ------------------------------------------------------------------------------------------------
 
 
-@plain
+@_index
 def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """The MS (bands, MS rows, MS cols) up-sampled to a PAN grid of `shape`: (bands, rows, cols), float64.
 
@@ -114,18 +141,18 @@ def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, f
     return up.to("cpu", torch.float64)(image).numpy()
 
 
-@plain
+@_index
 def low_passed_pan(
     pan: Any, ms_shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
     """PAN reduced to an MS grid of `ms_shape` and expanded again, for `d_s`: (rows, cols), float64."""
-    image = _image(pan)[0]
+    image = _image(_pan(pan))[0]
     phase, ms, full = Phase.of((ratio, ratio), offset), _whole(ms_shape), _whole(image.shape[1:])
     low = physics.cubic_reducer(phase, ms, full).to("cpu", torch.float64)(image)
     return physics.upsampler(phase, full, ms).to("cpu", torch.float64)(low)[0].numpy()
 
 
-@plain
+@_index
 def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio: float, valid: Any = None) -> float:
     """Spectral distortion of Khan, 0 is best: 1 - Q2n of the expanded MS and the fused image blurred with the MTF.
 
@@ -135,7 +162,7 @@ def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio:
     (sharp, soft), whole = _read([fused, expanded], valid)
     each = [gains] * len(sharp) if isinstance(gains, float) else list(gains)
     if len(each) != len(sharp):
-        raise ValueError(f"{len(each)} gains do not fit {len(sharp)} bands")
+        raise InputError(f"{len(each)} gains do not fit {len(sharp)} bands")
     if whole is not None and whole.any():
         every_row, every_col = np.ogrid[: whole.shape[0], : whole.shape[1]]
         rows, cols = nearest_valid(whole.numpy(), (every_row, every_col))
@@ -143,24 +170,28 @@ def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio:
     return metrics.d_lambda_k(soft, sharp, each, ratio, whole)
 
 
+@_index
 def d_s(fused: Any, expanded: Any, pan: Any, pan_low: Any, valid: Any = None) -> float:
     """Spatial distortion, 0 is best (Alparone et al. 2008); `pan_low`: of `low_passed_pan`."""
-    return _measured(metrics.d_s, [fused, expanded, pan, pan_low], valid)
+    return _measured(metrics.d_s, [fused, expanded, _pan(pan), _pan(pan_low)], valid)
 
 
+@_index
 def d_lambda(fused: Any, expanded: Any, valid: Any = None) -> float:
     """Spectral distortion of QNR, 0 is best (Alparone et al. 2008)."""
     return _measured(metrics.d_lambda, [fused, expanded], valid)
 
 
+@_index
 def pan_detail_correlation(fused: Any, pan: Any, valid: Any = None) -> float:
     """Correlation of the high passes of the bands and of PAN; best near that of the true bands."""
-    return _measured(metrics.DetailCorrelation().of, [fused, pan], valid)
+    return _measured(metrics.DetailCorrelation().of, [fused, _pan(pan)], valid)
 
 
+@_index
 def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
     """Detail of the result where PAN is flat, over detail elsewhere, divided by the same of PAN; best about 1."""
-    return _measured(metrics.FlatArea().of, [fused, pan], valid)
+    return _measured(metrics.FlatArea().of, [fused, _pan(pan)], valid)
 
 
 # From numpy ---------------------------------------------------------------------------------------------------------
@@ -181,7 +212,7 @@ def _read(images: Sequence[Any], valid: Any) -> tuple[list[torch.Tensor], torch.
     shape = read[0][0].shape[1:]
     for other in (*(tensor.shape[1:] for tensor, _ in read), *(mask.shape for mask in masks)):
         if tuple(other) != tuple(shape):
-            raise ValueError(f"images and masks of {tuple(shape)} and {tuple(other)} pixels do not fit")
+            raise InputError(f"images and masks of {tuple(shape)} and {tuple(other)} pixels do not fit")
     whole = torch.from_numpy(np.logical_and.reduce(masks)) if masks else None
     return [tensor for tensor, _ in read], whole
 
@@ -190,14 +221,23 @@ def _errors(reference: Any, fused: Any, valid: Any) -> metrics.Errors:
     return _measured(metrics.Errors().of, [reference, fused], valid)
 
 
+def _pan(image: Any) -> Any:
+    """Raises InputError for several bands."""
+    if np.ndim(image) == 3 and len(image) != 1:
+        raise InputError(f"PAN is one band, not {len(image)}")
+    return image
+
+
 def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     """(bands, rows, cols) in float64, and where a masked array is valid (rows, cols)."""
     array = np.ma.asarray(image) if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
     bands = array[None] if array.ndim == 2 else array
     if bands.dtype.kind not in "biuf":
-        raise ValueError(f"an image holds numbers, not {bands.dtype}")
+        raise InputError(f"an image holds numbers, not {bands.dtype}")
     if bands.ndim != 3:
-        raise ValueError(f"an image is (bands, rows, cols) or (rows, cols), not {array.shape}")
+        raise InputError(f"an image is (bands, rows, cols) or (rows, cols), not {array.shape}")
+    if not bands.size:
+        raise InputError(f"an image of {array.shape} has no pixels")
     mask: np.ndarray | None = None
     if isinstance(bands, np.ma.MaskedArray):
         mask = np.logical_not(np.ma.getmaskarray(bands).any(0))

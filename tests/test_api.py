@@ -289,9 +289,9 @@ def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
     other = np.where(valid, b, 60000)  # what is not valid moves nothing, blurred or not
     assert index.d_lambda_k(a, other, 0.3, 4, valid) == index.d_lambda_k(a, hidden, 0.3, 4)
     assert index.q2n(a, other, valid) == index.q2n(a, hidden)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(pansharpen.InputError, match="do not fit"):
         index.sam(a, b[:, :-1])
-    with pytest.raises(ValueError, match="an image is"):
+    with pytest.raises(pansharpen.InputError, match="an image is"):
         index.sam(a, b[0, 0])
 
 
@@ -484,7 +484,30 @@ def test_indices_take_no_peak_ratio_scale_or_gain_that_can_be_none(peak) -> None
             call()
     with pytest.raises(pansharpen.InputError, match="peak takes"):
         index.ssim(a, a, peak)
-    with pytest.raises(ValueError, match="2 gains do not fit 3 bands"):
+    with pytest.raises(pansharpen.InputError, match="2 gains do not fit 3 bands"):
         index.d_lambda_k(a, a, [0.3, 0.3], 4)
-    with pytest.raises(ValueError, match="holds numbers"):
+    with pytest.raises(pansharpen.InputError, match="holds numbers"):
         index.sam(a, a * 1j)
+
+
+@pytest.mark.parametrize("name", pansharpen.indices.__all__)
+def test_what_fits_no_index_is_an_error_of_ours(name: str) -> None:
+    image = np.random.default_rng(0).uniform(1, 9, (3, 64, 64))
+    pan, numbers = image[0], {"ratio": 4.0, "peak": 9.0, "gains": 0.3, "shape": (64, 64), "ms_shape": (16, 16)}
+    index = getattr(pansharpen.indices, name)
+    good = {
+        each: numbers.get(each, 0.1 if name in ("hqnr", "qnr") else pan if each.startswith("pan") else image)
+        for each, given in inspect.signature(index).parameters.items()
+        if given.default is given.empty
+    }
+    index(**good)
+    for each in good.keys() - numbers.keys():
+        for bad in (None, "x", [[1, 2], [3]], image[0, 0], image[None], image[:, :0], image[:0], image * 1j, object()):
+            with pytest.raises(pansharpen.InputError):
+                index(**good | {each: bad})
+        alone = ("expand", "low_passed_pan"), ("expand", "pan_detail_correlation", "flat_area_activity")
+        others = [image[:1, 1:]] if name not in alone[0] else []
+        others += [image[:2]] if name not in alone[1] or each == "pan" else []
+        for bad in others:
+            with pytest.raises(pansharpen.InputError):
+                index(**good | {each: bad})
