@@ -83,6 +83,15 @@ def test_maps_of_ilwis_that_lack_less_than_a_row_are_missed(here: Path, name: st
         source.open_raster(name)
 
 
+@pytest.mark.parametrize("left", [0.2, 0.6, 0.99])
+def test_a_header_of_pcidsk_that_ends_early_beside_files_of_its_bands_is_missed(here: Path, left: float) -> None:
+    rasterio.shutil.copy("a.tif", "a.pix", driver="PCIDSK", INTERLEAVING="FILE")
+    source.open_raster("a.pix").close()
+    os.truncate("a.pix", int(os.path.getsize("a.pix") * left))
+    with pytest.raises(InputError, match="a.pix is cut off"):
+        source.open_raster("a.pix")
+
+
 def test_what_a_nitf_file_lacks_behind_its_images_is_missed(here: Path) -> None:
     segment = f"POLYNOMIALS=02U{'':166}00040123456789"
     rasterio.shutil.copy("a.tif", "a.ntf", driver="NITF", DES=segment)

@@ -77,6 +77,21 @@ def test_a_text_of_a_raster_that_ends_early_is_cut_off(
         source.open_raster(name)
 
 
+@pytest.mark.parametrize("until", ["(0,20)", "CoordSys Earth", "!table"])
+def test_a_table_of_mapinfo_that_ends_early_is_cut_off(here: Path, until: str) -> None:
+    with rasterio.open("t.tif", "w", driver="GTiff", count=1, height=20, width=16, dtype="uint8") as dataset:
+        dataset.write(np.ones((1, 20, 16), "uint8"))
+    corners = "(0,40) (0,0) Label, \n(32,40) (16,0) Label, \n(32,0) (16,20) Label, \n(0,0) (0,20) Label\n"
+    table = (
+        f'!table\n!version 300\nDefinition Table\n  Type "RASTER"\n{corners}  CoordSys Earth Projection 8, 104, "m"\n'
+    )
+    Path("t.tab").write_text(table)
+    source.open_raster("t.tif").close()
+    Path("t.tab").write_text(table[: table.index(until) + len(until)])
+    with pytest.raises(InputError, match="t.tab is cut off"):
+        source.open_raster("t.tif")
+
+
 GROUPS = 'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\nEND_GROUP = IMAGE_1\nEND;\n'
 POLYNOMIALS = "".join(
     f"{name}: {k + 1}.5{unit}\n"

@@ -31,7 +31,7 @@ def check_texts(dataset, path: str, files: list[str]) -> None:
         raise InputError(f"{path} has a CRS and no place: its header is cut off; copy it again, or set ULXMAP there")
     reasons = {file: text_cut_off(file) for file in texts if os.path.isfile(file)}
     world = (file for file in _world_files(path) if os.path.isfile(file) and (unplaced or file in dataset.files))
-    for file, reason in (reasons | {file: _world(_read(file)) for file in world}).items():
+    for file, reason in (reasons | {file: _place(file) for file in world}).items():
         if reason:
             raise InputError(f"{file} is cut off: {reason}; copy it again")
 
@@ -61,7 +61,7 @@ def _polynomials(path: str) -> Iterator[str]:
 def _world_files(path: str) -> Iterator[str]:
     stem, end = os.path.splitext(path)
     short = f"{end[:2]}{end[-1:]}w"
-    yield from (stem + each for name in (short, f"{end}w", ".wld") for each in (name, name.upper()))
+    yield from (stem + each for name in (short, f"{end}w", ".wld", ".tab") for each in (name, name.upper()))
 
 
 def _parts(dataset, path: str) -> Iterator[str]:
@@ -87,6 +87,15 @@ def _wkt(text: str) -> str:
     bare = re.sub('"[^"]*"', "", text)
     closed = sum(bare.count(each) for each in "])")
     return "its brackets do not close" if '"' in bare or sum(bare.count(each) for each in "[(") > closed else ""
+
+
+def _place(path: str) -> str:
+    """What a world file lacks, or a table of MapInfo's for a raster, which tells the CRS at its end."""
+    text = _read(path)
+    if not path.lower().endswith(".tab"):
+        return _world(text)
+    ours = text.startswith("!table") and (not re.search("Type ", text) or '"RASTER"' in text)
+    return _ENDS if ours and not re.search(r"^[ \t]*CoordSys .*\n", text, re.MULTILINE) else ""
 
 
 def _world(text: str) -> str:

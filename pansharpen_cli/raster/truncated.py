@@ -105,8 +105,10 @@ def cut_off(path: str) -> str:
                 bands = 3 if head.startswith(b"P6") else 1
                 return _short(size, found.end() + rows * cols * bands * (1 if most < 256 else 2))
             if head.startswith(b"PCIDSK"):
-                file.seek(360)  # how pixels lie: those of tiles ("FILE") are found by a directory, and may be fewer
-                tiled = file.read(8).startswith(b"FILE")
+                file.seek(336)  # where the bands' headers are, and how pixels lie; those of tiles have a directory
+                first, tiled = int(file.read(16)), file.read(16)[8:].startswith(b"FILE")
+                file.seek((first - 1) * 512 + 64)  # a file of their own, or a segment of tiles
+                tiled &= file.read(5) == b"/SIS="
                 return _short(size, _pcidsk_tiles(file) if tiled else int(head[16:32]) * 512)
             if head.startswith(b"SQLite format 3\0"):
                 return _short(size, _sqlite(file))
