@@ -17,7 +17,6 @@ from pansharpen_cli.archive import batch, mosaic, pairs, planning, tar_zip
 from pansharpen_cli.archive.planning import Choices
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.options import Options
-from pansharpen_cli.jobs.pair import parted
 from pansharpen_cli.raster.scene import Scene
 
 L8 = "LC08_L1TP_180031_20200814_20200822_02_T1"
@@ -166,7 +165,7 @@ def test_each_file_of_an_order_has_its_own_sensor_where_the_pan_is_in_tiles(tmp_
     (task,) = planning.plan(pairs.find([str(tmp_path)]).found, tmp_path / "out", choices)
     with batch.pair_of(task, choices, tmp_path).held() as pair:
         sensors = []
-        for part in parted(pair).pairs:
+        for part in pair.parts.pairs:
             with part.open() as scene:
                 sensors.append((scene.sensor.name, scene.standard_names[0]))
     assert sensors == [("worldview-3", "coastal"), ("worldview-3-swir", "swir1")]

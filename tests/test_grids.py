@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import fit, loop, pan_relation
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
-from pansharpen_cli.jobs.pair import Pair, parted
+from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
@@ -52,6 +53,30 @@ def options_of(folder: Path, method: str) -> Options:
     return Options(weights=str(random_weights(folder / "w.safetensors")), adapt="off", precision="float32")
 
 
+@pytest.mark.parametrize("command", ["fuse", "fuse --dry-run", "check", "evaluate"])
+def test_each_input_is_opened_once_in_a_command(folder: Path, run, monkeypatch, command: str) -> None:
+    for i, name in enumerate(VNIR):
+        edited(folder / "vnir.tif", folder / f"{name}.tif", lambda p, i=i: p[i : i + 1], (name,))
+    edited(folder / "pan.tif", folder / "fused.tif", lambda p: np.repeat(p, 6, 0))
+    inputs = [str(folder / f"{name}.tif") for name in ("pan", *VNIR, "swir")]
+    opened: Counter[str] = Counter()
+    first = rasterio.open
+
+    def counted(path, *args, **kwargs):
+        opened[str(path)] += 1
+        return first(path, *args, **kwargs)
+
+    monkeypatch.setattr(rasterio, "open", counted)
+    if command == "evaluate":
+        files = [f"--{'ms' if i else 'pan'}={path}" for i, path in enumerate(inputs)]
+        done = run("evaluate", folder / "fused.tif", *files, "--align=off")
+    else:
+        output = ["-o", folder / "out.tif", "--no-score"] if "fuse" in command else ["--no-score"]
+        done = run(*command.split(), *inputs, "--method=exp", "--align=off", *output)
+    assert done.code == 0
+    assert {path: opened[path] for path in inputs} == dict.fromkeys(inputs, 1)
+
+
 @pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))
 def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, method: str) -> None:
     options = options_of(folder, method)
@@ -73,10 +98,9 @@ def test_bands_are_numbered_and_named_over_all_files_and_written_as_asked(folder
     with rasterio.open(folder / "some.tif") as dataset:
         assert dataset.descriptions == ("SWIR1", "Red", "Blue", "SWIR2")
         np.testing.assert_array_equal(dataset.read(), whole[[4, 2, 0, 5]])
-    only = parted(
-        Pair(str(folder / "pan.tif"), [str(folder / "vnir.tif"), str(folder / "swir.tif")], OpenOptions(bidx=[5]))
-    )
-    assert [Path(each.ms[0]).name for each in only.pairs] == ["swir.tif"]
+    pair = Pair(str(folder / "pan.tif"), [str(folder / "vnir.tif"), str(folder / "swir.tif")], OpenOptions(bidx=[5]))
+    with pair.held() as held:
+        assert [Path(each.ms[0]).name for each in held.parts.pairs] == ["swir.tif"]
 
 
 def test_bands_come_in_the_order_of_their_files_whatever_their_grids(folder: Path) -> None:
@@ -330,8 +354,9 @@ def test_landsats_thermal_band_is_a_group_of_its_own_with_its_own_mtf(folder: Pa
     for number in (2, 3, 10):
         edited(folder / "vnir.tif", folder / f"{stem}{number}.TIF", lambda p: p[:1])
     pair = Pair(str(folder / "pan.tif"), [str(folder / f"{stem}{n}.TIF") for n in (2, 10, 3)])
-    first, second = parted(pair).pairs
-    assert [Path(p).stem[-3:] for p in (*first.ms, *second.ms)] == ["_B2", "_B3", "B10"]
-    with second.open() as scene:
-        assert scene.standard_names == ("thermal",) and scene.sensor.name == "landsat-8"
-        assert 0 < scene.gains[0] < 1e-5
+    with pair.held() as held:
+        first, second = held.parts.pairs
+        assert [Path(p).stem[-3:] for p in (*first.ms, *second.ms)] == ["_B2", "_B3", "B10"]
+        with second.open() as scene:
+            assert scene.standard_names == ("thermal",) and scene.sensor.name == "landsat-8"
+            assert 0 < scene.gains[0] < 1e-5

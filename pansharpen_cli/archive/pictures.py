@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 
 from ..errors import InputError
-from ..jobs.pair import parted
 from ..jobs.picture import names_of
 from ..progress import Progress
 from ..publish import workspace, write
@@ -57,8 +56,8 @@ def _sampled(task: Task, tell: Progress, choices: Choices) -> dict[str, np.ndarr
     assert choices.rgb is not None
     task.output.parent.mkdir(parents=True, exist_ok=True)
     with workspace(task.output.parent) as folder, ExitStack() as stack:
-        parts = parted(stack.enter_context(pair_of(task, choices, folder).held()))
-        scenes = [stack.enter_context(part.open()).as_written() for part in parts.pairs]
+        parts = stack.enter_context(pair_of(task, choices, folder).held()).parts
+        scenes = [scene.as_written() for scene in parts.scenes(stack)]
         whole = parts.together(scenes)
         places = choices.rgb.places(whole)
         at = [(b.scene, b.place) for b in parts.order] or [(0, i) for i in range(whole.bands)]

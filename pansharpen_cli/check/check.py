@@ -21,7 +21,6 @@ from ..fusion import fit, fusers
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
 from ..jobs.opened import is_measured, opened
-from ..jobs.pair import parted
 from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
@@ -62,9 +61,9 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
             files = _files(pair, found)
         try:
             with gdal_messages(), ExitStack() as stack:
-                parts = parted(pair)
+                parts = pair.parts
                 if len(parts.pairs) > 1:
-                    parts.together([stack.enter_context(each.open()) for each in parts.pairs])
+                    parts.together(parts.scenes(stack))
         except InputError as error:
             explain_refusal(files, found)
             return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
@@ -181,10 +180,9 @@ def plan(
     device.choose_device(options.device)
     with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
         files = _files(pair, found)
-        parts = parted(pair)
+        parts = pair.parts
         if len(parts.pairs) > 1:
-            scenes = [stack.enter_context(each.open()) for each in parts.pairs]
-            check_targets(output, options, parts.together(scenes), several=True)
+            check_targets(output, options, parts.together(parts.scenes(stack)), several=True)
         made = []
         for each in parts.pairs:
             facts, own = CheckFacts(SCHEMA, __version__, "plan"), found if len(parts.pairs) == 1 else Findings()

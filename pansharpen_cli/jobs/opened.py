@@ -20,7 +20,7 @@ from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.tags import PROVENANCE
 from ..report.facts import RegistrationFacts
-from .pair import Pair, parted
+from .pair import Pair
 
 ALIGN = ("auto", "off", "measure")
 
@@ -107,8 +107,7 @@ def opened(
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; choose from {', '.join(ALIGN)}")
-    whole = pair.with_options(window=None, bbox=None) if options.align != "off" else pair
-    scene = stack.enter_context(whole.open())
+    scene = stack.enter_context(pair.to_align(options.align).open())
     ready(scene)
     kept = SavedFit.read_for(options.fit, scene, options) if options.fit is not None else None
     if options.align == "off":
@@ -179,13 +178,12 @@ def opened_parts(
     `ready` is called with that, and whether it is of several parts; `files` as of `opened`. Raises InputError for what
     cannot be fused.
     """
-    parts = parted(stack.enter_context(pair.held()))
+    parts = stack.enter_context(pair.held()).parts
     if len(parts.pairs) == 1:
         scene, registration = opened(parts.pairs[0], options, stack, ready, files, progress)
         return [Part(scene, registration)], scene.as_written()
     with ExitStack() as look:
-        asked = [each.with_options(window=None, bbox=None) if options.align != "off" else each for each in parts.pairs]
-        scenes = [look.enter_context(each.open()) for each in asked]
+        scenes = parts.scenes(look, options.align)
         before = parts.together(scenes)
         ready(before, several=True)
     settled = [opened(each, options, stack, files=files, progress=progress) for each in parts.pairs]

@@ -17,7 +17,6 @@ from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from .pair import Pair as Pair
-from .pair import parted
 from .picture import Request, path_beside
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -105,7 +104,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:
     """Raises InputError for files that GDAL cannot open, or a pair that cannot be fused."""
     with gdal_messages(), ExitStack() as stack:
-        for each in parted(stack.enter_context(pair.held())).pairs if pair is not None else ():
+        for each in stack.enter_context(pair.held()).parts.pairs if pair is not None else ():
             stack.enter_context(each.open())
         for path in files:
             stack.enter_context(open_raster(path, rpcs=True))
@@ -116,11 +115,9 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     and torch a whole one."""
     parse_creation_options(output.creation_options)
     check_method(options)
-    if options.align != "off":  # the part is one of where the MS lies once it is aligned
-        pair = pair.with_options(window=None, bbox=None)
     with gdal_messages(), ExitStack() as stack:
-        parts = parted(stack.enter_context(pair.held()))
-        scenes = [stack.enter_context(part.open()) for part in parts.pairs]
+        parts = stack.enter_context(pair.held()).parts
+        scenes = parts.scenes(stack, options.align)
         if len(scenes) == 1:
             check_targets(output, options, scenes[0])
         else:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
 from . import mean_pan, sensors
-from .files import Remarks
+from .files import OpenFiles, Remarks
 from .grid import Grid
 from .scene import Scene, are_tiles
-from .source import Source, data_bands, open_raster, rpcs_of
+from .source import Source, data_bands, rpcs_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Files:
         return sorted((*self.own, *self.beside))
 
 
-def by_grid(pan: str, ms: Sequence[str]) -> list[Files]:
+def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
     """The MS files of each grid, in the order of their first files; all in one where they lie on the same.
 
     A thermal band has optics of its own, whatever grid it was resampled to. Tiles of one raster stay together, and are
@@ -35,18 +34,17 @@ def by_grid(pan: str, ms: Sequence[str]) -> list[Files]:
     """
     if len(ms) == 1:
         return [Files((0,))]
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_raster(path, rpcs=True)) for path in (pan, *ms)]
-        sources = [Source(ds, data_bands(ds, path, [])[0], path) for ds, path in zip(opened, (pan, *ms), strict=True)]
-        parts, coarser = mean_pan.divided(sources[0], sources[1:])
-        groups: list[list[Source]] = []
-        for source in coarser:
-            alike = (group for group in groups if _together(group[0], source))
-            group = next(alike, None)
-            groups.append([source]) if group is None else group.append(source)
-        places = {id(source): i for i, source in enumerate(sources[1:])}
-        beside = tuple(places[id(part)] for part in parts[1:])
-        return [Files(tuple(places[id(s)] for s in group), beside) for group in groups]
+    opened = [(path, owner.open(path)) for path in (pan, *ms)]
+    sources = [Source(dataset, data_bands(dataset, path, [])[0], path) for path, dataset in opened]
+    parts, coarser = mean_pan.divided(sources[0], sources[1:])
+    groups: list[list[Source]] = []
+    for source in coarser:
+        alike = (group for group in groups if _together(group[0], source))
+        group = next(alike, None)
+        groups.append([source]) if group is None else group.append(source)
+    places = {id(source): i for i, source in enumerate(sources[1:])}
+    beside = tuple(places[id(part)] for part in parts[1:])
+    return [Files(tuple(places[id(s)] for s in group), beside) for group in groups]
 
 
 def _together(one: Source, other: Source) -> bool:
