@@ -44,7 +44,8 @@ __all__ = [
     "ssim",
 ]
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _index(function: Callable[P, R]) -> Callable[P, R]:
