@@ -83,6 +83,10 @@ def test_the_last_stage_sees_no_farther_than_it_says(name, config):
     assert torch.equal(part, whole)
 
 
+def test_every_network_is_asked():
+    assert {name for name, _ in ALL} | {"glpnet", "fusionnet"} == set(models.REGISTRY)  # those two: test_models.py
+
+
 # Size and protocol --------------------------------------------------------------------------------------------------
 
 

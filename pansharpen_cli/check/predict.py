@@ -22,6 +22,7 @@ from ..fusion.fit import Fit
 from ..fusion.fusers import Fuser
 from ..fusion.options import Options
 from ..jobs.request import FusionOutput
+from ..models import network_class
 from ..progress import Progress
 from ..publish import existing_folder
 from ..quality import assess
@@ -54,16 +55,8 @@ ADAPTATION_BYTES = 200_000_000
 SCORING_BYTES = 50_000_000
 """What a network takes besides, adapting it, and scoring (once, and for each band)."""
 
-TILE_BYTES = {
-    "classical": (0, 25),
-    "glpnet": (50, 137),
-    "pantiny": (100, 210),
-    "pantiny-small": (100, 210),
-    "u2net": (2800, 45),
-    "pancrafter": (4000, 45),
-    "networks": (320, 45),
-}
-"""Bytes per PAN pixel of a tile in the making: of all bands together, and per band; by network."""
+CLASSICAL_TILE_BYTES = (0, 25)
+"""Per PAN pixel of a tile that a classical method makes: of all bands together, and per band."""
 
 # What the run will take
 
@@ -230,8 +223,8 @@ def _corner(window: Window, size: int) -> Window:
 def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int:
     """Peak resident memory in bytes, by a model fitted to measurements (docs/check.md): the intermediates of tiles,
     scoring, and the rows of tiles that a blending network buffers."""
-    bands, network = scene.bands, fit.card.network if fit.card else ""
-    fixed, per_band = TILE_BYTES.get(network, TILE_BYTES["networks"]) if network else TILE_BYTES["classical"]
+    bands = scene.bands
+    fixed, per_band = network_class(fit.card.network).tile_bytes if fit.card else CLASSICAL_TILE_BYTES
     fusing = at_once * (side + 2 * fit.fuser.halo) ** 2 * (fixed + per_band * bands)
     if fit.fuser.overlap:
         fusing += 4 * bands * side * scene.window.shape[1]
@@ -241,7 +234,7 @@ def _memory(scene: Scene, fit: Fit, side: int, at_once: int, score: bool) -> int
     return (
         BASE_BYTES
         + min(BUFFER_BYTES, raw * 3 // 4)
-        + (NETWORK_BYTES if network else 0)
+        + (NETWORK_BYTES if fit.card else 0)
         + max(fusing + adapting, scoring)
     )
 

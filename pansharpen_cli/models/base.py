@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar
@@ -247,6 +248,21 @@ class SceneMoments:
         )
 
 
+@dataclass(frozen=True)
+class Published:
+    """How public checkpoints of a network name its tensors, where not as we do.
+
+    `names` are pairs of a pattern and what it is replaced by; what matches `unused` takes no part in the network.
+    """
+
+    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
+    unused: str = r"(?!)"
+
+
+BLOCKS_TWICE = Published(((r"^backbone\.(\d)\.", lambda found: f"res{int(found[1]) + 1}."),))
+"""DLPan-Toolbox registers the residual blocks `res1` ... `res4` once more as `backbone.0` ... `backbone.3`."""
+
+
 class Backbone(nn.Module):
     """A fusion network split into `extract` (frozen features) and `map` (features to residual bands).
 
@@ -270,6 +286,10 @@ class Backbone(nn.Module):
     """Overrides of `adapt.tailor.Settings` for this network."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
+    tile_bytes: ClassVar[tuple[int, int]] = (320, 45)
+    """Memory per PAN pixel of a tile in the making: of all bands together, and per band."""
+    public: ClassVar[Published | None] = None
+    """How public checkpoints name its tensors; None if there are none."""
 
     def prepare(self, inputs: Inputs, stats: SceneStats) -> Inputs:
         """The inputs with what `spread` makes of them alone, for whoever spreads several residuals over them."""

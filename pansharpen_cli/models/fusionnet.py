@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
+from .base import BLOCKS_TWICE, Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
 
 class FusionNet(Backbone):
     """Residual network on PAN - Up(MS); 78 632 parameters at 8 bands. Parameter names are those of DLPan-Toolbox."""
 
     halo = 10
+    public = BLOCKS_TWICE
 
     def __init__(self, bands: int, features: int = 32) -> None:
         super().__init__()

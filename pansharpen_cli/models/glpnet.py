@@ -73,6 +73,7 @@ class GLPNet(Backbone):
     stride = STRIDE
     multiple_of = STRIDE
     last_halo = WIDE // 2
+    tile_bytes = (50, 137)
     adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 2e-3, "epochs": 8}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
 

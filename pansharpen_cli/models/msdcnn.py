@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats, carry, convolve
+from .base import Backbone, Inputs, Published, SceneStats, carry, convolve
 
 DEEP, SHALLOW = 30, 32
 """Channels that the two branches end with."""
@@ -25,6 +25,7 @@ class MSDCNN(Backbone):
 
     features = DEEP + SHALLOW
     halo = 12
+    public = Published()
 
     def __init__(self, bands: int) -> None:
         super().__init__()

@@ -105,6 +105,7 @@ class PanCrafter(Backbone):
     """
 
     halo = 24
+    tile_bytes = (4000, 45)
     multiple_of = 8
     stitch = "blend"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve
+from .base import BLOCKS_TWICE, Backbone, Inputs, ResidualBlock, SceneStats, convolve
 
 
 def high_pass(image: Tensor) -> Tensor:
@@ -23,6 +23,7 @@ class PanNet(Backbone):
     """
 
     halo = 22
+    public = BLOCKS_TWICE
     multiple_of = 4
 
     def __init__(self, bands: int, features: int = 32) -> None:

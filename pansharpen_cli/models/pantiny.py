@@ -97,6 +97,7 @@ class PanTiny(Backbone):
 
     features = 28
     halo = 17
+    tile_bytes = (100, 210)
     stitch = "blend"
 
     def __init__(self, bands: int = 0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, SceneStats, carry, convolve
+from .base import Backbone, Inputs, Published, SceneStats, carry, convolve
 
 
 class PNN(Backbone):
@@ -17,6 +17,7 @@ class PNN(Backbone):
 
     features = 32
     halo = 8
+    public = Published()
 
     def __init__(self, bands: int) -> None:
         super().__init__()

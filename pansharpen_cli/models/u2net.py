@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu, pixel_shuffle, scaled_dot_product_attention
 
-from .base import Backbone, Inputs, SceneStats
+from .base import Backbone, Inputs, Published, SceneStats
 
 HEAD = 16
 """Channels of an attention head."""
@@ -111,12 +111,25 @@ class U2Net(Backbone):
     for what reaches through windows goes farther than any sensible halo: `halo` keeps most of a tile's border away.
 
     `width` channels at full size, a multiple of 16, twice and four times as many below. Parameter names are the
-    official ones but for the S2Blocks (see weights.py).
+    official ones but for the S2Blocks (see `public`).
     """
 
     halo = 30
+    tile_bytes = (2800, 45)
     multiple_of = WINDOW
     last_halo = 2 * RATIO
+    public = Published(
+        (
+            (r"^upsample\.upsamle\.0\.", "upsample."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.norm\.", r"\1.norm."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.to_out\.0\.", r"\1.to_out."),
+            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.", r"\1."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.norm\.", r"\1.mlp_norm."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.0\.", r"\1.mlp.0."),
+            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.3\.", r"\1.mlp.2."),
+        ),
+        unused=r"^(down[01]\.maxpool_conv|up[01]\.up0)\.",
+    )
     stitch = "blend"
 
     def __init__(self, bands: int, width: int = 32) -> None:

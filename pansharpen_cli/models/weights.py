@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,43 +21,11 @@ from ..errors import InputError, WeightsError, reason_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .base import Backbone
+    from .base import Backbone, Published
 
 
-@dataclass(frozen=True)
-class Published:
-    """How public checkpoints of a network name its tensors, where not as we do.
-
-    `names` are pairs of a pattern and what it is replaced by; what matches `unused` takes no part in the network.
-    """
-
-    names: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
-    unused: str = r"(?!)"
-
-
-_BLOCKS = ((r"^backbone\.(\d)\.", lambda found: f"res{int(found[1]) + 1}."),)
-"""DLPan-Toolbox registers the residual blocks `res1` ... `res4` once more as `backbone.0` ... `backbone.3`."""
-
-PUBLIC = {
-    "fusionnet": Published(_BLOCKS),
-    "pnn": Published(),
-    "pannet": Published(_BLOCKS),
-    "msdcnn": Published(),
-    "u2net": Published(
-        (
-            (r"^upsample\.upsamle\.0\.", "upsample."),
-            (r"^(s2block\d)\.layers\.0\.0\.fn\.norm\.", r"\1.norm."),
-            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.to_out\.0\.", r"\1.to_out."),
-            (r"^(s2block\d)\.layers\.0\.0\.fn\.fn\.", r"\1."),
-            (r"^(s2block\d)\.layers\.0\.1\.fn\.norm\.", r"\1.mlp_norm."),
-            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.0\.", r"\1.mlp.0."),
-            (r"^(s2block\d)\.layers\.0\.1\.fn\.fn\.net\.3\.", r"\1.mlp.2."),
-        ),
-        unused=r"^(down[01]\.maxpool_conv|up[01]\.up0)\.",
-    ),
-}
-"""Networks that public checkpoints exist for: those of DLPan-Toolbox, and the official U2Net."""
 PUBLIC_BANDS = (4, 8)
+"""Of public checkpoints: those of DLPan-Toolbox, and of the official U2Net."""
 
 _NESTS, _DEPTH = ("state_dict", "model", "params"), 3
 """What a state dict may be nested in, and how often."""
@@ -384,10 +352,19 @@ def check(name: str) -> str:
 # Public checkpoints -------------------------------------------------------------------------------------------------
 
 
+def _published(network: str) -> Published:
+    """How public checkpoints of a network name its tensors. Raises InputError if there are none."""
+    public = {name: models.network_class(name).public for name in models.REGISTRY}
+    found = public.get(network)
+    if found is None:
+        choices = ", ".join(name for name, known in public.items() if known)
+        raise InputError(f"no public checkpoint is known for --network '{network}'; choose from {choices}")
+    return found
+
+
 def check_import(network: str, bands: int, scale: float, output: Path) -> None:
     """Raises InputError for what cannot be imported, or a path that imported weights must not be written to."""
-    if network not in PUBLIC:
-        raise InputError(f"no public checkpoint is known for --network '{network}'; choose from {', '.join(PUBLIC)}")
+    _published(network)
     if bands not in PUBLIC_BANDS:
         counts = " or ".join(map(str, PUBLIC_BANDS))
         raise InputError(f"public checkpoints of '{network}' are for {counts} bands, not --bands {bands}")
@@ -468,11 +445,11 @@ def _not_loaded(source: Path, error: Exception) -> WeightsError:
 
 def _own_names(network: str, public: Iterable[str]) -> dict[str, str]:
     """Our names of a public checkpoint's tensors: no wrapper's prefix; those that take no part are left out."""
-    own = {}
+    own, published = {}, _published(network)
     for key in public:
         name = _PREFIX.sub("", key)
-        if not re.match(PUBLIC[network].unused, name):
-            for pattern, ours in PUBLIC[network].names:
+        if not re.match(published.unused, name):
+            for pattern, ours in published.names:
                 name = re.sub(pattern, ours, name)
             own[key] = name
     return own
