@@ -77,6 +77,16 @@ def test_a_text_of_a_raster_that_ends_early_is_cut_off(
         source.open_raster(name)
 
 
+def test_a_header_of_bil_that_leaves_the_size_of_values_to_gdal_is_cut_off(here: Path) -> None:
+    copied("EHdr", "a.bil", "int16")
+    for side in ("a.prj", "a.bil.aux.xml"):
+        Path(side).unlink(missing_ok=True)
+    source.open_raster("a.bil").close()
+    Path("a.hdr").write_text("LAYOUT BIL\nNROWS 20\nNCOLS 16\n")
+    with pytest.raises(InputError, match="a.hdr is cut off: NBITS"):
+        source.open_raster("a.bil")
+
+
 @pytest.mark.parametrize("until", ["(0,20)", "CoordSys Earth", "!table"])
 def test_a_table_of_mapinfo_that_ends_early_is_cut_off(here: Path, until: str) -> None:
     with rasterio.open("t.tif", "w", driver="GTiff", count=1, height=20, width=16, dtype="uint8") as dataset:

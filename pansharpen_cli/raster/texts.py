@@ -29,6 +29,10 @@ def check_texts(dataset, path: str, files: list[str]) -> None:
     unplaced = dataset.transform.is_identity
     if unplaced and dataset.driver == "EHdr" and dataset.crs is not None:
         raise InputError(f"{path} has a CRS and no place: its header is cut off; copy it again, or set ULXMAP there")
+    for file in files if dataset.driver == "EHdr" and {*dataset.dtypes} != {"uint8"} else ():
+        text = _read(file).upper() if file.lower().endswith(".hdr") else ""
+        if "LAYOUT" in text and "NBITS" not in text:
+            raise InputError(f"{file} is cut off: NBITS is missing, and {path} holds more than a byte a value")
     reasons = {file: text_cut_off(file) for file in texts if os.path.isfile(file)}
     world = (file for file in _world_files(path) if os.path.isfile(file) and (unplaced or file in dataset.files))
     for file, reason in (reasons | {file: _place(file) for file in world}).items():
