@@ -655,7 +655,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("named", ["../other/f4.safetensors", "sub/f4.safetensors", "/tmp/f4.safetensors", ".."])
+@pytest.mark.parametrize("named", ["", "../other/f4.safetensors", "sub/f4.safetensors", "/tmp/f4.safetensors", ".."])
 def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, named: str) -> None:
     """Another file would be loaded in the place of the one that was asked for."""
     (tmp_path / "f4.safetensors").write_bytes(b"")
@@ -663,3 +663,19 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, named:
     (tmp_path / "manifest.toml").write_text(text)
     with pytest.raises(WeightsError, match="manifest.toml is not a valid weights manifest: .* is no name of a file"):
         weights.cards("fusionnet", str(tmp_path / "f4.safetensors"))
+
+
+def test_a_folder_in_the_place_of_weights_is_called_so(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "f4.safetensors"
+    folder.mkdir()
+    text = '[f4]\nfile = "f4.safetensors"\nnetwork = "fusionnet"\nconfig = { bands = 4 }\nsha256 = "0"\n'
+    (tmp_path / "manifest.toml").write_text(text)
+    monkeypatch.setattr(weights, "folder", lambda: tmp_path)
+    asked = (
+        lambda: weights.cards("fusionnet", str(folder)),
+        lambda: weights.get(str(folder)),
+        lambda: weights.check("f4"),
+    )
+    for ask in asked:
+        with pytest.raises(InputError, match="f4.safetensors is a folder, not a file of weights"):
+            ask()

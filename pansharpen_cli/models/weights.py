@@ -142,6 +142,7 @@ def get(name: str) -> Card:
         return installed[name]
     if kind := untrusted.file_kind(name):
         raise InputError(f"{name} is {kind}: only regular files are read")
+    _check_no_folder(Path(name), InputError)
     if not Path(name).is_file():
         raise InputError(f"no weights '{name}': neither a file nor installed ({', '.join(installed) or 'nothing is'})")
     return _card_of(Path(name))
@@ -151,6 +152,7 @@ def _card_of(path: Path, method: str | None = None) -> Card:
     """The card of a file, `method` where it does not name its network."""
     if kind := untrusted.file_kind(path):
         raise WeightsError(f"{path} is {kind}: only regular files are read")
+    _check_no_folder(path)
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
     listed = [c for c in manifest(path.parent).values() if c.path.name == path.name]
@@ -171,9 +173,14 @@ def _card_of(path: Path, method: str | None = None) -> Card:
     return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
 
 
+def _check_no_folder(path: Path, error: type[InputError] = WeightsError) -> None:
+    if path.is_dir():
+        raise error(f"{path} is a folder, not a file of weights")
+
+
 def _file_name(value: Any) -> str:
     """Raises ValueError unless a manifest's file is one of its own folder: another would be loaded in its place."""
-    if Path(text := _text(value)).name != text or text == "..":
+    if Path(text := _text(value)).name != text or text in ("", ".."):
         raise ValueError(f"{text!r} is no name of a file beside it")
     return text
 
@@ -232,6 +239,7 @@ def load(card: Card, bands: int) -> Backbone:
     import torch
     from safetensors.torch import load_file
 
+    _check_no_folder(card.path)
     if not card.path.is_file():
         raise WeightsError(f"the weights file {card.path} is missing; reinstall or use --weights")
     if _digest(card.path) != card.sha256:
