@@ -6,7 +6,6 @@ used.
 
 import os
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
@@ -42,7 +41,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .api import Fused, GeoArray, evaluate, evaluate_against, evaluate_wald
+    from . import indices
+    from .api import Fused, GeoArray, check, evaluate, evaluate_against, evaluate_wald, fuse
     from .errors import InputError, PansharpenError, ReadError, WeightsError
 
 
@@ -50,18 +50,10 @@ def __getattr__(name: str) -> Any:
     """The interface's names, found when they are asked for: torch and rasterio take a second to import."""
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    if name in ("check", "indices"):  # modules
-        return import_module(f".{name}", __name__)
+    if name == "indices":
+        return import_module(".indices", __name__)
     return getattr(import_module(".errors" if name.endswith("Error") else ".api", __name__), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class SharedName(ModuleType):
-    """The class of a module that has the name of a function of the interface: calling the module calls the function."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        name = self.__name__.rpartition(".")[2]
-        return getattr(import_module(".api", __name__), name)(*arguments, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import inspect
@@ -354,6 +355,32 @@ def test_all_names_are_there_and_importing_them_loads_nothing():
     assert set(pansharpen.__all__) - {"__version__"} == set(sys.modules["pansharpen_cli.api"].__all__)
     with pytest.raises(AttributeError, match="nothing"):
         pansharpen.nothing  # noqa: B018
+
+
+def test_type_checkers_are_told_of_all_names():
+    (told,) = (n for n in ast.parse(Path(pansharpen.__file__).read_text()).body if isinstance(n, ast.If))
+    names = {alias.name for node in told.body for alias in node.names}
+    assert ast.unparse(told.test) == "TYPE_CHECKING" and names == set(pansharpen.__all__) - {"__version__"}
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_the_options_of_fuse_and_check(tmp_path):
+    """Each wrong line is an error, each right one none."""
+    lines = {
+        "import pansharpen_cli as pansharpen": "",
+        'fused: pansharpen.Fused = pansharpen.fuse("pan.tif", ["ms.tif"], method="gsa", seed=1)': "",
+        'pansharpen.fuse("pan.tif", "ms.tif", metod="gsa")': 'Unexpected keyword argument "metod" for "fuse"',
+        'pansharpen.fuse("pan.tif", "ms.tif", seed="one")': 'Argument "seed" to "fuse" has incompatible type "str"',
+        'pansharpen.check("pan.tif", "ms.tif")["findings"]': "",
+        'pansharpen.check("pan.tif", "ms.tif", output="o.tif")': 'Unexpected keyword argument "output" for "check"',
+        "pansharpen.indices.hqnr(0.1)": "Too few arguments",
+    }
+    (tmp_path / "user.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", tmp_path / "user.py"]
+    told = subprocess.run(command, capture_output=True, cwd=ROOT, text=True).stdout
+    for number, (line, wrong) in enumerate(lines.items(), 1):
+        said = [each for each in told.splitlines() if f"user.py:{number}: error" in each]
+        assert (wrong in said[0] if said else not wrong) and bool(said) == bool(wrong), (line, told)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from rasters import edited, inventory, painted, write_scene
 
-from pansharpen_cli.check import check, judge, look, predict
+from pansharpen_cli.checks import check, judge, look, predict
 from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs.request import Pair

@@ -57,7 +57,7 @@ FOLDERS = (
             "cluster pictures seams",
         ),
     ),
-    ("check", ("__init__ look", "judge", "predict", "check")),
+    ("checks", ("__init__ look", "judge", "predict", "check")),
     ("training", ("__init__ landscape scenes sensing settings", "simulate", "samples", "loss", "train")),
     ("", ("indices simulate",)),
     ("api", ("options result", "inputs", "fusing measuring", "__init__")),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..arguments import plain
-from ..check import check as checking
+from ..checks import check as checking
 from ..fusion.options import Options
 from ..jobs import picture
 from ..jobs.fuse import fuse_scene

@@ -93,7 +93,7 @@ def fuse(
         import_jobs(printing.threads)
         with ProgressBar(printing.quiet, printing.verbose) as progress:
             if outputs.dry_run:
-                from ..check import check as checking
+                from ..checks import check as checking
 
                 planned = checking.plan(pair, target, options, outputs.score, progress)
             else:
@@ -111,7 +111,7 @@ def check(
 ) -> None:
     """Describe a pair, list its faults and predict what fusing it takes; exit with 2 if `fuse` would refuse it."""
     import_jobs(printing.threads)
-    from ..check import check as checking
+    from ..checks import check as checking
     from ..jobs import request
 
     pair, options = request.Pair(pan, ms, opening.options(part.window, part.bbox)), fusing.options()

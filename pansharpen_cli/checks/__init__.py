@@ -2,9 +2,3 @@
 
 Nothing is fused here but a trial tile.
 """
-
-import sys
-
-from .. import SharedName
-
-sys.modules[__name__].__class__ = SharedName  # pansharpen.check(...) is a function of the interface
