@@ -7,7 +7,8 @@ def main() -> None:
     """Run the command line."""
     with interrupts.starting():
         from .cli import app
-    app.main()
+    with interrupts.ending():
+        app.main()
 
 
 if __name__ == "__main__":

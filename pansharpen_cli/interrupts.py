@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from select import select
 from types import TracebackType
 
@@ -33,11 +33,41 @@ class _State:
     count = 0
     """Signals of this run, as the thread counts them."""
     pipe: tuple[int, int] | None = None
+    helper: Callable[[], None] | None = None
+    """Ends a process that is of no use without this one."""
+
+
+def end_with_us(helper: Callable[[], None]) -> None:
+    """`helper` is called as this process ends, however a signal ends it."""
+    _State.helper = helper
+
+
+def _end_helper() -> None:
+    helper, _State.helper = _State.helper, None
+    if helper is not None:
+        with suppress(OSError):
+            helper()
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Where a signal has asked for the end, nothing of Python's own ending follows: for as long as that takes, another
+    signal would do what the system makes of it."""
+    try:
+        yield
+    finally:
+        _end_helper()
+        if _State.asked:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(CODE)
 
 
 def leave(*_) -> None:
     """Nothing is to be cleared up yet, and an exception within an import may be swallowed or crash a library."""
     os.write(2, b"error: interrupted\n")
+    _end_helper()
     os._exit(CODE)
 
 
@@ -119,9 +149,9 @@ def deferred() -> Iterator[list[int]]:
 
 
 def leave_to_parent() -> None:
-    """For a worker process: Ctrl-C reaches the whole group, and the parent ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """For a worker process: a signal may reach the whole group, and the parent ends its workers."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def watch(clear: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ import rasterio.shutil
 import torch
 from rasters import write_pair
 
+from pansharpen_cli import interrupts
 from pansharpen_cli.archive import batch, batch_log, pairs, planning, workers
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.names import Found
@@ -471,7 +472,7 @@ def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: 
     deadline = time.monotonic() + 30
     while session(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not session(process.pid)
+    assert not session(process.pid) and not left_behind(tmp_path / "out")
 
 
 def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
@@ -818,6 +819,13 @@ def act(task: str, tell: Progress) -> str:
         return f"held {len(held) >> 20}"
     elif task == "stderr":
         return str(os.path.samestat(os.fstat(2), os.stat(os.devnull)))
+    elif task == "signals":  # to the whole group; what workers are made of is the parent
+        group = [os.getpid(), os.getppid()]
+        for number in interrupts.SIGNALS:
+            for pid in group:
+                os.kill(pid, number)
+        time.sleep(0.1)
+        return str(os.getppid() == group[1])
     tell("stage", 1, 2)
     return f"{task} in {os.getpid()}"
 
@@ -843,6 +851,11 @@ def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
 
 def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() -> None:
     assert ends(["stderr"], jobs=1) == {"stderr": ("done", "True")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are the parent's own children elsewhere")
+def test_signals_that_reach_the_whole_group_end_no_worker_before_the_parent_does() -> None:
+    assert ends(["signals"], jobs=1) == {"signals": ("done", "True")}
 
 
 @pytest.mark.slow

@@ -105,6 +105,55 @@ def test_a_signal_within_a_callback_of_gdal_prints_no_traceback(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
 
 
+AT_THE_END = """
+import atexit
+from pansharpen_cli import __main__, interrupts
+from pansharpen_cli.cli import app as cli
+
+def app(**_):
+    print("partly")
+    interrupts.raise_once()
+
+atexit.register(print, "Python ends by and by")
+cli.app = app
+__main__.main()
+"""
+
+
+def test_an_interrupted_run_leaves_nothing_for_a_second_signal_to_meet() -> None:
+    command = [sys.executable, "-c", AT_THE_END]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=defaults)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "partly\n", "error: interrupted\n")
+
+
+AHEAD = """
+import os, signal, sys
+from multiprocessing import forkserver
+from pansharpen_cli import __main__, interrupts
+from pansharpen_cli.archive import workers
+
+sys.argv[1:] = ["--version"]
+interrupts.handle(interrupts.leave)
+workers.start_ahead("takes_long")
+pid = forkserver._forkserver._forkserver_pid
+blocked = open(f"/proc/{pid}/status").read().partition("SigBlk:")[2].split()[0]
+print([number.name for number in interrupts.SIGNALS if not int(blocked, 16) >> number - 1 & 1], flush=True)
+"""
+
+
+@pytest.mark.parametrize("then", ["__main__.main()", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_what_workers_are_made_of_ends_with_the_program_and_not_before(tmp_path: Path, then: str) -> None:
+    """While it imports, it would listen to no one, hold stderr open, and print a traceback of Ctrl-C."""
+    (tmp_path / "takes_long.py").write_text("import time; time.sleep(60)")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    command = [sys.executable, "-c", AHEAD + then]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=defaults
+    ) as process:
+        out, _ = process.communicate(timeout=30)
+    assert out.splitlines()[0] == "[]" and process.returncode == (0 if "main" in then else 130)
+
+
 def test_a_forked_process_listens_for_itself(tmp_path: Path) -> None:
     code = (
         "import os, signal, time; from pansharpen_cli import interrupts\n"

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from .. import interrupts
+from .. import interrupts, publish
 from ..errors import PansharpenError
 from ..progress import Progress
 
@@ -35,18 +35,30 @@ Setup = Callable[[int], Function]
 def start_ahead(module: str) -> None:
     """On Linux, let the process that workers are made of import a module from now on, beside what the caller does.
 
-    Later it would do so when the first worker is started. Ctrl-C, which reaches it too, does not end its import.
+    Later it would do so when the first worker is started. Signals, which reach the whole group, end neither it nor the
+    workers: that is left to this process.
     """
     context = _context()
     if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
         context.set_forkserver_preload([module])
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        resource_tracker.ensure_running()  # as it starts, it lets SIGINT and SIGTERM through
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        interrupts.end_with_us(_end_forkserver)
+
+
+def _end_forkserver() -> None:
+    """While it imports, it would not notice that nobody needs it, and keep stderr open."""
+    from multiprocessing import forkserver
+
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _context() -> Any:
@@ -198,6 +210,8 @@ class Pool:
         self.workers.remove(worker)
         worker.process.kill()
         worker.process.join()
+        with suppress(psutil.Error):  # where what they are made of was killed, that ends before they do
+            psutil.Process(worker.process.pid).wait(5)
         worker.process.close()
         worker.connection.close()
 
@@ -249,6 +263,7 @@ def _work(connection: Connection, setup: Setup, number: int) -> None:
 
 def _follow(parent: Any) -> None:
     parent.join()
+    publish.clear()
     os._exit(1)
 
 
