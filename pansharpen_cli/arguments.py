@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from .errors import InputError
+from .raster.geometry import Window
+from .raster.options import Scaling
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,11 +107,38 @@ def _gain(given: Any) -> float:
     return value
 
 
-def _place(given: Any) -> tuple[float, ...]:
-    values = tuple(_listed(_number, 2)(given))
-    if not all(map(math.isfinite, values)):
+def _finite(given: Any) -> float:
+    if not math.isfinite(value := _number(given)):
         raise ValueError
-    return values
+    return value
+
+
+def _integral(given: Any) -> int:
+    """A whole number of any type."""
+    if (value := int(number := _number(given))) != number:
+        raise ValueError
+    return value
+
+
+def window_of(given: Any) -> Window:
+    """(COL_OFF, ROW_OFF, WIDTH, HEIGHT), or a window of rasterio, as rows and columns."""
+    values = given.flatten() if hasattr(given, "flatten") else given
+    col, row, width, height = _listed(_integral, 4)(values)
+    if min(width, height) < 1:
+        raise ValueError
+    return Window.at(row, col, (height, width))
+
+
+def bounds_of(given: Any) -> tuple[float, ...]:
+    return tuple(_listed(_finite, 4)(given))
+
+
+def scaling_of(given: Any) -> Scaling:
+    values = _listed(_number)(given) if isinstance(given, tuple | list) else [_number(given)]
+    factor, offset = values if len(values) == 2 else (*values, 0.0)
+    if not (1e-30 < factor < 1e30 and abs(offset) < 1e30):
+        raise ValueError
+    return Scaling(factor, offset)
 
 
 _TEXT = Kind("text", _of(str))
@@ -127,11 +156,14 @@ KINDS = {
     **dict.fromkeys(("output", "weights", "dem", "quicklook", "save_fit", "fit", "maps", "path", "stretch"), _FILE),
     **dict.fromkeys(("overviews", "overwrite", "score", "rgb_only"), _FLAG),
     **dict.fromkeys(("bidx", "pan_from"), _BANDS),
-    **dict.fromkeys(("adapt_seconds", "nodata", "height", "d_lambda_k", "d_s", "d_lambda"), _NUMBER),
+    **dict.fromkeys(("adapt_seconds", "nodata", "d_lambda_k", "d_s", "d_lambda"), _NUMBER),
     **dict.fromkeys(("tile_size", "seed"), _WHOLE),
     **dict.fromkeys(("ratio", "peak"), _FACTOR),
     **dict.fromkeys(("shape", "ms_shape"), _SIZE),
-    "offset": Kind("rows and columns", _place),
+    "offset": Kind("rows and columns", lambda given: tuple(_listed(_finite, 2)(given))),
+    "height": Kind("a number", _finite),
+    "window": Kind("(col_off, row_off, width, height) in whole PAN pixels", window_of),
+    "bbox": Kind("4 numbers", bounds_of),
     "gains": Kind("a number between 0 and 1, or a list of them", _either(_gain, _listed(_gain))),
     "dtype": Kind("a type such as 'uint16'", lambda given: np.dtype(given).name),
     "methods": Kind("a name or a list of them", _either(_of(str), _listed(_of(str)))),
@@ -166,6 +198,11 @@ def _plain(name: str, given: Any, kind: Kind) -> Any:
         return kind.plain(given)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} takes {kind.words}, not {' '.join(repr(given).split())[:100]}") from error
+
+
+def scaling(given: Any) -> Scaling:
+    """What `scale` of a fusion gives: a factor, alone or with an offset. Raises InputError for anything else."""
+    return _plain("scale", given, Kind("a factor from 1e-30 to 1e30, or a factor and an offset", scaling_of))
 
 
 def positive(name: str, given: Any) -> float:

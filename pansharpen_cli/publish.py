@@ -226,6 +226,13 @@ def check_place(
     _check_family(path, inputs, overwrite)
 
 
+def file_named(name: str | os.PathLike[str]) -> Path:
+    """A file to write. Raises InputError for the name of a folder, whose slash `Path` would drop."""
+    if os.fspath(name).endswith(("/", os.sep)):
+        raise InputError(f"'{os.fspath(name)}' is the name of a folder; name a file")
+    return Path(name)
+
+
 def check_on_disk(path: Path) -> None:
     """Raises InputError for a name of GDAL's, or an address: what is written is written to this machine's disks."""
     if re.match(r"/vsi[a-z0-9_]+(/|$)|[a-z][a-z0-9+]+:/", path.as_posix(), re.IGNORECASE):

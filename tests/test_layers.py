@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts progress", "arguments columns untrusted", "publish")),
+    ("", ("__init__ errors interrupts progress", "columns untrusted", "publish")),
     (
         "raster",
         (
@@ -34,7 +34,7 @@ FOLDERS = (
         ("grid source tiles", "band_choice creation files mean_pan rpc warper_view", "plain stretch warping", "scene"),
     ),
     ("raster", ("blocks grid_groups tags virtual", "overlap writer")),
-    ("", ("covariance device physics",)),
+    ("", ("arguments covariance device physics",)),
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),

@@ -94,5 +94,5 @@ def test_a_scale_that_is_none_is_refused(run, reflectances, tmp_path) -> None:
     for text in ("0", "-1", "nan", "inf", "1,2,3", "a", "1,inf"):
         done = fuse(run, reflectances, tmp_path / "no.tif", f"--scale={text}")
         assert done.code == 2 and "--scale takes" in done.err, done.err
-    with pytest.raises(InputError, match="scale is a factor"):
+    with pytest.raises(InputError, match="scale takes a factor"):
         pansharpen.check(reflectances / "pan.tif", reflectances / "ms.tif", scale=0)

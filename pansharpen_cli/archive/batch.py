@@ -280,7 +280,10 @@ def _look_again(tasks: Sequence[Task], log: Log, tally: Tally) -> None:
 def _record(task: Task, status: str) -> Record:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ms = [list(layer) for layer in task.found.ms]
-    return Record(SCHEMA, task.scene, status, __version__, now, task.found.rule, list(task.inputs), ms, task.options)
+    return Record(
+        SCHEMA, task.scene, status, version=__version__, when=now, paired_by=task.found.rule, inputs=list(task.inputs),
+        ms=ms, options=task.options,
+    )  # fmt: skip
 
 
 def _ended(event: Event) -> Record:

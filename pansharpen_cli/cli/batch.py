@@ -183,8 +183,9 @@ def batch(
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
     choices = planning.Choices(
         replace(options, weights=None if fusing.weights is None else os.path.abspath(fusing.weights)),
-        opening.options(), writing.driver, tuple(writing.co or ()), writing.overviews, finding.score, finding.html,
-        command_line(), finding.fit_by.value, picturing.request(finding.output),
+        opening.options(), driver=writing.driver, creation_options=tuple(writing.co or ()),
+        overviews=writing.overviews, score=finding.score, html=finding.html, command=command_line(),
+        fit_by=finding.fit_by.value, rgb=picturing.request(finding.output),
     )  # fmt: skip
     choices.check(here=working.scheduler is None)
 

@@ -26,7 +26,7 @@ from .options import (
     Report,
     Sensor,
     bands_of,
-    check_height,
+    check_finite,
     figure_limits,
     pan_bands,
 )  # fmt: skip
@@ -101,7 +101,7 @@ class Measuring:
             )
         if self.reference is not None and (self.pan_from, self.height, self.dem) != (None, None, None):
             raise InputError("--pan-from, --height and --dem belong to --pan and --ms")
-        check_height(self.height, self.dem)
+        check_finite(height=self.height)
         if not self.wald and (self.adapt != Adapt.fast or self.device != "auto"):
             raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
         if self.ratio is not None and self.kind != "reference":
@@ -120,8 +120,9 @@ class Measuring:
             request.refuse_files([path for path in (self.reference, *(self.fused or ()), self.pan) if path is not None])
             return None
         opening = OpenOptions(
-            self.sensor, bands_of("--bidx", self.bidx), "bidx", self.nodata, "intersection" if self.wald else "pan",
-            pan_from=pan_bands(self.pan_from), height=self.height, dem=self.dem, measured=True,
+            sensor=self.sensor, bidx=bands_of("--bidx", self.bidx), fit_bands="bidx", nodata=self.nodata,
+            extent="intersection" if self.wald else "pan", pan_from=pan_bands(self.pan_from), height=self.height,
+            dem=self.dem, measured=True,
         )  # fmt: skip
         pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
         request.refuse_files(self.fused or (), pair)

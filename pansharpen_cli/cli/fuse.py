@@ -10,6 +10,7 @@ import typer
 
 from .. import interrupts
 from ..errors import InputError
+from ..publish import file_named
 from .options import (
     Fusing,
     MsFiles,
@@ -22,7 +23,6 @@ from .options import (
     Score,
     Writing,
     bands_of,
-    to_write,
 )
 from .printing import command_line, import_jobs, print_check, print_report
 from .progress import ProgressBar
@@ -32,12 +32,12 @@ from .progress import ProgressBar
 class Outputs:
     """What `fuse` writes."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.", parser=to_write, metavar="PATH")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.", parser=file_named, metavar="PATH")]
     overwrite: Overwrite = False
     score: Score = True
     report: Report = None
     quicklook: Annotated[
-        Path | None, typer.Option(help="Write a small picture (.png or .jpg).", parser=to_write, metavar="PATH")
+        Path | None, typer.Option(help="Write a small picture (.png or .jpg).", parser=file_named, metavar="PATH")
     ] = None
     rgb: Annotated[
         str | None,
@@ -59,7 +59,7 @@ class Outputs:
         Path | None,
         typer.Option(
             help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.",
-            parser=to_write,
+            parser=file_named,
             metavar="FILE",
         ),
     ] = None
@@ -80,8 +80,9 @@ def fuse(
     options = replace(fusing.options(), fit=None if outputs.fit is None else str(outputs.fit))
     pair = request.Pair(pan, ms, opening.options(part.window, part.bbox))
     target = request.FusionOutput(
-        outputs.output, writing.driver, writing.co or (), writing.overviews, outputs.overwrite, outputs.quicklook,
-        () if outputs.report is None else (outputs.report,), command_line(),
+        outputs.output, driver=writing.driver, creation_options=writing.co or (), overviews=writing.overviews,
+        overwrite=outputs.overwrite, quicklook=outputs.quicklook,
+        reports=() if outputs.report is None else (outputs.report,), command=command_line(),
         rgb=picture.request_of(
             bands_of("--rgb", None if outputs.rgb is None else [outputs.rgb]), outputs.stretch, outputs.rgb_only
         ),

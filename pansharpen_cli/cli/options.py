@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..publish import file_named
 
 if TYPE_CHECKING:
     from ..fusion.options import Options
-    from ..raster.geometry import Window
-    from ..raster.options import OpenOptions, Scaling
+    from ..raster.options import OpenOptions
 
 
 Adapt = StrEnum("Adapt", "off fast best")
@@ -111,15 +110,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", cal
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
-def to_write(text: str) -> Path:
-    """The name of a file to write; `Path` alone would drop the slash at the end of a folder's name."""
-    if text.endswith(("/", os.sep)):
-        raise typer.BadParameter(f"'{text}' is the name of a folder; name a file")
-    return Path(text)
-
-
 Report = Annotated[
-    Path | None, typer.Option(help="Write the report to this .html or .json file.", parser=to_write, metavar="PATH")
+    Path | None, typer.Option(help="Write the report to this .html or .json file.", parser=file_named, metavar="PATH")
 ]
 Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -181,10 +173,7 @@ class Fusing:
         from ..fusion.options import Options
 
         check_finite(adapt_seconds=self.adapt_seconds)
-        return Options(
-            self.method.lower(), self.weights, self.adapt.value, self.adapt_seconds, self.device, self.precision,
-            self.tile_size, self.seed, self.align.value, self.mtf.value, self.adapt_loss.value,
-        )  # fmt: skip
+        return Options(**_given(self) | {"method": self.method.lower()})
 
 
 @dataclass(frozen=True)
@@ -212,15 +201,22 @@ class Opening:
     dem: Dem = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
-        from ..raster.options import OpenOptions
+        from ..arguments import bounds_of, scaling_of, window_of
+        from ..raster.options import OpenOptions, Scaling
+        from ..raster.values import check_dtype
 
-        check_height(self.height, self.dem)
-        return OpenOptions(
-            self.sensor, bands_of("--bidx", self.bidx), self.fit_bands.value, self.nodata, self.extent.value,
-            _pixel_window(window), _bounds(bbox), _dtype(self.dtype),
-            _scaling(self.scale),
-            pan_bands(self.pan_from), self.height, self.dem,
-        )  # fmt: skip
+        check_finite(height=self.height)
+        factor = "FACTOR or FACTOR,OFFSET, a factor from 1e-30 to 1e30"
+        whole = "COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels"
+        changed = {
+            "bidx": bands_of("--bidx", self.bidx),
+            "dtype": None if self.dtype is None else check_dtype(self.dtype.lower()),
+            "scale": _parsed("--scale", self.scale, factor, scaling_of) or Scaling(),
+            "pan_from": pan_bands(self.pan_from),
+            "window": _parsed("--window", window, whole, window_of, int),
+            "bbox": _parsed("--bbox", bbox, "LEFT,BOTTOM,RIGHT,TOP", bounds_of),
+        }
+        return OpenOptions(**_given(self) | changed)
 
 
 @dataclass(frozen=True)
@@ -244,18 +240,17 @@ class Writing:
     ] = None
 
 
+def _given(bundle: Any) -> dict[str, Any]:
+    """The values of a bundle by name, choices as plain text."""
+    values = {each.name: getattr(bundle, each.name) for each in fields(bundle)}
+    return {name: value.value if isinstance(value, StrEnum) else value for name, value in values.items()}
+
+
 def check_finite(**given: float | None) -> None:
     """Raises InputError for options that are no finite numbers."""
     for name, value in given.items():
         if value is not None and not math.isfinite(value):
             raise InputError(f"--{name.replace('_', '-')} takes a number, not {value}")
-
-
-def check_height(height: float | None, dem: str | None) -> None:
-    """Raises InputError for both, and for what is no height."""
-    check_finite(height=height)
-    if height is not None and dem is not None:
-        raise InputError("--height and --dem exclude each other")
 
 
 def pan_bands(text: str | None) -> list[int | str] | None:
@@ -276,15 +271,6 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     return limits
 
 
-def _numbers(text: str, kind: type = float) -> list[Any]:
-    """The numbers in a text, between commas or spaces; none where one of them is none, or not finite."""
-    try:
-        values = [kind(part) for part in text.replace(",", " ").split()]
-        return values if all(map(math.isfinite, values)) else []
-    except (ValueError, OverflowError):
-        return []
-
-
 def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None:
     """Numbers and names of bands, of an option that may be given several times."""
     if not texts:
@@ -302,39 +288,9 @@ def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None
     return bands
 
 
-def _pixel_window(text: str | None) -> Window | None:
-    from ..raster.geometry import Window
-
-    if text is None:
-        return None
-    values = _numbers(text, int)
-    if len(values) != 4 or min(values[2:]) < 1:
-        raise InputError(f"--window takes COL_OFF,ROW_OFF,WIDTH,HEIGHT in whole pixels, not '{text}'")
-    col, row, width, height = values
-    return Window.at(row, col, (height, width))
-
-
-def _bounds(text: str | None) -> tuple[float, float, float, float] | None:
-    if text is None:
-        return None
-    if len(values := _numbers(text)) != 4:
-        raise InputError(f"--bbox takes LEFT,BOTTOM,RIGHT,TOP, not '{text}'")
-    left, bottom, right, top = values
-    return left, bottom, right, top
-
-
-def _scaling(text: str | None) -> Scaling:
-    from ..raster.options import Scaling
-
-    if text is None:
-        return Scaling()
-    values = _numbers(text)
-    if not 1 <= len(values) <= 2 or not 1e-30 < values[0] < 1e30 or not abs(values[-1]) < 1e30:
-        raise InputError(f"--scale takes FACTOR or FACTOR,OFFSET, a factor from 1e-30 to 1e30, not '{text}'")
-    return Scaling(*values)
-
-
-def _dtype(name: str | None) -> str | None:
-    from ..raster.values import check_dtype
-
-    return None if name is None else check_dtype(name.lower())
+def _parsed(option: str, text: str | None, words: str, plain: Callable[[Any], Any], kind: type = float) -> Any:
+    """What the numbers in a text, between commas or spaces, give; None without a text."""
+    try:
+        return None if text is None else plain([kind(part) for part in text.replace(",", " ").split()])
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{option} takes {words}, not '{text}'") from None

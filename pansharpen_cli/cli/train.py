@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import Debug, Device, Overwrite, Quiet, check_finite, to_write
+from ..publish import file_named
+from .options import Debug, Device, Overwrite, Quiet, check_finite
 from .printing import command_line, import_jobs
 from .progress import ProgressBar, say_line
 
@@ -59,7 +60,7 @@ class Running:
 
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=to_write, metavar="PATH"),
+        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=file_named, metavar="PATH"),
     ] = None
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print all choices as TOML and train nothing.")

@@ -10,7 +10,8 @@ import typer
 
 from .. import interrupts
 from ..errors import PansharpenError, WeightsError
-from .options import Debug, Overwrite, to_write
+from ..publish import file_named
+from .options import Debug, Overwrite
 from .progress import say_line
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
@@ -77,7 +78,7 @@ def import_weights(
     scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=to_write, metavar="PATH"),
+        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=file_named, metavar="PATH"),
     ],
     overwrite: Overwrite = False,
     debug: Debug = False,

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from .geometry import Window
 
 
@@ -59,3 +60,7 @@ class OpenOptions:
     dem: str | None = None
     own: Window | None = None
     measured: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.height is not None and self.dem is not None:
+            raise InputError("--height and --dem exclude each other")
