@@ -10,8 +10,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial, reduce
+from dataclasses import dataclass, replace
+from functools import reduce
 from operator import and_
 
 from .. import __version__, device
@@ -21,7 +21,7 @@ from ..fusion import fit, fusers
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
 from ..jobs.opened import is_measured, opened
-from ..jobs.request import FusionOutput, Pair, check_targets, targets_of
+from ..jobs.request import FusionOutput, Pair, check_written, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
 from ..publish import check_absent
@@ -49,47 +49,77 @@ from .predict import predict
 SCHEMA = "pansharpen-check/1"
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a pair: by `check`, or by `plan`, which knows the output and is refused as `fuse` is."""
+
+    options: Options
+    score: bool
+    progress: Progress
+    output: FusionOutput | None = None
+
+
 def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> CheckFacts:
     """All that can be told of a pair without fusing it; statistics are those of sampled blocks.
 
     What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
     What is not known then is None. MS files on grids of their own are looked at apart, each in `groups`.
     """
+    return _told(pair, _Asked(options, score, progress))
+
+
+def plan(
+    pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
+) -> CheckFacts:
+    """What `jobs.fuse.fuse_scene` is going to do with the same arguments; nothing is written.
+
+    Raises InputError where it would refuse.
+    """
+    parse_creation_options(output.creation_options)
+    check_method(options)
+    device.choose_device(options.device)
+    facts = _told(pair, _Asked(options, score, progress, output))
+    check_absent([path for path, _ in targets_of(output)], output.overwrite)
+    return facts
+
+
+def _told(pair: Pair, asked: _Asked) -> CheckFacts:
     found = Findings()
     with pair.held() as pair:
         with gdal_messages():
             files = _files(pair, found)
         try:
-            with gdal_messages(), ExitStack() as stack:
-                parts = pair.parts
-                if len(parts.pairs) > 1:
-                    parts.together(parts.scenes(stack))
+            with gdal_messages():
+                for warning in check_written(pair, asked.output, asked.options):
+                    found.warning("scene", warning)
         except InputError as error:
+            if asked.output is not None:
+                raise
             explain_refusal(files, found)
             return CheckFacts(SCHEMA, __version__, "check", str(error), files, findings=found.ranked())
         made = []
-        for each in parts.pairs:
-            own = found if len(parts.pairs) == 1 else Findings()
-            made.append(_checked(each, files, options, score, progress, own))
+        for each in pair.parts.pairs:
+            own = found if len(pair.parts.pairs) == 1 else Findings()
+            made.append(_part(each, files, asked, own))
             if own is not found:
                 found += _named(each, own)
     return _combined(made, files, found)
 
 
-def _checked(
-    pair: Pair, files: list[FileFacts], options: Options, score: bool, progress: Progress, found: Findings
-) -> CheckFacts:
+def _part(pair: Pair, files: list[FileFacts], asked: _Asked, found: Findings) -> CheckFacts:
     """All that can be told of a pair whose MS files are on one grid, but for what is found."""
-    facts = CheckFacts(SCHEMA, __version__, "check")
+    facts = CheckFacts(SCHEMA, __version__, "check" if asked.output is None else "plan")
     facts.files = [f for f in files if f.path in (pair.pan, *pair.ms)]
     with gdal_messages() as said, ExitStack() as stack:
         try:
-            with _noting_failure(found):
-                check_method(options)
-                _check_scene(facts, pair, options, stack, score, progress, found)
+            with _noting_failure(asked, found):
+                check_method(asked.options)
+                _check_scene(facts, pair, asked, stack, found)
                 for message in said.notes():
                     found.warning("gdal", message)
         except InputError as error:
+            if asked.output is not None:
+                raise
             facts.refused = str(error)
             explain_refusal(facts.files, found)
     return facts
@@ -127,82 +157,43 @@ def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Finding
     return facts
 
 
-def _check_scene(
-    facts: CheckFacts,
-    pair: Pair,
-    options: Options,
-    stack: ExitStack,
-    score: bool,
-    progress: Progress,
-    found: Findings,
-) -> None:
+def _check_scene(facts: CheckFacts, pair: Pair, asked: _Asked, stack: ExitStack, found: Findings) -> None:
     """All that the scene of a pair tells. Raises InputError for what `fuse` would refuse."""
+    scene: Scene | None = None
     look: Look | None = None
+    options, progress, survey = asked.options, asked.progress, asked.output is None
     seconds: dict[str, float] = {}
-    mismatched, scene = False, stack.enter_context(pair.open())
-    with _noting_failure(found):
-        scene, options, seconds, mismatched = _aligned(facts, pair, options, stack, None, progress, found)
+    mismatched = False
+    with _noting_failure(asked, found):
+        scene, options, seconds, mismatched = _aligned(facts, pair, asked, stack, found)
+    scene = scene or stack.enter_context(pair.open())
     _describe(facts, scene, pair, options, found)
-    with _noting_failure(found):
-        look = look_at(scene, options.seed, progress, survey=True)
+    with _noting_failure(asked, found):
+        look = look_at(scene, options.seed, progress, survey)
         facts.sample = look.facts()
-        facts.bands = [band_facts(band) for band in look.bands]
-        facts.agreement = look.agreement()
-        judge_pixels(scene, look, facts, found)
+        if survey:
+            facts.bands = [band_facts(band) for band in look.bands]
+            facts.agreement = look.agreement()
+            judge_pixels(scene, look, facts, found)
         facts.pan_tells = tells_facts(scene, options, progress, mismatched, found)
     if look is not None:
-        with _noting_failure(found):
-            predict(facts, scene, look, options, score, None, seconds, progress, found)
+        with _noting_failure(asked, found):
+            predict(facts, scene, look, options, asked.score, asked.output, seconds, progress, found)
     judge_scene(scene, found)
+    if not survey:
+        fit.preload(asked.options, scene.bands)
 
 
 @contextmanager
-def _noting_failure(found: Findings) -> Iterator[None]:
-    """Makes a finding of what would end `fuse` while it runs (exit code 1). What it would refuse is raised."""
+def _noting_failure(asked: _Asked, found: Findings) -> Iterator[None]:
+    """Makes a finding of `check` of what would end `fuse` while it runs (exit code 1). What it would refuse is
+    raised."""
     try:
         yield
     except PansharpenError as error:
-        if error.exit_code == InputError.exit_code:
+        if asked.output is not None or error.exit_code == InputError.exit_code:
             raise
         found.error("fails", f"fuse fails here: {error}")
-
-
-def plan(
-    pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
-) -> CheckFacts:
-    """What `jobs.fuse.fuse_scene` is going to do with the same arguments; nothing is written.
-
-    Raises InputError where it would refuse.
-    """
-    found = Findings()
-    parse_creation_options(output.creation_options)
-    check_method(options)
-    device.choose_device(options.device)
-    with pair.held() as pair, gdal_messages() as said, ExitStack() as stack:
-        files = _files(pair, found)
-        parts = pair.parts
-        if len(parts.pairs) > 1:
-            check_targets(output, options, parts.together(parts.scenes(stack)), several=True)
-        made = []
-        for each in parts.pairs:
-            facts, own = CheckFacts(SCHEMA, __version__, "plan"), found if len(parts.pairs) == 1 else Findings()
-            facts.files = [f for f in files if f.path in (each.pan, *each.ms)]
-            ready = output if len(parts.pairs) == 1 else None
-            scene, chosen, aligning, mismatched = _aligned(facts, each, options, stack, ready, progress, own)
-            _describe(facts, scene, each, chosen, own)
-            look = look_at(scene, chosen.seed, progress, survey=False)
-            facts.sample = look.facts()
-            facts.pan_tells = tells_facts(scene, chosen, progress, mismatched, own)
-            predict(facts, scene, look, chosen, score, output, aligning, progress, own)
-            judge_scene(scene, own)
-            fit.preload(options, scene.bands)
-            made.append(facts)
-            if own is not found:
-                found += _named(each, own)
-    check_absent([path for path, _ in targets_of(output)], output.overwrite)
-    for message in said.notes():
-        found.warning("gdal", message)
-    return _combined(made, files, found)
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
@@ -263,21 +254,14 @@ def _file_facts(path: str, role: str, dataset) -> FileFacts:
 
 
 def _aligned(
-    facts: CheckFacts,
-    pair: Pair,
-    options: Options,
-    stack: ExitStack,
-    output: FusionOutput | None,
-    progress: Progress,
-    found: Findings,
+    facts: CheckFacts, pair: Pair, asked: _Asked, stack: ExitStack, found: Findings
 ) -> tuple[Scene, Options, dict[str, float], bool]:
     """The scene and the options as `fuse` uses them, the seconds that the alignment takes, and whether PAN and MS show
     different things. The shift is always measured."""
-    clock = time.perf_counter()
-    asked = replace(options, align="measure") if options.align == "off" else options
-    ready = partial(check_targets, output, options) if output else lambda scene: None
+    clock, options = time.perf_counter(), asked.options
+    measured = replace(options, align="measure") if options.align == "off" else options
     # `shift_facts` has words of its own for what the scene would tell
-    scene, registration = opened(pair, asked, stack, ready, progress=progress, tells=False)
+    scene, registration = opened(pair, measured, stack, progress=asked.progress, tells=False)
     if registration.found is not None:
         facts.shift = shift_facts(scene, registration.found, options.align, found)
         facts.mtf = mtf_facts(scene, registration.found.gains, found)

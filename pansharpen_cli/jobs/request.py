@@ -115,10 +115,21 @@ def refuse(pair: Pair, output: FusionOutput, options: Options) -> None:
     and torch a whole one."""
     parse_creation_options(output.creation_options)
     check_method(options)
-    with gdal_messages(), ExitStack() as stack:
-        parts = stack.enter_context(pair.held()).parts
+    with gdal_messages(), pair.held() as pair:
+        check_written(pair, output, options)
+
+
+def check_written(pair: Pair, output: FusionOutput | None, options: Options) -> list[str]:
+    """What is to be told before a pair that is held is aligned. Raises InputError for parts that make no output, or not
+    this one, as `check_targets` does."""
+    parts = pair.parts
+    several = len(parts.pairs) > 1
+    if output is None and not several:
+        return []
+    with ExitStack() as stack:
         scenes = parts.scenes(stack, options.align)
-        if len(scenes) == 1:
-            check_targets(output, options, scenes[0])
-        else:
-            check_targets(output, options, parts.together(scenes), several=True)
+        written = parts.together(scenes) if several else scenes[0]
+        known = len(written.warnings)
+        if output is not None:
+            check_targets(output, options, written, several)
+        return written.warnings[known:]
