@@ -726,7 +726,7 @@ def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, mo
     assert "batch.jsonl" in run("batch", "report", "in").errors[0]
     assert "OUTDIR" in run("batch", "report").errors[0]
     helped = run("batch", "report", "--help")
-    assert helped.code == 0 and "batch report OUTDIR" in helped.out and "--pair-regex" not in helped.out
+    assert helped.code == 0 and "OUTDIR/index.html" in helped.out and "--pair-regex" not in helped.out
 
 
 @pytest.mark.usefixtures("without_workers")

@@ -6,15 +6,15 @@ import os
 import re
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__, interrupts
 from ..errors import PansharpenError, unforeseen
 from ..untrusted import stay_offline
-from .batch import Command as BatchCommand
-from .batch import batch
+from .batch import batch, report
 from .evaluate import evaluate
 from .fuse import check, fuse
 from .options import bundled
@@ -23,8 +23,20 @@ from .shell import UsageError, complain, plain, replace_closed_streams, takes_te
 from .train import train
 from .weights import weights_app
 
+
+class Commands(TyperGroup):
+    """The commands, of which `batch report` has a name of two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """What `report` is the first word of, and names no folder to write to, is the report."""
+        if args[:2] == ["batch", "report"] and not any(each.startswith(("-o", "--output")) for each in args):
+            args = ["batch report", *args[2:]]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="pansharpen",
+    cls=Commands,
     help="Fuse a panchromatic (PAN) and a multispectral (MS) GeoTIFF into one sharp multispectral GeoTIFF.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -48,9 +60,9 @@ def _main(
     interrupts.hide_lost()  # here, for Typer has set a hook of its own
 
 
-for command in (fuse, check, evaluate, train):
+for command in (fuse, check, evaluate, train, batch):
     app.command()(bundled(command))
-app.command(cls=BatchCommand)(bundled(batch))
+app.command("batch report", hidden=True)(report)
 app.add_typer(weights_app, name="weights")
 
 

@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from .. import interrupts
 from ..columns import counted
@@ -168,10 +167,8 @@ def batch(
     """Find PAN/MS pairs, fuse each and log it. A second run does what is missing or has changed.
 
     `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures, and the
-    seams between neighbours. It takes no option but -q.
+    seams between neighbours.
     """
-    if sources[0] == "report" and finding.output is None:
-        return write_index(sources[1:], finding.quiet)
     finding.check()
     working.check()
     options = fusing.options()
@@ -199,29 +196,6 @@ def batch(
         if working.make_stretch(tasks, choices):
             tasks = planned()  # what they were made with includes it
         run(tasks, pairing, finding, working.execute(choices, finding.debug))
-
-
-REPORT_HELP = """\
-Usage: pansharpen batch report OUTDIR
-
-  Make OUTDIR/index.html of the folder of a batch: all scenes with quicklooks,
-  figures and failures, what was left over, and the seams between neighbours.
-  Prints the page's path; stderr tells the worst seam.
-
-Options:
-  -q, --quiet  Print errors only.
-  --debug      Show the traceback of an error.
-  -h, --help   Show this message and exit."""
-
-
-class Command(TyperCommand):
-    """`batch`, of which `batch report` has a help of its own."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] == ["report"] and {"-h", "--help"} & set(args):
-            say_line(REPORT_HELP)
-            ctx.exit()
-        return super().parse_args(ctx, args)
 
 
 def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
@@ -271,15 +245,17 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
         raise PansharpenError(f"{count} of {tally.scenes} scenes failed{again}")
 
 
-def write_index(folders: Sequence[str], quiet: bool) -> None:
-    """`batch report OUTDIR`."""
-    if len(folders) != 1:
-        raise InputError("batch report takes the output folder of a batch: pansharpen batch report OUTDIR")
+def report(
+    folder: Annotated[Path, typer.Argument(help="The output folder of a batch.", metavar="OUTDIR")],
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make OUTDIR/index.html of the folder of a batch: all scenes with quicklooks, figures and failures, what was left
+    over, and the seams between neighbours. Print the page's path; stderr tells the worst seam."""
     import_jobs()
     from ..archive import batch_log, seams
     from ..report import index
 
-    folder = Path(folders[0])
     records = list(batch_log.read_log(folder).values())
     found = seams.measure(folder, records)
     path = index.write(folder, records, batch_log.read_left(folder), found)
