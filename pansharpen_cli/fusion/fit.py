@@ -21,7 +21,7 @@ from ..classical import layers
 from ..device import choose_device, choose_precision
 from ..errors import InputError
 from ..models import weights
-from ..models.base import Backbone, SceneStats, channels_last
+from ..models.base import Adaptation, Backbone, SceneStats, channels_last
 from ..models.weights import Card
 from ..progress import Progress, quiet
 from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, nothing_valid, read_ahead
@@ -32,7 +32,7 @@ from .fusers import ClassicalFuser, NetworkFuser, OutOfMemory, UpSampledBands, l
 from .options import Options, check_method
 from .saved_fit import Known, SavedFit, origin_of
 
-ADAPT_LOSS: dict[str, dict[str, float]] = {
+ADAPT_LOSS: dict[str, Adaptation] = {
     "sharp": {},
     "paper": {
         "reduced": 0.0, "colour": 0.0, "sharpness": 0.0, "spectral": 1.0, "spatial": 0.1, "consistency": 0.1,
@@ -136,8 +136,8 @@ def settings_of(options: Options) -> Settings | None:
     if options.adapt_loss not in ADAPT_LOSS:
         raise InputError(f"unknown --adapt-loss '{options.adapt_loss}'; choose from {', '.join(ADAPT_LOSS)}")
     ours = options.method in models.REGISTRY and options.adapt_loss == "sharp"
-    own = models.network_class(options.method).adaptation if ours else {}
-    settings = replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss], **own)  # type: ignore[arg-type]
+    own: Adaptation = models.network_class(options.method).adaptation if ours else {}
+    settings = replace(replace(ADAPT[options.adapt], **ADAPT_LOSS[options.adapt_loss]), **own)
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -123,8 +123,10 @@ class SceneStats:
         return math.ldexp(self.scale, -self.lift)
 
     def to(self, device: torch.device | str) -> SceneStats:
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
+        return replace(
+            self, mean=self.mean.to(device), std=self.std.to(device), gain=self.gain.to(device),
+            intensity=self.intensity.to(device), haze=self.haze.to(device),
+        )  # fmt: skip
 
     @classmethod
     def fit(cls, inputs: Inputs) -> SceneStats:
@@ -263,6 +265,19 @@ BLOCKS_TWICE = Published(((r"^backbone\.(\d)\.", lambda found: f"res{int(found[1
 """DLPan-Toolbox registers the residual blocks `res1` ... `res4` once more as `backbone.0` ... `backbone.3`."""
 
 
+class Adaptation(TypedDict, total=False):
+    """Overrides of `adapt.tailor.Settings`: weights of the loss terms, and the schedule."""
+
+    reduced: float
+    colour: float
+    sharpness: float
+    consistency: float
+    spectral: float
+    spatial: float
+    epochs: int
+    rate: float
+
+
 class Backbone(nn.Module):
     """A fusion network split into `extract` (frozen features) and `map` (features to residual bands).
 
@@ -282,8 +297,8 @@ class Backbone(nn.Module):
     """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1
     """Corners and sides of tiles, halo included, are multiples of this."""
-    adaptation: ClassVar[Mapping[str, float]] = {}
-    """Overrides of `adapt.tailor.Settings` for this network."""
+    adaptation: ClassVar[Adaptation] = {}
+    """What this network takes instead of the usual."""
     stitch: Literal["crop", "blend"] = "crop"
     """`crop`: tiles with their halo give the same pixels as the whole; `blend`: overlap and average."""
     tile_bytes: ClassVar[tuple[int, int]] = (320, 45)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .base import Backbone, Inputs, ResidualBlock, SceneStats, convolve, product_type
+from .base import Adaptation, Backbone, Inputs, ResidualBlock, SceneStats, convolve, product_type
 
 SHARED, OWN = 3, 4
 """Input channels. Shared: PAN, its detail, and how far low-passed PAN departs from the intensity. Of each band: the
@@ -74,7 +73,7 @@ class GLPNet(Backbone):
     multiple_of = STRIDE
     last_halo = WIDE // 2
     tile_bytes = (50, 137)
-    adaptation: ClassVar[Mapping[str, float]] = {"consistency": 0.6, "rate": 2e-3, "epochs": 8}
+    adaptation: ClassVar[Adaptation] = {"consistency": 0.6, "rate": 2e-3, "epochs": 8}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
 
     def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:

@@ -84,15 +84,18 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
     if not path.is_file():
         return {}
     entries = untrusted.read_toml(path, "is not a valid weights manifest", WeightsError)
-    words = ("licence", "data", "command", "source", "source_sha256")
     with untrusted.boundary(path, "is not a valid weights manifest", WeightsError):
-        return {
-            name: Card(
-                name, where / _file_name(e["file"]), _text(e["network"]), _config(e.get("config", {})),
-                _text(e["sha256"]), scale=_scale(e.get("scale")), **{key: _text(e.get(key, "")) for key in words},  # type: ignore[arg-type]
-            )
-            for name, e in entries.items()
-        }  # fmt: skip
+        return {name: _listed_card(name, where, entry) for name, entry in entries.items()}
+
+
+def _listed_card(name: str, where: Path, entry: Mapping[str, Any]) -> Card:
+    """The card of an entry of a folder's manifest. Raises what a wrong entry makes it run into."""
+    words = ("licence", "data", "command", "source", "source_sha256")
+    licence, data, command, source, digest = (_text(entry.get(key, "")) for key in words)
+    return Card(
+        name, where / _file_name(entry["file"]), _text(entry["network"]), _config(entry.get("config", {})),
+        _text(entry["sha256"]), licence, data, command, _scale(entry.get("scale")), source, digest,
+    )  # fmt: skip
 
 
 def cards(method: str, file: str | None = None) -> list[Card]:
