@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.numpy import load, save
 import pansharpen_cli as pansharpen
 from pansharpen_cli import classical
 from pansharpen_cli.errors import InputError
+from pansharpen_cli.fusion import saved_fit
 from pansharpen_cli.fusion.saved_fit import MOST_BYTES, SavedFit
 from pansharpen_cli.models import weights as shipped
 
@@ -159,11 +162,8 @@ def test_a_fit_of_other_weights_is_refused(pair, tmp_path) -> None:
     known = {"pan": pair / "pan.tif", "ms": pair / "ms.tif", "sensor": "generic", "adapt": "off", "score": False}
     kept = tmp_path / "kept.safetensors"
     pansharpen.fuse(**known, method="pnn", save_fit=kept)
-    content = kept.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    told = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["fit"])
-    told["for"]["weights"] = "0" * 64
-    kept.write_bytes(save(load(content), {"fit": json.dumps(told)}))
+    (fit,) = SavedFit.read(kept)
+    kept.write_bytes(saved_fit.to_bytes([replace(fit, known=replace(fit.known, weights="0" * 64))]))
     with pytest.raises(InputError, match="a fit of other weights of pnn"):
         pansharpen.fuse(**known, method="pnn", fit=kept)
 
@@ -174,13 +174,16 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
     content = kept.read_bytes()
     size = int.from_bytes(content[:8], "little")
     arrays, told = load(content), json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["fit"])
+    del told["sha256"]
 
     def changed(arrays=arrays, **entries) -> bytes:
-        return save(arrays, {"fit": json.dumps(told | entries)})
+        text = told | entries
+        return save(arrays, {"fit": json.dumps(text | {"sha256": saved_fit._checksum(text, arrays)})})
 
     faults = [
         b"", b"{}", content[:100], b"\x80\x04cposix\nsystem\n", save(arrays),
         changed(schema="other"), changed(shift=[1e9, 0]), changed(shift=["nan", 0]), changed(shift=[1]),
+        changed(shift=[True, False]), save(arrays, {"fit": json.dumps(told)}),
         changed(gains=[0.3]), changed(lift=10**9), changed(lift=-1), changed(lift=40),
         changed(numbers={"scale": "inf"}), changed(**{"for": {}}),
         changed({**arrays, "mix": arrays["mix"][:2]}), changed({"injection": arrays["injection"]}),
@@ -198,6 +201,41 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(InputError, match="at most"):
         SavedFit.read(bad)
+
+
+def test_a_fit_with_any_flipped_bit_is_refused_or_the_same(run, pair, tmp_path) -> None:
+    kept, bad = tmp_path / "kept.safetensors", tmp_path / "bad.safetensors"
+    fuse(run, pair, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    content = kept.read_bytes()
+    (whole,) = SavedFit.read(kept)
+    for bit in range(3, 8 * len(content), 101):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        bad.write_bytes(flipped)
+        with suppress(InputError):
+            (read,) = SavedFit.read(bad)
+            assert read.text == whole.text
+
+
+def test_a_fit_of_several_grids_is_whole_with_all_of_them(tmp_path) -> None:
+    known = saved_fit.Known("exp", "generic", ("red",), (4.0, 4.0), "uint16")
+    kept = tmp_path / "kept.safetensors"
+    fits = [SavedFit(known, shift=(float(k), 0.0), arrays={"mix": np.full(2, k)}) for k in range(12)]
+    kept.write_bytes(saved_fit.to_bytes(fits))
+    assert [(fit.shift[0], fit.arrays["mix"][0]) for fit in SavedFit.read(kept)] == [(k, k) for k in range(12)]
+    kept.write_bytes(kept.read_bytes().replace(b'"fit1"', b'"fix1"'))
+    with pytest.raises(InputError, match="is no fit"):
+        SavedFit.read(kept)
+
+
+def test_a_large_shift_of_a_fit_is_said_aloud(run, pair, tmp_path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    given = ("fuse", pair / "pan.tif", pair / "ms.tif", "--sensor", "generic", "--method", "exp", "--no-score")
+    run(*given, "-o", tmp_path / "a.tif", "--save-fit", kept)
+    for shift, told in ((2.0, ""), (20.0, "warning: the MS is moved by +20.00 rows")):
+        kept.write_bytes(saved_fit.to_bytes([replace(SavedFit.read(kept)[0], shift=(shift, 0.0))]))
+        done = run(*given, "-o", tmp_path / f"{shift}.tif", "--fit", kept)
+        assert done.code == 0 and (told in done.err if told else "moved" not in done.err), done.err
 
 
 def test_weights_are_no_place_for_a_fit(run, pair, tmp_path) -> None:

@@ -1,14 +1,13 @@
 """What a scene's fit found, kept in a file, so that scenes of one strip or season come out alike.
 
-The file is safetensors: arrays, and a text in JSON in its metadata. No code is ever run from it; torch is not needed
-to tell whether it is for a scene.
+The file is safetensors: arrays, and a text in JSON in its metadata, with a checksum over both. No code is ever run
+from it; torch is not needed to tell whether it is for a scene.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,11 +86,12 @@ class SavedFit:
 
     @property
     def text(self) -> str:
-        """All but the arrays."""
-        return json.dumps({
+        """All but the arrays, and a checksum over all."""
+        told = {
             "schema": SCHEMA, "for": asdict(self.known), "origin": self.origin, "shift": self.shift,
             "gains": self.gains, "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
-        })  # fmt: skip
+        }  # fmt: skip
+        return json.dumps(told | {"sha256": _checksum(told, self.arrays)})
 
     @classmethod
     def read(cls, path: str | Path) -> list[SavedFit]:
@@ -103,7 +103,7 @@ class SavedFit:
             size = int.from_bytes(content[:8], "little")
             texts = untrusted.parse_json(content[8 : 8 + size].decode())["__metadata__"]
             digest = hashlib.sha256(content).hexdigest()
-            keys = ["fit", *(key for key in sorted(texts) if re.fullmatch(r"fit\d+", key))]
+            keys = [_key(k) for k in range(len(texts))]
             return [_parsed(texts[key], arrays, key, digest) for key in keys]
 
     @classmethod
@@ -186,10 +186,15 @@ def to_bytes(fits: Sequence[SavedFit]) -> bytes:
     arrays: dict[str, np.ndarray] = {}
     texts: dict[str, str] = {}
     for k, fit in enumerate(fits):
-        key = f"fit{k or ''}"
+        key = _key(k)
         texts[key] = fit.text
         arrays |= {_prefix(key) + name: np.array(a, order="C") for name, a in fit.arrays.items()}
     return save(arrays, texts)
+
+
+def _key(number: int) -> str:
+    """Under which a fit's text is found, of several in one file."""
+    return f"fit{number or ''}"
 
 
 def _prefix(key: str) -> str:
@@ -201,12 +206,14 @@ def _parsed(text: str, arrays: Mapping[str, np.ndarray], key: str, digest: str) 
     told = untrusted.parse_json(text)
     if told["schema"] != SCHEMA:
         raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
-    numbers = {str(name): float(value) for name, value in told["numbers"].items()}
     prefix = _prefix(key)
     own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix) and (prefix or "/" not in n)}
+    if told.pop("sha256") != _checksum(told, own):
+        raise ValueError("it was changed or damaged since it was made; make it anew")
+    numbers = {str(name): _number(value) for name, value in told["numbers"].items()}
     return _checked(SavedFit(
         _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), _row(told["gains"]),
-        tuple(map(_pair, told["offsets"])), int(told["lift"]), numbers, own, digest,
+        tuple(map(_pair, told["offsets"])), int(_number(told["lift"])), numbers, own, digest,
     ))  # fmt: skip
 
 
@@ -218,12 +225,26 @@ def _known(told: Mapping[str, Any]) -> Known:
 
 
 def _row(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(map(float, values))
+    return tuple(map(_number, values))
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:
-    first, second = map(float, values)
+    first, second = map(_number, values)
     return first, second
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def _checksum(told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 of a text and arrays, whatever their order in the file."""
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _checked(kept: SavedFit) -> SavedFit:

@@ -70,7 +70,11 @@ class Registration:
         if self.found is not None and self.mode != "off":
             scene.notes.extend(shifts.notes_of(self.found, any(self.applied), scene.band_offsets))
         elif self.found is None and any(self.applied):
-            scene.notes.append(f"the MS is moved by {shifts.described(self.applied)}, as for {self.source}")
+            line = f"the MS is moved by {shifts.described(self.applied)}, as for {self.source}"
+            if math.hypot(*self.applied) < shifts.SEARCH:
+                scene.notes.append(line)
+            else:
+                scene.warnings.append(f"{line}; what PAN and MS do not both cover then is lost (--align off leaves it)")
 
 
 def is_unseen_by_pan(scene: Scene) -> bool:
