@@ -110,24 +110,9 @@ def _of_the_scale(image: Tensor, sample: Sample) -> dict[str, Callable[[], Tenso
     error = (a - b).abs()
     return {
         "charbonnier": lambda: (error.square() + 1e-6).sqrt().mean(),
-        "similarity": lambda: 1 - ssim(a, b),
+        "similarity": lambda: 1 - metrics.similarity(a.flatten(0, 1), b.flatten(0, 1), 1.0).mean(),
         "focal": lambda: (((255 * error + 1e-6) ** 1.1 / 255) * error).mean(),  # eq. 8
     }
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean structural similarity of images (n, bands, rows, cols) whose values are about one (Wang et al. 2004)."""
-    size = 11
-    taps = torch.exp(-0.5 * ((torch.arange(size) - size // 2) / 1.5) ** 2)
-    kernel = torch.outer(taps, taps).to(a) / taps.sum() ** 2
-
-    def mean(x: Tensor) -> Tensor:
-        return torch.nn.functional.conv2d(x.flatten(0, 1)[:, None], kernel[None, None])
-
-    one, two = mean(a), mean(b)
-    variances = mean(a * a) - one**2 + mean(b * b) - two**2
-    covariance = mean(a * b) - one * two
-    return ((2 * one * two + 1e-4) * (2 * covariance + 9e-4) / ((one**2 + two**2 + 1e-4) * (variances + 9e-4))).mean()
 
 
 def energy(image: Tensor, low: Tensor, std: Tensor, inner: tuple) -> Tensor:

@@ -111,7 +111,7 @@ class StructuralSimilarity(Index):
         inner = inside_border(own, mask.shape, self.reach)
         kept = eroded(mask, self.reach)[inside, inside][inner]
         for a, b in zip(g, f, strict=True):
-            self._sums = added_up(self._sums, [_similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
+            self._sums = added_up(self._sums, [similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
 
     def compute(self) -> float:
         """SSIM of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
@@ -119,8 +119,8 @@ class StructuralSimilarity(Index):
         return mean_of_sums(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
 
 
-def _similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
-    """SSIM of all windows inside two bands (rows, cols)."""
+def similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
+    """SSIM of all windows inside two images (rows, cols) or (bands, rows, cols)."""
     taps = gaussian(SSIM_SIGMA, SSIM_REACH)
     mean_a, mean_b, squares, product = (correlate(x, taps, taps) for x in (a, b, a * a + b * b, a * b))
     squared_means, means = mean_a**2 + mean_b**2, mean_a * mean_b

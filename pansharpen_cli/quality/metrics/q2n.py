@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...physics import sum_along
 from .blocks import (
     INDEX_BLOCK,
     Core,
@@ -169,11 +170,5 @@ def _sliding(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _box(x: Tensor) -> Tensor:
-    """Sums of all 32 x 32 windows of (rows, cols), by doubling: exact for integers and constant windows."""
-    for axis in (0, 1):
-        step = 1
-        while step < INDEX_BLOCK:
-            length = x.shape[axis] - step
-            x = x.narrow(axis, 0, length) + x.narrow(axis, step, length)
-            step *= 2
-    return x
+    """Sums of all 32 x 32 windows of (rows, cols): exact for integers and constant windows."""
+    return sum_along(sum_along(x, INDEX_BLOCK, 0), INDEX_BLOCK, 1)
