@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from .errors import InputError
-from .raster.geometry import Window
+from .raster.geometry import Box, Window
 from .raster.options import Scaling
 
 P = ParamSpec("P")
@@ -129,8 +129,8 @@ def window_of(given: Any) -> Window:
     return Window.at(row, col, (height, width))
 
 
-def bounds_of(given: Any) -> tuple[float, ...]:
-    return tuple(_listed(_finite, 4)(given))
+def box_of(given: Any) -> Box:
+    return Box(*_listed(_finite, 4)(given))
 
 
 def scaling_of(given: Any) -> Scaling:
@@ -163,7 +163,7 @@ KINDS = {
     "offset": Kind("rows and columns", lambda given: tuple(_listed(_finite, 2)(given))),
     "height": Kind("a number", _finite),
     "window": Kind("(col_off, row_off, width, height) in whole PAN pixels", window_of),
-    "bbox": Kind("4 numbers", bounds_of),
+    "bbox": Kind("4 numbers", box_of),
     "gains": Kind("a number between 0 and 1, or a list of them", _either(_gain, _listed(_gain))),
     "dtype": Kind("a type such as 'uint16'", lambda given: np.dtype(given).name),
     "methods": Kind("a name or a list of them", _either(_of(str), _listed(_of(str)))),

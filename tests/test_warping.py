@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from test_scene import SPEC, simulated, write
 
-from pansharpen_cli.raster.geometry import Window
+from pansharpen_cli.raster.geometry import Box, Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.overlap import averaged
 from pansharpen_cli.raster.scene import Scene
@@ -139,7 +139,7 @@ def test_neighbours_are_compared_where_both_are_valid(tmp_path, form):
     expected, whole = opened(tmp_path, form, False)
     path = tmp_path / ("ms.vrt" if "of_bands" in FORMS[form][1] else "ms.tif")
     with rasterio.open(path) as dataset:
-        seen, valid = averaged(str(path), dataset.crs, tuple(dataset.bounds), (SIDE // 2, SIDE // 2))
+        seen, valid = averaged(str(path), dataset.crs, Box(*dataset.bounds), (SIDE // 2, SIDE // 2))
     count = whole.reshape(SIDE // 2, 2, SIDE // 2, 2).sum((1, 3))
     np.testing.assert_array_equal(valid, count > 0)
     sums = np.where(whole, expected, 0).reshape(3, SIDE // 2, 2, SIDE // 2, 2).sum((2, 4))

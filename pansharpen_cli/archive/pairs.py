@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from .. import untrusted
 from ..errors import InputError
+from ..raster.geometry import Box
 from ..raster.grid import Grid
 from ..raster.references import outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
@@ -20,7 +21,7 @@ from ..report.facts import LeftOver
 from .containers import by_name_once
 from .lists import MANIFESTS, from_manifest, from_stac
 from .names import SUFFIXES, File, Found, Loose, Pairing, scene_of, why_unpaired
-from .places import Box, acquired, is_day, joined, turned
+from .places import acquired, is_day, joined
 from .tar_zip import is_archive, look_into
 
 LEAST_OVERLAP = 0.5
@@ -38,7 +39,7 @@ class _Seen:
 
     loose: Loose
     role: str
-    bounds: tuple[float, float, float, float]
+    bounds: Box
     pixel: float
     time: datetime | None
     day: bool = False
@@ -57,9 +58,8 @@ class _Seen:
 
     def overlap(self, other: _Seen) -> float:
         """The common part of the smaller footprint."""
-        a, b = self.bounds, turned(other.bounds, self.bounds)
-        common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-        return common / max(min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)), 1e-18)
+        a, b = self.bounds, other.bounds.turned(self.bounds)
+        return (a & b).area / max(min(a.area, b.area), 1e-18)
 
 
 _SINGLE_BANDS = (
@@ -130,7 +130,7 @@ def _look(loose: Loose) -> _Seen | str:
         if not role:
             return f"{loose.reason}, and it has 2 bands"
     day = time is not None and is_day(time)
-    return _Seen(loose, role, joined(boxes), (boxes[-1][2] - boxes[-1][0]) / width, time, day)
+    return _Seen(loose, role, joined(boxes), boxes[-1].sides[0] / width, time, day)
 
 
 # Sources ------------------------------------------------------------------------------------------------------------

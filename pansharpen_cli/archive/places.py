@@ -7,12 +7,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ..errors import InputError
+from ..raster.geometry import Box
 from ..raster.grid import Grid
 from ..raster.source import Source, metadata, open_raster
 from .names import CONTAINERS, time_in
-
-Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees; east may lie beyond 180."""
 
 NEXT = timedelta(minutes=2)
 """Within which a strip goes on: frames of one pass follow each other in seconds, passes in an hour and a half."""
@@ -20,25 +18,17 @@ GAP = 0.1
 """Share of the shorter side of two boxes that may lie between neighbours."""
 
 
-def turned(box: Box, towards: Box) -> Box:
-    """A box by whole turns of the globe as close to another one as can be."""
-    turn = 360 * round((towards[0] + towards[2] - box[0] - box[2]) / 720)
-    return box[0] + turn, box[1], box[2] + turn, box[3]
-
-
 def joined(boxes: Sequence[Box]) -> Box:
     """The box around some boxes."""
-    near = [turned(box, boxes[0]) for box in boxes]
-    west, south, east, north = (f(box[i] for box in near) for i, f in enumerate((min, min, max, max)))
-    return west, south, east, north
+    sides = zip(*(box.turned(boxes[0]) for box in boxes), strict=True)
+    return Box(*(f(side) for f, side in zip((min, min, max, max), sides, strict=True)))
 
 
 def are_neighbours(one: Box, other: Box) -> bool:
     """Whether two boxes touch, but for a small gap."""
-    other = turned(other, one)
-    gaps = (max(one[i], other[i]) - min(one[i + 2], other[i + 2]) for i in (0, 1))
-    sides = (min(one[i + 2] - one[i], other[i + 2] - other[i]) for i in (0, 1))
-    return all(gap <= GAP * side for gap, side in zip(gaps, sides, strict=True))
+    other = other.turned(one)
+    shared = (one & other).sides
+    return all(-gap <= GAP * min(sides) for gap, *sides in zip(shared, one.sides, other.sides, strict=True))
 
 
 def place_and_time(files: Sequence[str]) -> tuple[Box | None, datetime | None]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..raster.bands import band_name
-from ..raster.overlap import Box, Footprint, averaged, common, footprint
+from ..raster.geometry import Box
+from ..raster.overlap import Footprint, averaged, footprint
 from ..report.facts import Record, Seam
 from .mosaic import raster_of
 from .tar_zip import archive_of
@@ -40,23 +41,19 @@ def measure(folder: Path, records: Sequence[Record]) -> list[Seam]:
     neighbours of other bands.
     """
     scenes = [s for record in records if record.is_done and (s := _scene(folder, record)) is not None]
-    scenes.sort(key=lambda scene: scene.place.box[0])
-    pairs: list[tuple[float, Box, _Scene, _Scene]] = []
+    scenes.sort(key=lambda scene: scene.place.box.left)
+    pairs: list[tuple[Box, _Scene, _Scene]] = []
     for i, one in enumerate(scenes):
         for other in scenes[i + 1 :]:
-            if other.place.box[0] >= one.place.box[2]:
+            if other.place.box.left >= one.place.box.right:
                 break
-            box = common(one.place.box, other.place.box)
-            if (
-                box is not None
-                and one.place.crs == other.place.crs
-                and _of_one_kind(one.place.names, other.place.names)
-            ):
-                pairs.append(((box[2] - box[0]) * (box[3] - box[1]), box, one, other))
-    pairs.sort(key=lambda pair: -pair[0])
+            box, alike = one.place.box & other.place.box, _of_one_kind(one.place.names, other.place.names)
+            if box.area and one.place.crs == other.place.crs and alike:
+                pairs.append((box, one, other))
+    pairs.sort(key=lambda pair: -pair[0].area)
     found: list[Seam] = []
     with tempfile.TemporaryDirectory(prefix="pansharpen-") as room:
-        for _, box, one, other in pairs[:MOST_SEAMS]:
+        for box, one, other in pairs[:MOST_SEAMS]:
             with suppress(InputError):
                 if (seam := _seam(box, one, other, Path(room))) is not None:
                     found.append(seam)
@@ -81,8 +78,8 @@ def _of_one_kind(names: Sequence[str | None], others: Sequence[str | None]) -> b
 
 def _seam(box: Box, one: _Scene, other: _Scene, room: Path) -> Seam | None:
     """What two outputs and their MS show of a box; None where too little of it is valid in both."""
-    cell = max(CELL * max(one.place.pixel, other.place.pixel), (box[2] - box[0]) / SIDE, (box[3] - box[1]) / SIDE)
-    rows, cols = (max(1, int(n / cell)) for n in (box[3] - box[1], box[2] - box[0]))
+    cell = max(CELL * max(one.place.pixel, other.place.pixel), *(side / SIDE for side in box.sides))
+    cols, rows = (max(1, int(side / cell)) for side in box.sides)
     crs = one.place.crs
     (first, seen), (second, there) = (averaged(s.path, crs, box, (rows, cols)) for s in (one, other))
     valid = seen & there
@@ -94,7 +91,7 @@ def _seam(box: Box, one: _Scene, other: _Scene, room: Path) -> Seam | None:
     if valid.sum() < LEAST:
         return None
     steps, left = _steps(first, second, valid)
-    pixels = (box[2] - box[0]) * (box[3] - box[1]) / one.place.pixel**2 * valid.mean()
+    pixels = box.area / one.place.pixel**2 * valid.mean()
     return Seam(
         one.record.scene, other.record.scene, float(pixels / 1e6), _rms(steps), _rms(left),
         None if before is None else _rms(before), None if before is None else _rms(steps - before),

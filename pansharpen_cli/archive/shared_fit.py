@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
+from ..raster.geometry import Box
 from ..raster.source import open_raster
 from .names import Found
-from .places import Box, are_neighbours, is_day, is_one_pass, place_and_time
+from .places import are_neighbours, is_day, is_one_pass, place_and_time
 from .planning import Task
 from .workers import Event
 

@@ -201,7 +201,7 @@ class Opening:
     dem: Dem = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
-        from ..arguments import bounds_of, scaling_of, window_of
+        from ..arguments import box_of, scaling_of, window_of
         from ..raster.options import OpenOptions, Scaling
         from ..raster.values import check_dtype
 
@@ -214,7 +214,7 @@ class Opening:
             "scale": _parsed("--scale", self.scale, factor, scaling_of) or Scaling(),
             "pan_from": pan_bands(self.pan_from),
             "window": _parsed("--window", window, whole, window_of, int),
-            "bbox": _parsed("--bbox", bbox, "LEFT,BOTTOM,RIGHT,TOP", bounds_of),
+            "bbox": _parsed("--bbox", bbox, "LEFT,BOTTOM,RIGHT,TOP", box_of),
         }
         return OpenOptions(**_given(self) | changed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,40 @@ Span = tuple[int, int]
 
 Offset = tuple[float, float]
 """By how much a grid lies off another place: rows and columns in PAN pixels."""
+
+
+class Box(NamedTuple):
+    """A rectangle of a CRS; in degrees its right side may lie beyond 180."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Width and height, below 0 for what two boxes do not have in common."""
+        return self.right - self.left, self.top - self.bottom
+
+    @property
+    def area(self) -> float:
+        width, height = self.sides
+        return max(0.0, width) * max(0.0, height)
+
+    def __and__(self, other: Box) -> Box:
+        """What both have in common; its area is 0 where that is nothing."""
+        low, high = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
+        return Box(*low, *high)
+
+    def turned(self, towards: Box) -> Box:
+        """The box by whole turns of the globe as close to another one as can be."""
+        turn = 360 * whole_turns((towards.left + towards.right - self.left - self.right) / 2)
+        return self._replace(left=self.left + turn, right=self.right + turn)
+
+
+def whole_turns(degrees: float) -> int:
+    """How many whole turns of the globe degrees are, about."""
+    return round(degrees / 360) if math.isfinite(degrees) else 0
 
 
 class Window(NamedTuple):

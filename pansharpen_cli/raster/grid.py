@@ -13,7 +13,7 @@ from rasterio.transform import array_bounds
 from rasterio.warp import transform, transform_bounds
 
 from ..errors import InputError
-from .geometry import Phase, Span, Window
+from .geometry import Box, Phase, Span, Window, whole_turns
 from .messages import GDAL_ERRORS
 
 SAME_PLACE = 0.01
@@ -36,16 +36,16 @@ class Grid:
         return cls(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Box:
         """Left, bottom, right, top in the CRS."""
-        return array_bounds(self.height, self.width, self.transform)
+        return Box(*array_bounds(self.height, self.width, self.transform))
 
     @property
     def whole(self) -> Window:
         """All pixels."""
         return Window(0, self.height, 0, self.width)
 
-    def lonlat_bounds(self) -> tuple[float, float, float, float] | None:
+    def lonlat_bounds(self) -> Box | None:
         """West, south, east, north in degrees; None without a CRS, or where it does not reach. East is the greater,
         and beyond 180 where the grid crosses that meridian."""
         try:
@@ -54,7 +54,7 @@ class Grid:
             return None
         if not all(map(math.isfinite, (west, south, east, north))):
             return None
-        return west, south, east + 360 * (east < west), north
+        return Box(west, south, east + 360 * (east < west), north)
 
     def called_as(self, other: Grid) -> Grid:
         """This grid with the CRS of another one where both CRSs put its pixels in the same place; else itself.
@@ -79,14 +79,14 @@ class Grid:
     def turned(self, longitudes: Sequence[float]) -> list[float]:
         """Longitudes by whole turns as close to the middle of this grid, which is in degrees, as can be."""
         left, _, right, _ = self.bounds
-        return [x + 360 * _turns((left + right) / 2 - x) for x in longitudes]
+        return [x + 360 * whole_turns((left + right) / 2 - x) for x in longitudes]
 
     def turned_towards(self, other: Grid) -> Grid:
         """This grid by whole turns as close to another one as can be, if both are in degrees."""
         if not (self.crs and other.crs and self.crs.is_geographic and other.crs.is_geographic):
             return self
         (left, _, right, _), (own_left, _, own_right, _) = other.bounds, self.bounds
-        turns = _turns((left + right - own_left - own_right) / 2)
+        turns = whole_turns((left + right - own_left - own_right) / 2)
         return replace(self, transform=Affine.translation(360 * turns, 0) * self.transform) if turns else self
 
     def place_of(self, tile: Grid) -> Window | None:
@@ -121,7 +121,7 @@ class Grid:
         """The grid whose pixels are blocks of size x size pixels from this one's corner."""
         return Grid(self.crs, self.transform * Affine.scale(size), *shape)
 
-    def pixels_of(self, bounds: tuple[float, float, float, float]) -> Window:
+    def pixels_of(self, bounds: Box) -> Window:
         """The pixels whose centres lie inside CRS bounds (left, bottom, right, top), not clipped.
 
         Degrees are taken by whole turns as close to this grid as can be; where right is less than left by half a
@@ -169,7 +169,7 @@ def _around(left: float, right: float, own_left: float, own_right: float) -> tup
     sides."""
     if right - left >= 360:
         return min(left, own_left), max(right, own_right)
-    turn = 360 * _turns((own_left + own_right - left - right) / 2)
+    turn = 360 * whole_turns((own_left + own_right - left - right) / 2)
     left, right = left + turn, right + turn
     other = -360 if left + right > own_left + own_right else 360
     parts = [min(right + turned, own_right) - max(left + turned, own_left) for turned in (0, other)]
@@ -179,10 +179,6 @@ def _around(left: float, right: float, own_left: float, own_right: float) -> tup
             "of its ends: give the box of one part"
         )
     return left, right
-
-
-def _turns(degrees: float) -> int:
-    return round(degrees / 360) if math.isfinite(degrees) else 0
 
 
 def _centres(first: float, last: float) -> Span:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from .geometry import Window
+from .geometry import Box, Window
 
 
 class Scaling(NamedTuple):
@@ -52,7 +52,7 @@ class OpenOptions:
     nodata: float | None = None
     extent: Literal["intersection", "pan"] = "intersection"
     window: Window | None = None
-    bbox: tuple[float, float, float, float] | None = None
+    bbox: Box | None = None
     dtype: str | None = None
     scale: Scaling = Scaling()
     pan_from: Sequence[int | str] | None = None

@@ -13,13 +13,11 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, reason_of
+from .geometry import Box
 from .messages import gdal_messages
 from .source import Source, bounded_cache, open_raster
 from .tags import scale_of
 from .warper_view import seen_by_the_warper
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +37,14 @@ def footprint(path: str) -> Footprint | None:
         if dataset.crs is None or transform.b or transform.d:
             return None
         pixel = max(abs(transform.a), abs(transform.e))
-        return Footprint(dataset.crs, tuple(dataset.bounds), pixel, dataset.descriptions)
-
-
-def common(one: Box, other: Box) -> Box | None:
-    """The box that two have in common; None where they have none."""
-    left, bottom = max(one[0], other[0]), max(one[1], other[1])
-    right, top = min(one[2], other[2]), min(one[3], other[3])
-    return (left, bottom, right, top) if left < right and bottom < top else None
+        return Footprint(dataset.crs, Box(*dataset.bounds), pixel, dataset.descriptions)
 
 
 def averaged(path: str, crs: Any, box: Box, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Means (bands, rows, cols) of a raster's values, in DN, on a grid of that shape over a box, and where all bands
     are valid (rows, cols). Raises InputError for a raster that cannot be read."""
-    left, bottom, right, top = box
-    transform = Affine((right - left) / shape[1], 0, left, 0, (bottom - top) / shape[0], top)
+    width, height = box.sides
+    transform = Affine(width / shape[1], 0, box.left, 0, -height / shape[0], box.top)
     grid = {"crs": crs, "transform": transform, "height": shape[0], "width": shape[1]}
     try:
         with ExitStack() as stack, gdal_messages(), bounded_cache(), open_raster(path) as dataset:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from . import mean_pan, rpc, sensors
 from .band_choice import chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
-from .geometry import Offset, Phase, Window
+from .geometry import Box, Offset, Phase, Window
 from .grid import Grid
 from .options import OpenOptions, Scaling
 from .references import plain_name
@@ -121,7 +121,7 @@ class Scene:
         """The scene of which that window is written."""
         return replace(self, window=window)
 
-    def part(self, window: Window | None, bbox: tuple[float, float, float, float] | None) -> Scene:
+    def part(self, window: Window | None, bbox: Box | None) -> Scene:
         """The scene of which what lies in both is written. Raises InputError where nothing does."""
         _check_has_crs(bbox, self.by_rpcs, self.pan.label)
         return self.on(_output_window(self.full, window, bbox, self.pan_grid, self.warnings))
@@ -489,7 +489,7 @@ def _check_ratio(phase: Phase, pan: str, ms: str) -> None:
         )
 
 
-def _check_has_crs(bbox: tuple[float, float, float, float] | None, by_rpcs: bool, pan: str) -> None:
+def _check_has_crs(bbox: Box | None, by_rpcs: bool, pan: str) -> None:
     if bbox is not None and by_rpcs:
         raise InputError(f"{pan} is located by RPCs: it has no CRS for --bbox; use --window")
 
