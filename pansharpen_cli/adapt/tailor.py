@@ -308,22 +308,24 @@ def adapt(
     started = time.perf_counter()
     two = stats.mean.device.type == "cpu" and torch.get_num_threads() > 1
     pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if two else nullcontext()
+    # the fewer places where the answer is known, the closer the tailor stays to the frozen network
+    known = min(KNOWN, settings.reduced_tiles) / max(len(training.target), 1)
+    settings = replace(settings, consistency=settings.consistency * max(1.0, known))
     with threads(1), pool as beside:
         problem = _Problem(backbone, stats, settings, precision, beside)
         cache, held_out_cache = problem._each(problem.cache, (training, held_out))
-        return _adapt(problem, cache, held_out_cache, settings, started, seed, progress)
+        return _adapt(problem, cache, held_out_cache, started, seed, progress)
 
 
 def _adapt(
     problem: _Problem,
     cache: _Cache,
     held_out_cache: _Cache,
-    settings: Settings,
     started: float,
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[FeatureTailor | None, Outcome]:
-    backbone, stats = problem.backbone, problem.stats
+    backbone, stats, settings = problem.backbone, problem.stats, problem.settings
     device = stats.mean.device
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -332,9 +334,6 @@ def _adapt(
     tailor = channels_last(tailor.to(device))
     optimiser = _Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
-    # the fewer places where the answer is known, the closer the tailor stays to the frozen network
-    known = min(KNOWN, settings.reduced_tiles)
-    problem.settings = replace(settings, consistency=settings.consistency * max(1.0, known / max(m, 1)))
     before = problem.judge(None, cache, held_out_cache)
     steps = max(1, n // settings.batch)
     best, best_held, best_state, waited, epochs = float("inf"), before, tailor.state_dict(), 0, 0

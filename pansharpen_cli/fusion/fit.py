@@ -87,7 +87,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     return ClassicalFuser(setup, method, lift or 0)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fit:
     """A fuser and how it came about."""
 
@@ -116,10 +116,10 @@ class Fit:
         arrays = {f"stats.{name}": getattr(self.stats, name).numpy() for name in STATS_ARRAYS}
         if fuser.tailored is not None:
             arrays |= {f"tailor.{k}": v.detach().cpu().numpy() for k, v in fuser.tailored.state_dict().items()}
-        known_and_place = known, origin_of(scene), shift
         return SavedFit(
-            *known_and_place, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers, arrays | more
-        )
+            known, origin_of(scene), shift, scene.fitted_gains, scene.band_offsets, self.stats.lift, numbers,
+            arrays | more,
+        )  # fmt: skip
 
 
 STATS_ARRAYS = {"mean": 0, "std": 0, "gain": 0, "intensity": 1, "haze": 0}
@@ -182,9 +182,8 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet, only_upsampl
     else:
         made = _fit(scene, options, progress)
         if only_upsampled and not isinstance(made.fuser, UpSampledBands):
-            made.fuser = UpSampledBands(scene, made.fuser, only_upsampled)
-    made.only_upsampled = tuple(only_upsampled)
-    return made
+            made = replace(made, fuser=UpSampledBands(scene, made.fuser, only_upsampled))
+    return replace(made, only_upsampled=tuple(only_upsampled))
 
 
 def _fit(scene: Scene, options: Options, progress: Progress) -> Fit:
@@ -244,9 +243,10 @@ def _fit_network(
     clock = time.perf_counter()
     with devices.threads(1):
         drawn = sample(scene, settings, options.seed, device, progress)
+    found = drawn.stats
     if card.scale is not None:
-        drawn.stats = _in_units_of(math.ldexp(card.scale, drawn.stats.lift), drawn.stats, scene)
-    stats = drawn.stats.to(device)
+        found = _in_units_of(math.ldexp(card.scale, found.lift), found, scene)
+    stats = found.to(device)
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None
     if settings is not None:
@@ -263,7 +263,7 @@ def _fit_network(
                 scene.warnings.append(f"the network is not adapted to the scene: {outcome.reason}")
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
-    return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, drawn.stats, outcome, seconds)
+    return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, found, outcome, seconds)
 
 
 ALIKE = 4.0
