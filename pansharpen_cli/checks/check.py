@@ -30,9 +30,8 @@ from ..raster.geometry import Window
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
 from ..raster.source import Source
-from ..report.facts import CheckFacts, FileFacts, OverlapFacts, Prediction
+from ..report.facts import CheckFacts, FileFacts, Finding, OverlapFacts, Prediction
 from .judge import (
-    Finding,
     Findings,
     explain_refusal,
     judge_file,

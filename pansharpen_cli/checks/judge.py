@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..progress import Progress
 from ..raster import sensors
 from ..raster.scene import Scene
 from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
-from ..report.facts import BandValues, CheckFacts, FileFacts, MtfFacts, PanRelationFacts, ShiftFacts
+from ..report.facts import BandValues, CheckFacts, FileFacts, Finding, MtfFacts, PanRelationFacts, ShiftFacts
 from .look import ABSURD, Band, Look
 
 LEVELS = ("error", "warning", "note")
@@ -29,15 +28,6 @@ _LEAVE_OUT = "leave it out with --bidx and --fit-bands bidx"
 
 SOFT, CRISP = 0.15, 0.5
 """Mean MTF gains at Nyquist that no optics have less, or more, than."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that the user should know, and what to do about it; `code` names it for programs."""
-
-    level: str
-    code: str
-    text: str
 
 
 class Findings(list[Finding]):
@@ -50,9 +40,9 @@ class Findings(list[Finding]):
     def note(self, code: str, text: str) -> None:
         self.append(Finding("note", code, text))
 
-    def ranked(self) -> list[dict[str, str]]:
+    def ranked(self) -> list[Finding]:
         """The most serious first, each once."""
-        return [asdict(f) for f in sorted(dict.fromkeys(self), key=lambda f: LEVELS.index(f.level))]
+        return sorted(dict.fromkeys(self), key=lambda f: LEVELS.index(f.level))
 
 
 def _name(path: str) -> str:
@@ -310,7 +300,7 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
         done = "corrects" if placed else "does not correct"
         text = f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}; fuse {done} that"
         found.note("band-offsets", text)
-    return ShiftFacts(**asdict(shift), align=align, action=action)
+    return ShiftFacts(shift, align, action)
 
 
 def tells_facts(

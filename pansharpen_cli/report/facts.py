@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NotRequired, TypedDict
 
+from ..fusion.shifts import Shift
+
 
 def plain(value: Any) -> Any:
     """Facts as dicts, lists, texts and numbers; None for numbers that are not finite."""
@@ -442,19 +444,9 @@ class AgreementFacts:
 
 @dataclass
 class ShiftFacts:
-    """`fusion.shifts.Shift`, and what `fuse --align` does about it."""
+    """The measured shift, and what `fuse --align` does about it."""
 
-    rows: float
-    cols: float
-    confidence: float
-    confident: bool
-    tiles: int
-    varies: float
-    field: Any
-    bands: Any
-    agreement: float
-    gains: Any
-    searched: float
+    found: Shift = field(metadata={"flat": True})
     align: str
     action: str
 
@@ -517,6 +509,16 @@ class Prediction:
     trial: PixelCount
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something that the user should know, and what to do about it: `level` (error, warning or note), `code` for
+    programs, and `text`."""
+
+    level: str
+    code: str
+    text: str
+
+
 @dataclass
 class CheckFacts:
     """All that can be told of a pair before it is fused; `refused`: why `fuse` would refuse it. None: not known.
@@ -541,5 +543,5 @@ class CheckFacts:
     adaptation: PlannedAdaptation | None = None
     output: PlannedOutput | None = None
     prediction: Prediction | None = None
-    findings: list[dict[str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     groups: list[CheckFacts] = field(default_factory=list)

@@ -29,7 +29,16 @@ from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_
 from .files import plain_text, signed_text, to_json
 from .pictures import Pictures, label_of, quick_picture, true_colour
 from .sections import SERIES, sections, short_names
-from .text import adaptation_text, bands_text, blocks_text, by_ms, called, number_text, registration_text
+from .text import (
+    adaptation_text,
+    bands_text,
+    blocks_text,
+    by_ms,
+    called,
+    geometry_rows,
+    number_text,
+    registration_text,
+)
 
 QUICKLOOK_SIDE = 1024
 
@@ -373,8 +382,6 @@ def _scene_rows(scene: SceneFacts) -> list[tuple[str, str]]:
         ("bands", bands_text(scene) or names),
         ("type", f"{scene['dtype']}, nodata {plain_text(scene['nodata'])}"),
         ("CRS", (scene["crs"] or "none") + (", MS warped" if scene["warped"] else "")),
-        ("ratio", " × ".join(f"{v:.9g}" for v in scene["ratio"])),
-        ("offset of the MS", "{:.6g}, {:.6g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+        *geometry_rows(scene),
         ("window", f"rows {r0}–{r1}, columns {c0}–{c1} of the PAN"),
     ]

@@ -70,11 +70,7 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
 def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
     """What was fused together, and how it came out."""
     scene, method = facts["scene"], facts["method"]
-    rows = [
-        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
-        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
-        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
-    ]
+    rows = geometry_rows(scene)
     if "registration" in facts:
         rows.append(("registration", registration_text(facts["registration"])))
     if text := bands_text(scene):
@@ -92,6 +88,15 @@ def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
     rows.append(("adaptation", adaptation_text(facts["adaptation"])))
     quality = facts.get("quality")
     return rows + (_quality_rows(quality) if quality else [])
+
+
+def geometry_rows(scene: SceneFacts) -> list[tuple[str, str]]:
+    """How MS pixels lie to those of the PAN, and whose they are."""
+    return [
+        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
+        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
+    ]
 
 
 def tells_text(told: Sequence[PanRelationFacts]) -> str:
@@ -139,7 +144,7 @@ def check_table(facts: CheckFacts) -> str:
     if facts.prediction:
         lines += ["", _wrapped(_plan_rows(facts))]
     if facts.findings:
-        lines += ["", _wrapped([(f["level"], f["text"]) for f in facts.findings])]
+        lines += ["", _wrapped([(f.level, f.text) for f in facts.findings])]
     elif not facts.refused:
         lines += ["", "no faults found"]
     return "\n".join(lines)
@@ -175,7 +180,7 @@ def _file_line(file: FileFacts) -> str:
 
 
 def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
-    scene, overlap, sample, agreement, shift = facts.scene, facts.overlap, facts.sample, facts.agreement, facts.shift
+    scene, overlap, sample, agreement = facts.scene, facts.overlap, facts.sample, facts.agreement
     assert scene is not None and overlap is not None
     names = scene["band_names"]
     assumed = [a or "?" for a in scene["assumed_names"]]
@@ -187,9 +192,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
     shares = f"{overlap.pan_share:.1%} of PAN, {overlap.ms_share:.1%} of MS"
     rows = [
         ("bands", bands),
-        ("sensor", f"{scene['sensor']} ({scene['sensor_recognised_in']})"),
-        ("ratio", " x ".join(f"{v:.6g}" for v in dict.fromkeys(scene["ratio"]))),
-        ("offset", "{:.4g}, {:.4g} PAN pixels (rows, columns)".format(*scene["offset"])),
+        *geometry_rows(scene),
         ("overlap", f"{overlap.cols} x {overlap.rows} PAN pixels: {shares}"),
     ]
     if sample:
@@ -202,7 +205,8 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
         rows.append(("agreement", f"R2 {agreement.r2:.3f} of low-passed PAN by the bands; correlations {each}"))
     if text := tells_text(facts.pan_tells or []):
         rows.append(("PAN tells", text))
-    if shift:
+    if told := facts.shift:
+        shift = told.found
         known = is_number(shift.rows)
         text = f"MS {shift.rows:+.2f} rows, {shift.cols:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
         text += f", confidence {shift.confidence:.2f} from {shift.tiles} tiles"
@@ -211,7 +215,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
         offsets = [math.hypot(*b) for b in shift.bands]
         if any(map(is_number, offsets)):
             text += "; bands off by " + " ".join(f"{v:.2f}" if is_number(v) else "-" for v in offsets)
-        rows.append(("shift", f"{text}; fuse: {shift.action}"))
+        rows.append(("shift", f"{text}; fuse: {told.action}"))
     if mtf := facts.mtf:
         table, measured, gains = map(_gain_list, (mtf.table, mtf.measured, mtf.gains))
         rows.append(("MTF", f"gain at Nyquist {measured or NOT_MEASURABLE}, the sensor's {table}; fuse: {gains}"))
