@@ -16,7 +16,7 @@ from ..errors import InputError, PansharpenError
 from ..publish import check_on_disk
 from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
 from .printing import command_line, import_jobs, settle_threads
-from .progress import BatchProgressBars, say_line
+from .progress import BatchProgressBars, after, say_line
 
 if TYPE_CHECKING:
     from ..archive.batch import Execute
@@ -233,10 +233,11 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
             left=pairing.left, watch=watch,
         )  # fmt: skip
     facts = batch.summary(tally, len(pairing.left))
-    if finding.as_json:
-        say_line(to_json(facts))
-    elif not finding.quiet:
-        say_line(batch.sentence(facts))
+    with after(Path(facts.log)):
+        if finding.as_json:
+            say_line(to_json(facts))
+        elif not finding.quiet:
+            say_line(batch.sentence(facts))
     for what, scenes in (("failed", facts.failed), ("failed before", facts.failed_before)):
         for each in scenes:
             say_line(f"{what}: {each.scene}: {each.error}", err=True)
@@ -260,6 +261,7 @@ def report(
     found = seams.measure(folder, records)
     path = index.write(folder, records, batch_log.read_left(folder), found)
     if not quiet:
-        say_line(path)
+        with after(path):
+            say_line(path)
         if found:
             say_line(seams.sentence(found), err=True)

@@ -31,7 +31,7 @@ from .options import (
     pan_bands,
 )  # fmt: skip
 from .printing import command_line, import_jobs, print_report
-from .progress import ProgressBar, say_line
+from .progress import ProgressBar, after, say_line
 
 if TYPE_CHECKING:
     from ..jobs.evaluate import EvaluationOutput
@@ -186,7 +186,8 @@ def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None
         with ProgressBar(printing.quiet, printing.verbose) as progress:
             facts = measuring.facts(pair, output, progress)
     below = evaluate.shortfalls(facts, limits)
-    print_report(facts, printing, outputs.as_csv)
+    with after(outputs.report, outputs.maps):
+        print_report(facts, printing, outputs.as_csv)
     if below:
         say_line(f"error: {'; '.join(below)}", err=True)
         raise typer.Exit(3)

@@ -25,7 +25,7 @@ from .options import (
     bands_of,
 )
 from .printing import command_line, import_jobs, print_check, print_report
-from .progress import ProgressBar
+from .progress import ProgressBar, after
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def fuse(
     if outputs.dry_run:
         print_check(planned, printing)
     else:
-        print_report(facts, printing)
+        with after(outputs.output):
+            print_report(facts, printing)
 
 
 def check(

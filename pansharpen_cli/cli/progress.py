@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Self
 
 import typer
 
 from .. import interrupts
+from ..errors import PansharpenError
 from ..untrusted import printable
 
 
 def say_line(text: object, *, err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent."""
+    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent.
+
+    A stderr that nobody can write to changes nothing.
+    """
     shown = printable(str(text))
-    typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
+    with suppress(OSError) if err else nullcontext():
+        typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)
 
 
 def log_line(text: object) -> None:
     """A line to stderr of what a long run does, with the time of day."""
     say_line(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", err=True)
+
+
+@contextmanager
+def after(*written: Path | None) -> Iterator[None]:
+    """For printing a report on files that are written. Raises PansharpenError that names the first one where it
+    cannot be printed."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        there = next((path for path in written if path is not None), None)
+        if there is None or isinstance(error, BrokenPipeError):
+            raise
+        raise PansharpenError(
+            f"{there} is written; the report on it cannot be printed: stdout: {error.strerror}"
+        ) from error
 
 
 class _OnTerminal:

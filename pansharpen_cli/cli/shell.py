@@ -22,7 +22,7 @@ class _Closed(io.StringIO):
     """In the place of a closed stdout: a result that cannot be printed is none."""
 
     def write(self, text: str) -> int:
-        raise OSError(errno.EBADF, "cannot print the result, it is closed", "stdout")
+        raise OSError(errno.EBADF, "it is closed", "stdout")
 
 
 def replace_closed_streams() -> None:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..publish import file_named
 from .options import Debug, Device, Overwrite, Quiet, check_finite
 from .printing import command_line, import_jobs
-from .progress import ProgressBar, say_line
+from .progress import ProgressBar, after, say_line
 
 if TYPE_CHECKING:
     from ..training.settings import TrainingSettings
@@ -101,7 +101,8 @@ def train(choices: Choices, running: Running, sources: Sources = None) -> None:
         )  # fmt: skip
     for warning in () if running.quiet else made["warnings"]:
         say_line(f"warning: {warning}", err=True)
-    if running.as_json:
-        say_line(to_json(made))
-    elif not running.quiet:
-        say_line(training.summary(made))
+    with after(running.output):
+        if running.as_json:
+            say_line(to_json(made))
+        elif not running.quiet:
+            say_line(training.summary(made))

@@ -12,7 +12,7 @@ from .. import interrupts
 from ..errors import PansharpenError, WeightsError
 from ..publish import file_named
 from .options import Debug, Overwrite
-from .progress import say_line
+from .progress import after, say_line
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
 
@@ -92,4 +92,5 @@ def import_weights(
     check_place(output, [str(checkpoint)], overwrite)
     card = weights.import_checkpoint(checkpoint, network, bands, scale, output, overwrite)
     parameters = weights.facts(card)["parameters"]
-    say_line(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
+    with after(output):
+        say_line(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
