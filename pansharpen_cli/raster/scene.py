@@ -67,13 +67,13 @@ class TileData:
 class Scene:
     """A PAN and its MS: a value, open as long as the context of `open`. All windows are in pixels of the PAN file.
 
-    `full`: pixels covered by both PAN and MS (and inside `own`, if set); `window`: the part to write;
-    `phase`: of the MS grid on the PAN grid;
+    `full`: pixels covered by both PAN and MS (and inside `own`, if set); `window`: the part to write.
+    `phase`: of the MS grid on the PAN grid.
     `standard_names`: of the bands by their descriptions, else by the names of their files, else by the order in which
-    the sensor's products come;
-    `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with;
-    `fitted_gains`: those that the scene shows, which networks take, and `band_offsets`: by how many PAN pixels (rows,
-    cols) the grid of each band lies off the phase; both empty if they were not measured.
+    the sensor's products come.
+    `gains`: the bands' MTF gains at Nyquist by the sensor's table, which the indices are defined with.
+    `fitted_gains`: those that the scene shows, which networks take; empty if they were not measured.
+    `band_offsets`: by how many PAN pixels (rows, cols) the grid of each band lies off the phase; empty likewise.
     `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
     `by_rpcs`: RPCs locate the pair, and nothing else does; `dem`: the raster of heights that it was asked for with.
