@@ -20,6 +20,8 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
+from distributed.comm.registry import get_backend
+from distributed.security import Security
 
 from .. import untrusted
 from ..errors import InputError, PansharpenError
@@ -83,10 +85,20 @@ def _fuse(task: Task, name: str) -> dict[str, Any]:
 
 def execute(choices: Choices, scheduler: str, timeout: float | None) -> Execute:
     """Runs tasks on a cluster. A worker that is lost gives its scenes to the others, as often as the cluster allows
-    (`distributed.scheduler.allowed-failures`). Raises InputError for an address that is none."""
+    (`distributed.scheduler.allowed-failures`). Raises InputError for an address that is none, or that Dask cannot talk
+    to as it is set up here: it would find that out at once, and take half a minute to clear up."""
     scheduler = scheduler if "://" in scheduler else f"tcp://{scheduler}"
     if not _ADDRESS.fullmatch(scheduler):
         raise InputError(f"--scheduler takes an address such as tcp://host:8786, not '{scheduler}'")
+    protocol, _, place = scheduler.partition("://")
+    protocol = protocol.lower()
+    scheduler = f"{protocol}://{place}"
+    try:
+        get_backend(protocol).get_connector()
+    except Exception as error:
+        raise InputError(f"{scheduler}: Dask has no {protocol} here; install what it needs, or use tcp://") from error
+    if protocol == "tls" and Security().get_connection_args("client")["ssl_context"] is None:
+        raise InputError(f"{scheduler} needs certificates: name them in Dask's configuration (distributed.comm.tls)")
     return partial(_run, choices=choices, scheduler=scheduler, timeout=timeout)
 
 
@@ -143,10 +155,6 @@ def connected(address: str) -> Client:
     try:
         socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
         return _within(2 * CONNECT_SECONDS, Client, address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except TypeError as error:  # what Dask makes of certificates that are missing
-        raise InputError(
-            f"{address} needs certificates: name them in Dask's configuration (distributed.comm.tls)"
-        ) from (error)
     except Exception as error:
         # the first bytes of another protocol are taken for the length of what follows
         why = "what answers is no Dask" if isinstance(error, MemoryError) else untrusted.fault_of(error)
