@@ -74,7 +74,8 @@ class Inputs:
                 self.labels[path] = name
             return path
         if isinstance(given, GeoArray):
-            path = self._stored(given, name)
+            with untrusted.boundary(name, "cannot be used"):
+                path = self._file_of(given, name)
             self.labels[path] = name
             return path
         if isinstance(given, WarpedVRT):
@@ -128,10 +129,6 @@ class Inputs:
             return self.named(value) if isinstance(value, str) else value
 
         return plain(json.loads(json.dumps(report_facts.plain(facts))))
-
-    def _stored(self, given: GeoArray, name: str) -> str:
-        with untrusted.boundary(name, "cannot be used"):
-            return self._file_of(given, name)
 
     def _file_of(self, given: GeoArray, name: str) -> str:
         pixels = np.ma.asarray(given.data)

@@ -212,7 +212,7 @@ def _parsed(text: str, arrays: Mapping[str, np.ndarray], key: str, digest: str) 
         raise ValueError("it was changed or damaged since it was made; make it anew")
     numbers = {str(name): _number(value) for name, value in told["numbers"].items()}
     return _checked(SavedFit(
-        _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), _row(told["gains"]),
+        _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), tuple(map(_number, told["gains"])),
         tuple(map(_pair, told["offsets"])), int(_number(told["lift"])), numbers, own, digest,
     ))  # fmt: skip
 
@@ -222,10 +222,6 @@ def _known(told: Mapping[str, Any]) -> Known:
     names = tuple(map(str, told["made_of"]))
     method, sensor, dtype, sha256 = (str(told[key]) for key in ("method", "sensor", "dtype", "weights"))
     return Known(method, sensor, bands, _pair(told["ratio"]), dtype, sha256, names)
-
-
-def _row(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(map(_number, values))
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.blocks import lift_to_usual, read_ahead
-from ..raster.geometry import Phase, Window
+from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import Pixels, Reader, filled
 from ..raster.tiles import OUTPUT_BLOCK, plan_tiles
@@ -227,7 +227,7 @@ class _Pieces:
         pan = torch.from_numpy(data.pan[wide.within(data.pan_window)])[None]
         image = torch.cat([fused, pan])
         level = image[:, :1, :1].clone()
-        degrade = _side_by_side(self.phase.seen_from(wide, own), own.shape, wide.shape, self.gains)
+        degrade = _degradations(self.phase.seen_from(wide, own), own.shape, wide.shape, self.gains)
         degraded = degrade(image.sub_(level)).double().add_(level[:, None])
         target = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
         whole = np.zeros(wide.shape, bool)
@@ -266,12 +266,8 @@ class _Pieces:
         return Score(figures, self.indices.maps, self.window, notes, sampled)
 
 
-@lru_cache(maxsize=8)
-def _side_by_side(
-    phase: Phase, ms: tuple[int, int], pan: tuple[int, int], gains: tuple[tuple[float, ...], ...]
-) -> physics.Degradations:
-    """The degradations of a tile: tiles inside a scene are often alike."""
-    return physics.Degradations(phase, ms, pan, gains)
+_degradations = lru_cache(maxsize=8)(physics.Degradations)
+"""Those of a tile: tiles inside a scene are often alike."""
 
 
 def _squared_errors(x: Tensor, y: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NotRequired, TypedDict
 
-from ..fusion.shifts import Shift
-
 
 def plain(value: Any) -> Any:
     """Facts as dicts, lists, texts and numbers; None for numbers that are not finite."""
@@ -444,9 +442,9 @@ class AgreementFacts:
 
 @dataclass
 class ShiftFacts:
-    """The measured shift, and what `fuse --align` does about it."""
+    """A `fusion.shifts.Shift`, whose fields stand beside the others, and what `fuse --align` does about it."""
 
-    found: Shift = field(metadata={"flat": True})
+    found: Any = field(metadata={"flat": True})
     align: str
     action: str
 

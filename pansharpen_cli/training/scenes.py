@@ -15,6 +15,7 @@ from .. import untrusted
 from ..archive.lists import read_table
 from ..errors import InputError
 from ..progress import Say
+from ..publish import TIFF
 from ..quality.wald import degrade
 from ..raster import sensors
 from ..raster.beside import tags_of
@@ -80,11 +81,7 @@ def find(sources: Sequence[str]) -> list[Item]:
 def _tiffs_below(folder: Path) -> list[Path]:
     """GeoTIFFs of a folder and of those below it, also of linked ones, each folder once."""
     paths = (Path(here, name) for here, _, names in untrusted.walked(folder) for name in names)
-    return sorted(path for path in paths if _is_tiff(path))
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff") and path.is_file()
+    return sorted(path for path in paths if path.suffix.lower() in TIFF and path.is_file())
 
 
 def _is(path: Path, role: str) -> bool:
