@@ -25,18 +25,10 @@ if TYPE_CHECKING:
 Adapt = StrEnum("Adapt", "off fast best")
 AdaptTerms = StrEnum("AdaptTerms", "sharp paper")
 Align = StrEnum("Align", "auto off measure")
+Extent = StrEnum("Extent", "intersection pan")
+FitBands = StrEnum("FitBands", "all bidx")
 FitBy = StrEnum("FitBy", "scene strip folder")
 Mtf = StrEnum("Mtf", "auto sensor")
-
-
-class Extent(StrEnum):
-    intersection = "intersection"
-    pan = "pan"
-
-
-class FitBands(StrEnum):
-    all = "all"
-    bidx = "bidx"
 
 
 def _lower(value: str) -> str:

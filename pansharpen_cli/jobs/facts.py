@@ -120,7 +120,7 @@ def adaptation_facts(options: Options, fit: Fit, mismatched: bool) -> Adaptation
     if options.fit is not None:
         facts = {"mode": "off", "reason": f"the fit of {os.path.basename(options.fit)} is taken as it is"}
     if fit.outcome is not None:
-        facts = {**facts, **cast(AdaptationFacts, fit.outcome.as_dict())}
+        facts = {**facts, **cast(AdaptationFacts, asdict(fit.outcome))}
     if mismatched and facts["mode"] != "off":
         facts["mode"], facts["reason"] = "off", "PAN and MS do not show the same in the same place"
     return facts

@@ -44,10 +44,8 @@ class Registration:
             return None
         shift = (self.found.rows, self.found.cols) if self.found else self.applied
         known = {k: v for k, v in asdict(self.found).items() if k not in ("rows", "cols")} if self.found else {}
-        facts: RegistrationFacts = {
-            "mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied),
-        }  # fmt: skip
-        return {**facts, **cast(RegistrationFacts, known)}
+        facts = {"mode": self.mode, "source": self.source, "shift": list(shift), "applied": list(self.applied)}
+        return cast(RegistrationFacts, facts | known)
 
     @property
     def mismatched(self) -> bool:
