@@ -525,12 +525,14 @@ def test_a_window_may_lie_where_only_the_aligned_ms_reaches(scenes, run, tmp_pat
     edited(scenes / "ms.tif", tmp_path / "right.tif", names=names, transform=moved)
     with Scene.open(scenes / "pan.tif", [tmp_path / "right.tif"]) as scene:
         first = scene.full[2]
-    part = ("--window", f"{first - 4},100,4,60", "-o", tmp_path / "part.tif")
-    common = ("fuse", scenes / "pan.tif", tmp_path / "right.tif", *part, "--method", "exp", "--no-score")
+    asked = (scenes / "pan.tif", tmp_path / "right.tif", "--window", f"{first - 4},100,4,60", "--method", "exp")
+    common = ("fuse", *asked, "--no-score", "-o", tmp_path / "part.tif")
     ended = run(*common, "--align", "off")
     assert ended.code == 2 and "does not touch" in ended.err
-    ended = run(*common)
-    assert ended.code == 0, ended.err
+    assert "does not touch" in run("check", *asked, "--align", "off").errors[0]
+    for command in (common, ("check", *asked, "--no-score")):
+        ended = run(*command)
+        assert ended.code == 0, ended.err
     assert pixels_of(tmp_path / "part.tif").shape[1:] == (60, 4)
 
 
