@@ -306,7 +306,7 @@ def test_hostile_names_stay_text() -> None:
     made = facts(HOSTILE)
     made["scene"]["band_names"] = [HOSTILE, "green", "$", "a\nb"]
     made["comparison"]["rows"][0]["name"] = HOSTILE
-    made["warnings"] = [HOSTILE]
+    made["warnings"] = [HOSTILE, "\x1b[31m\u202e"]
     shown = drawn()
     histograms = tuple(replace(h, band=HOSTILE) for h in shown.histograms)
     panels = tuple(replace(p, label=HOSTILE) for p in shown.overview.panels)
@@ -314,6 +314,7 @@ def test_hostile_names_stay_text() -> None:
     page = html_report.to_html(made, [(HOSTILE, shown)])
     assert "<script>alert" not in page and page.count("<script") == 1
     assert HOSTILE in References(page).text
+    assert not {"\x1b", "\u202e"} & set(page) and r"\x1b[31m\u202e" in page
 
 
 def test_the_script_is_allowed_by_its_hash_and_nothing_else_is() -> None:

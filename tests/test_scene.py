@@ -155,6 +155,8 @@ def test_extent_window_and_bbox(pair):
         assert "--window reaches beyond the scene: of its 45 x 40 pixels 37 x 40 are fused" in scene.warnings
         assert scene.full == (1, 120, 3, 136)
         left, bottom, right, top = scene.grid.bounds
+    with pair.open(window=(0, 90, 3, 40)) as scene:
+        assert "--window reaches beyond the scene: of its 37 x 90 pixels 37 x 89 are fused" in scene.warnings
     with pair.open(bbox=(left, bottom, right, top)) as scene:
         assert scene.window == (50, 90, 3, 40) and not any("reaches" in note for note in scene.warnings)
     assert "--window does not touch the scene" in pair.refused(window=(200, 300, 0, 10))

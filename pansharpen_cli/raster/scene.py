@@ -505,7 +505,8 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
             raise InputError(f"{name} does not touch the scene, which is {full} of the PAN, "
                              f"{grid.window(full).describe()}")  # fmt: skip
         within = full & part
-        if max(abs(a - b) for a, b in zip(within, part, strict=True)) > 1:  # --bbox is rounded outwards
+        rounded = 1 if name == "--bbox" else 0  # outwards
+        if max(abs(a - b) for a, b in zip(within, part, strict=True)) > rounded:
             notes.append(
                 f"{name} reaches beyond the scene: of its {part.shape[1]} x {part.shape[0]} pixels "
                 f"{within.shape[1]} x {within.shape[0]} are fused"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..raster.plain import read_reduced
+from ..untrusted import printable
 from . import charts
 from .facts import (
     AdaptationFacts,
@@ -95,12 +96,11 @@ def render(name: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["symbols"] = lambda text: Markup(re.sub(r"D_(λ,K|λ|S)", r"D<sub>\1</sub>", str(escape(text))))
-    return environment.get_template(f"{name}.html.j2").render(
-        style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        **values,
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(f"{name}.html.j2").render(
+        style=style, script=script, script_hash=script_hash, **values
     )
+    return printable(page)  # names may hold what HTML does not
 
 
 def _fusion_page(facts: FusionFacts) -> dict:
