@@ -313,16 +313,13 @@ def is_foreign(record: Record | None) -> bool:
 
 
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
-    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell."""
-    if not (is_foreign(record) or _is_edited(task, record)) or _reported(task):
+    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell. An output that is
+    done was published whole: of another size, somebody has changed it."""
+    there = existing_outputs(task).get(task.output)
+    edited = record is not None and record.is_done and there is not None and there.st_size != record.bytes
+    if not (is_foreign(record) or edited) or _reported(task):
         return None
     return next((p for output in task.outputs for p in (output, *family(output, listing)) if os.path.lexists(p)), None)
-
-
-def _is_edited(task: Task, record: Record | None) -> bool:
-    """Has somebody changed the output of a scene that is done? It was published whole, with another size."""
-    there = existing_outputs(task).get(task.output)
-    return record is not None and record.status == "done" and there is not None and there.st_size != record.bytes
 
 
 def _reported(task: Task) -> bool:
