@@ -13,13 +13,11 @@ from typing import Any, cast
 import torch
 
 from .. import __version__
-from ..errors import InputError, ReadError
 from ..fusion.fit import Fit
 from ..fusion.options import Options
 from ..fusion.pan_relation import PanRelation
 from ..progress import Progress
-from ..quality import assess
-from ..quality.assess import Sampling, Score
+from ..quality.assess import Score
 from ..quality.rasters import Raster
 from ..raster.options import Scaling
 from ..raster.plain import raster_versions
@@ -44,19 +42,6 @@ def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Pro
     pictures = report_pictures.collect(scene, raster.read, raster.window, detail, progress=partial(progress, "drawing"))
     shown = {k: v for k, v in score.maps.items() if k in FULL_MAPS} if score is not None else {}
     return replace(pictures, maps=shown)
-
-
-def score_of(scene: Scene, raster: Raster, seed: int, progress: Progress) -> Score | None:
-    """The figures, of a large scene those of a sample; None with a warning where there is no whole valid block."""
-    try:
-        score = assess.full_resolution(scene, raster.read, scene.window, progress, Sampling(seed))
-    except ReadError:
-        raise
-    except InputError as error:
-        scene.warnings.append(str(error))
-        return None
-    scene.warnings.extend(score.notes)
-    return score
 
 
 def quality_facts(score: Score, scene: Scene) -> Quality:

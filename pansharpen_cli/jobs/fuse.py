@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from .. import device
-from ..errors import InputError
+from ..errors import InputError, ReadError
 from ..fusion import fit as fitting
 from ..fusion import loop, pan_relation, saved_fit
 from ..fusion.fit import Fit
@@ -22,7 +22,7 @@ from ..physics import Reach
 from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, made_folders
 from ..quality import assess
-from ..quality.assess import Score
+from ..quality.assess import Sampling, Score
 from ..quality.rasters import Raster, array_reader
 from ..raster.blocks import nothing_valid, sample_blocks
 from ..raster.creation import parse_creation_options
@@ -47,7 +47,6 @@ from .facts import (
     provenance_tags,
     quality_facts,
     scene_facts,
-    score_of,
 )
 from .opened import Part, opened_parts
 from .picture import PictureWriter
@@ -192,12 +191,18 @@ class _Fused:
         return len(self.fit.only_upsampled) == self.scene.bands
 
     def judge(self, raster: Raster, options: Options, progress: Progress) -> None:
-        """Take the figures of what was written; what they lack of a part that was not sharpened is no warning."""
-        said = len(self.scene.warnings)
-        self.measured = score_of(self.scene.as_written(), raster.only(self.part.places), options.seed, progress)
-        if self.is_up_sampled:
-            self.scene.notes.extend(self.scene.warnings[said:])
-            del self.scene.warnings[said:]
+        """Take the figures of what was written, of a large scene those of a sample. What they lack of a part that was
+        not sharpened is no warning."""
+        shown, read = self.scene.as_written(), raster.only(self.part.places).read
+        told = self.scene.notes if self.is_up_sampled else self.scene.warnings
+        try:
+            self.measured = assess.full_resolution(shown, read, shown.window, progress, Sampling(options.seed))
+        except ReadError:
+            raise
+        except InputError as error:  # no block is valid as a whole
+            told.append(str(error))
+        else:
+            told.extend(self.measured.notes)
 
     def facts(self, options: Options) -> PartFacts:
         scene, mismatched = self.scene, self.part.registration.mismatched
