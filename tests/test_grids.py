@@ -77,6 +77,39 @@ def test_each_input_is_opened_once_in_a_command(folder: Path, run, monkeypatch, 
     assert {path: opened[path] for path in inputs} == dict.fromkeys(inputs, 1)
 
 
+@pytest.mark.parametrize("south_up", [False, True])
+def test_files_on_one_lattice_are_one_grid_over_their_common_part(folder: Path, south_up: bool) -> None:
+    """Bands that cover more on one side or the other are fused as those of one file; also where they are warped, but
+    for its edge, beyond which there is more for the kernel to see."""
+    with rasterio.open(folder / "vnir.tif") as dataset:
+        values, profile = dataset.read(), dataset.profile
+    if south_up:
+        values = values[:, ::-1]
+        profile["transform"] @= rasterio.Affine.translation(0, values.shape[1]) @ rasterio.Affine.scale(1, -1)
+
+    def written(name: str, bands: slice, rows: slice, cols: slice) -> str:
+        part = values[bands, rows, cols]
+        shape = {"count": len(part), "height": part.shape[1], "width": part.shape[2]}
+        place = {"transform": profile["transform"] @ rasterio.Affine.translation(cols.start, rows.start)}
+        with rasterio.open(folder / name, "w", **profile | shape | place) as dataset:
+            dataset.write(part)
+            dataset.descriptions = VNIR[bands]
+        return name
+
+    rows, cols = slice(5, 90), slice(7, 85)
+    parts = [
+        written("a.tif", slice(0, 2), slice(0, 90), slice(7, 96)),
+        written("b.tif", slice(2, 3), slice(5, 96), slice(4, 90)),
+        written("c.tif", slice(3, 4), slice(2, 93), slice(0, 85)),
+    ]
+    fused(folder, [written("one.tif", slice(0, 4), rows, cols)], Options(method="gsa", align="off"), "one_file.tif")
+    report = fused(folder, parts, Options(method="gsa", align="off"))
+    edge = slice(16, -16) if south_up else slice(None)
+    out, expected = (pixels_of(folder / name)[:, edge, edge].astype(float) for name in ("out.tif", "one_file.tif"))
+    assert abs(out - expected).max() <= (2 if south_up else 0)
+    assert "a.tif b.tif c.tif is read where all of them lie" in " ".join(report["notes"])
+
+
 @pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))
 def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, method: str) -> None:
     options = options_of(folder, method)
@@ -199,7 +232,7 @@ def test_walds_protocol_takes_each_grid_apart_and_leaves_out_what_is_too_small(f
     monkeypatch.chdir(folder)
     edited(folder / "vnir.tif", folder / "other.tif", lambda p: p[1:2, 1:, 1:], ("Yellow",))
     with rasterio.open("other.tif", "r+") as dataset:  # on a grid of its own
-        dataset.transform = dataset.transform @ rasterio.Affine.translation(1, 1)
+        dataset.transform = dataset.transform @ rasterio.Affine.translation(1.25, 1.25)
     pair = ("evaluate", "--wald", "--methods", "exp,gsa", "--align", "off", "--pan", "pan.tif", "--json")
     files = ("--ms", "vnir.tif", "--ms", "swir.tif", "--ms", "other.tif")
     done = run(*pair, *files, "--bidx", "blue,green,red,swir1,7")

@@ -250,8 +250,8 @@ def test_several_files_need_the_same_grid(pair):
     other = pair.folder / "other.tif"
     pair.ms_paths.append(other)
     for image, transform in (
-        (pair.scene.ms[:1, :-1], pair.scene.ms_transform),
-        (pair.scene.ms[:1], pair.scene.ms_transform * Affine.translation(1, 0)),
+        (pair.scene.ms[:1], pair.scene.ms_transform * Affine.scale(1.01)),
+        (pair.scene.ms[:1], pair.scene.ms_transform * Affine.translation(0.5, 0)),
     ):
         write(other, image, transform)
         assert "other.tif lies on another grid" in pair.refused()

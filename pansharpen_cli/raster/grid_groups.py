@@ -10,7 +10,7 @@ from ..errors import InputError
 from . import mean_pan, sensors
 from .files import OpenFiles, Remarks
 from .grid import Grid
-from .scene import Scene, are_tiles
+from .scene import Scene, are_tiles, place_on
 from .source import Source, data_bands, rpcs_of
 
 
@@ -27,7 +27,8 @@ class Files:
 
 
 def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
-    """The MS files of each grid, in the order of their first files; all in one where they lie on the same.
+    """The MS files of each grid, in the order of their first files; all in one where they lie on the same, whichever
+    part of it they cover.
 
     A thermal band has optics of its own, whatever grid it was resampled to. Tiles of one raster stay together, and are
     refused later. Raises InputError for a file that cannot be opened.
@@ -52,7 +53,8 @@ def _together(one: Source, other: Source) -> bool:
     a, b = Grid.of(one.dataset), Grid.of(other.dataset)
     if are_tiles(b.called_as(a), a):
         return True
-    return b.called_as(a) == a and rpcs_of(one.dataset) == rpcs_of(other.dataset) and _thermal(one) == _thermal(other)
+    alike = rpcs_of(one.dataset) == rpcs_of(other.dataset) and _thermal(one) == _thermal(other)
+    return alike and place_on(a, other) is not None
 
 
 def _thermal(source: Source) -> bool:

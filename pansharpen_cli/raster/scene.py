@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import and_
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ from .source import (
     filled,
     metadata,
     open_raster,
+    rpcs_of,
 )
 from .values import default_nodata, fits, nodata_for
 from .warping import Aligned, aligned
@@ -324,6 +327,41 @@ def are_tiles(one: Grid, other: Grid) -> bool:
     return place is not None and (place & one.whole).area < smaller / 2
 
 
+def place_on(grid: Grid, source: Source) -> Window | None:
+    """The pixels of an MS grid, beyond its ends too, that a file with more of its bands lies on; None for a file on
+    another lattice, or a tile beside it."""
+    other = Grid.of(source.dataset).called_as(grid)
+    if other == grid:
+        return grid.whole
+    without = source.dataset.transform.is_identity or rpcs_of(source.dataset) is not None
+    return None if without or are_tiles(other, grid) else grid.place_of(other)
+
+
+def _on_one_grid(pan_grid: Grid, ms: list[Source], notes: list[str]) -> tuple[Grid, list[Source]]:
+    """The grid of the common part of MS files on one lattice, and the files as sources of that part. Raises InputError
+    for files on others."""
+    grid = Grid.of(ms[0].dataset).called_as(pan_grid)
+    places = []
+    for source in ms:
+        place = place_on(grid, source)
+        if place is None:
+            other = Grid.of(source.dataset).called_as(grid)
+            raise InputError(
+                f"{source.label} lies on another grid than {ms[0].label}: "
+                + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
+                   if are_tiles(other, grid) else "all MS files need the same CRS, pixel size and lattice")
+            )  # fmt: skip
+        places.append(place)
+    common = reduce(and_, places)
+    if common.is_empty:
+        raise InputError(f"no overlap: {', '.join(s.label for s in _unique(ms))} have no part in common")
+    larger = dict.fromkeys(os.path.basename(s.label) for s, place in zip(ms, places, strict=True) if place != common)
+    if larger:
+        notes.append(f"the MS files cover different parts: {' '.join(larger)} is read where all of them lie")
+    parts = [None if place == common else common.moved(-place.top, -place.left) for place in places]
+    return grid.window(common), [replace(s, part=part) for s, part in zip(ms, parts, strict=True)]
+
+
 def _check_named_once(pan: str, ms: Sequence[str]) -> None:
     """Raises InputError for a file that is named twice."""
     seen: dict[object, str] = {}
@@ -406,14 +444,7 @@ def _placed(
     pan_grid: Grid, pan: Source, ms: list[Source], options: OpenOptions, stack: ExitStack, remarks: Remarks
 ) -> tuple[Aligned, bool]:
     """Where PAN and MS lie, and whether RPCs alone tell that."""
-    ms_grid = Grid.of(ms[0].dataset).called_as(pan_grid)
-    for source in ms[1:]:
-        if (other := Grid.of(source.dataset).called_as(ms_grid)) != ms_grid:
-            raise InputError(
-                f"{source.label} lies on another grid than {ms[0].label}: "
-                + ("they are tiles of one raster: join them first (gdalbuildvrt ms.vrt TILES)"
-                   if are_tiles(other, ms_grid) else "all MS files need the same size, CRS and origin")
-            )  # fmt: skip
+    ms_grid, ms = _on_one_grid(pan_grid, ms, remarks.notes)
     if rpc.locates([pan, *ms]):
         _check_has_crs(options.bbox, True, pan.label)
         terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)

@@ -186,7 +186,8 @@ class Source:
     """Some bands of one raster, read with their mask, from `warped` if it is given; pixels outside the raster are
     invalid.
 
-    `notes` receives what reading finds suspicious.
+    `part`: the pixels of the raster that it is of, from whose corner windows count; None for all. `notes` receives what
+    reading finds suspicious.
     """
 
     dataset: Any
@@ -196,6 +197,7 @@ class Source:
     alpha: tuple[int, ...] = ()
     notes: list[str] = field(default_factory=list)
     warped: Warped | None = None
+    part: Window | None = None
 
     @property
     def files(self) -> set[str]:
@@ -216,7 +218,10 @@ class Source:
         ds, bands = self.dataset, self.bands
         if self.warped:
             ds, bands = self.warped.dataset, [self.warped.numbers.index(band) + 1 for band in bands]
-        inner = window & Window(0, ds.height, 0, ds.width)
+        whole = Window(0, ds.height, 0, ds.width)
+        if self.part is not None and not self.warped:
+            whole, window = self.part, window.moved(*self.part.corner)
+        inner = window & whole
         data = np.zeros((len(bands), *window.shape), ds.dtypes[bands[0] - 1])
         valid = np.zeros(window.shape, bool)
         if inner.is_empty:

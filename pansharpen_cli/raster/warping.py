@@ -100,7 +100,9 @@ def _warped(pan: Grid, ms: Grid, target: Grid, sources: list[Source], stack: Exi
         if label in made:
             continue
         numbers = sorted({band for s in sources if s.label == label for band in s.bands})
-        view = seen_by_the_warper(own, numbers, transform, stack)
+        first = own.part.corner if own.part is not None else (0, 0)
+        whole = transform * Affine.translation(-first[1], -first[0])
+        view = seen_by_the_warper(own, numbers, whole, stack)
         grid = {"transform": target.transform, "height": target.height, "width": target.width}
         options = {"resampling": Resampling.cubic, "tolerance": 1e-6, "add_alpha": True}
         vrt = WarpedVRT(view, src_crs=crs, crs=pan.crs, **grid, **options)
