@@ -107,7 +107,12 @@ def test_files_on_one_lattice_are_one_grid_over_their_common_part(folder: Path, 
     edge = slice(16, -16) if south_up else slice(None)
     out, expected = (pixels_of(folder / name)[:, edge, edge].astype(float) for name in ("out.tif", "one_file.tif"))
     assert abs(out - expected).max() <= (2 if south_up else 0)
-    assert "a.tif b.tif c.tif is read where all of them lie" in " ".join(report["notes"])
+    told = "a.tif b.tif c.tif is read where all of them lie"
+    assert told in " ".join(report["warnings"]) and told not in " ".join(report["notes"])
+    few = [written("d.tif", slice(0, 3), rows, slice(7, 86)), written("e.tif", slice(3, 4), rows, cols)]
+    report = fused(folder, few, Options(method="exp", align="off"))
+    assert "d.tif is read where all of them lie" in " ".join(report["notes"])
+    assert not any("where all of them lie" in line for line in report["warnings"])
 
 
 @pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))

@@ -40,6 +40,9 @@ MIN_RATIO, MAX_RATIO = 1.5, 16.0
 MIN_MS_PIXELS = 8
 """Smallest side of the overlap in MS pixels: below it there is nothing to fit a scene on."""
 
+UNSAID = 0.95
+"""Share of a file of the MS that is read without a warning where the other files cover less."""
+
 _PER_BAND = ("band_names", "standard_names", "gains", "fitted_gains", "band_offsets", "numbers")
 """Fields of a scene with a value for each band."""
 
@@ -337,7 +340,7 @@ def place_on(grid: Grid, source: Source) -> Window | None:
     return None if without or are_tiles(other, grid) else grid.place_of(other)
 
 
-def _on_one_grid(pan_grid: Grid, ms: list[Source], notes: list[str]) -> tuple[Grid, list[Source]]:
+def _on_one_grid(pan_grid: Grid, ms: list[Source], remarks: Remarks) -> tuple[Grid, list[Source]]:
     """The grid of the common part of MS files on one lattice, and the files as sources of that part. Raises InputError
     for files on others."""
     grid = Grid.of(ms[0].dataset).called_as(pan_grid)
@@ -357,7 +360,10 @@ def _on_one_grid(pan_grid: Grid, ms: list[Source], notes: list[str]) -> tuple[Gr
         raise InputError(f"no overlap: {', '.join(s.label for s in _unique(ms))} have no part in common")
     larger = dict.fromkeys(os.path.basename(s.label) for s, place in zip(ms, places, strict=True) if place != common)
     if larger:
-        notes.append(f"the MS files cover different parts: {' '.join(larger)} is read where all of them lie")
+        least = min(common.area / place.area for place in places)
+        (remarks.notes if least > UNSAID else remarks.warnings).append(
+            f"the MS files cover different parts: {' '.join(larger)} is read where all of them lie"
+        )
     parts = [None if place == common else common.moved(-place.top, -place.left) for place in places]
     return grid.window(common), [replace(s, part=part) for s, part in zip(ms, parts, strict=True)]
 
@@ -444,7 +450,7 @@ def _placed(
     pan_grid: Grid, pan: Source, ms: list[Source], options: OpenOptions, stack: ExitStack, remarks: Remarks
 ) -> tuple[Aligned, bool]:
     """Where PAN and MS lie, and whether RPCs alone tell that."""
-    ms_grid, ms = _on_one_grid(pan_grid, ms, remarks.notes)
+    ms_grid, ms = _on_one_grid(pan_grid, ms, remarks)
     if rpc.locates([pan, *ms]):
         _check_has_crs(options.bbox, True, pan.label)
         terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)
