@@ -33,14 +33,14 @@ DATA ?= ../shared/data/train
 VALIDATION ?= $(dir $(DATA:/=))val
 SHIPPED := \
 	glpnet/-/413 \
-	fusionnet/4/87 fusionnet/8/47 \
-	pnn/4/25 pnn/8/11 \
+	fusionnet/4/87 fusionnet/8/72 \
+	pnn/4/25 pnn/8/25 \
 	pannet/4/54 pannet/8/44 \
-	msdcnn/4/25 msdcnn/8/11 \
+	msdcnn/4/25 msdcnn/8/25 \
 	u2net/4/90 u2net/8/100 \
 	pantiny/4/32 pantiny/-/14 \
 	pantiny-small/4/28 pantiny-small/-/12 \
-	pancrafter/4/45 pancrafter/8/18
+	pancrafter/4/45 pancrafter/8/48
 
 define TRAINED
 .PHONY: weights-$(1)$(2)
