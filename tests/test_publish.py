@@ -898,11 +898,25 @@ def test_an_output_that_was_edited_is_not_replaced(tmp_path: Path, tasks) -> Non
     with rasterio.open(tasks[0].output, "r+") as dataset:
         dataset.update_tags(NOTE="of the user's own " * 100)
     edited = tasks[0].output.read_bytes()
-    tally = batch.run(tasks, out, here())
-    assert (len(tally.failed), tally.before, tally.refused) == (1, 1, 1)
+    for _ in range(3):
+        tally = batch.run(tasks, out, here())
+        assert (len(tally.failed), tally.before, tally.refused) == (1, 1, 1)
     assert tasks[0].output.read_bytes() == edited
     assert len(batch.run(tasks, out, here(), overwrite=True).done) == 1
     assert tasks[0].output.read_bytes() != edited
+
+
+def test_an_output_that_was_edited_and_kept_its_size_is_not_replaced(tmp_path: Path, tasks) -> None:
+    out, known = tmp_path / "out", tasks[0].output
+    assert len(batch.run(tasks, out, here()).done) == 2
+    made, again = known.stat().st_mtime, [replace(tasks[0], options="other")]
+    os.utime(known, (made + 60, made + 60))
+    assert batch.run(tasks, out, here()).before == 2, "nothing is to be done"
+    for when in (made + 60, made + 60, made - 60):  # edited, edited, and another file with its own time
+        os.utime(known, (when, when))
+        assert batch.run(again, out, here()).refused == 1
+    os.utime(known, (made + 1, made + 1))
+    assert len(batch.run(again, out, here()).done) == 1, "disks keep times to 2 s"
 
 
 def test_outputs_that_are_removed_meanwhile_are_failures(tmp_path: Path, tasks) -> None:

@@ -66,6 +66,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "warnings": facts["warnings"],
             "notes": facts["notes"],
             "bytes": facts["output"]["bytes"],
+            "mtime": task.output.stat().st_mtime,
         }
     except MemoryError:
         known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
@@ -205,7 +206,7 @@ def run(
         for task in refused:
             tally.failed.append(replace(_record(task, "failed"), error=task.refused, refused=True, seconds=0.0))
             tally.refused += 1
-            log.add(replace(tally.failed[-1], bytes=_own_bytes(before[task.scene])))
+            log.add(_knowing(tally.failed[-1], before[task.scene]))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = in_turn(todo, execute)
         try:
@@ -236,7 +237,7 @@ def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, 
     task = event.task
     if event.kind == "started":
         foreign = task.output in there and is_foreign(before)
-        log.add(replace(_record(task, "started"), bytes=_own_bytes(before), foreign=foreign or None))
+        log.add(replace(_knowing(_record(task, "started"), before), foreign=foreign or None))
     if event.kind not in ("done", "failed"):
         return None
     record = _ended(event)
@@ -299,9 +300,10 @@ def _ended(event: Event) -> Record:
     return replace(made, **known)
 
 
-def _own_bytes(record: Record | None) -> int | None:
-    """What a record that replaces `record` has to remember of an output that stands."""
-    return record.bytes if record is not None and not is_foreign(record) else None
+def _knowing(record: Record, before: Record | None) -> Record:
+    """A record that replaces another one, with what that one knows of an output that stands."""
+    own = None if is_foreign(before) else before
+    return record if own is None else replace(record, bytes=own.bytes, mtime=own.mtime)
 
 
 def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:
@@ -313,10 +315,10 @@ def _failure(task: Task, record: Record, before: Record | None, there: Mapping[P
     if now is None:
         return record
     if task.output not in there or not os.path.samestat(now, there[task.output]):
-        return replace(record, bytes=now.st_size)  # its worker was ended after it had published
+        return replace(record, bytes=now.st_size, mtime=now.st_mtime)  # its worker was ended after it had published
     if before is not None and before.is_done and before.inputs == list(task.inputs):
         return replace(before, error=record.error)
-    return replace(record, bytes=_own_bytes(before))
+    return _knowing(record, before)
 
 
 def summary(tally: Tally, left: int) -> BatchSummary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -38,6 +39,9 @@ from .tar_zip import archive_of
 TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900
 """Most bytes of a part of an output's path, and of the whole: the system's, less room for suffixes."""
+
+TIME_STEP = 2
+"""Seconds to which disks and archives keep the time of a file."""
 
 
 @dataclass(frozen=True)
@@ -313,22 +317,37 @@ def is_foreign(record: Record | None) -> bool:
 
 
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
-    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell. An output that is
-    done was published whole: of another size, somebody has changed it."""
-    there = existing_outputs(task).get(task.output)
-    edited = record is not None and record.is_done and there is not None and there.st_size != record.bytes
-    if not (is_foreign(record) or edited) or _reported(task):
+    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell."""
+    if not (is_foreign(record) or _edited(task, record)) or _reported(task, record):
         return None
     return next((p for output in task.outputs for p in (output, *family(output, listing)) if os.path.lexists(p)), None)
 
 
-def _reported(task: Task) -> bool:
+def _edited(task: Task, record: Record | None) -> bool:
+    """Has somebody changed the output since, by the size and time that the log knows? Of one in flight when the batch
+    was stopped, it knows those of the output before."""
+    there = existing_outputs(task).get(task.output)
+    if record is None or record.status == "started" or there is None or record.bytes is None:
+        return False
+    moved = record.mtime is not None and abs(there.st_mtime - record.mtime) > TIME_STEP
+    return moved or there.st_size != record.bytes
+
+
+def _reported(task: Task, record: Record | None) -> bool:
     """Does the report beside the output say that a batch has written it as it is now, or one that somebody has removed
-    since? For a log that lost lines, and for a scene that failed then."""
+    since? For a log that lost lines, and for a scene that failed then.
+
+    The report is published with the output and made last; an output that is older than the log's is of no later batch.
+    """
+    since = record.mtime if record is not None and record.mtime is not None else -math.inf
     try:
         facts = json.loads(read_own(task.report, 1 << 24))
+        until = task.report.stat().st_mtime
         there = existing_outputs(task).get(task.output)
-        return facts["batch"]["scene"] == task.scene and (there is None or there.st_size == facts["output"]["bytes"])
+        same = there is None or (
+            there.st_size == facts["output"]["bytes"] and since - TIME_STEP <= there.st_mtime <= until + TIME_STEP
+        )
+        return facts["batch"]["scene"] == task.scene and same
     except (InputError, OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
@@ -347,7 +366,7 @@ def dry_run(
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
         if reason and not overwrite and foreign_file(task, record, listing):
-            return f"{reason}, but a file is there that no batch has written: needs --overwrite"
+            return f"{reason}, but a file is there that no batch has written as it is: needs --overwrite"
         return reason or f"{record.status if record else ''} before"
 
     scenes = [

@@ -244,9 +244,9 @@ class EvaluationFacts(TypedDict):
 class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
-    `ms`: the files of each layer of the MS, among the `inputs`. `bytes`: of an output that the batch has written;
-    `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `others`: what a newer
-    version may have added.
+    `ms`: the files of each layer of the MS, among the `inputs`. `bytes`, `mtime`: of an output that the batch has
+    written; `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `others`: what a
+    newer version may have added.
     """
 
     schema: str
@@ -267,6 +267,7 @@ class Record:
     warnings: list | None = absent()
     notes: list | None = absent()
     bytes: int | None = absent()
+    mtime: int | float | None = absent()
     error: str | None = absent()
     refused: bool | None = absent()
     foreign: bool | None = absent()
