@@ -49,6 +49,9 @@ _MISLEADING = (
 _HEADERS = (".hdr", ".prj", ".stx", ".clr", ".ige", ".rrd")
 """Such endings of files that describe pixels stored raw, or in another file."""
 
+_OF_DELIVERIES = (*TIFF, ".til", ".ntf", ".nitf", ".img", ".jp2", ".pix")
+"""How the names of rasters end that an .IMD may be of."""
+
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
 
@@ -75,10 +78,16 @@ class Listing:
 
 
 def family(path: Path, listing: Listing | None = None) -> list[Path]:
-    """The files beside a path that readers take for parts of it, whether there is a file at the path or not."""
+    """The files beside a path that readers take for parts of it and of no other file, whether there is a file at the
+    path or not."""
+    near = (listing or Listing()).near(path)
+    return [side for side in _read_with(path, near) if not _shared(side, path, near)]
+
+
+def _read_with(path: Path, near: Sequence[str]) -> list[Path]:
     worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | _described(path)}
     worlds |= {name.lower() for name in _erdas_names(path)}
-    near, name = (listing or Listing()).near(path), path.name.lower()
+    name = path.name.lower()
     found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
     own = [path.parent / n for n in found if not _of_another(n, path, near)]
     return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas_of(p, path, near)]
@@ -122,13 +131,24 @@ def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
     return owner not in (path.name, path.stem) and any(n in there for n in (owner, owner + path.suffix))
 
 
+def _shared(side: Path, path: Path, there: Collection[str]) -> bool:
+    """Is a world file or an IMD beside a path also read with another raster that is `there`?"""
+    end = side.suffix.lower()
+    others = (path.parent / n for n in there if n != path.name and Path(n).stem == side.stem)
+    return any(
+        (end in _world_suffixes(other) or (end == ".imd" and other.suffix.lower() in _OF_DELIVERIES))
+        and not _same(str(other), path)
+        for other in others
+    )
+
+
 def misleading(path: Path, listing: Listing | None = None) -> list[Path]:
     """The files beside a GeoTIFF's path that would be read with it and that are no part of it."""
     if path.suffix.lower() not in TIFF:
         return []
     listing = listing or Listing()
-    own = family(path, listing)
-    return [p for p in _describing(path, listing) if p not in own]
+    near, own = listing.near(path), family(path, listing)
+    return [p for p in dict.fromkeys([*_describing(path, listing), *_read_with(path, near)]) if p not in own]
 
 
 def told_beside(path: str, listing: Listing | None = None) -> list[str]:

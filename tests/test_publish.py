@@ -206,6 +206,26 @@ def test_an_output_with_the_metadata_of_a_delivery_is_replaced_with_them(pair: P
     assert run(*command).code == 0 and not (pair / "out.IMD").exists()
 
 
+@pytest.mark.parametrize(
+    ("side", "other"),
+    [("out.tfw", "out.tiff"), ("out.TFW", "out.TIF"), ("out.IMD", "out.TIL"), ("out.IMD", "out.ntf")],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_read_with_another_raster_of_the_name_stays(tmp_path: Path, side: str, other: str, there: bool) -> None:
+    out = tmp_path / "out.tif"
+    for path in (tmp_path / side, tmp_path / other, *([out] if there else [])):
+        path.write_text("old")
+    if other.lower() == out.name and out.exists() and not there:
+        pytest.skip("case does not count here")
+    with pytest.raises(InputError, match=f"{side} would be read with out.tif, which it does not describe"):
+        check_target(out, [], True)
+    publish.write(out, b"new")
+    assert contents(tmp_path) == {side: b"old", other: b"old", "out.tif": b"new"}
+    (tmp_path / other).rename(tmp_path / "out.json")
+    if there:
+        check_target(out, [], True)
+
+
 def test_a_part_of_the_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.tif.ovr").write_text("an input")
     with pytest.raises(InputError, match="one of the inputs"):
