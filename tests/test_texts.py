@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rasterio.crs import CRS
 
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import source
+from pansharpen_cli.raster.messages import gdal_messages
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 WKT = CRS.from_epsg(32631).to_wkt(version="WKT1_ESRI")
@@ -41,7 +43,8 @@ def copied(driver: str, name: str, dtype: str, **options) -> None:
 @pytest.mark.parametrize(
     ("driver", "name", "dtype", "side", "until"),
     [
-        ("ENVI", "a.img", "int16", "a.hdr", "data type = 2\ninterleave = bsq\n"),
+        ("ENVI", "a.img", "int16", "a.hdr", "bands   = 1\n"),
+        ("ENVI", "a.img", "int16", "a.hdr", "data ig"),
         ("ENVI", "a.img", "int16", "a.hdr", "map info = {UTM, 1,"),
         ("ENVI", "a.img", "int16", "a.hdr", 'coordinate system string = {PROJCS["WGS'),
         ("ENVI", "a.img", "int16", "a.hdr", "data ignore value ="),
@@ -63,7 +66,7 @@ def copied(driver: str, name: str, dtype: str, **options) -> None:
         ("ILWIS", "a.mpl", "int16", "a_band_1.mpr", "Structure=Line"),
         ("RST", "a.rst", "int16", "a.rdc", "resolution  : 2.0000000"),
         ("PNG", "a.png", "uint8", "a.wld", "0.0000000000\n"),
-        ("PNG", "a.png", "uint8", "a.wld", "4999999.0000000"),
+        ("PNG", "a.png", "uint8", "a.wld", "49999"),
     ],
 )
 def test_a_text_of_a_raster_that_ends_early_is_cut_off(
@@ -95,8 +98,9 @@ def test_a_table_of_mapinfo_that_ends_early_is_cut_off(here: Path, until: str) -
     table = (
         f'!table\n!version 300\nDefinition Table\n  Type "RASTER"\n{corners}  CoordSys Earth Projection 8, 104, "m"\n'
     )
-    Path("t.tab").write_text(table)
-    source.open_raster("t.tif").close()
+    for whole in (table, table.rstrip()):
+        Path("t.tab").write_text(whole)
+        source.open_raster("t.tif").close()
     Path("t.tab").write_text(table[: table.index(until) + len(until)])
     with pytest.raises(InputError, match="t.tab is cut off"):
         source.open_raster("t.tif")
@@ -135,6 +139,12 @@ def test_metadata_in_text_that_end_early_are_cut_off(here: Path, side: str, text
         source.open_raster("a.tif")
 
 
+HEADER = "ENVI\nsamples = 16\nlines = 20\nbands = 1\ndata type = 2\n"
+DIMAP = (
+    '<?xml version="1.0" encoding="ISO-8859-1"?><Dimap_Document><Dataset_Sources><Source_Information><Scene_Source>'
+    '<MISSION>\xe9</MISSION></Scene_Source></Source_Information></Dataset_Sources><a href="a.tif"/></Dimap_Document>'
+)
+FORTRAN = re.sub(r"\.5(?=\n| )", ".5D+00", POLYNOMIALS)
 PLAIN = "NROWS 20\nNCOLS 16\nNBITS 16\nPIXELTYPE SIGNEDINT\n"
 ESRI = "Projection    UTM\nZone          31\nDatum         WGS84\nUnits         METERS\nParameters\n"
 
@@ -143,10 +153,17 @@ ESRI = "Projection    UTM\nZone          31\nDatum         WGS84\nUnits         
     ("driver", "name", "dtype", "side", "text"),
     [
         ("ENVI", "a.img", "uint8", "a.hdr", "ENVI\n; by hand\nsamples = 16\nlines = 20\nbands = 1\ndata type = 1"),
+        ("ENVI", "a.img", "int16", "a.hdr", HEADER),
+        ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("ENVI", "ENVI\ndescription = {made by {tool}\n{on} }")),
+        ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("ENVI", "ENVI\n; a {\nnotes = \nsensor type =\nno sign")),
+        ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("bands = 1\n", "bands = 1\nbyte order = 0\n") + "label =\n"),
+        ("ENVI", "a.img", "int16", "a.hdr", HEADER + "processing = {\nlines = 100000}\n"),
+        ("EHdr", "a.bil", "int16", "a.hdr", PLAIN + "MAPUNITS\nULXMAP 1\nULYMAP 1\nComment\n"),
         ("EHdr", "a.bil", "int16", "a.hdr", PLAIN + "ULXMAP 1\nULYMAP 1\nXDIM 2\nYDIM 2"),
         ("EHdr", "a.bil", "int16", "a.prj", ESRI),
         ("EHdr", "a.bil", "int16", "a.prj", WKT + "\0\n"),
         ("PNG", "a.png", "uint8", "a.wld", "2\n0\n0\n-2\n500001\n4999999"),
+        ("PNG", "a.png", "uint8", "a.wld", "2.000\n0.000\n0.000\n-2.000\n500001.000\n4999999.5"),
         ("PNG", "a.png", "uint8", "a.wld", "2.0\r\n0.0\r\n0.0\r\n-2.0\r\n500001.25\r\n4999999.5\r\n"),
     ],
 )  # fmt: skip
@@ -154,3 +171,33 @@ def test_texts_are_taken_as_others_write_them(here: Path, driver, name, dtype, s
     copied(driver, name, dtype, **{"WORLDFILE": "YES"} if driver == "PNG" else {})
     Path(side).write_text(text)
     source.open_raster(name).close()
+
+
+@pytest.mark.parametrize(
+    ("side", "text"),
+    [
+        ("a_MTL.txt", 'GROUP = A\n  SPACECRAFT_ID = "LANDSAT_8"\nEND_GROUP = A\nEND\n\x1a'),
+        ("a_RPC.TXT", FORTRAN),
+        ("a_RPC.TXT", POLYNOMIALS.replace("LAT_OFF: 1.5", "LAT_OFF: +0001,500")),
+        ("a_rpc.txt", "This folder has RPC files\nsee readme\n"),
+        ("a_RPC.TXT", POLYNOMIALS.replace(":", " = ")),
+        ("a.tif.aux.xml", "<PAMDataset/>\n\0\0\n"),
+        ("METADATA.DIM", DIMAP),
+    ],
+)  # fmt: skip
+def test_what_lies_beside_a_raster_is_taken_as_others_write_it(here: Path, side: str, text: str) -> None:
+    Path(side).write_bytes(text.encode("latin-1"))
+    with gdal_messages() as said, source.open_raster("a.tif") as dataset:
+        assert dataset.read().any()
+        source.rpcs_of(dataset)
+        dataset.tags(ns="IMD")
+    assert not said.warnings
+
+
+def test_rpcs_with_exponents_of_fortran_are_read(here: Path) -> None:
+    Path("a_RPC.TXT").write_text(POLYNOMIALS)
+    with rasterio.open("a.tif") as dataset:
+        known = source.rpcs_of(dataset)
+    Path("a_RPC.TXT").write_text(FORTRAN)
+    with rasterio.open("a.tif") as dataset:
+        assert source.rpcs_of(dataset) == known

@@ -13,6 +13,8 @@ from rasterio.errors import RasterioError
 
 _LOG = logging.getLogger("rasterio")
 _LOCK = threading.Lock()
+_NOT_UTF8 = "Failed to decode metadata item"
+"""What rasterio says of metadata in another encoding, such as the XML of many a DIMAP: it goes on without the item."""
 
 
 def _gdal_error() -> type[Exception]:
@@ -34,9 +36,9 @@ class Messages(logging.Handler):
         self.warnings: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread != self.thread:
-            return
         text = record.getMessage()
+        if record.thread != self.thread or text.startswith(_NOT_UTF8):
+            return
         if "signalled an error" in text:
             self.errors.append(text.partition("msg='")[2].rstrip("'"))
         elif record.levelno >= logging.WARNING:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,6 +40,9 @@ MOST_BLOCK = 1 << 29
 MOST_BESIDE = 64 << 20
 """Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
 
+_OTHER_RPC = re.compile("file found, but missing .* field")
+"""What GDAL says of such a text that is none; `check_texts` knows those that are cut off."""
+
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
 
@@ -52,6 +54,9 @@ Pixels = tuple[np.ndarray, np.ndarray]
 
 Reader = Callable[[Window], Pixels]
 """Reads a window; what lies outside of the raster is invalid."""
+
+_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
+"""What stands before the exponent of a number that a program in Fortran wrote."""
 
 _Places = tuple[np.ndarray, np.ndarray]
 """Rows and columns of pixels, of one shape together."""
@@ -106,6 +111,7 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
     try:
         with untrusted.boundary(path, "cannot be used"):
+            _pass_other_rpcs(dataset)
             check_overviews(path, dataset)
             check_beside(path, check_files(dataset, path, names))
             _check_blocks(dataset, path)
@@ -121,7 +127,8 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
 def rpcs_of(dataset) -> RPC | None:
     """The rational polynomials that locate a raster's pixels; None without any that can be read."""
     try:
-        return copy(dataset.rpcs)  # the dataset keeps its own
+        told = dataset.tags(ns="RPC")
+        return RPC.from_gdal({key: _FORTRAN.sub("E", value) for key, value in told.items()}) if told else None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
@@ -144,6 +151,17 @@ def _check_place(path: str) -> None:
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
+
+
+def _pass_other_rpcs(dataset) -> None:
+    """Have GDAL read what lies beside a raster, and forget what it says of a text that only has the name of one of
+    RPCs: rasterio raises it at some later call."""
+    try:
+        dataset.tags(ns="RPC")
+        _ = dataset.colorinterp
+    except GDAL_ERRORS as error:
+        if not _OTHER_RPC.search(str(error)):
+            raise
 
 
 def _look_at_bands(dataset) -> None:

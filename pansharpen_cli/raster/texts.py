@@ -11,7 +11,7 @@ from configparser import ConfigParser
 from .. import untrusted
 from ..errors import InputError
 from .beside import described_in
-from .truncated import cut_off_xml
+from .truncated import cut_off_xml, envi_values
 
 _ENDS = "it ends early"
 _DIALECT = re.compile(r"[A-Za-z_]*\s*$")
@@ -54,7 +54,11 @@ def text_cut_off(path: str) -> str:
 
 
 def _read(path: str) -> str:
-    return os.fsdecode(untrusted.read_bytes(path, untrusted.MOST_SIDE))
+    return os.fsdecode(untrusted.read_bytes(path, untrusted.MOST_SIDE)).rstrip("\0\x1a")
+
+
+def _ended(text: str) -> bool:
+    return text.endswith(("\n", "\r"))
 
 
 def _polynomials(path: str) -> Iterator[str]:
@@ -99,18 +103,18 @@ def _place(path: str) -> str:
     if not path.lower().endswith(".tab"):
         return _world(text)
     ours = text.startswith("!table") and (not re.search("Type ", text) or '"RASTER"' in text)
-    return _ENDS if ours and not re.search(r"^[ \t]*CoordSys .*\n", text, re.MULTILINE) else ""
+    return _ENDS if ours and not re.search(r'^[ \t]*CoordSys .*(\n|,.*[\d"]\Z)', text, re.MULTILINE) else ""
 
 
 def _world(text: str) -> str:
-    """Six numbers; those of one number of decimals without a line's end after a shorter last one are cut."""
+    """Six numbers; a last one without decimals or a line's end, after five with the same many, is cut."""
     numbers = text.split()
     if len(numbers) < 6:
         return f"it has {len(numbers)} numbers of 6"
     decimals = [len(number.partition(".")[2]) for number in numbers[:6]]
-    ended = text.endswith(("\n", "\r")) or len(numbers) > 6
+    ended = _ended(text) or len(numbers) > 6
     same = len(set(decimals[:5])) == 1 and decimals[0] > 2
-    return "its last number is" if same and not ended and decimals[5] < decimals[0] else ""
+    return "its last number is" if same and not ended and not decimals[5] else ""
 
 
 def _header(text: str) -> str:
@@ -122,30 +126,26 @@ def _header(text: str) -> str:
     told = {words[0].upper(): words[1:] for line in text.splitlines() if (words := line.split())}
     if not {"NROWS", "NCOLS"} <= told.keys():
         return ""
-    if bare := next((key for key, values in told.items() if not values and key.isidentifier()), ""):
-        return f"{bare} has no value"
-    place = ("ULXMAP", "ULYMAP", "XDIM", "YDIM")
-    lacking = [key for key in place if key not in told]
-    return f"{lacking[0]} is missing" if 0 < len(lacking) < len(place) and set(place[:2]) & told.keys() else ""
+    *_, last = text.splitlines()
+    if len(last.split()) == 1 and not _ended(text):
+        return f"{last.strip()} has no value"
+    pairs = ("ULXMAP", "ULYMAP"), ("XDIM", "YDIM")
+    lacking = next((key for pair in pairs if told.keys() & pair for key in pair if key not in told), "")
+    return f"{lacking} is missing" if lacking else ""
 
 
 def _envi(text: str) -> str:
-    """Braces close, every line has a value, and what tells the pixels' kind is there."""
-    outside = re.sub(r"\{[^{}]*\}", "{}", text)
-    if "{" in outside.replace("{}", ""):
+    """Braces close, the last line has a value if no line's end follows it, and what tells the pixels' kind is there if
+    nothing is that usually follows it."""
+    told = envi_values(text)
+    if any("{" in value and "}" not in value for value in told.values()):
         return "a brace does not close"
-    told = {}
-    for line in outside.splitlines()[1:]:
-        key, sign, value = (part.strip() for part in line.partition("="))
-        if key and not key.startswith(";"):
-            if not sign or not value:
-                return f"{key} has no value"
-            told[" ".join(key.lower().split())] = value
-    needed = ["samples", "lines", "data type"]
-    needed += ["interleave"] if told.get("bands", "1") != "1" else []
-    needed += ["byte order"] if told.get("data type", "1") != "1" else []
+    key, value = next(reversed(told.items()), ("", ""))
+    if key and not value and not _ended(text) and not key.startswith(";"):
+        return f"{key} has no value"
+    needed = ["data type"] if told.get("bands") == "1" else ["data type", "interleave"]
     missing = next((key for key in needed if key not in told), "")
-    return f"{missing} is missing" if missing else ""
+    return f"{missing} is missing" if missing and not told.keys() & {"interleave", "byte order", "map info"} else ""
 
 
 def _rraster(text: str) -> str:
@@ -162,14 +162,14 @@ def _idrisi(text: str) -> str:
 
 
 def _hkv_attributes(text: str) -> str:
-    ended = re.search(r"^version\s*=\s*\d+\.\d+\s*$", text, re.MULTILINE) or text.endswith(("\n", "\r"))
+    ended = re.search(r"^version\s*=\s*\d+\.\d+\s*$", text, re.MULTILINE) or _ended(text)
     return "" if ended else _ENDS
 
 
 def _hkv_place(text: str) -> str:
     corners = [f"{c}.{a}" for c in ("top_left", "bottom_right", "centre") for a in ("latitude", "longitude")]
     missing = next((key for key in ("projection.name", *corners) if key not in text), "")
-    return f"{missing} is missing" if missing else "" if text.endswith(("\n", "\r")) else _ENDS
+    return f"{missing} is missing" if missing else "" if _ended(text) else _ENDS
 
 
 def _ilwis(text: str) -> str:
@@ -177,7 +177,7 @@ def _ilwis(text: str) -> str:
     parser = ConfigParser(interpolation=None, strict=False, delimiters="=", allow_no_value=True)
     parser.read_string(text)
     sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
-    whole = "ilwis" in sections and text.endswith(("\n", "\r"))
+    whole = "ilwis" in sections and _ended(text)
     kind = sections.get("coordsystem", {}).get("type", "").lower()
     whole &= "mapstore" not in sections or "type" in sections["mapstore"]
     return "" if whole and (kind != "projection" or sections.get("projection")) else _ENDS
@@ -195,16 +195,8 @@ def _rpc(text: str) -> str:
     told = {key.strip().upper(): value.split() for key, sign, value in (s.partition(":") for s in text.splitlines())}
     if "LINE_OFF" not in told:
         return "it is empty" if not text.strip() else ""
-    missing = next((key for key in _RPC if not _is_number(told.get(key, []))), "")
+    missing = next((key for key in _RPC if not re.match(r"[-+]?\.?\d", "".join(told.get(key, [])))), "")
     return f"{missing} is missing" if missing else ""
-
-
-def _is_number(words: list[str]) -> bool:
-    try:
-        float(words[0])
-    except (ValueError, IndexError):
-        return False
-    return True
 
 
 _RULES = {

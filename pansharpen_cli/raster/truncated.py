@@ -124,7 +124,7 @@ def cut_off_xml(path: str) -> str:
     GDAL and others write some that XML does not know."""
     text = untrusted.read_text(path, errors="replace")
     try:
-        ParserCreate().Parse(_ODD.sub("", text).strip(), True)
+        ParserCreate().Parse(_ODD.sub("", text).rstrip("\0 \t\r\n").strip(), True)
     except ExpatError as error:
         return str(error) if text.strip() else "it is empty"
     return ""
@@ -408,16 +408,24 @@ def _envi(path: str) -> int:
     if header is None:
         return 0
     with open(header, "rb") as file:
-        lines = file.read(_HEADER).decode("latin-1").splitlines()
-    if not lines or lines[0].strip() != "ENVI":
+        text = file.read(_HEADER).decode("latin-1")
+    if text.partition("\n")[0].strip() != "ENVI":
         return 0
-    told = {}
-    for line in lines[1:]:
-        key, sign, value = line.partition("=")
-        if sign:
-            told[" ".join(key.lower().split())] = value.strip()
+    told = envi_values(text)
     if told.get("file compression", "0") != "0" or not re.match("envi|$", told.get("file type", ""), re.IGNORECASE):
         return 0
     pixel = _ENVI_BYTES.get(int(told.get("data type", 0)), 0)
     pixels = int(told["samples"]) * int(told["lines"]) * int(told.get("bands", 1))
     return int(told.get("header offset", 0)) + pixel * pixels
+
+
+def envi_values(text: str) -> dict[str, str]:
+    """What the lines of an ENVI header tell, as GDAL has it: a value in braces ends with the first line that closes
+    one, whatever stands between."""
+    told, lines = {}, iter(text.splitlines()[1:])
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition("="))
+        if "{" in value and "}" not in value:
+            value += next((rest for rest in lines if "}" in rest), "")
+        told[" ".join(key.lower().split())] = value
+    return told
