@@ -183,7 +183,7 @@ def at_probes(fused: Tensor, case: str, name: str) -> tuple[np.ndarray, np.ndarr
     return fused.numpy()[:, row, col].T, golden[f"F_{stored_as(name)}"]
 
 
-@pytest.mark.parametrize("case", GAINS)
+@pytest.mark.parametrize("case", seldom(GAINS, ["rr4_qb"]))
 @pytest.mark.parametrize("name", [m for m in METHODS if m != "exp"])
 def test_methods_equal_the_toolbox(case: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method, "lifted", lambda divisor, least: divisor)  # the toolbox divides by what there is
@@ -209,7 +209,7 @@ def test_a_divisor_near_zero_does_not_blow_detail_up() -> None:
 DIVIDING = ("brovey", "bt-h", "sfim", "awlp", "pracs", "mtf-glp-hpm", "mtf-glp-hpm-r", "mf")
 
 
-@pytest.mark.parametrize("name", DIVIDING)
+@pytest.mark.parametrize("name", seldom(DIVIDING, ["bt-h", "mtf-glp-hpm", "mf"]))
 def test_methods_that_divide_keep_to_the_values_of_the_scene(name: str) -> None:
     """Without a bound mtf-glp-hpm comes to 16 times those of the MS; of values less their haze or mean, all to more."""
     stored = toolbox_layers("rr4_qb")
@@ -446,7 +446,7 @@ def damaged(kind: str) -> simulate.SimulatedScene:
     "kind",
     seldom(
         ["constant PAN", "constant band", "zero band", "duplicate band", "all zero"],
-        ["constant PAN", "duplicate band", "all zero"],
+        ["constant PAN", "all zero"],
     ),
 )
 def test_degenerate_data_give_finite_pixels(tmp_path: Path, kind: str) -> None:
@@ -669,7 +669,9 @@ def test_windows_that_tile_a_scene_share_no_ms_pixel() -> None:
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
-@pytest.mark.parametrize("axis", [Axis(4, 1.37), Axis(2.76, -3.2), Axis(1.5, 0.2), Axis(8, 3.3)])
+@pytest.mark.parametrize(
+    "axis", seldom([Axis(4, 1.37), Axis(2.76, -3.2), Axis(1.5, 0.2), Axis(8, 3.3)], [Axis(2.76, -3.2)])
+)
 def test_windows_hold_all_that_the_layers_depend_on(axis: Axis) -> None:
     """More around a window changes nothing."""
     setup, window = Setup(Phase(axis, axis), (0.3, 0.25)), Window(40, 70, 100, 121)

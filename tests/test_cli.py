@@ -430,10 +430,10 @@ def little_room():
 @pytest.mark.parametrize(
     "options",
     [
-        ("--driver", "COG"),
+        ("--co", "TILED=NO"),
         *(
             pytest.param(options, marks=pytest.mark.slow)
-            for options in ((), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--co", "TILED=NO"))
+            for options in ((), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--driver", "COG"))
         ),
     ],
     ids=str,

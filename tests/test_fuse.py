@@ -69,9 +69,7 @@ def test_the_shift_estimate_sees_a_tenth_of_a_pixel() -> None:
         pytest.param(6.5, (3.3, 0.4), (1, 2, 4), marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize(
-    "method", seldom(["none", "injection", "hpf", "awlp", "mf", "mtf-glp-fs"], ["none", "injection"])
-)
+@pytest.mark.parametrize("method", seldom(["none", "injection", "hpf", "awlp", "mf", "mtf-glp-fs"], ["injection"]))
 def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, offset, seeds, method: str) -> None:
     shifts = []
     for seed in seeds:
@@ -92,7 +90,7 @@ def test_fused_edges_lie_where_the_truth_has_them(tmp_path: Path, ratio: float, 
 
 
 def test_injection_is_much_closer_to_the_truth_than_up_sampling(tmp_path: Path) -> None:
-    folder, made = write(tmp_path, rows=256, cols=256, bands=4, seed=8)
+    folder, made = write(tmp_path, rows=256, cols=256, bands=4, seed=2)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         truth = torch.from_numpy(made.truth.astype(np.float64))
         errors = []
@@ -132,7 +130,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
 
 
 def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path: Path) -> None:
-    folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=6)
+    folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=2)
     figures = []
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         for fuser in (fitting.fit_classical(scene, "exp"), injected(scene)):

@@ -250,9 +250,8 @@ VALUES = ("-1e+20", "-9999", "1e+38", "-3.4028235e+38")
     seldom(
         product(UNTAGGED, VALUES, ["pan.tif", "ms.tif"]),
         [
-            *(("exp", value, spoilt) for value in VALUES[1:] for spoilt in ("pan.tif", "ms.tif")),
-            ("gsa", VALUES[1], "ms.tif"),
-            *(("frozen network", *of) for of in ((VALUES[1], "pan.tif"), (VALUES[3], "ms.tif"))),
+            *(("exp", *of) for of in ((VALUES[1], "pan.tif"), (VALUES[2], "pan.tif"), (VALUES[3], "ms.tif"))),
+            ("frozen network", VALUES[3], "ms.tif"),
         ],
     ),
 )
@@ -522,11 +521,13 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_the_layout_of_the_files_changes_no_pixel(case: Case, layout) -> None:
+@pytest.mark.parametrize(
+    "layout", seldom(LAYOUTS, ["tiles larger than the image", "strips of 7 rows", "12 of 16 bits"])
+)
+def test_the_layout_of_the_files_changes_no_pixel(case: Case, layout: str) -> None:
     expected = case.fuse(*TILED)
     for name in ("pan.tif", "ms.tif"):
-        case.change(name, **layout)
+        case.change(name, **LAYOUTS[layout])
     np.testing.assert_array_equal(case.fuse(*TILED), expected)
 
 
@@ -629,6 +630,7 @@ def test_tiny_values_are_scored_and_checked_as_those_of_usual_size(case: Case, e
     assert found["agreement"]["r2"] > 0.5
 
 
+@pytest.mark.slow
 def test_tiny_values_are_compared_with_a_reference_as_those_of_usual_size(case: Case) -> None:
     names = ("pan.tif", "ms.tif", "true.tif", "out.tif")
 

@@ -30,7 +30,7 @@ REACH = 64
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    write_pair(folder, rows=256, cols=384, bands=4, seed=5)
+    write_pair(folder, rows=192, cols=256, bands=4, seed=5)
     return folder
 
 

@@ -502,7 +502,7 @@ QUICK = Settings(tiles=3, reduced_tiles=2, epochs=2, batch=3)
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    spec = simulate.Simulation(rows=320, cols=320, bands=4, seed=2)
+    spec = simulate.Simulation(rows=256, cols=256, bands=4, seed=2)
     pan, ms, _ = write_scene(painted(spec), tmp_path_factory.mktemp("sample"))
     with Scene.open(pan, [ms]) as opened:
         return sampling.sample(opened, QUICK, 0, CPU)

@@ -92,7 +92,7 @@ def fused(paths: tuple[Path, Path], method: str, stats: SceneStats | None) -> tu
         return (*loop.fuse_array(scene, fuser, 128), scene)
 
 
-@pytest.mark.parametrize("method", ["none", "injection"])
+@pytest.mark.parametrize("method", seldom(["none", "injection"], ["injection"]))
 def test_beside_a_hole_the_result_is_as_good_as_without_it(holed, method):
     without, all_valid, scene = holed.fused(holed.whole, method)
     beside, valid, _ = fused(holed.write(0), method, holed.statistics(holed.whole))
@@ -125,7 +125,7 @@ def test_beside_a_hole_the_result_is_as_good_as_without_it(holed, method):
     ("method", "nodata", "dtype"),
     seldom(
         ((method, *of) for method in ("none", "injection") for of in VALUES),
-        [("none", *VALUES[0]), ("injection", *VALUES[0]), ("injection", *VALUES[1])],
+        [("none", *VALUES[0]), ("injection", *VALUES[1])],
     ),
 )
 def test_nothing_of_the_nodata_value_leaks(holed, method, nodata, dtype):

@@ -16,7 +16,7 @@ NAMES = ("Blue", "Green", "Red", "NIR1")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("in")
-    write_pair(folder / "town", rows=600, cols=560, offset=(1.3, 2.6), border=30.0)
+    write_pair(folder / "town", rows=528, cols=516, offset=(1.3, 2.6), border=30.0)
     (folder / "town" / "truth.tif").unlink()
     return folder
 
@@ -65,7 +65,7 @@ def test_quicklooks_and_reports_know_the_colours_of_bands_without_names(pair: Pa
     pictures = []
     for ms, sensor in ((pair / "town" / "ms.tif", "generic"), (tmp_path / "ms.tif", "pleiades")):
         given = (pair / "town" / "pan.tif", ms, "-o", tmp_path / "out.tif", "--method", "exp", "--overwrite")
-        shown = ["--quicklook", tmp_path / f"{sensor}.png", "--window", "40,40,256,256", "--no-score"]
+        shown = ["--quicklook", tmp_path / f"{sensor}.png", "--window", "40,40,128,128", "--no-score"]
         shown += ["--report", tmp_path / "out.html"] if sensor == "pleiades" else []
         assert run("fuse", *given, "--sensor", sensor, *shown).code == 0
         pictures.append(pixels_of(tmp_path / f"{sensor}.png"))

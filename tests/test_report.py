@@ -385,10 +385,10 @@ def test_the_evaluation_page_ranks_with_the_best_marked(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """768 x 1152 pixels with a border of nodata: a landscape four times."""
+    """768 x 1152 pixels with a border of nodata: a landscape sixteen times."""
     folder: Path = tmp_path_factory.mktemp("scene")
-    made = painted(simulate.Simulation(rows=384, cols=576, bands=4, seed=4))
-    wide = {k: np.tile(getattr(made, k), (2, 2)) for k in ("pan", "ms", "truth", "pan_valid", "ms_valid")}
+    made = painted(simulate.Simulation(rows=192, cols=288, bands=4, seed=4))
+    wide = {k: np.tile(getattr(made, k), (4, 4)) for k in ("pan", "ms", "truth", "pan_valid", "ms_valid")}
     wide["pan"][:, :100], wide["ms"][..., :25] = 0, 0
     write_scene(replace(made, **wide), folder)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:

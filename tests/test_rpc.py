@@ -30,7 +30,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
-SIDE, RATIO = 384, 4
+SIDE, RATIO = 256, 4
 OFFSET = (1.3, -2.2)
 LON, LAT, DEGREES = 2.0, 41.0, 0.002
 
@@ -281,7 +281,7 @@ def test_a_height_above_the_sky_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("given", ["height", "dem"])
+@pytest.mark.parametrize("given", [pytest.param("height", marks=pytest.mark.slow), "dem"])
 def test_heights_take_the_parallax_away(tmp_path: Path, given: str) -> None:
     """A plain 80 m above the usual height, which the MS sees 2.4 PAN pixels further down."""
     pair = write_seen(tmp_path, Cameras(parallax=3.0), height=0.8)

@@ -123,6 +123,7 @@ def test_the_transforms_say_the_same_phase():
     assert (ms.e / pan.e, ms.a / pan.a) == pytest.approx((spec.ratio, spec.ratio))
 
 
+@pytest.mark.slow
 def test_sample_ms_agrees_with_the_shipped_truth():
     pan, ms, truth = (rasterio.open(SAMPLE / name).read() for name in FILES)
     low, inside = degraded(truth, sim.SAMPLE, ms.shape[1:])

@@ -32,7 +32,7 @@ QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("scene")
-    write_pair(folder, rows=320, cols=320, bands=4, seed=2)
+    write_pair(folder, rows=256, cols=256, bands=4, seed=2)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as opened:
         yield opened
 
@@ -281,7 +281,7 @@ def test_the_papers_terms_are_an_option(tiles, backbone: Backbone) -> None:
 
 def test_pan_at_the_scale_of_the_ms_is_as_sharp_as_a_sharpened_ms(tmp_path: Path) -> None:
     """Its filter is found by least squares: without it a PAN seen through a Gaussian is softer than its MS."""
-    made = painted(simulate.Simulation(rows=320, cols=320, bands=4, seed=2))
+    made = painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
     low = [gaussian_matrix(n, 0.8) for n in made.ms.shape[-2:]]
     crisp = np.clip(made.ms + 0.8 * (made.ms - low[0] @ made.ms @ low[1].T), 1, 65535)
     write_scene(replace(made, ms=crisp.astype(made.ms.dtype)), tmp_path)

@@ -124,10 +124,10 @@ def test_a_float_beside_the_nodata_value_is_read_as_gdal_reads_it(nodata: float,
     ("spec", "nodata"),
     [
         ({"dtype": "uint8", "border": 12.0}, 0),
-        ({"dtype": "uint16", "border": 12.0}, 0),
+        pytest.param({"dtype": "uint16", "border": 12.0}, 0, marks=pytest.mark.slow),
         ({"dtype": "uint16", "border": 12.0, "nodata": 300}, 300),
         ({"dtype": "float32", "border": 12.0, "nodata": np.nan}, np.nan),
-        ({"dtype": "float32", "border": 12.0, "nodata": -9999.0}, -9999),
+        pytest.param({"dtype": "float32", "border": 12.0, "nodata": -9999.0}, -9999, marks=pytest.mark.slow),
         ({"dtype": "uint16", "nodata": None}, 0),
         ({"dtype": "float32", "nodata": None}, np.nan),
     ],
@@ -327,7 +327,7 @@ def test_provenance_says_how_the_file_came_about(tmp_path: Path, run, driver: st
 
 
 def test_the_default_profile(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=600, cols=560, border=30.0)
+    make(tmp_path, rows=528, cols=516, border=30.0)
     with rasterio.open(fused(run, tmp_path)) as dataset:
         assert dataset.driver == "GTiff"
         assert set(dataset.block_shapes) == {(OUTPUT_BLOCK, OUTPUT_BLOCK)} == {(512, 512)}
@@ -428,7 +428,7 @@ def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
     "options", [(), pytest.param(("--dtype", "float32", "--co", "COMPRESS=ZSTD"), marks=pytest.mark.slow)], ids=str
 )
 def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) -> None:
-    make(tmp_path, rows=600, cols=560, border=30.0)
+    make(tmp_path, rows=528, cols=516, border=30.0)
     described(tmp_path)
     plain = fused(run, tmp_path, *options[:2], "--no-score", name="plain.tif")
     path = fused(run, tmp_path, "--driver", "COG", *options, "--no-score")
@@ -440,8 +440,9 @@ def test_a_cog_is_valid_and_holds_the_same_pixels(tmp_path: Path, run, options) 
         np.testing.assert_array_equal(cog.read(), dataset.read())
 
 
+@pytest.mark.slow
 def test_a_cog_has_no_overviews_where_it_is_to_have_none(tmp_path: Path, run) -> None:
-    make(tmp_path, rows=600, cols=560)
+    make(tmp_path, rows=528, cols=516)
     path = fused(run, tmp_path, "--driver", "COG", "--no-overviews", "--no-score")
     assert cog_validate(path, quiet=True)[0]
     with rasterio.open(path) as cog:
@@ -456,11 +457,11 @@ def test_a_cog_has_no_overviews_where_it_is_to_have_none(tmp_path: Path, run) ->
         pytest.param("--driver COG --co COMPRESS=LERC --co MAX_Z_ERROR=3", True, marks=pytest.mark.slow),
         pytest.param("--driver COG --co COMPRESS=WEBP --co QUALITY=100", False, marks=pytest.mark.slow),
         ("--driver GTiff --co COMPRESS=LZW", False),
-        ("--driver GTiff --co NBITS=8", False),
+        pytest.param("--driver GTiff --co NBITS=8", False, marks=pytest.mark.slow),
     ],
 )
 def test_nodata_survives_a_compression_with_losses(tmp_path: Path, run, options: str, lossy: bool) -> None:
-    make(tmp_path, rows=600, cols=560, border=30.0, dtype="uint8", nodata=0)
+    make(tmp_path, rows=528, cols=516, border=30.0, dtype="uint8", nodata=0)
     valid = upsampled(tmp_path)[1]
     path = fused(run, tmp_path, *options.split(), "--bidx", "1,2,3", "--no-score")
     with rasterio.open(path) as dataset:
@@ -499,7 +500,7 @@ def test_the_output_lies_on_the_pan_grid(tmp_path: Path, run) -> None:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("scene")
-    make(folder, rows=600, cols=560)
+    make(folder, rows=528, cols=516)
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         yield scene
 
