@@ -467,6 +467,7 @@ def test_vrts_that_refer_to_each_other_over_and_over_are_refused(tmp_path: Path,
 
 KERNEL = "<Kernel><Size>{}</Size><Coefs>{}</Coefs></Kernel>"
 RECT = '<DstRect xOff="{}" yOff="0" xSize="1" ySize="32"/>'
+RECTS = '<SrcRect xOff="0" yOff="0" xSize="{0}" ySize="{0}"/><DstRect xOff="0" yOff="0" xSize="32" ySize="32"/>'
 SCALES = '<Option name="XSCALE">{0}</Option><Option name="YSCALE">{0}</Option>'
 
 
@@ -481,6 +482,13 @@ SCALES = '<Option name="XSCALE">{0}</Option><Option name="YSCALE">{0}</Option>'
         ("SimpleSource", [RECT.format(i % 32) for i in range(2000)], True),
         ("SimpleSource", [""] * 501, False),
         ("SimpleSource", ['<DstRect xOff="-9" yOff="0" xSize="1e9" ySize="99"/>'] * 501, False),
+        ('SimpleSource resampling="average"', RECTS.format(40 * 32), True),
+        ('SimpleSource resampling="cubic"', RECTS.format(50 * 32), False),
+        ("ComplexSource", "<Resampling>Average</Resampling>" + RECTS.format(50 * 32), False),
+        ('SimpleSource resampling="mode"', RECTS.format(10 * 32), True),
+        ('SimpleSource resampling="mode"', RECTS.format(20 * 32), False),
+        ('SimpleSource resampling="nearest"', RECTS.format(50 * 32), True),
+        ("AveragedSource", RECTS.format(50 * 32), False),
         ("warp", SCALES.format(0.5), True),
         ("warp", SCALES.format(0.01), False),
         ("warp", f"<TPSTransformer><GCPList>{'<GCP/>' * 100}</GCPList></TPSTransformer>", True),
@@ -491,7 +499,8 @@ def test_a_vrt_that_is_slow_beyond_measure_is_refused(tmp_path: Path, source: st
     """The cheapest VRT of its kind above a limit, and an ordinary one below, also behind other VRTs."""
     raster(tmp_path / "a.tif")
     name = '<SourceFilename relativeToVRT="1">a.tif</SourceFilename>'
-    sources = "".join(f"<{source}>{name}{each}</{source}>" for each in (inner if isinstance(inner, list) else [inner]))
+    end = source.partition(" ")[0]
+    sources = "".join(f"<{source}>{name}{each}</{end}>" for each in (inner if isinstance(inner, list) else [inner]))
     text = f'<VRTDataset rasterXSize="32" rasterYSize="32"><VRTRasterBand>{sources}</VRTRasterBand></VRTDataset>'
     (tmp_path / "x.tif").write_text(text)
     (tmp_path / "outer.vrt").write_text(SIMPLE.format(1, "x.tif"))

@@ -15,6 +15,9 @@ MOST_THREADS = 1024
 _KERNEL, _TAPS, _BLOCK = "kernelfilteredsource", 16, 128
 """The products of a kernel that take as long as a read, and the side of a VRT's blocks, around each of which half a
 kernel is read."""
+_MERGED, _COMPARED = 4, 64
+"""The pixels of a source, merged to one when it is down-sampled, that take as long as a read; and for `mode`, which
+compares each with the others, those comparisons."""
 _POINTS = 4
 """The control points of a thin plate spline that take as long."""
 _TAPS_OF_WARP = 36
@@ -38,9 +41,12 @@ def _work(source: ElementTree.Element, size: list[float]) -> float:
     """Of a source of a band, as far as it covers the raster."""
     if not source.tag.lower().endswith("source"):
         return 0.0
-    share, work = 1.0, 1.0
+    share, work, merged = 1.0, 1.0, 1.0
     for element in source.iter():
         tag = element.tag.lower()
+        if tag in ("srcrect", "dstrect"):
+            area = math.prod(_number(element, f"{axis}size", 0.0) for axis in "xy")
+            merged *= area if tag == "srcrect" else 1 / area if area > 0 else 0.0
         if tag == "dstrect" and all(size):
             for side, axis in zip(size, "xy", strict=True):
                 first = _number(element, f"{axis}off", 0.0)
@@ -51,6 +57,12 @@ def _work(source: ElementTree.Element, size: list[float]) -> float:
             separable = len((element.findtext("Coefs") or "").split()) == side
             padded = 1 + side / _BLOCK
             work += padded**2 + (side * (1 + padded) if separable else side**2) / _TAPS
+    told = [*source.attrib.items(), *((child.tag, child.text or "") for child in source)]
+    how = next((text.strip().lower() for key, text in told if key.lower() == "resampling"), "near")
+    if how == "mode":
+        work = max(work, merged**2 / _COMPARED)
+    elif not how.startswith("near") or source.tag.lower() == "averagedsource":
+        work = max(work, merged / _MERGED)
     return share * work
 
 
