@@ -201,6 +201,14 @@ def test_each_fault_is_found_and_nothing_else(scene, case) -> None:
     assert set(codes(facts)) <= {"sensor", fault.code} | ALSO.get(case, set())
 
 
+def test_a_constant_pan_sharpens_no_band(scene) -> None:
+    edited(scene / "pan.tif", scene / "flat.tif", lambda p: np.full_like(p, 500), ())
+    pair = Pair(str(scene / "flat.tif"), [str(scene / "ms.tif")])
+    facts = plain(check.check(pair, Options(), score=False))
+    assert [each["sharpened"] for each in facts["pan_tells"]] == [False] * 4
+    assert facts["method"]["weights"] is None and facts["adaptation"]["mode"] == "off"
+
+
 def damaged(path: Path, row: int) -> None:
     """Overwrite the block in which a row begins."""
     edited(path, path.with_name("packed.tif"), compress="deflate", tiled=True, blockxsize=64, blockysize=64)

@@ -38,7 +38,7 @@ FOLDERS = (
     ("models", ("base", "fusionnet glpnet msdcnn pancrafter pannet pantiny pnn u2net", "__init__", "weights")),
     ("classical", ("layers", "method", "bdsd substitution", "multiresolution", "registry", "__init__")),
     ("adapt", ("__init__ losses", "tailor", "sampling")),
-    ("fusion", ("__init__ fusers options shifts", "saved_fit", "fit overshoot pan_relation register", "loop")),
+    ("fusion", ("__init__ fusers options shifts", "pan_relation saved_fit", "fit overshoot register", "loop")),
     ("report", ("__init__ facts figures pictures", "verdict", "charts files", "sections text", "html", "index")),
     (
         "quality",

@@ -309,6 +309,8 @@ def tells_facts(
     """What PAN tells about each band, with a note where that is nothing."""
     told = pan_relation.measure(scene, options.seed, progress)
     only_upsampled = [] if options.method == "exp" or mismatched else pan_relation.unrelated(told)
+    if options.method != "exp" and pan_relation.pan_is_constant(scene, options.seed):
+        return pan_relation_facts(scene, told, range(scene.bands))  # of which `_judge_flatness` has told
     facts = pan_relation_facts(scene, told, only_upsampled)
     if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
         found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")

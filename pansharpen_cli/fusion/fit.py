@@ -30,6 +30,7 @@ from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
 from .fusers import ClassicalFuser, NetworkFuser, OutOfMemory, UpSampledBands, layers_of, setup_of
 from .options import Options, check_method
+from .pan_relation import pan_is_constant
 from .saved_fit import Known, SavedFit, origin_of
 
 ADAPT_LOSS: dict[str, Adaptation] = {
@@ -64,23 +65,15 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
         lift = lift_of(data) if lift is None else lift
         return data.lifted(lift)
 
-    low, high = np.inf, -np.inf
     with ThreadPoolExecutor(1) as reader, devices.threads(torch.get_num_threads() // 2):
         for number in range(method.passes):
             for i, (block, data) in enumerate(read_ahead(reader, load, blocks)):
                 progress("fitting", number * len(blocks) + i, total)
                 if data is not None:
-                    if not low < high:
-                        pan = data.pan[data.window.within(data.pan_window)][data.valid]
-                        low, high = min(low, pan.min(initial=np.inf)), max(high, pan.max(initial=-np.inf))
                     whole = setup.phase.covered(setup.phase.centred(block), data.window, data.valid)
                     method.observe(layers_of(setup, data, block, whole))
             if lift is None:  # no block had a valid pixel
                 raise nothing_valid(scene)
-            if low == high:
-                scene.warnings.append(f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only")
-                method = classical.create("exp", setup)
-                break
             method.settle()
         scene.warnings.extend(method.doubts() if method.passes else ())
     progress("fitting", total, total)
@@ -170,11 +163,15 @@ def fit(scene: Scene, options: Options, progress: Progress = quiet, only_upsampl
     """Make the fuser of a scene: take the scene's statistics; for a network also load and adapt it.
 
     `only_upsampled`: places of bands that are not sharpened; where they are all, there is nothing else to fit. A fit
-    that is taken has its own.
+    that is taken has its own. So are all where PAN is constant, with a warning.
     Where the memory of an accelerator does not suffice for that, the CPU does it all, with a warning.
     Raises InputError for an unknown method, or a scene that it cannot be fitted on, PansharpenError for values too
     large to take statistics of.
     """
+    if options.method != "exp" and pan_is_constant(scene, options.seed):
+        told = f"{scene.pan.label} is constant: it has no detail, the MS is up-sampled only"
+        scene.warnings.extend([told] if told not in scene.warnings else [])
+        options, only_upsampled = replace(options, fit=None), range(scene.bands)
     if options.fit is not None:
         only_upsampled = SavedFit.read_for(options.fit, scene, options).only_upsampled
     if len(only_upsampled) == scene.bands:

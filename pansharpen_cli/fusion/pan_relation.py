@@ -72,6 +72,20 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Pa
     return _regressed(torch.cat(cells), level) if cells else (PanRelation(),) * scene.bands
 
 
+def pan_is_constant(scene: Scene, seed: int = 0) -> bool:
+    """Has PAN one value wherever it and the MS are valid? Reads until two differ."""
+    low, high = math.inf, -math.inf
+    reach = physics.Reach(scene.phase)
+    for block in sample_blocks(scene, seed):
+        data = scene.read(block, *reach.windows(block))
+        if data is not None:
+            pan = data.pan[data.window.within(data.pan_window)][data.valid]
+            low, high = min(low, pan.min(initial=math.inf)), max(high, pan.max(initial=-math.inf))
+            if low < high:
+                return False
+    return low == high
+
+
 def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     """Detail of PAN and of the bands in the valid cells of a block: (cells, 2, bands, pixels)."""
     own = scene.phase.centred(block) & data.ms_window

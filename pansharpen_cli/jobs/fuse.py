@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -242,6 +243,7 @@ def _up_sampled_notes(scene: Scene, found: Sequence[PanRelation], only_upsampled
         f"PAN tells nothing about {scene.called[i] or f'band {scene.numbers[i]}'} "
         f"(R2 {found[i].r2:.3f}): it is up-sampled, not sharpened"
         for i in only_upsampled
+        if not math.isnan(found[i].r2)  # a constant PAN, of which a warning tells
         if scene.written is None or i in scene.written
     ]
 
