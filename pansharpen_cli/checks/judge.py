@@ -323,7 +323,7 @@ def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> MtfFa
         gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
         if not SOFT <= gain <= CRISP:
             what, how = ("softer", "resampled") if gain < SOFT else ("crisper", "sharpened or resampled")
-            text = f"MTF gain {gain:.2f} at Nyquist, its sensor's {usual:.2f}"
+            text = f"MTF gain {gain:.2g} at Nyquist, its sensor's {usual:.2g}"
             found.note("mtf", f"the MS is {what} than optics make it ({text}): it was {how}")
     return MtfFacts(list(scene.effective_gains), list(scene.gains), list(measured))
 
