@@ -332,6 +332,10 @@ def _measured(
     rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
     agreed = agreement(relation)
+    gains = _gains(phase, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else ()
+    if gains:  # PAN that is crisper or softer than the bands draws those that follow it least to one side
+        alike = partial(_seen, phase=phase, gains=[float(np.mean(gains))], shift=at)
+        found.pan = torch.cat([spectra[:, 0] for _, spectra in pool.map(alike, blocks)])
     shown = torch.cat([places, found.tiles], 1)[kept].tolist()
     return Shift(
         rows,
@@ -343,7 +347,7 @@ def _measured(
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(ms, found, frequencies, ratio),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
-        _gains(phase, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else (),
+        gains,
         search,
     )
 
