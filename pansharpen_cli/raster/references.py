@@ -190,8 +190,8 @@ def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[st
         raise InputError(f"cannot open {path}: VRTs refer to each other in a circle: {circle[:200]}") from None
     if (most := max([*together.values(), *works.values()], default=0.0)) > MOST_WORK:
         raise InputError(
-            f"cannot open {path}: each of its pixels takes {most:.3g} reads, by layers, kernels, down-sampling or warps "
-            f"of its VRTs, more than {MOST_WORK}: make a GeoTIFF of it first (gdal_translate)"
+            f"cannot open {path}: each of its pixels takes {most:.3g} reads, by layers, kernels, down-sampling or "
+            f"warps of its VRTs, more than {MOST_WORK}: make a GeoTIFF of it first (gdal_translate)"
         )
 
 
