@@ -101,8 +101,6 @@ class Fit:
             fuser = fuser.fuser
         if isinstance(fuser, ClassicalFuser):
             arrays = {name: value.numpy() for name, value in fuser.method.found().items()}
-            if isinstance(fuser.method, classical.method_class("exp")) and known.method != "exp":
-                arrays["constant_pan"] = np.ones(1)
             return SavedFit(known, origin_of(scene), shift, lift=fuser.lift, arrays=arrays | more)
         assert self.stats is not None
         numbers = {name: float(getattr(self.stats, name)) for name in STATS_NUMBERS}
@@ -208,7 +206,7 @@ def _restored(scene: Scene, options: Options, device: torch.device, precision: t
     with untrusted.boundary(options.fit, "is damaged"):
         if kept.known.method in classical.NAMES:
             setup = setup_of(scene, options.seed)
-            method = classical.create("exp" if "constant_pan" in kept.arrays else kept.known.method, setup)
+            method = classical.create(kept.known.method, setup)
             method.restore(lambda name, shape: torch.from_numpy(kept.array(name, shape)).double())
             fuser: ClassicalFuser | NetworkFuser = ClassicalFuser(setup, method, kept.lift)
             return Fit(fuser, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
