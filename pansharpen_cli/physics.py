@@ -209,7 +209,7 @@ class Separable:
 
     def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Apply to (..., bands, rows, cols); the result in `dtype`, that of the operator where none is named."""
-        rows, cols = _parts(self.rows), _parts(self.cols)
+        rows, cols = nonzero_parts(self.rows), nonzero_parts(self.cols)
         shape = np.broadcast_shapes(x.shape[:-2], self.rows.shape[:-2])  # torch's own loads sympy
         made = x.new_empty(*shape, self.rows.shape[-2], self.cols.shape[-2], dtype=dtype or x.dtype)
         for out, held in rows:
@@ -222,7 +222,7 @@ class Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))
 
 
-def _parts(matrix: Tensor) -> list[tuple[slice, slice]]:
+def nonzero_parts(matrix: Tensor) -> list[tuple[slice, slice]]:
     """Parts of the rows of a matrix with the columns that are not zero there.
 
     A kernel is short and a window is long, so that most of a matrix is zero; an accelerator has no use for small parts.

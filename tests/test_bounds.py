@@ -30,7 +30,7 @@ from pansharpen_cli.models import weights
 from pansharpen_cli.raster import messages, scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.report import index, text
-from pansharpen_cli.report.facts import plain
+from pansharpen_cli.report.facts import Record, plain
 from pansharpen_cli.training import settings, train
 from pansharpen_cli.training.settings import TrainingSettings
 
@@ -249,7 +249,7 @@ def test_side_files_are_read_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "a.IMD").write_text(
         'BEGIN_GROUP = IMAGE_1\n\tsatId = "WV02";\n  empty =\nx.y = 3;\n<MISSION>SPOT</MISSION>\n<A>\n<B>1</B></A>\n'
     )
-    assert raster_source._side_tags(str(tmp_path / "a.IMD")) == {
+    assert raster_source.side_tags(str(tmp_path / "a.IMD")) == {
         "BEGIN_GROUP": "IMAGE_1", "satId": "WV02", "MISSION": "SPOT", "B": "1",
     }  # fmt: skip
 
@@ -437,7 +437,7 @@ def test_weights_that_are_only_long_are_refused(pair: Path, run) -> None:
     result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors")
     assert result.code == 2 and "w.safetensors" in result.errors[0]
     with pytest.raises(WeightsError, match="at most 1,073,741,824 are read"):
-        weights._digest(pair / "w.safetensors")
+        weights.sha256_of(pair / "w.safetensors")
 
 
 def bomb(path: Path) -> None:
@@ -479,10 +479,10 @@ def test_a_network_too_large_to_train_is_refused_before_memory_is_taken_for_it(m
     made = models.create("glpnet", {"features": 8, "blocks": 1})
     count = sum(p.numel() for p in made.parameters())
     monkeypatch.setattr(train, "MOST_PARAMETERS", count)
-    train._check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
+    train.check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
     monkeypatch.setattr(train, "MOST_PARAMETERS", count - 1)
     with pytest.raises(InputError, match=f"of {count:,} parameters, at most {count - 1:,} are trained"):
-        train._check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
+        train.check_settings(TrainingSettings(options={"features": 8, "blocks": 1}))
 
 
 # What is printed ----------------------------------------------------------------------------------------------------
@@ -513,11 +513,15 @@ def test_options_that_are_no_numbers_are_refused(tmp_path: Path, run, options: t
 
 
 def test_a_huge_quicklook_is_left_out_of_the_page(tmp_path: Path, monkeypatch) -> None:
+    def shown(name: str) -> bool:
+        page = index.write(tmp_path, [Record("", "a.tif", "done", quicklook=name)])
+        return "data:image/jpeg" in page.read_text("utf-8")
+
     Image.new("L", (300, 300)).save(tmp_path / "q.png")
-    assert index._thumbnail(tmp_path / "q.png").startswith("data:")
+    assert shown("q.png")
     monkeypatch.setattr(index, "MOST_PIXELS", 300 * 300 - 1)
-    assert index._thumbnail(tmp_path / "q.png") == ""
+    assert not shown("q.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # where Pillow itself raises
-    assert index._thumbnail(tmp_path / "q.png") == ""
+    assert not shown("q.png")
     os.mkfifo(tmp_path / "p.png")
-    assert index._thumbnail(tmp_path / "p.png") == ""
+    assert not shown("p.png")

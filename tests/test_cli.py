@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
+from pansharpen_cli.raster import writer
 from pansharpen_cli.raster.creation import profile_of
-from pansharpen_cli.raster.writer import SceneWriter
 
 ROOT = Path(__file__).parent.parent
 PLAIN = ("--method", "none", "--align", "off", "--no-score")
@@ -430,10 +430,10 @@ def little_room():
 @pytest.mark.parametrize(
     "options",
     [
-        ("--co", "TILED=NO"),
+        ("--driver", "COG"),
         *(
             pytest.param(options, marks=pytest.mark.slow)
-            for options in ((), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--driver", "COG"))
+            for options in ((), ("--overviews",), ("--co", "INTERLEAVE=BAND"), ("--co", "TILED=NO"))
         ),
     ],
     ids=str,
@@ -817,12 +817,7 @@ def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     before = torch.get_num_threads()
     seen = []
-    create = SceneWriter._create
-    monkeypatch.setattr(
-        SceneWriter,
-        "_create",
-        lambda self, scene: seen.append(profile_of("GTiff", {}, self.dtype)) or create(self, scene),
-    )
+    monkeypatch.setattr(writer, "profile_of", lambda *of: seen.append(profile_of(*of)) or seen[-1])
     try:
         assert run(*fuse("pan.tif ms.tif --threads 3 -q").split()).code == 0
         assert torch.get_num_threads() == 3

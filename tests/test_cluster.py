@@ -137,7 +137,7 @@ def test_a_peer_that_says_nothing_is_called_so(listener: int, monkeypatch, kind:
     def give_up(*_, **__) -> None:
         raise kind
 
-    monkeypatch.setattr(cluster, "_within", give_up)
+    monkeypatch.setattr(cluster, "within_seconds", give_up)
     with pytest.raises(InputError, match="nothing there speaks as one in time"):
         cluster.connected(f"tcp://127.0.0.1:{listener}")
 
@@ -161,8 +161,8 @@ CLUSTER = """
 import sys, time
 from distributed import LocalCluster
 from pansharpen_cli.archive import cluster
-fuse = cluster._fuse
-cluster._fuse = lambda *given: (time.sleep(0.5), fuse(*given))[1]  # else all may be done before a worker has left
+fuse = cluster.fuse_task
+cluster.fuse_task = lambda *given: (time.sleep(0.5), fuse(*given))[1]  # else all may be done before a worker has left
 kind = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
 with LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, **kind) as made:
     print(made.scheduler_address, flush=True)

@@ -757,7 +757,7 @@ def test_the_comparison_of_a_report_holds_each_method_once_and_as_it_is(scene: P
 
 def test_a_comparison_that_cannot_be_made_costs_no_result(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setattr(fuse, "COMPARED_SIDE", 32)
-    monkeypatch.setattr(fuse, "_richest_part", lambda window, detail: Window(0, 32, 0, 32))
+    monkeypatch.setattr(fuse, "richest_part", lambda window, detail: Window(0, 32, 0, 32))
     made = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--report", "r.html", "--json")
     assert made.code == 0
     assert json.loads(made.out)["comparison"] is None
@@ -769,11 +769,11 @@ def test_the_part_that_is_compared_is_measured_and_rich(monkeypatch) -> None:
     detail = np.ones((100, 100))
     detail[:40] = np.nan
     detail[60:70, 50:60] = 9
-    r0, r1, c0, c1 = fuse._richest_part(Window(64, 64 + 3200, 32, 32 + 3200), detail)
+    r0, r1, c0, c1 = fuse.richest_part(Window(64, 64 + 3200, 32, 32 + 3200), detail)
     assert (r1 - r0, c1 - c0) == (1024, 1024)
     assert r0 - 64 >= 40 * 32 and r0 - 64 <= 60 * 32 and r1 - 64 >= 70 * 32
     assert c0 - 32 <= 50 * 32 and c1 - 32 >= 60 * 32
-    assert fuse._richest_part(Window(64, 664, 32, 932), detail[:18, :28]) == (64, 664, 32, 932)
+    assert fuse.richest_part(Window(64, 664, 32, 932), detail[:18, :28]) == (64, 664, 32, 932)
 
 
 # The documented schema

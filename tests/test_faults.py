@@ -542,7 +542,7 @@ MANIFESTS = {
 
 @pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS.keys())
 def test_malformed_manifests_are_refused_in_one_line(scene: Path, run, monkeypatch, text: str) -> None:
-    digest = weights._digest(scene / "w.safetensors")
+    digest = weights.sha256_of(scene / "w.safetensors")
     (scene / "manifest.toml").write_text(text.replace("SHA", digest))
     result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--adapt", "off")
     if result.code == 0:  # the entry is of another file

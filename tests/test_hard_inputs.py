@@ -305,13 +305,13 @@ def test_areas_of_65535_without_a_tag_are_said_aloud(case: Case, method) -> None
 
 @pytest.mark.slow
 def test_an_adaptation_whose_losses_are_no_numbers_is_not_kept(case: Case, monkeypatch) -> None:
-    judge = tailor._Problem.judge
+    judge = tailor.Problem.judge
 
     def overflown(*args) -> dict[str, float]:
         return judge(*args) | {"total": float("nan")}
 
     expected = case.fuse(*NETWORK)
-    monkeypatch.setattr(tailor._Problem, "judge", overflown)
+    monkeypatch.setattr(tailor.Problem, "judge", overflown)
     np.testing.assert_array_equal(case.fuse("--precision", "float32", "--no-score"), expected)
     assert case.report["adaptation"]["kept"] is False
     assert case.report["warnings"] == ["the network is not adapted to the scene: the losses are not finite"]

@@ -156,8 +156,8 @@ def test_what_an_archives_checksum_tells_is_heard_once(here: Path, kind: str, na
     refer("v.vrt", f"/vsigzip/{here}/a.gz")
     name = name.replace("%s", str(here))
     read: list[str] = []
-    through = packing._read_through
-    monkeypatch.setattr(packing, "_read_through", lambda *given: read.append(given[1]) or through(*given))
+    through = packing.read_through
+    monkeypatch.setattr(packing, "read_through", lambda *given: read.append(given[1]) or through(*given))
     for _ in range(3):
         source.open_raster(name).close()
     assert len(read) == 1

@@ -178,7 +178,7 @@ def test_a_file_that_is_no_fit_is_refused_and_nothing_in_it_is_run(run, pair, tm
 
     def changed(arrays=arrays, **entries) -> bytes:
         text = told | entries
-        return save(arrays, {"fit": json.dumps(text | {"sha256": saved_fit._checksum(text, arrays)})})
+        return save(arrays, {"fit": json.dumps(text | {"sha256": saved_fit.checksum(text, arrays)})})
 
     faults = [
         b"", b"{}", content[:100], b"\x80\x04cposix\nsystem\n", save(arrays),

@@ -291,7 +291,7 @@ def test_matrices_are_multiplied_in_parts_of_what_is_not_zero(gains):
         (physics.upsampler(phase, pan, ms), image),
         (physics.degrader(phase, ms, pan, gains), image.repeat(1, 3, 3)[:, :600, :200]),
     ):
-        parts = physics._parts(operator.rows)
+        parts = physics.nonzero_parts(operator.rows)
         assert len(parts) > 1 and all(p.stop - p.start < operator.rows.shape[-1] for _, p in parts)
         torch.testing.assert_close(operator(x), operator.rows @ x @ operator.cols.mT, rtol=0, atol=1e-12)
     empty = physics.Separable(torch.zeros(130, 9, dtype=torch.float64), torch.eye(70, dtype=torch.float64))

@@ -988,7 +988,7 @@ del signal.SIGKILL, signal.SIGHUP
 from pansharpen_cli.archive import batch_log, workers
 from pansharpen_cli.cli import app
 
-assert workers._reason(-9).startswith("its process was killed by the system")
+assert workers.reason_of_end(-9).startswith("its process was killed by the system")
 with batch_log.locked(__import__("pathlib").Path("out")):
     pass
 app.main()

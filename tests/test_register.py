@@ -269,7 +269,7 @@ def test_a_crisp_ms_is_not_called_less_crisp(tmp_path, gain):
 
 
 def test_no_mtf_is_measured_where_the_shift_varies(pair, monkeypatch):
-    monkeypatch.setattr(register, "_plane", lambda places, shifts, weights: (shifts, 1.5))
+    monkeypatch.setattr(register, "fitted_plane", lambda places, shifts, weights: (shifts, 1.5))
     assert measured(*pair).gains == ()
 
 
@@ -663,15 +663,15 @@ def test_single_bands_of_hundreds_are_measured_against_the_nearest(monkeypatch, 
     """With all of the others the time grows with the cube of their number: minutes for a scene of 128 x 128 pixels."""
     pan, ms, _ = write_pair(tmp_path, 128, 128, 4)
     edited(ms, tmp_path / "many.tif", lambda pixels: np.repeat(pixels, 16, 0))
-    sizes, explained = [], register._explained
+    sizes, explained = [], register.explained_share
 
     def noted(energy, products, cross):
         sizes.append(len(products))
         return explained(energy, products, cross)
 
-    monkeypatch.setattr(register, "_explained", noted)
+    monkeypatch.setattr(register, "explained_share", noted)
     with Scene.open(str(pan), [str(tmp_path / "many.tif")]) as scene:
         found = register.measure(scene)
     of_bands = [size for size in sizes if size < 64]
-    assert max(of_bands) == register._NEIGHBOURS + 1 and len(of_bands) <= max(register._TURNS, 2 * 64)
+    assert max(of_bands) == register.NEIGHBOURS + 1 and len(of_bands) <= max(register.TURNS, 2 * 64)
     assert len(found.bands) == 64

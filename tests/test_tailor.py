@@ -117,10 +117,10 @@ def test_gradients_found_side_by_side_are_those_of_one_sum(trained, backbone: Ba
     with ThreadPoolExecutor(1) as beside:
         found = []
         for pool in (None, beside):
-            problem = tailor._Problem(backbone, drawn.stats, QUICK, torch.float32, pool)
+            problem = tailor.Problem(backbone, drawn.stats, QUICK, torch.float32, pool)
             cache = problem.cache(drawn.training)
             found.append(problem.gradients(tailored, cache))
-    terms = problem._full_terms(tailored, cache) | problem._reduced_terms(tailored, cache)
+    terms = problem.full_terms(tailored, cache) | problem.reduced_terms(tailored, cache)
     expected = torch.autograd.grad(problem.total(terms), list(tailored.parameters()))
     assert set(terms) == {"reduced", "colour", "sharpness", "consistency"}
     for seen, gradients in found:
@@ -132,7 +132,7 @@ def test_gradients_found_side_by_side_are_those_of_one_sum(trained, backbone: Ba
 def test_its_steps_are_those_of_adam() -> None:
     start = torch.randn(7, generator=torch.Generator().manual_seed(1))
     mine, theirs = (start.clone().requires_grad_() for _ in range(2))
-    known, own = torch.optim.Adam([theirs]), tailor._Adam([mine])
+    known, own = torch.optim.Adam([theirs]), tailor.Adam([mine])
     for rate in (1e-2, 1e-2, 3e-3, 1e-3):
         known.param_groups[0]["lr"] = rate
         known.zero_grad()
@@ -272,7 +272,7 @@ def test_a_sharp_result_does_not_pay_for_an_ms_that_was_sharpened_on_the_ground(
 
 def test_the_papers_terms_are_an_option(tiles, backbone: Backbone) -> None:
     settings = fitting.settings_of(Options(adapt_loss="paper"))
-    problem = tailor._Problem(backbone, tiles.stats, settings, torch.float32)
+    problem = tailor.Problem(backbone, tiles.stats, settings, torch.float32)
     judged = problem.judge(None, problem.cache(tiles.training), problem.cache(tiles.held_out))
     assert set(judged) == {"spectral", "spatial", "consistency", "total"}
     with pytest.raises(InputError, match="unknown --adapt-loss 'mine'; choose from sharp, paper"):

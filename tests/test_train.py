@@ -144,7 +144,7 @@ def test_sensors_are_balanced(truths: list[LoadedScene]) -> None:
 def test_a_step_has_the_same_batch_however_it_is_drawn(truths: list[LoadedScene]) -> None:
     sampler = Sampler(truths, seed=5)
     for workers in (0, 2):
-        made = train._batches(sampler, 3, torch.device("cpu"), workers)
+        made = train.batches_of(sampler, 3, torch.device("cpu"), workers)
         for step, batch in zip((3, 4, 5), itertools.islice(made, 3), strict=True):
             assert all(torch.equal(a.truth, b.truth) for a, b in zip(batch, sampler.at(step).batch(), strict=True))
         made.close()
@@ -242,7 +242,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes, tmp_path, monkeypatch) -> None:
     assert training(scenes, "--steps", 6, output="whole.safetensors").code == 0
-    step = train._step
+    step = train.one_step
 
     def interrupted(state, *rest):
         value = step(state, *rest)
@@ -250,12 +250,12 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(training, scenes,
             signal.raise_signal(signal.SIGINT)
         return value
 
-    monkeypatch.setattr(train, "_step", interrupted)
+    monkeypatch.setattr(train, "one_step", interrupted)
     ended = training(scenes, "--steps", 6)
     assert ended.code == 130 and ended.errors[-1] == "error: interrupted"
     assert "stopped at step 3" in ended.err
     assert not (tmp_path / "my.safetensors").exists() and (tmp_path / "my.ckpt").exists()
-    monkeypatch.setattr(train, "_step", step)
+    monkeypatch.setattr(train, "one_step", step)
 
     other = training(scenes, "--steps", 6, "--seed", 1)
     assert other.code == 2 and "other seed" in other.err and "--no-resume" in other.err

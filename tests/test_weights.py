@@ -93,7 +93,7 @@ def installed(here: Path, monkeypatch) -> Path:
         save_file(random_network(bands).state_dict(), path, {"network": "fusionnet", "config": json.dumps(config)})
         with (folder / "manifest.toml").open("a") as manifest:
             manifest.write(
-                f'[f{bands}]\nfile = "{path.name}"\nnetwork = "fusionnet"\nsha256 = "{weights._digest(path)}"\n'
+                f'[f{bands}]\nfile = "{path.name}"\nnetwork = "fusionnet"\nsha256 = "{weights.sha256_of(path)}"\n'
                 f'licence = "CC0-1.0"\ndata = "simulated scenes"\nconfig = {{ bands = {bands} }}\n'
             )
     monkeypatch.setattr(weights, "folder", lambda: folder)
@@ -246,7 +246,7 @@ def test_the_file_says_where_it_comes_from(here: Path, run) -> None:
     with safe_open("my.safetensors", "pt") as handle:
         metadata = handle.metadata()
     assert metadata["source"] == "public.pth"
-    assert metadata["source_sha256"] == weights._digest(here / "from/public.pth")
+    assert metadata["source_sha256"] == weights.sha256_of(here / "from/public.pth")
     assert (metadata["network"], metadata["config"], metadata["scale"]) == ("fusionnet", '{"bands": 4}', "2047.0")
 
 
@@ -428,13 +428,13 @@ def test_a_failed_import_leaves_the_existing_output(here: Path, run) -> None:
 def test_options_that_cannot_be_are_refused(options, words, installed: Path, run) -> None:
     torch.save(public(random_network()), "public.pth")
     chosen = dict(zip(IMPORT[::2], IMPORT[1::2], strict=True)) | options
-    before = weights._digest(installed / "f4.safetensors")
+    before = weights.sha256_of(installed / "f4.safetensors")
     result = run("weights", "import", "public.pth", *(a for pair in chosen.items() for a in pair), "--overwrite")
     assert result.code == 2
     assert len(result.errors) == 1
     for word in words:
         assert word in result.errors[0]
-    assert weights._digest(installed / "f4.safetensors") == before
+    assert weights.sha256_of(installed / "f4.safetensors") == before
     assert not list(Path().glob("my.*"))
 
 
@@ -554,7 +554,7 @@ def test_an_imported_file_is_shown_and_verified(installed: Path, run) -> None:
     run("weights", "import", "public.pth", *IMPORT)
     result = run("weights", "show", "my.safetensors")
     assert result.code == 0
-    for word in ("values / 2047", "public.pth", weights._digest(Path("public.pth")), "in no manifest"):
+    for word in ("values / 2047", "public.pth", weights.sha256_of(Path("public.pth")), "in no manifest"):
         assert word in result.out
     result = run("weights", "verify", "my.safetensors", "f4")
     assert result.code == 0

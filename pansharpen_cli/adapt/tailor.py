@@ -178,7 +178,7 @@ def _of(features: Tensor, part: Tensor, tiles: int) -> Tensor:
     return features.index_select(0, (part[:, None] * per + torch.arange(per, device=part.device)).flatten())
 
 
-class _Problem:
+class Problem:
     """The losses of a network on a scene's tiles as a function of the tailor."""
 
     def __init__(
@@ -246,11 +246,11 @@ class _Problem:
             return {name: value.detach() for name, value in terms.items()}, list(gradients)
 
         (terms, own), (reduced, more) = self._both(
-            partial(graded, self._full_terms), partial(graded, self._reduced_terms)
+            partial(graded, self.full_terms), partial(graded, self.reduced_terms)
         )
         return terms | reduced, [a + b for a, b in zip(own, more, strict=True)]
 
-    def _full_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+    def full_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         s, std, tiles = self.settings, self.stats.std, c.tiles
         fused = self.fuse(tailor, c.features, c.base, tiles.inputs)
         terms = {
@@ -262,7 +262,7 @@ class _Problem:
         }
         return {name: term() for name, term in terms.items() if getattr(s, name)}
 
-    def _reduced_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
+    def reduced_terms(self, tailor: FeatureTailor | None, c: _Cache) -> dict[str, Tensor]:
         if not self.settings.reduced or not len(c.tiles.target):
             return {}
         fused = self.fuse(tailor, c.reduced_features, c.reduced_base, c.tiles.reduced)
@@ -280,8 +280,8 @@ class _Problem:
     def judge(self, tailor: FeatureTailor | None, training: _Cache, held_out: _Cache) -> dict[str, float]:
         """The terms and their weighted sum: of tiles on held-out ones, of the reduced pair over all, which are few."""
         caches = (training, held_out)
-        terms = self._full_terms(tailor, held_out)
-        each = [(len(c.tiles.target), self._reduced_terms(tailor, c).get("reduced")) for c in caches]
+        terms = self.full_terms(tailor, held_out)
+        each = [(len(c.tiles.target), self.reduced_terms(tailor, c).get("reduced")) for c in caches]
         if known := [n * value for n, value in each if value is not None]:
             terms["reduced"] = torch.stack(known).sum() / sum(n for n, _ in each)
         return {k: float(v) for k, v in terms.items()} | {"total": float(self.total(terms))}
@@ -309,13 +309,13 @@ def adapt(
     known = min(KNOWN, settings.reduced_tiles) / max(len(training.target), 1)
     settings = replace(settings, consistency=settings.consistency * max(1.0, known))
     with threads(1), pool as beside:
-        problem = _Problem(backbone, stats, settings, precision, beside)
+        problem = Problem(backbone, stats, settings, precision, beside)
         cache, held_out_cache = problem._each(problem.cache, (training, held_out))
         return _adapt(problem, cache, held_out_cache, started, seed, progress)
 
 
 def _adapt(
-    problem: _Problem,
+    problem: Problem,
     cache: _Cache,
     held_out_cache: _Cache,
     started: float,
@@ -329,7 +329,7 @@ def _adapt(
         torch.manual_seed(seed)
         tailor = FeatureTailor(backbone.features, len(stats.mean))
     tailor = channels_last(tailor.to(device))
-    optimiser = _Adam(list(tailor.parameters()))
+    optimiser = Adam(list(tailor.parameters()))
     n, m = len(cache.tiles), len(cache.tiles.target)
     before = problem.judge(None, cache, held_out_cache)
     steps = max(1, n // settings.batch)
@@ -368,7 +368,7 @@ def _adapt(
     return (tailor.eval().requires_grad_(False) if kept else None), outcome
 
 
-class _Adam:
+class Adam:
     """Kingma and Ba, "Adam: A method for stochastic optimization", ICLR 2015, algorithm 1.
 
     The first use of torch.optim imports torch's compiler, which takes longer than all steps of an adaptation.

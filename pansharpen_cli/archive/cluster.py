@@ -77,7 +77,7 @@ class Fuse(WorkerPlugin):
         self.worker.log_event(self.name, (kind, task.scene, self.worker.address, content))
 
 
-def _fuse(task: Task, name: str) -> dict[str, Any]:
+def fuse_task(task: Task, name: str) -> dict[str, Any]:
     plugin = get_worker().plugins[name]
     assert isinstance(plugin, Fuse)
     return plugin.fuse(task)
@@ -112,13 +112,13 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
     watch = _Watch(client, scheduler)
     try:
         try:
-            _within(SETUP_SECONDS, client.subscribe_topic, name, lambda event: state.heard.put(event[1]))
-            _within(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
+            within_seconds(SETUP_SECONDS, client.subscribe_topic, name, lambda event: state.heard.put(event[1]))
+            within_seconds(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
         except Exception as error:
             raise Lost(f"the workers of {scheduler} cannot be set up: {untrusted.fault_of(error)}") from error
         for task in tasks:
             # retries are for lost workers, which the scheduler sees to: what went wrong with a scene stays wrong
-            future = client.submit(_fuse, task, name, key=f"{name}-{task.scene}", pure=False)
+            future = client.submit(fuse_task, task, name, key=f"{name}-{task.scene}", pure=False)
             state.waiting[task.scene] = task, future
             future.add_done_callback(partial(_ended, task.scene, state.heard))
         while state.waiting:
@@ -138,7 +138,7 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
             partial(client.close, timeout=CLOSING_SECONDS),
         ):
             with suppress(Exception):  # the scheduler may be what is gone
-                _within(CLOSING_SECONDS, last)
+                within_seconds(CLOSING_SECONDS, last)
 
 
 def be_quiet() -> None:
@@ -154,7 +154,7 @@ def connected(address: str) -> Client:
     assert match is not None
     try:
         socket.create_connection((match["host"].strip("[]"), int(match["port"])), CONNECT_SECONDS).close()
-        return _within(2 * CONNECT_SECONDS, Client, address, timeout=CONNECT_SECONDS, set_as_default=False)
+        return within_seconds(2 * CONNECT_SECONDS, Client, address, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:
         # the first bytes of another protocol are taken for the length of what follows
         why = "what answers is no Dask" if isinstance(error, MemoryError) else untrusted.fault_of(error)
@@ -165,7 +165,7 @@ def connected(address: str) -> Client:
         raise InputError(f"no Dask scheduler answers at {address}: {why}") from error
 
 
-def _within(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def within_seconds(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What a call returns. Raises TimeoutError if it takes longer: Dask waits without end for a peer that is silent."""
     outcome: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -280,4 +280,4 @@ def _stop(client: Client, workers: Sequence[str]) -> None:
     if workers:
         ask = partial(client.run, os._exit, 1, workers=list(dict.fromkeys(workers)), on_error="ignore")
         with suppress(Exception):  # one that hangs does not answer
-            _within(CLOSING_SECONDS, ask)
+            within_seconds(CLOSING_SECONDS, ask)

@@ -185,7 +185,7 @@ class Pool:
                         yield Event(kind, task, worker.number, content, seconds)
             except (EOFError, OSError):
                 worker.process.join(5)
-                reason = _reason(worker.process.exitcode)
+                reason = reason_of_end(worker.process.exitcode)
                 task = worker.task
                 self._end(worker)
                 yield Event("ended" if task is None else "failed", task, worker.number, reason, seconds)
@@ -216,7 +216,7 @@ class Pool:
         worker.connection.close()
 
 
-def _reason(code: int | None) -> str:
+def reason_of_end(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         memory = ": out of memory? (fewer --jobs, a smaller --tile-size)" if name == "SIGKILL" else ""

@@ -51,7 +51,7 @@ _ROUNDS, _SWEEPS = 6, 6
 _ENOUGH = 9
 """Tiles from which on a shift that is there is found. Those of a far one lie `FAR` pixels from the border."""
 
-_NEIGHBOURS, _TURNS = 16, 200
+NEIGHBOURS, TURNS = 16, 200
 """Bands that the offset of a single one is measured against, and in how many steps all are: hundreds take minutes to
 hours otherwise, as the time grows with their cube."""
 
@@ -259,7 +259,7 @@ def _regressed(products: Tensor, correlation: Tensor) -> Tensor:
     return (torch.linalg.solve(normal, flat) / scale[:, None]).reshape(correlation.shape)
 
 
-def _explained(energy: Tensor, products: Tensor, correlation: Tensor) -> Tensor:
+def explained_share(energy: Tensor, products: Tensor, correlation: Tensor) -> Tensor:
     """R2 (rows, cols) at each displacement: the part of the energy that the best weighted sum of the bands explains."""
     return (_regressed(products, correlation) * correlation).sum(0) / energy.clamp(min=1e-12)
 
@@ -327,7 +327,7 @@ def _measured(
     places = torch.tensor([_place(phase, b, corner, size) for b in blocks for corner in b.corners]).double()
     off = found.tiles - found.shift
     weights = found.trust / (1 + (off / ratio / _AGREES).square().sum(1))
-    smooth, varies = _plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
+    smooth, varies = fitted_plane(places, found.tiles, weights) if len(off) >= 9 else (found.shift, 0.0)
     confidence = _confidence(found, found.tiles - smooth, ratio, search)
     rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
@@ -375,7 +375,7 @@ def _gains(
     def explained(pan: Tensor) -> float:
         stats = _Statistics.of(pan, ms, frequencies)
         energy, products, cross = stats.sums(trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
-        return float(_explained(energy, products, frequencies.at(cross, here, here)))
+        return float(explained_share(energy, products, frequencies.at(cross, here, here)))
 
     def explained_by(softness: np.ndarray) -> list[float]:
         seen = pool.map(partial(_seen, phase=phase, gains=np.exp(-softness).tolist(), shift=at), blocks)
@@ -432,12 +432,12 @@ def _round(
         grids = [
             torch.arange(-int(-(-4 * search // r)), int(-(-4 * search // r)) + 1).double() / 4 for r in ratio.tolist()
         ]
-        surface = _explained(energy, products, frequencies.at(cross, *grids))
+        surface = explained_share(energy, products, frequencies.at(cross, *grids))
         (start,), (top,) = _peaks(surface[None], *grids)
         far = torch.hypot(grids[0][:, None] - start[0], grids[1] - start[1]) > 1
         distinct = 1 - float(surface[far].amax() / top.clamp(min=1e-12))
     near = [_NEAR + c for c in start]
-    (moved,), (r2,) = _peaks(_explained(energy, products, frequencies.at(cross, *near))[None], *near)
+    (moved,), (r2,) = _peaks(explained_share(energy, products, frequencies.at(cross, *near))[None], *near)
     intensity = _regressed(products, frequencies.at(cross, *moved[:, None]))[:, 0, 0]
     near = [_NEAR + c for c in moved]
     surfaces = frequencies.at(torch.einsum("b,tbrc->trc", intensity.to(cross.dtype), stats.cross), *near)
@@ -459,7 +459,7 @@ def _place(phase: Phase, block: _Block, corner: tuple[int, int], size: int) -> O
     return row, col
 
 
-def _plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+def fitted_plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tensor, float]:
     """A plane through the tiles' shifts, at the tiles (tiles, 2), and by how much it puts two of them apart, less what
     their scatter makes of it."""
     around = places - places.mean(0)
@@ -483,14 +483,14 @@ def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: T
     images = torch.cat([ms, found.pan[:, None]], 1)
     products = torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
     moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
-    for _ in range(min(_SWEEPS, max(2, _TURNS // bands))):
+    for _ in range(min(_SWEEPS, max(2, TURNS // bands))):
         for band in range(bands):
             others = [b for b in range(bands) if b != band and known[b]]
-            others = [*sorted(sorted(others, key=lambda b: abs(b - band))[:_NEIGHBOURS]), bands]
+            others = [*sorted(sorted(others, key=lambda b: abs(b - band))[:NEIGHBOURS]), bands]
             turned = frequencies.moved(moved[others]).to(products.dtype)
             normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
             energy = products[band, band].sum().real.double()
-            surface = _explained(energy, normal, frequencies.at(products[band, others] * turned, _NEAR, _NEAR))
+            surface = explained_share(energy, normal, frequencies.at(products[band, others] * turned, _NEAR, _NEAR))
             (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
             known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
             moved[band] = -at

@@ -91,7 +91,7 @@ class SavedFit:
             "schema": SCHEMA, "for": asdict(self.known), "origin": self.origin, "shift": self.shift,
             "gains": self.gains, "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
         }  # fmt: skip
-        return json.dumps(told | {"sha256": _checksum(told, self.arrays)})
+        return json.dumps(told | {"sha256": checksum(told, self.arrays)})
 
     @classmethod
     def read(cls, path: str | Path) -> list[SavedFit]:
@@ -208,7 +208,7 @@ def _parsed(text: str, arrays: Mapping[str, np.ndarray], key: str, digest: str) 
         raise ValueError(f"its schema is {told['schema']}, not {SCHEMA}")
     prefix = _prefix(key)
     own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix) and (prefix or "/" not in n)}
-    if told.pop("sha256") != _checksum(told, own):
+    if told.pop("sha256") != checksum(told, own):
         raise ValueError("it was changed or damaged since it was made; make it anew")
     numbers = {str(name): _number(value) for name, value in told["numbers"].items()}
     return _checked(SavedFit(
@@ -235,7 +235,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _checksum(told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def checksum(told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 of a text and arrays, whatever their order in the file."""
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):

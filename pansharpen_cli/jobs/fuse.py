@@ -293,7 +293,7 @@ def _comparison(
 
     None where nothing can be measured on that part.
     """
-    window = _richest_part(scene.window, score.maps["detail"])
+    window = richest_part(scene.window, score.maps["detail"])
     part, shown = scene, scene.as_written()
     place = "all that was fused"
     try:
@@ -314,7 +314,7 @@ def _comparison(
     return {"measured_on": place, "rows": rows}
 
 
-def _richest_part(window: Window, detail: np.ndarray) -> Window:
+def richest_part(window: Window, detail: np.ndarray) -> Window:
     """The whole of a small window; else the square with the most detail, on the lattice of blocks."""
     blocks = COMPARED_SIDE // MAP_BLOCK
     if min(detail.shape) <= blocks and max(detail.shape) <= 2 * blocks:

@@ -71,7 +71,7 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "weights"
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """sha256 of a weights file. Raises WeightsError for what is no regular file, or too large for one."""
     with untrusted.opened(path, untrusted.MOST_WEIGHTS, WeightsError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -173,7 +173,7 @@ def _card_of(path: Path, method: str | None = None) -> Card:
         key: metadata.get(key, "")
         for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
     }
-    return Card(path.stem, path, network, config, _digest(path), scale=scale, listed=False, **known)
+    return Card(path.stem, path, network, config, sha256_of(path), scale=scale, listed=False, **known)
 
 
 def _check_no_folder(path: Path, error: type[InputError] = WeightsError) -> None:
@@ -245,7 +245,7 @@ def load(card: Card, bands: int) -> Backbone:
     _check_no_folder(card.path)
     if not card.path.is_file():
         raise WeightsError(f"the weights file {card.path} is missing; reinstall or use --weights")
-    if _digest(card.path) != card.sha256:
+    if sha256_of(card.path) != card.sha256:
         raise WeightsError(f"{card.path} is not the file that its manifest describes (sha256 differs): fetch it again")
     if card.bands not in (None, bands):
         raise WeightsError(

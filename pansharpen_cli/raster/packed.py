@@ -64,11 +64,11 @@ def _damage(archive: str, kind: str, member: str, *_: int) -> str:
                     for info in _named(packed, member):
                         part = info.filename
                         with packed.open(info) as content:
-                            _read_through(content, archive)
+                            read_through(content, archive)
             elif file.read(len(_GZIP)) == _GZIP:
                 file.seek(0)
                 with gzip.GzipFile(fileobj=file) as content:
-                    _read_through(content, archive)
+                    read_through(content, archive)
     except (zlib.error, EOFError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         told = str(error)
         if isinstance(error, zipfile.BadZipFile) and not told.startswith("Bad CRC") or told.startswith(_FOREIGN):
@@ -94,7 +94,7 @@ def _plain(name: str) -> str:
     return re.sub("[^ -~]+", "?", os.path.normpath(name.replace("\\", "/").rstrip("}")))
 
 
-def _read_through(content: IO[bytes] | gzip.GzipFile, archive: str) -> None:
+def read_through(content: IO[bytes] | gzip.GzipFile, archive: str) -> None:
     size = 0
     while part := content.read(_AT_ONCE):
         size += len(part)

@@ -490,7 +490,7 @@ def metadata(source: Source) -> list[tuple[str, dict[str, str]]]:
     for domain in ("IMAGERY", "IMD", "DIMAP", None):
         if tags := tags_of(ds, ns=domain):
             found.append((f"{domain or 'TIFF'} metadata of {name}", tags))
-    found += [(f"{os.path.basename(p)}", _side_tags(p)) for p in _side_files(source.label, ds)]
+    found += [(f"{os.path.basename(p)}", side_tags(p)) for p in _side_files(source.label, ds)]
     return found
 
 
@@ -502,7 +502,7 @@ def _side_files(path: str, ds) -> list[str]:
     return [p for p in dict.fromkeys(names) if os.path.isfile(p) and os.path.getsize(p) < untrusted.MOST_SIDE]
 
 
-def _side_tags(path: str) -> dict[str, str]:
+def side_tags(path: str) -> dict[str, str]:
     """KEY = "value" and <KEY>value</KEY> pairs of a side file."""
     text = untrusted.read_text(path, untrusted.MOST_SIDE, "replace")
     pairs = []

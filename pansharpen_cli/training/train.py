@@ -172,11 +172,11 @@ def train(
     total = settings.budget.steps or math.ceil(60 * settings.budget.minutes)
     used = fraction(settings, state)
     checked = int(used * checks + 1e-9)
-    batches = _batches(sampler, state.step, device, workers)
+    batches = batches_of(sampler, state.step, device, workers)
     with closing(batches), interrupts.deferred() as stop:
         while used < 1 or not state.history:
             if used < 1:
-                running.append(_step(state, next(batches), settings, rate_at(settings, state.step, used), precision))
+                running.append(one_step(state, next(batches), settings, rate_at(settings, state.step, used), precision))
                 state.seconds = time.monotonic() - started
                 used = fraction(settings, state)
             due = int(used * checks + 1e-9) > checked and (by_steps or state.seconds >= rest)
@@ -197,7 +197,7 @@ def train(
             progress("training", int(used * total), total)
 
 
-def _step(
+def one_step(
     state: State, samples: list[Sample], settings: TrainingSettings, rate: float, precision: torch.dtype
 ) -> float:
     """One step of the optimiser and of the moving average; returns the loss."""
@@ -239,7 +239,7 @@ def _check(state: State, held_out, settings: TrainingSettings, precision: torch.
     )
 
 
-def _batches(sampler: Sampler, first: int, device: torch.device, workers: int) -> Generator[list[Sample], None, None]:
+def batches_of(sampler: Sampler, first: int, device: torch.device, workers: int) -> Generator[list[Sample], None, None]:
     """The batch of each step from `first` on, drawn ahead by threads if there are any."""
 
     def drawn(step: int) -> list[Sample]:
@@ -304,7 +304,7 @@ def run(
         torch.set_num_threads(threads)
     where = choose_device(device)
     precision = choose_precision(settings.precision, where)
-    _check_settings(settings)
+    check_settings(settings)
     training, held_out = _scenes(sources, validation, settings)
     resuming = output.resume and output.checkpoint.is_file()
     output.check([str(p) for i in (*training, *held_out) for p in (i.ms, i.pan, settings.start) if p], resuming)
@@ -362,7 +362,7 @@ def _scenes(
     return training, held_out
 
 
-def _check_settings(settings: TrainingSettings) -> None:
+def check_settings(settings: TrainingSettings) -> None:
     """Raises InputError for a network, options or budget that cannot be trained."""
     if not settings.budget.steps and not settings.budget.minutes:
         raise InputError("the budget is neither minutes nor steps")
