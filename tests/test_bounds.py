@@ -171,6 +171,14 @@ def test_a_file_of_many_lines_that_is_no_log_is_refused_at_once(tmp_path: Path, 
     assert time.perf_counter() - started < 2
 
 
+def test_a_log_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
+    text = '{"schema": "pansharpen-batch/99", "scene": "a", "status": "done"}\n'
+    (tmp_path / "batch.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"batch.jsonl is not the log of a batch of this version"):
+        batch_log.Log(tmp_path)
+    assert (tmp_path / "batch.jsonl").read_text() == text
+
+
 def test_json_lines_are_numbered_as_they_lie() -> None:
     assert list(untrusted.json_lines("\n a\n\n \nb")) == [(2, "a"), (5, "b")]
 

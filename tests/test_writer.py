@@ -549,6 +549,8 @@ def test_refused_creation_options_leave_nothing(tmp_path: Path, scene: Scene) ->
     before = set(tmp_path.iterdir())
     with pytest.raises(InputError, match="RAR"):
         SceneWriter(tmp_path / "out.tif", scene, creation_options={"COMPRESS": "RAR"})
+    with pytest.raises(InputError, match="^--co: _TIFFVSetField:Bad value 130"):
+        SceneWriter(tmp_path / "out.tif", scene, driver="COG", creation_options={"BLOCKSIZE": "130"})
     assert set(tmp_path.iterdir()) == before
 
 

@@ -19,10 +19,9 @@ from ..publish import sweep as sweep_one
 from ..report.facts import LeftOver, Record, plain
 
 SCHEMA = "pansharpen-batch/1"
-_SCHEMAS = "pansharpen-batch/"
 LOG_BYTES = 1 << 30
 """Largest log that is read."""
-_HEAD = b'{"schema": "pansharpen-batch/'
+_HEAD = f'{{"schema": "{SCHEMA}"'.encode()
 _LINE, _MOST_UNREAD = re.compile(rb"\S[^\n]*"), 1000
 """A line that is not empty, and how many that hold no JSON a log may have."""
 LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
@@ -91,7 +90,7 @@ def sweep(folder: Path) -> None:
 
 
 def _is_log(content: bytes) -> bool:
-    """Is it a batch's own? Its lines say so; those that crashes have cut off say nothing, but they are few."""
+    """Is it of a batch of this version? Its lines say so; those that crashes have cut off say nothing, but are few."""
     ours, unread = False, 0
     for found in _LINE.finditer(content):
         try:
@@ -101,7 +100,7 @@ def _is_log(content: bytes) -> bool:
             if unread > _MOST_UNREAD:
                 return False
             continue
-        if not (isinstance(record, dict) and str(record.get("schema", "")).startswith(_SCHEMAS)):
+        if not (isinstance(record, dict) and record.get("schema") == SCHEMA):
             return False
         ours = True
     return ours or _HEAD.startswith(content[: len(_HEAD)])
@@ -115,7 +114,7 @@ def read_log(folder: Path) -> dict[str, Record]:
     path = folder / LOG
     content = read_own(path, LOG_BYTES)
     if not _is_log(content):
-        raise InputError(f"{path} is not the log of a batch; move it, or choose another output folder")
+        raise InputError(f"{path} is not the log of a batch of this version; move it, or choose another output folder")
     records: dict[str, Record] = {}
     for _, line in untrusted.json_lines(content.decode("utf-8", "replace")):
         with suppress(ValueError, RecursionError):

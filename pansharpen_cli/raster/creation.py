@@ -51,6 +51,9 @@ _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 DRIVERS = ("GTiff", "COG")
 
 
+_IN_MEMORY = re.compile(r"(/vsimem/)?[0-9a-f/-]{36,}\.tif:? ?")
+"""The name of a file that options are tried on, in messages."""
+
 FAILURES = (*GDAL_ERRORS, OSError, ValueError)
 
 
@@ -101,7 +104,7 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
             said.errors.insert(0, reason_of(error))
     wrong = [m.partition(" in ")[2] for m in said.warnings if re.match("CPLE_(NotSupported|IllegalArg)", m)]
     for message in wrong + said.errors:
-        raise InputError(f"--co: {re.sub(r'^[0-9a-f-]+.tif: ', '', message)}{_advice(message)}")
+        raise InputError(f"--co: {_IN_MEMORY.sub('', message)}{_advice(message)}")
     if changed:
         given = " ".join(f"{k}={v}" for k, v in options.items())
         raise InputError(f"--co {given}: the file would have {changed}; fuse without it and use gdalwarp on the output")
