@@ -23,9 +23,9 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry messages truncated values vrt_work",
-            "options references sensor_table",
-            "sensors",
+            "__init__ bands beside geometry messages truncated values",
+            "options sensor_table vrt_work",
+            "references sensors",
         ),
     ),
     ("raster", ("packed texts", "intact")),

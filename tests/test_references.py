@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
+from rasterio.crs import CRS
 from rasters import edited, inventory, write_pair
 
 from pansharpen_cli.archive import pairs
@@ -468,6 +469,10 @@ def test_vrts_that_refer_to_each_other_over_and_over_are_refused(tmp_path: Path,
 KERNEL = "<Kernel><Size>{}</Size><Coefs>{}</Coefs></Kernel>"
 RECT = '<DstRect xOff="{}" yOff="0" xSize="1" ySize="32"/>'
 RECTS = '<SrcRect xOff="0" yOff="0" xSize="{0}" ySize="{0}"/><DstRect xOff="0" yOff="0" xSize="32" ySize="32"/>'
+SIZES = "<SrcGeoTransform>0,1,0,0,0,-1</SrcGeoTransform><DstGeoTransform>0,{0},0,0,0,-{0}</DstGeoTransform>"
+DEGREES = "<SourceSRS>{}</SourceSRS><TargetSRS>{}</TargetSRS>".format(
+    *(CRS.from_epsg(code).to_wkt(version="WKT1") for code in (32631, 4326))
+)
 SCALES = '<Option name="XSCALE">{0}</Option><Option name="YSCALE">{0}</Option>'
 
 
@@ -491,6 +496,10 @@ SCALES = '<Option name="XSCALE">{0}</Option><Option name="YSCALE">{0}</Option>'
         ("AveragedSource", RECTS.format(50 * 32), False),
         ("warp", SCALES.format(0.5), True),
         ("warp", SCALES.format(0.01), False),
+        ("warp", SIZES.format(40), True),
+        ("warp", SIZES.format(50), False),
+        ("warp", SIZES.format(40 / 111_320) + DEGREES, True),
+        ("warp", SIZES.format(50 / 111_320) + DEGREES, False),
         ("warp", f"<TPSTransformer><GCPList>{'<GCP/>' * 100}</GCPList></TPSTransformer>", True),
         ("warp", f"<TPSTransformer><GCPList>{'<GCP/>' * 2001}</GCPList></TPSTransformer>", False),
     ],

@@ -6,6 +6,11 @@ import math
 import re
 from xml.etree import ElementTree
 
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from .messages import gdal_messages
+
 MOST_WORK = 500
 """Reads of a source, about 40 ns each, that a pixel of a raster may be made of, through all VRTs."""
 
@@ -20,6 +25,8 @@ _MERGED, _COMPARED = 4, 64
 compares each with the others, those comparisons."""
 _POINTS = 4
 """The control points of a thin plate spline that take as long."""
+_EARTH = 6378137.0
+"""Its radius in metres, for pixels in degrees."""
 _TAPS_OF_WARP = 36
 """Of Lanczos, the widest, at its own scale."""
 
@@ -75,7 +82,25 @@ def _work_of_warp(root: ElementTree.Element) -> float:
             taps /= max(1e-9, min(1.0, _leading(element.text, 1.0)))
         if tag == "tpstransformer":
             points += sum(each.tag.lower() == "gcp" for each in element.iter())
-    return 1.0 + points / _POINTS + (taps * _TAPS_OF_WARP / _TAPS if taps > 1 else 0)
+    kernel = taps * _TAPS_OF_WARP / _TAPS if taps > 1 else 0.0
+    return max(1.0 + points / _POINTS + kernel, _merged_by_warp(root) / _MERGED)
+
+
+def _merged_by_warp(root: ElementTree.Element) -> float:
+    """The pixels of its source that a warp reads for one of its own, by their sizes; 1 where these are not told."""
+    told = {element.tag.lower(): element.text or "" for element in root.iter()}
+    sides = []
+    for geotransform, crs in (("dstgeotransform", "targetsrs"), ("srcgeotransform", "sourcesrs")):
+        numbers = [_leading(each, 0.0) for each in told.get(geotransform, "").split(",")]
+        area = abs(numbers[1] * numbers[5] - numbers[2] * numbers[4]) if len(numbers) == 6 else 0.0
+        try:
+            with gdal_messages():
+                kind = CRS.from_wkt(told[crs]) if crs in told else None
+            unit = kind.units_factor[1] * (_EARTH if kind.is_geographic else 1) if kind else 1.0
+        except (CRSError, ValueError):
+            unit = 0.0
+        sides.append(math.sqrt(area) * unit)
+    return (sides[0] / sides[1]) ** 2 if sides[1] > 0 else 1.0
 
 
 def _number(element: ElementTree.Element, key: str, other: float) -> float:
