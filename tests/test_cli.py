@@ -410,7 +410,7 @@ def test_no_command_prints_the_help(run) -> None:
 def larger(tmp_path_factory) -> Path:
     """A scene of several blocks."""
     folder = tmp_path_factory.mktemp("larger")
-    write_pair(folder, rows=600, cols=560, offset=(1.3, 2.6), border=30.0)
+    write_pair(folder, rows=528, cols=516, offset=(1.3, 2.6), border=30.0)
     return folder
 
 

@@ -129,6 +129,7 @@ def test_scoring_by_tiles_equals_the_toolbox_functions_on_the_whole(tmp_path: Pa
         assert whole["d_lambda_k"] == pytest.approx(metrics.d_lambda_k(e, x, scene.gains, 4.0), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_up_sampling_has_no_spectral_gain_over_itself_and_little_detail(tmp_path: Path) -> None:
     folder, _ = write(tmp_path, rows=256, cols=256, bands=4, seed=2)
     figures = []

@@ -61,7 +61,8 @@ def test_a_kept_fit_gives_the_same_pixels(run, pair, tmp_path, method) -> None:
     np.testing.assert_array_equal(fuse(run, pair, tmp_path / "b.tif", "--method", method, "--fit", kept), whole)
 
 
-@pytest.mark.parametrize("method", seldom(CUTS, ["gsa"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", CUTS)
 def test_halves_that_are_fused_apart_with_one_fit_are_the_whole(run, tmp_path, method) -> None:
     kept, cut = tmp_path / "kept.safetensors", CUTS[method]
     write_pair(tmp_path / "in", rows=256, cols=384, bands=4, seed=5, ratio=2.0)

@@ -128,7 +128,7 @@ def test_what_a_network_declares_is_true(name, config):
     assert (network(one, stats) - network.base(one, stats)).std() > 1
 
 
-@named(ALL)
+@named(seldom(ALL, OFTEN))
 def test_constant_images_give_finite_results(name, config):
     flat = Inputs(torch.full((1, 1, 64, 64), 7.0), torch.zeros(1, 4, 64, 64), torch.full((1, 4, 64, 64), 7.0))
     assert made(name, config)(flat, SceneStats.fit(flat)).isfinite().all()

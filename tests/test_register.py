@@ -595,6 +595,7 @@ def test_a_network_fuses_with_the_measured_mtf(soft, tmp_path):
     assert error["auto"][:3].mean() < 0.98 * error["sensor"][:3].mean()
 
 
+@pytest.mark.slow
 def test_the_mtf_does_not_depend_on_the_alignment(soft, tmp_path):
     unaligned = fused_at(soft, tmp_path / "off.tif", align="off")
     assert unaligned["registration"] is None

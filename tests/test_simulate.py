@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasters import seldom
 
 from pansharpen_cli.physics import MTF_REACH, degrade_matrix
 from pansharpen_cli.raster.geometry import Phase
@@ -99,8 +100,9 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
-def test_ms_is_the_degraded_truth_at_the_exact_phase(spec):
+@pytest.mark.parametrize("name", seldom(SPECS, ["quarter pixels", "odd ratio", "floats"]))
+def test_ms_is_the_degraded_truth_at_the_exact_phase(name):
+    spec = SPECS[name]
     scene = sim.simulate(spec)
     assert scene.pan.shape == (spec.rows, spec.cols) == scene.pan_valid.shape
     assert scene.truth.shape == (spec.bands, spec.rows, spec.cols)
