@@ -176,7 +176,7 @@ KINDS = {
 """By the names of arguments, which mean the same in all functions."""
 
 
-def plain(function: Callable[P, R]) -> Callable[P, R]:
+def plain_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """A function of the Python interface whose arguments are plain values: paths are text, numbers of numpy are
     Python's. It raises InputError, which names the argument, for others than `KINDS` has; a default of None may be
     given."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from . import physics
-from .arguments import plain, positive
+from .arguments import plain_arguments, positive
 from .errors import InputError, reason_of
 from .quality import metrics
 from .raster.geometry import Phase, Window
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 def _index(function: Callable[P, R]) -> Callable[P, R]:
     """A function whose arguments are plain values, and which raises InputError for images that do not fit."""
-    of_plain = plain(function)
+    of_plain = plain_arguments(function)
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -524,7 +524,7 @@ def test_the_home_folder_is_found_where_no_shell_looks(scene: Path, run, monkeyp
     ],
 )  # fmt: skip
 def test_words_of_the_parsers_libraries_are_left_out(message: str, shown: str) -> None:
-    assert shell.plain(message) == shown
+    assert shell.plain_message(message) == shown
 
 
 def test_damaged_metadata_is_a_warning(scene: Path, run) -> None:

@@ -20,7 +20,7 @@ from rasters import edited, inventory, painted, seldom, write_pair, write_scene
 from scipy import ndimage
 
 from pansharpen_cli.adapt import tailor
-from pansharpen_cli.raster.source import plain, untagged_nodata
+from pansharpen_cli.raster.source import number_text, untagged_nodata
 from pansharpen_cli.training import simulate
 
 EXP = ("--method", "exp", "--align", "off", "--no-score")
@@ -343,7 +343,7 @@ def test_what_looks_like_nodata() -> None:
     [(-9999.0, "-9999"), (0.0, "0"), (65535.0, "65535"), (1e38, "1e+38"), (-3.4028234663852886e38, "-3.4028235e+38")],
 )
 def test_a_nodata_value_is_named_so_that_it_is_found_again(value: float, text: str) -> None:
-    assert plain(value) == text and np.float32(text) == np.float32(value)
+    assert number_text(value) == text and np.float32(text) == np.float32(value)
 
 
 # Shapes and grids ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..arguments import plain
+from ..arguments import plain_arguments
 from ..checks import check as checking
 from ..fusion.options import Options
 from ..jobs import picture
@@ -22,7 +22,7 @@ from .options import file_of, options_of
 from .result import Fused
 
 
-@plain
+@plain_arguments
 def fuse(
     pan: Input,
     ms: Input | Sequence[Input],
@@ -112,7 +112,7 @@ def _rgb(rgb: str | Sequence[int | str] | None, stretch: str, alone: bool) -> pi
     return picture.request_of(bands, stretch, alone)
 
 
-@plain
+@plain_arguments
 def check(
     pan: Input,
     ms: Input | Sequence[Input],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from ..arguments import plain
+from ..arguments import plain_arguments
 from ..errors import InputError
 from ..fusion.options import Options
 from ..jobs import evaluate as jobs
@@ -48,7 +48,7 @@ def _name_of(each: Input | Fused, number: int) -> str:
     return f"{method} {number}"
 
 
-@plain
+@plain_arguments
 def evaluate(
     fused: Results,
     pan: Input,
@@ -81,7 +81,7 @@ def evaluate(
         return inputs.facts(jobs.evaluate(paths, pair, output, progress, align))
 
 
-@plain
+@plain_arguments
 def evaluate_against(
     fused: Results,
     reference: Input,
@@ -109,7 +109,7 @@ def evaluate_against(
         return inputs.facts(jobs.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
-@plain
+@plain_arguments
 def evaluate_wald(
     pan: Input,
     ms: Input | Sequence[Input],

@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from ..arguments import plain
+from ..arguments import plain_arguments
 from ..errors import InputError, PansharpenError
 from ..publish import TIFF, Publication, check_target
 
@@ -58,7 +58,7 @@ class Fused:
         """What the report warns of, one line each."""
         return self.report["warnings"]
 
-    @plain
+    @plain_arguments
     def write(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the file, with the bytes of `pansharpen fuse -o PATH`. It appears complete or not at all.
 

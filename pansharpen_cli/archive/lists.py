@@ -14,7 +14,7 @@ from typing import Any
 from .. import untrusted
 from ..errors import InputError
 from ..report.facts import LeftOver
-from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Loose, Part, time_in
+from .names import MS_WORDS, PAN_WORDS, RULES, File, Found, Loose, Member, time_in
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
@@ -100,7 +100,7 @@ def _named(name: str, pan: str, mss: Sequence[str], rule: str, sensor: str = "")
     folder, stem = (str(given.parent), given.name) if name else ("", "")
     if not stem:
         file = File(mss[0], "/".join(PurePosixPath(mss[0]).parts[-2:]).lstrip("/"))
-        part = next((p for p in (r(file) for r in RULES) if isinstance(p, Part)), None)
+        part = next((p for p in (r(file) for r in RULES) if isinstance(p, Member)), None)
         stem = part.name if part else file.stem
     time = time_in(PurePosixPath(pan).stem) or time_in(name)
     return Found(stem, "" if folder == "." else folder, (pan,), tuple((m,) for m in mss), rule, sensor, time)

@@ -83,13 +83,13 @@ class Pairing:
     empty: list[str] = field(default_factory=list)
 
 
-Band = tuple[float, str]
+BandKey = tuple[float, str]
 """Where a file of some bands stands among the others, and what its name calls it."""
-ALL: Band = (-1.0, "")
+ALL: BandKey = (-1.0, "")
 
 
 @dataclass(frozen=True)
-class Part:
+class Member:
     """What a name tells: the rule that knows it, its role, the scene's key and name, and which part of it the file is.
 
     `unit` keeps deliveries in one folder apart; `band` orders files of some bands, `ALL` for a file of all; `product`
@@ -101,7 +101,7 @@ class Part:
     key: str
     name: str
     unit: str = ""
-    band: Band = ALL
+    band: BandKey = ALL
     tile: tuple[int, ...] = ()
     product: Named | None = None
 
@@ -126,7 +126,7 @@ _SIDE_WORDS = {
 }  # fmt: skip
 
 
-def _product(file: File) -> Part | Skip | None:
+def _product(file: File) -> Member | Skip | None:
     """A product of the table of sensors."""
     told = matched(file.relative)
     if told is None:
@@ -137,10 +137,10 @@ def _product(file: File) -> Part | Skip | None:
     key = told.filled(names.key)
     name = told.filled(names.name) if names.name else key
     band = (float(list(names.bands).index(told.band)), told.band) if told.band else ALL
-    return Part(names.product, told.role, key, name, told.filled(names.unit).lower(), band, told.tile, told)
+    return Member(names.product, told.role, key, name, told.filled(names.unit).lower(), band, told.tile, told)
 
 
-def _words(file: File) -> Part | Skip | None:
+def _words(file: File) -> Member | Skip | None:
     """A word for PAN or MS in the file's name, else in its folders': the rest of the path is the scene's.
 
     PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
@@ -161,7 +161,7 @@ def _words(file: File) -> Part | Skip | None:
     if not role:
         return None
     shown = (re.sub(r"[-_. ]*\*(?!\d)|\*", "", piece).strip("-_. ") for piece in reversed(key))
-    return Part("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
+    return Member("name", role, "/".join(key), next(filter(None, shown), "scene"), tile=tile)
 
 
 RULES = (_product, _words)
@@ -217,22 +217,22 @@ def by_regex(pattern: str, files: Sequence[File]) -> Any:
     texts = [file.relative.partition("/")[2] or file.relative for file in files]
     matches = dict(zip(files, _matches(pattern, texts), strict=True))
 
-    def rule(file: File) -> Part | None:
+    def rule(file: File) -> Member | None:
         match = matches.get(file)
         if match is None or not match["scene"] or (match["pan"] is None) == (match["ms"] is None):
             return None
         stem, tile = without_tile(file.stem)
         role = "pan" if match["pan"] is not None else "ms"
         band = _place(match.get("band") or "") if role == "ms" else ALL
-        if band == ALL and role == "ms" and (told := _product(file)) and isinstance(told, Part):
+        if band == ALL and role == "ms" and (told := _product(file)) and isinstance(told, Member):
             band = told.band
         name = re.sub(r"[^\w.+-]+", "_", match["scene"].replace("/", "_")).strip("_.")
-        return Part("--pair-regex", role, match["scene"], name or stem, band=band, tile=tile)
+        return Member("--pair-regex", role, match["scene"], name or stem, band=band, tile=tile)
 
     return rule
 
 
-def _place(band: str) -> Band:
+def _place(band: str) -> BandKey:
     """The place of a band that is called by a number, or by a name or its letter: in the order of wavelengths."""
     digits = re.sub(r"\D", "", band)
     if (name := band_name(band)) is not None:
@@ -243,7 +243,7 @@ def _place(band: str) -> Band:
 def by_name(files: Sequence[File], regex: str | None = None) -> tuple[list[Found], list[Loose], list[LeftOver]]:
     """Pairs by names alone; what may be paired by looking into it; and what is none of a scene."""
     rules = (by_regex(regex, files), *RULES) if regex else RULES
-    groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Part, File]]]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[Member, File]]]] = {}
     loose: list[Loose] = []
     left: list[LeftOver] = []
     if regex and files and not any(map(rules[0], files)):
@@ -312,9 +312,9 @@ def why_unpaired(others: int, role: str, other: str, how: str) -> str:
     return f"the {other.upper()} that {how.replace(' ', 's ', 1)} does so for another {role.upper()}, too"
 
 
-def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose | list[LeftOver]:
+def _unit(rule: str, role: str, members: Sequence[tuple[Member, File]]) -> Loose | list[LeftOver]:
     """The files of one role in one place as layers; or why they are none."""
-    bands: dict[Band, list[tuple[Part, File]]] = defaultdict(list)
+    bands: dict[BandKey, list[tuple[Member, File]]] = defaultdict(list)
     for part, file in members:
         bands[part.band].append((part, file))
     if len(bands) > 1 and all(_is_container(f) for _, f in bands[ALL]):
@@ -337,7 +337,7 @@ def _unit(rule: str, role: str, members: Sequence[tuple[Part, File]]) -> Loose |
     return Loose(role, tuple(layers), file, first.name, "", time_in(file.stem))
 
 
-def _missing(product: Named, bands: Collection[Band]) -> str:
+def _missing(product: Named, bands: Collection[BandKey]) -> str:
     """Which bands of a product are missing; empty if all are there, or the visible ones, with the near infrared or
     without."""
     held = {code for _, code in bands}
@@ -354,7 +354,7 @@ def _is_container(file: File) -> bool:
     return file.path.lower().endswith(CONTAINERS)
 
 
-def _layer(members: Sequence[tuple[Part, File]]) -> RasterFiles | None:
+def _layer(members: Sequence[tuple[Member, File]]) -> RasterFiles | None:
     lists = sorted(f.path for _, f in members if _is_container(f))
     tiles = sorted(((p.tile, f.path) for p, f in members if f.path not in lists))
     if len(tiles) > 1 and (not all(t for t, _ in tiles) or len({t for t, _ in tiles}) < len(tiles)):

@@ -24,7 +24,7 @@ REACH = 192
 
 
 @dataclass(frozen=True)
-class _Tile:
+class _Raster:
     """A raster of a scene's file, by what it has in common with one that it goes on in."""
 
     path: str
@@ -32,12 +32,12 @@ class _Tile:
     bands: tuple[tuple, ...]
 
     @classmethod
-    def of(cls, path: str) -> _Tile:
+    def of(cls, path: str) -> _Raster:
         with open_raster(path) as d:
             told = d.dtypes, d.descriptions, d.colorinterp, d.scales, d.offsets
             return cls(path, Grid.of(d), tuple(zip(*told, strict=True)))
 
-    def reaches(self, other: _Tile) -> bool:
+    def reaches(self, other: _Raster) -> bool:
         """Whether the other one lies on the same grid, within `REACH` pixels; never where files tell no place."""
         if self.bands != other.bands or self.grid.transform.is_identity:
             return False
@@ -49,7 +49,7 @@ class _Tile:
 class _Scene:
     """The tiles of the PAN and of each file of the MS, and when it was taken, as far as that is known."""
 
-    layers: list[list[_Tile]]
+    layers: list[list[_Raster]]
     time: datetime | None
 
     @classmethod
@@ -59,7 +59,7 @@ class _Scene:
         if any(NETWORK.search(plain_name(file)) for file in found.files):
             return None
         with suppress(InputError):
-            layers = [[_Tile.of(path) for path in tiles_of(layer)] for layer in (found.pan, *found.ms)]
+            layers = [[_Raster.of(path) for path in tiles_of(layer)] for layer in (found.pan, *found.ms)]
             return cls(layers, place_and_time(found.pan)[1] or found.time)
         return None
 

@@ -20,7 +20,7 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit, fusers
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_measured, opened
+from ..jobs.opened import is_measured, opened_scene
 from ..jobs.request import FusionOutput, Pair, check_written, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
@@ -260,7 +260,7 @@ def _aligned(
     clock, options = time.perf_counter(), asked.options
     measured = replace(options, align="measure") if options.align == "off" else options
     # `shift_facts` has words of its own for what the scene would tell
-    scene, registration = opened(pair, measured, stack, progress=asked.progress, tells=False)
+    scene, registration = opened_scene(pair, measured, stack, progress=asked.progress, tells=False)
     if registration.found is not None:
         facts.shift = shift_facts(scene, registration.found, options.align, found)
         facts.mtf = mtf_facts(scene, registration.found.gains, found)

@@ -17,7 +17,7 @@ from ..jobs.request import Pair
 from ..progress import Progress
 from ..raster import sensors
 from ..raster.scene import Scene
-from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, plain
+from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, number_text
 from ..report.facts import BandValues, CheckFacts, FileFacts, Finding, MtfFacts, PanRelationFacts, ShiftFacts
 from .look import ABSURD, Band, Look
 
@@ -201,7 +201,7 @@ def _which(band: Band) -> str:
 
 def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
     for value, share in sorted(fills.items()):
-        text = plain(value)
+        text = number_text(value)
         areas = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
         level = found.error if value in CUSTOMARY_NODATA or abs(value) >= ABSURD else found.warning
         level(

@@ -19,7 +19,7 @@ from .evaluate import evaluate
 from .fuse import check, fuse
 from .options import bundled
 from .progress import say_line
-from .shell import UsageError, complain, plain, replace_closed_streams, takes_text, with_home
+from .shell import UsageError, complain, plain_message, replace_closed_streams, takes_text, with_home
 from .train import train
 from .weights import weights_app
 
@@ -91,7 +91,7 @@ def main() -> None:
             say_line(error.format_message())
             code = 2
         else:
-            code = complain(plain(error.format_message()), error.exit_code, debug)
+            code = complain(plain_message(error.format_message()), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = complain("interrupted", interrupts.CODE, debug)
     except PansharpenError as error:

@@ -17,8 +17,8 @@ from .options import (
     Opening,
     Overwrite,
     PanFile,
-    Part,
     Printing,
+    Region,
     Report,
     Score,
     Writing,
@@ -70,7 +70,7 @@ class Outputs:
 
 
 def fuse(
-    pan: PanFile, ms: MsFiles, outputs: Outputs, fusing: Fusing, opening: Opening, part: Part, writing: Writing,
+    pan: PanFile, ms: MsFiles, outputs: Outputs, fusing: Fusing, opening: Opening, part: Region, writing: Writing,
     printing: Printing,
 ) -> None:  # fmt: skip
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
@@ -109,7 +109,7 @@ def fuse(
 
 
 def check(
-    pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Part, printing: Printing, score: Score = True
+    pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Region, printing: Printing, score: Score = True
 ) -> None:
     """Describe a pair, list its faults and predict what fusing it takes; exit with 2 if `fuse` would refuse it."""
     import_jobs(printing.threads)

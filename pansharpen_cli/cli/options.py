@@ -212,7 +212,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Part:
+class Region:
     """Which part of a pair: of `fuse` and `check`."""
 
     window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None

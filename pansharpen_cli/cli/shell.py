@@ -56,7 +56,7 @@ def with_home(argument: str) -> str:
     return (found[1] or "") + os.path.expanduser(found[2]) if found else argument
 
 
-def plain(message: str) -> str:
+def plain_message(message: str) -> str:
     """A message of the parser without words that its libraries have for each other."""
     message = re.sub(r"Value error, |, unable to parse \w+ as an? \w+", "", message)
     return message.replace("Input should be", "it should be")

@@ -91,7 +91,7 @@ def is_measured(options: Options) -> bool:
     return options.fit is None and (options.align != "off" or takes_measured_mtf(options) or adapts)
 
 
-def opened(
+def opened_scene(
     pair: Pair,
     options: Options,
     stack: ExitStack,
@@ -182,13 +182,13 @@ def opened_parts(
     """
     parts = stack.enter_context(pair.held()).parts
     if len(parts.pairs) == 1:
-        scene, registration = opened(parts.pairs[0], options, stack, ready, files, progress)
+        scene, registration = opened_scene(parts.pairs[0], options, stack, ready, files, progress)
         return [Part(scene, registration)], scene.as_written()
     with ExitStack() as look:
         scenes = parts.scenes(look, options.align)
         before = parts.together(scenes)
         ready(before, several=True)
-    settled = [opened(each, options, stack, files=files, progress=progress) for each in parts.pairs]
+    settled = [opened_scene(each, options, stack, files=files, progress=progress) for each in parts.pairs]
     for scene, _ in settled:
         scene.warnings[:] = _named(scene, scene.warnings)
         scene.notes[:] = _named(scene, scene.notes)

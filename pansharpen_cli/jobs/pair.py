@@ -10,7 +10,7 @@ from typing import Any
 
 from ..raster import grid_groups
 from ..raster.files import OpenFiles
-from ..raster.grid_groups import Band
+from ..raster.grid_groups import PlacedBand
 from ..raster.options import OpenOptions
 from ..raster.scene import Scene
 
@@ -88,7 +88,7 @@ class Parts:
     """A pair for each grid of the MS files, and the `order` in which their bands are written; empty for one grid."""
 
     pairs: Sequence[Pair]
-    order: Sequence[Band] = ()
+    order: Sequence[PlacedBand] = ()
 
     def places(self, part: int) -> list[int] | None:
         """Places, in the output, of the bands that a part writes; None for all in order."""

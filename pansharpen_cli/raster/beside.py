@@ -20,7 +20,7 @@ _OF_THE_FOLDER = ("metadata.dim", "summary.txt")
 """Files that GDAL takes for those of every raster in their folder: they are of the rasters that they list."""
 
 _IMAGES = re.compile("(IMG|DIM)_", re.IGNORECASE)
-_TILE = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
+_TILE_END = re.compile(r"(_(P|RGB|NED))?_R\d+C\d+$", re.IGNORECASE)
 """What the name of a raster has beyond that of the DIM_*.XML that lists it."""
 
 
@@ -34,7 +34,7 @@ def described_in(path: str, listed: Collection[str] = (), listing: Listing | Non
     own = {f"{scene}{end}".lower() for end in ("_mtl.txt", ".imd")}
     found = [name for name in listing.near(place.with_name(f"{scene}.imd")) if name.lower() in own]
     rasters = {os.path.basename(name).lower() for name in (path, *listed)}
-    products = {_TILE.sub("", Path(r).stem)[4:] for r in rasters if _IMAGES.match(r)}
+    products = {_TILE_END.sub("", Path(r).stem)[4:] for r in rasters if _IMAGES.match(r)}
     for begin in ("DIM_", "RPC_") if products else ("DIM_",):
         for name in listing.near(place.with_name(begin)):
             if not re.match(rf"{begin}.*\.XML$", name, re.IGNORECASE):

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError, PansharpenError
 from .geometry import Window
 from .scene import Scene, TileData
-from .source import plain
+from .source import number_text
 from .tiles import plan_tiles
 
 SAMPLED_BLOCK = 512
@@ -83,6 +83,6 @@ def check_range(scene: Scene, tile: TileData) -> None:
         largest = max(float(pixels.min()), float(pixels.max()), key=abs)
         if abs(largest) > _LARGEST:
             raise PansharpenError(
-                f"{label} holds values too large to take statistics of ({plain(largest)} in band {band}): if they are "
-                f"nodata, name them with --nodata {plain(largest)}"
+                f"{label} holds values too large to take statistics of ({number_text(largest)} in band {band}): if "
+                f"they are nodata, name them with --nodata {number_text(largest)}"
             )

@@ -64,7 +64,7 @@ def _thermal(source: Source) -> bool:
 
 
 @dataclass(frozen=True)
-class Band:
+class PlacedBand:
     """A band among all of the MS files: the scene that it is in, its place there, and its number from 1 over all."""
 
     scene: int
@@ -72,16 +72,16 @@ class Band:
     number: int
 
 
-def bands_in_order(groups: Sequence[Files], scenes: Sequence[Scene]) -> list[Band]:
+def bands_in_order(groups: Sequence[Files], scenes: Sequence[Scene]) -> list[PlacedBand]:
     """All bands in the order of their files; of scenes with all bands of the files."""
     found = []
     for k, (files, scene) in enumerate(zip(groups, scenes, strict=True)):
         places = iter(range(scene.bands))
         found += [(file, k, next(places)) for file, s in zip(files.own, scene.ms, strict=True) for _ in s.bands]
-    return [Band(k, place, number) for number, (_, k, place) in enumerate(sorted(found), 1)]
+    return [PlacedBand(k, place, number) for number, (_, k, place) in enumerate(sorted(found), 1)]
 
 
-def together(scenes: Sequence[Scene], order: Sequence[Band]) -> Scene:
+def together(scenes: Sequence[Scene], order: Sequence[PlacedBand]) -> Scene:
     """The bands that several scenes with one PAN write, as those of one scene: what an output, its names and its
     pictures are about. `order`: of those bands; places are those among the bands that a scene writes.
 

@@ -41,7 +41,7 @@ _MASKS = (".msk", ".ovr")
 """Ends of the rasters beside a raster that GDAL goes on without where it cannot open them."""
 
 
-def opened(path: str):
+def opened_dataset(path: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(path)
@@ -105,7 +105,7 @@ def _files_of(name: str) -> list[str]:
     InputError where they are too short."""
     if NETWORK.search(name) or (os.path.isfile(name) and not is_bare(name)):
         return []
-    with suppress(*GDAL_ERRORS), opened(name) as source:
+    with suppress(*GDAL_ERRORS), opened_dataset(name) as source:
         _check_driver(source, name)
         check_sizes(source, name)
         return list(source.files)
@@ -149,7 +149,7 @@ def _not_opened(path: str) -> str:
     """Why GDAL does not open a file; nothing if it does."""
     try:
         with gdal_messages() as said:
-            opened(path).close()
+            opened_dataset(path).close()
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         return reason_of(error)
     return "it is cut off or damaged" if lost(said) or any(map(_METADATA.search, said.warnings)) else ""
@@ -159,7 +159,7 @@ def _no_mask(file: str, side: str) -> str:
     """Why a raster that is called the mask of a file is none; nothing if it is one, or has another name."""
     if not side.lower().endswith(".msk") or file.lower().endswith(_MASKS):
         return ""
-    with suppress(*GDAL_ERRORS), gdal_messages(), opened(file) as raster, opened(side) as mask:
+    with suppress(*GDAL_ERRORS), gdal_messages(), opened_dataset(file) as raster, opened_dataset(side) as mask:
         if mask.shape != raster.shape:
             sizes = (f"{each.height} x {each.width} pixels" for each in (mask, raster))
             return "it has {}, and what it masks {}".format(*sizes)

@@ -20,7 +20,7 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
-from .intact import check_beside, check_files, is_usable, lost, opened
+from .intact import check_beside, check_files, is_usable, lost, opened_dataset
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .values import is_nodata
@@ -87,7 +87,7 @@ def open_raster(path: str, rpcs: bool = False):
 def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
     """`open_raster` of a file that may be opened, and refers to `names`; `said` receives what GDAL tells meanwhile."""
     try:
-        dataset = opened(path)
+        dataset = opened_dataset(path)
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnicodeError):
@@ -324,7 +324,7 @@ class Source:
             for band, pixels in zip(self.bands, values, strict=True):
                 odd = untagged_nodata(pixels[mask])
                 if odd is not None:
-                    self.notes.append(f"{text} ({plain(odd)} in band {band}): name them with --nodata")
+                    self.notes.append(f"{text} ({number_text(odd)} in band {band}): name them with --nodata")
                     return
         elif self.nodata is None and self.dataset.nodata is None:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
@@ -373,7 +373,7 @@ def solid(mask: np.ndarray, size: int = 9) -> np.ndarray:
     return box_sums(mask, size, size) == size * size
 
 
-def plain(value: float) -> str:
+def number_text(value: float) -> str:
     """The shortest text from which the same single-precision value is read."""
     text = f"{value:g}"
     return text if np.float32(text) == np.float32(value) else str(np.float32(value))
