@@ -154,3 +154,18 @@ def test_the_tests_that_the_table_of_faults_points_to_exist() -> None:
         text = (ROOT / "tests" / file).read_text()
         assert f"def {test}(" in text, f"{file}::{test}"
         assert f'"{case}"' in text or not case, f"{file}::{test}[{case}]"
+
+
+def test_the_names_beside_files_in_the_pages_of_the_code_are_in_them() -> None:
+    file, name = r"`([\w/]+\.(?:py|css))`", r"`([A-Za-z_][\w.]*)(?:\[.*?\])?`"
+    text = "".join((ROOT / page).read_text() for page in ("docs/architecture.md", "CONTRIBUTING.md"))
+    text = re.sub(r"\s+", " ", text)
+    named = [(f, n) for n, f in re.findall(rf"{name} of {file}", text)]
+    for path, names, _ in re.findall(rf"{file}: ((?:(?:, )?{name})+)", text):
+        named += [(path, each) for each in re.findall(name, names)]
+    assert len(named) > 20
+    for path, each in named:
+        folder = ROOT / ("tests" if path.startswith("test_") else "pansharpen_cli")
+        code = (ROOT / path if path.startswith("tests/") else folder / path).read_text()
+        for part in each.split("."):
+            assert re.search(rf"\b{part}\b", code), f"{path}: {each}"
