@@ -14,15 +14,18 @@ import numpy as np
 
 from .pictures import Histogram, reduce_map
 
-COLOURS = ("#8a919c", "#2b7bd0", "#e0851a", "#1f9d83", "#b25cc7", "#c9485b")
-"""Colours of the input and of the results, in order, in charts and legends; they read on a light and on a dark page."""
+GREY = "#8a919c"
+"""Colour of the axes and of the input; it reads on a light and on a dark page."""
+
+COLOURS = (GREY, "#2b7bd0", "#e0851a", "#1f9d83", "#b25cc7", "#c9485b")
+"""Colours of the input and of the results, in order, in charts and legends; they read on both pages, too."""
 
 MAP_LEVELS = 64
 
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "pansharpen", "text.parse_math": False, "font.size": 8,
-    "axes.edgecolor": "#8a919c", "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
-    "xtick.color": "#8a919c", "ytick.color": "#8a919c", "xtick.major.width": 0.6, "ytick.major.width": 0.6,
+    "axes.edgecolor": GREY, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
+    "xtick.color": GREY, "ytick.color": GREY, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.formatter.limits": (-4, 6),
 }  # fmt: skip
 
@@ -74,7 +77,7 @@ def bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[float | None
         for k, (_, values, colour) in enumerate(series):
             heights = [np.nan if v is None else v for v in values]
             axes.bar(np.arange(len(names)) + (k + 0.5) * width - 0.4, heights, width * 0.92, color=colour)
-        axes.axhline(0, color="#8a919c", linewidth=0.6)
+        axes.axhline(0, color=GREY, linewidth=0.6)
         axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 5 else 0)
         axes.set_ylabel(unit)
         axes.locator_params(axis="y", nbins=5)
