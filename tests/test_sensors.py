@@ -211,6 +211,7 @@ def test_the_example_of_how_to_add_a_sensor_is_one(tmp_path: Path) -> None:
     path = tmp_path / "sensors.toml"
     path.write_text(re.findall(r"```toml\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[0])
     ((_, row),) = read(path).items()
+    assert len(row.published) == len(row.bands) and row.source != "generic"
     for role, name in (("pan", row.names[0].pan), ("ms", row.names[0].ms[0])):
         match = re.fullmatch(row.names[0].pattern, Path(name).stem)
         assert match is not None and match[role] and match["scene"]
