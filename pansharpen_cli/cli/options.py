@@ -157,7 +157,7 @@ class Fusing:
         Mtf,
         typer.Option(
             case_sensitive=False,
-            help="MTF of networks: auto (measured on the scene, within what optics can be) or sensor (its table).",
+            help="MTF of networks: auto (measured on the scene; the table's where it cannot be) or sensor (its table).",
         ),
     ] = Mtf.auto
 
