@@ -271,6 +271,18 @@ def test_something_else_in_the_place_of_one_file_keeps_all_of_them_back(tmp_path
     assert contents(tmp_path) == {"a.tif": b"old"} and stat.S_ISFIFO((tmp_path / "b.json").stat().st_mode)
 
 
+def test_a_file_that_is_there_is_told_of_before_the_pair_is_aligned(pair: Path, run, monkeypatch) -> None:
+    def measure(*given: object) -> None:
+        pytest.fail("the pair is aligned")
+
+    monkeypatch.setattr("pansharpen_cli.fusion.register.measure", measure)
+    (pair / "r.json").write_text("precious")
+    before = contents(pair)
+    for window in ((), ("--window", "8,8,64,64")):
+        refused = run("fuse", "pan.tif", "ms.tif", "-o", "no/out.tif", "--method", "exp", "--report", "r.json", *window)
+        assert refused.code == 2 and "r.json exists; use --overwrite" in refused.err and contents(pair) == before
+
+
 def test_what_is_made_beside_a_file_is_published_with_it(tmp_path: Path) -> None:
     with Publication() as files:
         part = files.part(tmp_path / "a.tif")

@@ -73,7 +73,7 @@ def fuse_scene(
     check_method(options)
     device.choose_device(options.device)
     with gdal_messages() as said, ExitStack() as stack:
-        ready = partial(check_targets, output, options)
+        ready = partial(_check_before, pair, output, options)
         parts, shown = opened_parts(pair, options, stack, ready, progress=progress)
         seconds = {"aligning": time.perf_counter() - started}
         if output.save_fit is not None:
@@ -267,6 +267,22 @@ def _illustrated(
     if first.measured is None or first.quality is None:
         return pictures, None
     return pictures, _comparison(first.scene, raster, options.method, first.measured, first.quality, progress)
+
+
+def _check_before(pair: Pair, output: FusionOutput, options: Options, scene: Scene, several: bool = False) -> None:
+    """`check_targets`; where a file is in the way of one scene, it is told of now, after all else that is wrong: nobody
+    waits for an alignment to hear of it. Several scenes are looked at when they are aligned."""
+    check_targets(output, options, scene, several)
+    targets = [path for path, _ in targets_of(output)]
+    if several or output.overwrite or not any(path.exists() for path in targets):
+        return
+    part, creation = scene.part(pair.options.window, pair.options.bbox), parse_creation_options(output.creation_options)
+    with (
+        made_folders(targets),
+        Publication() as files,
+        _data_writer(output, part.as_written(), creation, several, files),
+    ):
+        _check_new([part], output, options)
 
 
 def _check_new(scenes: Sequence[Scene], output: FusionOutput, options: Options) -> None:
