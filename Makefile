@@ -39,7 +39,7 @@ SHIPPED := \
 	msdcnn/4/25 msdcnn/8/25 \
 	u2net/4/90 u2net/8/100 \
 	pantiny/4/32 pantiny/-/14 \
-	pantiny-small/4/28 pantiny-small/-/12 \
+	pantiny-small/4/28 pantiny-small/-/28 \
 	pancrafter/4/45 pancrafter/8/48
 
 define TRAINED
