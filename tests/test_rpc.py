@@ -30,7 +30,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
-SIDE, RATIO = 256, 4
+SIDE, RATIO = 384, 4
 OFFSET = (1.3, -2.2)
 LON, LAT, DEGREES = 2.0, 41.0, 0.002
 

@@ -56,7 +56,7 @@ def scenes(tmp_path_factory) -> Path:
     """Three scenes of 4 bands with their PAN, ratio 2, in folders of their own."""
     folder = tmp_path_factory.mktemp("scenes")
     for i in range(3):
-        spec = simulate.Simulation(rows=200, cols=200, bands=4, ratio=2.0, offset=(0.5, 1.25), seed=i)
+        spec = simulate.Simulation(rows=264, cols=264, bands=4, ratio=2.0, offset=(0.5, 1.25), seed=i)
         write_scene(painted(spec), folder / f"place{i}")
         (folder / f"place{i}" / "truth.tif").unlink()
     (folder / "small.toml").write_text(SMALL)
