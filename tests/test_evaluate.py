@@ -23,7 +23,7 @@ from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit, loop
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import evaluate as evaluating
-from pansharpen_cli.jobs import facts, fuse
+from pansharpen_cli.jobs import fuse
 from pansharpen_cli.quality import assess, wald
 from pansharpen_cli.quality.rasters import Raster, array_reader
 from pansharpen_cli.quality.reference import Radiometry, radiometry
@@ -224,7 +224,7 @@ def test_a_sample_measures_its_blocks_as_the_whole_does(tmp_path: Path, monkeypa
 
 @pytest.mark.slow
 def test_the_report_of_a_large_scene_says_that_its_figures_are_those_of_a_sample(scene: Path, run, monkeypatch) -> None:
-    monkeypatch.setattr(facts, "Sampling", partial(assess.Sampling, pixels=96 * 96))
+    monkeypatch.setattr(fuse, "Sampling", partial(assess.Sampling, pixels=96 * 96))
     monkeypatch.setattr(assess, "SAMPLED_TILE", 32)
     qualities = []
     for number, seed in enumerate((1, 1, 2)):
