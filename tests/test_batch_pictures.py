@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasters import edited, pixels_of, seen_through, write_pair
 
-from pansharpen_cli.archive import pairs, pictures, planning
+from pansharpen_cli.archive import batch, pairs, pictures, planning, workers
 from pansharpen_cli.archive.names import Found
 from pansharpen_cli.archive.planning import Choices
 from pansharpen_cli.errors import InputError
@@ -97,6 +97,31 @@ def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
     choices = Choices(Options(method="exp"), OpenOptions("generic"), rgb=Request(["true"]))
     tasks = planning.plan(pairs.find([str(tmp_path / "list.csv")]).found, tmp_path / "out", choices)
     assert [bool(task.refused) for task in tasks] == [True, False] and "another scene" in tasks[0].refused
+
+
+def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(archive, tmp_path) -> None:
+    def ran(**more) -> batch.Tally:
+        choices = Choices(Options(method="exp"), OpenOptions("generic"), score=False, **more)
+
+        def here(tasks):
+            for task in tasks:
+                yield workers.Event("started", task, 0)
+                yield workers.Event("done", task, 0, batch.fuse_one(task, choices))
+
+        tasks = planning.plan(pairs.find([str(archive / "dark")]).found, out, choices)
+        return batch.run(tasks, out, here, retry_failed=True)
+
+    out, both = tmp_path / "out", {"html": True, "rgb": Request(["true"])}
+    assert ran().done
+    for mine in (out / "dark_rgb.tif", out / "reports" / "dark.html"):
+        mine.write_text("mine")
+        refused = ran(**both).failed
+        assert len(refused) == 1 and f"{mine} exists" in (refused[0].error or "") and mine.read_text() == "mine"
+        mine.unlink()
+    assert ran(**both).done and ran().done, "the picture and the page stay"
+    assert ran(**both).done, "they are the batch's own"
+    (out / "batch.jsonl").unlink()
+    assert ran(**both).done, "the report says so, too"
 
 
 def test_stretch_belongs_to_rgb(run, archive, tmp_path) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -240,7 +240,7 @@ def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, 
         log.add(replace(_knowing(_record(task, "started"), before), foreign=foreign or None))
     if event.kind not in ("done", "failed"):
         return None
-    record = _ended(event)
+    record = _ended(event, before)
     log.add(_failure(task, record, before, there) if record.has_failed else record)
     return record
 
@@ -287,23 +287,25 @@ def _record(task: Task, status: str) -> Record:
     )  # fmt: skip
 
 
-def _ended(event: Event) -> Record:
+def _ended(event: Event, before: Record | None) -> Record:
     task = event.task
     known = event.result if event.kind == "done" else {"error": str(event.result), "seconds": event.seconds}
     if "error" in known:
         return replace(_record(task, "failed"), worker=event.worker, **known)
-    folder = task.output.parents[len(PurePosixPath(task.scene).parts) - 1]
-    report, quicklook, page = (
-        None if p is None else p.relative_to(folder).as_posix() for p in (task.report, task.quicklook, task.page)
+    report, quicklook, page, picture = (
+        None if p is None else task.name_of(p) for p in (task.report, task.quicklook, task.page, task.picture)
     )
-    made = replace(_record(task, "done"), worker=event.worker, report=report, quicklook=quicklook, page=page)
-    return replace(made, **known)
+    done = replace(_record(task, "done"), worker=event.worker, report=report, quicklook=quicklook, page=page)
+    made = (before.beside if before is not None else set()) | ({picture} if picture is not None else set())
+    return replace(done, made=sorted(made - done.beside) or None, **known)
 
 
 def _knowing(record: Record, before: Record | None) -> Record:
-    """A record that replaces another one, with what that one knows of an output that stands."""
-    own = None if is_foreign(before) else before
-    return record if own is None else replace(record, bytes=own.bytes, mtime=own.mtime)
+    """A record that replaces another one, with what that one knows of an output that stands and of files beside it."""
+    if before is None:
+        return record
+    record = replace(record, made=sorted(before.beside) or None)
+    return record if is_foreign(before) else replace(record, bytes=before.bytes, mtime=before.mtime)
 
 
 def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:
@@ -313,8 +315,9 @@ def _failure(task: Task, record: Record, before: Record | None, there: Mapping[P
     """
     now = existing_outputs(task).get(task.output)
     if now is None:
-        return record
+        return replace(record, made=_knowing(record, before).made)
     if task.output not in there or not os.path.samestat(now, there[task.output]):
+        record = _knowing(record, before)
         return replace(record, bytes=now.st_size, mtime=now.st_mtime)  # its worker was ended after it had published
     if before is not None and before.is_done and before.inputs == list(task.inputs):
         return replace(before, error=record.error)

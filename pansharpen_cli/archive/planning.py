@@ -134,6 +134,10 @@ class Task:
         every = (self.output, self.report, self.quicklook, self.page, self.picture)
         return [p for p in every if p is not None]
 
+    def name_of(self, path: Path) -> str:
+        """An output's path in the output folder."""
+        return path.relative_to(self.output.parents[len(PurePosixPath(self.scene).parts) - 1]).as_posix()
+
     def identity(self) -> dict[str, Any]:
         """What the log and the report say of it."""
         return {"scene": self.scene, "inputs": list(self.inputs), "options": self.options}
@@ -316,11 +320,35 @@ def is_foreign(record: Record | None) -> bool:
     return record is None or failed or bool(record.foreign)
 
 
+_UNREADABLE = (InputError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading a report raises that is none of ours."""
+
+
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
     """A file at a scene's outputs that no batch has written as it is, as far as log and report tell."""
+    known: Collection[Path] = ()
     if not (is_foreign(record) or _edited(task, record)) or _reported(task, record):
-        return None
-    return next((p for output in task.outputs for p in (output, *family(output, listing)) if os.path.lexists(p)), None)
+        beside = record.beside if record is not None else ()
+        known = {p for p in task.outputs if p == task.output or task.name_of(p) in beside}
+        if any(os.path.lexists(p) for p in task.outputs if p not in known):
+            known |= _named_by_report(task)
+    unknown = (p for output in task.outputs if output not in known for p in (output, *family(output, listing)))
+    return next((p for p in unknown if os.path.lexists(p)), None)
+
+
+def _named_by_report(task: Task) -> set[Path]:
+    """Files beside the output that are the batch's own, as the scene's report and the head of its page tell."""
+    named = set()
+    with suppress(*_UNREADABLE):
+        facts = json.loads(read_own(task.report, 1 << 24))
+        if facts["batch"]["scene"] == task.scene:
+            named = {task.report, task.quicklook}
+        if named and task.picture is not None and Path(facts["rgb"]["path"]).name == task.picture.name:
+            named.add(task.picture)
+    with suppress(*_UNREADABLE):
+        if task.page is not None and index.GENERATOR in read_own(task.page)[:4096]:
+            named.add(task.page)
+    return named
 
 
 def _edited(task: Task, record: Record | None) -> bool:
@@ -348,7 +376,7 @@ def _reported(task: Task, record: Record | None) -> bool:
             there.st_size == facts["output"]["bytes"] and since - TIME_STEP <= there.st_mtime <= until + TIME_STEP
         )
         return facts["batch"]["scene"] == task.scene and same
-    except (InputError, OSError, ValueError, TypeError, KeyError, RecursionError):
+    except _UNREADABLE:
         return False
 
 

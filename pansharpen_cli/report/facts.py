@@ -245,8 +245,8 @@ class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
     `ms`: the files of each layer of the MS, among the `inputs`. `bytes`, `mtime`: of an output that the batch has
-    written; `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `others`: what a
-    newer version may have added.
+    written; `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `made`: paths of
+    other files that a batch has made for the scene at any time; `others`: what a newer version may have added.
     """
 
     schema: str
@@ -275,6 +275,7 @@ class Record:
     report: str | None = absent()
     quicklook: str | None = absent()
     page: str | None = absent()
+    made: list | None = absent()
     others: Mapping[str, Any] = flat()
 
     @property
@@ -284,6 +285,11 @@ class Record:
     @property
     def has_failed(self) -> bool:
         return self.status == "failed"
+
+    @property
+    def beside(self) -> set[str]:
+        """Paths of all files beside the output that a batch has made for the scene."""
+        return {p for p in (*(self.made or ()), self.report, self.quicklook, self.page) if isinstance(p, str)}
 
 
 @dataclass(frozen=True)

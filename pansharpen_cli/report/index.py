@@ -19,7 +19,8 @@ from .figures import FIGURES
 from .html import render
 
 PAGE = "index.html"
-_GENERATOR = b'<meta name="generator" content="pansharpen '
+GENERATOR = b'<meta name="generator" content="pansharpen '
+"""In the head of each page that this tool makes."""
 MOST_PIXELS = 1 << 24
 """Most pixels of a quicklook that is unpacked for the page: the tool's own are far smaller."""
 THUMBNAIL = 192
@@ -37,7 +38,7 @@ def write(folder: Path, records: Iterable[Record], left: Sequence[LeftOver] = ()
     Raises PansharpenError if it cannot be written, InputError if there is one of another origin.
     """
     path = folder / PAGE
-    check_own(path, lambda content: _GENERATOR in content[:4096] or not content)
+    check_own(path, lambda content: GENERATOR in content[:4096] or not content)
     write_file(path, to_html(folder, list(records), left, seams).encode("utf-8", "replace"))
     return path
 
