@@ -269,6 +269,13 @@ def test_a_large_side_file_is_refused_and_named(pair: Path, run, monkeypatch) ->
     assert result.code == 2 and "ms.tif.aux.xml beside it has 1,025 bytes" in result.errors[0]
 
 
+def test_metadata_of_many_items_is_refused_and_named(pair: Path, run) -> None:
+    items = "".join(f'<MDI key="k{i}">v</MDI>' for i in range(raster_source.MOST_ITEMS + 1))
+    (pair / "ms.tif.aux.xml").write_text(f"<PAMDataset><Metadata>{items}</Metadata></PAMDataset>")
+    result = run(*fuse())
+    assert result.code == 2 and "ms.tif.aux.xml beside it has 10,001 items of metadata" in result.errors[0]
+
+
 def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -> None:
     with rasterio.open(pair / "ms.tif") as source:
         profile, pixels = source.profile, source.read()

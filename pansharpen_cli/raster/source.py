@@ -40,6 +40,9 @@ MOST_BLOCK = 1 << 29
 MOST_BESIDE = 64 << 20
 """Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
 
+MOST_ITEMS = 10_000
+"""Items of metadata in a file beside a raster: GDAL's time rises with the square of their number."""
+
 _OTHER_RPC = re.compile("file found, but missing .* field")
 """What GDAL says of such a text that is none; `check_texts` knows those that are cut off."""
 
@@ -151,6 +154,11 @@ def _check_place(path: str) -> None:
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
+        if entry.name.lower().endswith(".aux.xml") and entry.is_file():
+            count = untrusted.read_bytes(entry.path, MOST_BESIDE).count(b"<MDI")
+            if count > MOST_ITEMS:
+                size = f"{count:,} items of metadata"
+                raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_ITEMS:,}")
 
 
 def _pass_other_rpcs(dataset) -> None:
