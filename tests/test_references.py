@@ -522,6 +522,43 @@ def test_a_vrt_that_is_slow_beyond_measure_is_refused(tmp_path: Path, source: st
             references.check_raw(str(path))
 
 
+@pytest.mark.parametrize(
+    ("choice", "fine"),
+    [
+        ("outsize=32,32&r=average", True),
+        ("bands=1&outsize=20,20&r=average", False),
+        ("outsize=2%,2%&R=Cubic", False),
+        ("r=mode&outsize=64,64", False),
+        ("outsize=20,20&r=nearest", True),
+        ("outsize=20,20", True),
+    ],
+)
+def test_a_name_by_which_gdal_merges_many_pixels_is_refused(tmp_path: Path, monkeypatch, choice: str, fine) -> None:
+    """Also in VRTs, as overviews and of what GDAL derives."""
+    monkeypatch.chdir(tmp_path)
+    rasterio.shutil.copy(raster(tmp_path / "a.tif", size=8), "a.vrt", driver="VRT")
+    Path("a.tif").unlink()  # names alone are looked at
+    text = Path("a.vrt").read_text().replace('rasterXSize="8" rasterYSize="8"', 'rasterXSize="1280" rasterYSize="1280"')
+    Path("a.vrt").write_text(text)
+    name = f"vrt://a.vrt?{choice}"
+    raster(tmp_path / "b.tif", size=8)
+    Path("b.tif.aux.xml").write_text(PAM.format("OVERVIEW_FILE", name.replace("&", "&amp;")))
+    Path("outer.vrt").write_text(SIMPLE.format(1, name.replace("&", "&amp;")))
+    for each in (name, f"DERIVED_SUBDATASET:AMPLITUDE:{name}", "outer.vrt", "vrt://outer.vrt?bands=1", "b.tif"):
+        if fine:
+            references.check_raw(each)
+            continue
+        with pytest.raises(InputError, match=r"takes [\d.e+]+ reads, .* more than 500"):
+            references.check_raw(each)
+
+
+def test_a_circle_through_such_a_name_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.vrt").write_text(SIMPLE.format(1, "vrt://a.vrt?outsize=4,4&amp;r=average"))
+    with pytest.raises(InputError, match="refer to each other in a circle"):
+        references.check_raw("a.vrt")
+
+
 def test_the_work_of_vrts_within_vrts_multiplies(tmp_path: Path) -> None:
     raster(tmp_path / "a.tif")
     for name, to in {"b": "a.tif", "c": "b.vrt", "d": "c.vrt"}.items():

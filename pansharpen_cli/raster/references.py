@@ -48,6 +48,8 @@ _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
 _CHOICE = re.compile("vrt://([^?]*)", re.IGNORECASE)
+_MERGING = re.compile(r"(?:DERIVED_SUBDATASET:\w+:)*(vrt://[^?]*\?(?:.*&)?r=.*)", re.IGNORECASE | re.DOTALL)
+"""Such a choice that resamples: GDAL makes a VRT of it whose sources may be down-sampled."""
 _HEAD = 1024
 _OF_ALL = "metadata.dim", "summary.txt"
 """Names of metadata that GDAL opens beside every raster of a folder."""
@@ -70,8 +72,8 @@ def plain_name(path: str) -> str:
 def check_raw(path: str) -> list[str]:
     """All that a raster refers to. Raises InputError for one that reads another file's bytes as pixels, or that leads
     to a pipe or a device, directly or through the files that it refers to."""
-    path = _without_choice(path)
     names = list(_walked(path))
+    path = _without_choice(path)
     served = NETWORK.search(path) or any(map(NETWORK.search, names))
     if served and any(map(NETWORK.search, (path, *_walked(path, sides=False)))):
         untrusted.go_online()
@@ -133,14 +135,21 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     Raises InputError for a raw band, a pipe or a device.
     """
     folders: dict[str, list[str]] = {}
-    _check_kind(path, path, folders)
-    text = _text(path) if text is None else text
-    waiting = [] if text is None else [(path, text)]
-    waiting += _beside(path) if sides else []
-    for name in _overviews(path) if sides else ():
-        yield from _led_to(path, name)
-    known = {os.path.abspath(path)}
     leads: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    start, choices = path, set[str]()
+    if text is None:
+        found = _MERGING.fullmatch(path)
+        start = _without_choice(found[1] if found else path)
+        if found:
+            choices.add(found[1])
+            leads[found[1]][os.path.abspath(start)] = 1
+    _check_kind(path, start, folders)
+    text = _text(start) if text is None else text
+    waiting = [] if text is None else [(start, text)]
+    waiting += _beside(start) if sides else []
+    for name in _overviews(start) if sides else ():
+        yield from _led_to(path, name)
+    known = {os.path.abspath(start)}
     works: defaultdict[str, float] = defaultdict(lambda: 1.0)
     while waiting:
         where, text = waiting.pop()
@@ -150,7 +159,12 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
             works[place] *= work_of(root)  # that of a VRT within the text of another is one with it
         for name in _names(path, where, root) if root is not None else _members(path, where, text):
-            if root is not None and (name in known or name.lower().endswith(".vrt")):
+            if _MERGING.match(name):
+                choices.add(name)
+                leads[place][name] += 1
+                choice, name = name, _place(_without_choice(name), "", "0")
+                leads[choice][name] = 1
+            elif root is not None and (name in known or name.lower().endswith(".vrt")):
                 leads[place][name] += 1
             if name in known:
                 continue
@@ -170,7 +184,16 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 yield from _led_to(path, each)
             if name != inner:
                 yield name
+    if choices:
+        _check_reads(path, leads, works)  # GDAL is to open no circle
+    works.update((each, _work_of_choice(path, each)) for each in choices)
     _check_reads(path, leads, works)
+
+
+def _work_of_choice(path: str, choice: str) -> float:
+    """`work_of` the VRT that GDAL makes of such a name, whose raster was looked at."""
+    text = None if NETWORK.search(_without_choice(choice)) else _text_by_gdal(choice)
+    return 1.0 if text is None else work_of(_root(path, choice, text))
 
 
 def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[str, float]) -> None:
@@ -205,10 +228,11 @@ def _without_choice(name: str) -> str:
 def _led_to(path: str, name: str) -> Iterator[str]:
     """A name that metadata lead to, if it is there, and what it refers to; servers are not asked. Raises InputError as
     `check_raw` does."""
-    if NETWORK.search(name) or not (name.startswith("/vsi") or os.path.lexists(name)):
+    plain = _without_choice(name)
+    if NETWORK.search(plain) or not (plain.startswith("/vsi") or os.path.lexists(plain)):
         return
-    _check_kind(path, name, {})
-    yield name
+    _check_kind(path, plain, {})
+    yield plain
     yield from _walked(name, sides=False)
 
 
@@ -417,7 +441,9 @@ def _members(path: str, where: str, text: str) -> Iterator[str]:
 
 
 def _place(value: str, folder: str, relative: str) -> str:
-    """A name as an absolute path, unless it is none of a file."""
+    """A name as an absolute path, unless it is none of a file; one by which GDAL resamples as it is."""
+    if merging := _MERGING.fullmatch(value):
+        return merging[1]
     if (chosen := _without_choice(value)) != value:
         value, relative = chosen, "0"  # GDAL takes those for relative to the working directory
     if NETWORK.search(value) or value.startswith(("<", "/vsi")):
