@@ -113,6 +113,9 @@ def test_files_on_one_lattice_are_one_grid_over_their_common_part(folder: Path, 
     report = fused(folder, few, Options(method="exp", align="off"))
     assert "d.tif is read where all of them lie" in " ".join(report["notes"])
     assert not any("where all of them lie" in line for line in report["warnings"])
+    # of one size, one of them elsewhere: it may be misplaced, and has a registration of its own
+    moved = [written("f.tif", slice(0, 3), slice(0, 80), cols), written("g.tif", slice(3, 4), slice(4, 84), cols)]
+    assert len(fused(folder, moved, Options(method="exp", align="off"))["groups"]) == 2
 
 
 @pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))

@@ -332,12 +332,14 @@ def are_tiles(one: Grid, other: Grid) -> bool:
 
 def place_on(grid: Grid, source: Source) -> Window | None:
     """The pixels of an MS grid, beyond its ends too, that a file with more of its bands lies on; None for a file on
-    another lattice, or a tile beside it."""
+    another lattice, a tile beside it, or one of the same size elsewhere: it may be misplaced, and is measured apart."""
     other = Grid.of(source.dataset).called_as(grid)
     if other == grid:
         return grid.whole
     without = source.dataset.transform.is_identity or rpcs_of(source.dataset) is not None
-    return None if without or are_tiles(other, grid) else grid.place_of(other)
+    alike = (other.height, other.width) == (grid.height, grid.width)
+    apart = without or alike or are_tiles(other, grid)
+    return None if apart else grid.place_of(other)
 
 
 def _on_one_grid(pan_grid: Grid, ms: list[Source], remarks: Remarks) -> tuple[Grid, list[Source]]:
