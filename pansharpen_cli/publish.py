@@ -373,7 +373,7 @@ class Publication:
     def _rename(self) -> None:
         undo: list[tuple[Path, Path]] = []
         try:
-            for path, part in self._parts.items():
+            for path, part in reversed(self._parts.items()):  # the output last: its report tells whose it is
                 try:
                     self._replace(path, part, undo)
                 except OSError as error:

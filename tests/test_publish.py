@@ -30,6 +30,7 @@ from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
 from pansharpen_cli.errors import InputError, PansharpenError, ReadError
 from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs.picture import Request
 from pansharpen_cli.models import weights
 from pansharpen_cli.publish import PARTIAL, Publication, check_target, workspace
 from pansharpen_cli.raster import scene, source
@@ -38,6 +39,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.truncated import cut_off
 from pansharpen_cli.report import files, index
+from pansharpen_cli.report.facts import Record
 
 FAST = ("--method", "none", "--align", "off", "--no-score")
 
@@ -882,6 +884,56 @@ def test_a_scene_that_was_ended_after_it_had_published_keeps_its_output(tmp_path
     assert len(batch.run(tasks, out, ended).failed) == 2
     assert all(task.output.is_file() for task in tasks)
     assert len(batch.run(tasks, out, here(), retry_failed=True).done) == 2, "no --overwrite is needed"
+
+
+def test_an_output_that_somebody_makes_or_edits_after_a_kill_is_not_replaced(tmp_path: Path, tasks) -> None:
+    def killed(publishes: bool) -> batch.Execute:
+        def execute(tasks) -> Iterator[Event]:
+            for task in tasks:
+                yield Event("started", task, 0)
+                if publishes:
+                    batch.fuse_one(task, CHOICES)
+            raise KeyboardInterrupt
+
+        return execute
+
+    def mine(task: planning.Task) -> None:
+        task.output.parent.mkdir(parents=True, exist_ok=True)
+        task.output.write_bytes(b"mine")
+        refused = batch.run([task], out, here()).failed
+        assert [r.scene for r in refused] == [task.scene] and task.output.read_bytes() == b"mine"
+        task.output.unlink()
+
+    def rerun(task: planning.Task, publishes: bool) -> planning.Task:
+        with pytest.raises(KeyboardInterrupt):
+            batch.run([task], out, killed(publishes))
+        return task
+
+    out, task = tmp_path / "out", tasks[0]
+    mine(rerun(task, publishes=False))
+    assert batch.run([rerun(task, publishes=True)], out, here()).done, "its report tells that it is the batch's own"
+    again = replace(task, options="other")
+    before = task.output.read_bytes()
+    assert batch.run([rerun(again, publishes=False)], out, here()).done and task.output.read_bytes() == before
+    third = rerun(replace(task, options="third"), publishes=False)
+    then = task.output.stat().st_mtime + 60
+    os.utime(task.output, (then, then))
+    assert batch.run([third], out, here()).failed, "edited, of the same size"
+    mine(third)
+
+
+def test_a_batch_that_is_killed_while_it_publishes_knows_its_own_files(tmp_path: Path, tasks, monkeypatch) -> None:
+    choices = replace(CHOICES, html=True, rgb=Request(["true"]))
+    task = planning.plan([tasks[0].found], tmp_path / "out", choices)[0]
+    publish_one, foreign = Publication._replace, []
+
+    def then_killed(*given) -> None:
+        publish_one(*given)
+        foreign.append(planning.foreign_file(task, Record(batch_log.SCHEMA, task.scene, "started")))
+
+    monkeypatch.setattr(Publication, "_replace", then_killed)
+    assert "error" not in batch.fuse_one(task, choices)
+    assert foreign == [None] * len(task.outputs)
 
 
 @pytest.mark.parametrize("name", ["x.tif", "x.tif.ovr"])

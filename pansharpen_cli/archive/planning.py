@@ -353,10 +353,12 @@ def _named_by_report(task: Task) -> set[Path]:
 
 def _edited(task: Task, record: Record | None) -> bool:
     """Has somebody changed the output since, by the size and time that the log knows? Of one in flight when the batch
-    was stopped, it knows those of the output before."""
+    was stopped, it knows those of the output before; what else is there is its own if the report tells so."""
     there = existing_outputs(task).get(task.output)
-    if record is None or record.status == "started" or there is None or record.bytes is None:
+    if record is None or there is None:
         return False
+    if record.bytes is None:
+        return record.status == "started"
     moved = record.mtime is not None and abs(there.st_mtime - record.mtime) > TIME_STEP
     return moved or there.st_size != record.bytes
 
