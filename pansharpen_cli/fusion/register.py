@@ -335,7 +335,7 @@ def _measured(
     gains = _gains(phase, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else ()
     if gains:  # PAN that is crisper or softer than the bands draws those that follow it least to one side
         alike = partial(_seen, phase=phase, gains=[float(np.mean(gains))], shift=at)
-        found.pan = torch.cat([spectra[:, 0] for _, spectra in pool.map(alike, blocks)])
+        found = replace(found, pan=torch.cat([spectra[:, 0] for _, spectra in pool.map(alike, blocks)]))
     shown = torch.cat([places, found.tiles], 1)[kept].tolist()
     return Shift(
         rows,
