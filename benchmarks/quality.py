@@ -1,7 +1,7 @@
 """Quality of every method and network, and of other tools: on scenes of known truth, and on real ones.
 
     python benchmarks/quality.py ../shared/data/dev --truescale ../shared/data/dev_truescale -o docs/quality.md
-    python benchmarks/quality.py --truescale ../shared/data/dev_truescale --only "glpnet off" [--weights FILE]
+    python benchmarks/quality.py --truescale ../shared/data/dev_truescale --only "glpnet off" [--weights FILE, --seed N]
 
 The second form measures one network on all scenes in one process and prints its tables: for judging a training.
 
@@ -49,9 +49,9 @@ Maker = Callable[[Path, Path, Path], None]
 """Fuses a PAN and an MS into a file; raises PansharpenError or CalledProcessError."""
 
 
-def ours(method: str, adapt: str = "off", align: str = "auto", weights: str | None = None) -> Maker:
+def ours(method: str, adapt: str = "off", align: str = "auto", weights: str | None = None, seed: int = 0) -> Maker:
     def make(pan: Path, ms: Path, out: Path) -> None:
-        options = Options(method=method, weights=weights, adapt=adapt, align=align)
+        options = Options(method=method, weights=weights, adapt=adapt, align=align, seed=seed)
         fuse.fuse_scene(Pair(str(pan), [str(ms)]), FusionOutput(out), options, score=False)
 
     return make
@@ -73,13 +73,13 @@ def read_dtype(path: Path) -> np.dtype:
         return np.dtype(dataset.dtypes[0])
 
 
-def cases(oty: str | None, file: str | None = None) -> dict[str, Maker]:
-    """All rows; `file`: weights that the networks take instead of their own."""
+def cases(oty: str | None, file: str | None = None, seed: int = 0) -> dict[str, Maker]:
+    """All rows; `file`: weights that the networks take instead of their own; `seed`: of their adaptations."""
     made = {name: ours(name) for name in classical.METHODS}
     trained = {card.network for card in weights.manifest().values()}
     for network in (name for name in models.REGISTRY if name in trained):
         for adapt in ("off", "fast", "best") if network in (models.DEFAULT, "fusionnet") else ("off", "fast"):
-            made[f"{network} {adapt}"] = ours(network, adapt, weights=file)
+            made[f"{network} {adapt}"] = ours(network, adapt, weights=file, seed=seed)
     if shutil.which("gdal_pansharpen.py"):
         made["GDAL weighted Brovey"] = tool("gdal_pansharpen.py -q -r cubic {pan} {ms} {out} -co COMPRESS=DEFLATE")
     if shutil.which("otbcli_BundleToPerfectSensor"):
@@ -184,14 +184,14 @@ def kept(path: Path) -> Rows:
 
 
 def add_missing(rows: Rows, wanted: Sequence[tuple[Key, Path]], makers: Mapping[str, Maker], args) -> None:
-    """Measure rows, log them unless they are of other weights than the shipped ones, and stop in time."""
+    """Measure rows, log them unless they are a trial's, and stop in time."""
     started = time.monotonic()
     for done, (key, folder) in enumerate(wanted):
         if time.monotonic() - started > 60 * args.minutes:
             print(f"out of time: {len(wanted) - done} rows are missing; run it again to go on", file=sys.stderr)
             return
         rows[key] = row = measure(folder, key[1], makers[key[2]])
-        if not args.weights:
+        if not args.trial:
             args.rows.parent.mkdir(parents=True, exist_ok=True)
             with open(args.rows, "a") as log:
                 log.write(json.dumps(dict(zip(("scene", "level", "method"), key, strict=True)) | {"row": row}) + "\n")
@@ -207,23 +207,25 @@ def main() -> None:
     parser.add_argument("--scene", action="append", help="measure only this scene; again for more")
     parser.add_argument("--only", action="append", default=[], help="measure this row or network anew; again for more")
     parser.add_argument("--weights", help="with --only: a weights file, whose rows are printed and not kept")
+    parser.add_argument("--seed", type=int, default=0, help="of adaptations; but for 0 with --only, rows are not kept")
     parser.add_argument("--minutes", type=float, default=60, help="stop then, to be resumed")
     parser.add_argument("--oty", default=shutil.which("oty"), help="Orthority's command")
     args = parser.parse_args()
-    if args.weights and (args.output or not args.only):
-        parser.error("--weights goes with --only, and without -o")
-    makers = cases(args.oty, args.weights)
+    args.trial = bool(args.weights or args.seed)
+    if args.trial and (args.output or not args.only):
+        parser.error("--weights and --seed go with --only, and without -o")
+    makers = cases(args.oty, args.weights, args.seed)
     names = selected(makers, args.only)
     before = args.output or DOCUMENT
     old = Document.parse(before.read_text() if before.is_file() else "")
     rows = old.rows | kept(args.rows)
-    if args.weights:
+    if args.trial:
         rows = {key: row for key, row in rows.items() if key[2] not in names}
     wanted = []
     for folder, level in places(args):
         with rasterio.open(folder / "ms.tif") as ms:
             bands = ms.count
-        keys = [(folder.name, level, name) for name in names if args.weights or fits(name, bands)]
+        keys = [(folder.name, level, name) for name in names if args.trial or fits(name, bands)]
         wanted += [(key, folder) for key in keys if args.only or key not in rows]
     add_missing(rows, wanted, makers, args)
     kinds = presets(args.truescale, [scene for scene, level, _ in rows if level == "true"])
