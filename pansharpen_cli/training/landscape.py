@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.ndimage import affine_transform
 from scipy.spatial import ConvexHull
 
 Point = tuple[float, float]
@@ -78,12 +79,20 @@ def _area(polygon: np.ndarray) -> float:
     return 0.5 * abs(float(np.sum(r * np.roll(c, 1) - c * np.roll(r, 1))))
 
 
+def _length(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.hypot(*(b - a)))
+
+
+def _axes(along: np.ndarray) -> np.ndarray:
+    """A direction and the one at a right angle to it (2, 2)."""
+    return np.array([along, (-along[1], along[0])])
+
+
 def _frame(polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centre, axes (2, 2; the first along the longest edge) and half extents of a convex polygon."""
     edges = np.roll(polygon, -1, axis=0) - polygon
     length = np.hypot(*edges.T)
-    along = edges[np.argmax(length)] / length.max()
-    axes = np.array([along, (-along[1], along[0])])
+    axes = _axes(edges[np.argmax(length)] / length.max())
     spread = polygon @ axes.T
     low, high = spread.min(axis=0), spread.max(axis=0)
     return (low + high) / 2 @ axes, axes, (high - low) / 2
@@ -113,23 +122,8 @@ def _hull(points: np.ndarray) -> np.ndarray:
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
     """Noise of about unit variance that varies over `cell` pixels: random values under a cubic B-spline."""
-
-    def spline(size: int) -> tuple[np.ndarray, np.ndarray]:
-        at = np.arange(size) / cell
-        first = np.floor(at).astype(int)
-        t = at - first
-        weights = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3]
-        return first, np.stack(weights, axis=1) / 6
-
-    (rows, row_weights), (cols, col_weights) = (spline(n) for n in shape)
-    knots = rng.standard_normal((rows[-1] + 4, cols[-1] + 4)) / 0.48
-    lines = np.zeros((shape[0], knots.shape[1]))
-    for k in range(4):
-        lines += row_weights[:, k, None] * knots[rows + k]
-    out = np.zeros(shape)
-    for k in range(4):
-        out += col_weights[:, k] * lines[:, cols + k]
-    return out
+    knots = rng.standard_normal([int((size - 1) // cell) + 4 for size in shape]) / 0.48
+    return affine_transform(knots, [1 / cell] * 2, offset=1, output_shape=shape, order=3, prefilter=False)
 
 
 # Painting -----------------------------------------------------------------------------------------------------------
@@ -155,23 +149,25 @@ class _Canvas:
         return len(self.materials) - 1
 
     def _window(self, polygon: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """Where a convex polygon lies on the raster, and its mask there."""
+        """Where a convex polygon lies on the raster, and its mask there; None where that is nowhere."""
+        if len(polygon) < 3:
+            return None
         low = np.clip(np.floor(polygon.min(axis=0)), 0, self.size).astype(int)
         high = np.clip(np.ceil(polygon.max(axis=0)), 0, self.size).astype(int)
         if np.any(high <= low):
             return None
-        r = (np.arange(2 * low[0], 2 * high[0])[:, None] + 0.5) / 2
-        c = (np.arange(2 * low[1], 2 * high[1])[None, :] + 0.5) / 2
+        where = slice(2 * low[0], 2 * high[0]), slice(2 * low[1], 2 * high[1])
+        r, c = ((at + 0.5) / 2 for at in np.ogrid[where])
         nxt = np.roll(polygon, -1, axis=0)
         turn = 1.0 if np.sum(polygon[:, 0] * nxt[:, 1] - polygon[:, 1] * nxt[:, 0]) >= 0 else -1.0
         mask = np.ones((r.size, c.size), bool)
         for (ar, ac), (br, bc) in zip(polygon, nxt, strict=True):
             mask &= turn * (br - ar) * (c - ac) >= turn * (bc - ac) * (r - ar)
-        return (slice(2 * low[0], 2 * high[0]), slice(2 * low[1], 2 * high[1])), mask
+        return where, mask
 
     def fill(self, polygon: np.ndarray, obj: int, raised: bool = False) -> None:
         """Paint a convex polygon; a raised one comes out of the shadows on the ground."""
-        if len(polygon) >= 3 and (found := self._window(polygon)):
+        if found := self._window(polygon):
             where, mask = found
             self.object[where][mask] = obj
             if raised:
@@ -179,26 +175,21 @@ class _Canvas:
 
     def stripes(self, polygon: np.ndarray, obj: int, across: np.ndarray, period: float, share: float) -> None:
         """Paint parallel stripes in a convex polygon: `share` of each `period` PAN pixels along `across`."""
-        if len(polygon) >= 3 and (found := self._window(polygon)):
+        if found := self._window(polygon):
             where, mask = found
-            r = np.arange(where[0].start, where[0].stop)[:, None] / 2
-            c = np.arange(where[1].start, where[1].stop) / 2
+            r, c = (at / 2 for at in np.ogrid[where])
             self.object[where][mask & ((r * across[0] + c * across[1]) % period < share * period)] = obj
 
     def shade(self, polygon: np.ndarray, height: float) -> None:
         """Cast the shadow of a convex polygon that stands `height` (its shadow's length in PAN pixels) high."""
-        if len(polygon) >= 3 and (found := self._window(_hull(np.vstack([polygon, polygon + height * self.sun])))):
+        if found := self._window(_hull(np.vstack([polygon, polygon + height * self.sun]))):
             where, mask = found
             self.shadow[where] |= mask
 
-    def line(self, a: Point, b: Point, width: float, obj: int) -> None:
+    def line(self, a: np.ndarray, b: np.ndarray, width: float, obj: int) -> None:
         """Paint a straight line with butt ends."""
-        start, end = np.array(a), np.array(b)
-        length = float(np.hypot(*(end - start)))
-        if length > 0:
-            along = (end - start) / length
-            axes = np.array([along, (-along[1], along[0])])
-            self.fill(_rectangle((start + end) / 2, axes, (length / 2, width / 2)), obj)
+        if (length := _length(a, b)) > 0:
+            self.fill(_rectangle((a + b) / 2, _axes((b - a) / length), (length / 2, width / 2)), obj)
 
     def disc(self, centre: np.ndarray, radius: float, lit: int, dark: int) -> None:
         """Paint a crown: a raised disc whose side away from the sun is darker, and its shadow."""
@@ -211,19 +202,12 @@ class _Canvas:
         away = r * self.sun[0] + c * self.sun[1]
         rim = ball & (away > 0.25 * radius)
         for mask, obj, drop in ((ball, None, 1.3 * radius), (ball, lit, 0.0), (rim, dark, 0.0)):
-            at = base + np.round(2 * drop * self.sun).astype(int)
-            first = np.maximum(at - reach, 0)
-            last = np.minimum(at + reach + 1, self.object.shape)
-            if np.any(last <= first):
-                continue
-            where = (slice(first[0], last[0]), slice(first[1], last[1]))
-            skip = first - (at - reach)
-            part = mask[skip[0] : skip[0] + last[0] - first[0], skip[1] : skip[1] + last[1] - first[1]]
-            if obj is None:
-                self.shadow[where] |= part
-            else:
-                self.object[where][part] = obj
-                self.shadow[where][part] = False
+            rows, cols = (base - reach + np.round(2 * drop * self.sun).astype(int))[:, None] + np.nonzero(mask)
+            inside = (rows >= 0) & (rows < len(self.object)) & (cols >= 0) & (cols < len(self.object[0]))
+            place = rows[inside], cols[inside]
+            self.shadow[place] = obj is None
+            if obj is not None:
+                self.object[place] = obj
 
     def at(self, centre: np.ndarray) -> str | None:
         """The material at a place, or None outside."""
@@ -247,7 +231,7 @@ class _Painter:
         self.height = self.rng.uniform(0.7, 1.4)  # shadow length per height
         self.scale = self.rng.uniform(0.8, 1.25)
         self.canvas.add("soil", 0.9)
-        self.roads: list[tuple[Point, Point, float]] = []
+        self.roads: list[tuple[np.ndarray, np.ndarray, float]] = []
         self.urban = _smooth_noise(self.rng, (-(-rows // 8), -(-cols // 8)), 28) + self.rng.uniform(-0.3, 0.5)
 
     def paint(self) -> _Canvas:
@@ -300,7 +284,7 @@ class _Painter:
             ends = point + along * reach.min(), point + along * reach.max()
             cut = [e for e in one if abs((e - point) @ normal) < 1e-6]
             a, b = (cut[0], cut[-1]) if len(cut) >= 2 else ends
-            self.roads.append((tuple(a), tuple(b), widths[0] * self.scale))
+            self.roads.append((a, b, widths[0] * self.scale))
         for part in (one, two):
             yield from self._split(part, target, widths[1:] if len(widths) > 1 else widths)
 
@@ -341,15 +325,14 @@ class _Painter:
         if rng.random() < 0.5:
             edge = self._new("grass", 0.1)
             for a, b in zip(plot, np.roll(plot, -1, axis=0), strict=True):
-                canvas.line(tuple(a), tuple(b), rng.uniform(0.8, 2.2), edge)
+                canvas.line(a, b, rng.uniform(0.8, 2.2), edge)
 
     def _river(self) -> None:
         """A meandering ribbon of water between grassy banks."""
         rng, (rows, cols) = self.rng, self.shape
         span = float(np.hypot(rows, cols))
         angle = rng.uniform(0, np.pi)
-        along = np.array([np.sin(angle), np.cos(angle)])
-        across = np.array([-along[1], along[0]])
+        along, across = _axes(np.array([np.sin(angle), np.cos(angle)]))
         s = np.linspace(-0.6, 0.6, 60)
         swing = 0.10 * np.sin(rng.uniform(0, 6.28) + 9 * s) + 0.03 * np.sin(rng.uniform(0, 6.28) + 25 * s)
         middle = self.canvas.size / 2 + across * rng.uniform(-0.25, 0.25) * span
@@ -364,30 +347,25 @@ class _Painter:
                 quad += [path[k + 1] + half * normal[k + 1], path[k + 1] - half * normal[k + 1]]
                 self.canvas.fill(_hull(np.array(quad)), obj)
 
-    def _road(self, a: Point, b: Point, width: float) -> None:
+    def _road(self, a: np.ndarray, b: np.ndarray, width: float) -> None:
         canvas = self.canvas
         if width > 6:
             canvas.line(a, b, width + 3.0, self._new("concrete", 0.08))
         canvas.line(a, b, width, self._new("asphalt", 0.12))
         if width > 7.5:  # dashes, as thin as in life: less than a PAN pixel
-            start, end = np.array(a), np.array(b)
-            length = float(np.hypot(*(end - start)))
-            marking = self._new("marking")
+            length, marking = _length(a, b), self._new("marking")
             for at in np.arange(4, length - 4, 9.0):
-                p, q = (start + (end - start) * x / length for x in (at, at + 4.0))
-                canvas.line(tuple(p), tuple(q), 0.7, marking)
+                p, q = (a + (b - a) * x / length for x in (at, at + 4.0))
+                canvas.line(p, q, 0.7, marking)
         self._cars(a, b, width)
 
-    def _cars(self, a: Point, b: Point, width: float) -> None:
-        rng = self.rng
-        start, end = np.array(a), np.array(b)
-        length = float(np.hypot(*(end - start)))
+    def _cars(self, a: np.ndarray, b: np.ndarray, width: float) -> None:
+        rng, length = self.rng, _length(a, b)
         if length < 8:
             return
-        along = (end - start) / length
-        axes = np.array([along, (-along[1], along[0])])
+        axes = _axes((b - a) / length)
         for at in rng.uniform(4, length - 4, rng.poisson(length / 45)):
-            centre = start + along * at + axes[1] * width * rng.choice([-0.26, 0.26])
+            centre = a + axes[0] * at + axes[1] * width * rng.choice([-0.26, 0.26])
             self._car(centre, axes)
 
     def _car(self, centre: np.ndarray, axes: np.ndarray) -> None:
@@ -421,7 +399,7 @@ class _Painter:
             path = self._new("gravel")
             for _ in range(3):
                 ends = [inner[k] for k in rng.choice(len(inner), 2, replace=False)]
-                self.canvas.line(tuple(ends[0]), tuple(ends[1]), rng.uniform(1.5, 3.0), path)
+                self.canvas.line(ends[0], ends[1], rng.uniform(1.5, 3.0), path)
             place = self._new(rng.choice(["soil", "concrete", "water"]))
             self.canvas.fill(_rectangle(centre, axes, half * 0.22), place)
             self._trees(inner, 0.006)
@@ -436,7 +414,7 @@ class _Painter:
             self._trees(inner, 0.004)
         elif rng.random() < 0.7:  # a hedge or a row of trees along a field
             a, b = inner[0], inner[1]
-            for at in np.arange(0, 1, 7.0 / max(float(np.hypot(*(b - a))), 7.0)):
+            for at in np.arange(0, 1, 7.0 / max(_length(a, b), 7.0)):
                 self._tree(a + (b - a) * at, rng.uniform(1.8, 3.2))
 
     def _trees(self, area: np.ndarray, density: float) -> None:

@@ -167,45 +167,21 @@ def simulate(spec: Simulation) -> SimulatedScene:
         pan[~pan_valid] = spec.nodata
         ms[:, ~ms_valid] = spec.nodata
 
-    (east, north), gsd = _ORIGIN, spec.gsd
-    pan_transform = Affine(gsd, 0.0, east, 0.0, -gsd, north)
-    corner = east + gsd * spec.offset[1], north - gsd * spec.offset[0]
-    ms_transform = Affine(gsd * spec.ratio, 0.0, corner[0], 0.0, -gsd * spec.ratio, corner[1])
-    return SimulatedScene(
-        spec=spec,
-        pan=pan,
-        ms=ms,
-        truth=wide[:, *own.within(around)].copy(),
-        pan_valid=pan_valid,
-        ms_valid=ms_valid,
-        pan_transform=pan_transform,
-        ms_transform=ms_transform,
-        crs=CRS,
-        band_names=tuple(BAND_NAMES[k] for k in chosen),
-    )
+    pan_transform = Affine.translation(*_ORIGIN) * Affine.scale(spec.gsd, -spec.gsd)
+    ms_transform = pan_transform * Affine.translation(*spec.offset[::-1]) * Affine.scale(spec.ratio)
+    sharp, names = wide[:, *own.within(around)].copy(), tuple(BAND_NAMES[k] for k in chosen)
+    return SimulatedScene(spec, pan, ms, sharp, pan_valid, ms_valid, pan_transform, ms_transform, CRS, names)
 
 
 def _write(
     path: Path, image: np.ndarray, transform: Affine, scene: SimulatedScene, names: Sequence[str], predictor: int = 2
 ) -> None:
-    profile = {
-        "driver": "GTiff",
-        "dtype": image.dtype.name,
-        "count": image.shape[0],
-        "height": image.shape[1],
-        "width": image.shape[2],
-        "crs": scene.crs,
-        "transform": transform,
-        "nodata": scene.spec.nodata,
-        "tiled": True,
-        "blockxsize": 128,
-        "blockysize": 128,
-        "interleave": "pixel",
-        "compress": "deflate",
-        "zlevel": LEVEL,
-        "predictor": predictor if image.dtype.kind in "iu" else 3,
-    }
-    with rasterio.open(path, "w", **profile) as target:
+    count, height, width = image.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype=image.dtype.name, count=count, height=height, width=width, crs=scene.crs,
+        transform=transform, nodata=scene.spec.nodata, tiled=True, blockxsize=128, blockysize=128, interleave="pixel",
+        compress="deflate", zlevel=LEVEL, predictor=predictor if image.dtype.kind in "iu" else 3,
+    ) as target:  # fmt: skip
         target.write(image)
         target.descriptions = tuple(names)
         target.update_tags(TIFFTAG_DATETIME="2024:06:21 10:52:07")
