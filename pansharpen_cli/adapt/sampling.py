@@ -82,7 +82,7 @@ def sample(
     blocks = sample_blocks(scene, seed)
     wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
     whole, seen = wanted / len(blocks) * sum(b.area for b in blocks), 0
-    picked: list[_Picked] = []
+    picked: list[Tiles] = []
     used, lift = 0, None
 
     def load(block: Window) -> tuple[TileData, Inputs] | None:
@@ -130,26 +130,14 @@ def sample(
     return Sample(stats, *_split(picked, settings, rng, device))
 
 
-@dataclass
-class _Picked:
-    """Tiles of one block, each entry with a leading dimension of tiles."""
-
-    inputs: Inputs
-    ms: Tensor
-    down: physics.Separable
-    blur: physics.Separable
-    reduced: Inputs
-    target: Tensor
-
-
-def _due(settings: Settings, picked: Sequence[_Picked], share: float) -> tuple[int, ...]:
+def _due(settings: Settings, picked: Sequence[Tiles], share: float) -> tuple[int, ...]:
     """How many tiles at full and at reduced resolution a share of the scene is to give beside those picked so far."""
     wants = 4 / 3 * settings.tiles, 4 / 3 * settings.reduced_tiles
     has = (sum(len(getattr(p, k)) for p in picked) for k in ("ms", "target"))
     return tuple(int(np.ceil(share * n - 1e-9)) - m for n, m in zip(wants, has, strict=True))
 
 
-def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> _Picked:
+def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int, ...], only: bool, rng) -> Tiles:
     """Valid tiles of a block, drawn without replacement: likelier the more PAN varies in them.
 
     At most `counts` at full and at reduced resolution; `only`: there is no other block.
@@ -181,14 +169,8 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
         torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
     )
     reduced, target = _reduced_tiles(scene, data, counts[1], only, rng)
-    return _Picked(
-        concatenate(parts) if parts else empty,
-        torch.stack(ms) if ms else torch.empty(0),
-        down,
-        blur,
-        reduced,
-        target,
-    )
+    stacked = torch.stack(ms) if ms else torch.empty(0)
+    return Tiles(concatenate(parts) if parts else empty, stacked, down, blur, reduced, target)
 
 
 def _with_band_axis(matrix: Tensor) -> Tensor:
@@ -289,7 +271,7 @@ def _as_seen(pan: Tensor, ms: Tensor, inside: np.ndarray) -> Tensor:
     return pan - torch.einsum("k,krc->rc", found[: len(steps)], steps)
 
 
-def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:
+def _split(picked: list[Tiles], settings: Settings, rng, device: torch.device) -> tuple[Tiles, Tiles] | tuple[()]:
     """Three quarters of the drawn tiles for training, one quarter to judge with; none if too few."""
     usable, reduced = [p for p in picked if len(p.ms)], [p for p in picked if len(p.target)]
     least = min(LEAST_TILES, settings.tiles)
@@ -297,24 +279,18 @@ def _split(picked: list[_Picked], settings: Settings, rng, device: torch.device)
         return ()
     ms_rows = min(p.ms.shape[-2] for p in usable)
     ms_cols = min(p.ms.shape[-1] for p in usable)
-    inputs = concatenate([p.inputs for p in usable])
-    ms = torch.cat([p.ms[..., :ms_rows, :ms_cols] for p in usable])
     down_rows = torch.cat([p.down.rows[..., :ms_rows, :] for p in usable])
     down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
-    red = concatenate([p.reduced for p in reduced])
-    target = torch.cat([p.target for p in reduced])
-    order, reduced_order = torch.from_numpy(rng.permutation(len(ms))), torch.from_numpy(rng.permutation(len(target)))
-    cut, reduced_cut = max(1, len(ms) // 4), max(1, len(target) // 4)
-
-    def take(part: Tensor, reduced_part: Tensor) -> Tiles:
-        return Tiles(
-            inputs.map(lambda t: t[part].to(device)),
-            ms[part].to(device),
-            physics.Separable(down_rows[part], down_cols[part]).to(device),
-            usable[0].blur.to(device),
-            red.map(lambda t: t[reduced_part].to(device)),
-            target[reduced_part].to(device),
-        )
-
-    training = take(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
-    return training, take(order[:cut], reduced_order[:reduced_cut])
+    every = Tiles(
+        concatenate([p.inputs for p in usable]).map(lambda t: t.to(device)),
+        torch.cat([p.ms[..., :ms_rows, :ms_cols] for p in usable]).to(device),
+        physics.Separable(down_rows, down_cols).to(device),
+        usable[0].blur.to(device),
+        concatenate([p.reduced for p in reduced]).map(lambda t: t.to(device)),
+        torch.cat([p.target for p in reduced]).to(device),
+    )
+    counts = len(every.ms), len(every.target)
+    order, reduced_order = (torch.from_numpy(rng.permutation(n)).to(device) for n in counts)
+    cut, reduced_cut = (max(1, n // 4) for n in counts)
+    training = every.part(order[cut:][: settings.tiles], reduced_order[reduced_cut:][: settings.reduced_tiles])
+    return training, every.part(order[:cut], reduced_order[:reduced_cut])

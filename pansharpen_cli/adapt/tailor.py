@@ -100,7 +100,8 @@ ADAPT = {
 @dataclass(frozen=True)
 class Tiles:
     """Sampled tiles: `inputs` at full resolution with their MS pixels `ms` and the operators of the tiles; `reduced`
-    is the pair degraded once more, with the MS itself as `target`. All valid."""
+    is the pair degraded once more, with the MS itself as `target`. All valid. Each has a leading dimension of tiles,
+    but for `blur`."""
 
     inputs: Inputs
     ms: Tensor
@@ -178,19 +179,15 @@ def _of(features: Tensor, part: Tensor, tiles: int) -> Tensor:
     return features.index_select(0, (part[:, None] * per + torch.arange(per, device=part.device)).flatten())
 
 
+@dataclass
 class Problem:
     """The losses of a network on a scene's tiles as a function of the tailor."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        stats: SceneStats,
-        settings: Settings,
-        precision: torch.dtype,
-        beside: ThreadPoolExecutor | None = None,
-    ) -> None:
-        self.backbone, self.stats, self.settings, self.precision = backbone, stats, settings, precision
-        self._beside = beside
+    backbone: Backbone
+    stats: SceneStats
+    settings: Settings
+    precision: torch.dtype
+    beside: ThreadPoolExecutor | None = None
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         with autocast(inputs.pan.device, self.precision):
@@ -219,9 +216,9 @@ class Problem:
 
     def _both(self, one: Callable[[], T], other: Callable[[], T]) -> tuple[T, T]:
         """What two functions give, side by side where there is a thread for it."""
-        if self._beside is None:
+        if self.beside is None:
             return one(), other()
-        later = self._beside.submit(other)
+        later = self.beside.submit(other)
         return one(), later.result()
 
     def _each(self, function: Callable[[U], T], items: Sequence[U]) -> list[T]:
@@ -379,19 +376,14 @@ class Adam:
         self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
 
     @torch.no_grad()
-    def step(
-        self,
-        gradients: Sequence[Tensor],
-        rate: float,
-        decays: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
+    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
+        first, second = 0.9, 0.999  # the usual decays
         self.steps += 1
-        one, two = (1 - decay**self.steps for decay in decays)
+        one, two = 1 - first**self.steps, 1 - second**self.steps
         for p, g, m, v in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            m.lerp_(g, 1 - decays[0])
-            v.mul_(decays[1]).addcmul_(g, g, value=1 - decays[1])
-            p.addcdiv_(m, (v / two).sqrt_().add_(eps), value=-rate / one)
+            m.lerp_(g, 1 - first)
+            v.mul_(second).addcmul_(g, g, value=1 - second)
+            p.addcdiv_(m, (v / two).sqrt_().add_(1e-8), value=-rate / one)
 
 
 def _chunks(order: Tensor, count: int) -> list[Tensor]:
