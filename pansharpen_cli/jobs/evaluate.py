@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import and_
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from ..raster.writer import SceneWriter
 from ..report import files, html
 from ..report import pictures as report_pictures
 from ..report.facts import EvaluationFacts, FusionFacts, Quality, ResultFacts
+from ..report.figures import value_of
 from ..report.pictures import Pictures
 from ..report.verdict import verdict
 from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
@@ -312,7 +314,8 @@ class _Protocol:
 def _worth(result: _Result) -> tuple[float, ...]:
     """Sort key, the best first: fidelity or Q2n; where that is undefined HQNR or ERGAS."""
     keys = {"fidelity": -1, "hqnr": -1} if "fidelity" in result.quality else {"q2n": -1, "ergas": 1}
-    return tuple(math.inf if result.quality[k] is None else sign * result.quality[k] for k, sign in keys.items())
+    values = ((value_of(k, result.quality), sign) for k, sign in keys.items())
+    return tuple(math.inf if value is None else sign * value for value, sign in values)
 
 
 def check_limits(kind: str, limits: Mapping[str, float]) -> None:
@@ -328,7 +331,7 @@ def shortfalls(facts: EvaluationFacts, limits: Mapping[str, float]) -> list[str]
     lines = []
     for figure, limit in limits.items():
         for result in facts["results"]:
-            value = result["quality"][figure]
+            value = value_of(figure, result["quality"])
             if value is None or value < limit:
                 shown = "undefined" if value is None else f"{value:.4f}"
                 of = f" ({', '.join(map(os.path.basename, result['ms']))})" if "ms" in result else ""
@@ -380,7 +383,8 @@ def _compared_with(against: _Reference, path: str, name: str, shown_path: str | 
                 maps=score.maps,
             )
 
-    quality = dict(score.figures) | {
+    quality: Quality = {
+        **cast(Quality, score.figures),
         "ratio": against.ratio,
         "peak": against.known.peak,
         "measured_on": "against the reference, its valid pixels that the image covers",

@@ -25,6 +25,7 @@ from ..raster.scene import Scene
 from ..raster.tags import SCALE_TAG
 from ..report import pictures as report_pictures
 from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PanRelationFacts, PartFacts, Quality, SceneFacts
+from ..report.figures import value_of
 from ..report.pictures import Pictures
 from .opened import file_names
 from .request import FusionOutput, Pair
@@ -47,7 +48,7 @@ def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Pro
 def quality_facts(score: Score, scene: Scene) -> Quality:
     blocks = "valid 32 x 32 blocks" + (" of a sample spread over the scene" if score.sampled else "")
     return {
-        **score.figures,
+        **cast(Quality, score.figures),
         "blocks_in_all": score.blocks_in_all,
         "sampled": score.sampled,
         "measured_on": f"full resolution, {blocks}, MS expanded at the true phase",
@@ -215,6 +216,6 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
             if "total" in losses:
                 tags[f"ADAPT_LOSS_{name}"] = f"{losses['total']:.6g}"
     for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
-        if quality and quality[key] is not None:
-            tags[key.upper()] = f"{quality[key]:.6f}"
+        if quality and (value := value_of(key, quality)) is not None:
+            tags[key.upper()] = f"{value:.6f}"
     return {k: str(v) for k, v in tags.items() if v is not None}

@@ -34,7 +34,7 @@ from ..raster.scene import Scene
 from ..raster.values import to_dtype
 from ..raster.writer import SceneWriter
 from ..report import html
-from ..report.facts import ComparisonFacts, FusionFacts, PartFacts, Quality, Remark, SavedFitFacts
+from ..report.facts import ComparedFacts, ComparisonFacts, FusionFacts, PartFacts, Quality, Remark, SavedFitFacts
 from ..report.pictures import Pictures
 from ..report.verdict import verdict, warnings_of
 from .evaluate import report_bytes
@@ -317,7 +317,7 @@ def _comparison(
             part = replace(scene, full=window, window=window)
             quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
             place = f"{window}, to which the others are fitted"
-        rows = [{"name": "this result", **quality}]
+        rows: list[ComparedFacts] = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
             fused, valid = loop.fuse_array(part, fitting.fit(part, Options(method=name), progress).fuser)
             written = to_dtype(scene.scale.written(fused), valid, np.dtype(scene.dtype), scene.nodata)

@@ -124,10 +124,10 @@ class RegistrationFacts(TypedDict):
     confident: NotRequired[bool]
     tiles: NotRequired[int]
     varies: NotRequired[float]
-    field: NotRequired[Any]
-    bands: NotRequired[Any]
+    field: NotRequired[list[tuple[float, float, float, float]]]
+    bands: NotRequired[list[tuple[float, float]]]
     agreement: NotRequired[float]
-    gains: NotRequired[Any]
+    gains: NotRequired[list[float]]
     searched: NotRequired[float]
 
 
@@ -151,20 +151,64 @@ class SavedFitFacts(TypedDict, total=False):
 class PictureFacts(TypedDict):
     path: str
     bytes: int
-    stretch: dict[str, Any]
+    stretch: dict[str, list[float]]
     gamma: float
     stretch_file: str | None
 
 
-class ComparisonFacts(TypedDict):
-    """`rows`: a name and figures each."""
+class ErrorFacts(TypedDict):
+    """By band, in DN but for `relative`, a share of the band's mean; `pixels` of the MS."""
 
+    rmse: list[float]
+    bias: list[float]
+    relative: list[float | None]
+    pixels: int
+
+
+class Quality(TypedDict, total=False):
+    """Figures by the keys of `figures.FIGURES`, None if undefined, and what they were measured on (docs/report.md)."""
+
+    fidelity: float | None
+    colour_error: list[float] | None
+    detail_error: float | None
+    pan_sharpness: float | None
+    hqnr: float | None
+    d_lambda_k: float | None
+    d_s: float | None
+    qnr: float | None
+    d_lambda: float | None
+    pan_detail_correlation: float | None
+    flat_area_activity: float | None
+    reprojection: ErrorFacts | None
+    q2n: float | None
+    q: float | None
+    sam: float | None
+    ergas: float | None
+    sharpness: float | None
+    edge_error: float | None
+    scc: float | None
+    psnr: float | None
+    ssim: float | None
+    cc: float | None
+    rmse: list[float] | None
+    bias: list[float] | None
+    pixels: int
+    blocks: int
+    blocks_in_all: int
+    sampled: bool
     measured_on: str
-    rows: list[dict[str, Any]]
+    mtf_gains: list[float]
+    ratio: float
+    peak: float
 
 
-Quality = dict[str, Any]
-"""Figures by the keys of `figures.FIGURES`, and what they were measured on: docs/report.md."""
+class ComparedFacts(Quality):
+    name: str
+
+
+class ComparisonFacts(TypedDict):
+    measured_on: str
+    rows: list[ComparedFacts]
 
 
 class PartFacts(TypedDict):

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from .facts import (
     FusionFacts,
     OutputFacts,
     PanRelationFacts,
+    Quality,
     RegistrationFacts,
     ResultFacts,
     SceneFacts,
     plain,
 )
-from .figures import FIGURES, best_of, is_number, shown_figures, text_of, value_of
+from .figures import FIGURES, Figure, best_of, is_number, shown_figures, text_of, value_of
 from .files import plain_text, signed_text, to_json
 from .pictures import Pictures, label_of, quick_picture, true_colour
 from .sections import SERIES, sections, short_names
@@ -48,6 +49,16 @@ def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarr
     """True-colour (or first-bands) picture (3, rows, cols) uint8 of a fused file, between percentiles 1 and 99."""
     return quick_picture(*read_reduced(fused, true_colour(names).bands, QUICKLOOK_SIDE)).transpose(2, 0, 1)
 
+
+TILES = {
+    "fidelity": "higher is better",
+    "colour_error": "lower is better",
+    "detail_error": "lower is better",
+    "pan_sharpness": "1 is as sharp as PAN",
+    "flat_area_activity": "1 is as calm as PAN",
+    "hqnr": "higher is better",
+}
+"""The figures at the head of the page."""
 
 TERMS = {
     "total": "weighted sum, its excess over all tiles",
@@ -76,6 +87,7 @@ def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, 
         page=_evaluation_page(made) if "results" in made else _fusion_page(made),
         sections=sections(pictures),
         colours=charts.COLOURS,
+        arrows={"high": "↑", "low": "↓", "one": "→ 1", "no": ""},
         facts=made,
         json=to_json(made),
     )
@@ -104,12 +116,10 @@ def render(name: str, **values: Any) -> str:
 
 
 def _fusion_page(facts: FusionFacts) -> dict:
-    quality, comparison = facts.get("quality"), facts.get("comparison")
-    rows = [(r["name"], "", r) for r in comparison["rows"]] if comparison else []
-    if quality and not rows:
-        rows = [("this result", "", quality)]
-    note = f"Measured on {comparison['measured_on']}." if comparison else ""
-    groups = facts.get("groups") or []
+    quality, comparison, groups = facts.get("quality"), facts.get("comparison"), facts.get("groups") or []
+    rows, note = [("this result", "", quality)] if quality else [], ""
+    if comparison:
+        rows, note = [(r["name"], "", r) for r in comparison["rows"]], f"Measured on {comparison['measured_on']}."
     if groups:
         rows = [(_ms_names(group), "", group["quality"]) for group in groups if group["quality"]]
         note = "A row is of the bands of MS files on one grid. The tiles above and the pictures are of the first."
@@ -119,17 +129,14 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
         "lead": _lead(facts["scene"], facts["output"]),
-        "verdict": facts.get("verdict") or [],
         "tiles": _tiles(quality) if quality else [],
         "measured_on": _measured(quality) if quality else "",
         "tables": [("", _figures_table(rows))] if rows else [],
         "table_note": note,
-        "meanings": _meanings([r[2] for r in rows]),
+        "meanings": _figures([r[2] for r in rows]),
         "bands": [bands] if bands else [],
         "adaptation": _adaptation_view(facts["adaptation"]),
         "groups": _fact_groups(facts),
-        "warnings": facts.get("warnings") or [],
-        "notes": facts.get("notes") or [],
     }
 
 
@@ -157,12 +164,10 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         "measured_on": "",
         "tables": tables,
         "table_note": "Measured on: " + "; ".join(places) + "." if places else "",
-        "meanings": _meanings([r["quality"] for r in results]),
+        "meanings": _figures([r["quality"] for r in results]),
         "bands": [b for b in bands if b],
         "adaptation": None,
         "groups": _fact_groups(facts),
-        "warnings": facts.get("warnings") or [],
-        "notes": facts.get("notes") or [],
     }
 
 
@@ -177,102 +182,67 @@ def _lead(scene: SceneFacts, output: OutputFacts | None) -> list[str]:
     return [*lead, scene["crs"] or "no CRS"]
 
 
-def _tiles(quality: Mapping) -> list[dict]:
-    """The figures at the head of the page."""
-    tiles = []
-    for key in ("fidelity", "colour_error", "detail_error", "pan_sharpness", "flat_area_activity", "hqnr"):
-        if value_of(key, quality) is None:
-            continue
-        note = {"high": "higher is better", "low": "lower is better"}.get(FIGURES[key].better, "")
-        if key == "pan_sharpness":
-            note = "1 is as sharp as PAN"
-        elif key == "flat_area_activity":
-            note = "1 is as calm as PAN"
-        tiles.append(
-            {"name": FIGURES[key].symbol, "value": text_of(key, quality), "note": note, "title": FIGURES[key].meaning}
-        )
-    return tiles
+def _tiles(quality: Quality) -> list[tuple[Figure, str, str]]:
+    """The figures at the head of the page, as text, and what is good in each."""
+    return [(FIGURES[k], text_of(k, quality), hint) for k, hint in TILES.items() if value_of(k, quality) is not None]
 
 
-def _measured(quality: Mapping) -> str:
+def _measured(quality: Quality) -> str:
     blocks = f", {blocks_text(quality)}" if quality.get("blocks") is not None else ""
     gains = quality.get("mtf_gains")
     mtf = f"; MTF gains at Nyquist {', '.join(f'{g:.3g}' for g in gains)}" if gains else ""
     return f"Basis: {quality['measured_on']}{blocks}{mtf}."
 
 
+def _figures(qualities: Iterable[Mapping]) -> list[Figure]:
+    return [FIGURES[k] for k in shown_figures(qualities)]
+
+
 def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
-    """Heads and rows of cells; rows are (name, note, figures)."""
-    qualities = [quality for _, _, quality in rows]
+    """The figures that are shown, and rows of name, note and cells: text, and whether it is the best of its column.
+    `rows` are (name, note, figures)."""
+    qualities = [quality for *_, quality in rows]
     keys = shown_figures(qualities)
     best = {k: best_of(k, qualities) for k in keys}
-    arrows = {"high": "↑", "low": "↓", "one": "→ 1", "no": ""}
-    return {
-        "heads": [
-            {
-                "name": FIGURES[k].symbol,
-                "arrow": arrows[FIGURES[k].better],
-                "title": FIGURES[k].meaning,
-            }
-            for k in keys
-        ],
-        "rows": [
-            {
-                "name": name,
-                "note": note if note != name else "",
-                "cells": [{"text": text_of(k, quality, "–"), "best": i in best[k]} for k in keys],
-            }
-            for i, (name, note, quality) in enumerate(rows)
-        ],
-    }
-
-
-def _meanings(qualities: Sequence[Mapping]) -> list[tuple[str, str]]:
-    return [(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown_figures(qualities)]
+    cells = [[(text_of(k, quality, "–"), i in best[k]) for k in keys] for i, quality in enumerate(qualities)]
+    named = [(name, note if note != name else "") for name, note, _ in rows]
+    return {"figures": _figures(qualities), "rows": [(*of, each) for of, each in zip(named, cells, strict=True)]}
 
 
 def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
     return [label_of(names or [None] * count, band) for band in range(1, count + 1)]
 
 
-def _reprojection(quality: Mapping, names: Sequence[str | None]) -> dict | None:
+def _reprojection(quality: Quality, names: Sequence[str | None]) -> dict | None:
     """Errors per band against the MS, as a table and a chart."""
     errors = quality.get("reprojection")
     if not errors:
         return None
-    labels = _band_labels(names, len(errors["rmse"]))
-    rows = [("RMSE (DN)", [number_text(v, 4) for v in errors["rmse"]])]
-    if errors.get("bias"):
-        rows.append(("bias (DN)", [signed_text(v) for v in errors["bias"]]))
-    relative = errors.get("relative")
-    if relative:
-        rows.append(("RMSE of the band’s mean", [f"{v:.2%}" if is_number(v) else "–" for v in relative]))
-    series = [("RMSE", [v and 100 * v for v in relative])] if relative else [("RMSE", errors["rmse"])]
-    pixels = f", {errors['pixels']:,} MS pixels" if errors.get("pixels") else ""
+    labels, relative = _band_labels(names, len(errors["rmse"])), errors["relative"]
     return {
         "title": "Reprojection error per band",
         "note": "The fused image, blurred with the sensor’s MTF and sampled on the MS grid at its exact phase, minus "
-        f"the MS{pixels}. What the sensor measured ought to be found again: errors near 0.",
+        f"the MS, {errors['pixels']:,} MS pixels. What the sensor measured ought to be found again: errors near 0.",
         "labels": labels,
-        "rows": rows,
-        "chart": _bars(labels, series, "% of the mean" if relative else "DN"),
+        "rows": [
+            ("RMSE (DN)", [number_text(v, 4) for v in errors["rmse"]]),
+            ("bias (DN)", [signed_text(v) for v in errors["bias"]]),
+            ("RMSE of the band’s mean", [f"{v:.2%}" if is_number(v) else "–" for v in relative]),
+        ],
+        "chart": _bars(labels, [("RMSE", [v and 100 * v for v in relative])], "% of the mean"),
         "legend": [],
     }
 
 
 def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene: SceneFacts | None) -> dict | None:
     """RMSE and bias of each result per band, against the reference or, at full resolution, against the MS."""
-    found = []
-    for name, result in zip(names, results, strict=True):
-        quality = result["quality"]
-        errors = quality if isinstance(quality.get("rmse"), list) else quality.get("reprojection")
-        if errors and errors.get("rmse"):
-            found.append((name, errors))
+    every: list[Mapping] = [r["quality"].get("reprojection") or r["quality"] for r in results]
+    found = [(name, errors) for name, errors in zip(names, every, strict=True) if errors.get("rmse")]
     if not found:
         return None
     labels = _band_labels(called(scene) if scene else None, len(found[0][1]["rmse"]))
     rows = [(f"{n}: RMSE (DN)", [number_text(v, 4) for v in e["rmse"]]) for n, e in found]
-    rows += [(f"{n}: bias (DN)", [signed_text(v) for v in e["bias"]]) for n, e in found if e.get("bias")]
+    rows += [(f"{n}: bias (DN)", [signed_text(v) for v in e["bias"]]) for n, e in found]
     reprojected = "rmse" not in results[0]["quality"]
     shown = found[:SERIES]
     return {
@@ -322,17 +292,14 @@ def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
 def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     """Names and values of everything that makes the run repeatable, by subject."""
     groups: list[tuple[str, list[tuple[str, str]]]] = []
-    scene = facts.get("scene")
-    if scene:
+    if scene := facts.get("scene"):
         groups.append(("Scene", _scene_rows(scene)))
     if facts.get("registration"):
         groups.append(("Registration", _registration_rows(facts["registration"])))
     if facts.get("pan_tells"):
         groups.append(("What PAN tells", [(t["band"], _told(t)) for t in facts["pan_tells"]]))
     for part in facts.get("groups") or []:
-        rows = [*_scene_rows(part["scene"])]
-        if part["registration"]:
-            rows += _registration_rows(part["registration"])
+        rows = _scene_rows(part["scene"]) + (_registration_rows(part["registration"]) if part["registration"] else [])
         if "method" in part:
             rows.append(("MTF gains", plain_text(part["method"]["mtf_gains"])))
             rows.append(("adaptation", adaptation_text(part["adaptation"])))
@@ -364,12 +331,8 @@ def _told(told: PanRelationFacts) -> str:
 def _registration_rows(found: RegistrationFacts) -> list[tuple[str, str]]:
     rows = [("mode", found["mode"]), ("shift", registration_text(found))]
     if "bands" in found:
-        bands = "; ".join(f"{signed_text(r)}, {signed_text(c)}" for r, c in found["bands"])
-        rows += [
-            ("tiles", str(found["tiles"])),
-            ("varies by", f"{number_text(found['varies'])} PAN pixels"),
-            ("bands", bands),
-        ]
+        rows += [("tiles", str(found["tiles"])), ("varies by", f"{number_text(found['varies'])} PAN pixels")]
+        rows.append(("bands", "; ".join(f"{signed_text(r)}, {signed_text(c)}" for r, c in found["bands"])))
     return rows
 
 

@@ -193,7 +193,7 @@ def collect(
     tile by tile.
     """
     layers = [_Shown("PAN", scene.pan.read, "PAN"), _Shown("MS", on_pan_grid(scene), "MS"), _Shown(FUSED, read, "MS")]
-    return _collect(layers, window, scene.called, detail, ("MS", FUSED), progress)
+    return _collect(layers, window, scene.called, detail, progress)
 
 
 def collect_reference(
@@ -205,7 +205,7 @@ def collect_reference(
 ) -> Pictures:
     """A reference, a fused image and its absolute error (mean of the bands) over a window of their common grid."""
     layers = [_Shown("Reference", reference_read, "Reference"), _Shown(FUSED, fused_read, "Reference")]
-    return _collect(layers, window, names, None, ("Reference", FUSED), progress, error=True)
+    return _collect(layers, window, names, None, progress, error=True)
 
 
 def on_pan_grid(scene: Scene) -> Reader:
@@ -225,10 +225,10 @@ def _collect(
     window: Window,
     names: Sequence[str | None],
     detail: np.ndarray | None,
-    compared: Sequence[str],
     progress: Callable[[int, int], None] | None,
     error: bool = False,
 ) -> Pictures:
+    """Pictures of layers, of which the last two are compared."""
     true, false = true_colour(names), false_colour(names)
     factor = max(1, -(-max(window.shape) // OVERVIEW))
     reduced = _reduce(layers, window, factor, progress)
@@ -250,12 +250,10 @@ def _collect(
         parts = [layer.read(place) for layer in layers]
         details.append(view(f"Detail {number}", place, 1, parts))
         inner = _richest(shown.clip(parts[0][0]), parts[0][1], max(1, min(parts[0][1].shape) // ZOOM))
-        inside = inner.moved(*place.corner)
-        cut = [_cut(part, inner) for part in parts]
-        closeups.append(view(f"Close-up {number}", inside, 1, cut))
-    histograms, pixels = _histograms(
-        {layer.label: r for layer, r in zip(layers, reduced, strict=True)}, compared, names
-    )
+        cut = [(values[:, *inner.slices], valid[inner.slices]) for values, valid in parts]
+        closeups.append(view(f"Close-up {number}", inner.moved(*place.corner), 1, cut))
+    samples = {layer.label: r.samples for layer, r in zip(layers[-2:], reduced[-2:], strict=True)}
+    histograms, pixels = _histograms(samples, names)
     whole = view("Overview", window, 1 / factor, [(r.values, r.valid) for r in reduced])
     return Pictures(whole, tuple(details), tuple(closeups), true, false, histograms, pixels, white if error else None)
 
@@ -279,10 +277,6 @@ def _error_panel(label: str, reference: Pixels, fused: Pixels, white: float) -> 
     error = np.abs(fused[0].astype(np.float32) - reference[0].astype(np.float32)).mean(0)
     picture = colormaps["inferno"](np.clip(error / max(white, 1e-9), 0, 1), bytes=True)[..., :3]
     return Panel(label, np.where(valid[..., None], picture, np.uint8(0)))
-
-
-def _cut(part: Pixels, inner: Window) -> Pixels:
-    return part[0][:, *inner.slices], part[1][inner.slices]
 
 
 def _reduce(
@@ -344,10 +338,8 @@ def _places(
     score = np.where(coverage > 1 - 1e-9, richness, -1.0)
     if score.max() < 0:
         score = coverage * (1 + richness / max(richness.max(), 1e-9))
-    corners = [
-        np.minimum(np.arange(n) * CELL, k - s)
-        for n, k, s in zip(score.shape, (rows, cols), (height, width), strict=True)
-    ]
+    ends = zip(score.shape, (rows - height, cols - width), strict=True)
+    corners = [np.minimum(np.arange(n) * CELL, last) for n, last in ends]
     found: list[tuple[int, int]] = []
     for distance in (max(1.25 * side, 0.2 * min(rows, cols)), side):
         left = score.copy()
@@ -367,13 +359,12 @@ def _near(corners: Sequence[np.ndarray], corner: tuple[int, int], distance: floa
 
 def _cell_means(values: np.ndarray, factor: int, cells: tuple[int, int]) -> np.ndarray:
     """Means over the reduced pixels that a cell touches."""
-    first = [np.minimum(np.arange(k) * CELL // factor, n - 1) for k, n in zip(cells, values.shape, strict=True)]
-    last = [
-        np.clip(-(-(np.arange(k) + 1) * CELL // factor), f + 1, n)
-        for k, f, n in zip(cells, first, values.shape, strict=True)
-    ]
-    counts = np.outer(last[0] - first[0], last[1] - first[1])
-    return sums_between(values.astype(np.float64), (first[0], last[0]), (first[1], last[1])) / counts
+    ends = []
+    for k, n in zip(cells, values.shape, strict=True):
+        first = np.minimum(np.arange(k) * CELL // factor, n - 1)
+        ends.append((first, np.clip(-(-(np.arange(k) + 1) * CELL // factor), first + 1, n)))
+    counts = np.outer(*(last - first for first, last in ends))
+    return sums_between(values.astype(np.float64), *ends) / counts
 
 
 def _box_means(cells: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -403,10 +394,7 @@ def _richest(values: np.ndarray, valid: np.ndarray, side: int) -> Window:
     return Window.at(int(r), int(c), (side, side))
 
 
-def _histograms(
-    reduced: dict[str, _Reduced], compared: Sequence[str], names: Sequence[str | None]
-) -> tuple[tuple[Histogram, ...], int]:
-    samples = {label: reduced[label].samples for label in compared}
+def _histograms(samples: dict[str, np.ndarray], names: Sequence[str | None]) -> tuple[tuple[Histogram, ...], int]:
     pixels = next(iter(samples.values())).shape[1]
     if not pixels:
         return (), 0
@@ -427,7 +415,5 @@ def reduce_map(blocks: np.ndarray, side: int) -> np.ndarray:
         return np.asarray(blocks, np.float32)
     pads = [(0, -n % factor) for n in blocks.shape]
     padded = np.pad(np.asarray(blocks, np.float32), pads, constant_values=np.nan)
-    parts = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
-    seen = np.isfinite(parts)
-    count = seen.sum((1, 3))
-    return np.where(count, np.where(seen, parts, 0).sum((1, 3)) / np.maximum(count, 1), np.nan).astype(np.float32)
+    parts = np.ma.masked_invalid(padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor))
+    return parts.mean((1, 3)).filled(np.nan)

@@ -98,54 +98,36 @@ def _views(group: _Group, quality: int, scale: float) -> dict:
         view = group.merged(views)
         panels = []
         for panel in view.panels:
-            pictures = []
-            for kind, pixels in _kinds(panel, shown):
-                content = encode(pixels)
-                total += len(content)
-                size = {"height": pixels.shape[0], "width": pixels.shape[1]}
-                pictures.append({"kind": kind, "uri": charts.data_uri(content), **size})
+            pictures, grey = [], panel.false is None
+            for kind, pixels in (("" if grey else "true", panel.true), ("false", panel.false)):
+                if pixels is not None:
+                    content = encode(pixels)
+                    total += len(content)
+                    pictures.append(_picture(content, pixels.shape, kind))
             panels.append({"label": panel.label, "pictures": pictures})
         r0, r1, c0, c1 = view.window
         return {"title": view.title, "place": f"rows {r0}–{r1}, columns {c0}–{c1}", "panels": panels}
 
     overview = pictured([p.overview for _, p in group.parts], lambda p: charts.photograph(p, quality, scale))
-    places = []
-    for k, (detail, closeup) in enumerate(zip(shown.details, shown.closeups, strict=True)):
-        places.append(
-            {
-                "mark": _inside(detail.window, shown.overview.window),
-                "box": _inside(closeup.window, detail.window),
-                "detail": pictured([p.details[k] for _, p in group.parts], lambda p: charts.photograph(p, quality)),
-                "closeup": pictured([p.closeups[k] for _, p in group.parts], charts.exact),
-            }
-        )
-    return {
-        "bytes": total,
-        "overview": overview,
-        "reduction": round(1 / (shown.overview.scale * scale), 1),
-        "places": places,
-        "true": shown.true,
-        "false": shown.false,
-        "error_white": shown.error_white,
-    }
+    places = [
+        {
+            "mark": _inside(detail.window, shown.overview.window),
+            "box": _inside(closeup.window, detail.window),
+            "detail": pictured([p.details[k] for _, p in group.parts], lambda p: charts.photograph(p, quality)),
+            "closeup": pictured([p.closeups[k] for _, p in group.parts], charts.exact),
+        }
+        for k, (detail, closeup) in enumerate(zip(shown.details, shown.closeups, strict=True))
+    ]
+    reduction = round(1 / (shown.overview.scale * scale), 1)
+    return {"bytes": total, "overview": overview, "reduction": reduction, "places": places, "shown": shown}
 
 
-def _kinds(panel: Panel, shown: Pictures) -> list[tuple[str, np.ndarray]]:
-    """Pictures of a panel: `true`, `false`, or `` for one that stands for both."""
-    if panel.false is None or shown.false is None:
-        return [("", panel.true)]
-    return [("true", panel.true), ("false", panel.false)]
-
-
-def _inside(inner: Sequence[int], outer: Sequence[int]) -> dict[str, float]:
-    """Where a window lies in another, in percent."""
-    rows, cols = outer[1] - outer[0], outer[3] - outer[2]
-    return {
-        "top": 100 * (inner[0] - outer[0]) / rows,
-        "left": 100 * (inner[2] - outer[2]) / cols,
-        "height": 100 * (inner[1] - inner[0]) / rows,
-        "width": 100 * (inner[3] - inner[2]) / cols,
-    }
+def _inside(inner: Sequence[int], outer: Sequence[int]) -> str:
+    """Where a window lies in another, in percent, as CSS."""
+    (top, bottom, left, right), rows, cols = inner, outer[1] - outer[0], outer[3] - outer[2]
+    sides = {"top": (top - outer[0]) / rows, "left": (left - outer[2]) / cols}
+    sides |= {"width": (right - left) / cols, "height": (bottom - top) / rows}
+    return ";".join(f"{side}:{part:.3%}" for side, part in sides.items())
 
 
 def _histograms(group: _Group) -> dict:
@@ -169,7 +151,7 @@ def _histograms(group: _Group) -> dict:
 def _maps(group: _Group) -> list[dict]:
     """Maps by figure, the results side by side on one scale."""
     keys = dict.fromkeys(k for _, p in group.parts for k in p.maps)
-    made, side = [], round(MAP_SIDE / len(group.parts) ** 0.5)
+    made, side, several = [], round(MAP_SIDE / len(group.parts) ** 0.5), len(group.parts) > 1
     for key in sorted(keys, key=lambda k: list(MAPS).index(k) if k in MAPS else len(MAPS)):
         title, better = MAPS.get(key, (key, "high"))
         blocks = [(name, np.asarray(p.maps[key], float)) for name, p in group.parts if key in p.maps]
@@ -178,22 +160,15 @@ def _maps(group: _Group) -> list[dict]:
             continue
         low, high = (float(v) for v in np.percentile(seen, (2, 98)))
         pictures = [
-            {
-                "label": name if len(group.parts) > 1 else "",
-                "uri": charts.data_uri(charts.map_picture(b, low, high, better == "low", side)),
-                "height": b.shape[0],
-                "width": b.shape[1],
-            }
+            _picture(charts.map_picture(b, low, high, better == "low", side), b.shape, name if several else "")
             for name, b in blocks
         ]
-        made.append(
-            {
-                "title": title,
-                "better": better,
-                "low": f"{low:.3g}",
-                "high": f"{high:.3g}",
-                "gradient": charts.gradient(better == "low"),
-                "pictures": pictures,
-            }
-        )
+        ends = {"low": f"{low:.3g}", "high": f"{high:.3g}", "gradient": charts.gradient(better == "low")}
+        made.append({"title": title, "pictures": pictures, **ends})
     return made
+
+
+def _picture(content: bytes, shape: Sequence[int], name: str) -> dict:
+    """A picture for the template. `name`: of a panel `true`, `false` or nothing where one stands for both; of a map the
+    result, where there are several."""
+    return {"name": name, "uri": charts.data_uri(content), "height": shape[0], "width": shape[1]}

@@ -25,6 +25,7 @@ from .facts import (
     MethodFacts,
     PanRelationFacts,
     PartFacts,
+    Quality,
     RegistrationFacts,
     ResultFacts,
     SceneFacts,
@@ -281,7 +282,7 @@ def byte_size(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
+def _quality_rows(quality: Quality) -> list[tuple[str, str]]:
     """The figures by what they tell; what a report does not have is left out."""
 
     def line(*keys: str) -> str:
@@ -300,7 +301,7 @@ def _quality_rows(quality: Mapping) -> list[tuple[str, str]]:
     return [row for row in rows if row[1]]
 
 
-def blocks_text(quality: Mapping) -> str:
+def blocks_text(quality: Quality) -> str:
     """How many blocks were measured, and of how many, if they are a sample."""
     if quality.get("sampled"):
         return f"sampled: {quality['blocks']} of {quality['blocks_in_all']} blocks"
