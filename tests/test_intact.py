@@ -17,6 +17,7 @@ from affine import Affine
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import packed as packing
 from pansharpen_cli.raster import source
+from pansharpen_cli.raster.messages import gdal_messages
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -285,3 +286,52 @@ def test_a_raw_file_has_its_pixels_whatever_its_name(here: Path, name: str) -> N
     opened_raw(name, 1200)
     with pytest.raises(InputError, match=f"{name} is cut off: it has 700 bytes of 1200"):
         opened_raw(name, 700)
+
+
+LONGER = "has {} bytes and its header tells of {}, so its pixels may be misread"
+
+
+def said_of(path: str) -> list[str]:
+    with gdal_messages() as said:
+        source.open_raster(path).close()
+    return said.notes()
+
+
+@pytest.mark.parametrize(
+    ("driver", "pixels", "header", "given", "cut", "told"),
+    [
+        ("EHdr", "r.bil", "r.hdr", "NBITS          16", "NBITS          1", 2400),
+        ("ENVI", "r.img", "r.hdr", "data type = 12", "data type = 1", 2400),
+        ("ENVI", "r.img", "r.hdr", "bands   = 2", "bands   = 1", 2400),
+        ("ENVI", "r.img", "r.hdr", "data type = 12\n", "", 2400),
+        ("RRASTER", "r.grd", "r.grd", "INT2U", "INT1U", 2400),
+        ("MFF2", "r", "r/attrib", "pixel.size = 16", "pixel.size = 8", 1200),
+    ],
+)
+def test_raw_pixels_beyond_what_the_header_tells_are_told(here: Path, driver, pixels, header, given, cut, told) -> None:
+    bands = [1] if driver == "MFF2" else [1, 2]
+    with rasterio.open("a.tif") as dataset, rasterio.open("c.tif", "w", **dataset.profile | {"count": len(bands)}) as c:
+        c.write(dataset.read(bands))
+    rasterio.shutil.copy("c.tif", pixels, driver=driver)
+    Path(f"{pixels}.aux.xml").unlink(missing_ok=True)
+    if driver != "MFF2":
+        refer("1.vrt", pixels, known="c.tif")
+    assert said_of(pixels) == []
+    text = Path(header).read_text()
+    assert given in text
+    Path(header).write_text(text.replace(given, cut))
+    for each in (pixels, *Path().glob("1.vrt")):
+        assert any(LONGER.format(2400 * len(bands), told) in note for note in said_of(str(each)))
+
+
+@pytest.mark.parametrize(
+    ("header", "before"),
+    [(EHDR, 0), (EHDR + "SKIPBYTES 512\n", 512), (ENVI, 0), (ENVI.replace("offset = 0", "offset = 512"), 512)],
+    ids=["EHdr", "EHdr skips", "ENVI", "ENVI offset"],
+)
+def test_less_than_a_row_behind_raw_pixels_is_as_others_write_it(here: Path, header: str, before: int) -> None:
+    Path("r.hdr").write_text(header)
+    for more in (0, 29, 30):
+        Path("r.dat").write_bytes(bytes(before) + b"\7" * (1200 + more))
+        said = [LONGER.format(before + 1200 + more, before + 1200)] * (more == 30)
+        assert [note.partition("r.dat ")[2].partition(":")[0] for note in said_of("r.dat")] == said

@@ -23,8 +23,8 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry messages truncated values",
-            "options sensor_table vrt_work",
+            "__init__ bands beside geometry messages values",
+            "options sensor_table truncated vrt_work",
             "references sensors",
         ),
     ),

@@ -15,6 +15,7 @@ from rasterio.crs import CRS
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import source
 from pansharpen_cli.raster.messages import gdal_messages
+from pansharpen_cli.raster.texts import text_cut_off
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 WKT = CRS.from_epsg(32631).to_wkt(version="WKT1_ESRI")
@@ -90,6 +91,19 @@ def test_a_header_of_bil_that_leaves_the_size_of_values_to_gdal_is_cut_off(here:
         source.open_raster("a.bil")
 
 
+PLACED = "ENVI\nmap info = {UTM, 1, 1, 500000, 5000000, 2, 2, 31, North, WGS-84}\nsamples = 16\nlines = 20\n"
+
+
+@pytest.mark.parametrize("last", ["lines = 20", "bands = 2", "file type = ENVI", "data type = 2", "interleave = bi"])
+def test_an_envi_header_that_is_cut_behind_its_place_is_cut_off(here: Path, last: str) -> None:
+    text = PLACED + "bands = 2\nheader offset = 0\nfile type = ENVI\ndata type = 2\ninterleave = bil\nbyte order = 0\n"
+    Path("a.hdr").write_text(text)
+    assert text_cut_off("a.hdr") == ""
+    for end in ("", "\n"):
+        Path("a.hdr").write_text(text[: text.index(last) + len(last)] + end)
+        assert text_cut_off("a.hdr") == ("interleave" if last[0] in "di" else "data type") + " is missing"
+
+
 @pytest.mark.parametrize("until", ["(0,20)", "CoordSys Earth", "!table"])
 def test_a_table_of_mapinfo_that_ends_early_is_cut_off(here: Path, until: str) -> None:
     with rasterio.open("t.tif", "w", driver="GTiff", count=1, height=20, width=16, dtype="uint8") as dataset:
@@ -154,6 +168,7 @@ ESRI = "Projection    UTM\nZone          31\nDatum         WGS84\nUnits         
     [
         ("ENVI", "a.img", "uint8", "a.hdr", "ENVI\n; by hand\nsamples = 16\nlines = 20\nbands = 1\ndata type = 1"),
         ("ENVI", "a.img", "int16", "a.hdr", HEADER),
+        ("ENVI", "a.img", "uint8", "a.hdr", "ENVI\nbands = 1\nsamples = 16\nlines = 20\n" + PLACED.splitlines()[1]),
         ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("ENVI", "ENVI\ndescription = {made by {tool}\n{on} }")),
         ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("ENVI", "ENVI\n; a {\nnotes = \nsensor type =\nno sign")),
         ("ENVI", "a.img", "int16", "a.hdr", HEADER.replace("bands = 1\n", "bands = 1\nbyte order = 0\n") + "label =\n"),

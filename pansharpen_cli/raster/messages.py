@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from rasterio.errors import RasterioError
 
 _LOG = logging.getLogger("rasterio")
 _LOCK = threading.Lock()
+_CLASS = re.compile(r"^CPLE_\w+ in ")
+"""Of GDAL's errors, with which what it says begins."""
 _NOT_UTF8 = "Failed to decode metadata item"
 """What rasterio says of metadata in another encoding, such as the XML of many a DIMAP: it goes on without the item."""
 
@@ -46,13 +49,18 @@ class Messages(logging.Handler):
 
     def notes(self) -> list[str]:
         """The warnings for a report, each once."""
-        return [f"GDAL: {text.partition(' in ')[2] or text}" for text in dict.fromkeys(self.warnings)]
+        return [_CLASS.sub("GDAL: ", text) for text in dict.fromkeys(self.warnings)]
+
+
+def warn(text: str) -> None:
+    """Say something about a file as GDAL would, to whoever listens."""
+    _LOG.warning("%s", text)
 
 
 def repeat(warnings: Sequence[str]) -> None:
     """Say again what GDAL said to somebody who has taken it for himself."""
     for text in warnings:
-        _LOG.warning("%s", text)
+        warn(text)
 
 
 class _Listening:

@@ -21,6 +21,9 @@ _RPC = (
 )
 """What rational polynomials in text consist of."""
 
+_BEFORE_TYPE = ("description", "samples", "lines", "bands", "header offset", "file type")
+"""Keys of an ENVI header after one of which the type of the pixels follows."""
+
 
 def check_texts(dataset, path: str, files: list[str]) -> None:
     """Raises InputError for a text header of one of the `files` of a raster, or a text beside it that tells its place
@@ -135,17 +138,19 @@ def _header(text: str) -> str:
 
 
 def _envi(text: str) -> str:
-    """Braces close, the last line has a value if no line's end follows it, and what tells the pixels' kind is there if
-    nothing is that usually follows it."""
+    """Braces close, the last line has a value if no line's end follows it, and what tells the pixels' kind is there:
+    the order of bands, and their type if nothing is that usually follows it."""
     told = envi_values(text)
     if any("{" in value and "}" not in value for value in told.values()):
         return "a brace does not close"
     key, value = next(reversed(told.items()), ("", ""))
     if key and not value and not _ended(text) and not key.startswith(";"):
         return f"{key} has no value"
-    needed = ["data type"] if told.get("bands") == "1" else ["data type", "interleave"]
-    missing = next((key for key in needed if key not in told), "")
-    return f"{missing} is missing" if missing and not told.keys() & {"interleave", "byte order", "map info"} else ""
+    after = {"interleave", "byte order"} if key in _BEFORE_TYPE else {"interleave", "byte order", "map info"}
+    if "data type" not in told and not told.keys() & after:
+        return "data type is missing"
+    ordered = re.match("b(sq|il|ip)", told.get("interleave", ""), re.IGNORECASE) or told.get("bands", "1") == "1"
+    return "" if ordered else "interleave is missing"
 
 
 def _rraster(text: str) -> str:

@@ -8,12 +8,14 @@ import re
 import struct
 from configparser import ConfigParser
 from configparser import Error as ConfigError
+from contextlib import suppress
 from xml.parsers.expat import ExpatError, ParserCreate
 
 import numpy as np
 
 from .. import untrusted
 from ..errors import InputError
+from .messages import warn
 
 _RAW = {
     "ACE2": 0, "BT": 256, "BYN": 80, "CEOS": 0, "CTable2": 160, "DIPEx": 1024, "DOQ1": 0, "DOQ2": 0, "EHdr": 0,
@@ -25,8 +27,14 @@ _RAW = {
 _FILLING = {*_RAW, "ILWIS", "LAN", "PCIDSK", "PNG", "netCDF"}
 """Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
-_BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", "w")
+_BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", ".sta", "w")
 """Ends of files that hold none of those pixels."""
+
+_APART = ("EHdr", "ENVI", "MFF2", "RRASTER")
+"""Those of them whose header is a text apart from the pixels, and which pad none: a header that has lost a key, or half
+of a number, tells of less pixels than there are."""
+
+_SKIPPED = re.compile(r"^\s*SKIPBYTES\s+(\d+)", re.MULTILINE | re.IGNORECASE)
 
 _ILWIS_BYTES = {"byte": 1, "int": 2, "long": 4, "float": 4, "real": 8}
 """Bytes of a value, by the type in which a map of ILWIS stores it."""
@@ -141,7 +149,8 @@ def is_bare(path: str) -> bool:
 
 def check_sizes(dataset, path: str) -> None:
     """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels; and for one in
-    an archive or on a server, where no size is told, whose driver fills up what a file lacks."""
+    an archive or on a server, where no size is told, whose driver fills up what a file lacks. Warns of one whose header
+    tells of less, by a row or more: some writers end files with a few bytes of their own."""
     driver, files = dataset.driver, dataset.files
     spilled = [file for file in files if driver == "HFA" and file.lower().endswith(".ige")]
     packed = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") == "JPEG" and set(dataset.dtypes) != {"uint8"}
@@ -159,18 +168,40 @@ def check_sizes(dataset, path: str) -> None:
     elif driver == "PCIDSK":
         parts = [file for file in files if _PCIDSK_BAND.search(file)]
         needed = _pixel_bytes(dataset) if parts else 0
-    elif driver in _RAW and driver != "ENVI":  # `cut_off` knows its header, which may say that the file is packed
+    elif driver in _RAW:
         parts = [file for file in files if not file.lower().endswith(_BESIDE)] or files[:1]
-        needed = _RAW[driver] + _pixel_bytes(dataset)
+        needed = _envi_bytes(parts[0]) if driver == "ENVI" else _RAW[driver] + _skipped(files) + _pixel_bytes(dataset)
     else:
         return
-    if reason := _short(sum(os.path.getsize(file) for file in parts if os.path.isfile(file)), needed):
+    size = sum(os.path.getsize(file) for file in parts if os.path.isfile(file))
+    if reason := _short(size, needed):
         raise InputError(f"{path} is cut off: {reason}; copy it again")
+    if driver in _APART and needed and size - needed >= dataset.width * _value_bytes(dataset)[0]:
+        warn(
+            f"{path} has {size} bytes and its header tells of {needed}, so its pixels may be misread: is the header "
+            "cut off or that of another file?"
+        )
+
+
+def _skipped(files: list[str]) -> int:
+    """Bytes before the pixels of an EHdr file, by its header."""
+    texts = (untrusted.read_text(f, untrusted.MOST_SIDE, "replace") for f in files if f.lower().endswith(".hdr"))
+    return next((int(found[1]) for text in texts if (found := _SKIPPED.search(text))), 0)
+
+
+def _envi_bytes(path: str) -> int:
+    """`_envi`, and 0 for a header with values that it does not know."""
+    with suppress(OSError, ValueError, KeyError):
+        return _envi(path)
+    return 0
 
 
 def _pixel_bytes(dataset) -> int:
-    sizes = [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
-    return dataset.width * dataset.height * sum(sizes)
+    return dataset.width * dataset.height * sum(_value_bytes(dataset))
+
+
+def _value_bytes(dataset) -> list[int]:
+    return [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
 
 
 def _ilwis(path: str) -> str:
@@ -414,7 +445,7 @@ def _envi(path: str) -> int:
     told = envi_values(text)
     if told.get("file compression", "0") != "0" or not re.match("envi|$", told.get("file type", ""), re.IGNORECASE):
         return 0
-    pixel = _ENVI_BYTES.get(int(told.get("data type", 0)), 0)
+    pixel = _ENVI_BYTES.get(int(told.get("data type", 1)), 0)
     pixels = int(told["samples"]) * int(told["lines"]) * int(told.get("bands", 1))
     return int(told.get("header offset", 0)) + pixel * pixels
 
