@@ -291,15 +291,12 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
         found.warning(
             "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
         )
-    apart = [
-        f"{name} {math.hypot(*offset):.2f}"
-        for name, offset in zip(called, shift.bands, strict=False)
-        if math.hypot(*offset) >= shifts.APART
-    ]
-    if apart:
+    if apart := shifts.apart(shift):
         done = "corrects" if placed else "does not correct"
-        text = f"MS bands lie apart from the others (PAN pixels): {', '.join(apart)}; fuse {done} that"
-        found.note("band-offsets", text)
+        listed = ", ".join(f"{called[band]} {math.hypot(*shift.bands[band]):.2f}" for band in apart)
+        displaced = any(shifts.is_displaced(shift.bands[band], scene.band_offsets) for band in apart)
+        level = found.warning if displaced else found.note
+        level("band-offsets", f"MS bands lie apart from the others (PAN pixels): {listed}; fuse {done} that")
     return ShiftFacts(shift, align, action)
 
 

@@ -283,6 +283,10 @@ def _peaks(surfaces: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor
 _NEAR = torch.arange(-12, 13).double() / 16
 """Displacements in MS pixels at which a peak is measured."""
 
+_OFF, _TELLING, _DISTINCT = 0.5, 0.5, 0.2
+"""MS pixels from which on the content of a band is moved back before anything else is measured, R2 there, and by which
+share it exceeds those of other displacements. A band of another place has an R2 of up to 0.4, with a share of 0.06."""
+
 _AGREES = 0.25
 """MS pixels by which the shift of a tile may differ from the scene's: by chance one of twenty does not."""
 
@@ -307,7 +311,9 @@ def _measured(
     frequencies: _Frequencies,
     search: float,
     pool: ThreadPoolExecutor,
+    displaced: Tensor | None = None,
 ) -> Shift:
+    """The shift, by spectra of the bands; those that are `displaced` (bands, 2), in MS pixels, were moved back."""
     phase, ratio = scene.phase, torch.tensor(scene.phase.ratio, dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
@@ -323,6 +329,10 @@ def _measured(
         if found.step.abs().max() < 0.005:
             break
     assert found is not None
+    products = _products(ms, found, frequencies)
+    if displaced is None and (off := _displaced(products, frequencies)).any():  # they pull the others with them
+        blocks = [replace(b, ms=(b.ms * frequencies.moved(off)).to(b.ms.dtype)) for b in blocks]
+        return _measured(scene, blocks, frequencies, search, pool, off)
     size = blocks[0].tapers.shape[-1]
     places = torch.tensor([_place(phase, b, corner, size) for b in blocks for corner in b.corners]).double()
     off = found.tiles - found.shift
@@ -336,6 +346,7 @@ def _measured(
     if gains:  # PAN that is crisper or softer than the bands draws those that follow it least to one side
         alike = partial(_seen, phase=phase, gains=[float(np.mean(gains))], shift=at)
         found = replace(found, pan=torch.cat([spectra[:, 0] for _, spectra in pool.map(alike, blocks)]))
+        products = _products(ms, found, frequencies)
     shown = torch.cat([places, found.tiles], 1)[kept].tolist()
     return Shift(
         rows,
@@ -345,7 +356,7 @@ def _measured(
         len(shown),
         round(varies, 2) if confidence >= MEASURABLE else math.nan,
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
-        _band_offsets(ms, found, frequencies, ratio),
+        _band_offsets(products, frequencies, ratio, displaced),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
         gains,
         search,
@@ -472,30 +483,67 @@ def fitted_plane(places: Tensor, shifts: Tensor, weights: Tensor) -> tuple[Tenso
     return smooth, float((spread - 24 * scatter / count.clamp(min=1)).clamp(min=0).sqrt())
 
 
-def _band_offsets(ms: Tensor, found: _Found, frequencies: _Frequencies, ratio: Tensor) -> tuple[Offset, ...]:
+def _products(ms: Tensor, found: _Found, frequencies: _Frequencies) -> Tensor:
+    """Weighted cross-spectra of all bands and, last, PAN with each other (bands + 1, bands + 1, ...)."""
+    weights = (found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)).to(ms.dtype)
+    images = torch.cat([ms, found.pan[:, None]], 1)
+    return torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
+
+
+def _explained(products: Tensor, band: int, others: list[int], moved: Tensor, frequencies: _Frequencies, at: Tensor):
+    """R2 of a band by the best weighted sum of `others`, `moved` in MS pixels, at displacements `at` on both axes."""
+    turned = frequencies.moved(moved[others]).to(products.dtype)
+    normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
+    energy = products[band, band].sum().real.double()
+    return explained_share(energy, normal, frequencies.at(products[band, others] * turned, at, at))
+
+
+def _beside(band: int, known: Sequence[bool]) -> list[int]:
+    """The known bands nearest to a band, and PAN."""
+    others = [b for b in range(len(known)) if b != band and known[b]]
+    return [*sorted(sorted(others, key=lambda b: abs(b - band))[:NEIGHBOURS]), len(known)]
+
+
+def _displaced(products: Tensor, frequencies: _Frequencies) -> Tensor:
+    """By how many MS pixels (bands, 2) the content of bands lies off that of most, if by `_OFF` or more; else 0.
+
+    A band lies where PAN explains it best or, if PAN says little about it, PAN and the other bands.
+    """
+    bands, reach = len(products) - 1, min(8, len(frequencies.rows) // 4)
+    wide = torch.arange(-2 * reach, 2 * reach + 1).double() / 2
+    still, found = torch.zeros(bands + 1, 2, dtype=torch.float64), torch.zeros(bands, 2, dtype=torch.float64)
+    for band in range(bands):
+        for others in ([bands], _beside(band, [True] * bands)):
+            surface = _explained(products, band, others, still, frequencies, wide)
+            (at,), (top,) = _peaks(surface[None], wide, wide)
+            away = torch.hypot(wide[:, None] - at[0], wide - at[1]) > 1
+            if top >= _TELLING and surface[away].amax() <= (1 - _DISTINCT) * top:
+                found[band] = at if at.abs().max() >= _OFF else 0.0
+                break
+    disagreed = torch.cdist(found, found).sum(1) + found.norm(dim=1) / 2  # of two halves, that where the shift is
+    return found[disagreed.argmin()] - found
+
+
+def _band_offsets(
+    products: Tensor, frequencies: _Frequencies, ratio: Tensor, displaced: Tensor | None
+) -> tuple[Offset, ...]:
     """Offset of each band from the middle of all, in PAN pixels; NaN where the others and PAN explain little of it.
 
     Band by band is laid on the best weighted sum of PAN and the other bands as they lie by then, and again; of many
     bands on that of PAN and the nearest ones.
     """
-    bands = ms.shape[1]
-    weights = (found.trust / (found.stats.energy + found.stats.energy.median()).clamp(min=1e-12)).to(ms.dtype)
-    images = torch.cat([ms, found.pan[:, None]], 1)
-    products = torch.einsum("t,tbrc,tkrc->bkrc", weights, images.conj(), images) * frequencies.weights
+    bands = len(products) - 1
     moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
     for _ in range(min(_SWEEPS, max(2, TURNS // bands))):
         for band in range(bands):
-            others = [b for b in range(bands) if b != band and known[b]]
-            others = [*sorted(sorted(others, key=lambda b: abs(b - band))[:NEIGHBOURS]), bands]
-            turned = frequencies.moved(moved[others]).to(products.dtype)
-            normal = (products[others][:, others] * turned.conj()[:, None] * turned).sum((-2, -1)).real.double()
-            energy = products[band, band].sum().real.double()
-            surface = explained_share(energy, normal, frequencies.at(products[band, others] * turned, _NEAR, _NEAR))
+            surface = _explained(products, band, _beside(band, known), moved, frequencies, _NEAR)
             (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
             known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
             moved[band] = -at
     offsets = -moved[:bands] * ratio
     offsets -= offsets[known].quantile(0.5, dim=0) if any(known) else 0.0
+    if displaced is not None:
+        offsets -= displaced * ratio
     return tuple(
         (round(float(r), 2) + 0.0, round(float(c), 2) + 0.0) if k else (float("nan"),) * 2
         for (r, c), k in zip(offsets, known, strict=True)

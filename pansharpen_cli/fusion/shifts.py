@@ -14,9 +14,9 @@ SEARCH, FAR = 8.0, 64.0
 LEAST = 0.1
 """PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
 
-OFF, LEFT, VARIES, APART = 0.25, 1.0, 1.0, 1.0
+OFF, LEFT, VARIES, APART, DISPLACED = 0.25, 1.0, 1.0, 1.0, 2.0
 """PAN pixels from which on it is reported that the MS lies off, that it is left there, that the shift varies over
-the scene, and that bands lie apart."""
+the scene, that bands lie apart, and that they lie farther apart than optics do and are left there."""
 
 MEASURABLE = 0.1
 """Confidence below which no shift is named at all."""
@@ -84,8 +84,25 @@ def described(shift: Offset) -> str:
     return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
 
 
-def warnings_of(found: Shift, corrected: bool) -> list[str]:
-    """What a user ought to be warned of in a measured shift, a line each."""
+def apart(found: Shift) -> list[int]:
+    """The bands, from 0, that lie apart from the others."""
+    return [band for band, offset in enumerate(found.bands) if found.confident and math.hypot(*offset) >= APART]
+
+
+def is_displaced(offset: Offset, moved: Sequence[Offset]) -> bool:
+    """Whether a band is displaced and left there; `moved`: `band_offsets` applied."""
+    return not moved and math.hypot(*offset) >= DISPLACED
+
+
+def _apart_line(found: Shift, band: int, moved: Sequence[Offset]) -> str:
+    offset = found.bands[band]
+    done = "corrected" if moved else "not corrected (networks do, with --align auto and --mtf auto)"
+    done += ", but for the border that it does not cover" if moved and math.hypot(*offset) >= DISPLACED else ""
+    return f"MS band {band + 1} lies {described(offset)} off the other bands: {done}"
+
+
+def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> list[str]:
+    """What a user ought to be warned of in a measured shift, a line each; `moved`: `band_offsets` applied."""
     notes, size = [], math.hypot(found.rows, found.cols)
     off = f"{described((found.rows, found.cols))} off its georeferencing"
     if is_mismatched(found, corrected):
@@ -107,7 +124,8 @@ def warnings_of(found: Shift, corrected: bool) -> list[str]:
         notes.append(
             f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
         )
-    return notes
+    displaced = [band for band in apart(found) if is_displaced(found.bands[band], moved)]
+    return notes + [_apart_line(found, band, moved) for band in displaced]
 
 
 def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str]:
@@ -115,8 +133,5 @@ def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str
     notes, shift = [], (found.rows, found.cols)
     if is_correctable(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
         notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
-    for band, offset in enumerate(found.bands, 1):
-        if found.confident and math.hypot(*offset) >= APART:
-            done = "corrected" if moved else "not corrected (networks do, with --align auto and --mtf auto)"
-            notes.append(f"MS band {band} lies {described(offset)} off the other bands: {done}")
-    return notes
+    usual = [band for band in apart(found) if not is_displaced(found.bands[band], moved)]
+    return notes + [_apart_line(found, band, moved) for band in usual]

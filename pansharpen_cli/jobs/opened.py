@@ -16,6 +16,7 @@ from ..fusion.options import Options
 from ..fusion.saved_fit import SavedFit
 from ..models import REGISTRY
 from ..progress import Progress, quiet
+from ..raster.geometry import Offset
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.tags import PROVENANCE
@@ -55,16 +56,16 @@ class Registration:
             return False
         return shifts.is_mismatched(self.found, any(self.applied))
 
-    def warnings(self) -> list[str]:
-        """What the user ought to be warned of, a line each."""
+    def warnings(self, moved: Sequence[Offset] = ()) -> list[str]:
+        """What the user ought to be warned of, a line each; `moved`: the offsets of single bands that are corrected."""
         if self.found is None or (self.mode == "off" and not self.mismatched):
             return []
         found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
-        return shifts.warnings_of(found, any(self.applied))
+        return shifts.warnings_of(found, any(self.applied), moved)
 
     def tell(self, scene: Scene) -> None:
         """Add these to what the scene tells, and what was corrected as usual."""
-        scene.warnings.extend(self.warnings())
+        scene.warnings.extend(self.warnings(scene.band_offsets))
         if self.found is not None and self.mode != "off":
             scene.notes.extend(shifts.notes_of(self.found, any(self.applied), scene.band_offsets))
         elif self.found is None and any(self.applied):
