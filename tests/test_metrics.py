@@ -22,6 +22,7 @@ from torch import Tensor
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.quality import metrics
 from pansharpen_cli.quality.metrics import blocks
+from pansharpen_cli.raster.geometry import Window
 
 GAINS = {
     "QB": (0.34, 0.32, 0.30, 0.22),
@@ -575,7 +576,7 @@ def pieces(rows: int, cols: int, cuts: tuple[list[int], list[int]], reach: int) 
         for left, right in zip([0, *cuts[1]], [*cuts[1], cols], strict=True):
             top, side = max(0, first - reach), max(0, left - reach)
             array = (..., slice(top, min(rows, last + reach)), slice(side, min(cols, right + reach)))
-            yield array, (slice(first - top, last - top), slice(left - side, right - side)), (first, left)
+            yield array, Window(first - top, last - top, left - side, right - side), (first, left)
 
 
 @st.composite
@@ -703,7 +704,7 @@ def test_full_resolution_by_pieces_equals_one_piece(image: dict) -> None:
     whole, tiled = (metrics.FullResolution(shape) for _ in range(2))
     whole.update(fused, blurred, expanded, pan, low, valid)
     for array, core, at in pieces(*shape, image["block_cuts"], tiled.reach):
-        own = [x[array][:, *core] for x in (blurred, expanded, low)]
+        own = [x[array][:, *core.slices] for x in (blurred, expanded, low)]
         tiled.update(fused[array], own[0], own[1], pan[array], own[2], valid[array], core, at)
     try:
         expected = whole.compute()
@@ -740,7 +741,7 @@ def test_a_scene_with_nodata_by_tiles_equals_one_piece(dtype: torch.dtype) -> No
     reduced = [metrics.ReducedResolution(shape, 4, 2047) for _ in range(2)]
     for i, cuts in enumerate((([], []), ([96, 128], [32]))):
         for array, core, at in pieces(*shape, cuts, 31):
-            own = [x[array][:, *core] for x in (blurred, expanded, low)]
+            own = [x[array][:, *core.slices] for x in (blurred, expanded, low)]
             full[i].update(fused[array], own[0], own[1], pan[array], own[2], valid[array], core, at)
             reduced[i].update(truth[array], fused[array], valid[array], core, at)
     for whole, tiled in (full, reduced):
@@ -813,9 +814,9 @@ def test_pieces_off_the_lattice_are_refused() -> None:
         with pytest.raises(ValueError, match="lattice"):
             scores.update(x, x, at=at)
     with pytest.raises(ValueError, match="lattice"):
-        scores.update(x, x, core=(slice(0, 32), slice(0, 40)))
+        scores.update(x, x, core=Window(0, 32, 0, 40))
     with pytest.raises(ValueError, match="inside a 32 x 32 block"):
-        metrics.Q2n().update(x, x, core=(slice(0, 40), slice(None)))
+        metrics.Q2n().update(x, x, core=Window(0, 40, 0, 70))
     full = metrics.FullResolution((128, 70))
     with pytest.raises(ValueError, match="lattice"):
         full.update(x, x, x, x[:1], x[:1], at=(16, 0))
@@ -831,7 +832,7 @@ def test_reprojection_error_of_each_band() -> None:
     degraded = ms + torch.tensor([1.0, -2.0, 0.5])[:, None, None] + torch.from_numpy(rng.standard_normal((3, 20, 30)))
     figures = metrics.Reprojection()
     for rows in (slice(0, 7), slice(7, 20)):
-        figures.update(degraded[:, rows], ms[:, rows])
+        figures.update(ms[:, rows], degraded[:, rows])
     found, error = figures.compute(), (degraded - ms).numpy().reshape(3, -1)
     assert found["pixels"] == 600
     assert found["bias"] == pytest.approx(error.mean(1))

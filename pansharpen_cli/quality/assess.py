@@ -159,7 +159,7 @@ class _Piece:
 
     images: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     valid: Tensor
-    core: metrics.Core
+    core: Window
     low: _LowPiece | None
     extremes: tuple[np.ndarray, np.ndarray, float]
 
@@ -202,7 +202,7 @@ class _Pieces:
         images = own_fused, blurred, expanded[:-1], own_pan, expanded[-1:]
         centred = self.phase.centred(core)
         low = None if centred.is_empty else self._degraded(centred, wide, data, fused, valid)
-        return _Piece(images, torch.from_numpy(valid), core.within(around), low, extremes)
+        return _Piece(images, torch.from_numpy(valid), core.seen_from(around), low, extremes)
 
     def _read_of_pair(self, window: Window) -> Pixels:
         """The image where the pair is valid: a file of others may hold fill values elsewhere, and no tag tells."""
@@ -244,7 +244,7 @@ class _Pieces:
         if piece.low is not None:
             ms, valid = piece.low.ms, piece.low.valid
             seen, as_sensed = piece.low.degraded[:, :-1], piece.low.degraded[:-1, -1]
-            self.reprojection.update(as_sensed * 2.0**-self.lift, ms * 2.0**-self.lift, valid)  # in DN
+            self.reprojection.update(ms * 2.0**-self.lift, as_sensed * 2.0**-self.lift, valid)  # in DN
             self.fidelity.add_colour(seen[:-1], ms, seen[-1], valid)
             self.crossed += _squared_errors(as_sensed[:, valid], ms[:, valid])
 

@@ -39,7 +39,8 @@ from torch import Tensor
 from ..classical.method import regression, signed_regression
 from ..covariance import Covariance
 from ..errors import InputError
-from .metrics import DETAIL_REACH, DETAIL_SIGMA, Core, Details, eroded, high_pass
+from ..raster.geometry import Window
+from .metrics import DETAIL_REACH, DETAIL_SIGMA, Details, eroded, high_pass
 
 FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness")
 """What `Fidelity.compute` names."""
@@ -88,15 +89,15 @@ class Fidelity:
         x = torch.cat([degraded[:, :, valid].double(), target[:, None]], 1)
         self._seen += x @ x.mT
 
-    def add_detail(self, fused: Tensor, pan: Tensor, valid: Tensor, core: Core, known: Details | None = None) -> None:
+    def add_detail(self, fused: Tensor, pan: Tensor, valid: Tensor, core: Window, known: Details | None = None) -> None:
         """Add pixels of the PAN grid: `fused` (bands, rows, cols) and `pan` (1, rows, cols) in DN, with at least
         `reach` pixels of margin around the own ones, `core`, where the image has them; `valid` bool (rows, cols).
 
         `known`: sums of the high passes of `full_resolution`, which are the same at ratio 4.
         """
         if known is None or (self.sigma, self.reach) != (DETAIL_SIGMA, DETAIL_REACH):
-            details = high_pass(torch.cat([fused, pan]), valid, self.sigma, self.reach)[:, *core]
-            kept = eroded(valid, self.reach)[core]
+            details = high_pass(torch.cat([fused, pan]), valid, self.sigma, self.reach)[:, *core.slices]
+            kept = eroded(valid, self.reach)[core.slices]
             x = (details.flatten(1) if kept.all() else details[:, kept]).double()
             known = Details(x.shape[1], x @ x.T)
         self._pixels += known.pixels

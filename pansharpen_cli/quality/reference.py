@@ -75,8 +75,8 @@ def against_reference(
         truth, there = filled(reference.read, around)
         values, seen = filled(fused.read, around)
         valid = there & seen
-        own = core.within(around)
-        expected, scored = expected + int(there[own].sum()), scored + int(valid[own].sum())
+        own = core.seen_from(around)
+        expected, scored = expected + int(there[own.slices].sum()), scored + int(valid[own.slices].sum())
         detail: list[np.ndarray] = list(filled(pan.read, around)) if pan else []
         if detail and lift is None and detail[0].any():
             lift = lift_to_usual(float(np.abs(detail[0]).max()))

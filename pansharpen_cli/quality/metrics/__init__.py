@@ -5,7 +5,7 @@ Nothing here knows a scene or a file.
 
 # ruff: noqa: F401
 
-from .blocks import DETAIL_REACH, DETAIL_SIGMA, INDEX_BLOCK, Core, eroded, high_pass, mtf_filter
+from .blocks import DETAIL_REACH, DETAIL_SIGMA, INDEX_BLOCK, eroded, high_pass, mtf_filter
 from .detail import EdgeError, Sharpness, SpatialCorrelation, StructuralSimilarity, similarity
 from .errors import Angles, Errors, Reprojection
 from .full import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...physics import MTF_REACH, MTF_SIZE, mtf_kernel
+from ...raster.geometry import Window
 
 INDEX_BLOCK = 32
 """Side of the blocks of Q2n and of the universal index, in PAN pixels."""
@@ -37,9 +38,6 @@ SSIM_SIGMA = 1.5
 
 SSIM_REACH = 5
 """Pixels on each side of the centre of a window of SSIM."""
-
-Core = tuple[slice, slice]
-"""Rows and columns of a piece's own pixels inside its arrays; the rest of the arrays is margin."""
 
 MAPS = ("hqnr", "d_lambda_k", "d_s", "sam", "detail")
 
@@ -147,80 +145,98 @@ def gaussian(sigma: float, reach: int) -> np.ndarray:
 
 def eroded(valid: Tensor, reach: int) -> Tensor:
     """Pixels of (rows, cols) with no invalid pixel within `reach` rows and columns; outside the image is valid."""
-    if valid.all():
-        return valid
-    invalid = (~valid).float()[None]
+    return valid if valid.all() else widest((~valid).float(), reach) == 0
+
+
+def widest(x: Tensor, reach: int) -> Tensor:
+    """Largest value of (rows, cols) within `reach` rows and columns."""
     size = 2 * reach + 1
-    invalid = F.max_pool2d(invalid, (1, size), stride=1, padding=(0, reach))
-    return F.max_pool2d(invalid, (size, 1), stride=1, padding=(reach, 0))[0] == 0
+    x = F.max_pool2d(x[None], (1, size), stride=1, padding=(0, reach))
+    return F.max_pool2d(x, (size, 1), stride=1, padding=(reach, 0))[0]
 
 
 # Pieces of an image
 
 
 class Index:
-    """An index that is added up piece by piece."""
+    """An index that is added up piece by piece. A piece has its own pixels, `core`, all without one, and around them a
+    margin, if the image has more there; `reach`: PAN pixels that the margin needs."""
 
+    reach = 0
     update: Callable[..., Any]
     compute: Callable[..., Any]
+    _sums = torch.zeros(2, dtype=torch.float64)
 
     def of(self, *images: Any, **more: Any) -> Any:
         """The index of whole images: what `update` takes, then what `compute` returns."""
         self.update(*images, **more)
         return self.compute()
 
+    def _add_up(self, *sums: Tensor) -> None:
+        """Add to the running totals, which move to the device of the new ones."""
+        new = torch.stack([x.double() for x in sums])
+        self._sums = self._sums.to(new.device) + new
 
-def own_pixels(core: Core | None, x: Tensor) -> Core:
-    """`core` with plain limits in (..., rows, cols); None stands for all pixels."""
-    rows, cols = (slice(*part.indices(n)[:2]) for part, n in zip(core or (slice(None),) * 2, x.shape[-2:], strict=True))
-    return rows, cols
-
-
-def with_margin(own: Core, shape: Sequence[int], reach: int) -> tuple[Core, Core]:
-    """The own pixels with at most `reach` pixels of margin, and where the own pixels lie in that."""
-    rows, cols = (slice(max(0, o.start - reach), min(n, o.stop + reach)) for o, n in zip(own, shape, strict=True))
-    return (rows, cols), (_shifted(own[0], -rows.start), _shifted(own[1], -cols.start))
-
-
-def _shifted(part: slice, by: int) -> slice:
-    return slice(part.start + by, part.stop + by)
+    def _mean(self, what: str, of: str) -> float:
+        """A sum divided by a number; `InputError` when nothing was summed."""
+        if not self._sums[1]:
+            raise InputError(f"{what} is undefined: there is no {of}")
+        return not_nan(self._sums[0] / self._sums[1], what)
 
 
-def inside_border(own: Core, shape: Sequence[int], border: int) -> Core:
+class Paired(Index):
+    """An index of a fused image against a reference."""
+
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Window | None = None) -> Any:
+        """Add a piece: images (bands, rows, cols) in DN, `valid` bool (rows, cols)."""
+        return self._add(*prepared_pair(reference, fused, valid, core, self.reach))
+
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> Any:
+        raise NotImplementedError
+
+
+def whole_of(x: Tensor) -> Window:
+    """All pixels of (..., rows, cols)."""
+    return Window(0, x.shape[-2], 0, x.shape[-1])
+
+
+def with_margin(core: Window | None, x: Tensor, reach: int) -> tuple[Window, Window]:
+    """The own pixels of (..., rows, cols) with at most `reach` pixels of margin, and where they lie in that."""
+    own = core or whole_of(x)
+    area = own.widened(reach) & whole_of(x)
+    return area, own.seen_from(area)
+
+
+def inside_border(own: Window, shape: Sequence[int], border: int) -> tuple[slice, slice]:
     """Own pixels that are not within `border` pixels of the array's edge, as indices of the array without it."""
-    rows, cols = (
-        slice(max(o.start - border, 0), max(min(o.stop, n - border) - border, 0))
-        for o, n in zip(own, shape, strict=True)
-    )
-    return rows, cols
+    inner = own.moved(-border, -border) & Window(0, shape[0] - 2 * border, 0, shape[1] - 2 * border)
+    return inner.slices if not inner.is_empty else (slice(0, 0), slice(0, 0))
 
 
 def prepared_pair(
-    reference: Tensor, fused: Tensor, valid: Tensor | None, core: Core | None, reach: int
-) -> tuple[Tensor, Tensor, Tensor, Core]:
+    reference: Tensor, fused: Tensor, valid: Tensor | None, core: Window | None, reach: int
+) -> tuple[Tensor, Tensor, Tensor, Window]:
     """Both images in float64 with at most `reach` pixels of margin, 0 where invalid; their mask; the own pixels."""
     same_shape(reference, fused)
     same_size(reference, valid)
-    area, own = with_margin(own_pixels(core, reference), reference.shape[-2:], reach)
-    g, f = reference[:, *area].double(), fused[:, *area].double()
-    mask = torch.ones_like(g[0], dtype=torch.bool) if valid is None else valid[area]
+    area, own = with_margin(core, reference, reach)
+    g, f = reference[:, *area.slices].double(), fused[:, *area.slices].double()
+    mask = torch.ones_like(g[0], dtype=torch.bool) if valid is None else valid[area.slices]
     if not mask.all():
         g, f = (torch.where(mask, x, 0.0) for x in (g, f))
     return g, f, mask, own
 
 
-def block_area(own: Core, at: tuple[int, int], shape: tuple[int, int]) -> Core:
+def block_area(own: Window, at: tuple[int, int], shape: tuple[int, int]) -> Window:
     """Blocks of the image that a piece covers; ValueError unless it keeps to the image and its lattice of blocks."""
-    sizes = [part.stop - part.start for part in own]
-    for first, n, size in zip(at, sizes, shape, strict=True):
-        if first < 0 or first + n > size or first % INDEX_BLOCK or (n % INDEX_BLOCK and first + n != size):
+    piece = Window.at(*at, own.shape)
+    for (first, last), size in zip(piece.spans, shape, strict=True):
+        if first < 0 or last > size or first % INDEX_BLOCK or (last % INDEX_BLOCK and last != size):
             raise ValueError(
-                f"a piece of {n} pixels at {first} of {size} is not on the lattice of {INDEX_BLOCK} x {INDEX_BLOCK}"
+                f"a piece of {last - first} pixels at {first} of {size} is not on the lattice of {INDEX_BLOCK} x "
+                f"{INDEX_BLOCK}"
             )
-    rows, cols = (
-        slice(first // INDEX_BLOCK, -(-(first + n) // INDEX_BLOCK)) for first, n in zip(at, sizes, strict=True)
-    )
-    return rows, cols
+    return Window.of(*((first // INDEX_BLOCK, -(-last // INDEX_BLOCK)) for first, last in piece.spans))
 
 
 def same_shape(*images: Tensor) -> None:
@@ -239,19 +255,6 @@ def not_nan(value: float | Tensor, what: str) -> float:
     if math.isnan(value):
         raise InputError(f"{what} is undefined: there are pixels that are not numbers; mark them as invalid")
     return value
-
-
-def mean_of_sums(sums: Tensor, what: str, of: str) -> float:
-    """A sum divided by a number (2,); `InputError` when nothing was summed."""
-    if not sums[1]:
-        raise InputError(f"{what} is undefined: there is no {of}")
-    return not_nan(sums[0] / sums[1], what)
-
-
-def added_up(total: Tensor, sums: Iterable[Tensor]) -> Tensor:
-    """The running total, on the device of the new sums."""
-    new = torch.stack([x.double() for x in sums])
-    return total.to(new.device) + new
 
 
 def or_note(measure: Callable[[], Any], notes: list[str]) -> Any:
@@ -322,20 +325,18 @@ def whole_blocks(valid: Tensor) -> Tensor:
     return into_blocks(valid[None], torch.bool)[:, :, 0].all(-1)
 
 
-def mirrored(x: Tensor, own: Core) -> Tensor:
+def mirrored(x: Tensor, own: Window) -> Tensor:
     """The own pixels of (..., rows, cols), continued by mirroring (edge pixel included) up to whole blocks.
 
     Only the image ends inside a block: ValueError when an incomplete block has a margin beyond it.
     """
-    for axis, part in zip((-2, -1), own, strict=True):
-        size, missing = x.shape[axis], -(part.stop - part.start) % INDEX_BLOCK
-        if missing and part.stop != size:
-            raise ValueError(
-                f"own pixels {part.start} to {part.stop} of {size} end inside a {INDEX_BLOCK} x {INDEX_BLOCK} block"
-            )
-        index = torch.arange(part.start, part.stop + missing, device=x.device) % (2 * size)
+    for axis, (first, last) in zip((-2, -1), own.spans, strict=True):
+        size, missing = x.shape[axis], -(last - first) % INDEX_BLOCK
+        if missing and last != size:
+            raise ValueError(f"own pixels {first} to {last} of {size} end inside a {INDEX_BLOCK} x {INDEX_BLOCK} block")
+        index = torch.arange(first, last + missing, device=x.device) % (2 * size)
         index = torch.minimum(index, 2 * size - 1 - index)
-        x = x.index_select(axis, index) if missing else x.narrow(axis, part.start, part.stop - part.start)
+        x = x.index_select(axis, index) if missing else x.narrow(axis, first, last - first)
     return x
 
 
@@ -380,19 +381,29 @@ def local_energy(detail: Tensor) -> Tensor:
     return correlate(_replicate(detail.square()[None], ENERGY_SIZE // 2)[0], taps, taps)
 
 
-def energy_bins(energy: Tensor) -> Tensor:
-    """Bins of energies: the upper bits of a positive float32 grow with its value."""
-    bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
-    return (bits - _FIRST_BIN).clamp(0, BINS - 1)
+class EnergySums:
+    """Sums of figures of pixels by bins of a local energy: the upper bits of a positive float32 grow with its value."""
+
+    def __init__(self) -> None:
+        self.counts, self.sums = torch.zeros(BINS, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+
+    def add(self, energy: Tensor, figures: Tensor) -> None:
+        """Add pixels: `energy` (pixels,), `figures` (figures, pixels)."""
+        bits = energy.float().contiguous().view(torch.int32) >> _ENERGY_BITS
+        bins = (bits - _FIRST_BIN).clamp(0, BINS - 1)
+        if not len(self.sums):
+            self.sums = torch.zeros(len(figures), BINS, dtype=torch.float64)
+        self.counts, self.sums = self.counts.to(bins.device), self.sums.to(bins.device)
+        for total, figure in zip((self.counts, *self.sums), (torch.ones_like(energy), *figures), strict=True):
+            total.index_add_(0, bins, figure.double())
+
+    def lowest(self, wanted: float) -> Tensor:
+        """Which share of each bin belongs to the `wanted` pixels of lowest energy."""
+        missing = wanted - (self.counts.cumsum(0) - self.counts)
+        return (missing / self.counts.clamp(min=1)).clamp(0, 1)
 
 
-def lowest(counts: Tensor, wanted: float) -> Tensor:
-    """Which share of each bin belongs to the `wanted` lowest pixels."""
-    missing = wanted - (counts.cumsum(0) - counts)
-    return (missing / counts.clamp(min=1)).clamp(0, 1)
-
-
-def _kept(x: Tensor, kept: Tensor, own: Core) -> Tensor:
+def kept_of(x: Tensor, kept: Tensor, own: Window) -> Tensor:
     """The own pixels of (bands, rows, cols) where `kept` (rows, cols) holds: (bands, pixels)."""
-    x, kept = x[:, *own], kept[own]
+    x, kept = x[:, *own.slices], kept[own.slices]
     return x.flatten(1) if kept.all() else x[:, kept]

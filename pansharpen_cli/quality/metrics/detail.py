@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,28 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ...physics import sum_along
+from ...raster.geometry import Window
 from .blocks import (
-    BINS,
     SSIM_REACH,
     SSIM_SIGMA,
-    Core,
+    EnergySums,
     Index,
-    _kept,
-    added_up,
+    Paired,
     as_bands,
     correlate,
     differences,
-    energy_bins,
     eroded,
     gaussian,
     high_pass,
     inside_border,
-    lowest,
-    mean_of_sums,
+    kept_of,
     not_nan,
-    own_pixels,
     prepared_pair,
     same_size,
+    widest,
     with_margin,
 )
 from .errors import Errors
@@ -53,25 +50,22 @@ EDGE_SHARE = 0.4
 """Share of the pixels, those with the largest local deviation nearby, that counts as beside an edge."""
 
 
-@dataclass(eq=False)
-class SpatialCorrelation(Index):
+class SpatialCorrelation(Paired):
     """SCC: sum(g f) / sqrt(sum g^2 sum f^2) of Sobel gradient magnitudes g and f, over pixels and bands.
 
     Zhou et al. 1998, as the toolbox codes it: one pixel is dropped all around the image, zeros surround the rest, means
     are not removed. Pixels whose 3 x 3 window touches an invalid one are left out.
     """
 
-    reach: ClassVar[int] = 2
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64), init=False, repr=False)
+    reach = 2
+    _sums = torch.zeros(3, dtype=torch.float64)
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> None:
         inner = inside_border(own, mask.shape, 1)
         kept = eroded(mask[1:-1, 1:-1], 1)[inner]
         for a, b in zip(g, f, strict=True):
             x, y = (_gradient(band[1:-1, 1:-1])[inner][kept] for band in (a, b))
-            self._sums = added_up(self._sums, [x @ y, x @ x, y @ y])
+            self._add_up(x @ y, x @ x, y @ y)
 
     def compute(self) -> float:
         """SCC of all pieces so far, 1 is best; `InputError` when no pixel is left or an image has no gradient."""
@@ -91,7 +85,7 @@ def _gradient(x: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
-class StructuralSimilarity(Index):
+class StructuralSimilarity(Paired):
     """SSIM: mean over bands and over the 11 x 11 Gaussian windows (sigma 1.5) inside the image.
 
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with K1 = 0.01 and
@@ -99,24 +93,21 @@ class StructuralSimilarity(Index):
     """
 
     peak: float
-    reach: ClassVar[int] = SSIM_REACH
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+    reach = SSIM_REACH
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> None:
         if min(mask.shape) <= 2 * self.reach:
             return
         inside = slice(self.reach, -self.reach)
         inner = inside_border(own, mask.shape, self.reach)
         kept = eroded(mask, self.reach)[inside, inside][inner]
         for a, b in zip(g, f, strict=True):
-            self._sums = added_up(self._sums, [similarity(a, b, self.peak)[inner][kept].sum(), kept.sum()])
+            self._add_up(similarity(a, b, self.peak)[inner][kept].sum(), kept.sum())
 
     def compute(self) -> float:
         """SSIM of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
         size = 2 * self.reach + 1
-        return mean_of_sums(self._sums, "SSIM", f"{size} x {size} window of valid pixels")
+        return self._mean("SSIM", f"{size} x {size} window of valid pixels")
 
 
 def similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
@@ -129,27 +120,24 @@ def similarity(a: Tensor, b: Tensor, peak: float) -> Tensor:
     return above / ((squared_means + first) * (squares - squared_means + second))
 
 
-@dataclass(eq=False)
-class Sharpness(Index):
+class Sharpness(Paired):
     """Energy of the high pass relative to the reference's, mean over bands: 1 is right, below it soft, above it crisp.
 
     High pass: x - gauss(x, sigma 1 pixel), cut at 4 sigma, edges of the image repeated; energy: sum of its squares.
     Pixels whose kernel touches an invalid one are left out, and so are bands whose reference is constant.
     """
 
-    reach: ClassVar[int] = SHARPNESS_REACH
-    _energies: Tensor = field(default_factory=lambda: torch.zeros(2, 1, dtype=torch.float64), init=False, repr=False)
+    reach = SHARPNESS_REACH
+    _sums = torch.zeros(2, 1, dtype=torch.float64)
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> None:
         kept = eroded(mask, self.reach)
-        details = (_kept(high_pass(x, mask, SHARPNESS_SIGMA, SHARPNESS_REACH), kept, own) for x in (g, f))
-        self._energies = added_up(self._energies, [torch.linalg.vecdot(x, x) for x in details])
+        details = (kept_of(high_pass(x, mask, SHARPNESS_SIGMA, SHARPNESS_REACH), kept, own) for x in (g, f))
+        self._add_up(*(torch.linalg.vecdot(x, x) for x in details))
 
     def compute(self) -> float:
         """The figure of all pieces so far; `InputError` when no pixel is left or the reference has no detail."""
-        wanted, found = self._energies
+        wanted, found = self._sums
         varying = wanted != 0
         if not varying.any():
             raise InputError(
@@ -174,49 +162,37 @@ class EdgeError(Index):
 
     def __post_init__(self) -> None:
         self._around, self._near = round(4 * self.ratio), round(2 * self.ratio)
-        self._errors = Errors()
-        self._counts = torch.zeros(2, BINS, dtype=torch.float64)
-        self._squares = torch.zeros(1, BINS, dtype=torch.float64)
-
-    @property
-    def reach(self) -> int:
-        """Pixels of margin that a piece needs."""
-        return max(self._around, self._near + DEVIATION_SIZE // 2)
+        self.reach = max(self._around, self._near + DEVIATION_SIZE // 2)
+        self._errors, self._binned = Errors(), EnergySums()
 
     def update(
-        self, reference: Tensor, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None
+        self, reference: Tensor, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Window | None = None
     ) -> None:
         """Add a piece: images (bands, rows, cols) and `pan`, one band, in DN; `valid` holds for all three."""
         self._errors.update(reference, fused, valid, core)
         pan = as_bands(pan)
         same_size(pan, fused)
-        area, _ = with_margin(own_pixels(core, fused), fused.shape[-2:], self.reach)
+        area, _ = with_margin(core, fused, self.reach)
         g, f, mask, own = prepared_pair(reference, fused, valid, core, self.reach)
-        known, variance = _local_variance(differences(pan[:, *area].double(), mask)[0], mask)
-        largest = _widest(variance, self._near)
-        seen = known[own]
-        calm = (variance < CALM**2 * largest)[own][seen]
-        bins = energy_bins(largest[own][seen])
-        weights = mask.double()
+        known, variance = _local_variance(differences(pan[:, *area.slices].double(), mask)[0], mask)
+        largest = widest(variance, self._near)
+        calm = variance < CALM**2 * largest
+        weights = _box_sum(mask.double()[None], self._around).clamp(min=1)
         error = f - g
-        error = (error - _box_sum(error, self._around) / _box_sum(weights[None], self._around).clamp(min=1))[:, *own]
-        self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
-        self._counts[0].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
-        self._counts[1].index_add_(0, bins, calm.double())
-        new = torch.zeros(len(error), BINS, dtype=torch.float64, device=bins.device)
-        self._squares = self._squares + new.index_add_(1, bins, torch.where(calm, error[:, seen].square(), 0.0))
+        error = torch.where(calm, (error - _box_sum(error, self._around) / weights).square(), 0.0)
+        self._binned.add(kept_of(largest[None], known, own)[0], kept_of(torch.cat([calm[None], error]), known, own))
 
     def compute(self) -> float:
         """The figure of all pieces so far; `InputError` when PAN has no calm pixel beside an edge."""
-        share = 1 - lowest(self._counts[0], (1 - EDGE_SHARE) * float(self._counts[0].sum()))
-        pixels = self._counts[1] @ share
+        share = 1 - self._binned.lowest((1 - EDGE_SHARE) * float(self._binned.counts.sum()))
+        pixels, *squares = self._binned.sums @ share
         if not pixels:
             raise InputError("the error beside edges is undefined: PAN has no calm pixel beside an edge")
         deviation = self._errors.reference_deviation()
         varying = deviation != 0
         if not varying.any():
             raise InputError("the error beside edges is undefined: the reference is constant")
-        error = (self._squares @ share / pixels).sqrt()
+        error = (torch.stack(squares) / pixels).sqrt()
         return not_nan((error.to(deviation.device) / deviation)[varying].mean(), "the error beside edges")
 
 
@@ -240,16 +216,6 @@ def _local_variance(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return known, variance
 
 
-def _widest(x: Tensor, reach: int) -> Tensor:
-    """Largest value of (rows, cols) within `reach` rows and columns."""
-    size = 2 * reach + 1
-    x = F.max_pool2d(x[None], (1, size), stride=1, padding=(0, reach))
-    return F.max_pool2d(x, (size, 1), stride=1, padding=(reach, 0))[0]
-
-
 def _box_sum(x: Tensor, reach: int) -> Tensor:
     """Sums of (bands, rows, cols) over windows of 2 reach + 1, cut at the edges of the image."""
-    for axis, pad in ((1, (0, 0, reach + 1, reach)), (2, (reach + 1, reach))):
-        size, sums = x.shape[axis], F.pad(x, pad).cumsum(axis)
-        x = sums.narrow(axis, 2 * reach + 1, size) - sums.narrow(axis, 0, size)
-    return x
+    return sum_along(sum_along(F.pad(x, (reach,) * 4), 2 * reach + 1, 1), 2 * reach + 1, 2)

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .blocks import (
-    Core,
-    Index,
-    added_up,
-    mean_of_sums,
-    not_nan,
-    prepared_pair,
-)
+from ...raster.geometry import Window
+from .blocks import Paired, not_nan
 
 
-@dataclass(eq=False)
-class Errors(Index):
-    """Sums per band over the valid pixels, for the indices that compare pixel with pixel; reach 0."""
+class Errors(Paired):
+    """Sums per band over the valid pixels, for the indices that compare pixel with pixel."""
 
-    pixels: int = field(default=0, init=False)
-    reach: ClassVar[int] = 0
-    _origin: Tensor | None = field(default=None, init=False, repr=False)
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(7, 1, dtype=torch.float64), init=False, repr=False)
+    pixels = 0
+    _origin: Tensor | None = None
+    _sums = torch.zeros(7, 1, dtype=torch.float64)
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece: images (bands, rows, cols) in DN."""
-        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> None:
         g, f = g[:, mask], f[:, mask]
         if not g.shape[1]:
             return
@@ -40,10 +29,10 @@ class Errors(Index):
             self._origin = torch.stack([g[:, :1], f[:, :1]])
         error, g, f = f - g, g - self._origin[0], f - self._origin[1]
         products = [torch.linalg.vecdot(x, y) for x, y in ((error, error), (g, g), (f, f), (g, f))]
-        self._sums = added_up(self._sums, [error.sum(1), g.sum(1), f.sum(1), *products])
+        self._add_up(error.sum(1), g.sum(1), f.sum(1), *products)
         self.pixels += g.shape[1]
 
-    def compute(self) -> Errors:
+    def compute(self) -> Any:
         """Itself: it has many figures."""
         return self
 
@@ -112,52 +101,40 @@ def mean_correlation(var_x: Tensor, var_y: Tensor, cov: Tensor, what: str, of: s
     return not_nan(torch.where(var_x <= 0, 0.0, cov / (var_x * var_y).sqrt()).mean(), what)
 
 
-@dataclass(eq=False)
-class Reprojection:
-    """How far the fused image, degraded to the MS grid with the MTF and at the exact phase, is from the MS itself."""
-
-    reach: ClassVar[int] = 0
-    _errors: Errors = field(default_factory=Errors, init=False, repr=False)
-
-    def update(self, degraded: Tensor, ms: Tensor, valid: Tensor | None = None) -> None:
-        """Add pixels of the MS grid: images (bands, rows, cols) in DN, `valid` bool (rows, cols)."""
-        self._errors.update(ms, degraded, valid)
+class Reprojection(Errors):
+    """How far the fused image, degraded to the MS grid with the MTF and at the exact phase, is from the MS itself: the
+    reference."""
 
     def compute(self) -> dict[str, Any]:
         """Per band `rmse` and `bias` (degraded - MS) in DN and `relative` (rmse / |mean of the MS|), and `pixels`.
 
         `relative` is None for a band of mean zero. `InputError` when there was no valid pixel.
         """
-        errors, means = self._errors.rmse().tolist(), self._errors.reference_mean().tolist()
+        errors, means = self.rmse().tolist(), self.reference_mean().tolist()
         return {
             "rmse": errors,
-            "bias": self._errors.bias().tolist(),
+            "bias": self.bias().tolist(),
             "relative": [error / abs(mean) if mean else None for error, mean in zip(errors, means, strict=True)],
-            "pixels": self._errors.pixels,
+            "pixels": self.pixels,
         }
 
 
-@dataclass(eq=False)
-class Angles(Index):
+class Angles(Paired):
     """SAM, the spectral angle mapper in degrees: mean over pixels of acos(<g, f> / (|g| |f|)), 0 is best.
 
     Yuhas et al. 1992. Pixels with a norm of zero have no angle and are left out, like the invalid ones.
     """
 
-    reach: ClassVar[int] = 0
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
-
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
-        """Add a piece, images (bands, rows, cols). Returns the angles of its own pixels, NaN where there is none."""
-        g, f, mask, _ = prepared_pair(reference, fused, valid, core, self.reach)
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> Tensor:
+        """The angles of the piece's pixels, NaN where there is none."""
         angles, exists = spectral_angles(g, f)
         mask = mask & exists
-        self._sums = added_up(self._sums, [torch.where(mask, angles, 0.0).sum(), mask.sum()])
+        self._add_up(torch.where(mask, angles, 0.0).sum(), mask.sum())
         return angles.masked_fill(~mask, math.nan)
 
     def compute(self) -> float:
         """SAM of all pieces so far, in degrees; `InputError` when no pixel is left."""
-        return mean_of_sums(self._sums, "SAM", "valid pixel that is not zero in one of the images")
+        return self._mean("SAM", "valid pixel that is not zero in one of the images")
 
 
 def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,33 +12,30 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...raster.geometry import Window
 from .blocks import (
-    BINS,
     DETAIL_REACH,
     ENERGY_SIZE,
     FLAT_SHARE,
     INDEX_BLOCK,
     MAPS,
-    Core,
+    EnergySums,
     Index,
-    _kept,
-    added_up,
     as_bands,
     block_area,
-    energy_bins,
     eroded,
     high_pass,
     into_blocks,
+    kept_of,
     local_energy,
-    lowest,
     mtf_filter,
     not_nan,
     or_note,
-    own_pixels,
     same_shape,
     same_size,
     universal_index,
     whole_blocks,
+    whole_of,
     with_margin,
 )
 from .errors import mean_correlation, spectral_angles
@@ -106,7 +103,7 @@ def qnr(d_lambda: float, d_s: float) -> float:
     return (1 - d_lambda) * (1 - d_s)
 
 
-def _mean_distortion(total: Tensor, blocks: int) -> float:
+def _mean_distortion(total: float | Tensor, blocks: int) -> float:
     """D_lambda_K from the sum of Q2n over blocks."""
     if not blocks:
         raise InputError(f"D_lambda_K is undefined: there is no {INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
@@ -162,7 +159,7 @@ class FullResolution:
 
     def __post_init__(self) -> None:
         self._correlation, self._flat = DetailCorrelation(), FlatArea()
-        self._q2n, self._ms_varies = torch.zeros(1, dtype=torch.float64), False
+        self._q2n, self._ms_varies = 0.0, False
         self._with_pan, self._between_bands = (torch.zeros(3, 1, dtype=torch.float64) for _ in range(2))
         self._maps = np.full((len(MAPS), self.shape[0] // INDEX_BLOCK, self.shape[1] // INDEX_BLOCK), np.nan)
 
@@ -174,7 +171,7 @@ class FullResolution:
         pan: Tensor,
         pan_low: Tensor,
         valid: Tensor | None = None,
-        core: Core | None = None,
+        core: Window | None = None,
         at: tuple[int, int] = (0, 0),
     ) -> Details:
         """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
@@ -188,17 +185,17 @@ class FullResolution:
         """
         pan, pan_low = as_bands(pan), as_bands(pan_low)
         same_size(fused, pan, valid)
-        own = own_pixels(core, fused)
-        area = block_area(own, at, self.shape)
+        area = block_area(core or whole_of(fused), at, self.shape)
+        own = (core or whole_of(fused)).slices
         same_shape(fused[:, *own], blurred, expanded)
         same_shape(pan[:, *own], pan_low)
         if any(image.dtype != torch.float32 for image in (fused, blurred, expanded, pan, pan_low)):
             fused, blurred, expanded, pan, pan_low = (i.double() for i in (fused, blurred, expanded, pan, pan_low))
-        piece = _details(fused, pan, valid, own, self.reach)
+        piece = _details(fused, pan, valid, core, self.reach)
         sums = self._correlation.add(*piece)
         self._flat.add(*piece)
         details, mask, inside = piece
-        whole = whole_blocks(mask[inside])
+        whole = whole_blocks(mask[inside.slices])
         if not whole.any():
             return sums
         f, m, e = (
@@ -206,10 +203,11 @@ class FullResolution:
             for x in (torch.cat([fused[:, *own], pan[:, *own]]), blurred, torch.cat([expanded, pan_low]))
         )
         energy = details[-1:].square().masked_fill(~eroded(mask, DETAIL_REACH), math.nan)
-        figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside], whole).nanmean((1, 2))]
+        figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside.slices], whole).nanmean((1, 2))]
         # Whole blocks only: a trailing partial one has no place in the maps.
-        rows, cols = (slice(part.start, part.start + n) for part, n in zip(area, whole.shape, strict=True))
-        self._maps[:, rows, cols][:, whole.cpu().numpy()] = torch.stack([x.double() for x in figures]).cpu().numpy()
+        rows, cols = whole.shape
+        place = Window.at(*area.corner, (rows, cols)).slices
+        self._maps[:, *place][:, whole.cpu().numpy()] = torch.stack([x.double() for x in figures]).cpu().numpy()
         return sums
 
     def _add_blocks(self, f: Tensor, m: Tensor, e: Tensor) -> list[Tensor]:
@@ -225,9 +223,9 @@ class FullResolution:
         q, p = of_fused[:, :bands, bands], of_expanded[:, :bands, bands]
         pairs = (_band_pairs(x[:, :bands, :bands]) for x in (of_fused, of_expanded))
         self.blocks += len(m)
-        self._q2n = added_up(self._q2n, [q2n.sum()])
-        self._with_pan = added_up(self._with_pan, _gap_sums(q, p))
-        self._between_bands = added_up(self._between_bands, _gap_sums(*pairs))
+        self._q2n += float(q2n.sum())
+        self._with_pan = self._with_pan + _gap_sums(q, p).cpu()
+        self._between_bands = self._between_bands + _gap_sums(*pairs).cpu()
         spatial = (q - p).abs()
         spatial = spatial.masked_fill(~spatial.isfinite(), math.nan).nanmean(1)
         angles, exist = spectral_angles(e[:, :bands].transpose(0, 1), m.transpose(0, 1))
@@ -237,7 +235,7 @@ class FullResolution:
     def _spectral_distortion(self) -> float:
         if not self._ms_varies:
             raise InputError("D_lambda_K is undefined: the MS is constant")
-        return _mean_distortion(self._q2n[0], self.blocks)
+        return _mean_distortion(self._q2n, self.blocks)
 
     def _spatial_distortion(self) -> float:
         if not self._correlation.pan_varies:  # it would be 0, as if nothing were lost
@@ -306,15 +304,13 @@ class Details:
 class _OfDetails(Index):
     """An index of high passes: `add` takes them, `update` images."""
 
-    reach: ClassVar[int]
-    add: Callable[[Tensor, Tensor, Core], Any]
+    add: Callable[[Tensor, Tensor, Window], Any]
 
-    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
+    def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Window | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
         self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
 
 
-@dataclass(eq=False)
 class DetailCorrelation(_OfDetails):
     """PAN detail correlation: mean over bands of the Pearson correlation of the high passes of each band and of PAN.
 
@@ -322,16 +318,16 @@ class DetailCorrelation(_OfDetails):
     invalid one are left out. The true bands of a scene reach 0.81 to 0.94, so the largest figure is not the best.
     """
 
-    reach: ClassVar[int] = DETAIL_REACH
-    _pixels: int = field(default=0, init=False, repr=False)
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(3, 1, dtype=torch.float64), init=False, repr=False)
+    reach = DETAIL_REACH
+    _pixels = 0
+    _sums = torch.zeros(3, 1, dtype=torch.float64)
 
-    def add(self, details: Tensor, mask: Tensor, own: Core) -> Details:
+    def add(self, details: Tensor, mask: Tensor, own: Window) -> Details:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols). Returns their sums."""
-        x = _kept(details, eroded(mask, DETAIL_REACH), own).double()
+        x = kept_of(details, eroded(mask, DETAIL_REACH), own).double()
         sums = Details(x.shape[1], x @ x.T)
         self._pixels += sums.pixels
-        self._sums = added_up(self._sums, [x.sum(1), sums.products.diagonal(), sums.products[-1]])
+        self._add_up(x.sum(1), sums.products.diagonal(), sums.products[-1])
         return sums
 
     @property
@@ -352,7 +348,6 @@ class DetailCorrelation(_OfDetails):
         return mean_correlation(variance[:-1], variance[-1:], cov[:-1], what, "PAN")
 
 
-@dataclass(eq=False)
 class FlatArea(_OfDetails):
     """Flat-area activity: detail where PAN is flat, against PAN itself. 1: as calm as PAN; more: ringing or noise.
 
@@ -364,34 +359,28 @@ class FlatArea(_OfDetails):
     share counts as flat.
     """
 
-    reach: ClassVar[int] = DETAIL_REACH + ENERGY_SIZE // 2
+    reach = DETAIL_REACH + ENERGY_SIZE // 2
 
-    def __post_init__(self) -> None:
-        self._counts, self._squares = torch.zeros(BINS, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    def __init__(self) -> None:
+        self._binned = EnergySums()
 
-    def add(self, details: Tensor, mask: Tensor, own: Core) -> None:
+    def add(self, details: Tensor, mask: Tensor, own: Window) -> None:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
-        energy = local_energy(details[-1])[None]
         kept = eroded(mask, self.reach)
-        bins = energy_bins(_kept(energy, kept, own)[0])
-        if not len(self._squares):
-            self._squares = torch.zeros(len(details), BINS, dtype=torch.float64)
-        self._counts, self._squares = self._counts.to(bins.device), self._squares.to(bins.device)
-        self._counts.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
-        for total, square in zip(self._squares, _kept(details, kept, own).double().square(), strict=True):
-            total.index_add_(0, bins, square)
+        energy = kept_of(local_energy(details[-1])[None], kept, own)[0]
+        self._binned.add(energy, kept_of(details, kept, own).double().square())
 
     def compute(self) -> float:
         """The figure of all pieces so far.
 
         `InputError` when no pixel is left, when PAN is constant over the flat pixels, or a band over the others.
         """
-        pixels = float(self._counts.sum())
+        pixels = float(self._binned.counts.sum())
         if not pixels:
             raise _no_detail(self.reach)
         wanted = math.ceil(FLAT_SHARE * pixels)
-        share = lowest(self._counts, wanted)
-        flat, elsewhere = self._squares @ share, self._squares @ (1 - share)
+        share = self._binned.lowest(wanted)
+        flat, elsewhere = self._binned.sums @ share, self._binned.sums @ (1 - share)
         not_nan(flat.sum() + elsewhere.sum(), "flat-area activity")
         if wanted == pixels or (elsewhere == 0).any():
             raise InputError("flat-area activity is undefined: an image is constant outside the flat pixels")
@@ -402,14 +391,14 @@ class FlatArea(_OfDetails):
 
 
 def _details(
-    fused: Tensor, pan: Tensor, valid: Tensor | None, core: Core | None, reach: int
-) -> tuple[Tensor, Tensor, Core]:
+    fused: Tensor, pan: Tensor, valid: Tensor | None, core: Window | None, reach: int
+) -> tuple[Tensor, Tensor, Window]:
     """High passes of the bands and of PAN, last, with at most `reach` pixels of margin; their mask; the own pixels."""
     pan = as_bands(pan)
     same_size(fused, pan, valid)
-    area, own = with_margin(own_pixels(core, fused), fused.shape[-2:], reach)
-    mask = torch.ones_like(pan[0, *area], dtype=torch.bool) if valid is None else valid[area]
-    return high_pass(torch.cat([fused[:, *area], pan[:, *area]]), mask), mask, own
+    area, own = with_margin(core, fused, reach)
+    mask = torch.ones_like(pan[0, *area.slices], dtype=torch.bool) if valid is None else valid[area.slices]
+    return high_pass(torch.cat([fused[:, *area.slices], pan[:, *area.slices]]), mask), mask, own
 
 
 def _no_detail(reach: int) -> InputError:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...physics import sum_along
+from ...raster.geometry import Window
 from .blocks import (
     INDEX_BLOCK,
-    Core,
     Index,
-    added_up,
+    Paired,
     block_moments,
     into_blocks,
-    mean_of_sums,
     mirrored,
-    own_pixels,
-    prepared_pair,
     same_shape,
     same_size,
     whole_blocks,
+    whole_of,
 )
 
 
@@ -41,20 +39,19 @@ class Q2n(Index):
     """
 
     scale: float = 1.0
-    reach: ClassVar[int] = INDEX_BLOCK - 1
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+    reach = INDEX_BLOCK - 1
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> Tensor:
+    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Window | None = None) -> Any:
         """Add a piece whose own pixels begin on the image's lattice of blocks and end on it or with the image.
 
         Returns the index of each of its blocks (block rows, block cols), NaN for those left out.
         """
         same_shape(reference, fused)
         same_size(reference, valid)
-        own = own_pixels(core, reference)
+        own = core or whole_of(reference)
         values = q2n_of_blocks(into_blocks(mirrored(reference, own)), into_blocks(mirrored(fused, own)), self.scale)
         whole = torch.ones_like(values, dtype=torch.bool) if valid is None else whole_blocks(mirrored(valid, own))
-        self._sums = added_up(self._sums, [values[whole].sum(), whole.sum()])
+        self._add_up(values[whole].sum(), whole.sum())
         return values.masked_fill(~whole, math.nan)
 
     @property
@@ -64,7 +61,7 @@ class Q2n(Index):
 
     def compute(self) -> float:
         """Q2n of all pieces so far, 1 is best; `InputError` when there is no block of valid pixels."""
-        return mean_of_sums(self._sums, "Q2n", f"{INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
+        return self._mean("Q2n", f"{INDEX_BLOCK} x {INDEX_BLOCK} block of valid pixels")
 
 
 def q2n_blocks(reference: Tensor, fused: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -129,31 +126,28 @@ def _conjugate(size: int) -> np.ndarray:
     return np.where(np.arange(size) == 0, 1.0, -1.0)
 
 
-@dataclass(eq=False)
-class QAverage(Index):
+class QAverage(Paired):
     """Q average: the universal index over all sliding 32 x 32 windows inside the image, mean over windows and bands.
 
     Wang and Bovik 2002. Images (bands, rows, cols) in DN. A window that is constant in both images counts
     2 ma mb / (ma^2 + mb^2), and 1 when both means are zero, as in the toolbox's `img_qi`. Windows with an invalid pixel
-    are left out. A window belongs to the piece that has its upper left pixel.
+    are left out. A window belongs to the piece that has its upper left pixel, so that a piece needs its margin at the
+    lower and right side only.
     """
 
-    reach: ClassVar[int] = INDEX_BLOCK - 1
-    _sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64), init=False, repr=False)
+    reach = INDEX_BLOCK - 1
 
-    def update(self, reference: Tensor, fused: Tensor, valid: Tensor | None = None, core: Core | None = None) -> None:
-        """Add a piece, which needs its margin at the lower and right side only."""
-        g, f, mask, (rows, cols) = prepared_pair(reference, fused, valid, core, self.reach)
-        g, f, mask = (x[..., rows.start :, cols.start :] for x in (g, f, mask))
+    def _add(self, g: Tensor, f: Tensor, mask: Tensor, own: Window) -> None:
+        g, f, mask = (x[..., own.top :, own.left :] for x in (g, f, mask))
         if min(mask.shape) < INDEX_BLOCK:
             return
         kept = _box((~mask).double()) == 0
         for a, b in zip(g, f, strict=True):
-            self._sums = added_up(self._sums, [_sliding(a, b)[kept].sum(), kept.sum()])
+            self._add_up(_sliding(a, b)[kept].sum(), kept.sum())
 
     def compute(self) -> float:
         """Q of all pieces so far, 1 is best; `InputError` when there is no window of valid pixels."""
-        return mean_of_sums(self._sums, "Q", f"{INDEX_BLOCK} x {INDEX_BLOCK} window of valid pixels")
+        return self._mean("Q", f"{INDEX_BLOCK} x {INDEX_BLOCK} window of valid pixels")
 
 
 def _sliding(a: Tensor, b: Tensor) -> Tensor:

@@ -13,14 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
-from .blocks import (
-    INDEX_BLOCK,
-    Core,
-    block_area,
-    into_blocks,
-    or_note,
-    own_pixels,
-)
+from ...raster.geometry import Window
+from .blocks import INDEX_BLOCK, block_area, into_blocks, or_note, whole_of
 from .detail import EdgeError, Sharpness, SpatialCorrelation, StructuralSimilarity
 from .errors import Angles, Errors
 from .q2n import Q2n, QAverage
@@ -54,7 +48,7 @@ class ReducedResolution:
         reference: Tensor,
         fused: Tensor,
         valid: Tensor | None = None,
-        core: Core | None = None,
+        core: Window | None = None,
         at: tuple[int, int] = (0, 0),
         pan: Tensor | None = None,
         pan_valid: Tensor | None = None,
@@ -64,7 +58,7 @@ class ReducedResolution:
         Images (bands, rows, cols) and `pan` (1, rows, cols) in DN. Raises ValueError for shapes that do not match or a
         piece off the lattice.
         """
-        area = block_area(own_pixels(core, reference), at, self.shape)
+        area = block_area(core or whole_of(reference), at, self.shape)
         for index in (self._errors, self._q, self._scc, self._ssim, self._sharpness):
             index.update(reference, fused, valid, core)
         if self.with_pan:
@@ -77,7 +71,7 @@ class ReducedResolution:
         rows, cols = angles.shape
         angles = F.pad(angles, (0, -cols % INDEX_BLOCK, 0, -rows % INDEX_BLOCK), value=math.nan)
         means = into_blocks(angles[None])[:, :, 0].nanmean(-1)
-        self._maps[:, *area] = torch.stack([q2n, means]).cpu().numpy()
+        self._maps[:, *area.slices] = torch.stack([q2n, means]).cpu().numpy()
 
     @property
     def maps(self) -> dict[str, np.ndarray]:
