@@ -70,8 +70,12 @@ class Loose:
     reason: str
     time: datetime | None = None
 
-    def left(self, reason: str = "") -> list[LeftOver]:
-        return [LeftOver(p, reason or self.reason) for layer in self.layers for p in layer]
+    @property
+    def files(self) -> list[str]:
+        return [p for layer in self.layers for p in layer]
+
+    def left(self, reason: str) -> list[LeftOver]:
+        return [LeftOver(p, reason) for p in self.files]
 
 
 @dataclass

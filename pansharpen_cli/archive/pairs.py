@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from .. import untrusted
 from ..errors import InputError
@@ -28,6 +29,8 @@ LEAST_OVERLAP = 0.5
 """Common part of the smaller footprint from which on two files may be of one scene."""
 MOST_SECONDS = 120.0
 """Between the acquisition of PAN and MS of one scene."""
+
+Listed = TypeVar("Listed", Found, Loose)
 
 # By overlap and time ------------------------------------------------------------------------------------------------
 
@@ -147,15 +150,12 @@ def find(sources: Sequence[str], regex: str | None = None, output: Path | None =
         with untrusted.boundary(source):
             search.look_into(source)
     pairing, files = search.pairing, search.files
-    if single := _outside(search.single, "the files", output):
+    if single := search.not_written(search.single, "the files"):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
-        for one in single:
-            _add(pairing, files, one, f"{root.name}/{os.path.relpath(one, root)}")
-    elsewhere = {
-        real: why for real, file in files.items() if (why := outside(file.path, [*search.folders, _parent(file.path)]))
-    }
+        search.add(single, root, root.name)
+    elsewhere = {real: why for real, file in files.items() if (why := search.refers_out(file.path))}
     pairing.left += [LeftOver(files.pop(real).path, why) for real, why in elsewhere.items()]
-    pairing.found, alone = _own(pairing, search.alone, search.folders)
+    pairing.found, alone = search.own(pairing.found), search.own(search.alone)
     _pair(pairing, sorted(files.values(), key=lambda f: f.relative), alone, regex)
     if regex and not files:
         pairing.empty.append("--pair-regex has no file to match: lists name the pairs themselves")
@@ -194,7 +194,7 @@ class _Search:
         else:
             self.folders.append(path.parent)
             if _is_list(source):
-                self.alone += _take(self.pairing, path)
+                self.take(path)
             else:
                 self.single.append(os.path.abspath(source))
 
@@ -202,32 +202,73 @@ class _Search:
         self.folders.append(path)
         if self.output is not None and os.path.realpath(path) == os.path.realpath(self.output):
             raise InputError(f"{source} is the output folder itself; choose another --output")
-        base = path.resolve().name
         self.passed += [str(p) for p in path.iterdir() if _is_list(p.name)]
-        seen = [
-            _add(self.pairing, self.files, file, f"{base}/{os.path.relpath(file, path)}")
-            for file in _walk(path, self.output)
-        ]
-        if not any(seen):
+        if not self.add(_walk(path, self.output), path, path.resolve().name):
             self.pairing.empty.append(f"no raster in {source}{_archives(path, self.pairing.left)}")
 
     def _pattern(self, source: str, path: Path) -> None:
         base = Path(*_fixed(path.parts))
         self.folders.append(base)
-        hits = [f for f in sorted(_globbed(source)) if os.path.isfile(f)]
-        hits = _outside(hits, source, self.output)
+        hits = self.not_written([f for f in sorted(_globbed(source)) if os.path.isfile(f)], source)
         lists = [h for h in hits if _is_list(h)]
         rasters = [h for h in hits if h not in lists and (_is_raster(h) or is_archive(h))]
         if _is_list(source):  # others may lie beside the rasters
             for each in lists:
-                self.alone += _take(self.pairing, Path(each))
+                self.take(Path(each))
         else:
             self.passed += lists
         if not hits or not (rasters or _is_list(source)):
             self.pairing.empty.append(f"no {'raster' if hits else 'file'} matches {source}")
-        for hit in rasters:
-            where = os.path.relpath(os.path.abspath(hit), os.path.abspath(base))
-            _add(self.pairing, self.files, hit, f"{os.path.basename(os.path.abspath(base))}/{where}")
+        self.add(rasters, base, os.path.basename(os.path.abspath(base)))
+
+    def add(self, paths: Sequence[str], root: Path, called: str) -> bool:
+        """Put rasters below a folder that is `called` so, and those in archives, among the files, each once by its real
+        path; is there any?"""
+        some = False
+        for path in paths:
+            relative = f"{called}/{os.path.relpath(path, root)}".replace(os.sep, "/")
+            new = {os.path.realpath(path): File(os.path.abspath(path), relative)}
+            if is_archive(path):
+                found, left = look_into(path, relative)
+                new = {file.path: file for file in found}
+                self.pairing.left += [each for each in left if each not in self.pairing.left]
+            for real, file in new.items():
+                self.files.setdefault(real, file)
+            some = some or bool(new)
+        return some
+
+    def take(self, path: Path) -> None:
+        """Add what a list names."""
+        if path.suffix.lower() in MANIFESTS:
+            self.pairing.found += from_manifest(path)
+            return
+        found, loose, left = from_stac(path)
+        self.pairing.found += found
+        self.pairing.left += left
+        self.alone += loose
+
+    def not_written(self, files: Sequence[str], source: str) -> list[str]:
+        """Those of the files that do not lie in the output folder. Raises InputError if all do."""
+        if self.output is None:
+            return list(files)
+        base = os.path.realpath(self.output)
+        kept = [f for f in files if not Path(os.path.realpath(os.path.dirname(f))).is_relative_to(base)]
+        if files and not kept:
+            raise InputError(f"all of {source} lies in the output folder {self.output}; choose another --output")
+        return kept
+
+    def refers_out(self, path: str) -> str:
+        """Why a raster is left over that refers to what is neither in the sources nor beside it."""
+        return outside(path, [*self.folders, Path(os.path.dirname(os.path.abspath(path)))])
+
+    def own(self, listed: Sequence[Listed]) -> list[Listed]:
+        """What lists name, without those of which a raster refers to what is not theirs: these are left over."""
+        kept = []
+        for each in listed:
+            wrong = [LeftOver(p, why) for p in each.files if (why := self.refers_out(p))]
+            self.pairing.left += wrong
+            kept += [] if wrong else [each]
+        return kept
 
 
 def _pair(pairing: Pairing, files: Sequence[File], alone: Sequence[Loose], regex: str | None) -> None:
@@ -257,58 +298,6 @@ def _archives(folder: Path, left: Sequence[LeftOver]) -> str:
         if p.name in shut or (p.name.lower().endswith(_ARCHIVES) and not is_archive(p.name))
     )
     return f", but archives ({held[0]}): unpack them first" if held else ""
-
-
-def _add(pairing: Pairing, files: dict[str, File], path: str, relative: str) -> bool:
-    """Put a raster, or those in an archive, among the files, each once by its real path; is there any?"""
-    relative = relative.replace(os.sep, "/")
-    if not is_archive(path):
-        files.setdefault(os.path.realpath(path), File(os.path.abspath(path), relative))
-        return True
-    found, left = look_into(path, relative)
-    for file in found:
-        files.setdefault(file.path, file)
-    pairing.left += [each for each in left if each not in pairing.left]
-    return bool(found)
-
-
-def _parent(path: str) -> Path:
-    return Path(os.path.dirname(os.path.abspath(path)))
-
-
-def _own(pairing: Pairing, alone: Sequence[Loose], folders: Sequence[Path]) -> tuple[list[Found], list[Loose]]:
-    """What lists name, without the scenes of which a raster refers to what is not theirs: these are left over."""
-
-    def refer_out(files: Sequence[str]) -> list[LeftOver]:
-        whys = ((f, outside(f, [*folders, _parent(f)])) for f in files)
-        return [LeftOver(f, why) for f, why in whys if why]
-
-    found = [(each, refer_out(each.files)) for each in pairing.found]
-    loose = [(each, refer_out([p for layer in each.layers for p in layer])) for each in alone]
-    pairing.left += [left for _, lefts in (*found, *loose) for left in lefts]
-    return [each for each, lefts in found if not lefts], [each for each, lefts in loose if not lefts]
-
-
-def _outside(files: Sequence[str], source: str, folder: Path | None) -> list[str]:
-    """Those of the files that do not lie in the output folder. Raises InputError if all do."""
-    if folder is None:
-        return list(files)
-    base = os.path.realpath(folder)
-    kept = [f for f in files if not Path(os.path.realpath(os.path.dirname(f))).is_relative_to(base)]
-    if files and not kept:
-        raise InputError(f"all of {source} lies in the output folder {folder}; choose another --output")
-    return kept
-
-
-def _take(pairing: Pairing, path: Path) -> list[Loose]:
-    """Add what a list names; what of it is yet to be paired."""
-    if path.suffix.lower() in MANIFESTS:
-        pairing.found += from_manifest(path)
-        return []
-    found, loose, left = from_stac(path)
-    pairing.found += found
-    pairing.left += left
-    return loose
 
 
 def _is_list(path: str) -> bool:
