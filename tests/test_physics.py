@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pansharpen_cli import physics
-from pansharpen_cli.models.base import SceneStats, TileOperators
+from pansharpen_cli.models.base import SceneStats, inputs_at
 from pansharpen_cli.raster.geometry import Axis, Phase, Window
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,9 +95,7 @@ def test_mtf_glp_fs_is_the_toolbox_s():
     injected detail's standard deviation.
     """
     scene = arrays("rr4_qb")
-    operators = TileOperators.build(TOOLBOX, PAN, PAN, MS, QB)
-    pan = bands(scene["pan"])[None]
-    inputs = operators.inputs(pan, pan, bands(scene["ms"])[None])
+    inputs = inputs_at(TOOLBOX, PAN, bands(scene["pan"])[None], PAN, bands(scene["ms"])[None], MS, QB)
     stats = SceneStats.fit(inputs)
     fused = (inputs.expanded + stats.gain[:, None, None] * (inputs.pan - inputs.pan_low))[0].numpy()
     inner, rows, cols = probes(11 * 4)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import physics
 from ..errors import InputError
-from ..models.base import Inputs, SceneMoments, SceneStats, TileOperators, concatenate
+from ..models.base import Inputs, SceneMoments, SceneStats, concatenate, inputs_at
 from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.blocks import LARGE, MAX_BLOCKS, check_range, lift_of, nothing_valid, read_ahead, sample_blocks
@@ -41,12 +41,8 @@ def tile_inputs(
 ) -> Inputs:
     """Network inputs of `window`, a part of what was read for a tile; the operators run in float64."""
     where = device if device.type == "cuda" else torch.device("cpu")
-    operators = TileOperators.build(
-        phase, window, tile.pan_window, tile.ms_window, gains, device=where, offsets=offsets
-    )
-    pan = torch.from_numpy(tile.pan).to(where)[None, None]
-    ms = torch.from_numpy(tile.ms).to(where)[None]
-    inputs = operators.inputs(pan, pan[..., *window.within(tile.pan_window)], ms)
+    pan, ms = torch.from_numpy(tile.pan).to(where)[None, None], torch.from_numpy(tile.ms).to(where)[None]
+    inputs = inputs_at(phase, window, pan, tile.pan_window, ms, tile.ms_window, gains, offsets)
     return inputs.map(lambda t: t.to(device))
 
 
@@ -220,8 +216,8 @@ def _reduced_tiles(scene: Scene, data: TileData, count: int, only: bool, rng) ->
     whole = np.zeros(ms_window.shape, bool)
     whole[at] = inside
     pan = _as_seen(pan, ms, whole)
-    operators = TileOperators.build(phase, core, ms_window, coarse, gains)
-    inputs = operators.inputs(pan, pan[..., *at], physics.degrader(phase, coarse, ms_window, gains)(ms))
+    low = physics.degrader(phase, coarse, ms_window, gains)(ms)
+    inputs = inputs_at(phase, core, pan, ms_window, low, coarse, gains)
     target = ms[..., *at].float()
     size = REDUCED_TILE if max(phase.ratio) <= LARGE else NARROW_TILE
     if only:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import covariance
-from ..physics import Offset, Separable, degrader, upsampler
+from ..physics import Offset, degrader, upsampler
 from ..raster.geometry import Phase, Window
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -41,47 +41,23 @@ class Inputs:
 
 def concatenate(parts: Sequence[Inputs]) -> Inputs:
     """One batch of several of the same size."""
-    return Inputs(
-        torch.cat([p.pan for p in parts]),
-        torch.cat([p.expanded for p in parts]),
-        torch.cat([p.pan_low for p in parts]),
-    )
+    pan, expanded, pan_low = (torch.cat([getattr(p, key) for p in parts]) for key in ("pan", "expanded", "pan_low"))
+    return Inputs(pan, expanded, pan_low)
 
 
-@dataclass(frozen=True)
-class TileOperators:
-    """The operators between a tile's PAN window `out`, a wider PAN window `pan` and an MS window `ms`."""
+def inputs_at(
+    phase: Phase, window: Window, pan: Tensor, pan_window: Window, ms: Tensor, ms_window: Window,
+    gains: Sequence[float], offsets: Sequence[Offset] = (),
+) -> Inputs:  # fmt: skip
+    """Inputs of a window of PAN (n, 1, rows, cols) and MS (n, bands, rows, cols) that lie around it, on their device.
 
-    up: Separable
-    down: Separable
-
-    @classmethod
-    def build(
-        cls,
-        phase: Phase,
-        out: Window,
-        pan: Window,
-        ms: Window,
-        gains: Sequence[float],
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float64,
-        offsets: Sequence[Offset] = (),
-    ) -> TileOperators:
-        """`offsets` are those of the bands from the MS's grid, if any.
-
-        float64, so that a pixel comes out the same to the last float32 bit whatever the window around it.
-        """
-        return cls(
-            upsampler(phase, out, ms, offsets).to(device, dtype),
-            degrader(phase, ms, pan, gains, offsets).to(device, dtype),
-        )
-
-    def inputs(self, pan: Tensor, pan_tile: Tensor, ms: Tensor) -> Inputs:
-        """Inputs of PAN windows (n, 1, rows, cols), the tile's part of them, and MS windows (n, bands, rows, cols)."""
-        dtype = self.up.rows.dtype
-        expanded = self.up(ms.to(dtype), torch.float32)
-        pan_low = self.up(self.down(pan.to(dtype)), torch.float32)
-        return Inputs(pan_tile.float(), expanded, pan_low.expand_as(expanded))
+    `offsets` are those of the bands from the MS's grid, if any. The operators run in float64, so that a pixel comes out
+    the same to the last float32 bit whatever the window around it.
+    """
+    up = upsampler(phase, window, ms_window, offsets).to(pan.device, torch.float64)
+    down = degrader(phase, ms_window, pan_window, gains, offsets).to(pan.device, torch.float64)
+    expanded, pan_low = up(ms.double(), torch.float32), up(down(pan.double()), torch.float32)
+    return Inputs(pan[..., *window.within(pan_window)].float(), expanded, pan_low.expand_as(expanded))
 
 
 @dataclass(frozen=True)
@@ -234,20 +210,13 @@ class SceneMoments:
         std, pan_mean = self.sums.std("expanded").clamp(min=tiny), float(self.sums.mean("pan"))
         pan_std = float(pan_var.clamp(min=0).sqrt())
         factor = float(std.mean()) / pan_std if pan_std > 1e-6 * abs(pan_mean) else 1.0
+        intensity = torch.cat([weights, constant[None]]).float()
+        haze = torch.from_numpy(np.quantile(some.numpy(), HAZE, axis=1)).float()  # torch's own sorts all of them
         return SceneStats(
-            mean.float(),
-            std.float(),
-            gain.float(),
-            torch.cat([weights, constant[None]]).float(),
-            torch.from_numpy(np.quantile(some.numpy(), HAZE, axis=1)).float(),  # torch's own sorts all of them
-            pan_mean,
-            max(pan_std, tiny),
-            scale,
-            factor,
-            float(mean.mean()) - factor * pan_mean,
-            agreement=self._explained(self.fine),
+            mean.float(), std.float(), gain.float(), intensity, haze, pan_mean, max(pan_std, tiny), scale, factor,
+            float(mean.mean()) - factor * pan_mean, agreement=self._explained(self.fine),
             spanned=self._explained(self.cells),
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -382,15 +351,9 @@ def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bo
         y = y if add is None else y.add_(add)
         return torch.relu_(y) if relu else y
     x = x.to(dtype, memory_format=torch.channels_last)  # else it takes several passes, and not in all types
+    weight = weight.to(dtype, memory_format=torch.channels_last)
     bias = None if layer.bias is None else layer.bias.to(dtype)
-    given = (
-        weight.to(dtype, memory_format=torch.channels_last),
-        bias,
-        layer.padding,
-        layer.stride,
-        layer.dilation,
-        layer.groups,
-    )
+    given = weight, bias, layer.padding, layer.stride, layer.dilation, layer.groups
     if add is None:
         return fused(x, *given, "relu" if relu else "none", [], "")
     return fused.binary(x, add.to(dtype), *given, "add", None, "relu" if relu else None, [], "")

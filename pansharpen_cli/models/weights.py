@@ -33,6 +33,8 @@ _PREFIX = re.compile(r"^(?:(?:module|model)\.)+")
 _REAL = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 LARGEST = 4096
 """Largest value allowed in a network's options."""
+_TOLD = ("licence", "data", "command", "source", "source_sha256")
+"""What a manifest or metadata may tell of weights in words."""
 _LISTED = 8
 """How many of the tensors that do not fit an error names."""
 
@@ -90,12 +92,10 @@ def manifest(where: Path | None = None) -> dict[str, Card]:
 
 def _listed_card(name: str, where: Path, entry: Mapping[str, Any]) -> Card:
     """The card of an entry of a folder's manifest. Raises what a wrong entry makes it run into."""
-    words = ("licence", "data", "command", "source", "source_sha256")
-    licence, data, command, source, digest = (_text(entry.get(key, "")) for key in words)
-    return Card(
-        name, where / _file_name(entry["file"]), _text(entry["network"]), _config(entry.get("config", {})),
-        _text(entry["sha256"]), licence, data, command, _scale(entry.get("scale")), source, digest,
-    )  # fmt: skip
+    path, network, config = where / _file_name(entry["file"]), _text(entry["network"]), _config(entry.get("config", {}))
+    words = {key: _text(entry.get(key, "")) for key in _TOLD}
+    scale = _scale(entry.get("scale"))
+    return Card(name, path, network, config, _text(entry["sha256"]), scale=scale, listed=True, **words)
 
 
 def cards(method: str, file: str | None = None) -> list[Card]:
@@ -143,9 +143,7 @@ def get(name: str) -> Card:
     installed = manifest()
     if name in installed:
         return installed[name]
-    if kind := untrusted.file_kind(name):
-        raise InputError(f"{name} is {kind}: only regular files are read")
-    _check_no_folder(Path(name), InputError)
+    _check_kind(Path(name), InputError)
     if not Path(name).is_file():
         raise InputError(f"no weights '{name}': neither a file nor installed ({', '.join(installed) or 'nothing is'})")
     return _card_of(Path(name))
@@ -153,9 +151,7 @@ def get(name: str) -> Card:
 
 def _card_of(path: Path, method: str | None = None) -> Card:
     """The card of a file, `method` where it does not name its network."""
-    if kind := untrusted.file_kind(path):
-        raise WeightsError(f"{path} is {kind}: only regular files are read")
-    _check_no_folder(path)
+    _check_kind(path)
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
     listed = [c for c in manifest(path.parent).values() if c.path.name == path.name]
@@ -169,14 +165,13 @@ def _card_of(path: Path, method: str | None = None) -> Card:
         config = _config(untrusted.parse_json(metadata.get("config", "{}")))
     with untrusted.boundary(path, "has an unusable scale in its metadata", WeightsError):
         scale = _scale(metadata.get("scale"))
-    known = {
-        key: metadata.get(key, "")
-        for key in ("licence", "data", "command", "source", "source_sha256", "tensors_sha256")
-    }
+    known = {key: metadata.get(key, "") for key in (*_TOLD, "tensors_sha256")}
     return Card(path.stem, path, network, config, sha256_of(path), scale=scale, listed=False, **known)
 
 
-def _check_no_folder(path: Path, error: type[InputError] = WeightsError) -> None:
+def _check_kind(path: Path, error: type[InputError] = WeightsError) -> None:
+    if kind := untrusted.file_kind(path):
+        raise error(f"{path} is {kind}: only regular files are read")
     if path.is_dir():
         raise error(f"{path} is a folder, not a file of weights")
 
@@ -242,7 +237,7 @@ def load(card: Card, bands: int) -> Backbone:
     import torch
     from safetensors.torch import load_file
 
-    _check_no_folder(card.path)
+    _check_kind(card.path)
     if not card.path.is_file():
         raise WeightsError(f"the weights file {card.path} is missing; reinstall or use --weights")
     if sha256_of(card.path) != card.sha256:
@@ -292,23 +287,12 @@ def facts(card: Card) -> dict[str, Any]:
         parameters, size = _header(card.path)[1], card.path.stat().st_size
     except (WeightsError, OSError):
         parameters, size = None, None
+    keys = ("scale", "licence", "data", "command", "source", "source_sha256", "sha256")
     return {
-        "name": card.name,
-        "file": str(card.path),
-        "network": card.network,
-        "config": card.config,
-        "bands": card.bands,
-        "parameters": parameters,
-        "bytes": size,
-        "scale": card.scale,
-        "licence": card.licence,
-        "data": card.data,
-        "command": card.command,
-        "source": card.source,
-        "source_sha256": card.source_sha256,
-        "sha256": card.sha256,
+        "name": card.name, "file": str(card.path), "network": card.network, "config": card.config, "bands": card.bands,
+        "parameters": parameters, "bytes": size, **{key: getattr(card, key) for key in keys},
         "in_manifest": card.listed,
-    }
+    }  # fmt: skip
 
 
 def _cells(known: Mapping[str, Any]) -> dict[str, str]:
@@ -402,16 +386,11 @@ def import_checkpoint(
     content = untrusted.read_bytes(source, untrusted.MOST_WEIGHTS, WeightsError)
     untrusted.check_archive(source, io.BytesIO(content), WeightsError)
     config = {"bands": bands}
-    model = models.create(network, config)
-    state = _fitted(source, _public_state(source, content), network, model)
+    state = _fitted(source, _public_state(source, content), network, models.create(network, config))
     metadata = {
-        "network": network,
-        "config": json.dumps(config),
-        "scale": repr(float(scale)),
-        "source": source.name,
-        "source_sha256": hashlib.sha256(content).hexdigest(),
-        "tensors_sha256": _tensors_digest(state),
-    }
+        "network": network, "config": json.dumps(config), "scale": repr(float(scale)), "source": source.name,
+        "source_sha256": hashlib.sha256(content).hexdigest(), "tensors_sha256": _tensors_digest(state),
+    }  # fmt: skip
     publish.check_absent([output], overwrite)
     publish.write(output, save(state, metadata))
     return _card_of(output)

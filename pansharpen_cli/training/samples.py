@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.base import Inputs, SceneStats, TileOperators
+from ..models.base import Inputs, SceneStats, inputs_at
 from ..raster.geometry import Window
 from . import sensing, simulate
 from .scenes import SIZES, LoadedScene, RealPair, room
@@ -232,9 +232,8 @@ class Sampler:
         if bordered:
             seen = seen.ended(FILL)
         pan_window, ms_window = seen.windows
-        ops = TileOperators.build(seen.phase, pan_window, pan_window, ms_window, [seen.gain])
-        pan = torch.from_numpy(seen.pan).float()[None, None]
-        inputs = ops.inputs(pan, pan, torch.from_numpy(seen.ms).float()[None])
+        pan, ms = torch.from_numpy(seen.pan).float()[None, None], torch.from_numpy(seen.ms).float()[None]
+        inputs = inputs_at(seen.phase, pan_window, pan, pan_window, ms, ms_window, [seen.gain])
         truth = torch.from_numpy(seen.truth).float()[None]
         sample = Sample(inputs, SceneStats.fit(inputs), truth, seen.phase.rows.ratio, margin=margin)
         known = inputs.map(lambda t: t[sample.inner])
@@ -279,9 +278,7 @@ def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> Sample | Non
         return None
     pan = torch.from_numpy(pair.pan[:, *wide.slices])[None]
     ms = torch.from_numpy(pair.ms[:, *coarse.slices][bands])[None]
-    gains = [pair.gains[b] for b in bands]
-    ops = TileOperators.build(pair.phase, window, wide, coarse, gains)
-    inputs = ops.inputs(pan, pan[..., *window.within(wide)], ms)
+    inputs = inputs_at(pair.phase, window, pan, wide, ms, coarse, [pair.gains[b] for b in bands])
     truth = torch.from_numpy(truth).float()[None]
     return Sample(inputs, SceneStats.fit(inputs), truth, pair.phase.mean_ratio, True)
 

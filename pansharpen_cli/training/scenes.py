@@ -290,14 +290,9 @@ def _read_pair(pan: Path, ms: Path, sensor: Sensor, warn: Say) -> RealPair | Non
     pixels, coarse, truth = (np.nan_to_num(a) for a in (pixels, coarse, truth))
     fine, low_part = _box(valid), _box(ms_valid)
     return RealPair(
-        pixels[:, *fine.slices],
-        coarse[:, *low_part.slices],
-        truth[:, *fine.slices],
-        valid[fine.slices],
-        ms_valid[low_part.slices],
-        phase.seen_from(fine, low_part),
-        gains,
-    )
+        pixels[:, *fine.slices], coarse[:, *low_part.slices], truth[:, *fine.slices], valid[fine.slices],
+        ms_valid[low_part.slices], phase.seen_from(fine, low_part), gains,
+    )  # fmt: skip
 
 
 def _box(valid: np.ndarray) -> Window:
