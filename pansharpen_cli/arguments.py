@@ -45,10 +45,19 @@ def _number(given: Any) -> float:
     return float(given)
 
 
-def _positive(given: Any) -> float:
-    if not 0 < (value := _number(given)) < math.inf:
-        raise ValueError
-    return value
+def _such(holds: Callable[[float], bool]) -> Callable[[Any], float]:
+    """A check of a number."""
+
+    def checked(given: Any) -> float:
+        if not holds(value := _number(given)):
+            raise ValueError
+        return value
+
+    return checked
+
+
+_positive, _finite = _such(lambda value: 0 < value < math.inf), _such(math.isfinite)
+_gain, _integral = _such(lambda value: 0 < value < 1), _such(float.is_integer)
 
 
 def _whole(given: Any) -> int:
@@ -101,29 +110,10 @@ def _size(given: Any) -> tuple[int, ...]:
     return values
 
 
-def _gain(given: Any) -> float:
-    if not 0 < (value := _number(given)) < 1:
-        raise ValueError
-    return value
-
-
-def _finite(given: Any) -> float:
-    if not math.isfinite(value := _number(given)):
-        raise ValueError
-    return value
-
-
-def _integral(given: Any) -> int:
-    """A whole number of any type."""
-    if (value := int(number := _number(given))) != number:
-        raise ValueError
-    return value
-
-
 def window_of(given: Any) -> Window:
     """(COL_OFF, ROW_OFF, WIDTH, HEIGHT), or a window of rasterio, as rows and columns."""
     values = given.flatten() if hasattr(given, "flatten") else given
-    col, row, width, height = _listed(_integral, 4)(values)
+    col, row, width, height = map(int, _listed(_integral, 4)(values))
     if min(width, height) < 1:
         raise ValueError
     return Window.at(row, col, (height, width))

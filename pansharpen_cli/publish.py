@@ -85,8 +85,10 @@ def family(path: Path, listing: Listing | None = None) -> list[Path]:
 
 
 def _read_with(path: Path, near: Sequence[str]) -> list[Path]:
-    worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | _described(path)}
-    worlds |= {name.lower() for name in _erdas_names(path)}
+    is_tiff = path.suffix.lower() in TIFF and path.is_file()  # of one with a delivery's metadata GDAL writes an IMD
+    worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | ({".imd"} if is_tiff else set())}
+    if path.suffix.lower() in _RASTERS:  # what GDAL asks for place and nodata before the raster itself
+        worlds |= {f"{path.stem}.aux".lower(), f"{path.name}.aux".lower()}
     name = path.name.lower()
     found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
     own = [path.parent / n for n in found if not _of_another(n, path, near)]
@@ -103,11 +105,6 @@ def _world_suffixes(path: Path) -> set[str]:
     return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
 
 
-def _erdas_names(path: Path) -> set[str]:
-    """What GDAL looks for beside any raster before it takes the place and nodata from the raster itself."""
-    return {f"{path.stem}.aux", f"{path.name}.aux"} if path.suffix.lower() in _RASTERS else set()
-
-
 def _is_erdas_of(aux: Path, path: Path, there: Collection[str] = ()) -> bool:
     """Is it an .aux of ERDAS, which names the file that it is for, and not for another one that is `there`?"""
     try:
@@ -118,11 +115,6 @@ def _is_erdas_of(aux: Path, path: Path, there: Collection[str] = ()) -> bool:
     others = (n for n in there if Path(n).stem.lower() == path.stem.lower() and n not in (aux.name, path.name))
     mine = path.name.lower().encode() in content or not any(n.lower().encode() in content for n in others)
     return content.startswith(_ERDAS) and mine
-
-
-def _described(path: Path) -> set[str]:
-    """The ending of the side file that GDAL writes with a GeoTIFF which has a delivery's metadata (IMD)."""
-    return {".imd"} if path.suffix.lower() in TIFF and path.is_file() else set()
 
 
 def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
@@ -190,11 +182,6 @@ def _is_delivery(path: Path) -> bool:
         return b"<isd" in untrusted.read_bytes(path, untrusted.MOST_SIDE)[:4000].lower()
     except InputError:
         return False
-
-
-def orphans(path: Path) -> list[Path]:
-    """Parts of a file that is not there itself."""
-    return [] if path.exists() else family(path)
 
 
 def check_target(
@@ -335,34 +322,26 @@ class Publication:
 
         Raises PansharpenError if there is no making it.
         """
-        try:
-            self._parts[path] = Path(tempfile.mkdtemp(dir=self._room(path.resolve().parent))) / path.resolve().name
-        except OSError as error:
-            raise _failed(path, error) from error
+        with writing(path):
+            self._parts[path] = self.room(path) / path.resolve().name
         return self._parts[path]
 
     def room(self, path: Path) -> Path:
         """An empty folder for what is needed on the way; it is not published."""
-        try:
+        with writing(path):
             return Path(tempfile.mkdtemp(dir=self._room(path.resolve().parent)))
-        except OSError as error:
-            raise _failed(path, error) from error
 
     def add(self, path: Path, content: bytes) -> None:
         """Make a file of bytes. Raises PansharpenError if it cannot be made."""
         part = self.part(path)
-        try:
+        with writing(path):
             part.write_bytes(content)
-        except OSError as error:
-            raise _failed(path, error) from error
 
     def publish(self) -> None:
         """Bring all files to the disk, then to their places. Raises PansharpenError with everything as it was."""
         for path, part in self._parts.items():
-            try:
+            with writing(path):
                 _ready(part, path.resolve())
-            except OSError as error:
-                raise _failed(path, error) from error
         with _RENAMING:
             self._rename()
         for folder in {path.resolve().parent for path in self._parts}:
@@ -374,10 +353,8 @@ class Publication:
         undo: list[tuple[Path, Path]] = []
         try:
             for path, part in reversed(self._parts.items()):  # the output last: its report tells whose it is
-                try:
+                with writing(path):
                     self._replace(path, part, undo)
-                except OSError as error:
-                    raise _failed(path, error) from error
         except BaseException:
             for where, place in reversed(undo):
                 with suppress(OSError):
@@ -420,8 +397,13 @@ def write(path: Path, content: bytes) -> None:
         files.publish()
 
 
-def _failed(path: Path, error: OSError) -> PansharpenError:
-    return PansharpenError(f"cannot write {path}: {error.strerror or error}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses becomes PansharpenError, in one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise PansharpenError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _ready(part: Path, target: Path) -> None:
@@ -547,7 +529,7 @@ def read_own(path: Path, limit: int = 1 << 28) -> bytes:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def check_own(path: Path, proof: Callable[[bytes], bool], limit: int = 1 << 28) -> None:
+def check_own(path: Path, proof: Callable[[bytes], bool]) -> None:
     """Raises InputError if there is anything at the path that `proof` does not tell from its content to be ours."""
-    if (path.exists() or path.is_symlink()) and not proof(read_own(path, limit)):
+    if (path.exists() or path.is_symlink()) and not proof(read_own(path)):
         raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")

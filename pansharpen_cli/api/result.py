@@ -14,8 +14,8 @@ import rasterio
 from affine import Affine
 
 from ..arguments import plain_arguments
-from ..errors import InputError, PansharpenError
-from ..publish import TIFF, Publication, check_target
+from ..errors import InputError
+from ..publish import TIFF, Publication, check_target, writing
 
 if TYPE_CHECKING:
     import xarray
@@ -67,10 +67,8 @@ class Fused:
         target = Path(path)
         check_target(target, self._inputs | {os.fspath(self.path)}, overwrite, TIFF)
         with Publication() as files:
-            try:
+            with writing(target):
                 shutil.copyfile(self.path, files.part(target))
-            except OSError as error:
-                raise PansharpenError(f"cannot write {target}: {error.strerror}") from error
             files.publish()
         return target
 

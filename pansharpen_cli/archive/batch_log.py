@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from .. import untrusted
 from ..errors import InputError, PansharpenError
-from ..publish import PARTIAL, check_own, open_own, read_own, write
+from ..publish import PARTIAL, check_own, fcntl, open_own, read_own, write, writing
 from ..publish import sweep as sweep_one
 from ..report.facts import LeftOver, Record, plain
 
@@ -64,9 +64,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def _lock(handle: int, folder: Path, holder: bytes) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:  # Windows
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,15 +150,9 @@ class Log:
     def add(self, record: Record) -> None:
         """On the disk when this returns."""
         self.records[record.scene] = record
-        try:
-            handle = open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            try:
-                os.write(handle, _line(record))
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise PansharpenError(f"cannot write {self.path}: {error.strerror}") from error
+        with writing(self.path), open(open_own(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "wb", 0) as file:
+            file.write(_line(record))
+            os.fsync(file)
 
     def settle(self) -> None:
         """Leave the last line of each scene."""

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -167,22 +168,18 @@ def connected(address: str) -> Client:
 
 def within_seconds(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """What a call returns. Raises TimeoutError if it takes longer: Dask waits without end for a peer that is silent."""
-    outcome: queue.SimpleQueue = queue.SimpleQueue()
+    outcome: futures.Future = futures.Future()
 
     def call() -> None:
         try:
-            outcome.put((True, function(*args, **kwargs)))
+            outcome.set_result(function(*args, **kwargs))
         except Exception as error:
-            outcome.put((False, error))
+            outcome.set_exception(error)
 
     threading.Thread(target=call, daemon=True).start()
-    try:
-        good, content = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
-    if not good:
-        raise content
-    return content
+    if not futures.wait([outcome], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return outcome.result()
 
 
 class _Watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -369,14 +370,9 @@ def _layer(members: Sequence[tuple[Member, File]]) -> RasterFiles | None:
     return paths if len(paths) == 1 or not lists else (lists[0], *paths)
 
 
-def _common(a: str, b: str) -> tuple[str, ...]:
+def _common(a: str, b: str) -> Sequence[str]:
     """The folders that two paths share."""
-    shared = []
-    for one, other in zip(PurePosixPath(a).parts[:-1], PurePosixPath(b).parts[:-1], strict=False):
-        if one != other:
-            break
-        shared.append(one)
-    return tuple(shared)
+    return os.path.commonprefix([PurePosixPath(path).parts[:-1] for path in (a, b)])
 
 
 def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tuple[Loose, Loose]]:

@@ -387,7 +387,6 @@ def dry_run(
 ) -> BatchPlan:
     """What `run` would do with the scenes, and the files that are in none."""
     records = read_log(folder) if folder is not None and os.path.lexists(folder / LOG) else {}
-
     listing = Listing()
 
     def state(task: Task) -> str:
@@ -399,18 +398,11 @@ def dry_run(
             return f"{reason}, but a file is there that no batch has written as it is: needs --overwrite"
         return reason or f"{record.status if record else ''} before"
 
-    scenes = [
-        PlannedScene(
-            task.scene,
-            list(task.found.pan),
-            [list(layer) for layer in task.found.ms[task.found.beside :]],
-            task.found.rule,
-            state(task),
-            None if task.fit is None else task.fit.name,
-            [list(layer) for layer in task.found.ms[: task.found.beside]],
-        )
-        for task in tasks
-    ]
+    scenes = []
+    for task in tasks:
+        found, fit = task.found, None if task.fit is None else task.fit.name
+        beside, ms = ([list(layer) for layer in part] for part in (found.ms[: found.beside], found.ms[found.beside :]))
+        scenes.append(PlannedScene(task.scene, list(found.pan), ms, found.rule, state(task), fit, beside))
     return BatchPlan(SCHEMA, None if folder is None else str(folder), scenes, list(left))
 
 

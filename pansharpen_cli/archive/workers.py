@@ -152,7 +152,7 @@ class Pool:
                 self._end(worker)
 
     def _started(self) -> _Worker:
-        start_ahead(self.setup_module)  # a new worker is there at once
+        start_ahead(getattr(self.setup, "func", self.setup).__module__)  # a new worker is there at once
         context = _context()
         number = next(n for n in range(len(self.workers) + 1) if n not in {w.number for w in self.workers})
         mine, theirs = context.Pipe()
@@ -160,10 +160,6 @@ class Pool:
         process.start()
         theirs.close()
         return _Worker(number, process, mine)
-
-    @property
-    def setup_module(self) -> str:
-        return getattr(self.setup, "func", self.setup).__module__
 
     def _heard(self) -> Iterator[Event]:
         """What the workers say within a tick, and which of them are no more."""

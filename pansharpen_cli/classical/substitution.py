@@ -230,14 +230,11 @@ class PRACS(Method):
         if self.first is not None:
             self.first.update(layers.valid, pan=layers.pan, expanded=layers.expanded)
             return
+        matched, matched_low = self.like_pan(layers.expanded), layers.cubic_low(self.like_pan)
         self.sums.update(
-            layers.valid,
-            pan=layers.pan,
-            expanded=layers.expanded,
-            matched=self.like_pan(layers.expanded),
-            pan_low=layers.pan_cubic,
-            matched_low=layers.cubic_low(self.like_pan),
-        )
+            layers.valid, pan=layers.pan, expanded=layers.expanded, matched=matched, pan_low=layers.pan_cubic,
+            matched_low=matched_low,
+        )  # fmt: skip
 
     def like_pan(self, expanded: Tensor) -> Tensor:
         """H_b = max(match(E_b, P; E_b), 0)."""

@@ -75,16 +75,10 @@ def layers_of(
     setup: layers.Setup, tile: TileData, window: Window, ms_valid: np.ndarray | None = None
 ) -> layers.TileLayers:
     """The layers of a window, a part of what was read for a tile."""
-    return layers.TileLayers(
-        setup,
-        window,
-        torch.from_numpy(tile.pan)[None],
-        tile.pan_window,
-        torch.from_numpy(tile.ms),
-        tile.ms_window,
-        torch.from_numpy(tile.valid[window.within(tile.window)]),
-        None if ms_valid is None else torch.from_numpy(ms_valid),
-    )
+    pan, ms = torch.from_numpy(tile.pan)[None], torch.from_numpy(tile.ms)
+    valid = torch.from_numpy(tile.valid[window.within(tile.window)])
+    known = None if ms_valid is None else torch.from_numpy(ms_valid)
+    return layers.TileLayers(setup, window, pan, tile.pan_window, ms, tile.ms_window, valid, known)
 
 
 class NetworkFuser:

@@ -44,8 +44,8 @@ MTF = ("auto", "sensor")
 """Where a network's MTF gains come from: measured on the scene, the table's where they cannot be; or the table."""
 
 
-def check_method(options: Options, bands: int | None = None) -> None:
-    """Raises InputError for options that no scene, or none of so many `bands`, can be fused with."""
+def check_method(options: Options) -> None:
+    """Raises InputError for options that no scene can be fused with."""
     check_names(options.device, options.precision)
     if options.mtf not in MTF:
         raise InputError(f"unknown --mtf '{options.mtf}'; choose from {', '.join(MTF)}")
@@ -56,7 +56,5 @@ def check_method(options: Options, bands: int | None = None) -> None:
     if options.method not in models.REGISTRY:
         listed = ", ".join((*models.REGISTRY, *classical.NAMES))
         raise InputError(f"unknown method '{options.method}'; choose from {listed}")
-    if bands is not None:
-        weights.find(options.method, bands, options.weights)
-    elif options.weights is not None:
+    if options.weights is not None:
         weights.cards(options.method, options.weights)

@@ -52,15 +52,11 @@ class Known:
         """That of a scene that is fused with these options."""
         network = options.method not in classical.NAMES
         card = weights.find(options.method, scene.bands, options.weights) if network else None
+        method, ms = classical.ALIASES.get(options.method, options.method), scene.ms[0]
         return cls(
-            classical.ALIASES.get(options.method, options.method),
-            scene.sensor.name,
-            scene.standard_names,
-            scene.phase.ratio,
-            scene.ms[0].dataset.dtypes[scene.ms[0].bands[0] - 1],
-            card.sha256 if card is not None else "",
-            tuple(Path(path).name for path in scene.paths),
-        )
+            method, scene.sensor.name, scene.standard_names, scene.phase.ratio, ms.dataset.dtypes[ms.bands[0] - 1],
+            card.sha256 if card is not None else "", tuple(Path(path).name for path in scene.paths),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

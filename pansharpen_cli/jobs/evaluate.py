@@ -146,13 +146,10 @@ def evaluate(
     asked = pair.options.nodata
     with gdal_messages() as said, ExitStack() as stack:
         parts, whole = opened_parts(
-            pair,
-            Options(align=align, mtf="sensor"),
-            stack,
+            pair, Options(align=align, mtf="sensor"), stack,
             lambda scene, several=False: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
-            files,
-            progress,
-        )
+            files, progress,
+        )  # fmt: skip
         sources = [whole.pan, *whole.ms]
         for path in files:
             with Raster.on_scene(path, whole, asked) as raster:
@@ -235,12 +232,9 @@ def evaluate_wald(
         raise InputError(f"{what}; choose from all, {', '.join(known)}")
     with gdal_messages() as said, ExitStack() as stack:
         parts, whole = opened_parts(
-            pair,
-            options,
-            stack,
-            lambda scene, several=False: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
-            progress=progress,
-        )
+            pair, options, stack, progress=progress,
+            ready=lambda scene, several=False: _check_outputs(output, scene.files(), names, REFERENCE_MAPS),
+        )  # fmt: skip
         _check_nodata(pair.options.nodata, [whole.pan, *whole.ms])
         for part in parts if not every else ():
             for name in names:

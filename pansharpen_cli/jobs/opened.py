@@ -113,25 +113,22 @@ def opened_scene(
     scene = stack.enter_context(pair.to_align(options.align).open())
     ready(scene)
     kept = SavedFit.read_for(options.fit, scene, options) if options.fit is not None else None
+    found, applied, settled_by = None, (0.0, 0.0), ""
+    told = _recorded_shift(files, scene) if options.align == "auto" else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
-        registration = Registration(options.align, found=found, unseen_by_pan=is_unseen_by_pan(scene))
-        scene = _settled(scene, options, found, kept)
-        if tells:
-            registration.tell(scene)
-        return scene, registration
-    found, source, applied = None, _recorded_shift(files, scene) if options.align == "auto" else None, (0.0, 0.0)
-    if kept is not None:
-        source = (kept.shift if options.align == "auto" else (0.0, 0.0)), os.path.basename(str(options.fit))
-    if source is not None:
-        applied = source[0]
+    elif kept is not None:
+        applied = kept.shift if options.align == "auto" else applied
+        settled_by = os.path.basename(str(options.fit))
+    elif told is not None:
+        applied, settled_by = told
     else:
-        found = register.measure(scene, options.seed, progress)
+        found, settled_by = register.measure(scene, options.seed, progress), "measured"
         if options.align == "auto" and shifts.is_correctable(found):
             applied = found.rows, found.cols
     scene = scene.shifted(applied) if any(applied) else scene
-    scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
-    settled_by = source[1] if source else "measured"
+    if options.align != "off":
+        scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     registration = Registration(options.align, applied, found, settled_by, is_unseen_by_pan(scene))
     scene = _settled(scene, options, found, kept)
     if tells:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..fusion.options import Options, check_method
 from ..fusion.saved_fit import SUFFIX, SavedFit
-from ..publish import TIFF, check_place, orphans
+from ..publish import TIFF, check_place, family
 from ..raster.creation import parse_creation_options
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
@@ -98,7 +98,8 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
     read = scene.files() | {name for name in (options.fit, options.weights) if name}
     for path, endings in targets:
         check_place(path, read, output.overwrite, endings, makes_folders=True)
-        scene.warnings.extend(f"{p} is removed: without {path.name} it was a part of nothing" for p in orphans(path))
+        for part in () if path.exists() else family(path):
+            scene.warnings.append(f"{part} is removed: without {path.name} it was a part of nothing")
 
 
 def refuse_files(files: Sequence[str], pair: Pair | None = None) -> None:

@@ -59,7 +59,8 @@ def find(sources: Sequence[str]) -> list[Item]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            items = _classified(_tiffs_below(path))
+            below = (Path(here, name) for here, _, names in untrusted.walked(path) for name in names)
+            items = _classified(sorted(p for p in below if p.suffix.lower() in TIFF and p.is_file()))
         elif path.suffix.lower() == ".csv":
             items = _listed(path)
         elif path.is_file():
@@ -76,12 +77,6 @@ def find(sources: Sequence[str]) -> list[Item]:
         for item in items:
             found.setdefault(os.path.realpath(item.ms), item)
     return list(found.values())
-
-
-def _tiffs_below(folder: Path) -> list[Path]:
-    """GeoTIFFs of a folder and of those below it, also of linked ones, each folder once."""
-    paths = (Path(here, name) for here, _, names in untrusted.walked(folder) for name in names)
-    return sorted(path for path in paths if path.suffix.lower() in TIFF and path.is_file())
 
 
 def _is(path: Path, role: str) -> bool:
