@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -66,7 +66,7 @@ def _is_placed(dataset) -> bool:
     return True
 
 
-def check_files(dataset, path: str, names: Iterable[str]) -> list[str]:
+def check_files(dataset, path: str, names: Collection[str]) -> list[str]:
     """All files of a raster, and of those that it refers to, whose `names` `check_raw` tells. Raises InputError for
     files that are shorter than they should be, or no pixels of its own."""
     _check_driver(dataset, path)
@@ -82,7 +82,7 @@ def check_files(dataset, path: str, names: Iterable[str]) -> list[str]:
             raise InputError(f"{file} is cut off: {reason}; copy it again")
         check_unpacks(file)
     check_texts(dataset, path, every)
-    check_served(path, dataset)
+    check_served(path, dataset, names)
     check_sizes(dataset, path)
     return every
 

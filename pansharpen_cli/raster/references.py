@@ -23,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from .. import untrusted
 from ..errors import InputError
 from .messages import GDAL_ERRORS, gdal_messages
-from .vrt_work import MOST_THREADS, MOST_WORK, threads_of, work_of
+from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
 
 LARGEST_VRT = 64 << 20
 """Bytes of a VRT: a hundred thousand tiles take a fifth of them."""
@@ -88,11 +88,12 @@ def check_overviews(path: str, dataset) -> None:
             pass
 
 
-def check_served(path: str, dataset) -> None:
-    """`check_raw` of a dataset that is open and lies on a server; of what it refers to there, only names of VRTs are
-    looked at."""
-    if dataset.driver == "VRT" and NETWORK.search(_without_choice(path)):
-        for _ in _walked(path, text=_text_of(dataset), online=True):
+def check_served(path: str, dataset, names: Collection[str]) -> None:
+    """`check_raw` of a dataset that is open and lies on a server, or refers to `names` there, of which VRTs and those
+    by which GDAL resamples are looked at."""
+    served = bool(NETWORK.search(_without_choice(path)))
+    if dataset.driver == "VRT" and (served or any(map(NETWORK.search, names))):
+        for _ in _walked(path, text=_text_of(dataset) if served else None, online=True):
             pass
 
 
@@ -155,8 +156,7 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
         where, text = waiting.pop()
         place, root = os.path.abspath(where), _root(path, where, text) if "<vrtdataset" in text.lower() else None
         if root is not None:
-            if threads_of(root) > MOST_THREADS:
-                raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
+            _check_asked(path, where, root)
             works[place] *= work_of(root)  # that of a VRT within the text of another is one with it
         for name in _names(path, where, root) if root is not None else _members(path, where, text):
             if _MERGING.match(name):
@@ -186,13 +186,24 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 yield name
     if choices:
         _check_reads(path, leads, works)  # GDAL is to open no circle
-    works.update((each, _work_of_choice(path, each)) for each in choices)
+    works.update((each, _work_of_choice(path, each, online)) for each in choices)
     _check_reads(path, leads, works)
 
 
-def _work_of_choice(path: str, choice: str) -> float:
+def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
+    """Raises InputError for a VRT that takes too many threads, or too much memory for a window."""
+    if threads_of(root) > MOST_THREADS:
+        raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
+    if (held := held_by(root)) > MOST_HELD:
+        raise InputError(
+            f"cannot open {path}: {where[:200]} derives a band from so many sources that they take {held / 1e9:.1f} GB "
+            "for a window: derive it from less at once (gdal_translate to GeoTIFFs)"
+        )
+
+
+def _work_of_choice(path: str, choice: str, online: bool) -> float:
     """`work_of` the VRT that GDAL makes of such a name, whose raster was looked at."""
-    text = None if NETWORK.search(_without_choice(choice)) else _text_by_gdal(choice)
+    text = _text_by_gdal(choice) if online or not NETWORK.search(_without_choice(choice)) else None
     return 1.0 if text is None else work_of(_root(path, choice, text))
 
 

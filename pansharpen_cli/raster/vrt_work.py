@@ -17,6 +17,11 @@ MOST_WORK = 500
 MOST_THREADS = 1024
 """That a VRT may ask for: GDAL starts as many."""
 
+MOST_HELD = 1 << 30
+"""Bytes of the sources of a derived band, which GDAL reads for a window all before it derives anything."""
+
+_WINDOW = 1 << 20
+"""Pixels of a window at most: a tile with its halo, or two of them at once."""
 _KERNEL, _TAPS, _BLOCK = "kernelfilteredsource", 16, 128
 """The products of a kernel that take as long as a read, and the side of a VRT's blocks, around each of which half a
 kernel is read."""
@@ -42,6 +47,25 @@ def threads_of(root: ElementTree.Element) -> float:
     """The threads that a VRT asks for, to warp or to sharpen."""
     asked = [e for e in root.iter() if "NUMTHREADS" in (e.tag.upper(), str(e.get("name")).upper().replace("_", ""))]
     return max((_leading(element.text, 1.0) for element in asked), default=1.0)
+
+
+def held_by(root: ElementTree.Element) -> float:
+    """The bytes that the sources of a derived band take at once, of the band with most."""
+    pixels = min(_WINDOW, math.prod(_number(root, key, 0.0) for key in ("rasterxsize", "rasterysize")))
+    held = [0.0]
+    for band in root.iter():
+        told = [*band.attrib.items(), *((child.tag, child.text or "") for child in band)]
+        if "vrtderivedrasterband" in (text.strip().lower() for key, text in told if key.lower() == "subclass"):
+            sources = sum(child.tag.lower().endswith("source") for child in band)
+            types = [text for key, text in told if key.lower() in ("datatype", "sourcetransfertype")]
+            held.append(sources * pixels * max(map(_bytes_of, types), default=1.0))
+    return max(held)
+
+
+def _bytes_of(kind: str) -> float:
+    """Of a value of one of GDAL's types, which end with their bits: `Byte`, `UInt16`, `CFloat64`."""
+    found = re.fullmatch(r"(C?)[A-Za-z]+(8|16|32|64)", kind.strip())
+    return (int(found[2]) // 8) * (2 if found[1] else 1) if found else 1.0
 
 
 def _work(source: ElementTree.Element, size: list[float]) -> float:
