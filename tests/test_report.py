@@ -397,7 +397,7 @@ def scene(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
-    read = report_pictures.on_pan_grid(scene)  # the MS itself stands for a fused image
+    read = scene.ms_at  # the MS itself stands for a fused image
     pictures = report_pictures.collect(scene, read, scene.window)
     pan, ms, fused = pictures.overview.panels
     assert (pan.label, ms.label, fused.label) == ("PAN", "MS", "Fused")
@@ -417,7 +417,7 @@ def test_the_gallery_shows_the_right_pixels(scene: Scene) -> None:
 
 def test_the_ms_is_read_at_its_own_phase(scene: Scene) -> None:
     window = Window(401, 409, 600, 616)
-    values, valid = report_pictures.on_pan_grid(scene)(window)
+    values, valid = scene.ms_at(window)
     (r, c), (dr, dc) = scene.phase.ratio, scene.phase.offset
     i, j = int((404 + 0.5 - dr) // r), int((609 + 0.5 - dc) // c)
     own, _ = scene.read_ms(Window.at(i, j, (1, 1)))
@@ -429,7 +429,7 @@ def test_details_are_where_the_blocks_are_richest(scene: Scene) -> None:
     rows, cols = scene.window.shape
     energy = energy[: rows // 32, : cols // 32]
     energy[10:14, 20:24] = 9
-    detail = report_pictures.collect(scene, report_pictures.on_pan_grid(scene), scene.window, energy).details[0].window
+    detail = report_pictures.collect(scene, scene.ms_at, scene.window, energy).details[0].window
     at = detail.seen_from(scene.window).corner
     assert at[0] <= 10 * 32 and at[0] + 320 >= 14 * 32 and at[1] <= 20 * 32 and at[1] + 320 >= 24 * 32
 
@@ -443,7 +443,7 @@ def test_details_are_where_the_blocks_are_richest(scene: Scene) -> None:
     ],
 )
 def test_small_windows_have_pictures(scene: Scene, window) -> None:
-    pictures = report_pictures.collect(scene, report_pictures.on_pan_grid(scene), window)
+    pictures = report_pictures.collect(scene, scene.ms_at, window)
     assert pictures.details and pictures.overview.panels[0].true.shape[:2] == window.shape
     assert html_report.to_html(facts(), [("f", pictures)])
 

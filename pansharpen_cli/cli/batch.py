@@ -102,7 +102,7 @@ class Picturing:
         if asked.lower() == "shared":
             asked = str((folder or Path()) / "stretch.json")
         kept = os.path.abspath(asked) if asked.lower().endswith(".json") else asked
-        return request_of(bands_of("--rgb", None if self.rgb is None else [self.rgb]), kept)
+        return request_of(bands_of("--rgb", self.rgb), kept)
 
 
 @dataclass(frozen=True)

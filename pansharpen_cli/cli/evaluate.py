@@ -28,7 +28,6 @@ from .options import (
     bands_of,
     check_finite,
     figure_limits,
-    pan_bands,
 )  # fmt: skip
 from .printing import command_line, import_jobs, print_report
 from .progress import ProgressBar, after, say_line
@@ -121,8 +120,8 @@ class Measuring:
             return None
         opening = OpenOptions(
             sensor=self.sensor, bidx=bands_of("--bidx", self.bidx), fit_bands="bidx", nodata=self.nodata,
-            extent="intersection" if self.wald else "pan", pan_from=pan_bands(self.pan_from), height=self.height,
-            dem=self.dem, measured=True,
+            extent="intersection" if self.wald else "pan", pan_from=bands_of("--pan-from", self.pan_from),
+            height=self.height, dem=self.dem, measured=True,
         )  # fmt: skip
         pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
         request.refuse_files(self.fused or (), pair)

@@ -83,9 +83,7 @@ def fuse(
         outputs.output, driver=writing.driver, creation_options=writing.co or (), overviews=writing.overviews,
         overwrite=outputs.overwrite, quicklook=outputs.quicklook,
         reports=() if outputs.report is None else (outputs.report,), command=command_line(),
-        rgb=picture.request_of(
-            bands_of("--rgb", None if outputs.rgb is None else [outputs.rgb]), outputs.stretch, outputs.rgb_only
-        ),
+        rgb=picture.request_of(bands_of("--rgb", outputs.rgb), outputs.stretch, outputs.rgb_only),
         save_fit=outputs.save_fit,
     )  # fmt: skip
     with pair.held() as pair:

@@ -101,7 +101,6 @@ Dem = Annotated[str | None, typer.Option(help="Raster of heights for such pairs,
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
-
 Report = Annotated[
     Path | None, typer.Option(help="Write the report to this .html or .json file.", parser=file_named, metavar="PATH")
 ]
@@ -204,7 +203,7 @@ class Opening:
             "bidx": bands_of("--bidx", self.bidx),
             "dtype": None if self.dtype is None else check_dtype(self.dtype.lower()),
             "scale": _parsed("--scale", self.scale, factor, scaling_of) or Scaling(),
-            "pan_from": pan_bands(self.pan_from),
+            "pan_from": bands_of("--pan-from", self.pan_from),
             "window": _parsed("--window", window, whole, window_of, int),
             "bbox": _parsed("--bbox", bbox, "LEFT,BOTTOM,RIGHT,TOP", box_of),
         }
@@ -245,10 +244,6 @@ def check_finite(**given: float | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} takes a number, not {value}")
 
 
-def pan_bands(text: str | None) -> list[int | str] | None:
-    return bands_of("--pan-from", text and [text])
-
-
 def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     limits: dict[str, float] = {}
     for text in texts:
@@ -263,8 +258,9 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     return limits
 
 
-def bands_of(option: str, texts: Sequence[str] | None) -> list[int | str] | None:
+def bands_of(option: str, given: str | Sequence[str] | None) -> list[int | str] | None:
     """Numbers and names of bands, of an option that may be given several times."""
+    texts = [given] if isinstance(given, str) else given
     if not texts:
         return None
     bands: list[int | str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -50,17 +50,20 @@ def after(*written: Path | None) -> Iterator[None]:
 class _OnTerminal:
     """A bar of rich's on stderr where that is a terminal; `bar` is None elsewhere, and with -q."""
 
+    heading = "{task.description}"
+    clock = "TimeElapsedColumn"
+
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.bar: Any = None
         if not quiet and sys.stderr.isatty():
+            from rich import progress
             from rich.console import Console
-            from rich.progress import Progress
 
-            self.bar = Progress(*self.columns(), console=Console(stderr=True), transient=True)
-
-    def columns(self) -> Sequence[Any]:
-        raise NotImplementedError
+            words = [progress.TextColumn(text, markup=False) for text in (self.heading, "{task.fields[note]}")]
+            columns = words[0], progress.BarColumn(), progress.MofNCompleteColumn(), words[1]
+            clock = getattr(progress, self.clock)()
+            self.bar = progress.Progress(*columns, clock, console=Console(stderr=True), transient=True)
 
     def say(self, line: str) -> None:
         """A line of a long run: above the bar, or to stderr with the time of day."""
@@ -86,14 +89,6 @@ class BatchProgressBars(_OnTerminal):
         super().__init__(quiet)
         self.all: Any = None
         self.rows: dict[Any, Any] = {}
-
-    def columns(self) -> Sequence[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-
-        return (
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn(),
-        )  # fmt: skip
 
     def __call__(self, event: Any, tally: Any, record: Any) -> None:
         interrupts.check()
@@ -129,19 +124,14 @@ class BatchProgressBars(_OnTerminal):
 class ProgressBar(_OnTerminal):
     """Progress on stderr: a bar on a terminal, a line per stage with -v elsewhere, nothing with -q."""
 
+    heading = "{task.description:<9}"
+    clock = "TimeRemainingColumn"
+
     def __init__(self, quiet: bool, verbose: bool) -> None:
         super().__init__(quiet)
         self.task: Any = None
         self.stage = ""
         self.verbose = verbose and not quiet
-
-    def columns(self) -> Sequence[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        return (
-            TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-        )  # fmt: skip
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         interrupts.check()
@@ -152,7 +142,7 @@ class ProgressBar(_OnTerminal):
             if self.bar:
                 if self.task is not None:
                     self.bar.remove_task(self.task)
-                self.task = self.bar.add_task(stage, total=total, rate="")
-        if self.bar and self.task is not None:
+                self.task = self.bar.add_task(stage, total=total, note="")
+        if self.bar:
             speed = self.bar.tasks[0].speed
-            self.bar.update(self.task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+            self.bar.update(self.task, completed=done, total=total, note=f"{speed:.1f}/s" if speed else "")

@@ -193,7 +193,7 @@ def evaluate_against(
     with gdal_messages() as said, bounded_cache(), Raster.open(reference, nodata) as truth, ExitStack() as stack:
         inputs = {reference, *files} | ({pan} if pan is not None else set())
         targets = _check_outputs(output, inputs, files, REFERENCE_MAPS)
-        detail = stack.enter_context(Raster.pan_on(pan, truth, nodata)) if pan is not None else None
+        detail = stack.enter_context(Raster.on_reference(pan, truth, nodata, is_pan=True)) if pan is not None else None
         sources = [truth.source, *([detail.source] if detail else [])]
         read = list(sources)
         for path in files:
@@ -277,7 +277,7 @@ class _Protocol:
             return [], [str(error)]
         low = Pair(str(reduced.pan), [str(reduced.ms)], OpenOptions(scene.sensor.name, dtype=scene.dtype))
         written = stack.enter_context(Raster.open(reduced.reference))
-        detail = stack.enter_context(Raster.pan_on(reduced.pan, written))
+        detail = stack.enter_context(Raster.on_reference(reduced.pan, written, is_pan=True))
         truth = written.called("the MS")
         values = radiometry(truth, self.peak)
         results, notes = [], list(values.notes)

@@ -42,7 +42,6 @@ MARGIN = physics.MTF_REACH + 1
 SWAPPED = 0.25
 """Bands count as swapped if another order leaves less than this share of the squared reprojection error."""
 
-
 OTHER_UNITS = 30.0
 """Factor between the largest values of PAN and MS from which on they are in different units."""
 

@@ -15,9 +15,8 @@ from ..raster.grid import Grid
 from ..raster.options import Scaling
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
-from ..raster.source import Reader, Source, check_size, data_bands, open_raster, rpcs_of
+from ..raster.source import Reader, Source, check_size, open_raster, rpcs_of
 from ..raster.tags import scale_of, units_of
-from ..raster.values import nodata_for
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,15 @@ class Raster:
         notes: list[str] = []
         try:
             check_size(label, dataset.height, dataset.width)
-            bands, alpha = data_bands(dataset, label, notes)
-            if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in bands):
+            source = Source.of(dataset, label, nodata, notes)
+            if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in source.bands):
                 raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
         except InputError:
             dataset.close()
             raise
-        names = tuple(dataset.descriptions[b - 1] for b in bands)
+        names = tuple(dataset.descriptions[b - 1] for b in source.bands)
         grid, scale = Grid.of(dataset), scale_of(dataset) or Scaling()
-        replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
-        return cls(Source(dataset, bands, label, replaced, alpha, notes), names, grid, (0, 0), grid.whole, scale)
+        return cls(source, names, grid, (0, 0), grid.whole, scale)
 
     @classmethod
     def on_scene(cls, path: str | os.PathLike, scene: Scene, nodata: float | None = None) -> Raster:
@@ -60,16 +58,12 @@ class Raster:
         return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
 
     @classmethod
-    def on_reference(cls, path: str | os.PathLike, reference: Raster, nodata: float | None = None) -> Raster:
-        """A fused file on the grid of a reference. Raises InputError if its grid or its bands are others."""
-        grid = reference.grid
-        return cls._on(path, nodata, grid, reference.window, reference.names, "reference", "reference", "")
-
-    @classmethod
-    def pan_on(cls, path: str | os.PathLike, reference: Raster, nodata: float | None = None) -> Raster:
-        """A PAN on the grid of a reference. Raises InputError if its grid is another or it has several bands."""
-        grid = reference.grid
-        return cls._on(path, nodata, grid, reference.window, (None,), "reference", "PAN", "")
+    def on_reference(
+        cls, path: str | os.PathLike, reference: Raster, nodata: float | None = None, is_pan: bool = False
+    ) -> Raster:
+        """A fused file, or a PAN, on the grid of a reference. Raises InputError if its grid or its bands are others."""
+        names, bands_of = ((None,), "PAN") if is_pan else (reference.names, "reference")
+        return cls._on(path, nodata, reference.grid, reference.window, names, "reference", bands_of, "")
 
     @classmethod
     def _on(

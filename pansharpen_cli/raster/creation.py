@@ -30,7 +30,6 @@ _CREATION = {
     "PHOTOMETRIC": "MINISBLACK",
 }
 
-
 COG_CREATION = {
     "COMPRESS": "DEFLATE",
     "PREDICTOR": "YES",
@@ -39,17 +38,13 @@ COG_CREATION = {
     "COPY_SRC_MDD": "YES",  # all tag domains
 }
 
-
 FAST = "1"
 """Level of deflate: in a quarter of the time of GDAL's own, 6, files become 3 % larger; --co ZLEVEL=9, and LEVEL=9 of a
 COG, make them smaller."""
 
-
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 
-
 DRIVERS = ("GTiff", "COG")
-
 
 _IN_MEMORY = re.compile(r"(/vsimem/)?[0-9a-f/-]{36,}\.tif:? ?")
 """The name of a file that options are tried on, in messages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,6 +68,6 @@ def pan_of(parts: list[Source], places: Sequence[int] | None) -> Source:
         raise InputError("--pan-from names no band")
     first, band = chosen[0]
     if len(chosen) == 1:
-        return Source(first.dataset, [band], first.label, first.nodata, first.alpha, first.notes)
-    made = [Source(p.dataset, [b], p.label, p.nodata, p.alpha, p.notes) for p, b in chosen]
+        return replace(first, bands=[band])
+    made = [replace(p, bands=[b]) for p, b in chosen]
     return Mean(first.dataset, [band], first.label, first.nodata, first.alpha, first.notes, parts=made)

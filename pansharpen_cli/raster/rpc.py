@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
@@ -47,13 +46,10 @@ Places = tuple[np.ndarray, np.ndarray]
 """Rows and columns, 0 at the centre of the first pixel; or longitudes and latitudes."""
 
 
-def is_located_by_rpcs(dataset) -> bool:
-    return dataset.transform.is_identity and dataset.crs is None and rpcs_of(dataset) is not None
-
-
 def locates(sources: Sequence[Source]) -> bool:
     """Whether RPCs alone locate all of the rasters, the MS files all by the same. Raises InputError for a mixture."""
-    found = [is_located_by_rpcs(s.dataset) for s in sources]
+    every = [s.dataset for s in sources]
+    found = [ds.transform.is_identity and ds.crs is None and rpcs_of(ds) is not None for ds in every]
     if not any(found):
         return False
     if not all(found):
@@ -323,80 +319,61 @@ def _keys(t: np.ndarray) -> tuple[np.ndarray, ...]:
     )
 
 
-@dataclass
-class Located:
-    """A pair of which both are located by RPCs: their grids, the phase, and the sources of the MS to read."""
-
-    pan: Source
-    ms: Sequence[Source]
-    terrain: Terrain
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def pan_grid(self) -> Grid:
-        return Grid(None, Affine.identity(), *self.pan.dataset.shape)
-
-    @cached_property
-    def _to_ms(self) -> Passage:
-        pan, ms = (Camera(rpcs_of(s.dataset), s.label) for s in (self.pan, self.ms[0]))
-        return Passage(pan, ms, self.terrain)
-
-    @cached_property
-    def _overlap(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last pixels of the PAN, rows and columns, between which the border of the MS lies."""
-        ms = self.ms[0].dataset
-        edge = np.linspace(-0.5, 0.5, 21)
-        rows = np.concatenate([edge, edge, np.full(21, -0.5), np.full(21, 0.5)]) * ms.height + (ms.height - 1) / 2
-        cols = np.concatenate([np.full(21, -0.5), np.full(21, 0.5), edge, edge]) * ms.width + (ms.width - 1) / 2
-        places = np.stack(self._to_ms.back(rows, cols))
-        if not np.isfinite(places).all():
-            raise InputError(f"the RPCs of {self.pan.label} do not reach to {self.ms[0].label}")
-        sides = np.array([self.pan.dataset.height, self.pan.dataset.width]) - 0.5
-        low, high = np.maximum(places.min(1), -0.5), np.minimum(places.max(1), sides)
-        if (high - low < 1).any():
-            r, c = places.min(1), places.max(1)
-            raise InputError(
-                f"no overlap: by the RPCs {self.ms[0].label} lies at rows {r[0]:.0f}-{c[0]:.0f}, columns "
-                f"{r[1]:.0f}-{c[1]:.0f} of {self.pan.label}"
-            )
-        return low, high
-
-    def settle(self) -> tuple[Grid, Phase, list[Source], bool]:
-        """The grid of the MS and its phase on that of the PAN, its sources, and whether it is resampled."""
-        low, high = self._overlap
-        axes = [np.linspace(a, b, 17) for a, b in zip(low, high, strict=True)]
-        rows, cols = np.meshgrid(*axes, indexing="ij")
-        places = self._to_ms(rows, cols)
-        fits = [_line(own, there) for own, there in zip(places, (rows, cols), strict=True)]
-        if all(off < AS_IT_IS * ratio for ratio, _, off in fits):
-            # a pixel's centre is at a whole number, its edge half a pixel before
-            ratio, offset = zip(*((a, b + 0.5 - a / 2) for a, b, _ in fits), strict=True)
-            ms = self.ms[0].dataset
-            return self._ms_grid(ratio, offset, (ms.height, ms.width), list(self.ms), False)
+def placed(
+    pan: Source, ms: Sequence[Source], terrain: Terrain, notes: list[str]
+) -> tuple[Grid, Phase, list[Source], bool]:
+    """Of a pair that RPCs locate: the grid of the MS and its phase on that of the PAN, the sources of the MS to read,
+    and whether they are resampled."""
+    to_ms = Passage(Camera(rpcs_of(pan.dataset), pan.label), Camera(rpcs_of(ms[0].dataset), ms[0].label), terrain)
+    low, high = _overlap(pan, ms[0], to_ms.back)
+    axes = [np.linspace(a, b, 17) for a, b in zip(low, high, strict=True)]
+    rows, cols = np.meshgrid(*axes, indexing="ij")
+    fits = [_line(own, there) for own, there in zip(to_ms(rows, cols), (rows, cols), strict=True)]
+    resampled = not all(off < AS_IT_IS * ratio for ratio, _, off in fits)
+    if resampled:
         middle = [float(a + b) / 2 for a, b in zip(low, high, strict=True)]
-        centre = [np.rint(float(v[0])) for v in self._to_ms(*(np.array([m]) for m in middle))]
-        at = np.stack(self._to_ms.back(centre[0] + np.array([0.0, 1, 0]), centre[1] + np.array([0.0, 0, 1])))
-        ratio = tuple(_rounded(float(np.hypot(*(at[k, 1:] - at[k, 0])))) for k in range(2))
+        centre = [np.rint(float(v[0])) for v in to_ms(*(np.array([m]) for m in middle))]
+        at = np.stack(to_ms.back(centre[0] + np.array([0.0, 1, 0]), centre[1] + np.array([0.0, 0, 1])))
+        ratio = [_rounded(float(np.hypot(*(at[k, 1:] - at[k, 0])))) for k in range(2)]
         steps = [np.floor((at[k, 0] - low[k]) / ratio[k]) for k in range(2)]
-        offset = tuple(float(at[k, 0] - steps[k] * ratio[k] + 0.5 - ratio[k] / 2) for k in range(2))
-        shape = tuple(int(np.ceil((high[k] + 0.5 - offset[k]) / ratio[k])) for k in range(2))
-        self.notes.append(
-            f"{self.ms[0].label} is brought into the geometry of {self.pan.label} by both RPCs "
-            f"({f'heights of {self.terrain.dem}' if self.terrain.dem else f'height {self.terrain.height:g} m'}): "
-            "resampled once (cubic)"
+        offset = [float(at[k, 0] - steps[k] * ratio[k] + 0.5 - ratio[k] / 2) for k in range(2)]
+        height, width = (int(np.ceil((high[k] + 0.5 - offset[k]) / ratio[k])) for k in range(2))
+        heights = f"heights of {terrain.dem}" if terrain.dem else f"height {terrain.height:g} m"
+        notes.append(
+            f"{ms[0].label} is brought into the geometry of {pan.label} by both RPCs ({heights}): resampled once "
+            "(cubic)"
         )
-        return self._ms_grid(ratio, offset, shape, None, True)
+    else:
+        # a pixel's centre is at a whole number, its edge half a pixel before
+        ratio, offset = [a for a, _, _ in fits], [b + 0.5 - a / 2 for a, b, _ in fits]
+        height, width = ms[0].dataset.shape
+    phase = Phase.of((ratio[0], ratio[1]), (offset[0], offset[1]))
+    sources = list(ms)
+    if resampled:
+        known = ((s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes) for s in ms)
+        sources = [ResampledByRpc(*each, phase=phase, passage=to_ms) for each in known]
+    grid = Grid(None, Affine.identity(), *pan.dataset.shape)
+    return grid.coarser(phase, Window(0, height, 0, width)), phase, sources, resampled
 
-    def _ms_grid(self, ratio, offset, shape, sources, resampled):
-        phase = Phase.of(ratio, offset)
-        if sources is None:
-            sources = [
-                ResampledByRpc(
-                    s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes, phase=phase, passage=self._to_ms
-                )
-                for s in self.ms
-            ]
-        return self.pan_grid.coarser(phase, Window(0, shape[0], 0, shape[1])), phase, sources, resampled
+
+def _overlap(pan: Source, ms: Source, to_pan: Passage) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixels of the PAN, rows and columns, between which the border of the MS lies."""
+    height, width = ms.dataset.shape
+    edge = np.linspace(-0.5, 0.5, 21)
+    first, last = np.full(21, -0.5), np.full(21, 0.5)
+    rows = np.concatenate([edge, edge, first, last]) * height + (height - 1) / 2
+    cols = np.concatenate([first, last, edge, edge]) * width + (width - 1) / 2
+    places = np.stack(to_pan(rows, cols))
+    if not np.isfinite(places).all():
+        raise InputError(f"the RPCs of {pan.label} do not reach to {ms.label}")
+    low, high = np.maximum(places.min(1), -0.5), np.minimum(places.max(1), np.array(pan.dataset.shape) - 0.5)
+    if (high - low < 1).any():
+        r, c = places.min(1), places.max(1)
+        raise InputError(
+            f"no overlap: by the RPCs {ms.label} lies at rows {r[0]:.0f}-{c[0]:.0f}, columns {r[1]:.0f}-{c[1]:.0f} of "
+            f"{pan.label}"
+        )
+    return low, high
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,17 +21,8 @@ from .grid import Grid
 from .options import OpenOptions, Scaling
 from .references import plain_name
 from .sensors import Sensor
-from .source import (
-    FILL_REACH,
-    Source,
-    check_size,
-    data_bands,
-    filled,
-    metadata,
-    open_raster,
-    rpcs_of,
-)
-from .values import default_nodata, fits, nodata_for
+from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, open_raster, rpcs_of
+from .values import default_nodata, fits
 from .warping import Aligned, aligned
 
 _DEFAULTS = OpenOptions()
@@ -82,7 +73,7 @@ class Scene:
     `band_offsets`: by how many PAN pixels (rows, cols) the grid of each band lies off the phase; empty likewise.
     `dtype`, `nodata`: of the output, whose values are DN after `scale`.
     `numbers`: of the bands, 1-based over all MS files; `written`: places of those to write, None for all in order.
-    `by_rpcs`: RPCs locate the pair, and nothing else does; `dem`: the raster of heights that it was asked for with.
+    `by_rpcs`: RPCs locate the pair, and nothing else does. `options`: those that it was opened with.
     `opened`: the owner of the files; `remarks`: the collector of what a user is told.
     """
 
@@ -102,16 +93,14 @@ class Scene:
     gains: tuple[float, ...]
     dtype: str
     nodata: float
+    options: OpenOptions
     scale: Scaling = Scaling()
-    extent: Literal["intersection", "pan"] = "intersection"
-    own: Window | None = None
     warped: bool = False
     band_offsets: tuple[tuple[float, float], ...] = ()
     fitted_gains: tuple[float, ...] = ()
     numbers: tuple[int, ...] = ()
     written: tuple[int, ...] | None = None
     by_rpcs: bool = False
-    dem: str | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -139,7 +128,7 @@ class Scene:
         """
         phase = self.phase.moved(shift)
         ms_grid = self.pan_grid.coarser(phase, self.ms_grid.whole)
-        full = _full(self.pan_grid, ms_grid, phase, self.extent, self.own, self.pan.label, self.ms[0].label)
+        full = _full(self.pan_grid, ms_grid, phase, self.options, self.pan.label, self.ms[0].label)
         return replace(self, phase=phase, ms_grid=ms_grid, full=full, window=full)
 
     def with_gains(self, gains: tuple[float, ...], offsets: tuple[Offset, ...]) -> Scene:
@@ -188,7 +177,8 @@ class Scene:
 
     def files(self) -> set[str]:
         """Every file that is read: also the sources of a VRT and side files."""
-        return {f for source in (self.pan, *self.ms) for f in source.files} | ({self.dem} if self.dem else set())
+        model = set() if self.options.dem is None else {plain_name(self.options.dem)}
+        return model.union(*(source.files for source in (self.pan, *self.ms)))
 
     def check_unchanged(self) -> None:
         """Raises ReadError if a file is no longer the one that was opened."""
@@ -225,7 +215,7 @@ class Scene:
             placed, by_rpcs = _placed(pan_grid, pan_source, ms_sources, options, stack, remarks)
             _check_ratio(placed.phase, pan_source.label, ms_sources[0].label)
             ends = placed.pan, placed.ms, placed.phase
-            full = _full(*ends, options.extent, options.own, pan_source.label, ms_sources[0].label)
+            full = _full(*ends, options, pan_source.label, ms_sources[0].label)
             scene = cls(
                 opened=owner,
                 remarks=remarks,
@@ -243,11 +233,9 @@ class Scene:
                 gains=choice.sensor.gains_of(choice.told, choice.fitted),
                 dtype=dtype,
                 nodata=_output_nodata(dtype, options, placed.sources, pan_source, remarks.warnings),
+                options=options,
                 scale=options.scale,
-                extent=options.extent,
-                own=options.own,
                 by_rpcs=by_rpcs,
-                dem=None if options.dem is None else plain_name(options.dem),
                 warped=placed.warped,
                 numbers=tuple(i + 1 for i in choice.fitted),
                 written=None if choice.chosen == choice.fitted else tuple(choice.chosen),
@@ -260,12 +248,16 @@ class Scene:
         parts = [s.read(window) for s in self.ms]
         return np.concatenate([p[0] for p in parts]), np.logical_and.reduce([p[1] for p in parts])
 
+    def ms_at(self, window: Window) -> Pixels:
+        """MS pixels in a window of PAN pixels: each has the values of the MS pixel in which its centre lies."""
+        rows, cols = self.phase.nearest(window)
+        values, valid = self.read_ms(Window.holding(rows, cols))
+        rows, cols = rows[:, None] - rows[0], cols - cols[0]
+        return values[:, rows, cols], valid[rows, cols]
+
     def valid(self, window: Window) -> np.ndarray:
         """Where PAN and all bands of the MS are valid (rows, cols), in PAN pixels."""
-        rows, cols = self.phase.nearest(window)
-        ms_window = Window.holding(rows, cols)
-        there = self.read_ms(ms_window)[1][np.ix_(rows - ms_window.top, cols - ms_window.left)]
-        return there & self.pan.read(window)[1]
+        return self.ms_at(window)[1] & self.pan.read(window)[1]
 
     def read(self, window: Window, pan_window: Window, ms_window: Window, mirrored: bool = True) -> TileData | None:
         """A tile with the surroundings that its operators ask for; None if no pixel of it is valid.
@@ -288,18 +280,10 @@ class Scene:
         return TileData(window, seen[0], pan_window, bands, ms_window, valid)
 
 
-def _full(
-    pan_grid: Grid,
-    ms_grid: Grid,
-    phase: Phase,
-    extent: Literal["intersection", "pan"],
-    own: Window | None,
-    pan: str,
-    ms: str,
-) -> Window:
+def _full(pan_grid: Grid, ms_grid: Grid, phase: Phase, options: OpenOptions, pan: str, ms: str) -> Window:
     """The pixels that a pair determines, or all of the PAN, of its own. Raises InputError where PAN and MS share too
     little."""
-    own = own or pan_grid.whole
+    own = options.own or pan_grid.whole
     common = pan_grid.overlap(phase, ms_grid) & own
     if common.is_empty:
         raise InputError(f"no overlap: {pan} covers {pan_grid.describe()}, {ms} covers {ms_grid.describe()}")
@@ -309,7 +293,7 @@ def _full(
                 f"the overlap of {pan} and {ms} is only {side / ratio:.1f} MS pixels wide; "
                 f"at least {MIN_MS_PIXELS} are needed"
             )
-    full = own if extent == "pan" else common
+    full = own if options.extent == "pan" else common
     check_size(pan, *full.shape)
     return full
 
@@ -401,9 +385,7 @@ def _sources(
     for path, dataset in [(path, owner.open(path)) for path in (pan, *ms)]:
         label = (labels or {}).get(path, path)
         _check_placed_as_tiles(dataset, label)
-        bands, alpha = data_bands(dataset, label, remarks.warnings)
-        replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, remarks.warnings)
-        sources.append(Source(dataset, bands, label, replaced, alpha, remarks.warnings))
+        sources.append(Source.of(dataset, label, nodata, remarks.warnings))
     return sources[0], sources[1:]
 
 
@@ -456,7 +438,7 @@ def _placed(
     if rpc.locates([pan, *ms]):
         _check_has_crs(options.bbox, True, pan.label)
         terrain = rpc.terrain_of(pan, options.height, options.dem, remarks.warnings)
-        return Aligned(pan_grid, *rpc.Located(pan, ms, terrain, remarks.notes).settle()), True
+        return Aligned(pan_grid, *rpc.placed(pan, ms, terrain, remarks.notes)), True
     if options.height is not None or options.dem is not None:
         asked = "--dem" if options.height is None else "--height"
         remarks.warnings.append(f"{asked} has no effect: {pan.label} is placed by its grid, not by RPCs")

@@ -23,7 +23,7 @@ from .geometry import Window, box_sums
 from .intact import check_beside, check_files, is_usable, lost, opened_dataset
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
 from .references import check_overviews, check_raw, check_siblings, plain_name
-from .values import is_nodata
+from .values import is_nodata, nodata_for
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
@@ -100,20 +100,18 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         elif os.path.isfile(path) and os.path.getsize(path) == 0:
             reason = "the file is empty (0 bytes)"
         raise InputError(f"cannot open {path}: {reason}") from error
-    if dataset.count == 0:
-        dataset.close()
-        raise InputError(f"cannot use {path}: it has no bands of its own (a container? name one of its subdatasets)")
-    if dataset.gcps[0] and dataset.transform.is_identity:
-        dataset.close()
-        raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
-    if not rpcs and dataset.transform.is_identity and rpcs_of(dataset) is not None:
-        dataset.close()
-        raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
-    if not is_usable(dataset.transform):
-        dataset.close()
-        raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
     try:
         with untrusted.boundary(path, "cannot be used"):
+            if dataset.count == 0:
+                raise InputError(
+                    f"cannot use {path}: it has no bands of its own (a container? name one of its subdatasets)"
+                )
+            if dataset.gcps[0] and dataset.transform.is_identity:
+                raise InputError(f"{path} is located by ground control points only; warp it to a grid first (gdalwarp)")
+            if not rpcs and dataset.transform.is_identity and rpcs_of(dataset) is not None:
+                raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
+            if not is_usable(dataset.transform):
+                raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
             _pass_other_rpcs(dataset)
             check_overviews(path, dataset)
             check_beside(path, check_files(dataset, path, names))
@@ -224,6 +222,13 @@ class Source:
     notes: list[str] = field(default_factory=list)
     warped: Warped | None = None
     part: Window | None = None
+
+    @classmethod
+    def of(cls, dataset, label: str, nodata: float | None, notes: list[str]) -> Source:
+        """All bands of a raster; `nodata` as `nodata_for` takes it."""
+        bands, alpha = data_bands(dataset, label, notes)
+        replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
+        return cls(dataset, bands, label, replaced, alpha, notes)
 
     @property
     def files(self) -> set[str]:

@@ -17,7 +17,6 @@ from .source import rpcs_of
 PROVENANCE = "PANSHARPEN"
 """Tag domain of the provenance."""
 
-
 _OF_THE_FILE = re.compile(
     r"^(AREA_OR_POINT|STATISTICS_.*|OVR_.*|TIFFTAG_[XY]RESOLUTION|TIFFTAG_RESOLUTIONUNIT|.*GDAL.*"
     r"|NODATA_VALUES|TIFFTAG_(MIN|MAX)SAMPLEVALUE|INTERNAL_MASK_FLAGS_\d+"
@@ -27,9 +26,7 @@ _OF_THE_FILE = re.compile(
 """Tags about the grid and the stored values of an input. GDAL (NODATA_VALUES) and readers of netCDF's conventions would
 read those of the output by them."""
 
-
 _PAN_TAGS = re.compile(r"(DATE|TIME|SATELLITE|SPACECRAFT|SENSOR|SUN|VIEW|OFF_?NADIR|CATALOG|CLOUD)", re.IGNORECASE)
-
 
 SCALE_TAG = "WRITTEN_SCALE"
 """Tag of a file whose values are DN times a factor, plus an offset."""
@@ -53,30 +50,25 @@ def units_of(dataset, bands: Sequence[int], scale: Scaling) -> list[tuple[float,
 
 def carry_over(target, scene: Scene, picture: bool) -> None:
     """Take over what describes the bands and the acquisition; what describes the old grid and values stays behind."""
-    index = 0
-    interpretation = []
-    for source in scene.ms:
-        ds = source.dataset
-        for band in source.bands:
-            index += 1
-            if name := ds.descriptions[band - 1] or scene.standard_names[index - 1]:
-                target.set_band_description(index, name)
-            if ds.units[band - 1] and not picture:
-                target.set_band_unit(index, ds.units[band - 1])
-            interpretation.append(ds.colorinterp[band - 1])
-            tags = {k: v for k, v in tags_of(ds, band).items() if not _OF_THE_FILE.match(k)}
-            if tags:
-                target.update_tags(index, **tags)
-            if imagery := tags_of(ds, band, ns="IMAGERY"):
-                target.update_tags(index, ns="IMAGERY", **imagery)
+    bands = [(source.dataset, band) for source in scene.ms for band in source.bands]
+    for index, (ds, band) in enumerate(bands, 1):
+        if name := ds.descriptions[band - 1] or scene.standard_names[index - 1]:
+            target.set_band_description(index, name)
+        if ds.units[band - 1] and not picture:
+            target.set_band_unit(index, ds.units[band - 1])
+        if tags := {k: v for k, v in tags_of(ds, band).items() if not _OF_THE_FILE.match(k)}:
+            target.update_tags(index, **tags)
+        if imagery := tags_of(ds, band, ns="IMAGERY"):
+            target.update_tags(index, ns="IMAGERY", **imagery)
     if picture:
         target.colorinterp = _COLOURS.values()
     else:
         factor, offset = scene.scale  # what GDAL makes of the values is what it makes of the MS's
-        known = [_scaling(s.dataset.scales[b - 1], s.dataset.offsets[b - 1]) for s in scene.ms for b in s.bands]
+        known = [_scaling(ds.scales[b - 1], ds.offsets[b - 1]) for ds, b in bands]
         target.scales = [own / factor for own, _ in known]
         target.offsets = [base - own * offset / factor for own, base in known]
-        target.colorinterp = _named_colours(scene.standard_names, interpretation)
+        own_colours = [ds.colorinterp[b - 1] for ds, b in bands]
+        target.colorinterp = _named_colours(scene.standard_names, own_colours)
     for source in reversed(scene.ms):
         ds = source.dataset
         target.update_tags(**{k: v for k, v in tags_of(ds).items() if not _OF_THE_FILE.match(k)})

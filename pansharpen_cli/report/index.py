@@ -26,7 +26,6 @@ MOST_PIXELS = 1 << 24
 THUMBNAIL = 192
 """Largest side of the pictures in the table in pixels; they are shown at half of it."""
 
-
 VISIBLE = 0.01
 """Share of the mean from which on a step between neighbours is seen as a line."""
 

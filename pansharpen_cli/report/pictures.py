@@ -192,7 +192,7 @@ def collect(
     of the reduced PAN is taken. MS and fused image share the MS's stretch. Reads every pixel of the window once,
     tile by tile.
     """
-    layers = [_Shown("PAN", scene.pan.read, "PAN"), _Shown("MS", on_pan_grid(scene), "MS"), _Shown(FUSED, read, "MS")]
+    layers = [_Shown("PAN", scene.pan.read, "PAN"), _Shown("MS", scene.ms_at, "MS"), _Shown(FUSED, read, "MS")]
     return _collect(layers, window, scene.called, detail, progress)
 
 
@@ -206,18 +206,6 @@ def collect_reference(
     """A reference, a fused image and its absolute error (mean of the bands) over a window of their common grid."""
     layers = [_Shown("Reference", reference_read, "Reference"), _Shown(FUSED, fused_read, "Reference")]
     return _collect(layers, window, names, None, progress, error=True)
-
-
-def on_pan_grid(scene: Scene) -> Reader:
-    """Reads the MS in windows of PAN pixels: each has the value of the MS pixel in which its centre lies."""
-
-    def read(window: Window) -> Pixels:
-        rows, cols = scene.phase.nearest(window)
-        values, valid = scene.read_ms(Window.holding(rows, cols))
-        rows, cols = rows[:, None] - rows[0], cols - cols[0]
-        return values[:, rows, cols], valid[rows, cols]
-
-    return read
 
 
 def _collect(
