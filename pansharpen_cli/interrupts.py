@@ -87,10 +87,11 @@ def asked() -> bool:
 
 
 def hide_lost() -> None:
-    """What a signal raises within a callback of a library is printed there, and not raised: `check` tells of it."""
+    """What is raised within a callback of a library is printed there, and not raised: of a signal `check` tells, and
+    text of GDAL that is no UTF-8 is nothing to tell."""
 
     def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
+        if not issubclass(kind, (KeyboardInterrupt, UnicodeDecodeError)):
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = told

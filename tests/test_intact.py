@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 
+from pansharpen_cli import interrupts
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import packed as packing
 from pansharpen_cli.raster import source
@@ -111,6 +113,26 @@ def test_a_grib_file_is_whole_up_to_its_last_message(here: Path) -> None:
     os.truncate("a.grb", second)
     with source.open_raster("a.grb") as dataset:
         assert dataset.count == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="libtiff cannot be reached there")
+def test_libtiff_says_nothing_past_gdal(here: Path, capfd) -> None:
+    with rasterio.open("a.tif") as given, rasterio.open("b.tif", "w", **given.profile | {"bigtiff": "yes"}) as made:
+        made.write(given.read())
+    content = Path("b.tif").read_bytes()
+    Path("b.tif").write_bytes(content[:8] + b"\0\0\0\0\0\0\xff\0" + content[16:])  # where the directory is
+    with pytest.raises(InputError, match="b.tif"):
+        source.open_raster("b.tif")
+    assert capfd.readouterr().err == ""
+
+
+def test_text_that_is_no_utf8_prints_nothing_past_the_program(monkeypatch, capsys) -> None:
+    """rasterio fails to log what GDAL says of such a name of a key, and has Python print that."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    interrupts.hide_lost()
+    for error in (UnicodeDecodeError("utf-8", b"\x80", 0, 1, "invalid start byte"), ValueError("told")):
+        sys.excepthook(type(error), error, None)
+    assert capsys.readouterr().err == "ValueError: told\n"
 
 
 @pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.aux.xml"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
 
 from rasterio.env import env_ctx_if_needed
 from rasterio.errors import RasterioError
@@ -64,9 +67,23 @@ def repeat(warnings: Sequence[str]) -> None:
 
 
 class _Listening:
-    """The state of rasterio's log while anybody listens, in any thread, and what it was before."""
+    """The state of rasterio's log and of libtiff while anybody listens, in any thread, and what it was before."""
 
     count, before = 0, (0, True)
+    handlers: Sequence[Any] = ()
+
+
+@cache
+def _handlers() -> Sequence[Any]:
+    """What sets the functions by which libtiff says on stderr what it does not tell GDAL: that of a place beyond all
+    files for one, or of a full disk. None where GDAL has a libtiff that cannot be reached."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(importlib.import_module("rasterio._env").__file__)
+        found = library.TIFFSetErrorHandler, library.TIFFSetWarningHandler
+        for each in found:
+            each.restype, each.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        return found
+    return ()
 
 
 @contextmanager
@@ -81,6 +98,7 @@ def gdal_messages() -> Iterator[Messages]:
             _Listening.before = _LOG.level, _LOG.propagate
             _LOG.setLevel(logging.INFO)
             _LOG.propagate = False
+            _Listening.handlers = [set_to(None) for set_to in _handlers()]
         _Listening.count += 1
     _LOG.addHandler(messages)
     try:
@@ -93,3 +111,5 @@ def gdal_messages() -> Iterator[Messages]:
             if not _Listening.count:
                 level, _LOG.propagate = _Listening.before
                 _LOG.setLevel(level)
+                for set_to, handler in zip(_handlers(), _Listening.handlers, strict=True):
+                    set_to(handler)
