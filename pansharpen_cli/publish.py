@@ -407,11 +407,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _ready(part: Path, target: Path) -> None:
-    """On the disk, and with the mode of what they replace."""
+    """On the disk, and with the mode of what they replace where the file system has modes to set."""
     for each in part.parent.iterdir():
         with open(each, "r+b") as file:  # Windows syncs no file that is open for reading only
             os.fsync(file.fileno())
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # also where nothing is replaced
         os.chmod(part, stat.S_IMODE(os.stat(target).st_mode))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -305,6 +306,17 @@ def test_the_mode_of_a_replaced_file_is_kept(tmp_path: Path, mode: int) -> None:
     publish.write(tmp_path / "b.json", b"new")
     assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == mode
     assert (tmp_path / "b.json").stat().st_mode == usual and (tmp_path / "a.json").read_bytes() == b"new"
+
+
+def test_a_file_system_without_modes_is_written_to(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.json").write_text("old")
+
+    def refused(*_, **__) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refused)
+    publish.write(tmp_path / "a.json", b"new")
+    assert contents(tmp_path) == {"a.json": b"new"}
 
 
 def test_all_that_is_published_is_on_the_disk_before_it_has_its_name(pair: Path, run, monkeypatch) -> None:
