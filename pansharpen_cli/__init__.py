@@ -25,20 +25,9 @@ for _option, _value in {
     os.environ.setdefault(_option, _value)
 
 __all__ = [
-    "Fused",
-    "GeoArray",
-    "InputError",
-    "PansharpenError",
-    "ReadError",
-    "WeightsError",
-    "__version__",
-    "check",
-    "evaluate",
-    "evaluate_against",
-    "evaluate_wald",
-    "fuse",
-    "indices",
-]
+    "Fused", "GeoArray", "InputError", "PansharpenError", "ReadError", "WeightsError", "__version__", "check",
+    "evaluate", "evaluate_against", "evaluate_wald", "fuse", "indices",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from . import indices

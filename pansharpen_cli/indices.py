@@ -23,26 +23,9 @@ from .raster.geometry import Phase, Window
 from .raster.source import nearest_valid
 
 __all__ = [
-    "bias",
-    "cc",
-    "d_lambda",
-    "d_lambda_k",
-    "d_s",
-    "ergas",
-    "expand",
-    "flat_area_activity",
-    "hqnr",
-    "low_passed_pan",
-    "pan_detail_correlation",
-    "psnr",
-    "q",
-    "q2n",
-    "qnr",
-    "rmse",
-    "sam",
-    "scc",
-    "ssim",
-]
+    "bias", "cc", "d_lambda", "d_lambda_k", "d_s", "ergas", "expand", "flat_area_activity", "hqnr", "low_passed_pan",
+    "pan_detail_correlation", "psnr", "q", "q2n", "qnr", "rmse", "sam", "scc", "ssim",
+]  # fmt: skip
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,16 +12,6 @@ from .measuring import evaluate, evaluate_against, evaluate_wald
 from .result import Fused
 
 __all__ = [
-    "Fused",
-    "GeoArray",
-    "InputError",
-    "PansharpenError",
-    "ReadError",
-    "WeightsError",
-    "check",
-    "evaluate",
-    "evaluate_against",
-    "evaluate_wald",
-    "fuse",
-    "indices",
-]
+    "Fused", "GeoArray", "InputError", "PansharpenError", "ReadError", "WeightsError", "check", "evaluate",
+    "evaluate_against", "evaluate_wald", "fuse", "indices",
+]  # fmt: skip

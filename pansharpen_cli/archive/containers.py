@@ -11,7 +11,7 @@ from .. import untrusted
 from ..errors import InputError
 from ..raster.references import referred
 from ..report.facts import LeftOver
-from .names import CONTAINERS, File, Found, Loose, by_name
+from .names import File, Found, Loose, by_name
 
 Paired = tuple[list[Found], list[Loose], list[LeftOver]]
 
@@ -60,7 +60,7 @@ def members(file: File, places: Mapping[str, File]) -> list[File]:
     try:
         if _is_vrt(file):
             names = list(referred(file.path))
-        elif file.path.lower().endswith(CONTAINERS) and os.path.isfile(file.path):
+        elif file.is_container and os.path.isfile(file.path):
             text = untrusted.read_text(file.path, untrusted.MOST_TEXT, "replace")
             names = re.findall(r"(?:filename = |href=)\"([^\"\n]+)\"", text, re.IGNORECASE)
     except InputError:

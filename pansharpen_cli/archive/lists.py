@@ -120,21 +120,12 @@ def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[LeftOver]]:
 
     Raises InputError if pystac is not installed, for what is no STAC, and for links that leave the disk.
     """
-    found: list[Found] = []
-    loose: list[Loose] = []
-    left: list[LeftOver] = []
     with untrusted.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
-        for item in _stac_items(path):
-            each = _of_item(item, path)
-            if isinstance(each, Found):
-                found.append(each)
-            elif isinstance(each, Loose):
-                loose.append(each)
-            else:
-                left.append(each)
-    if not found and not loose and not left:
+        items = [_of_item(item, path) for item in _stac_items(path)]
+    if not items:
         raise InputError(f"{path} holds no STAC item")
-    return found, loose, left
+    found, loose = [i for i in items if isinstance(i, Found)], [i for i in items if isinstance(i, Loose)]
+    return found, loose, [i for i in items if isinstance(i, LeftOver)]
 
 
 MOST_STAC = 100_000

@@ -59,6 +59,10 @@ class File:
     def stem(self) -> str:
         return PurePosixPath(self.relative).stem
 
+    @property
+    def is_container(self) -> bool:
+        return self.path.lower().endswith(CONTAINERS)
+
 
 @dataclass(frozen=True)
 class Loose:
@@ -322,7 +326,7 @@ def _unit(rule: str, role: str, members: Sequence[tuple[Member, File]]) -> Loose
     bands: dict[BandKey, list[tuple[Member, File]]] = defaultdict(list)
     for part, file in members:
         bands[part.band].append((part, file))
-    if len(bands) > 1 and all(_is_container(f) for _, f in bands[ALL]):
+    if len(bands) > 1 and all(f.is_container for _, f in bands[ALL]):
         del bands[ALL]  # it lists the files of all bands
     first, file = members[0]
 
@@ -355,19 +359,15 @@ def _missing(product: Named, bands: Collection[BandKey]) -> str:
     return ""
 
 
-def _is_container(file: File) -> bool:
-    return file.path.lower().endswith(CONTAINERS)
-
-
 def _layer(members: Sequence[tuple[Member, File]]) -> RasterFiles | None:
-    lists = sorted(f.path for _, f in members if _is_container(f))
-    tiles = sorted(((p.tile, f.path) for p, f in members if f.path not in lists))
-    if len(tiles) > 1 and (not all(t for t, _ in tiles) or len({t for t, _ in tiles}) < len(tiles)):
+    """The files of one band, or of all, as one raster: the list of its tiles first; None where they are several."""
+    lists = [f.path for _, f in members if f.is_container]
+    tiles = sorted((p.tile, f.path) for p, f in members if not f.is_container)
+    numbers = {tile for tile, _ in tiles}
+    if len(lists) > 1 or (len(tiles) > 1 and (() in numbers or len(numbers) < len(tiles))):
         return None
     paths = tuple(path for _, path in tiles)
-    if len(lists) > 1:
-        return None
-    return paths if len(paths) == 1 or not lists else (lists[0], *paths)
+    return paths if len(paths) == 1 else (*lists, *paths)
 
 
 def _common(a: str, b: str) -> Sequence[str]:

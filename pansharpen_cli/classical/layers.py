@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,8 +92,15 @@ def _cut(matrix: np.ndarray) -> Strips:
     return strips
 
 
-def _banded(rows: Strips, cols: Strips, x: Tensor) -> Tensor:
-    """R @ x @ C.T of (..., rows, cols), a strip at a time."""
+@lru_cache(maxsize=192)
+def _strips(build: Callable[..., np.ndarray], *given: Any) -> Strips:
+    """A matrix that a function makes of what it is given, cut."""
+    return _cut(build(*given))
+
+
+def _banded(x: Tensor, build: Callable[..., np.ndarray], *pairs: Iterable) -> Tensor:
+    """R @ x @ C.T of (..., rows, cols), a strip at a time; `build` makes R and C of what each pair has for them."""
+    rows, cols = (_strips(build, *each) for each in zip(*pairs, strict=True))
     wide = torch.cat([x[..., used] @ weights.T for _, used, weights in cols], -1)
     out = wide.new_empty(*wide.shape[:-2], rows[-1][0].stop, wide.shape[-1])
     for made, used, weights in rows:
@@ -100,9 +108,13 @@ def _banded(rows: Strips, cols: Strips, x: Tensor) -> Tensor:
     return out
 
 
-@lru_cache(maxsize=64)
-def _upsample(axis: Axis, pan: Span, ms: Span) -> Strips:
-    return _cut(physics.upsample_matrix(axis, pan, ms))
+def _binomial(out: Span, source: Span, levels: int) -> np.ndarray:
+    """The "a trous" low pass at PAN pixels."""
+    return physics.binomial_matrix(np.arange(*out).astype(float), source, levels)
+
+
+def _binomial_at_ms(axis: Axis, out: Span, source: Span, levels: int) -> np.ndarray:
+    return physics.binomial_matrix(axis.ms_centres(out), source, levels)
 
 
 @lru_cache(maxsize=64)
@@ -110,18 +122,6 @@ def _up_sums(axis: Axis, pan: Span, ms: Span) -> tuple[Tensor, Tensor]:
     """Sums of the up-sampling matrix U: of its columns (MS pixels,), and U'U (MS pixels, MS pixels)."""
     whole = torch.from_numpy(physics.upsample_matrix(axis, pan, ms))
     return whole.sum(0), whole.T @ whole
-
-
-@lru_cache(maxsize=64)
-def _binomial(axis: Axis | None, out: Span, source: Span, levels: int) -> Strips:
-    """At MS pixels of an axis, or at PAN pixels without one."""
-    centres = np.arange(*out).astype(float) if axis is None else axis.ms_centres(out)
-    return _cut(physics.binomial_matrix(centres, source, levels))
-
-
-@lru_cache(maxsize=64)
-def _box(out: Span, source: Span, size: int) -> Strips:
-    return _cut(physics.box_matrix(out, source, size))
 
 
 @lru_cache(maxsize=64)
@@ -219,16 +219,13 @@ class TileLayers:
     @cached_property
     def pan_atrous(self) -> Tensor:
         """The low-pass of P's "a trous" decomposition (1, rows, cols)."""
-        spans = zip(self.window.spans, self._pan_window.spans, self.setup.levels, strict=True)
-        rows, cols = (_binomial(None, *span) for span in spans)
-        return _banded(rows, cols, self._pan)
+        return _banded(self._pan, _binomial, self.window.spans, self._pan_window.spans, self.setup.levels)
 
     @cached_property
     def pan_box(self) -> Tensor:
         """Mean of P over an MS pixel's size, made odd (1, rows, cols)."""
         sizes = [2 * int(np.ceil(ratio / 2 - 0.5)) + 1 for ratio in self.setup.phase.ratio]
-        rows, cols = (_box(w, p, n) for w, p, n in zip(self.window.spans, self._pan_window.spans, sizes, strict=True))
-        return _banded(rows, cols, self._pan)
+        return _banded(self._pan, physics.box_matrix, self.window.spans, self._pan_window.spans, sizes)
 
     @cached_property
     def pan_morph(self) -> Tensor:
@@ -244,8 +241,8 @@ class TileLayers:
     def pan_std(self) -> Tensor:
         """Standard deviation (n - 1) of P in a window of 51 x 51 pixels (1, rows, cols)."""
         centre = float(self._pan.mean())
-        rows, cols = (_box(w, p, STD_SIZE) for w, p in zip(self.window.spans, self._pan_window.spans, strict=True))
-        mean, square = (_banded(rows, cols, x) for x in (self._pan - centre, (self._pan - centre) ** 2))
+        spans = self.window.spans, self._pan_window.spans, (STD_SIZE, STD_SIZE)
+        mean, square = (_banded((self._pan - centre) ** power, physics.box_matrix, *spans) for power in (1, 2))
         count = STD_SIZE**2
         return ((square - mean**2).clamp(min=0) * (count / (count - 1))).sqrt()
 
@@ -263,9 +260,8 @@ class TileLayers:
     @cached_property
     def ms_atrous(self) -> Tensor:
         """The "a trous" low-pass of P at the MS pixels' centres (1, MS rows, MS cols)."""
-        spans = zip(self.setup.phase, self._own.spans, self._pan_window.spans, self.setup.levels, strict=True)
-        rows, cols = (_binomial(*span) for span in spans)
-        return _banded(rows, cols, self._pan)
+        spans = self._own.spans, self._pan_window.spans
+        return _banded(self._pan, _binomial_at_ms, self.setup.phase, *spans, self.setup.levels)
 
     @cached_property
     def ms_pan(self) -> Tensor:
@@ -302,9 +298,7 @@ class TileLayers:
         return layer[..., rows, :][..., cols]
 
     def _expand(self, ms: Tensor, ms_window: Window, window: Window | None = None) -> Tensor:
-        spans = zip(self.setup.phase, (window or self.window).spans, ms_window.spans, strict=True)
-        rows, cols = (_upsample(*span) for span in spans)
-        return _banded(rows, cols, ms)
+        return _banded(ms, physics.upsample_matrix, self.setup.phase, (window or self.window).spans, ms_window.spans)
 
 
 def half_gradient(pan: Tensor, keep: Sequence[int], centre: Sequence[float]) -> Tensor:
