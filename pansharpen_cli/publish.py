@@ -184,15 +184,9 @@ def _is_delivery(path: Path) -> bool:
         return False
 
 
-def check_target(
-    path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
-) -> None:
-    """Raises InputError if nothing may or can be written at the path, last if it is because of a file that is there.
-
-    `inputs`: all files that are read. `endings`: what the name may end in, with the dot; anything if empty.
-    `makes_folders`: folders that are missing are made later on (`made_folders`).
-    """
-    check_place(path, inputs, overwrite, endings, makes_folders)
+def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = ()) -> None:
+    """Raises InputError if nothing may or can be written at the path, last if it is because of a file that is there."""
+    check_place(path, inputs, overwrite, endings)
     check_absent([path], overwrite)
 
 
@@ -209,7 +203,11 @@ def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
 def check_place(
     path: Path, inputs: Collection[str], overwrite: bool, endings: Sequence[str] = (), makes_folders: bool = False
 ) -> None:
-    """`check_target` but for a file that is there."""
+    """Raises InputError if nothing may or can be written at the path, but for a file that is there.
+
+    `inputs`: all files that are read. `endings`: what the name may end in, with the dot; anything if empty.
+    `makes_folders`: folders that are missing are made later on (`made_folders`).
+    """
     check_on_disk(path)
     try:
         if path.is_dir():

@@ -57,8 +57,6 @@ def test_a_strip_is_what_one_sensor_saw_in_one_go() -> None:
     ]
     assert grouped(tasks, "strip") == [{"a", "b", "c"}, {"later"}, {"other"}]
     assert grouped(tasks, "scene") == []
-    with pytest.raises(InputError, match="--fit-by"):
-        shared_fit.sharing(tasks, "moon", None)
 
 
 def test_scenes_of_other_bands_or_types_share_no_fit(tmp_path: Path) -> None:

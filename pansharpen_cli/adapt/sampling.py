@@ -154,23 +154,14 @@ def _pick_tiles(scene: Scene, data: TileData, inputs: Inputs, counts: tuple[int,
         ms_parts.append(torch.from_numpy(data.ms)[:, *own.within(data.ms_window)])
         # seen from the tile's own corner, so that tiles of equal phase share their matrices
         down = physics.degrader(phase.seen_from(tile, own), own.seen_from(own), side, gains, offsets).to("cpu")
-        rows.append(down.rows)
-        cols.append(down.cols)
+        rows.append(down.rows.view(-1, *down.rows.shape[-2:]))  # with an axis of bands, also where all share one
+        cols.append(down.cols.view(-1, *down.cols.shape[-2:]))
     blur = physics.blurrer(phase.ratio, side, side, gains).to("cpu")
     empty = inputs.map(lambda t: t[..., :0, :length, :length][:0])
-    count = min((m.shape[-2] for m in ms_parts), default=0), min((m.shape[-1] for m in ms_parts), default=0)
-    ms = [m[:, : count[0], : count[1]] for m in ms_parts]
-    down = physics.Separable(
-        torch.stack([_with_band_axis(r)[:, : count[0]] for r in rows]) if rows else torch.empty(0),
-        torch.stack([_with_band_axis(c)[:, : count[1]] for c in cols]) if cols else torch.empty(0),
-    )
+    ms, down_rows, down_cols = (torch.stack(each) if each else torch.empty(0) for each in (ms_parts, rows, cols))
     reduced, target = _reduced_tiles(scene, data, counts[1], only, rng)
-    stacked = torch.stack(ms) if ms else torch.empty(0)
-    return Tiles(concatenate(parts) if parts else empty, stacked, down, blur, reduced, target)
-
-
-def _with_band_axis(matrix: Tensor) -> Tensor:
-    return matrix if matrix.ndim == 3 else matrix[None]
+    inputs = concatenate(parts) if parts else empty
+    return Tiles(inputs, ms, physics.Separable(down_rows, down_cols), blur, reduced, target)
 
 
 def _inner_ms(axis: Axis, span: Span, margin: int) -> Span:
@@ -273,13 +264,10 @@ def _split(picked: list[Tiles], settings: Settings, rng, device: torch.device) -
     least = min(LEAST_TILES, settings.tiles)
     if sum(len(p.ms) for p in usable) < least or sum(len(p.target) for p in reduced) < 3:
         return ()
-    ms_rows = min(p.ms.shape[-2] for p in usable)
-    ms_cols = min(p.ms.shape[-1] for p in usable)
-    down_rows = torch.cat([p.down.rows[..., :ms_rows, :] for p in usable])
-    down_cols = torch.cat([p.down.cols[..., :ms_cols, :] for p in usable])
+    down_rows, down_cols = (torch.cat([getattr(p.down, axis) for p in usable]) for axis in ("rows", "cols"))
     every = Tiles(
         concatenate([p.inputs for p in usable]).map(lambda t: t.to(device)),
-        torch.cat([p.ms[..., :ms_rows, :ms_cols] for p in usable]).to(device),
+        torch.cat([p.ms for p in usable]).to(device),
         physics.Separable(down_rows, down_cols).to(device),
         usable[0].blur.to(device),
         concatenate([p.reduced for p in reduced]).map(lambda t: t.to(device)),

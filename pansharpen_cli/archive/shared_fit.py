@@ -20,7 +20,6 @@ from .places import are_neighbours, is_day, is_one_pass, place_and_time
 from .planning import Task
 from .workers import Event
 
-FIT_BY = ("scene", "strip", "folder")
 FITS = "fits"
 """Folder of the fits in the output folder."""
 
@@ -28,13 +27,11 @@ FITS = "fits"
 def sharing(tasks: Sequence[Task], by: str, folder: Path | None) -> list[Task]:
     """The tasks with the files of the fits that they share, in the output folder.
 
-    Scenes of other bands or of another type share none. `strip`: acquired by the same sensor, neighbours in place and
-    time: within `NEXT` of each other, or on the same day where no more is known. Of files that do not tell their place,
-    the day counts with the folder or the path of Landsat. `folder`: of a scene that has one of its own, as products do,
-    the folder above it. A fit that was made with other options has another name. Raises InputError for another `by`.
+    `by`: scene, strip or folder. Scenes of other bands or of another type share none. `strip`: acquired by the same
+    sensor, neighbours in place and time: within `NEXT` of each other, or on the same day where no more is known. Of
+    files that do not tell their place, the day counts with the folder or the path of Landsat. `folder`: of a scene that
+    has one of its own, as products do, the folder above it. A fit that was made with other options has another name.
     """
-    if by not in FIT_BY:
-        raise InputError(f"unknown --fit-by '{by}'; choose from {', '.join(FIT_BY)}")
     if by == "scene":
         return list(tasks)
     scenes = [task.found for task in tasks]

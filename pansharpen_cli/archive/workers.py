@@ -112,11 +112,8 @@ class Pool:
         false_starts = 0
         try:
             while queue or alone or any(w.task is not None for w in self.workers):
-                room = min(self.jobs, len(queue)) if queue else 0
-                if not queue and not any(w.task is not None for w in self.workers):
-                    room = 1
                 busy = sum(w.task is not None for w in self.workers)
-                while len(self.workers) < min(self.jobs, busy + room):
+                while len(self.workers) < min(self.jobs, max(1, busy + len(queue))):
                     self.workers.append(self._started())
                 for worker in list(self.workers):
                     source = queue or (alone if busy == 0 else None)

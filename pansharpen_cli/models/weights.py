@@ -103,8 +103,6 @@ def cards(method: str, file: str | None = None) -> list[Card]:
 
     Raises WeightsError if there is none, or the file is missing, not safetensors or does not name its network.
     """
-    if method not in models.REGISTRY:
-        raise InputError(f"unknown method '{method}'; choose from none, {', '.join(models.REGISTRY)}")
     if file is not None:
         card = _card_of(Path(file), method)
         if card.network != method:
