@@ -220,3 +220,7 @@ def test_a_grid_across_180_degrees_has_its_east_beyond():
     assert degrees.turned_towards(there).bounds == pytest.approx(there.bounds)
     assert degrees.turned_towards(degrees) == degrees
     assert there.turned([-180.0, 179.0, 540.0]) == [180.0, 179.0, 180.0]
+    for code in (4326, 4258, 4979):
+        other = Grid(CRS.from_epsg(code), there.transform, 100, 200)
+        assert other.called_as(degrees).bounds == pytest.approx(degrees.bounds)
+        assert degrees.place_of(other) == degrees.whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -257,3 +258,15 @@ def test_a_kept_fit_is_no_output_and_is_not_overwritten(run, pair, tmp_path) -> 
     assert again.code == 2 and "kept.safetensors" in again.err and not (tmp_path / "b.tif").exists()
     assert run(*given, "-o", tmp_path / "b.tif", "--save-fit", tmp_path / "kept.txt").code == 2
     assert run(*given, "-o", tmp_path / "b.tif", "--fit", kept, "--report", kept.with_suffix(".json")).code == 0
+
+
+def test_a_fit_of_a_constant_pan_warns_whoever_takes_it(run, pair, tmp_path) -> None:
+    kept, flat = tmp_path / "kept.safetensors", tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(pair / "ms.tif", flat)
+    edited(pair / "pan.tif", flat / "pan.tif", lambda pixels: np.full_like(pixels, 500))
+    fuse(run, flat, tmp_path / "a.tif", "--method", "gsa", "--save-fit", kept)
+    given = ("--method", "gsa", "--no-score", "--sensor", "generic", "--fit", kept)
+    for folder, warned in ((pair, True), (flat, False)):
+        result = run("fuse", folder / "pan.tif", folder / "ms.tif", "-o", tmp_path / "b.tif", "--overwrite", *given)
+        assert result.code == 0 and ("kept.safetensors is of a scene whose PAN tells nothing" in result.err) == warned

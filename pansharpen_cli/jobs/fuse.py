@@ -231,6 +231,10 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
     only_upsampled = [] if mismatched or options.method == "exp" else pan_relation.unrelated(found)
     telling_seconds = time.perf_counter() - clock
     fit = fitting.fit(scene, replace(options, adapt="off") if mismatched else options, progress, only_upsampled)
+    tells = not all(each.nothing or math.isnan(each.r2) for each in found)
+    if options.fit is not None and tells and len(fit.only_upsampled) == scene.bands:
+        told = f"{options.fit} is of a scene whose PAN tells nothing about any band: the MS is up-sampled only"
+        scene.warnings.append(f"{told}; take the fit of another scene")
     scene.notes.extend(_up_sampled_notes(scene, found, fit.only_upsampled))
     clock = time.perf_counter()
     valid = loop.write_fused(scene, fit.fuser, writer, options.tile_size, progress, part.places)

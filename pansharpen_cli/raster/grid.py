@@ -60,10 +60,12 @@ class Grid:
         """This grid with the CRS of another one where both CRSs put its pixels in the same place; else itself.
 
         The same place is one to a hundredth of the other's pixels: CRSs of one meaning differ by name, authority,
-        height system or the realisation of a datum.
+        height system or the realisation of a datum. Degrees are counted as the other's are: from 0 or from -180.
         """
-        if self.crs is None or other.crs is None or self.crs == other.crs:
-            return self if self.crs is None or other.crs is None else replace(self, crs=other.crs)
+        if self.crs is None or other.crs is None:
+            return self
+        if self.crs == other.crs:
+            return replace(self, crs=other.crs).turned_towards(other)
         places = [self.transform * (c * self.width / 4, r * self.height / 4) for r in range(5) for c in range(5)]
         try:
             xs, ys = transform(self.crs, other.crs, *map(list, zip(*places, strict=True)))
@@ -74,7 +76,7 @@ class Grid:
             moved = [a - b for a, b in zip(back * (x, y), back * (x_there, y_there), strict=True)]
             if not all(abs(m) < SAME_PLACE for m in moved):
                 return self
-        return replace(self, crs=other.crs)
+        return replace(self, crs=other.crs).turned_towards(other)
 
     def turned(self, longitudes: Sequence[float]) -> list[float]:
         """Longitudes by whole turns as close to the middle of this grid, which is in degrees, as can be."""
@@ -92,13 +94,11 @@ class Grid:
     def place_of(self, tile: Grid) -> Window | None:
         """The pixels of this grid, beyond its ends too, that another one lies on; None for one that lies on none to a
         hundredth."""
+        tile = tile.called_as(self)
         relative = ~self.transform * tile.transform
         col, row, size = round(relative.c), round(relative.f), max(tile.width, tile.height)
         turned = max(abs(relative.a - 1), abs(relative.e - 1), abs(relative.b), abs(relative.d)) * size
-        if (
-            tile.called_as(self).crs != self.crs
-            or max(turned, abs(relative.c - col), abs(relative.f - row)) > SAME_PLACE
-        ):
+        if tile.crs != self.crs or max(turned, abs(relative.c - col), abs(relative.f - row)) > SAME_PLACE:
             return None
         return Window.at(row, col, (tile.height, tile.width))
 
