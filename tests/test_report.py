@@ -229,7 +229,9 @@ def test_the_terminal_shows_the_verdict_and_five_lines() -> None:
     remarks = [{"level": "good", "about": "colours", "text": text} for text in ("sharp", "true", "calm")]
     lines = texts.table(facts() | {"verdict": remarks}, full=False).splitlines()
     shown = ["verdict", "", "", "sensor", "method", "quality", "time", "output"]
-    assert [line.split(" ")[0] for line in lines] == shown
+    assert [line.split(" ")[0] for line in lines] == shown and not lines[5].endswith("(sampled)")
+    sampled = facts() | {"quality": {**QUALITY, "sampled": True, "blocks_in_all": 9000}}
+    assert texts.table(sampled, full=False).splitlines()[2].endswith("sharpness 0.962  (sampled)")
     assert len(texts.table(facts()).splitlines()) > len(lines)
 
 

@@ -127,7 +127,9 @@ class Fusing:
 
     method: Annotated[
         str,
-        typer.Option(help="A network (glpnet, fusionnet ...) or a classical method (exp, gsa, bt-h ...); see docs."),
+        typer.Option(
+            help="A network (glpnet; for comparison: fusionnet ...) or a classical method (gsa, bt-h ...); see docs."
+        ),
     ] = "glpnet"
     weights: Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")] = (
         None

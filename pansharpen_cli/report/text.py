@@ -298,7 +298,10 @@ def _quality_rows(quality: Quality) -> list[tuple[str, str]]:
     if reprojection:
         each = " ".join(number_text(v) for v in reprojection["rmse"])
         rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
-    return [row for row in rows if row[1]]
+    rows = [row for row in rows if row[1]]
+    if rows and quality.get("sampled"):
+        rows[0] = (rows[0][0], f"{rows[0][1]}  (sampled)")
+    return rows
 
 
 def blocks_text(quality: Quality) -> str:
