@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,16 @@ def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(archi
         mine.unlink()
     assert ran(**both).done and ran().done, "the picture and the page stay"
     assert ran(**both).done, "they are the batch's own"
+    later = (out / "reports" / "dark.json").stat().st_mtime + 60
+    for edited_since in (out / "dark_rgb.tif", out / "reports" / "dark.html"):
+        before = edited_since.stat()
+        os.utime(edited_since, (later, later))
+        (out / "dark.tif").unlink(missing_ok=True)
+        refused = ran(**both).failed
+        assert len(refused) == 1 and f"{edited_since} exists" in (refused[0].error or "")
+        assert edited_since.stat().st_mtime == later and not (out / "dark.tif").exists()
+        os.utime(edited_since, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ran(**both).done
     (out / "batch.jsonl").unlink()
     assert ran(**both).done, "the report says so, too"
 

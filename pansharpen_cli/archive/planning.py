@@ -332,8 +332,18 @@ def foreign_file(task: Task, record: Record | None, listing: Listing | None = No
         known = {p for p in task.outputs if p == task.output or task.name_of(p) in beside}
         if any(os.path.lexists(p) for p in task.outputs if p not in known):
             known |= _named_by_report(task)
+    if record is not None and record.status != "started":  # one that was stopped may have published some of its files
+        known = {p for p in known if p == task.output or not _is_newer(p, task.report)}
     unknown = (p for output in task.outputs if output not in known for p in (output, *family(output, listing)))
     return next((p for p in unknown if os.path.lexists(p)), None)
+
+
+def _is_newer(path: Path, report: Path) -> bool:
+    """Has somebody edited a file beside the output since? The report is published with it and made last."""
+    try:
+        return path.stat().st_mtime > report.stat().st_mtime + TIME_STEP
+    except OSError:
+        return False
 
 
 def _named_by_report(task: Task) -> set[Path]:
