@@ -294,7 +294,7 @@ def _same(one: str, other: Path) -> bool:
 # Publishing ---------------------------------------------------------------------------------------------------------
 
 
-class Publication:
+class Publication(ExitStack):
     """Files that appear at their places together, complete and on the disk, or not at all.
 
     As a context manager it removes what it made and did not publish. A link to a file is followed: what lies behind it
@@ -302,18 +302,9 @@ class Publication:
     """
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        super().__init__()
         self._rooms: dict[Path, Path] = {}
         self._parts: dict[Path, Path] = {}
-
-    def __enter__(self) -> Publication:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._stack.close()
 
     def part(self, path: Path) -> Path:
         """Where the file for a path is to be made: alone in a folder. What is made beside it is its family.
@@ -361,7 +352,7 @@ class Publication:
 
     def _room(self, folder: Path) -> Path:
         if folder not in self._rooms:
-            self._rooms[folder] = self._stack.enter_context(workspace(folder))
+            self._rooms[folder] = self.enter_context(workspace(folder))
         return self._rooms[folder]
 
     def _replace(self, path: Path, part: Path, undo: list[tuple[Path, Path]]) -> None:

@@ -15,7 +15,7 @@ from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
 from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
-from .options import checked, file_of, one_of, opening_of, path_of
+from .options import checked, file_of, one_of, opening_of
 from .result import Fused
 
 Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]"
@@ -77,7 +77,7 @@ def evaluate(
     opening = _opening(sensor, bidx, nodata, "pan", pan_from, height, dem)
     with Inputs() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
-        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
+        output = _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate(paths, pair, output, progress, align))
 
 
@@ -105,7 +105,7 @@ def evaluate_against(
     _check_peak(peak)
     with Inputs() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
-        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
+        output = _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
 
 
@@ -137,14 +137,12 @@ def evaluate_wald(
     this scene.
     """
     _check_peak(peak)
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = [name.lower() for name in ([methods] if isinstance(methods, str) else methods)]
     options = checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     opening = _opening(sensor, bidx, nodata, "intersection", pan_from, height, dem)
     with Inputs() as inputs:
-        pair = inputs.pair(pan, ms, opening)
-        output = jobs.EvaluationOutput(_page(report), path_of(maps), overwrite, show=inputs.called(show))
-        lowered = [name.lower() for name in names]
-        return inputs.facts(jobs.evaluate_wald(pair, lowered, options, peak, output, progress))
+        pair, output = inputs.pair(pan, ms, opening), _output(inputs, report, maps, overwrite, show)
+        return inputs.facts(jobs.evaluate_wald(pair, names, options, peak, output, progress))
 
 
 def _opening(sensor, bidx, nodata, extent, pan_from, height, dem) -> OpenOptions:
@@ -157,7 +155,8 @@ def _check_peak(peak: float | None) -> None:
         raise InputError(f"peak is a positive value in DN, not {peak}")
 
 
-def _page(report: str | os.PathLike | None) -> Path | None:
+def _output(inputs: Inputs, report, maps, overwrite: bool, show: Sequence[str]) -> jobs.EvaluationOutput:
     if isinstance(report, list):
         raise InputError(f"report takes a path, not {report}")
-    return file_of(report)
+    folder = None if maps is None else Path(maps)
+    return jobs.EvaluationOutput(file_of(report), folder, overwrite, show=inputs.called(show))

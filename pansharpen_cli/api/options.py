@@ -62,7 +62,3 @@ def _chosen(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 def file_of(path: str | PathLike | None) -> Path | None:
     """A file to write. Raises InputError for the name of a folder."""
     return None if path is None else file_named(path)
-
-
-def path_of(path: str | PathLike | None) -> Path | None:
-    return None if path is None else Path(path)

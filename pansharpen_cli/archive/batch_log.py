@@ -38,29 +38,27 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open_own(path, os.O_RDWR | os.O_CREAT)
+        file = open(open_own(path, os.O_RDWR | os.O_CREAT), "r+b", 0)  # noqa: SIM115 - closed below
     except OSError as error:
         raise InputError(f"cannot write in {folder}: {error.strerror}") from error
-    try:
-        content = os.read(handle, 500)
+    with file:
+        content = file.read(500)
         if content and not content.startswith(b"process "):
             raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")
-        _lock(handle, folder, content)
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
+        _lock(file.fileno(), folder, content)
+        file.seek(0)
+        file.truncate()
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        os.write(handle, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
+        file.write(f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
 
         def same() -> bool:
             try:
-                return os.path.samestat(os.stat(path), os.fstat(handle))
-            except OSError:
+                return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+            except (OSError, ValueError):  # it may be closed
                 return False
 
         yield same
-        os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
+        file.truncate(0)
 
 
 def _lock(handle: int, folder: Path, holder: bytes) -> None:

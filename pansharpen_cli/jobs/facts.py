@@ -135,7 +135,7 @@ def fusion_facts(
     there is one value only, and those of each are in `groups` where there are several."""
     rows, cols = scene.window.shape
     whole, first = len(parts) == 1, parts[0]
-    order = [parts[k]["pan_tells"][i] for k, i in _order(parts)]
+    placed = [(place, k, i) for k, part in enumerate(parts) for i, place in enumerate(part["places"])]
     return {
         "schema": SCHEMA,
         "version": __version__,
@@ -146,7 +146,7 @@ def fusion_facts(
         },
         "scene": {**scene_facts(scene), "fitted_bands": sum(part["scene"]["fitted_bands"] for part in parts)},
         "method": first["method"],
-        "pan_tells": order,
+        "pan_tells": [parts[k]["pan_tells"][i] for _, k, i in sorted(placed)],
         "groups": [] if whole else list(parts),
         "options": {k: v for k, v in {**asdict(pair.options), **asdict(options)}.items() if v is not None},
         "adaptation": first["adaptation"],
@@ -160,12 +160,6 @@ def fusion_facts(
         "comparison": None,
         "verdict": [],
     }  # fmt: skip
-
-
-def _order(parts: Sequence[PartFacts]) -> list[tuple[int, int]]:
-    """Part and place within it of each band of the output."""
-    placed = [(place, k, i) for k, part in enumerate(parts) for i, place in enumerate(part["places"])]
-    return [(k, i) for _, k, i in sorted(placed)]
 
 
 def provenance_tags(facts: FusionFacts) -> dict[str, str]:
@@ -195,15 +189,12 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
     }
     if facts["groups"]:
         keys = ("band_numbers", "ratio", "offset", "sensor")
-        known: list[dict[str, Any]] = [
-            {k: v for k, v in part["scene"].items() if k in keys}
-            | {
-                "ms": file_names(part["scene"]["ms"]),
-                "align_shift": part["registration"]["applied"] if part["registration"] else None,
-            }
-            for part in facts["groups"]
-        ]
-        tags |= {"GROUPS": json.dumps(known)}
+        known: list[dict[str, Any]] = []
+        for part in facts["groups"]:
+            shift = part["registration"]["applied"] if part["registration"] else None
+            told = {"ms": file_names(part["scene"]["ms"]), "align_shift": shift}
+            known.append({k: v for k, v in part["scene"].items() if k in keys} | told)
+        tags["GROUPS"] = json.dumps(known)
         del tags["ALIGN"]  # of no use for the whole
     aligned = None if facts["groups"] else facts["registration"]
     if aligned and any(aligned["applied"]):

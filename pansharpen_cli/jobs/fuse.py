@@ -111,7 +111,9 @@ def fuse_scene(
             facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
             _finish(facts, writer, rgb, output.picture_alone)
             facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
-            _note_times(facts, seconds, time.perf_counter() - started)
+            total = time.perf_counter() - started
+            facts["megapixels_per_second"] = shown.window.area / 1e6 / max(seconds["fusing"], 1e-9)
+            facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
             _publish(facts, output, files, picture, pictures)
     return facts
 
@@ -134,12 +136,6 @@ def _finish(facts: FusionFacts, writer: SceneWriter, rgb: PictureWriter | None, 
     if rgb is not None:
         facts["rgb"] = rgb.ready(tags)
     facts["output"]["bytes"] = facts["rgb"]["bytes"] if alone else writer.ready(tags)
-
-
-def _note_times(facts: FusionFacts, seconds: dict[str, float], total: float) -> None:
-    size = facts["output"]["rows"] * facts["output"]["cols"] / 1e6
-    facts["megapixels_per_second"] = size / max(seconds["fusing"], 1e-9)
-    facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
 
 
 def _publish(

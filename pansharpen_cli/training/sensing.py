@@ -199,12 +199,12 @@ def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> np.ndarr
     )
     ms = _applied(scene, rows, cols)
     if grid is not None:
-        ms = grid.sampled(ms)
+        ms = _at(ms, grid.centres, "bicubic")
     if rng.random() < SHARPENED:
         ms = np.clip(sharpened(ms, rng.uniform(*OVERSHOOT), rng.uniform(0.6, 1.0)), 0, None)
     noise = rng.uniform(0, MS_NOISE) * ms.std((1, 2), keepdims=True)
     ms = ms + rng.normal(0, 1, ms.shape) * noise
-    return ms if grid is None else grid.resampled(ms)
+    return ms if grid is None else _at(ms, grid.places, grid.kernel)
 
 
 @dataclass(frozen=True)
@@ -233,14 +233,6 @@ class RawGrid:
         raw = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2, indexing="ij"))
         centres = np.tensordot(turn.T, raw * step, 1) + middle[:, None, None]
         return cls(pitch, centres, places + reach, str(rng.choice(list(KERNELS), p=list(KERNELS.values()))))
-
-    def sampled(self, image: np.ndarray) -> np.ndarray:
-        """What a sensor on this grid sees of bands (bands, size, size) that have gone through its optics."""
-        return _at(image, self.centres, "bicubic")
-
-    def resampled(self, raw: np.ndarray) -> np.ndarray:
-        """Bands on this grid brought to that of the product."""
-        return _at(raw, self.places, self.kernel)
 
 
 def _at(image: np.ndarray, places: np.ndarray, kernel: str) -> np.ndarray:

@@ -81,18 +81,14 @@ class State:
     def save(self, path: Path, identity: str) -> None:
         """Write a checkpoint that appears complete or not at all."""
         content = io.BytesIO()
-        held = {
-            "identity": identity,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "best": self.best,
-            "history": json.dumps(self.history),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        torch.save(held, content)
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        known = {"identity": identity, "best": self.best, "history": json.dumps(self.history)}
+        torch.save(known | parts | {"step": self.step, "seconds": self.seconds}, content)
         write(path, content.getvalue())
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "average": self.average, "optimiser": self.optimiser}
 
     def resume(self, path: Path, identity: str) -> None:
         """Go on from a checkpoint. Raises InputError if it is damaged or of another training."""
@@ -103,9 +99,8 @@ class State:
                 known = json.loads(held["identity"])
                 told = next(k for k, v in json.loads(identity).items() if known.get(k) != v)
                 raise InputError(f"{path} is the checkpoint of a training with other {told}; {advice}")
-            self.network.load_state_dict(held["network"])
-            self.average.load_state_dict(held["average"])
-            self.optimiser.load_state_dict(held["optimiser"])
+            for name, part in self._parts.items():
+                part.load_state_dict(held[name])
             self.best, self.history = dict(held["best"]), json.loads(held["history"])
             self.step, self.seconds = int(held["step"]), float(held["seconds"])
         except InputError:
