@@ -6,6 +6,7 @@ steps only: where a library waits, for a server that does not answer, a thread e
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -52,7 +53,9 @@ def _end_helper() -> None:
 @contextmanager
 def ending() -> Iterator[None]:
     """Where a signal has asked for the end, nothing of Python's own ending follows: for as long as that takes, another
-    signal would do what the system makes of it."""
+    signal would do what the system makes of it. Where all is done, one ends what Python still waits for, and changes
+    nothing from then on: Python would give signals back to the system, and the exit code would be its."""
+    atexit.register(_ignore)  # the first one registered is the last one that Python calls
     try:
         yield
     finally:
@@ -62,6 +65,12 @@ def ending() -> Iterator[None]:
                 with suppress(OSError, ValueError):
                     stream.flush()
             os._exit(CODE)
+        handle(leave)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def leave(*_) -> None:

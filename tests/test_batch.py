@@ -720,6 +720,13 @@ def test_options_that_suit_some_scenes_and_a_device_of_the_workers_are_not_refus
     replace(CHOICES, options=Options(method="exp", device="cuda:99")).check(here=False)
 
 
+@pytest.mark.parametrize("words", ["-q report out", "--jobs 2 report out", "report -o out", "out report"])
+def test_a_report_that_does_not_come_first_is_told_where_it_comes(tmp_path: Path, monkeypatch, run, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run("batch", *words.split())
+    assert done.code == 2 and "pansharpen batch report OUTDIR" in done.err
+
+
 def test_the_output_folder_is_needed_and_a_report_needs_a_log(tmp_path: Path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     assert "--output" in run("batch", "in").errors[0]

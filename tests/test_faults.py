@@ -233,6 +233,36 @@ def test_a_signal_within_exec_ends_with_the_code_of_interruptions() -> None:
 # Files that change or fail ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+@pytest.mark.parametrize(
+    ("late", "code", "said"),
+    [
+        ("class Late:\n    def __del__(self):\n        kill()\nkept = Late()", 0, ""),  # goes as Python ends
+        (
+            "threading.Thread(target=lambda: (time.sleep(0.1), kill(), time.sleep(9))).start()",
+            130,
+            "error: interrupted\n",
+        ),
+    ],
+    ids=["finalizing", "a thread is waited for"],
+)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_once_all_is_done_ends_the_run_in_order(late: str, code: int, said: str, name: str) -> None:
+    script = f"""
+import os, signal, threading, time
+from pansharpen_cli import interrupts
+def kill(kill=os.kill, number=signal.{name}, pid=os.getpid()):
+    kill(pid, number)
+with interrupts.starting():
+    pass
+{late}
+with interrupts.ending():
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def grown(path: Path) -> None:
     with path.open("ab") as handle:
         handle.write(b"more")

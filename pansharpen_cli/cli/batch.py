@@ -169,6 +169,8 @@ def batch(
     `pansharpen batch report OUTDIR` makes index.html there: all scenes with quicklooks, figures and failures, and the
     seams between neighbours.
     """
+    if "report" in sources and not os.path.lexists("report"):
+        raise InputError("'report' comes first and takes a folder only: pansharpen batch report OUTDIR")
     finding.check()
     working.check()
     options = fusing.options()
