@@ -591,8 +591,8 @@ def test_a_file_that_lost_its_end_is_never_committed(tmp_path: Path, scene: Scen
     before = set(tmp_path.iterdir())
     with SceneWriter(tmp_path / "out.tif", scene, driver=driver) as writer:
         write_all(writer, scene)
-        verify = "pansharpen_cli.raster.writer.verify"
-        original = __import__("pansharpen_cli.raster.writer", fromlist=["verify"]).verify
+        verify = "pansharpen_cli.raster.creation.verify"
+        original = __import__("pansharpen_cli.raster.creation", fromlist=["verify"]).verify
 
         def shortened(path: Path) -> None:
             with rasterio.open(path) as dataset:

@@ -11,24 +11,7 @@ import typer
 
 from .. import interrupts
 from ..errors import InputError
-from .options import (
-    Adapt,
-    Align,
-    Alignment,
-    Bidx,
-    Dem,
-    Device,
-    Height,
-    Nodata,
-    Overwrite,
-    PanFrom,
-    Printing,
-    Report,
-    Sensor,
-    bands_of,
-    check_finite,
-    figure_limits,
-)  # fmt: skip
+from . import options
 from .printing import command_line, import_jobs, print_report
 from .progress import ProgressBar, after, say_line
 
@@ -58,23 +41,23 @@ class Measuring:
     methods: Annotated[
         str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
     ] = None
-    adapt: Annotated[Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")] = (
-        Adapt.fast
-    )
-    device: Device = "auto"
+    adapt: Annotated[
+        options.Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")
+    ] = options.Adapt.fast
+    device: options.Device = "auto"
     ratio: Annotated[
         float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
     ] = None
     peak: Annotated[
         float | None, typer.Option(help="Full value in DN, for PSNR and SSIM; default: that of the bit depth.")
     ] = None
-    sensor: Sensor = "auto"
-    bidx: Bidx = None
-    align: Alignment = Align.auto
-    nodata: Nodata = None
-    pan_from: PanFrom = None
-    height: Height = None
-    dem: Dem = None
+    sensor: options.Sensor = "auto"
+    bidx: options.Bidx = None
+    align: options.Alignment = options.Align.auto
+    nodata: options.Nodata = None
+    pan_from: options.PanFrom = None
+    height: options.Height = None
+    dem: options.Dem = None
 
     @property
     def kind(self) -> str:
@@ -94,14 +77,14 @@ class Measuring:
             raise InputError("--reference takes no --ms: give its pixel size in PAN pixels with --ratio")
         if self.reference is None and (self.pan is None or not self.ms):
             raise InputError("evaluate needs --pan and --ms, or --reference")
-        if self.reference is not None and (self.sensor != "auto" or self.bidx or self.align != Align.auto):
+        if self.reference is not None and (self.sensor != "auto" or self.bidx or self.align != options.Align.auto):
             raise InputError(
                 "--sensor, --bidx and --align belong to --pan and --ms; a reference is compared band by band"
             )
         if self.reference is not None and (self.pan_from, self.height, self.dem) != (None, None, None):
             raise InputError("--pan-from, --height and --dem belong to --pan and --ms")
-        check_finite(height=self.height)
-        if not self.wald and (self.adapt != Adapt.fast or self.device != "auto"):
+        options.check_finite(height=self.height)
+        if not self.wald and (self.adapt != options.Adapt.fast or self.device != "auto"):
             raise InputError("--adapt and --device belong to --wald: nothing else fuses here")
         if self.ratio is not None and self.kind != "reference":
             raise InputError("--ratio belongs to --reference; otherwise the files tell it")
@@ -119,8 +102,8 @@ class Measuring:
             request.refuse_files([path for path in (self.reference, *(self.fused or ()), self.pan) if path is not None])
             return None
         opening = OpenOptions(
-            sensor=self.sensor, bidx=bands_of("--bidx", self.bidx), fit_bands="bidx", nodata=self.nodata,
-            extent="intersection" if self.wald else "pan", pan_from=bands_of("--pan-from", self.pan_from),
+            sensor=self.sensor, bidx=options.bands_of("--bidx", self.bidx), fit_bands="bidx", nodata=self.nodata,
+            extent="intersection" if self.wald else "pan", pan_from=options.bands_of("--pan-from", self.pan_from),
             height=self.height, dem=self.dem, measured=True,
         )  # fmt: skip
         pair = stack.enter_context(request.Pair(self.pan or "", self.ms or (), opening).held())
@@ -138,9 +121,9 @@ class Measuring:
                 self.reference, self.fused or (), self.ratio or 4.0, self.peak, output, progress, self.nodata, self.pan
             )
         if self.wald:
-            options = Options(adapt=self.adapt.value, device=self.device, align=self.align.value, mtf="sensor")
+            fusing = Options(adapt=self.adapt.value, device=self.device, align=self.align.value, mtf="sensor")
             names = [n.strip().lower() for n in (self.methods or "").split(",") if n.strip()]
-            return evaluate.evaluate_wald(pair, names, options, self.peak, output, progress)
+            return evaluate.evaluate_wald(pair, names, fusing, self.peak, output, progress)
         return evaluate.evaluate(self.fused or (), pair, output, progress, self.align.value)
 
 
@@ -151,12 +134,12 @@ class Outputs:
     maps: Annotated[
         Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
     ] = None
-    report: Report = None
+    report: options.Report = None
     show: Annotated[
         list[str] | None,
         typer.Option(help="Pictures of this result in the HTML report; again for up to eight.", metavar="NAME"),
     ] = None
-    overwrite: Overwrite = False
+    overwrite: options.Overwrite = False
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -166,12 +149,12 @@ class Outputs:
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False
 
 
-def evaluate(measuring: Measuring, outputs: Outputs, printing: Printing) -> None:
+def evaluate(measuring: Measuring, outputs: Outputs, printing: options.Printing) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     if printing.as_json and outputs.as_csv:
         raise InputError("--json and --csv exclude each other")
     measuring.check()
-    limits = figure_limits(outputs.fail_under or ())
+    limits = options.figure_limits(outputs.fail_under or ())
     with ExitStack() as stack:
         with interrupts.starting():
             pair = measuring.pair(stack)

@@ -17,16 +17,8 @@ from rasterio.windows import Window as RasterWindow
 
 from ..errors import InputError, PansharpenError, reason_of
 from ..publish import Publication
-from .creation import (
-    FAILURES,
-    check_creation_options,
-    cog_profile_of,
-    compression_threads,
-    difference,
-    profile_of,
-    verify,
-    wrong_colours,
-)
+from . import creation
+from .creation import FAILURES
 from .geometry import Window
 from .messages import gdal_messages
 from .options import Scaling
@@ -82,7 +74,7 @@ class SceneWriter:
         self._statistics = Statistics(self.bands)
         self._warnings = scene.warnings
         if not picture:
-            self._warnings += wrong_colours(self.options, scene.standard_names)
+            self._warnings += creation.wrong_colours(self.options, scene.standard_names)
         self.files, self._shared = files or Publication(), files is not None
         try:
             self._final = self.files.part(path)
@@ -93,13 +85,16 @@ class SceneWriter:
             raise
 
     def _create(self, scene: Scene):
-        self._masked = not check_creation_options(self.driver, self.options, self.bands, self.dtype, self.nodata)
+        self._masked = not creation.check_creation_options(
+            self.driver, self.options, self.bands, self.dtype, self.nodata
+        )
         if self._masked and self._parts:
             raise InputError("--co: with MS files on several grids each band keeps its nodata, which this compression "
                              "blurs; fuse without it")  # fmt: skip
         kind = {"count": self.bands, "dtype": self.dtype, "nodata": None if self._masked else self.nodata}
         grid = scene.grid
-        profile = profile_of(self.driver, self.options, self.dtype) | ({"INTERLEAVE": "BAND"} if self._parts else {})
+        profile = creation.profile_of(self.driver, self.options, self.dtype)
+        profile |= {"INTERLEAVE": "BAND"} if self._parts else {}
         with gdal_messages():
             try:
                 dataset = rasterio.open(
@@ -153,7 +148,7 @@ class SceneWriter:
                     with self._overview_chunks():
                         self._dataset.build_overviews(factors, Resampling.average)
             self._dataset.close()
-            verify(self._file)
+            creation.verify(self._file)
         return self._file
 
     def ready(self, provenance: Mapping[str, str]) -> int:
@@ -170,13 +165,13 @@ class SceneWriter:
                 with self._overview_chunks():
                     rasterio.shutil.copy(
                         self._file, self._final, driver="COG",
-                        **compression_threads() | cog_profile_of(self.options, self.overviews),
+                        **creation.compression_threads() | creation.cog_profile_of(self.options, self.overviews),
                     )  # fmt: skip
                 _blank_stand_in(self._final)
-            verify(self._final)
+            creation.verify(self._final)
             with rasterio.open(self._final) as dataset:
                 nodata = None if self._masked else self.nodata
-                if changed := difference(dataset, self.grid, self.bands, self.dtype, nodata):
+                if changed := creation.difference(dataset, self.grid, self.bands, self.dtype, nodata):
                     raise OSError(f"GDAL has given it {changed}")
         return os.path.getsize(self._final)  # what GDAL did not raise has stopped us by now
 

@@ -116,7 +116,7 @@ def render(name: str, **values: Any) -> str:
 
 
 def _fusion_page(facts: FusionFacts) -> dict:
-    quality, comparison, groups = facts.get("quality"), facts.get("comparison"), facts.get("groups") or []
+    quality, comparison, groups = facts["quality"], facts["comparison"], facts["groups"]
     rows, note = [("this result", "", quality)] if quality else [], ""
     if comparison:
         rows, note = [(r["name"], "", r) for r in comparison["rows"]], f"Measured on {comparison['measured_on']}."
@@ -145,9 +145,7 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
     short = dict(zip(names := list(dict.fromkeys(r["name"] for r in results)), short_names(names), strict=True))
     tables, bands = [], []
     for title, part in by_ms(results):
-        scene = next(
-            (g["scene"] for g in facts.get("groups") or () if g["scene"]["ms"] == part[0].get("ms")), facts.get("scene")
-        )
+        scene = next((g["scene"] for g in facts["groups"] if g["scene"]["ms"] == part[0].get("ms")), facts["scene"])
         tables.append((title, _figures_table([(short[r["name"]], r["path"] or "", r["quality"]) for r in part])))
         bands.append(_errors_per_band([short[r["name"]] for r in part], part, scene))
     kinds = {
@@ -155,15 +153,15 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         "reference": "against a reference",
         "wald": "reduced resolution, by Wald’s protocol: the pair degraded, the MS itself as the reference",
     }
-    places = dict.fromkeys(str(r["quality"]["measured_on"]) for r in results if r["quality"].get("measured_on"))
+    places = dict.fromkeys(r["quality"]["measured_on"] for r in results)
     return {
         "title": short[names[0]] if len(names) == 1 else f"{len(names)} results compared",
-        "kind": "Evaluation, " + kinds.get(facts["kind"], facts["kind"]),
-        "lead": _lead(scene, None) if (scene := facts.get("scene")) else [],
+        "kind": f"Evaluation, {kinds[facts['kind']]}",
+        "lead": _lead(facts["scene"], None) if facts["scene"] else [],
         "tiles": [],
         "measured_on": "",
         "tables": tables,
-        "table_note": "Measured on: " + "; ".join(places) + "." if places else "",
+        "table_note": f"Measured on: {'; '.join(places)}.",
         "meanings": _figures([r["quality"] for r in results]),
         "bands": [b for b in bands if b],
         "adaptation": None,
@@ -177,7 +175,7 @@ def _lead(scene: SceneFacts, output: OutputFacts | None) -> list[str]:
     ratio = " × ".join(dict.fromkeys(f"{v:.4g}" for v in scene["ratio"]))
     sensor = "unknown sensor" if scene["sensor"] == "generic" else scene["sensor"]
     lead = [sensor, f"{scene['bands']} bands, {scene['dtype']}", f"{cols} × {rows} pixels", f"ratio {ratio}"]
-    if output and output.get("valid_pixels") is not None:
+    if output:
         lead.append(f"{100 * output['valid_pixels'] / max(rows * cols, 1):.4g} % valid")
     return [*lead, scene["crs"] or "no CRS"]
 
@@ -188,10 +186,8 @@ def _tiles(quality: Quality) -> list[tuple[Figure, str, str]]:
 
 
 def _measured(quality: Quality) -> str:
-    blocks = f", {blocks_text(quality)}" if quality.get("blocks") is not None else ""
-    gains = quality.get("mtf_gains")
-    mtf = f"; MTF gains at Nyquist {', '.join(f'{g:.3g}' for g in gains)}" if gains else ""
-    return f"Basis: {quality['measured_on']}{blocks}{mtf}."
+    gains = ", ".join(f"{g:.3g}" for g in quality["mtf_gains"])
+    return f"Basis: {quality['measured_on']}, {blocks_text(quality)}; MTF gains at Nyquist {gains}."
 
 
 def _figures(qualities: Iterable[Mapping]) -> list[Figure]:
@@ -215,7 +211,7 @@ def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
 
 def _reprojection(quality: Quality, names: Sequence[str | None]) -> dict | None:
     """Errors per band against the MS, as a table and a chart."""
-    errors = quality.get("reprojection")
+    errors = quality["reprojection"]
     if not errors:
         return None
     labels, relative = _band_labels(names, len(errors["rmse"])), errors["relative"]
@@ -292,13 +288,13 @@ def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
 def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
     """Names and values of everything that makes the run repeatable, by subject."""
     groups: list[tuple[str, list[tuple[str, str]]]] = []
-    if scene := facts.get("scene"):
-        groups.append(("Scene", _scene_rows(scene)))
-    if facts.get("registration"):
+    if facts["scene"]:
+        groups.append(("Scene", _scene_rows(facts["scene"])))
+    if facts["registration"]:
         groups.append(("Registration", _registration_rows(facts["registration"])))
     if facts.get("pan_tells"):
         groups.append(("What PAN tells", [(t["band"], _told(t)) for t in facts["pan_tells"]]))
-    for part in facts.get("groups") or []:
+    for part in facts["groups"]:
         rows = _scene_rows(part["scene"]) + (_registration_rows(part["registration"]) if part["registration"] else [])
         if "method" in part:
             rows.append(("MTF gains", plain_text(part["method"]["mtf_gains"])))
@@ -309,11 +305,11 @@ def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
         rows = [(k.replace("_", " "), plain_text(v)) for k, v in method.items() if v is not None]
         size = f"{output['cols']} × {output['rows']} pixels, {output['driver']}"
         groups.append(("Method", [*rows, ("output", f"{output['path']} ({size})")]))
-        groups.append(("Options", [(k.replace("_", " "), plain_text(v)) for k, v in facts.get("options", {}).items()]))
+        groups.append(("Options", [(k.replace("_", " "), plain_text(v)) for k, v in facts["options"].items()]))
     if "seconds" in facts:
         rows = [(k, f"{v:.2f} s") for k, v in facts["seconds"].items() if v]
         groups.append(("Time", [*rows, ("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s")]))
-    software = {"pansharpen": facts["version"]} | dict(facts.get("software") or {})
+    software = {"pansharpen": facts["version"]} | facts["software"]
     groups.append(("Software", [(k, plain_text(v)) for k, v in software.items()]))
     return groups
 

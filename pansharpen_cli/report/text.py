@@ -48,18 +48,16 @@ def table(facts: FusionFacts, full: bool = True) -> str:
 
 
 def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
-    scene, output = facts["scene"], facts["output"]
-    rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts.get("verdict") or [])]
-    if len(scene.get("pan_files") or ()) > 1:
+    scene, output, several, rgb = facts["scene"], facts["output"], facts["groups"], facts.get("rgb")
+    rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts["verdict"])]
+    if len(scene["pan_files"]) > 1:
         rows.append(("PAN", f"mean of bands of {', '.join(map(os.path.basename, scene['pan_files']))}"))
-    several = facts.get("groups") or []
     for group in several or [cast(PartFacts, facts)]:
         if several:
             rows.append(("MS", ", ".join(map(os.path.basename, group["scene"]["ms"]))))
         rows += _fused_rows(group)
     rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
-    rgb = facts.get("rgb")
     held = "3 uint8, the picture" if rgb and rgb["path"] == output["path"] else f"{scene['bands']} {scene['dtype']}"
     rows.append(("output", f"{output['path']} ({output['cols']} x {output['rows']} x {held})"))
     if rgb:
@@ -68,27 +66,24 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _fused_rows(facts: FusionFacts | PartFacts) -> list[tuple[str, str]]:
+def _fused_rows(facts: PartFacts) -> list[tuple[str, str]]:
     """What was fused together, and how it came out."""
-    scene, method = facts["scene"], facts["method"]
-    rows = geometry_rows(scene)
-    if "registration" in facts:
-        rows.append(("registration", registration_text(facts["registration"])))
-    if text := bands_text(scene):
-        rows.append(("bands", text))
-    if text := tells_text(facts.get("pan_tells") or []):
-        rows.append(("PAN tells", text))
-    if left := ", ".join(each["band"] for each in facts.get("pan_tells") or [] if not each["sharpened"]):
-        rows.append(("up-sampled", f"{left}: PAN tells nothing about it"))
-    if "mtf_gains" in method:
-        rows.append(("MTF", _gains(method)))
-    if method["scale"]:
-        rows.append(("scale", f"{method['scale']:.6g} DN"))
+    scene, method, quality = facts["scene"], facts["method"], facts["quality"]
+    left = ", ".join(each["band"] for each in facts["pan_tells"] if not each["sharpened"])
     weights = f" ({method['weights']}, {method['precision']} on {method['device']})" if method["weights"] else ""
-    rows.append(("method", method["name"] + weights))
-    rows.append(("adaptation", adaptation_text(facts["adaptation"])))
-    quality = facts.get("quality")
-    return rows + (_quality_rows(quality) if quality else [])
+    rows = [
+        *geometry_rows(scene),
+        ("registration", registration_text(facts["registration"])),
+        ("bands", bands_text(scene)),
+        ("PAN tells", tells_text(facts["pan_tells"])),
+        ("up-sampled", f"{left}: PAN tells nothing about it" if left else ""),
+        ("MTF", _gains(method)),
+        ("scale", f"{method['scale']:.6g} DN" if method["scale"] else ""),
+        ("method", method["name"] + weights),
+        ("adaptation", adaptation_text(facts["adaptation"])),
+        *(_quality_rows(quality) if quality else []),
+    ]
+    return [row for row in rows if row[1]]
 
 
 def geometry_rows(scene: SceneFacts) -> list[tuple[str, str]]:
@@ -113,8 +108,7 @@ def tells_text(told: Sequence[PanRelationFacts]) -> str:
 
 def called(scene: SceneFacts) -> list[str | None]:
     """What people call the bands: by their own names, else by the standard ones."""
-    own = scene["band_names"]
-    return [name or known for name, known in zip(own, scene.get("standard_names") or own, strict=True)]
+    return [own or known for own, known in zip(scene["band_names"], scene["standard_names"], strict=True)]
 
 
 def bands_text(scene: SceneFacts) -> str:
@@ -283,30 +277,26 @@ def byte_size(count: float) -> str:
 
 
 def _quality_rows(quality: Quality) -> list[tuple[str, str]]:
-    """The figures by what they tell; what a report does not have is left out."""
+    """The figures by what they tell; nothing where there is none."""
 
     def line(*keys: str) -> str:
         return "  ".join(f"{FIGURES[k].name} {text_of(k, quality)}" for k in keys if value_of(k, quality) is not None)
 
+    errors = quality["reprojection"]
+    each = " ".join(map(number_text, errors["rmse"])) if errors else ""
     rows = [
         ("quality", line("fidelity", "colour_error", "detail_error", "pan_sharpness")),
         ("indices", line("hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda") + f"  ({blocks_text(quality)})"),
         ("detail", line("pan_detail_correlation", "flat_area_activity")),
-        ("reprojection", ""),
+        ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean" if each else ""),
     ]
-    reprojection = quality.get("reprojection")
-    if reprojection:
-        each = " ".join(number_text(v) for v in reprojection["rmse"])
-        rows[-1] = ("reprojection", f"RMSE per band {each} DN, {text_of('reprojection', quality)} of the mean")
     rows = [row for row in rows if row[1]]
-    if rows and quality.get("sampled"):
-        rows[0] = (rows[0][0], f"{rows[0][1]}  (sampled)")
-    return rows
+    return [(rows[0][0], f"{rows[0][1]}  (sampled)"), *rows[1:]] if quality["sampled"] else rows
 
 
 def blocks_text(quality: Quality) -> str:
     """How many blocks were measured, and of how many, if they are a sample."""
-    if quality.get("sampled"):
+    if quality["sampled"]:
         return f"sampled: {quality['blocks']} of {quality['blocks_in_all']} blocks"
     return f"{quality['blocks']} blocks"
 
@@ -364,7 +354,7 @@ def ranking(facts: EvaluationFacts) -> str:
     on several grids a table each."""
     results = facts["results"]
     tables = ["\n".join([f"MS  {ms}"] * bool(ms) + _ranked(part)) for ms, part in by_ms(results)]
-    places = dict.fromkeys(str(r["quality"]["measured_on"]) for r in results if r["quality"].get("measured_on"))
+    places = dict.fromkeys(r["quality"]["measured_on"] for r in results)
     lines = [f"measured on: {p}" for p in places]
     return "\n".join(["\n\n".join(tables), *lines, *["* best of its column"] * any("*" in each for each in tables)])
 
