@@ -480,9 +480,9 @@ def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) 
     ],
 )
 def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monkeypatch, change, words: str) -> None:
-    from pansharpen_cli.raster import writer
+    from pansharpen_cli.raster import creation
 
-    original, calls = writer.verify, []
+    original, calls = creation.verify, []
 
     def spoil(path: Path) -> None:
         original(path)
@@ -492,7 +492,7 @@ def test_a_written_file_is_compared_before_it_is_published(pair: Path, run, monk
                 for name, value in change.items():
                     setattr(dataset, name, value)
 
-    monkeypatch.setattr(writer, "verify", spoil)
+    monkeypatch.setattr(creation, "verify", spoil)
     before = contents(pair)
     finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST)
     assert finished.code == 1 and words in finished.err and contents(pair) == before
