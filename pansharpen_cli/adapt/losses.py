@@ -37,9 +37,9 @@ def spatial(fused: Tensor, pan: Tensor, pan_low: Tensor, blur: Separable, std: T
     return _l1(_inner(fused - blur(fused) * quotient), std)
 
 
-def consistency(fused: Tensor, frozen: Tensor, std: Tensor) -> Tensor:
-    """|| X* - X || (eq. 10): the tailored against the frozen network's output."""
-    return _l1(_inner(fused - frozen), std)
+def consistency(fused: Tensor, anchor: Tensor, std: Tensor) -> Tensor:
+    """|| X* - X || (eq. 10): the tailored network's output against the frozen one's, or what else it is held to."""
+    return _l1(_inner(fused - anchor), std)
 
 
 def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
@@ -47,13 +47,13 @@ def reduced(fused: Tensor, ms: Tensor, std: Tensor) -> Tensor:
     return _l1(_inner(fused - ms), std)
 
 
-def sharpness(fused: Tensor, frozen: Tensor, low: Tensor, std: Tensor) -> Tensor:
-    """How far the energy of each band's finest detail is from that of the frozen network's output, as a logarithm.
+def sharpness(fused: Tensor, anchor: Tensor, low: Tensor, std: Tensor) -> Tensor:
+    """How far the energy of each band's finest detail is from that of what it is held to, as a logarithm.
 
     An error that is asked for in the mean is lowest for bands that are softer than PAN. `low` (side, side) is the
     Gaussian low pass of one axis; energies of less than a hundredth of a band's deviation count as noise.
     """
-    energies = [_inner((t - low @ t @ low.T) / std[:, None, None]).square().mean((0, 2, 3)) for t in (fused, frozen)]
+    energies = [_inner((t - low @ t @ low.T) / std[:, None, None]).square().mean((0, 2, 3)) for t in (fused, anchor)]
     return ((energies[0] + 1e-4) / (energies[1] + 1e-4)).log().abs().mean()
 
 

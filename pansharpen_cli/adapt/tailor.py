@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import autocast, threads
-from ..models.base import Backbone, Inputs, SceneStats, channels_last, convolve
+from ..models.base import Anchor, Backbone, Inputs, SceneStats, channels_last, convolve, injected
 from ..physics import Separable, gaussian_matrix
 from . import losses
 
@@ -70,22 +70,24 @@ KNOWN = 16
 class Settings:
     """Weights of the loss terms and the schedule; `seconds` bounds the training loop.
 
-    `reduced` weighs the one term whose answer is known: the scene's own pair, degraded once more. `colour` and
-    `sharpness` keep what a user sees first, `consistency` the rest of what the frozen network has learned. `spectral`
-    and `spatial` are the paper's: a result as sharp as the PAN pays for the ringing and the softness of the MS there.
+    `reduced` weighs the one term whose answer is known: the scene's own pair, degraded once more. `sharpness` and
+    `consistency` keep the result near to what it is `held_to`: what the frozen network gives, where that is good, or
+    else what an injection fitted to the scene does. `colour` keeps the MS's. `spectral` and `spatial` are the paper's:
+    a result as sharp as the PAN pays for the ringing and the softness of the MS there.
     """
 
     reduced: float = 3.0
-    colour: float = 0.5
+    colour: float = 0.0
     sharpness: float = 0.1
-    consistency: float = 0.3
+    consistency: float = 1.0
+    held_to: Anchor = "injected"
     spectral: float = 0.0
     spatial: float = 0.0
     tiles: int = 16
     reduced_tiles: int = 16
-    epochs: int = 12
+    epochs: int = 40
     batch: int = 4
-    rate: float = 4e-3
+    rate: float = 2e-3
     seconds: float = 60.0
     patience: int = 3
 
@@ -151,7 +153,7 @@ class _Cache:
     tiles: Tiles
     features: Tensor
     base: Tensor
-    frozen: Tensor
+    anchor: Tensor
     pan_low: Tensor
     low: Tensor
     reduced_features: Tensor
@@ -163,7 +165,7 @@ class _Cache:
             self.tiles.part(full, reduced),
             _of(self.features, full, len(self.base)),
             self.base.index_select(0, full),
-            self.frozen.index_select(0, full),
+            self.anchor.index_select(0, full),
             self.pan_low[full] if len(self.pan_low) else self.pan_low,
             self.low,
             _of(self.reduced_features, reduced, len(self.reduced_base)),
@@ -201,12 +203,13 @@ class Problem:
             prepared, reduced = (self.backbone.prepare(i, self.stats) for i in (tiles.inputs, tiles.reduced))
             tiles = replace(tiles, inputs=prepared, reduced=reduced)
             features, base = self._features(tiles.inputs)
-            frozen = self.fuse(None, features, base, tiles.inputs)
+            frozen = self.settings.held_to == "frozen"
+            anchor = self.fuse(None, features, base, tiles.inputs) if frozen else injected(tiles.inputs, self.stats)
             reduced_features, reduced_base = self._features(tiles.reduced)
             pan = tiles.inputs.pan.expand_as(base)
             pan_low = tiles.blur(pan) if self.settings.spatial else pan[:0]
             low = torch.from_numpy(gaussian_matrix(pan.shape[-1], 1.0)).to(pan)
-            return _Cache(tiles, features, base, frozen, pan_low, low, reduced_features, reduced_base)
+            return _Cache(tiles, features, base, anchor, pan_low, low, reduced_features, reduced_base)
 
     def fuse(self, tailor: FeatureTailor | None, features: Tensor, base: Tensor, inputs: Inputs) -> Tensor:
         with autocast(features.device, self.precision):
@@ -252,8 +255,8 @@ class Problem:
         fused = self.fuse(tailor, c.features, c.base, tiles.inputs)
         terms = {
             "colour": lambda: losses.colour(fused, tiles.ms, tiles.down, std),
-            "sharpness": lambda: losses.sharpness(fused, c.frozen, c.low, std),
-            "consistency": lambda: losses.consistency(fused, c.frozen, std),
+            "sharpness": lambda: losses.sharpness(fused, c.anchor, c.low, std),
+            "consistency": lambda: losses.consistency(fused, c.anchor, std),
             "spectral": lambda: losses.spectral(fused, tiles.ms, tiles.down, std),
             "spatial": lambda: losses.spatial(fused, tiles.inputs.pan, c.pan_low, tiles.blur, std),
         }
@@ -302,7 +305,7 @@ def adapt(
     started = time.perf_counter()
     two = stats.mean.device.type == "cpu" and torch.get_num_threads() > 1
     pool = ThreadPoolExecutor(1, "adapt", torch.set_num_threads, (1,)) if two else nullcontext()
-    # the fewer places where the answer is known, the closer the tailor stays to the frozen network
+    # the fewer places where the answer is known, the closer the result stays to what it is held to
     known = min(KNOWN, settings.reduced_tiles) / max(len(training.target), 1)
     settings = replace(settings, consistency=settings.consistency * max(1.0, known))
     with threads(1), pool as beside:

@@ -37,6 +37,7 @@ ADAPT_LOSS: dict[str, Adaptation] = {
     "sharp": {},
     "paper": {
         "reduced": 0.0, "colour": 0.0, "sharpness": 0.0, "spectral": 1.0, "spatial": 0.1, "consistency": 0.1,
+        "held_to": "frozen", "epochs": 12, "rate": 4e-3,
     },
 }  # fmt: skip
 """Loss weights of --adapt-loss: ours, which keep a result sharp and clean, and the terms of ERFT (eq. 7-10)."""

@@ -95,6 +95,11 @@ class SceneStats:
         return Inputs(pan, inputs.expanded, low)
 
     @property
+    def made_up(self) -> float:
+        """How far the bands make up the light that PAN sees, from 0 to 1."""
+        return min(1.0, max(0.0, (self.spanned - FOREIGN) / (OWN_LIGHT - FOREIGN)))
+
+    @property
     def scale_in_dn(self) -> float:
         return math.ldexp(self.scale, -self.lift)
 
@@ -112,12 +117,38 @@ class SceneStats:
         return taken.stats()
 
 
+FOREIGN, OWN_LIGHT = 0.97, 0.99
+"""Share of PAN's averages that the bands explain, up to which they make up none, and from which on all of its light: of
+a PAN that sees other light, such as one of the near infrared over true colour, only the detail is the bands' own."""
 HAZE = 0.001
 """Quantile of a band that is its haze."""
 FINE = 9
 """Side in PAN pixels of the means that the finest detail of an MS is what departs from."""
 CELL, LEAST_CELLS = 24, 100
 """Side in PAN pixels of what the intensity is fitted on, half overlapping, and how many of them that takes."""
+
+
+def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
+    """The weighted sum of bands (n, bands, rows, cols) that is most like PAN at the MS's scale (n, 1, rows, cols)."""
+    return weighted(bands, stats.intensity[:-1]).add_(stats.intensity[-1])
+
+
+def weighted(bands: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of bands (n, bands, rows, cols): no product of matrices, which autocast rounds and whose order
+    of sums depends on the window."""
+    (band, *bands_left), (weight, *others) = bands.split(1, 1), weights.tolist()
+    total = band * weight
+    for band, weight in zip(bands_left, others, strict=True):
+        total = total.add_(band, alpha=weight)
+    return total
+
+
+def injected(inputs: Inputs, stats: SceneStats) -> Tensor:
+    """The expanded MS with all that it lacks to be the PAN, by the scene's gains (n, bands, rows, cols): component
+    substitution (GSA: Aiazzi et al., TGRS 2007). Of light that the bands do not make up it takes only the detail."""
+    low = inputs.pan_low
+    lacking = (inputs.pan - low) + stats.made_up * (low - intensity_of(inputs.expanded, stats))
+    return inputs.expanded + stats.gain[:, None, None] * lacking
 
 
 def carry(channels: int, *layers: nn.Conv2d) -> None:
@@ -234,6 +265,10 @@ BLOCKS_TWICE = Published(((r"^backbone\.(\d)\.", lambda found: f"res{int(found[1
 """DLPan-Toolbox registers the residual blocks `res1` ... `res4` once more as `backbone.0` ... `backbone.3`."""
 
 
+Anchor = Literal["frozen", "injected"]
+"""What an adaptation stays near to: what the frozen network gives, or `injected`."""
+
+
 class Adaptation(TypedDict, total=False):
     """Overrides of `adapt.tailor.Settings`: weights of the loss terms, and the schedule."""
 
@@ -245,6 +280,7 @@ class Adaptation(TypedDict, total=False):
     spatial: float
     epochs: int
     rate: float
+    held_to: Anchor
 
 
 class Backbone(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..physics import sum_along
-from .base import Adaptation, Backbone, Inputs, ResidualBlock, SceneStats, convolve, product_type
+from .base import Adaptation, Backbone, Inputs, ResidualBlock, SceneStats, convolve, intensity_of, product_type
 
 SHARED, OWN = 3, 4
 """Input channels. Shared: PAN, its detail, and how far low-passed PAN departs from the intensity. Of each band: the
@@ -44,9 +44,6 @@ CRISP = 1.025
 MOST, WIDE = 0.08, 25
 """Share of their brightness by which what the bands lack at the MS's scale may change them, as its mean within `WIDE`
 pixels."""
-FOREIGN, OWN_LIGHT = 0.97, 0.99
-"""Share of PAN's averages that the bands explain, up to which none, and from which on all of that change is taken: of a
-PAN that sees other light, such as one of the near infrared over true colour, only the detail is the bands' own."""
 BESIDE, AROUND = 3.0, 9
 """Times the mean detail that PAN injects within `AROUND` pixels, by which that change may depart further from its mean.
 Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up, beside saturated clouds for one."""
@@ -74,7 +71,7 @@ class GLPNet(Backbone):
     multiple_of = STRIDE
     last_halo = WIDE // 2
     tile_bytes = (50, 137)
-    adaptation: ClassVar[Adaptation] = {"consistency": 0.6, "rate": 2e-3, "epochs": 8}
+    adaptation: ClassVar[Adaptation] = {"held_to": "frozen", "colour": 0.5, "consistency": 0.6, "epochs": 8}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
 
     def __init__(self, features: int = 32, width: int = 64, blocks: int = 3, own: int = 1) -> None:
@@ -165,12 +162,7 @@ def follows(stats: SceneStats, trusted: float) -> Tensor:
     does, where the network is not `trusted` to know better."""
     weights, above = stats.intensity[:-1], (stats.mean - stats.haze).clamp(min=TINY)
     alike = (stats.gain * (weights @ above) / above).clamp(0.0, 1.0)
-    return made_up(stats) * (weights @ stats.gain).clamp(0.0, 1.0) * (alike + (1 - alike) * trusted)
-
-
-def made_up(stats: SceneStats) -> float:
-    """How far the bands make up the light that PAN sees, from 0 to 1."""
-    return min(1.0, max(0.0, (stats.spanned - FOREIGN) / (OWN_LIGHT - FOREIGN)))
+    return stats.made_up * (weights @ stats.gain).clamp(0.0, 1.0) * (alike + (1 - alike) * trusted)
 
 
 def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
@@ -183,7 +175,7 @@ def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     kept = torch.minimum(torch.maximum(smooth, -most), most)
     most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
-    kept *= made_up(stats)
+    kept *= stats.made_up
     return kept.sub_(coarse)
 
 
@@ -207,18 +199,3 @@ def mean_around(image: Tensor, side: int) -> Tensor:
         found, inside = (sum_along(nn.functional.pad(x, pad), side, dim) for x in (image, ones))
         image = found.div_(inside)
     return image
-
-
-def intensity_of(bands: Tensor, stats: SceneStats) -> Tensor:
-    """The weighted sum of bands (n, bands, rows, cols) that is most like PAN at the MS's scale (n, 1, rows, cols)."""
-    return weighted(bands, stats.intensity[:-1]).add_(stats.intensity[-1])
-
-
-def weighted(bands: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of bands (n, bands, rows, cols): no product of matrices, which autocast rounds and whose order
-    of sums depends on the window."""
-    (band, *bands_left), (weight, *others) = bands.split(1, 1), weights.tolist()
-    total = band * weight
-    for band, weight in zip(bands_left, others, strict=True):
-        total = total.add_(band, alpha=weight)
-    return total

@@ -64,8 +64,8 @@ TERMS = {
     "total": "weighted sum, its excess over all tiles",
     "reduced": "against the MS itself, one level down",
     "colour": "fused, blurred and sampled, against the MS, means over 3 x 3 MS pixels",
-    "sharpness": "energy of the finest detail against the frozen network's",
-    "consistency": "distance from the frozen network",
+    "sharpness": "energy of the finest detail against that of what the tailor is held to",
+    "consistency": "distance from what it is held to: the frozen network, or an injection fitted to the scene",
     "spectral": "fused, blurred and sampled, against the MS",
     "spatial": "detail against PAN",
 }
