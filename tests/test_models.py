@@ -22,7 +22,16 @@ from pansharpen_cli import models
 from pansharpen_cli.device import autocast
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import base, glpnet, weights
-from pansharpen_cli.models.base import Backbone, Inputs, SceneMoments, SceneStats, concatenate, convolve
+from pansharpen_cli.models.base import (
+    Backbone,
+    Inputs,
+    SceneMoments,
+    SceneStats,
+    concatenate,
+    convolve,
+    injected,
+    intensity_of,
+)
 
 
 def randomised(name: str, config: dict[str, int], seed: int = 0) -> Backbone:
@@ -167,6 +176,19 @@ def test_glpnet_has_no_unit_built_in():
     small = inputs.map(lambda t: t / 2000)
     fused = network(inputs, SceneStats.fit(inputs))
     torch.testing.assert_close(network(small, SceneStats.fit(small)) * 2000, fused, rtol=1e-4, atol=0.1)
+
+
+def test_what_is_injected_makes_the_bands_up_to_the_pan() -> None:
+    """Their weighted sum is PAN, where they make up its light; else PAN gives them its detail alone."""
+    rng = torch.Generator().manual_seed(0)
+    pan, low, expanded = (torch.rand(2, n, 16, 16, generator=rng) for n in (1, 1, 4))
+    weights = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    inputs = Inputs(pan, expanded, low.expand_as(expanded))
+    fitted = SceneStats.fit(inputs)
+    stats = replace(fitted, intensity=torch.cat([weights, torch.tensor([0.05])]), gain=torch.ones(4), spanned=1.0)
+    torch.testing.assert_close(intensity_of(injected(inputs, stats), stats), pan)
+    foreign = injected(inputs, replace(stats, spanned=0.9))
+    torch.testing.assert_close(foreign, expanded + pan - low)
 
 
 def test_streamed_moments_are_those_of_all_pixels():

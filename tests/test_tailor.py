@@ -26,7 +26,9 @@ from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import simulate
 
 CPU = torch.device("cpu")
-QUICK = Settings(tiles=6, reduced_tiles=4, epochs=4, batch=3)
+QUICK = Settings(
+    colour=0.5, consistency=0.3, held_to="frozen", tiles=6, reduced_tiles=4, epochs=4, batch=3, rate=4e-3
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,12 @@ def test_a_tailor_that_does_not_help_is_dropped(scene: Scene, backbone: Backbone
     assert tailored is None and not outcome.kept
     assert outcome.after == outcome.before
     assert "no better" in outcome.reason
+
+
+def test_a_tailor_comes_nearer_to_what_it_is_held_to(scene: Scene, backbone: Backbone) -> None:
+    _, tailored, outcome = adapted(scene, backbone, replace(QUICK, reduced=0.0, colour=0.0, held_to="injected"))
+    assert tailored is not None
+    assert 0 < outcome.after["consistency"] < 0.9 * outcome.before["consistency"]
 
 
 def test_bands_get_gains_of_their_own(scene: Scene, trained) -> None:
