@@ -422,19 +422,26 @@ def workspace(folder: Path) -> Iterator[Path]:
     handle = None
     while handle is None:  # a batch may sweep the folder before it is locked
         made = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
+        _LIVING.add(made)
         try:
             handle = _held(made)
-        except OSError:
-            shutil.rmtree(made, ignore_errors=True)
+        except BaseException:
+            _removed(made)
             raise
-    _LIVING.add(made)
+        if handle is None:
+            _LIVING.discard(made)
     try:
         yield made
     finally:
-        _LIVING.discard(made)
         if handle >= 0:
             os.close(handle)
-        shutil.rmtree(made, ignore_errors=True)
+        _removed(made)
+
+
+def _removed(made: Path) -> None:
+    """Until it is gone, `clear` removes it, too: a second signal may end the process meanwhile."""
+    shutil.rmtree(made, ignore_errors=True)
+    _LIVING.discard(made)
 
 
 def clear() -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -24,7 +25,7 @@ from rasters import random_weights, seldom, write_pair
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import models
+from pansharpen_cli import models, publish
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, fusers, loop
@@ -228,6 +229,26 @@ def test_a_signal_within_exec_ends_with_the_code_of_interruptions() -> None:
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 130
+
+
+@pytest.mark.parametrize("moment", ["locking", "removing"])
+def test_a_temporary_folder_is_known_from_first_to_last(tmp_path: Path, monkeypatch, moment: str) -> None:
+    """A second signal removes those that are known, and ends the process at once."""
+    known, remove = [], publish.shutil.rmtree
+
+    def interrupted(folder: Path) -> int:
+        raise KeyboardInterrupt
+
+    def removed(folder: Path, **options) -> None:
+        known.append(folder in publish._LIVING)
+        remove(folder, **options)
+
+    monkeypatch.setattr(publish.shutil, "rmtree", removed)
+    if moment == "locking":
+        monkeypatch.setattr(publish, "_held", interrupted)
+    with suppress(KeyboardInterrupt), publish.workspace(tmp_path) as made:
+        assert made in publish._LIVING
+    assert known == [True] and not publish._LIVING and not any(tmp_path.iterdir())
 
 
 # Files that change or fail ------------------------------------------------------------------------------------------
