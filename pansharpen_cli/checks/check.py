@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from operator import and_
 
@@ -43,19 +43,9 @@ from .judge import (
     tells_facts,
 )
 from .look import Look, band_facts, look_at
-from .predict import predict
+from .predict import Asked, predict
 
 SCHEMA = "pansharpen-check/1"
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of a pair: by `check`, or by `plan`, which knows the output and is refused as `fuse` is."""
-
-    options: Options
-    score: bool
-    progress: Progress
-    output: FusionOutput | None = None
 
 
 def check(pair: Pair, options: Options, score: bool = True, progress: Progress = quiet) -> CheckFacts:
@@ -64,7 +54,7 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
     What `fuse` would refuse is in `refused`, with its words; where it would fail while running is among the findings.
     What is not known then is None. MS files on grids of their own are looked at apart, each in `groups`.
     """
-    return _told(pair, _Asked(options, score, progress))
+    return _told(pair, Asked(options, score, progress))
 
 
 def plan(
@@ -77,12 +67,12 @@ def plan(
     parse_creation_options(output.creation_options)
     check_method(options)
     device.choose_device(options.device)
-    facts = _told(pair, _Asked(options, score, progress, output))
+    facts = _told(pair, Asked(options, score, progress, output))
     check_absent([path for path, _ in targets_of(output)], output.overwrite)
     return facts
 
 
-def _told(pair: Pair, asked: _Asked) -> CheckFacts:
+def _told(pair: Pair, asked: Asked) -> CheckFacts:
     found = Findings()
     with pair.held() as pair:
         with gdal_messages():
@@ -105,7 +95,7 @@ def _told(pair: Pair, asked: _Asked) -> CheckFacts:
     return _combined(made, files, found)
 
 
-def _part(pair: Pair, files: list[FileFacts], asked: _Asked, found: Findings) -> CheckFacts:
+def _part(pair: Pair, files: list[FileFacts], asked: Asked, found: Findings) -> CheckFacts:
     """All that can be told of a pair whose MS files are on one grid, but for what is found."""
     facts = CheckFacts(SCHEMA, __version__, "check" if asked.output is None else "plan")
     facts.files = [f for f in files if f.path in (pair.pan, *pair.ms)]
@@ -156,35 +146,34 @@ def _combined(made: Sequence[CheckFacts], files: list[FileFacts], found: Finding
     return facts
 
 
-def _check_scene(facts: CheckFacts, pair: Pair, asked: _Asked, stack: ExitStack, found: Findings) -> None:
+def _check_scene(facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, found: Findings) -> None:
     """All that the scene of a pair tells. Raises InputError for what `fuse` would refuse."""
     scene: Scene | None = None
     look: Look | None = None
-    options, progress, survey = asked.options, asked.progress, asked.output is None
     seconds: dict[str, float] = {}
-    mismatched = False
+    survey, mismatched = asked.output is None, False
     with _noting_failure(asked, found):
-        scene, options, seconds, mismatched = _aligned(facts, pair, asked, stack, found)
+        scene, asked, seconds, mismatched = _aligned(facts, pair, asked, stack, found)
     scene = scene or stack.enter_context(pair.open())
-    _describe(facts, scene, pair, options, found)
+    _describe(facts, scene, pair, found)
     with _noting_failure(asked, found):
-        look = look_at(scene, options.seed, progress, survey)
+        look = look_at(scene, asked.options.seed, asked.progress, survey)
         facts.sample = look.facts()
         if survey:
             facts.bands = [band_facts(band) for band in look.bands]
             facts.agreement = look.agreement()
             judge_pixels(scene, look, facts, found)
-        facts.pan_tells = tells_facts(scene, options, progress, mismatched, found)
+        facts.pan_tells = tells_facts(scene, asked.options, asked.progress, mismatched, found)
     if look is not None:
         with _noting_failure(asked, found):
-            predict(facts, scene, look, options, asked.score, asked.output, seconds, progress, found)
+            predict(facts, scene, look, asked, seconds, found)
     judge_scene(scene, found)
     if not survey:
         fit.preload(asked.options, scene.bands)
 
 
 @contextmanager
-def _noting_failure(asked: _Asked, found: Findings) -> Iterator[None]:
+def _noting_failure(asked: Asked, found: Findings) -> Iterator[None]:
     """Makes a finding of `check` of what would end `fuse` while it runs (exit code 1). What it would refuse is
     raised."""
     try:
@@ -195,7 +184,7 @@ def _noting_failure(asked: _Asked, found: Findings) -> Iterator[None]:
         found.error("fails", f"fuse fails here: {error}")
 
 
-def _describe(facts: CheckFacts, scene: Scene, pair: Pair, options: Options, found: Findings) -> None:
+def _describe(facts: CheckFacts, scene: Scene, pair: Pair, found: Findings) -> None:
     facts.scene = {**scene_facts(scene), "assumed_names": list(fusers.setup_of(scene).names)}
     rows, cols = (scene.pan_grid.overlap(scene.phase, scene.ms_grid) & scene.full).shape
     ratio, ms = scene.phase.ratio, scene.ms_grid
@@ -253,10 +242,10 @@ def _file_facts(path: str, role: str, dataset) -> FileFacts:
 
 
 def _aligned(
-    facts: CheckFacts, pair: Pair, asked: _Asked, stack: ExitStack, found: Findings
-) -> tuple[Scene, Options, dict[str, float], bool]:
-    """The scene and the options as `fuse` uses them, the seconds that the alignment takes, and whether PAN and MS show
-    different things. The shift is always measured."""
+    facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, found: Findings
+) -> tuple[Scene, Asked, dict[str, float], bool]:
+    """The scene and what is asked of it as `fuse` uses them, the seconds that the alignment takes, and whether PAN and
+    MS show different things. The shift is always measured."""
     clock, options = time.perf_counter(), asked.options
     measured = replace(options, align="measure") if options.align == "off" else options
     # `shift_facts` has words of its own for what the scene would tell
@@ -270,4 +259,5 @@ def _aligned(
     if mismatched and options.method in REGISTRY and options.adapt != "off":
         found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
         options = replace(options, adapt="off")
-    return scene, options, {"aligning": time.perf_counter() - clock} if is_measured(options) else {}, mismatched
+    seconds = {"aligning": time.perf_counter() - clock} if is_measured(options) else {}
+    return scene, replace(asked, options=options), seconds, mismatched

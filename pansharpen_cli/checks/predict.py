@@ -61,25 +61,27 @@ CLASSICAL_TILE_BYTES = (0, 25)
 # What the run will take
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a pair: by `check`, or by `plan`, which knows the output and is refused as `fuse` is."""
+
+    options: Options
+    score: bool
+    progress: Progress
+    output: FusionOutput | None = None
+
+
 def predict(
-    facts: CheckFacts,
-    scene: Scene,
-    look: Look,
-    options: Options,
-    score: bool,
-    output: FusionOutput | None,
-    known: dict[str, float],
-    progress: Progress,
-    found: Findings,
+    facts: CheckFacts, scene: Scene, look: Look, asked: Asked, known: dict[str, float], found: Findings
 ) -> None:
     """Fill in method, adaptation, output and prediction: a part of the scene is adapted to, fused, written and scored
     for a trial.
 
     `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
     """
-    pixels = scene.window.area
+    options, score, output, pixels = asked.options, asked.score, asked.output, scene.window.area
     part = replace(scene, window=_trial_window(scene, look), remarks=Remarks())
-    fit, seconds = _trial_fit(scene, part, options, progress)
+    fit, seconds = _trial_fit(scene, part, options, asked.progress)
     trial = _trial_run(part, fit.fuser, options, score, output or FusionOutput(Path("fused.tif")))
     busy = pixels * (1 - look.empty / max(look.tried, 1))
     seconds |= {"fusing": trial.fusing * busy}
@@ -96,8 +98,7 @@ def predict(
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
-    settings = fitting.settings_of(options) if fit.card is not None else None
-    card = fit.card
+    card, settings = fit.card, fitting.settings_of(options) if fit.card is not None else None
     facts.method = PlannedMethod(
         options.method, card.path.name if card else None, fit.device, fit.precision, options.tile_size, tiles, at_once
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from .. import physics
 from ..errors import InputError
 from ..progress import Progress, quiet
-from ..raster.geometry import Phase, Window
+from ..raster.geometry import Window
 from ..raster.plain import raster_writer
 from ..raster.scene import MIN_MS_PIXELS, Scene
 from ..raster.source import filled
@@ -26,14 +25,9 @@ def _reduced(scene: Scene, around: Window) -> tuple[Tensor, np.ndarray, np.ndarr
     pan_window = scene.phase.pan_window(around, MARGIN)
     values, pan_valid = filled(scene.pan.read, pan_window)
     ms, ms_valid = filled(scene.read_ms, around)
-    # in float32 a constant PAN stays constant
-    pan = _degraded(scene.phase, around, pan_window, torch.from_numpy(values), [scene.sensor.pan_gain]).float()
+    through = physics.degrader(scene.phase, around, pan_window, [scene.sensor.pan_gain])
+    pan = through(torch.from_numpy(values).double()).float()  # in which a constant PAN stays constant
     return pan, ms, ms_valid & scene.phase.covered(around, pan_window, pan_valid)
-
-
-def _degraded(phase: Phase, ms: Window, pan: Window, image: Tensor, gains: Sequence[float]) -> Tensor:
-    """An image on the PAN pixels `pan` through the MTF, at the MS pixels `ms`: (bands, rows, cols), float64."""
-    return physics.degrader(phase, ms, pan, gains)(image.double())
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,8 @@ def degrade(scene: Scene, folder: Path, progress: Progress = quiet) -> ReducedPa
         for tile in plan_tiles(coarse, SCORED_TILE // 4):
             around = phase.pan_window(tile.core, MARGIN)
             ms, ms_valid = filled(scene.read_ms, around)
-            low = _degraded(phase, tile.core, around, torch.from_numpy(ms), scene.gains).float().numpy()
+            through = physics.degrader(phase, tile.core, around, scene.gains)
+            low = through(torch.from_numpy(ms).double()).float().numpy()
             valid = phase.covered(tile.core, around, ms_valid)
             write_ms(tile.core.seen_from(coarse), _rounded(low, valid, ms_type))
     return pair

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from rasterio.crs import CRS
 from rasterio.enums import Interleaving
 from rasterio.io import MemoryFile
 
-from ..errors import InputError, reason_of
+from ..errors import InputError, PansharpenError, reason_of
 from .grid import Grid
-from .messages import GDAL_ERRORS, gdal_messages
+from .messages import GDAL_ERRORS, Messages, gdal_messages
 from .tiles import OUTPUT_BLOCK
 from .values import to_dtype
 
@@ -50,6 +51,19 @@ _IN_MEMORY = re.compile(r"(/vsimem/)?[0-9a-f/-]{36,}\.tif:? ?")
 """The name of a file that options are tried on, in messages."""
 
 FAILURES = (*GDAL_ERRORS, OSError, ValueError)
+
+
+@contextmanager
+def writing(failure: Callable[[str], str]) -> Iterator[Messages]:
+    """Turns whatever goes wrong while a file is written, raised or not, into a PansharpenError: the `failure` for that
+    reason."""
+    with gdal_messages() as said:
+        try:
+            yield said
+        except FAILURES as error:
+            raise PansharpenError(failure(reason_of(error))) from error
+    if said.errors:
+        raise PansharpenError(failure(said.errors[0]))
 
 
 def parse_creation_options(options: Sequence[str]) -> dict[str, str]:

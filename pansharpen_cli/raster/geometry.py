@@ -193,10 +193,6 @@ class Axis:
         first = int(np.ceil((pan[0] - self.offset - 0.5) / self.ratio - 1e-6))
         return first, int(np.floor((pan[1] - self.offset + 0.5) / self.ratio + 1e-6))
 
-    def moved(self, offset: float) -> Axis:
-        """The grid that lies so many PAN pixels further."""
-        return Axis(self.ratio, self.offset + offset)
-
     def shifted(self, pan_origin: int, ms_origin: int) -> Axis:
         """This axis counted from windows that start at the given pixels."""
         return Axis(self.ratio, self.offset + self.ratio * ms_origin - pan_origin)
@@ -228,7 +224,7 @@ class Phase(NamedTuple):
 
     def moved(self, offset: Offset) -> Phase:
         """The phase of a grid that lies `offset` PAN pixels further."""
-        return Phase(self.rows.moved(offset[0]), self.cols.moved(offset[1]))
+        return Phase.of(self.ratio, (self.rows.offset + offset[0], self.cols.offset + offset[1]))
 
     def seen_from(self, pan: Window, ms: Window) -> Phase:
         """This phase, counted from the first pixels of a PAN and an MS window."""

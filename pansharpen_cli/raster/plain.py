@@ -15,9 +15,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window as RasterWindow
 
-from ..errors import PansharpenError, reason_of
 from ..publish import Publication
-from .creation import FAILURES, verify
+from .creation import FAILURES, verify, writing
 from .geometry import Window
 from .grid import Grid
 from .messages import gdal_messages
@@ -44,19 +43,12 @@ def raster_writer(
     PansharpenError if it cannot be written; after any error nothing is left.
     """
 
-    @contextmanager
-    def writing() -> Iterator[None]:
-        with gdal_messages() as said:
-            try:
-                yield
-            except FAILURES as error:
-                raise PansharpenError(f"cannot write {path}: {reason_of(error)}") from error
-        if said.errors:
-            raise PansharpenError(f"cannot write {path}: {said.errors[0]}")
+    def failure(reason: str) -> str:
+        return f"cannot write {path}: {reason}"
 
     with nullcontext(files) if files is not None else Publication() as publication:
         partial = publication.part(path)
-        with writing():
+        with writing(failure):
             dataset = rasterio.open(
                 partial, "w", driver="GTiff", count=count, dtype=dtype, nodata=default_nodata(dtype), crs=grid.crs,
                 width=grid.width, height=grid.height, transform=grid.transform, compress="deflate", tiled=True,
@@ -66,7 +58,7 @@ def raster_writer(
                     dataset.set_band_description(i, name)
 
         def write(window: Window, data: np.ndarray) -> None:
-            with writing():
+            with writing(failure):
                 dataset.write(data, window=RasterWindow.from_slices(*window.spans))
 
         try:
@@ -75,7 +67,7 @@ def raster_writer(
             with gdal_messages(), suppress(*FAILURES):
                 dataset.close()
             raise
-        with writing():
+        with writing(failure):
             dataset.close()
             verify(partial)
         if files is None:

@@ -28,7 +28,7 @@ _BEFORE_TYPE = ("description", "samples", "lines", "bands", "header offset", "fi
 def check_texts(dataset, path: str, files: list[str]) -> None:
     """Raises InputError for a text header of one of the `files` of a raster, or a text beside it that tells its place
     or sensor, that is cut off."""
-    texts = [*files, *described_in(path, dataset.files), *_polynomials(path), *_parts(dataset, path)]
+    texts = [*files, *described_in(path, dataset.files), *_parts(dataset, path)]
     unplaced = dataset.transform.is_identity
     if unplaced and dataset.driver == "EHdr" and dataset.crs is not None:
         raise InputError(f"{path} has a CRS and no place: its header is cut off; copy it again, or set ULXMAP there")
@@ -64,11 +64,6 @@ def _ended(text: str) -> bool:
     return text.endswith(("\n", "\r"))
 
 
-def _polynomials(path: str) -> Iterator[str]:
-    stem = os.path.splitext(path)[0]
-    yield from (stem + end for end in ("_RPC.TXT", "_rpc.txt"))
-
-
 def _world_files(path: str) -> Iterator[str]:
     stem, end = os.path.splitext(path)
     short = f"{end[:2]}{end[-1:]}w"
@@ -78,6 +73,7 @@ def _world_files(path: str) -> Iterator[str]:
 def _parts(dataset, path: str) -> Iterator[str]:
     """Texts that tell the place of a raster, or its values, and that GDAL does not list."""
     folder, stem = os.path.dirname(path), os.path.splitext(path)[0]
+    yield from (stem + "_RPC.TXT", stem + "_rpc.txt")
     if dataset.driver in ("AAIGrid", "BT", "GRASSASCIIGrid", "LCP"):
         yield from (stem + ".prj", stem + ".PRJ")
     if dataset.driver == "MFF2":

@@ -156,23 +156,20 @@ def _warp_target(pan: Grid, ms: Grid) -> Grid:
     """A grid in the PAN's orientation with the MS's pixel size, over the MS's footprint."""
     from rasterio.warp import transform
 
-    def project(x, y):
-        if pan.crs == ms.crs:
-            return x, y
-        px, py = transform(ms.crs, pan.crs, [x], [y])
-        return (pan.turned(px) if pan.crs is not None and pan.crs.is_geographic else px)[0], py[0]
-
     def in_pan(col, row):
-        return ~pan.transform * project(*(ms.transform * (col, row)))
+        x, y = ms.transform * (col, row)
+        if pan.crs != ms.crs:
+            xs, (y,) = transform(ms.crs, pan.crs, [x], [y])
+            (x,) = pan.turned(xs) if pan.crs is not None and pan.crs.is_geographic else xs
+        return ~pan.transform * (x, y)
 
     middle = ms.width / 2, ms.height / 2
     origin = in_pan(*middle)
     steps = [np.subtract(in_pan(middle[0] + dc, middle[1] + dr), origin) for dc, dr in ((1, 0), (0, 1))]
     size = [float(np.hypot(*step)) for step in steps]
     ratio = float(np.sqrt(size[0] * size[1]))
-    edge = np.linspace(0, 1, 21)
-    border = [(c * ms.width, r * ms.height) for c, r in [(e, s) for e in edge for s in (0, 1)]]
-    border += [(c * ms.width, r * ms.height) for c, r in [(s, e) for e in edge for s in (0, 1)]]
+    sides = [(along, side) for along in np.linspace(0, 1, 21) for side in (0, 1)]
+    border = [(c * ms.width, r * ms.height) for c, r in (*sides, *(each[::-1] for each in sides))]
     cols, rows = np.array([in_pan(*p) for p in border]).T
     if not np.isfinite([cols, rows]).all() or not 0 < ratio < np.inf:
         raise ValueError("its footprint has no place in the PAN's CRS")

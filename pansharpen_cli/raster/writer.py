@@ -123,10 +123,8 @@ class SceneWriter:
         if self._losses is not None:
             self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
-        seen = (
-            data.reshape(len(data), -1) if valid.all() else np.compress(valid.ravel(), data.reshape(len(data), -1), 1)
-        )
-        self._statistics.update(seen, places)
+        seen = data.reshape(len(data), -1)
+        self._statistics.update(seen if valid.all() else np.compress(valid.ravel(), seen, 1), places)
         at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
         with self._writing():
             self._dataset.write(data, [place + 1 for place in places], window=at)
@@ -197,23 +195,14 @@ class SceneWriter:
         the width.
         """
         pixels, working = (2 * OUTPUT_BLOCK + 64) ** 2, max(self.dtype.itemsize, 4) + 1  # float32 and a mask
-        limit = (
-            {}
-            if "GDAL_OVR_CHUNK_MAX_SIZE" in os.environ
-            else {"GDAL_OVR_CHUNK_MAX_SIZE": pixels * working * self.bands}
-        )
-        return rasterio.Env(**limit)
+        limit = {"GDAL_OVR_CHUNK_MAX_SIZE": pixels * working * self.bands}
+        return rasterio.Env(**({} if limit.keys() & os.environ.keys() else limit))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Turns whatever goes wrong meanwhile, raised or not, into a PansharpenError."""
-        with gdal_messages() as said:
-            try:
-                yield
-            except FAILURES as error:
-                raise PansharpenError(self._failure(reason_of(error))) from error
-        if said.errors:
-            raise PansharpenError(self._failure(said.errors[0]))
+        with creation.writing(self._failure) as said:
+            yield
         if clipped := [text for text in said.warnings if "clipped to fit" in text]:
             raise PansharpenError(self._failure(f"{clipped[0].rpartition(': ')[2]} Leave out --co NBITS"))
 

@@ -32,8 +32,10 @@ _STYLE: Any = {
 
 @contextmanager
 def _axes(width: float, height: float, label: str) -> Iterator[tuple]:
-    """A figure of that size (inches) and its axes; the finished SVG is appended to the list that is yielded."""
+    """A figure of that size (inches) and its axes; the finished SVG is appended to the list that is yielded, marked as
+    safe for a page."""
     import matplotlib
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
@@ -43,7 +45,7 @@ def _axes(width: float, height: float, label: str) -> Iterator[tuple]:
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    made.append(_inline(buffer.getvalue(), label))
+    made.append(Markup(_inline(buffer.getvalue(), label)))
 
 
 def _inline(svg: str, label: str) -> str:
@@ -56,12 +58,12 @@ def _inline(svg: str, label: str) -> str:
     return svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{escape(label)}"', 1)
 
 
-def histogram(band: str, parts: Sequence[tuple[str, Histogram, str]]) -> str:
-    """SVG of one band's distributions, in DN: (label, histogram that holds it, colour) each."""
+def histogram(band: str, parts: Sequence[tuple[str, Histogram]]) -> str:
+    """SVG of one band's distributions, in DN: (label, histogram that holds it) each, the input first."""
     with _axes(2.7, 1.5, f"Histogram of {band}: " + " and ".join(p[0] for p in parts)) as (axes, made):
-        for k, (label, held, colour) in enumerate(parts):
+        for k, (label, held) in enumerate(parts):
             density = held.shares[label] / np.diff(held.edges)
-            axes.stairs(density, held.edges, color=colour, fill=not k, alpha=1 if k else 0.45, linewidth=1.2)
+            axes.stairs(density, held.edges, color=COLOURS[k], fill=not k, alpha=1 if k else 0.45, linewidth=1.2)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_ylim(bottom=0)
@@ -69,14 +71,14 @@ def histogram(band: str, parts: Sequence[tuple[str, Histogram, str]]) -> str:
     return made[0]
 
 
-def bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[float | None], str]], unit: str) -> str:
-    """SVG of values per band, side by side: (label, values, colour) each."""
+def bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str) -> str:
+    """SVG of values per band, side by side: (label, values) of each result."""
     label = ", ".join(s[0] for s in series) + f" per band in {unit}"
     with _axes(max(3.6, min(8.0, 1 + 0.75 * len(names))), 1.9, label) as (axes, made):
         width = 0.8 / len(series)
-        for k, (_, values, colour) in enumerate(series):
+        for k, (_, values) in enumerate(series):
             heights = [np.nan if v is None else v for v in values]
-            axes.bar(np.arange(len(names)) + (k + 0.5) * width - 0.4, heights, width * 0.92, color=colour)
+            axes.bar(np.arange(len(names)) + (k + 0.5) * width - 0.4, heights, width * 0.92, color=COLOURS[k + 1])
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 5 else 0)
         axes.set_ylabel(unit)

@@ -225,7 +225,7 @@ def _reprojection(quality: Quality, names: Sequence[str | None]) -> dict | None:
             ("bias (DN)", [signed_text(v) for v in errors["bias"]]),
             ("RMSE of the band’s mean", [f"{v:.2%}" if is_number(v) else "–" for v in relative]),
         ],
-        "chart": _bars(labels, [("RMSE", [v and 100 * v for v in relative])], "% of the mean"),
+        "chart": charts.bars(labels, [("RMSE", [v and 100 * v for v in relative])], "% of the mean"),
         "legend": [],
     }
 
@@ -248,22 +248,13 @@ def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene
         else "Each image minus the reference.",
         "labels": labels,
         "rows": rows,
-        "chart": _bars(labels, [(n, e["rmse"]) for n, e in shown], "RMSE (DN)"),
+        "chart": charts.bars(labels, [(n, e["rmse"]) for n, e in shown], "RMSE (DN)"),
         "legend": [(n, k + 1) for k, (n, _) in enumerate(shown)],
     }
 
 
-def _bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], unit: str):
-    from markupsafe import Markup
-
-    coloured = [(name, values, charts.COLOURS[k + 1]) for k, (name, values) in enumerate(series)]
-    return Markup(charts.bars(labels, coloured, unit))
-
-
 def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
     """Verdict, terms before and after, curves."""
-    from markupsafe import Markup
-
     if "kept" not in adaptation:
         return None
     before, after, history = adaptation["before"], adaptation["after"], adaptation.get("history") or []
@@ -277,7 +268,7 @@ def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
             if t in before
         ],
         "curves": [
-            (t, Markup(charts.curve(t, history, before.get(t), after.get(t))))
+            (t, charts.curve(t, history, before.get(t), after.get(t)))
             for t in terms
             if any(is_number(h.get(t)) for h in history)
         ],

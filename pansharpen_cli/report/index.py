@@ -71,11 +71,8 @@ def _seam_row(seam: Seam) -> dict[str, Any]:
     """A line of the table of seams; steps in percent of the mean."""
     shares = (seam.step, seam.ms_step, seam.added, seam.varies)
     cells = [_cell(None if v is None else 100 * v, 2, " %") for v in shares]
-    seen = seam.step if seam.added is None else seam.added
-    return {
-        "one": seam.one, "other": seam.other, "size": f"{seam.megapixels:.2f} Mpx", "cells": cells,
-        "visible": seen >= VISIBLE,
-    }  # fmt: skip
+    visible = (seam.step if seam.added is None else seam.added) >= VISIBLE
+    return {"seam": seam, "cells": cells, "visible": visible}
 
 
 def _status(record: Record) -> str:

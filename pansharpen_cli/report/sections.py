@@ -132,8 +132,6 @@ def _inside(inner: Sequence[int], outer: Sequence[int]) -> str:
 
 def _histograms(group: _Group) -> dict:
     """A chart per band: the input of all results as an area, each result as a line."""
-    from markupsafe import Markup
-
     parts = [(name, p.histograms) for name, p in group.parts if p.histograms][: SERIES - 1]
     if not parts:
         return {"histograms": [], "legend": [], "histogram_pixels": 0}
@@ -141,9 +139,8 @@ def _histograms(group: _Group) -> dict:
     names = [name if len(parts) > 1 else after for name, _ in parts]
     made = []
     for k, first in enumerate(parts[0][1]):
-        series = [(before, first, charts.COLOURS[0])]
-        series += [(after, each[k], charts.COLOURS[n + 1]) for n, (_, each) in enumerate(parts)]
-        made.append((first.band, Markup(charts.histogram(first.band, series))))
+        series = [(before, first), *((after, each[k]) for _, each in parts)]
+        made.append((first.band, charts.histogram(first.band, series)))
     legend = [(name, k) for k, name in enumerate([before, *names])]
     return {"histograms": made, "legend": legend, "histogram_pixels": group.parts[0][1].histogram_pixels}
 
