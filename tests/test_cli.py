@@ -836,6 +836,7 @@ def test_the_home_folder_of_a_user_is_found() -> None:
     assert shell.with_home("~no-such-user/a.tif") == "~no-such-user/a.tif"
 
 
-def test_an_empty_choice_of_bands_is_none(scene: Path, run) -> None:
-    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--rgb", "", "--method", "exp")
-    assert result.code == 2 and "--rgb" in result.err and not (scene / "out.tif").exists()
+@pytest.mark.parametrize("option", ["--rgb", "--pan-from"])
+def test_an_empty_choice_of_bands_is_none(scene: Path, run, option: str) -> None:
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", option, "", "--method", "exp")
+    assert result.code == 2 and option in result.err and not (scene / "out.tif").exists()
