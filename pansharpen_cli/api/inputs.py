@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,9 +58,7 @@ class Inputs:
     def __enter__(self) -> Inputs:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _, error: BaseException | None, __) -> None:
         self._stack.close()
         if isinstance(error, PansharpenError) and (text := self.named(str(error))) != str(error):
             raise type(error)(text) from error

@@ -28,7 +28,7 @@ from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, nothing_valid, 
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
-from .fusers import ClassicalFuser, NetworkFuser, OutOfMemory, UpSampledBands, layers_of, setup_of
+from .fusers import ClassicalFuser, Fuser, NetworkFuser, OutOfMemory, UpSampledBands, layers_of, setup_of
 from .options import Options, check_method
 from .pan_relation import pan_is_constant
 from .saved_fit import Known, SavedFit, origin_of
@@ -85,7 +85,7 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
 class Fit:
     """A fuser and how it came about."""
 
-    fuser: ClassicalFuser | NetworkFuser | UpSampledBands
+    fuser: Fuser
     precision: str
     device: str
     card: Card | None = None

@@ -6,7 +6,7 @@ import copy
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -29,21 +29,6 @@ _BATCH_PIXELS = 1 << 19
 
 SMALL_PART = 64
 """Least side, in PAN pixels, of the parts of a tile that an accelerator is given when its memory does not suffice."""
-
-
-class Fuser(Protocol):
-    """What `fit` makes: fuses the pixels of a tile, those of a window with a margin of `windows` around it."""
-
-    halo: int
-    multiple_of: int
-    overlap: int
-
-    @property
-    def on_cpu(self) -> bool: ...
-
-    def windows(self, window: Window) -> tuple[Window, Window, Window]: ...
-
-    def __call__(self, tile: TileData, window: Window) -> np.ndarray: ...
 
 
 class ClassicalFuser:
@@ -210,6 +195,10 @@ class UpSampledBands:
         up = physics.upsampler(self._phase, window, tile.ms_window, self._offsets)
         fused[self.bands] = up(torch.from_numpy(tile.ms[self.bands]).double()).float().numpy()
         return fused
+
+
+Fuser: TypeAlias = ClassicalFuser | NetworkFuser | UpSampledBands
+"""What `fit` makes: fuses the pixels of a tile, those of a window with a margin of `windows` around it."""
 
 
 def lowered(fused: np.ndarray, lift: int) -> np.ndarray:
