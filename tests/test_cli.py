@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
-from pansharpen_cli.raster import writer
+from pansharpen_cli.raster import creation
 from pansharpen_cli.raster.creation import profile_of
 
 ROOT = Path(__file__).parent.parent
@@ -817,7 +817,7 @@ def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     before = torch.get_num_threads()
     seen = []
-    monkeypatch.setattr(writer, "profile_of", lambda *of: seen.append(profile_of(*of)) or seen[-1])
+    monkeypatch.setattr(creation, "profile_of", lambda *of: seen.append(profile_of(*of)) or seen[-1])
     try:
         assert run(*fuse("pan.tif ms.tif --threads 3 -q").split()).code == 0
         assert torch.get_num_threads() == 3
