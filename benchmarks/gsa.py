@@ -14,9 +14,10 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,32 @@ class Run:
     size: float
 
 
+METER = """
+import os, sys, time
+clock = time.perf_counter()
+_, status, used = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
+unit = 1 if sys.platform == "darwin" else 1024
+print(time.perf_counter() - clock, used.ru_utime + used.ru_stime, used.ru_maxrss * unit)
+sys.exit(status != 0)
+"""
+"""Runs a command. A process's peak memory counts that of the one it was started by, so that one has to be small."""
+
+
+def metered(command: list[str], env: Mapping[str, str] | None = None) -> tuple[float, float, float]:
+    """Seconds of wall and of processor time, and peak memory in bytes, of a command. Raises SystemExit if it fails."""
+    meter = [sys.executable, "-S", "-c", METER, *command]
+    done = subprocess.run(meter, capture_output=True, env=env, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
+    wall, processor, memory = done.stdout.splitlines()[-1].split()
+    return float(wall), float(processor), float(memory)
+
+
 def measured(command: list[str], target: Path) -> Run:
-    """Run a command that writes `target`; its own resources, not those of children that ran before."""
+    """Run a command that writes `target`."""
     target.unlink(missing_ok=True)
-    clock = time.perf_counter()
-    child = os.spawnv(os.P_NOWAIT, command[0], command)
-    _, status, usage = os.wait4(child, 0)
-    wall = time.perf_counter() - clock
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3, target.stat().st_size / 1e6)
+    wall, processor, memory = metered(command)
+    return Run(wall, processor, memory / 1e6, target.stat().st_size / 1e6)
 
 
 def main() -> None:

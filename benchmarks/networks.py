@@ -1,15 +1,17 @@
 """Size, cost, speed and quality of every network, and the default one against another tool on a large scene.
 
+    python benchmarks/networks.py --sizes docs/quality.md
     python benchmarks/networks.py [../shared/data/dev] [-o networks.md] [--bands 8] [--network glpnet] [--device cuda]
     python benchmarks/networks.py --config u2net:bands=8 --config pancrafter:bands=8,width=128
     python benchmarks/networks.py --large 4096 [--oty oty] [--repeat 5]
 
-The first writes a table for each band count: parameters, multiply-accumulates, the time of `--adapt fast` and of
-fusing a simulated 512 x 512 scene from open to array, each network in a process of its own with its peak memory, and
-HQNR (full resolution) and Q2n (reduced) of `--adapt fast` over the folder's scenes of that band count, read from
-quality.py's rows; with --measure, what is missing there is measured as quality.py does. --config adds a network as it
-is before any training, for its cost alone. The last runs `pansharpen fuse` and Orthority's `oty sharpen` in turn, both
-to a pixel-interleaved deflate GeoTIFF without predictor.
+The first is the table of docs/benchmarks.md, without times: parameters, multiply-accumulates, and errors as the page
+of quality.py has them. The second writes a table for each band count: parameters, multiply-accumulates, the time of
+`--adapt fast` and of fusing a simulated 512 x 512 scene from open to array, each network in a process of its own with
+its peak memory, and HQNR (full resolution) and Q2n (reduced) of `--adapt fast` over the folder's scenes of that band
+count, read from quality.py's rows; with --measure, what is missing there is measured as quality.py does. --config adds
+a network as it is before any training, for its cost alone. The last runs `pansharpen fuse` and Orthority's `oty
+sharpen` in turn, both to a pixel-interleaved deflate GeoTIFF without predictor.
 """
 
 from __future__ import annotations
@@ -186,22 +188,11 @@ class Quality:
 # Tables -------------------------------------------------------------------------------------------------------------
 
 
-def unbeaten(facts: dict, others: Sequence[dict]) -> bool:
-    """No other is both faster and better; those with other scenes to their name are not compared with."""
-    if facts.get("q2n") is None:
-        return False
-    return not any(
-        other["total"] < facts["total"] and other["q2n"] > facts["q2n"]
-        for other in others
-        if other.get("q2n") is not None and other["scenes"] == facts["scenes"]
-    )
-
-
 def table(rows: list[tuple[Subject, dict]]) -> list[str]:
     heads = ["network", "parameters", "tailor's", "MAC / pixel", "with tailor"]
     heads += ["adapting s", "fusing s", "total s", "peak memory GB"]
     device = any("device memory" in facts for _, facts in rows)
-    heads += ["device memory GB"] * device + ["HQNR", "Q2n", "scenes", "unbeaten"]
+    heads += ["device memory GB"] * device + ["HQNR", "Q2n", "scenes"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for subject, facts in sorted(rows, key=lambda row: row[1]["total"]):
         cells = [subject.label if subject.trained else f"{subject.label} (untrained)"]
@@ -210,8 +201,45 @@ def table(rows: list[tuple[Subject, dict]]) -> list[str]:
         cells += [f"{facts[key]:.3f}" for key in ("adapting", "fusing", "total")] + [f"{facts['memory']:.2f}"]
         cells += [f"{facts.get('device memory', 0):.2f}"] * device
         cells += [cell(facts, "hqnr"), cell(facts, "q2n"), facts.get("scenes", "")]
-        lines.append(f"| {' | '.join([*cells, 'x' * unbeaten(facts, [f for _, f in rows])])} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def true_scale(page: Path) -> dict[str, list[tuple[float, float]]]:
+    """ERGAS and Q2n of each method on the scenes of true scale that networks of four bands were measured on."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for section in page.read_text().split("\n### ")[1:]:
+        title, *lines = section.splitlines()
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+        if title.endswith(", true scale") and any(row[0] == "fusionnet off" for row in rows):
+            places = [rows[0].index(figure) for figure in ("ERGAS", "Q2n")]
+            for row in rows[2:]:
+                ergas, q2n = (float(row[place]) for place in places)
+                found.setdefault(row[0], []).append((ergas, q2n))
+    return found
+
+
+def sizes(page: Path) -> str:
+    """A row for each network: with its weights for four and for eight bands."""
+    figures = true_scale(page)
+    heads = ["network", "parameters, 4 bands", "8 bands", "tailor's", "MAC / pixel, 4 bands", "8 bands"]
+    heads += ["ERGAS frozen", "adapted", "Q2n frozen", "adapted", "scenes"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+
+    def errors(methods: Sequence[str]) -> list[str]:
+        every = [figures.get(method, []) for method in methods]
+        means = [f"{statistics.mean(f[k] for f in done):.3f}" if done else "" for k in (0, 1) for done in every]
+        return [*means, str(max(map(len, every))) if any(every) else ""]
+
+    for name in dict.fromkeys(subject.network for subject in installed()):
+        made = [weights.load(weights.find(name, bands, None), bands) for bands in (4, 8)]
+        numbers = [sum(p.numel() for p in network.parameters()) for network in made]
+        numbers += [sum(p.numel() for p in FeatureTailor(made[0].features, 4).parameters())]
+        numbers += [round(accumulates(network, bands, False)) for network, bands in zip(made, (4, 8), strict=True)]
+        cells = [name, *(f"{number:,}".replace(",", " ") for number in numbers)]
+        lines.append(f"| {' | '.join([*cells, *errors([f'{name} off', f'{name} fast'])])} |")
+    lines.append(f"| {' | '.join(['`gsa`', *[''] * 5, *errors(['gsa', ''])])} |")
+    return "\n".join(lines) + "\n"
 
 
 def networks(args: argparse.Namespace) -> str:
@@ -245,8 +273,7 @@ def networks(args: argparse.Namespace) -> str:
         "with it, and of all from opening the scene to an array. Multiply-accumulates (MAC) are those of "
         "convolutions and matrix products per PAN pixel, all bands together, on a tile without its halo. Peak "
         "memory is that of the process, with Python and torch. HQNR and Q2n: means over real scenes of that band "
-        "count (full + reduced resolution), adapted `fast`; empty where they were not measured. `unbeaten`: no "
-        "other network with the same scenes is both faster (total) and better (Q2n)."
+        "count (full + reduced resolution), adapted `fast`; empty where they were not measured."
     )
     if facts["load"] > facts["threads"] + 0.5:
         note += f" **The machine was busy with other work** (load average {facts['load']:.1f}): times are too long."
@@ -299,6 +326,7 @@ def large(args: argparse.Namespace) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="scenes whose quality is shown; see quality.py")
+    parser.add_argument("--sizes", type=Path, help="no times, and the errors that this page of quality.py has")
     parser.add_argument("-o", "--output", type=Path, help="write here instead of to stdout")
     parser.add_argument("--rows", type=Path, default=Path("runs/quality.jsonl"), help="rows of quality.py")
     parser.add_argument("--measure", action="store_true", help="measure the rows that are missing there")
@@ -314,7 +342,7 @@ def main() -> None:
     parser.add_argument("--adapt", action="append", help="--adapt of --large, default: fast; again for more")
     parser.add_argument("--oty", default=shutil.which("oty"), help="Orthority's command")
     args = parser.parse_args()
-    text = large(args) if args.large else networks(args)
+    text = sizes(args.sizes) if args.sizes else large(args) if args.large else networks(args)
     if args.output:
         args.output.write_text(text)
     else:

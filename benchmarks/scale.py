@@ -1,10 +1,11 @@
 """Scenes of any size: memory and time of `fuse`, `evaluate` and `check`, and how reading, fusing and writing overlap.
 
-    python benchmarks/scale.py sizes --side 4096 --side 16384 --side 40000 [--swath 0.1] [--method gsa] [--driver COG]
+    python benchmarks/scale.py sizes --side 4096 --side 16384 [--bands 4 --bands 8] [--swath 0.1] [--driver COG]
     python benchmarks/scale.py timeline --side 4096 -o docs/timeline.svg
 
-`sizes` makes a scene of each side by repeating a simulated one, with --swath only in a diagonal swath of that share of
-the width (the rest is nodata, in blocks that take no place in the file), and runs each command in a process of its own.
+`sizes` prints rows of the table in docs/benchmarks.md. It makes a scene of each side by repeating a simulated one, with
+--swath only in a diagonal swath of that share of the width (the rest is nodata, in blocks that take no place in the
+file), and runs each command in a process of its own.
 `timeline` notes when each tile is read, fused and written, and by which thread, and draws the first of them.
 """
 
@@ -18,10 +19,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import wraps
+from itertools import product
 from pathlib import Path
 
 import rasterio
-from gsa import measured
+from gsa import metered
 from speed import repeated_scene
 
 from pansharpen_cli.fusion import fit as fitting
@@ -33,10 +35,14 @@ from pansharpen_cli.raster.writer import SceneWriter
 PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 
 
+HEAD = "| command | scene | valid, Mpx | s | Mpx / s | peak memory, GB | file, MB | fusing, s |"
+
+
 def sizes(args: argparse.Namespace) -> None:
-    for side in args.side or [4096]:
+    print(f"{HEAD}\n|{'---|' * HEAD.count(' | ')}---|")
+    for side, bands in product(args.side or [4096], args.bands):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            pan, ms = repeated_scene(Path(folder), side, args.bands, args.swath)
+            pan, ms = repeated_scene(Path(folder), side, bands, args.swath)
             fused, notes = Path(folder, "fused.tif"), Path(folder, "report.json")
             common = ["--quiet", "--device", args.device]
             making = [*PROGRAM, "fuse", pan, ms, "-o", str(fused), "--overwrite", *common, "--no-score"]
@@ -47,22 +53,13 @@ def sizes(args: argparse.Namespace) -> None:
                 "check": [*PROGRAM, "check", pan, ms, "--method", args.method, "--quiet"],
             }
             for name in args.command or commands:
-                run = measured(commands[name], fused) if name == "fuse" else alone(commands[name])
+                wall, _, memory = metered(commands[name])
                 facts = json.loads(notes.read_text())
                 pixels = facts["output"]["valid_pixels"] / 1e6
-                line = f"{name:8} {side} x {side} x {args.bands}, {pixels:.0f} Mpx valid: {run.wall:7.1f} s, "
-                line += f"{pixels / run.wall:.2f} Mpx/s, peak memory {run.memory / 1e3:.2f} GB"
-                if name == "fuse":
-                    seconds = ", ".join(f"{k} {v:.1f}" for k, v in facts["seconds"].items() if v)
-                    line += f", file {run.size:.0f} MB; {args.method}, {args.driver}: {seconds}"
-                print(line, flush=True)
-
-
-def alone(command: list[str]):
-    """A command that writes nothing, measured as one that writes a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "none")
-        return measured(["/bin/sh", "-c", '"$@" && touch "$0"', str(target), *command], target)
+                cells = [name, f"{side} x {side} x {bands}", f"{pixels:.0f}", f"{wall:.1f}", f"{pixels / wall:.2f}"]
+                more = [f"{fused.stat().st_size / 1e6:.0f}", f"{facts['seconds']['fusing']:.1f}"]
+                cells += [f"{memory / 1e9:.2f}", *(more if name == "fuse" else ["", ""])]
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 # The timeline --------------------------------------------------------------------------------------------------------
@@ -86,7 +83,7 @@ def timeline(args: argparse.Namespace) -> None:
         return call
 
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        pan, ms = repeated_scene(Path(folder), args.side[0] if args.side else 4096, args.bands)
+        pan, ms = repeated_scene(Path(folder), args.side[0] if args.side else 4096, args.bands[0])
         with Scene.open(pan, [ms]) as scene, SceneWriter(Path(folder, "fused.tif"), scene) as writer:
             fit = fitting.fit(scene, Options(method=args.method, device=args.device))
             fuser = type(fit.fuser)
@@ -140,7 +137,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument("--side", type=int, action="append")
-        command.add_argument("--bands", type=int, default=4)
+        command.add_argument("--bands", type=int, action="append")
         command.add_argument("--method", default="glpnet")
         command.add_argument("--device", default="cpu")
         command.add_argument("--folder", help="where the files are made; default: the system's temporary folder")
@@ -152,6 +149,7 @@ def main() -> None:
             command.add_argument("-o", "--output", type=Path)
             command.add_argument("--seconds", type=float, default=4.0, help="how much of it is drawn")
     args = parser.parse_args()
+    args.bands = args.bands or [4]
     with rasterio.Env(GDAL_CACHEMAX=64 << 20):
         args.run(args)
 

@@ -10,13 +10,12 @@ come to).
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from gsa import metered
 from speed import repeated_scene
 
 PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
@@ -37,16 +36,10 @@ def main() -> None:
                 ("full resolution", ["--pan", pan, "--ms", ms]),
                 ("reference", ["--reference", fused]),
             ):
-                clock = time.perf_counter()
-                child = os.spawnv(os.P_NOWAIT, sys.executable, [*PROGRAM, "evaluate", fused, *options, "-q"])
-                _, status, usage = os.wait4(child, 0)
-                wall = time.perf_counter() - clock
-                if status:
-                    raise SystemExit(f"evaluate failed on {side}")
-                memory = usage.ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
+                wall, _, memory = metered([*PROGRAM, "evaluate", fused, *options, "-q"])
                 print(
                     f"{what:16} {side} x {side} x {args.bands}: {wall:6.1f} s, {side**2 / 1e6 / wall:.2f} Mpx/s, "
-                    f"peak memory {memory:.2f} GB",
+                    f"peak memory {memory / 1e9:.2f} GB",
                     flush=True,
                 )
 

@@ -1,14 +1,15 @@
-"""How fast the commands are that people use, beside GDAL and Orthority: the table of docs/benchmarks.md.
+"""How fast the commands are that people use, beside GDAL, Orthority and Orfeo ToolBox: the table of docs/benchmarks.md.
 
     python benchmarks/targets.py [--rounds 5] [--oty oty] [--only NAME] [--memory] [--write docs/benchmarks.md]
 
 Scenes are simulated and repeated. The programs of a row run in turn, as processes of their own, `--rounds` times after
 one round that warms the caches: medians of the wall time and of the processor time (user and system), and the ratio of
 the medians. Run it on an idle machine; on a busy one the processor times still tell. A program that is not there is
-left out. `--memory` adds the peak memory at 4096 and 16384 pixels, which takes minutes. `--write` puts the table in the
-page, between its marks.
+left out and named above the table, and so is a target that is a ratio to it. `--memory` adds time and peak memory at
+4096 and 16384 pixels, which takes minutes. `--write` puts the table in the page, between its marks.
 
-GDAL's gdal_pansharpen.py is looked for on the PATH, Orthority's oty too or where --oty says (pip install orthority).
+GDAL's gdal_pansharpen.py and Orfeo ToolBox's otbcli_BundleToPerfectSensor are looked for on the PATH, Orthority's oty
+too or where --oty says (pip install orthority).
 """
 
 from __future__ import annotations
@@ -23,20 +24,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from gsa import CREATION, metered
 from speed import repeated_scene
 
 from pansharpen_cli import __version__
 from pansharpen_cli.training import simulate
 
 MARKS = "<!-- table of benchmarks/targets.py -->", "<!-- end of the table -->"
-
-CREATION = ("COMPRESS=DEFLATE", "PREDICTOR=2", "TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512")
 
 PROGRAM = [sys.executable, "-m", "pansharpen_cli"]
 
@@ -68,14 +67,9 @@ def environment() -> dict[str, str]:
 
 
 def process(command: list[str]) -> Run:
-    """Run a command to its end. Raises SystemExit if it fails."""
-    clock = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - clock
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
+    """Run a command to its end."""
+    wall, processor, memory = metered(command, environment())
+    return Run(wall, processor, memory / 1e9)
 
 
 def part(key: str, command: list[str]) -> Run:
@@ -86,8 +80,15 @@ def part(key: str, command: list[str]) -> Run:
 
 
 def fresh_batch(scenes: Path, target: Path, jobs: int) -> Run:
+    """Its wall time alone: what its workers take is not seen from outside."""
     shutil.rmtree(target, ignore_errors=True)
-    return process([*PROGRAM, "batch", str(scenes), "-o", str(target), "-j", str(jobs), "--quiet"])
+    run = process([*PROGRAM, "batch", str(scenes), "-o", str(target), "-j", str(jobs), "--quiet"])
+    return Run(run.wall, float("nan"), float("nan"))
+
+
+def others(args: argparse.Namespace) -> dict[str, str]:
+    """Other tools, and the programs that are looked for."""
+    return {"Orthority": args.oty, "GDAL": "gdal_pansharpen.py", "Orfeo ToolBox": "otbcli_BundleToPerfectSensor"}
 
 
 def large_rows(folder: Path, args: argparse.Namespace) -> list[Row]:
@@ -98,11 +99,16 @@ def large_rows(folder: Path, args: argparse.Namespace) -> list[Row]:
         pan, ms = repeated_scene(place, args.side, bands)
         out, size = str(place / "fused.tif"), f"{args.side} x {args.side} x {bands}"
         fuse = [*PROGRAM, "fuse", pan, ms, "-o", out, "--overwrite", "--quiet"]
-        oty, gdal = shutil.which(args.oty), shutil.which("gdal_pansharpen.py")
+        oty, gdal, otb = (shutil.which(program) for program in others(args).values())
         theirs = f"Orthority, {size}"
         if oty:
             sharpen = [oty, "-q", "sharpen", "-p", pan, "-ms", ms, "-of", out, "-cm", "deflate", "-nbo", "-o"]
             rows.append(Row(theirs, "oty sharpen -cm deflate -nbo", partial(process, sharpen)))
+        if otb:
+            to = f"{out}?&gdal:co:COMPRESS=DEFLATE&gdal:co:PREDICTOR=2&gdal:co:TILED=YES"
+            bundle = [otb, "-inp", pan, "-inxs", ms, "-method", "rcs", "-out", to, "uint16"]
+            words = "otbcli_BundleToPerfectSensor -method rcs"
+            rows.append(Row(f"Orfeo ToolBox, {size}", words, partial(process, bundle), theirs))
         rows.append(Row(f"default, {size}", "pansharpen fuse", partial(process, fuse), theirs, "1.0"))
         scoring = partial(part, "scoring", fuse)
         rows.append(Row(f"of it scoring, {size}", "pansharpen fuse --json", scoring, target="0.5 s"))
@@ -188,21 +194,23 @@ def measured(rows: list[Row], rounds: int) -> list[str]:
         beside = done.get(row.beside)
         ratio = f"{wall / statistics.median(r.wall for r in beside):.2f} x {row.beside.split(',')[0]}" if beside else ""
         cells = [row.name, f"`{row.command}`", f"{wall:.2f} ({spread})"]
-        cells += ["" if x != x else f"{x:.2f}" for x in (processor, memory)] + [ratio, row.target]
+        cells += ["" if x != x else f"{x:.2f}" for x in (processor, memory)]
+        cells += [ratio, "" if row.beside and not beside else row.target]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def machine(rounds: int) -> str:
+def machine(args: argparse.Namespace) -> str:
     model = "an unknown processor"
     if Path("/proc/cpuinfo").is_file():
         found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
         model = found[1] if found else model
     load = os.getloadavg()[0]
-    return (
-        f"Measured with version {__version__} on {os.cpu_count()} cores of {model}, "
-        f"Python {platform.python_version()}; medians of {max(rounds, 1)} rounds; load average {load:.1f} at the end."
-    )
+    absent = [name for name, program in others(args).items() if not shutil.which(program)]
+    there = f"Measured with {__version__} on {os.cpu_count()} cores of {model}, Python {platform.python_version()}"
+    rounds = f"medians of {max(args.rounds, 1)} rounds in turn, the least and the most"
+    left_out = f" Not installed there: {', '.join(absent)}." if absent else ""
+    return f"{there}: {rounds}; load average {load:.1f} at the end.{left_out}"
 
 
 def main() -> None:
@@ -221,7 +229,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             rows = {**KINDS, "memory": memory_rows}[kind](Path(folder), args)
             lines += measured(rows, 0 if kind == "memory" else args.rounds)
-    text = "\n".join([machine(args.rounds), "", *lines])
+    text = "\n".join([machine(args), "", *lines])
     if args.write is None:
         print(text)
         return
