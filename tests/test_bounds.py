@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from pansharpen_cli.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
 SOON = 30.0
-"""Seconds for what takes a fraction of one on an idle machine, and minutes or for ever without a bound."""
+"""Processor seconds for what takes a few of them, and minutes or for ever without a bound."""
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +158,35 @@ RECORDS = [
 ]  # fmt: skip
 
 
+@contextmanager
+def few_calls(most: int) -> Iterator[None]:
+    """Fails when functions are called more often: work that grows with a file shows on a busy machine, too."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+        assert count <= most, f"more than {most} calls"
+
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    assert count <= most
+
+
 @pytest.mark.parametrize("text", ["\n", " ", "x\n", "[\n", '{"a": 1}\n', "x"], ids=repr)
 @pytest.mark.parametrize("begin", ["", "ours"])
 def test_a_file_of_many_lines_that_is_no_log_is_refused_at_once(tmp_path: Path, text: str, begin: str) -> None:
     ours = json.dumps({"schema": batch_log.SCHEMA, "scene": "a", "status": "done"}) + "\n" if begin else ""
     (tmp_path / "batch.jsonl").write_text(ours + text * (6_000_000 // len(text)))
-    started = time.perf_counter()
-    if ours and text in ("\n", " ", "x"):
-        assert list(batch_log.read_log(tmp_path)) == ["a"]
-    else:
-        with pytest.raises(InputError, match="is not the log of a batch"):
-            batch_log.read_log(tmp_path)
-    assert time.perf_counter() - started < 2
+    with few_calls(50_000):
+        if ours and text in ("\n", " ", "x"):
+            assert list(batch_log.read_log(tmp_path)) == ["a"]
+        else:
+            with pytest.raises(InputError, match="is not the log of a batch"):
+                batch_log.read_log(tmp_path)
 
 
 def test_a_log_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
@@ -248,9 +266,9 @@ SLOW = {
 @pytest.mark.slow
 def test_side_files_that_are_made_to_be_slow_are_not(pair: Path, run, name: str) -> None:
     (pair / name).write_text(SLOW[name])
-    began = time.monotonic()
+    began = time.process_time()
     assert run(*fuse()).code == 0
-    assert time.monotonic() - began < SOON
+    assert time.process_time() - began < SOON
 
 
 def test_side_files_are_read_as_they_are_written(tmp_path: Path) -> None:
@@ -430,9 +448,8 @@ def test_catalogues_that_share_their_parts_are_read_once(tmp_path: Path) -> None
         "properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {"pan": asset, "ms": asset},
     }  # fmt: skip
     (tmp_path / "i.json").write_text(json.dumps(item))
-    began = time.monotonic()
-    found = lists.from_stac(tmp_path / "a0.json")[0]
-    assert [f.name for f in found] == ["i"] and time.monotonic() - began < SOON
+    with few_calls(500_000):
+        assert [f.name for f in lists.from_stac(tmp_path / "a0.json")[0]] == ["i"]
 
 
 def test_a_catalogue_without_end_is_given_up(tmp_path: Path, monkeypatch) -> None:
