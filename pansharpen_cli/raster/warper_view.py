@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -75,7 +75,7 @@ def _band(kind: str, sources: Sequence[tuple[str, str]], function: str = "", nod
     made += "" if nodata is None else f"<NoDataValue>{nodata!r}</NoDataValue>"
     for name, band in sources:
         made += (
-            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(name)}</SourceFilename>'
+            f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(name, quote=False)}</SourceFilename>'
             f"<SourceBand>{band}</SourceBand></SimpleSource>"
         )
     return f'<VRTRasterBand dataType="{VRT_TYPES[kind]}"{derived}>{made}</VRTRasterBand>'
