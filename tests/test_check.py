@@ -302,6 +302,7 @@ def test_lossy_compression_is_told(scene) -> None:
         (replace(STILL, rows=0.5), "off", ("warning", "shift")),
         (replace(STILL, rows=2.5, confident=False, confidence=0.2), "auto", ("note", "shift-unknown")),
         (replace(STILL, varies=1.2), "auto", ("warning", "shift-varies")),
+        (replace(STILL, varies=5.0, confident=False, confidence=0.0), "auto", ("warning", "shift-varies")),
         (replace(STILL, bands=(*STILL.bands[:3], (0.0, 1.1))), "auto", ("note", "band-offsets")),
     ],
 )

@@ -21,10 +21,12 @@ from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse as fusion_job
+from pansharpen_cli.jobs import opened as jobs_opened
 from pansharpen_cli.jobs.request import FusionOutput, Pair
 from pansharpen_cli.raster.geometry import Phase, Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
+from pansharpen_cli.report.verdict import UNEVEN
 from pansharpen_cli.training.simulate import Simulation
 
 MS_AT = (1.37, -2.2)
@@ -176,6 +178,21 @@ def test_the_field_shows_where_a_shift_varies(pair, tmp_path):
     rows, _, moved, _ = np.array(found.field).T
     assert np.polyfit(rows, moved, 1)[0] == pytest.approx(-0.01, abs=0.004)
     assert any("varies" in line for line in shifts.warnings_of(found, True))
+
+
+def test_a_shift_that_varies_too_much_to_be_one_is_told(pair, tmp_path):
+    """As of terrain: no one shift is certain then, but the tiles are certain of theirs."""
+
+    def warped(pixels):
+        size = pixels.shape[-1]
+        cols = np.clip(np.arange(size) + 0.5 * np.sin(3 * np.pi * np.arange(size) / size), 0, size - 1)
+        low = np.minimum(cols.astype(int), size - 2)
+        return (pixels[..., low] * (1 - (cols - low)) + pixels[..., low + 1] * (cols - low)).astype(pixels.dtype)
+
+    found = measured(pair[0], edited(pair[1], tmp_path / "warped.tif", warped))
+    assert not found.confident and 2 < found.varies < 6
+    assert any("the shift of the MS varies" in line for line in shifts.warnings_of(found, False))
+    assert jobs_opened.Registration("auto", found=found).remarks == [UNEVEN]
 
 
 @pytest.mark.parametrize(("band", "offset"), seldom([(1, (1.2, -0.9)), (3, (0.8, 1.4))], [(3, (0.8, 1.4))]))
@@ -503,6 +520,7 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
 @pytest.mark.parametrize(
     ("shift", "said"),
     [
+        (shifts.Shift(math.nan, math.nan, 0.0, False, 9, 4.0, agreement=0.95), ["the same DEM; none is corrected"]),
         (shifts.Shift(0.1, 0.2, 1.0, True, 9), []),
         (shifts.Shift(2.0, 1.0, 0.3, False, 9), ["too uncertain to correct"]),
         (shifts.Shift(0.3, 0.2, 0.3, False, 9), []),

@@ -274,11 +274,12 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
         action = "moves the MS by it" + (f", and {placed}" if placed else "")
     else:
         action = f"nothing (--align {align})"
-    if not shift.confident:
+    varies = shift.varies >= shifts.VARIES
+    if not shift.confident and not varies:
         found.note(
             "shift-unknown",
             f"the shift of the MS against PAN is uncertain (confidence {shift.confidence:.2f}, {shift.tiles} tiles, "
-            f"searched up to {shift.searched:g} PAN pixels): too little detail, or they show different things",
+            f"searched up to {shift.searched:g} PAN pixels): too little detail, other things in them, or it varies",
         )
     elif shifts.is_correctable(shift):
         text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
@@ -287,10 +288,8 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
             level("shift", f"{text}; fuse --align auto corrects it; other tools do not")
         else:
             found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
-    if shift.confident and shift.varies >= shifts.VARIES:
-        found.warning(
-            "shift-varies", f"the shift changes by {shift.varies:.2f} PAN pixels over the scene: terrain or attitude"
-        )
+    if varies:
+        found.warning("shift-varies", shifts.varied(shift))
     if apart := shifts.apart(shift):
         done = "corrects" if placed else "does not correct"
         listed = ", ".join(f"{called[band]} {math.hypot(*shift.bands[band]):.2f}" for band in apart)

@@ -287,6 +287,10 @@ _OFF, _TELLING, _DISTINCT = 0.5, 0.5, 0.2
 """MS pixels from which on the content of a band is moved back before anything else is measured, R2 there, and by which
 share it exceeds those of other displacements. A band of another place has an R2 of up to 0.4, with a share of 0.06."""
 
+_CERTAIN, _ALONE = 0.8, 0.2
+"""Correlation of a tile with PAN where it fits best, and by which share it exceeds that a MS pixel and more away, from
+which on the tile is certain of its own shift. On real scenes such tiles lie within 0.8 PAN pixels of each other."""
+
 _AGREES = 0.25
 """MS pixels by which the shift of a tile may differ from the scene's: by chance one of twenty does not."""
 
@@ -342,7 +346,8 @@ def _measured(
     rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
     agreed = agreement(relation)
-    gains = _gains(phase, blocks, frequencies, found, scene.gains, pool) if varies < VARIES else ()
+    spread = _spread(found, frequencies, ratio)
+    gains = () if max(varies, spread) >= VARIES else _gains(phase, blocks, frequencies, found, scene.gains, pool)
     if gains:  # PAN that is crisper or softer than the bands draws those that follow it least to one side
         alike = partial(_seen, phase=phase, gains=[float(np.mean(gains))], shift=at)
         found = replace(found, pan=torch.cat([spectra[:, 0] for _, spectra in pool.map(alike, blocks)]))
@@ -354,7 +359,7 @@ def _measured(
         round(confidence, 2),
         confidence >= 0.5,
         len(shown),
-        round(varies, 2) if confidence >= MEASURABLE else math.nan,
+        _varies(varies if confidence >= MEASURABLE else math.nan, spread),
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(products, frequencies, ratio, displaced),
         math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
@@ -440,9 +445,7 @@ def _round(
     energy, products, cross = stats.sums(agreement / (stats.energy + stats.energy.median()).clamp(min=1e-12))
     start, distinct = torch.zeros(2, dtype=torch.float64), 1.0 if before is None else before.distinct
     if first:
-        grids = [
-            torch.arange(-int(-(-4 * search // r)), int(-(-4 * search // r)) + 1).double() / 4 for r in ratio.tolist()
-        ]
+        grids = [_quarters(search / r) for r in ratio.tolist()]
         surface = explained_share(energy, products, frequencies.at(cross, *grids))
         (start,), (top,) = _peaks(surface[None], *grids)
         far = torch.hypot(grids[0][:, None] - start[0], grids[1] - start[1]) > 1
@@ -451,14 +454,49 @@ def _round(
     (moved,), (r2,) = _peaks(explained_share(energy, products, frequencies.at(cross, *near))[None], *near)
     intensity = _regressed(products, frequencies.at(cross, *moved[:, None]))[:, 0, 0]
     near = [_NEAR + c for c in moved]
-    surfaces = frequencies.at(torch.einsum("b,tbrc->trc", intensity.to(cross.dtype), stats.cross), *near)
+    surfaces, possible = _of_tiles(stats, intensity, frequencies, *near)
     each, tops = _peaks(surfaces, *near)
-    own = torch.einsum("b,tbc,c->t", intensity, stats.products, intensity)
-    possible = (stats.energy * own).clamp(min=0).sqrt()
     likeness = torch.where(possible > 0, tops / possible.clamp(min=1e-12), 0.0).clamp(0, 0.99)
     trust = (likeness.square() / (1 - likeness.square())).clamp(max=4)
     step = -moved * ratio
     return _Found(shift + step, step, float(r2), distinct, shift - each * ratio, trust, stats, pan)
+
+
+def _spread(found: _Found, frequencies: _Frequencies, ratio: Tensor) -> float:
+    """By how many PAN pixels the shifts of tiles differ that are certain of their own, wherever within `SEARCH` it is;
+    0 where fewer than half of them are. The tenths at both ends, as of clouds that move, do not count."""
+    here, (rows, cols) = torch.zeros(1, dtype=torch.float64), (_quarters(SEARCH / r) for r in ratio.tolist())
+    stats = found.stats
+    _, products, cross = stats.sums(found.trust / (stats.energy + stats.energy.median()).clamp(min=1e-12))
+    intensity = _regressed(products, frequencies.at(cross, here, here))[:, 0, 0]
+    surfaces, possible = _of_tiles(stats, intensity, frequencies, rows, cols)
+    each, tops = _peaks(surfaces, rows, cols)
+    far = torch.hypot(rows[:, None] - each[:, 0, None, None], cols - each[:, 1, None, None]) > 1
+    second = torch.where(far, surfaces, -torch.inf).amax((1, 2))
+    certain = (tops >= _CERTAIN * possible) & (possible > 0) & (second <= (1 - _ALONE) * tops)
+    if certain.sum() < max(4, len(certain) / 2):
+        return 0.0
+    low, high = (each[certain] * ratio).quantile(torch.tensor([0.1, 0.9], dtype=torch.float64), dim=0)
+    return float((high - low).norm())
+
+
+def _varies(smooth: float, spread: float) -> float:
+    """By how much the shift changes: as a plane, NaN where that is not known, or that which tiles are certain of."""
+    return round(smooth if spread < VARIES or smooth > spread else spread, 2)
+
+
+def _quarters(reach: float) -> Tensor:
+    """Displacements in MS pixels, at most a quarter apart, up to `reach`."""
+    return torch.arange(-math.ceil(4 * reach), math.ceil(4 * reach) + 1).double() / 4
+
+
+def _of_tiles(
+    stats: _Statistics, intensity: Tensor, frequencies: _Frequencies, rows: Tensor, cols: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Correlation of each tile's intensity with its PAN at displacements (tiles, rows, cols), and the most possible."""
+    surfaces = frequencies.at(torch.einsum("b,tbrc->trc", intensity.to(stats.cross.dtype), stats.cross), rows, cols)
+    own = torch.einsum("b,tbc,c->t", intensity, stats.products, intensity)
+    return surfaces, (stats.energy * own).clamp(min=0).sqrt()
 
 
 def _place(phase: Phase, block: _Block, corner: tuple[int, int], size: int) -> Offset:

@@ -84,6 +84,14 @@ def described(shift: Offset) -> str:
     return f"{shift[0]:+.2f} rows and {shift[1]:+.2f} columns in PAN pixels"
 
 
+def varied(found: Shift) -> str:
+    """That a shift is not the same everywhere, by how much, and what is to be done about it."""
+    return (
+        f"the shift of the MS varies over the scene, by about {found.varies:.1f} PAN pixels or more: terrain, clouds "
+        "that moved or another geometry; orthorectify PAN and MS with the same DEM"
+    )
+
+
 def apart(found: Shift) -> list[int]:
     """The bands, from 0, that lie apart from the others."""
     return [band for band, offset in enumerate(found.bands) if found.confident and math.hypot(*offset) >= APART]
@@ -120,10 +128,8 @@ def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> 
         notes.append(f"the MS lies {off}: {done}")
     elif size >= LEFT and not found.confident:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
-    if found.confident and found.varies >= VARIES:
-        notes.append(
-            f"the shift of the MS varies by {found.varies:.1f} PAN pixels over the scene; only one is corrected"
-        )
+    if found.varies >= VARIES:
+        notes.append(f"{varied(found)}; {'only one is corrected' if corrected else 'none is corrected'}")
     displaced = [band for band in apart(found) if is_displaced(found.bands[band], moved)]
     return notes + [_apart_line(found, band, moved) for band in displaced]
 

@@ -119,12 +119,13 @@ class _Result:
     def facts(self, rank: int) -> ResultFacts:
         names = self.part.scene.called if self.part is not None else ()
         mismatched = self.part is not None and self.part.registration.mismatched
+        uneven = self.part.registration.remarks if self.part is not None else []
         facts: ResultFacts = {
             "rank": rank,
             "name": self.name,
             "path": self.path,
             "quality": self.quality,
-            "verdict": verdict(self.quality, names, mismatched=mismatched),
+            "verdict": [*uneven, *verdict(self.quality, names, mismatched=mismatched)],
         }
         if self.part is not None and self.part.label:
             facts["ms"] = scene_facts(self.part.scene)["ms"]

@@ -217,7 +217,8 @@ class _Fused:
 
     def verdict(self, options: Options) -> list[Remark]:
         names, mismatched = self.scene.as_written().called, self.part.registration.mismatched
-        return verdict(self.quality, names, options.method, mismatched, self.is_up_sampled)
+        told = verdict(self.quality, names, options.method, mismatched, self.is_up_sampled)
+        return [*self.part.registration.remarks, *told]
 
 
 def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress) -> _Fused:

@@ -20,7 +20,8 @@ from ..raster.geometry import Offset
 from ..raster.scene import Scene
 from ..raster.source import open_raster
 from ..raster.tags import PROVENANCE
-from ..report.facts import RegistrationFacts
+from ..report.facts import RegistrationFacts, Remark
+from ..report.verdict import UNEVEN
 from .pair import Pair
 
 ALIGN = ("auto", "off", "measure")
@@ -55,6 +56,11 @@ class Registration:
         if self.found is None or self.unseen_by_pan:
             return False
         return shifts.is_mismatched(self.found, any(self.applied))
+
+    @property
+    def remarks(self) -> list[Remark]:
+        """What belongs into a verdict beside the figures."""
+        return [UNEVEN] if self.found is not None and self.found.varies >= shifts.VARIES and not self.mismatched else []
 
     def warnings(self, moved: Sequence[Offset] = ()) -> list[str]:
         """What the user ought to be warned of, a line each; `moved`: the offsets of single bands that are corrected."""

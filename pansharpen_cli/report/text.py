@@ -205,7 +205,7 @@ def _pair_rows(facts: CheckFacts) -> list[tuple[str, str]]:
         known = is_number(shift.rows)
         text = f"MS {shift.rows:+.2f} rows, {shift.cols:+.2f} columns (PAN pixels)" if known else NOT_MEASURABLE
         text += f", confidence {shift.confidence:.2f} from {shift.tiles} tiles"
-        if known:
+        if is_number(shift.varies):
             text += f", varies by {shift.varies:.2f}"
         offsets = [math.hypot(*b) for b in shift.bands]
         if any(map(is_number, offsets)):

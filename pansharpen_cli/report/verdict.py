@@ -27,6 +27,13 @@ APART: Remark = {
 }
 """What no index of full resolution shows."""
 
+UNEVEN: Remark = {
+    "about": "registration",
+    "level": "warning",
+    "text": "edges double where the MS lies beside the PAN: its shift varies over the scene",
+}
+"""Nor that."""
+
 UP_SAMPLED: Remark = {"about": "sharpness", "level": "note", "text": "as soft as the MS: PAN tells nothing about it"}
 """The verdict on a file that is not sharpened, and that PAN is no measure of."""
 
