@@ -29,8 +29,9 @@ from rasters import write_pair
 
 from pansharpen_cli import interrupts
 from pansharpen_cli.archive import batch, batch_log, pairs, planning, workers
-from pansharpen_cli.archive.batch import Choices
+from pansharpen_cli.archive.batch import Choices, Tally
 from pansharpen_cli.archive.names import Found
+from pansharpen_cli.cli.progress import BatchProgressBars
 from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.fusion import fit
 from pansharpen_cli.fusion.options import Options
@@ -167,6 +168,22 @@ def test_the_page_begins_with_the_scene_of_the_lowest_fidelity(tmp_path):
     records = [Record("", n, "done", figures={"fidelity": v}) for n, v in known.items()]
     page = index.to_html(tmp_path, records)
     assert page.index("c.tif") < page.index("a.tif") < min(page.index("b.tif"), page.index("d.tif"))
+
+
+def test_the_worst_remark_on_a_scene_stands_in_its_line_and_on_the_page(tmp_path, capsys):
+    verdicts = {"a.tif": ("warning", "softer than the PAN: 56% <of>"), "b.tif": ("good", "as sharp as the PAN (99%)")}
+    records = [
+        Record("", name, "done", seconds=1.0, figures={"fidelity": 0.5}, verdict={"level": level, "text": text})
+        for name, (level, text) in verdicts.items()
+    ]
+    with BatchProgressBars(quiet=False) as watch:
+        for record in records:
+            watch(None, Tally(tmp_path, 2, 2, 0), record)
+    said = capsys.readouterr().err
+    assert "a.tif: done in 1.0 s, fidelity 0.500, softer than the PAN\n" in said and "0.500\n" in said
+    page = index.to_html(tmp_path, [*records, Record("", "old.tif", "done", verdict={"text": 3})])
+    assert 'title="softer than the PAN: 56% &lt;of&gt;">softer than the PAN</td>' in page
+    assert ">as sharp as the PAN</td>" in page
 
 
 @pytest.mark.usefixtures("without_workers")

@@ -580,7 +580,8 @@ SCENE_KEYS = {
     "sensor_recognised_in", "warped", "window", "fitted_bands", "band_numbers", "pan_files",
 }  # fmt: skip
 QUALITY_KEYS = {
-    "fidelity", "colour_error", "detail_error", "pan_sharpness", "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
+    "fidelity", "colour_error", "detail_error", "pan_sharpness", "band_sharpness", "displacement", "band_displacement",
+    "hqnr", "d_lambda_k", "d_s", "qnr", "d_lambda",
     "pan_detail_correlation", "flat_area_activity", "reprojection", "blocks",
     "blocks_in_all", "sampled", "measured_on", "mtf_gains",
 }  # fmt: skip

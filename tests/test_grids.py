@@ -301,6 +301,8 @@ def test_a_file_of_such_bands_is_up_sampled_as_a_whole(with_noise: Path) -> None
     assert not facts["pan_tells"][0]["sharpened"] and not facts["warnings"]
     scored = fused(with_noise, ["thermal.tif"], options_of(with_noise, "glpnet"), score=True)
     assert [remark["text"] for remark in scored["verdict"]] == ["as soft as the MS: PAN tells nothing about it"]
+    with rasterio.open(with_noise / "out.tif") as dataset:
+        assert dataset.tags(ns="PANSHARPEN")["UP_SAMPLED"] == "1"
     assert not scored["warnings"]  # PAN is no measure of it
 
 

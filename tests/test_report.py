@@ -143,6 +143,8 @@ def facts(name: str = "fused.tif") -> dict:
 
 
 def evaluation(kind: str = "full") -> dict:
+    praised = [{"about": "sharpness", "level": "good", "text": "as sharp as the PAN <100%>"}]
+    blamed = [{"about": "sharpness", "level": "warning", "text": "softer than the PAN"}, *praised]
     best, second = (QUALITY, EXP) if kind == "full" else (REDUCED, REDUCED | {"q2n": 0.9, "sam": 2.9, "psnr": None})
     return {
         "schema": "pansharpen-evaluation/1",
@@ -152,8 +154,8 @@ def evaluation(kind: str = "full") -> dict:
         "software": facts()["software"],
         "scene": facts()["scene"] if kind != "reference" else None,
         "results": [
-            {"rank": 1, "name": "a/first.tif", "path": "a/first.tif", "quality": best},
-            {"rank": 2, "name": "a/second.tif", "path": "a/second.tif", "quality": second},
+            {"rank": 1, "name": "a/first.tif", "path": "a/first.tif", "quality": best, "verdict": praised},
+            {"rank": 2, "name": "a/second.tif", "path": "a/second.tif", "quality": second, "verdict": blamed},
         ],
         "warnings": [],
         "notes": [],
@@ -249,6 +251,11 @@ def test_the_ranking_is_aligned_and_marks_the_best() -> None:
     assert "0.8765*" in lines[1] and "0.9123*" in lines[1] and "0.8902" in lines[2] and "0.8902*" not in lines[2]
     assert lines[1].index("0.9123") == lines[2].index("0.8902")
     assert "0.913*" not in lines[1] and "1.07*" in lines[1] and "0.962*" in lines[1]
+    assert lines[3:6] == [
+        "verdict",
+        "1  a/first.tif   as sharp as the PAN <100%>",
+        "2  a/second.tif  softer than the PAN; as sharp as the PAN <100%>",
+    ]
     against = texts.ranking(evaluation("reference")).splitlines()
     assert "2.900°*" in against[2] and "0.9377*" in against[1] and " - " in against[2] + " "
 
@@ -384,6 +391,8 @@ def test_the_evaluation_page_ranks_with_the_best_marked(kind: str) -> None:
     page = html_report.to_html(evaluation(kind), [])
     assert page.index("first.tif") < page.index("second.tif")
     assert 'class="best">0.9' in page
+    assert page.count('<ul class="verdict">') == 2 and '<li class="warning">softer than the PAN</li>' in page
+    assert "as sharp as the PAN &lt;100%&gt;" in page
     assert ("Error per band" in page) == (kind != "full")
 
 

@@ -23,6 +23,7 @@ from ..progress import Progress, quiet
 from ..publish import Listing, workspace
 from ..report import figures as figure_table
 from ..report.facts import BatchSummary, FailedScene, FusionFacts, LeftOver, Record
+from ..report.verdict import worst
 from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of, surrounded
@@ -59,6 +60,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
         figures = {k: figure_table.value_of(k, quality) for k in figure_table.FIGURES}
         known = {
             "figures": {k: v for k, v in figures.items() if v is not None},
+            "verdict": worst(facts["verdict"]),
             "rows": facts["output"]["rows"],
             "cols": facts["output"]["cols"],
             "bands": facts["scene"]["bands"],

@@ -94,10 +94,14 @@ class BatchProgressBars(_OnTerminal):
         interrupts.check()
         line = ""
         if record is not None:
+            from ..report.verdict import in_short
+
             fidelity = (record.figures or {}).get("fidelity")
             line = f"[{tally.ended}/{tally.todo}] {record.scene}: {record.status}"
             line += f": {record.error}" if record.error is not None else f" in {record.seconds:.1f} s"
             line += f", fidelity {fidelity:.3f}" if fidelity is not None else ""
+            found = record.verdict or {"level": "good"}
+            line += f", {in_short(found['text'])}" if found["level"] != "good" else ""
         if self.bar is None:
             if line:
                 self.say(line)

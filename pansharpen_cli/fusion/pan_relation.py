@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class PanRelation:
 def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[PanRelation, ...]:
     """What PAN tells about each band of a scene, from blocks drawn with `seed`; not from those with values too large to
     take statistics of, which the methods that take some refuse."""
+    scene = replace(scene, full=scene.full & scene.pan_grid.overlap(scene.phase, scene.ms_grid))
     cells: list[Tensor] = []
     seen, used, level = 0, 0, 0.0
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)

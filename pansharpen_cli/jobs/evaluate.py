@@ -18,8 +18,9 @@ import numpy as np
 from .. import __version__, classical
 from ..errors import InputError
 from ..fusion import fit as fitting
-from ..fusion import loop
+from ..fusion import loop, pan_relation
 from ..fusion.options import Options
+from ..fusion.pan_relation import PanRelation
 from ..models import REGISTRY, weights
 from ..progress import Progress, quiet
 from ..publish import Publication, check_absent, check_on_disk, check_place, made_folders
@@ -34,14 +35,24 @@ from ..raster.options import OpenOptions
 from ..raster.plain import raster_writer
 from ..raster.scene import Scene
 from ..raster.source import Source, bounded_cache
+from ..raster.tags import PROVENANCE
 from ..raster.writer import SceneWriter
 from ..report import files, html
 from ..report import pictures as report_pictures
-from ..report.facts import EvaluationFacts, FusionFacts, Quality, ResultFacts
+from ..report.facts import EvaluationFacts, FusionFacts, Quality, Remark, ResultFacts
 from ..report.figures import value_of
 from ..report.pictures import Pictures
-from ..report.verdict import verdict
-from .facts import FULL_MAPS, MAP_BLOCK, pictures_of, quality_facts, scene_facts, software_facts
+from ..report.verdict import Judged, verdict, warnings_of
+from .facts import (
+    FULL_MAPS,
+    MAP_BLOCK,
+    UP_SAMPLED_TAG,
+    pair_differs,
+    pictures_of,
+    quality_facts,
+    scene_facts,
+    software_facts,
+)
 from .opened import Part, opened_parts
 from .request import Pair, is_html
 
@@ -111,21 +122,24 @@ class _Result:
     grid: Grid
     show: Callable[[], Pictures]
     part: Part | None = None
+    judged: Judged = Judged()
 
     @property
     def label(self) -> str:
         return f"{self.name} ({self.part.label})" if self.part is not None and self.part.label else self.name
 
+    @property
+    def remarks(self) -> list[Remark]:
+        known = self.part.registration.remarks if self.part is not None else []
+        return [*known, *verdict(self.quality, self.judged)]
+
     def facts(self, rank: int) -> ResultFacts:
-        names = self.part.scene.called if self.part is not None else ()
-        mismatched = self.part is not None and self.part.registration.mismatched
-        uneven = self.part.registration.remarks if self.part is not None else []
         facts: ResultFacts = {
             "rank": rank,
             "name": self.name,
             "path": self.path,
             "quality": self.quality,
-            "verdict": [*uneven, *verdict(self.quality, names, mismatched=mismatched)],
+            "verdict": self.remarks,
         }
         if self.part is not None and self.part.label:
             facts["ms"] = scene_facts(self.part.scene)["ms"]
@@ -158,21 +172,37 @@ def evaluate(
         _check_nodata(asked, sources)
         check_absent(_check_outputs(output, {*whole.files(), *files}, files, FULL_MAPS, parts), output.overwrite)
 
-        def result(path: str, part: Part) -> _Result:
+        def result(path: str, part: Part, found: Sequence[PanRelation]) -> _Result:
             scene = part.scene
             with Raster.on_scene(path, whole, asked) as raster, _naming(path):
                 score = assess.full_resolution(scene, raster.only(part.places).read, raster.window, progress)
                 score.notes.extend(raster.source.notes)
+                judged = _judged(raster, part, found)
 
             def show() -> Pictures:
                 with Raster.on_scene(path, whole, asked) as raster:
                     return pictures_of(scene, raster.only(part.places), score, progress)
 
-            return _Result(path, path, quality_facts(score, scene), score, scene.pan_grid, show, part)
+            quality = quality_facts(score, scene, found)
+            return _Result(path, path, quality, score, scene.pan_grid, show, part, judged)
 
-        results = [result(path, part) for part in parts for path in dict.fromkeys(files)]
+        results = []
+        for part in parts:
+            found = pan_relation.measure(part.scene, progress=progress)
+            results += [result(path, part, found) for path in dict.fromkeys(files)]
         notes = [*whole.warnings, *said.notes()]
         return _finish("full", results, output, notes, FULL_MAPS, whole, parts)
+
+
+def _judged(raster: Raster, part: Part, found: Sequence[PanRelation]) -> Judged:
+    """What a file says of how it was made, and what is known of the pair; its tags are untrusted."""
+    scene, registration, tags = part.scene, part.registration, raster.source.dataset.tags(ns=PROVENANCE)
+    places = range(scene.bands) if part.places is None else part.places
+    up_sampled = {str(place + 1) for place in places} <= set(tags.get(UP_SAMPLED_TAG, "").split())
+    return Judged(
+        scene.called, tags.get("METHOD", ""), tags.get("ADAPT", ""), registration.mismatched,
+        pair_differs(found, registration), up_sampled,
+    )  # fmt: skip
 
 
 def evaluate_against(
@@ -293,7 +323,8 @@ class _Protocol:
                     raise InputError(f"{name}: {reason}") from error
                 notes.append(f"{name} is left out: {reason}")
                 continue
-            results.append(replace(_compared_with(against, str(path), name, None, progress), part=part))
+            made = _compared_with(against, str(path), name, None, progress)
+            results.append(replace(made, part=part, judged=Judged(mismatched=part.registration.mismatched)))
             self._keep_shown(results, folder)
         if not results:
             raise InputError(f"no method takes this scene: {notes[-1]}")
@@ -415,6 +446,7 @@ def _finish(
         *warnings,
         *(n if r.name in n or len(results) == 1 else f"{r.label}: {n}" for r in results for n in r.score.notes),
         *(note for ranked in by_part for note in _on_other_pixels(ranked)),
+        *(f"{r.label}: {line}" for r in results for line in warnings_of(r.remarks)),
     ]
     facts: EvaluationFacts = {
         "schema": EVALUATION_SCHEMA,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from statistics import median_high
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from .. import __version__
 from ..fusion.fit import Fit
 from ..fusion.options import Options
 from ..fusion.pan_relation import PanRelation
+from ..fusion.shifts import DOUBTFUL
 from ..progress import Progress
 from ..quality.assess import Score
 from ..quality.rasters import Raster
@@ -27,12 +30,15 @@ from ..report import pictures as report_pictures
 from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PanRelationFacts, PartFacts, Quality, SceneFacts
 from ..report.figures import value_of
 from ..report.pictures import Pictures
-from .opened import file_names
+from .opened import Registration, file_names
 from .request import FusionOutput, Pair
 
 SCHEMA = "pansharpen-report/1"
 
 FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
+
+UP_SAMPLED_TAG = "UP_SAMPLED"
+"""Tag of the numbers of the bands that are not sharpened, as PAN tells nothing about them."""
 
 MAP_BLOCK = 32
 """Side of the blocks of the maps, in PAN pixels."""
@@ -45,15 +51,54 @@ def pictures_of(scene: Scene, raster: Raster, score: Score | None, progress: Pro
     return replace(pictures, maps=shown)
 
 
-def quality_facts(score: Score, scene: Scene) -> Quality:
+TELLS, SEEN = 0.25, 0.3
+"""R2 from which on PAN is a measure of a band's sharpness and place, and the gain on PAN's detail, relative to that at
+the MS's scale, from which on a band's place is told: an up-sampled one has 0.04 to 0.27."""
+
+TOGETHER = 0.6
+"""R2 that PAN reaches with a band at least, unless it shows other things than the MS: on real scenes 0.76 and more,
+0.52 where waves move between the two."""
+
+
+def quality_facts(score: Score, scene: Scene, found: Sequence[PanRelation]) -> Quality:
+    """The figures of a score; `found`: what PAN tells about each band of the scene that was scored."""
     blocks = "valid 32 x 32 blocks" + (" of a sample spread over the scene" if score.sampled else "")
+    figures = dict(score.figures)
+    gains, places = (figures.pop(key) or [] for key in ("detail_gains", "detail_places"))
     return {
-        **cast(Quality, score.figures),
+        **cast(Quality, figures),
+        **_by_band(found, gains, places),
         "blocks_in_all": score.blocks_in_all,
         "sampled": score.sampled,
         "measured_on": f"full resolution, {blocks}, MS expanded at the true phase",
         "mtf_gains": list(scene.gains),
     }
+
+
+def _by_band(
+    found: Sequence[PanRelation], gains: Sequence[float], places: Sequence[tuple[float, float, float]]
+) -> Quality:
+    """Sharpness of each band relative to the median one, and (rows, columns) by which it lies beside the PAN; None for
+    a band of which PAN tells too little."""
+    expected = [each.gain if each.r2 >= TELLS and each.gain > 0 else None for each in found]
+    sharp = [gain / wanted if wanted else None for gain, wanted in zip(gains, expected, strict=False)]
+    known = [value for value in sharp if value is not None]
+    usual = median_high(known) if known else 0.0
+    return {
+        "band_sharpness": [value / usual if value is not None and usual > 0 else None for value in sharp] or None,
+        "band_displacement": [
+            [rows, cols] if wanted and gain >= SEEN * wanted else None
+            for (rows, cols, gain), wanted in zip(places, expected, strict=False)
+        ]
+        or None,
+    }
+
+
+def pair_differs(found: Sequence[PanRelation], registration: Registration) -> bool:
+    """Whether PAN and MS are of one place but differ in their detail: waves that move, other dates."""
+    known = [each.r2 for each in found if not math.isnan(each.r2)]
+    agreement = registration.found.agreement if registration.found is not None else math.nan
+    return not registration.unseen_by_pan and (agreement < DOUBTFUL or max(known, default=1.0) < TOGETHER)
 
 
 def software_facts() -> dict[str, str]:
@@ -186,6 +231,7 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
         "ADAPT": adaptation["mode"],
         "OPTIONS": json.dumps({k: v for k, v in facts["options"].items() if k not in ("weights", "fit")}),
         "FIT_SHA256": (facts["fit"] or {}).get("sha256"),
+        UP_SAMPLED_TAG: " ".join(str(n) for n, told in enumerate(facts["pan_tells"], 1) if not told["sharpened"]),
     }
     if facts["groups"]:
         keys = ("band_numbers", "ratio", "offset", "sensor")
@@ -209,4 +255,4 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
     for key in ("fidelity", "hqnr", "d_lambda_k", "d_s"):
         if quality and (value := value_of(key, quality)) is not None:
             tags[key.upper()] = f"{value:.6f}"
-    return {k: str(v) for k, v in tags.items() if v is not None}
+    return {k: str(v) for k, v in tags.items() if v not in (None, "")}

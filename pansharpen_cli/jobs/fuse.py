@@ -36,13 +36,14 @@ from ..raster.writer import SceneWriter
 from ..report import html
 from ..report.facts import ComparedFacts, ComparisonFacts, FusionFacts, PartFacts, Quality, Remark, SavedFitFacts
 from ..report.pictures import Pictures
-from ..report.verdict import verdict, warnings_of
+from ..report.verdict import Judged, verdict, warnings_of
 from .evaluate import report_bytes
 from .facts import (
     MAP_BLOCK,
     adaptation_facts,
     fusion_facts,
     method_facts,
+    pair_differs,
     pan_relation_facts,
     pictures_of,
     provenance_tags,
@@ -180,7 +181,15 @@ class _Fused:
 
     @property
     def quality(self) -> Quality | None:
-        return quality_facts(self.measured, self.scene.as_written()) if self.measured is not None else None
+        if self.measured is None:
+            return None
+        return quality_facts(self.measured, self.scene.as_written(), self.found_of_written)
+
+    @property
+    def found_of_written(self) -> list[PanRelation]:
+        """What PAN tells about each band that is written."""
+        written = self.scene.written
+        return [self.found[i] for i in (range(self.scene.bands) if written is None else written)]
 
     @property
     def is_up_sampled(self) -> bool:
@@ -216,9 +225,12 @@ class _Fused:
         }
 
     def verdict(self, options: Options) -> list[Remark]:
-        names, mismatched = self.scene.as_written().called, self.part.registration.mismatched
-        told = verdict(self.quality, names, options.method, mismatched, self.is_up_sampled)
-        return [*self.part.registration.remarks, *told]
+        registration = self.part.registration
+        judged = Judged(
+            self.scene.as_written().called, options.method, options.adapt, registration.mismatched,
+            pair_differs(self.found, registration), self.is_up_sampled,
+        )  # fmt: skip
+        return [*registration.remarks, *verdict(self.quality, judged)]
 
 
 def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress) -> _Fused:
@@ -267,7 +279,7 @@ def _illustrated(
     pictures = pictures_of(first.scene.as_written(), raster, first.measured, progress)
     if first.measured is None or first.quality is None:
         return pictures, None
-    return pictures, _comparison(first.scene, raster, options.method, first.measured, first.quality, progress)
+    return pictures, _comparison(first, raster, options.method, first.measured, first.quality, progress)
 
 
 def _check_before(pair: Pair, output: FusionOutput, options: Options, scene: Scene, several: bool = False) -> None:
@@ -304,19 +316,20 @@ def _check_valid(scene: Scene, seed: int) -> None:
 
 
 def _comparison(
-    scene: Scene, raster: Raster, method: str, score: Score, quality: Quality, progress: Progress
+    fused_part: _Fused, raster: Raster, method: str, score: Score, quality: Quality, progress: Progress
 ) -> ComparisonFacts | None:
     """The result beside other methods: on all of a small output, on the part richest in detail of a large one.
 
     None where nothing can be measured on that part.
     """
+    scene, found = fused_part.scene, fused_part.found_of_written
     window = richest_part(scene.window, score.maps["detail"])
     part, shown = scene, scene.as_written()
     place = "all that was fused"
     try:
         if window != scene.window:
             part = replace(scene, full=window, window=window)
-            quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown)
+            quality = quality_facts(assess.full_resolution(shown, raster.read, window), shown, found)
             place = f"{window}, to which the others are fitted"
         rows: list[ComparedFacts] = [{"name": "this result", **quality}]
         for name in (n for n in COMPARED if n != method):
@@ -324,7 +337,7 @@ def _comparison(
             written = to_dtype(scene.scale.written(fused), valid, np.dtype(scene.dtype), scene.nodata)
             values = scene.scale.read(written).astype(np.float32)
             read = array_reader(values, valid, window.corner)
-            rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown)})
+            rows.append({"name": name, **quality_facts(assess.full_resolution(shown, read, window), shown, found)})
     except InputError as error:
         scene.warnings.append(f"no comparison with other methods: {error}")
         return None

@@ -43,7 +43,7 @@ def flat() -> Any:
 
 
 class Remark(TypedDict):
-    """`level` (good, note or warning), `about` (registration, sharpness, colours, artefacts) and `text`."""
+    """`level` (good, note, warning), `about` (registration, displacement, sharpness, colours, artefacts), `text`."""
 
     about: str
     level: str
@@ -172,6 +172,9 @@ class Quality(TypedDict, total=False):
     colour_error: list[float] | None
     detail_error: float | None
     pan_sharpness: float | None
+    band_sharpness: list[float | None] | None
+    displacement: list[float] | None
+    band_displacement: list[list[float] | None] | None
     hqnr: float | None
     d_lambda_k: float | None
     d_s: float | None
@@ -289,8 +292,8 @@ class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
     `ms`: the files of each layer of the MS, among the `inputs`. `bytes`, `mtime`: of an output that the batch has
-    written; `refused`: it was not tried; `foreign`: a file that no batch has written is in its place; `made`: paths of
-    other files that a batch has made for the scene at any time; `others`: what a newer version may have added.
+    written; `verdict`: the worst remark on it; `refused`: it was not tried; `foreign`: a file that no batch has written
+    is in its place; `made`: other files that a batch has ever made for the scene; `others`: of a newer version.
     """
 
     schema: str
@@ -304,6 +307,7 @@ class Record:
     options: str | None = absent()
     worker: int | str | None = absent()
     figures: dict | None = absent()
+    verdict: dict | None = absent()
     rows: int | None = absent()
     cols: int | None = absent()
     bands: int | None = absent()

@@ -131,7 +131,7 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "lead": _lead(facts["scene"], facts["output"]),
         "tiles": _tiles(quality) if quality else [],
         "measured_on": _measured(quality) if quality else "",
-        "tables": [("", _figures_table(rows))] if rows else [],
+        "tables": [("", _figures_table(rows), [])] if rows else [],
         "table_note": note,
         "meanings": _figures([r[2] for r in rows]),
         "bands": [bands] if bands else [],
@@ -146,7 +146,9 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
     tables, bands = [], []
     for title, part in by_ms(results):
         scene = next((g["scene"] for g in facts["groups"] if g["scene"]["ms"] == part[0].get("ms")), facts["scene"])
-        tables.append((title, _figures_table([(short[r["name"]], r["path"] or "", r["quality"]) for r in part])))
+        rows = [(short[r["name"]], r["path"] or "", r["quality"]) for r in part]
+        verdicts = [(short[r["name"]], r["verdict"]) for r in part if r["verdict"]]
+        tables.append((title, _figures_table(rows), verdicts))
         bands.append(_errors_per_band([short[r["name"]] for r in part], part, scene))
     kinds = {
         "full": "full resolution, without a reference",

@@ -17,6 +17,7 @@ from . import charts
 from .facts import LeftOver, Record, Seam
 from .figures import FIGURES
 from .html import render
+from .verdict import in_short
 
 PAGE = "index.html"
 GENERATOR = b'<meta name="generator" content="pansharpen '
@@ -51,6 +52,7 @@ def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = 
     if seconds:
         lead.append(f"{sum(seconds) / len(seconds):.3g} s per scene")
     heads = [("scene", "text", "path of the output"), ("status", "text", "")]
+    heads += [("verdict", "text", "the worst that the figures say")]
     heads += [(FIGURES[k].symbol, "number", FIGURES[k].meaning) for k in shown]
     heads += [("size", "number", "million pixels"), ("seconds", "number", "time that the scene took")]
     return render(
@@ -95,6 +97,8 @@ def _row(folder: Path, record: Record, shown: Sequence[str]) -> dict[str, Any]:
         "scene": record.scene,
         "status": _status(record),
         "error": record.error or "",
+        "verdict": {key: str((record.verdict or {}).get(key, "")) for key in ("text", "level")},
+        "short": in_short(str((record.verdict or {}).get("text", ""))),
         "link": quote(os.fsencode(record.page or record.report or "")),
         "quicklook": quote(os.fsencode(quicklook)),
         "picture": _thumbnail(folder / quicklook) if quicklook else "",

@@ -353,7 +353,7 @@ def ranking(facts: EvaluationFacts) -> str:
     """The table of an evaluation on stdout: one line per result, best first; * marks the best of a column. Of MS files
     on several grids a table each."""
     results = facts["results"]
-    tables = ["\n".join([f"MS  {ms}"] * bool(ms) + _ranked(part)) for ms, part in by_ms(results)]
+    tables = ["\n".join([f"MS  {ms}"] * bool(ms) + _ranked(part) + _verdicts(part)) for ms, part in by_ms(results)]
     places = dict.fromkeys(r["quality"]["measured_on"] for r in results)
     lines = [f"measured on: {p}" for p in places]
     return "\n".join(["\n\n".join(tables), *lines, *["* best of its column"] * any("*" in each for each in tables)])
@@ -374,6 +374,16 @@ def _ranked(results: Sequence[ResultFacts]) -> list[str]:
         cells = [text_of(key, q) + ("*" if i in best else " ") for i, q in enumerate(qualities)]
         columns.append([FIGURES[key].name + " ", *cells])
     return in_columns(zip(*columns, strict=True), "rlr").splitlines()
+
+
+def _verdicts(results: Sequence[ResultFacts]) -> list[str]:
+    """What each result's figures mean, a line each."""
+    lines = [
+        (str(r["rank"]), " ".join(r["name"].splitlines()), "; ".join(remark["text"] for remark in r["verdict"]))
+        for r in results
+        if r["verdict"]
+    ]
+    return ["verdict", *in_columns(lines, "rll").splitlines()] if lines else []
 
 
 def ranking_csv(facts: EvaluationFacts) -> str:
@@ -404,7 +414,7 @@ def _flat(value: Mapping, prefix: str = "") -> dict:
         if isinstance(entry, Mapping):
             flat |= _flat(entry, f"{prefix}{key}_")
         elif isinstance(entry, list):
-            flat |= {f"{prefix}{key}_{i}": v for i, v in enumerate(entry, 1)}
+            flat |= _flat(dict(enumerate(entry, 1)), f"{prefix}{key}_")
         else:
             flat[f"{prefix}{key}"] = entry
     return flat

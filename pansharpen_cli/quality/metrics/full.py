@@ -295,10 +295,18 @@ def _selected(x: Tensor, chosen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Details:
-    """Sums over `pixels` of the `products` of all pairs of high passes: those of the bands, and of PAN last."""
+    """Sums over `pixels` of the `products` of all pairs of high passes: those of the bands, and of PAN last. `values`:
+    the high passes themselves (bands + 1, rows, cols), zero where they are not known."""
 
     pixels: int
     products: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, details: Tensor, kept: Tensor, own: Window) -> Details:
+        """From high passes (bands + 1, rows, cols) and which pixels of them are `kept` (rows, cols): of its `own`."""
+        x, values, kept = kept_of(details, kept, own).double(), details[:, *own.slices], kept[own.slices]
+        return cls(x.shape[1], x @ x.T, values if kept.all() else values.masked_fill(~kept, 0.0))
 
 
 class _OfDetails(Index):
@@ -324,10 +332,9 @@ class DetailCorrelation(_OfDetails):
 
     def add(self, details: Tensor, mask: Tensor, own: Window) -> Details:
         """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols). Returns their sums."""
-        x = kept_of(details, eroded(mask, DETAIL_REACH), own).double()
-        sums = Details(x.shape[1], x @ x.T)
+        sums = Details.of(details, eroded(mask, DETAIL_REACH), own)
         self._pixels += sums.pixels
-        self._add_up(x.sum(1), sums.products.diagonal(), sums.products[-1])
+        self._add_up(sums.values.sum((1, 2), dtype=torch.float64), sums.products.diagonal(), sums.products[-1])
         return sums
 
     @property
