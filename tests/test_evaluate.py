@@ -494,6 +494,25 @@ def test_a_reference_whose_tags_tell_other_units_is_said_aloud(scene: Path, run)
     assert "tagged.tif and other.tif may differ in their units" in said and "0.0001, 0, and 0.001, 0" in said, said
 
 
+def test_a_file_whose_tags_tell_other_units_than_the_ms_is_said_aloud(scene: Path, run) -> None:
+    """As one whose scale is carried by its tags, but not by ours, which other tools drop."""
+    made = {"plain": (), "scaled": ("--scale", "2,100"), "real": ("--scale", "1e-4", "--dtype", "float32")}
+    for name, options in made.items():
+        assert run("fuse", "pan.tif", "ms.tif", "-o", f"{name}.tif", *PLAIN, "--no-score", *options).code == 0
+        with rasterio.open(scene / f"{name}.tif") as dataset:
+            told = {"scales": dataset.scales, "offsets": dataset.offsets}
+        edited(scene / f"{name}.tif", scene / f"{name}2.tif")
+        with rasterio.open(scene / f"{name}2.tif", "r+") as dataset:
+            dataset.scales, dataset.offsets = told.values()
+    said = run("evaluate", "plain2.tif", "scaled.tif", "scaled2.tif", "real2.tif", *PAIR).err
+    assert said.count("may differ in their units") == 2
+    assert "scaled2.tif and ms.tif may" in said and "real2.tif and ms.tif may" in said
+    with rasterio.open(scene / "ms.tif", "r+") as dataset:
+        dataset.scales = [1e-4] * dataset.count
+    said = run("evaluate", "plain2.tif", "real.tif", "real2.tif", *PAIR).err
+    assert "plain2.tif and" not in said and "real.tif and" not in said and "real2.tif and ms.tif may" in said
+
+
 def test_results_on_different_pixels_are_pointed_out(scene: Path, fuse_as, run) -> None:
     fuse_as("out.tif", *PLAIN)
     run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")

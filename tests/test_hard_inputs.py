@@ -6,6 +6,7 @@ import json
 import warnings
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from rasters import edited, inventory, painted, seldom, write_pair, write_scene
 from scipy import ndimage
 
 from pansharpen_cli.adapt import tailor
+from pansharpen_cli.fusion.overshoot import Overshoot
 from pansharpen_cli.raster.source import number_text, untagged_nodata
 from pansharpen_cli.training import simulate
 
@@ -821,6 +823,18 @@ def test_bands_that_go_far_beyond_the_ms_are_told(case: Case, monkeypatch: pytes
         case.fuse("--method", "sfim", "--no-score", "--overwrite")
         assert any("do not use the result" in w for w in case.report["warnings"]) == told
         monkeypatch.setattr("pansharpen_cli.classical.method.lifted", lambda divisor, least: divisor)
+
+
+def test_a_band_of_small_values_that_goes_far_beyond_its_own_is_told() -> None:
+    """As reflectance beside Kelvin: what the other bands hold is no measure of it, unless it is as good as dead."""
+    scene = SimpleNamespace(bands=3, band_names=["green", "thermal", "dead"])
+    scene.as_written = lambda: scene
+    told = Overshoot(scene)
+    told.look(SimpleNamespace(ms=np.array([[[2.0]], [[300.0]], [[1e-4]]]), pan=np.array([[1.0]])), slice(None))
+    told.add(np.array([[[4.0]], [[310.0]], [[0.02]]]), np.array([[True]]))
+    assert told.warnings() == []
+    told.add(np.array([[[90.0]], [[310.0]], [[0.02]]]), np.array([[True]]))
+    assert "fused values of green go up to 90" in told.warnings()[0]
 
 
 def test_values_below_single_precision_are_scored_without_a_crash(case: Case) -> None:

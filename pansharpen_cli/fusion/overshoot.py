@@ -6,9 +6,9 @@ import numpy as np
 
 from ..raster.scene import Scene, TileData
 
-FAR_BEYOND, LEAST_REACH = 10.0, 0.05
-"""A fused value is suspicious beyond 10 times the largest MS or level-matched PAN value of its band; bands below 5 % of
-the brightest are measured against that 5 %."""
+FAR_BEYOND, LEAST_REACH = 10.0, 1e-5
+"""A fused value is suspicious beyond 10 times the largest MS or level-matched PAN value of its band; bands below
+0.00001 of the brightest, as dead ones are, are measured against that."""
 
 
 class Overshoot:

@@ -175,8 +175,10 @@ def evaluate(
         def result(path: str, part: Part, found: Sequence[PanRelation]) -> _Result:
             scene = part.scene
             with Raster.on_scene(path, whole, asked) as raster, _naming(path):
-                score = assess.full_resolution(scene, raster.only(part.places).read, raster.window, progress)
-                score.notes.extend(raster.source.notes)
+                image = raster.only(part.places)
+                score = assess.full_resolution(scene, image.read, raster.window, progress)
+                units = image.other_units_than(scene, score.figures.get("colour_error") or ())
+                score.notes.extend([*raster.source.notes, *units])
                 judged = _judged(raster, part, found)
 
             def show() -> Pictures:

@@ -18,6 +18,9 @@ from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, open_raster, rpcs_of
 from ..raster.tags import scale_of, units_of
 
+OTHER_UNITS = 0.5
+"""Relative error of a band's level from which on a file is taken to be in other units than its MS."""
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -139,13 +142,27 @@ class Raster:
 
     def other_units(self, other: Raster) -> list[str]:
         """A line if the scale and offset tags of both files give their DN different units."""
-        ours, theirs = (units_of(r.source.dataset, r.source.bands, r.scale) for r in (self, other))
+        return self._other_units(other.source.label, units_of(other.source.dataset, other.source.bands, other.scale))
+
+    def other_units_than(self, scene: Scene, colour_error: Sequence[float]) -> list[str]:
+        """The same of a fused file and the MS of the `scene` of its bands. A file without such tags is of a tool that
+        does not carry them, unless its `colour_error` tells otherwise."""
+        theirs = [unit for ms in scene.ms for unit in units_of(ms.dataset, ms.bands, Scaling())]
+        bands = self.source.bands
+        untagged = all(unit == (1.0, 0.0) for unit in units_of(self.source.dataset, bands, self.scale))
+        if len(theirs) != len(bands) or (untagged and max(colour_error, default=0.0) < OTHER_UNITS):
+            return []
+        return self._other_units(", ".join(ms.label for ms in scene.ms), theirs)
+
+    def _other_units(self, label: str, theirs: Sequence[tuple[float, float]]) -> list[str]:
+        """A line if the tags give the DN other units than `theirs`, of another file."""
+        ours = units_of(self.source.dataset, self.source.bands, self.scale)
         if np.allclose(ours, theirs, rtol=1e-4, atol=1e-9):
             return []
         odd = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if not np.allclose(a, b, 1e-4, 1e-9))
         told = [f"{factor:.6g}, {offset:.6g}" for factor, offset in (ours[odd], theirs[odd])]
         return [
-            f"{self.source.label} and {other.source.label} may differ in their units: their tags say scale and offset "
+            f"{self.source.label} and {label} may differ in their units: their tags say scale and offset "
             f"{told[0]}, and {told[1]}. DN are compared without them"
         ]
 
