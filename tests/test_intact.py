@@ -202,6 +202,20 @@ def test_damage_to_other_members_is_no_matter(here: Path) -> None:
     source.open_raster("/vsizip/a.zip/in/a.tif").close()
 
 
+def test_an_archive_whose_checksums_are_not_known_is_to_be_unpacked(here: Path) -> None:
+    """Deflate64, which GDAL reads: stored blocks are the same in both."""
+    with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
+        archive.write("a.tif", "in/a.tif")
+    content = bytearray(Path("a.zip").read_bytes())
+    for signature, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        content[content.index(signature) + at] = 9
+    Path("a.zip").write_bytes(content)
+    with rasterio.open("/vsizip/a.zip/in/a.tif") as dataset:
+        assert dataset.read().size
+    with pytest.raises(InputError, match="a.zip is packed by Deflate64.*unzip"):
+        source.open_raster("/vsizip/a.zip/in/a.tif")
+
+
 def test_an_archive_that_unpacks_to_more_than_any_is_refused(here: Path, monkeypatch) -> None:
     packed("deflated")
     monkeypatch.setattr(packing, "MOST_UNPACKED", 2000)

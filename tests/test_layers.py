@@ -24,7 +24,7 @@ FOLDERS = (
         "raster",
         (
             "__init__ bands beside geometry messages values",
-            "options sensor_table truncated vrt_work",
+            "options projections sensor_table truncated vrt_work",
             "references sensors",
         ),
     ),

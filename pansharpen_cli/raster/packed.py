@@ -25,6 +25,8 @@ _PACKED = (".gz", ".hfz", ".rda")
 _GZIP = b"\x1f\x8b"
 _FOREIGN = "Not a gzipped file"
 """What follows the end of one is no matter."""
+_DEFLATE64 = 9
+"""A method of ZIP that GDAL reads and Python does not."""
 _AT_ONCE = 1 << 20
 
 
@@ -63,6 +65,11 @@ def _damage(archive: str, kind: str, member: str, *_: int) -> str:
                 with zipfile.ZipFile(untrusted.Bounded(file, archive, MOST_LISTED)) as packed:
                     for info in _named(packed, member):
                         part = info.filename
+                        if info.compress_type == _DEFLATE64:
+                            raise InputError(
+                                f"{archive} is packed by Deflate64, as Windows does with large files, and its checksums "
+                                "are not looked at: unpack it (unzip, 7z x) and name the files"
+                            )
                         with packed.open(info) as content:
                             read_through(content, archive)
             elif file.read(len(_GZIP)) == _GZIP:

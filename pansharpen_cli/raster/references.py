@@ -23,6 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from .. import untrusted
 from ..errors import InputError
 from .messages import GDAL_ERRORS, gdal_messages
+from .projections import check_projection
 from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
 
 LARGEST_VRT = 64 << 20
@@ -260,7 +261,9 @@ def _overviews(name: str) -> list[str]:
         text = untrusted.read_text(beside, LARGEST_VRT, "replace") if os.path.isfile(beside) else ""
     except InputError:
         return []
-    return [named_overview(name, value) for value in _OVERVIEW.findall(html.unescape(text))]
+    text = html.unescape(text)
+    check_projection(name, text)
+    return [named_overview(name, value) for value in _OVERVIEW.findall(text)]
 
 
 def named_overview(name: str, value: str) -> str:
@@ -428,6 +431,7 @@ def _root(path: str, where: str, text: str) -> ElementTree.Element:
     """The XML, its names without the namespaces that GDAL overlooks."""
     if "<!" in text and re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
         raise InputError(f"{path} is a VRT with a DOCTYPE, which is not read")
+    check_projection(where if len(where) < 300 else path, html.unescape(text))
     try:
         root = ElementTree.fromstring(text.strip("\ufeff \t\r\n\v\f"))
     except (ElementTree.ParseError, ValueError, RecursionError) as error:

@@ -22,6 +22,7 @@ from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .intact import check_beside, check_files, is_usable, lost, opened_dataset
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
+from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .values import is_nodata, nodata_for
 
@@ -112,6 +113,7 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
                 raise InputError(f"{path} is located by RPCs only; orthorectify it first (gdalwarp -rpc)")
             if not is_usable(dataset.transform):
                 raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
+            check_crs(dataset, path)
             _pass_other_rpcs(dataset)
             check_overviews(path, dataset)
             check_beside(path, check_files(dataset, path, names))
