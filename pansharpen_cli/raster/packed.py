@@ -67,7 +67,7 @@ def _damage(archive: str, kind: str, member: str, *_: int) -> str:
                         part = info.filename
                         if info.compress_type == _DEFLATE64:
                             raise InputError(
-                                f"{archive} is packed by Deflate64, as Windows does with large files, and its checksums "
+                                f"{archive} is packed by Deflate64, as Windows packs large files, and its checksums "
                                 "are not looked at: unpack it (unzip, 7z x) and name the files"
                             )
                         with packed.open(info) as content:
