@@ -768,6 +768,21 @@ def test_an_alpha_band_is_a_mask(pair, dtype):
         assert fused[:, valid].max() < 0.95 * full
 
 
+@pytest.mark.parametrize("turned", [0, 12], ids=["same grid", "warped"])
+def test_an_alpha_band_with_a_soft_edge_is_a_mask(pair, turned):
+    image = np.clip(pair.scene.ms // 8, 1, 255).astype(np.uint8)
+    image[3, :9], image[3, 9:-9], image[3, -9:] = 0, 255, 0
+    image[3] = ndimage.uniform_filter1d(image[3], 3, axis=0)
+    assert len(np.unique(image[3])) == 4 and not image[3, :8].any()
+    centre = np.array(image.shape[:0:-1]) / 2
+    pair.ms(image, pair.scene.ms_transform * Affine.rotation(turned, centre), names=("Red", "Green", "Blue", None),
+            photometric="RGB", alpha="YES")  # fmt: skip
+    with pair.open() as scene:
+        assert scene.bands == 3 and any("used as a mask" in w for w in scene.warnings)
+        _, valid = upsampled(scene)
+    assert not valid[:16].any() and not valid[-16:].any() and valid[45:75, 40:90].all()
+
+
 def test_an_alpha_band_of_the_pan(pair):
     mask = np.ones(pair.scene.pan.shape, bool)
     mask[HOLE] = False

@@ -442,7 +442,7 @@ def _mirrored(valid: np.ndarray, here: _Places, nearest: _Places) -> _Places:
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
     """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
-    only if no spectral band has its name and it holds nothing but 'off' and 'on'.
+    only if no spectral band has its name and it holds nothing but 'off' and 'on', or these and soft edges.
 
     Raises InputError for bands that hold indices of colours.
     """
@@ -458,8 +458,16 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
             held = _some_values(ds, band)
         except GDAL_ERRORS as error:
             raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
-        if len(held) <= 2:
+        opaque = {value: count for value, count in held.items() if value > 0}
+        soft = len(held) > 2
+        if not soft or (opaque and 2 * opaque[max(opaque)] >= sum(opaque.values())):
             alpha.append(band)
+            if soft:
+                notes.append(
+                    f"{path}: band {band} is tagged alpha and most of it is opaque; it is used as a mask. If it is a "
+                    "spectral band, name it, or remove the tag "
+                    f"(gdal_edit.py -colorinterp_{band} undefined {os.path.basename(path)})"
+                )
         else:
             notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
     if len(alpha) == ds.count:
@@ -483,14 +491,16 @@ def _check_palette(ds, band: int, path: str) -> None:
     )
 
 
-def _some_values(ds, band: int) -> set[float]:
-    """Different values of a band, of 16 places of a large one."""
-    held: set[float] = set()
+def _some_values(ds, band: int) -> dict[float, int]:
+    """How often each value of a band occurs in 16 places of a large one."""
+    held: dict[float, int] = {}
     for row in range(0, ds.height, max(512, -(-ds.height // 4))):
         for col in range(0, ds.width, max(512, -(-ds.width // 4))):
             part = RasterWindow(col, row, min(512, ds.width - col), min(512, ds.height - row))
-            held.update(np.unique(ds.read(band, window=part)).tolist())
-            if len(held) > 2:
+            values, counts = np.unique(ds.read(band, window=part), return_counts=True)
+            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+                held[value] = held.get(value, 0) + count
+            if len(held) > 1 << 16:  # no mask of 16 bits or less
                 return held
     return held
 
