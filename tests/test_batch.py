@@ -225,6 +225,19 @@ def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
 # Running again ------------------------------------------------------------------------------------------------------
 
 
+def test_an_input_that_a_worker_sees_otherwise_is_told(tmp_path: Path) -> None:
+    """The log says that an output is of the file that was planned."""
+    write_pair(tmp_path / "in", 64, 64, 3)
+    (task,) = planning.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", CHOICES)
+    ms = tmp_path / "in" / "ms.tif"
+    known = ms.stat()
+    for seconds, told in ((0, False), (1, False), (60, True)):
+        os.utime(ms, (known.st_atime, known.st_mtime + seconds))
+        assert ("ms.tif is missing or another file on the worker" in planning.seen_otherwise(task)) == told
+    ms.unlink()
+    assert "ms.tif is missing" in planning.seen_otherwise(task)
+
+
 @pytest.mark.usefixtures("without_workers")
 def test_a_file_beside_an_input_that_changes_how_it_is_read_is_a_change(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "in", 64, 64, 3)

@@ -504,7 +504,11 @@ def test_a_file_whose_tags_tell_other_units_than_the_ms_is_said_aloud(scene: Pat
         edited(scene / f"{name}.tif", scene / f"{name}2.tif")
         with rasterio.open(scene / f"{name}2.tif", "r+") as dataset:
             dataset.scales, dataset.offsets = told.values()
-    said = run("evaluate", "plain2.tif", "scaled.tif", "scaled2.tif", "real2.tif", *PAIR).err
+    done = run("evaluate", "plain2.tif", "scaled.tif", "scaled2.tif", "real2.tif", *PAIR, "--json")
+    said = done.err
+    for result in results(done):
+        judged = {remark["text"].partition(",")[0] for remark in result["verdict"]}
+        assert (judged == {"in other units than the MS"}) == (result["name"] in ("scaled2.tif", "real2.tif"))
     assert said.count("may differ in their units") == 2
     assert "scaled2.tif and ms.tif may" in said and "real2.tif and ms.tif may" in said
     with rasterio.open(scene / "ms.tif", "r+") as dataset:

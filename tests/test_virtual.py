@@ -123,6 +123,19 @@ def test_scales_and_units_are_carried_and_those_that_differ_refused(tmp_path) ->
         virtual.mosaic([tiles[0], other], lambda first: {})
 
 
+def test_tiles_whose_bands_are_in_another_order_are_refused(tmp_path) -> None:
+    tiles = [tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10) for n in (0, 1)]
+    for names in (("Blue", None), ("BLUE", "red")):  # a name that is not told, or told otherwise, is no contradiction
+        for path, each in zip(tiles, (("blue", "red"), names), strict=True):
+            with rasterio.open(path, "r+") as dataset:
+                dataset.descriptions = each
+        virtual.mosaic(tiles, lambda first: {})
+    with rasterio.open(tiles[1], "r+") as dataset:
+        dataset.descriptions = ("red", "blue")
+    with pytest.raises(InputError, match=r"bands of .*1\.tif are red, blue, those of .*0\.tif blue, red"):
+        virtual.mosaic(tiles, lambda first: {})
+
+
 def test_colours_and_rpcs_are_those_of_the_first_tile_as_it_lies_in_the_mosaic(tmp_path) -> None:
     one = [1.0] + [0.0] * 19
     colours = [ColorInterp.red, ColorInterp.green]

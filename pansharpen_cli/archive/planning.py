@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import re
 import sys
 from collections import defaultdict
@@ -287,6 +288,17 @@ def file_stamp(path: str) -> dict[str, Any]:
         return {"path": path, "size": known.st_size, "mtime": known.st_mtime_ns / 1e9}
     except (OSError, ValueError):
         return {"path": path, "size": None, "mtime": None}
+
+
+def seen_otherwise(task: Task) -> str:
+    """Which input is another file on this machine than where the task was planned, by size or time; nothing if none is.
+    File systems keep times to 2 s."""
+    for planned in task.inputs:
+        own = file_stamp(planned["path"])
+        if planned["size"] is None or (own["size"] == planned["size"] and abs(own["mtime"] - planned["mtime"]) <= 2):
+            continue
+        return f"{planned['path']} is missing or another file on the worker {platform.node()} (size or time differ)"
+    return ""
 
 
 def reason_to_run(task: Task, record: Record | None, retry_failed: bool = False) -> str | None:

@@ -42,7 +42,7 @@ from ..report import pictures as report_pictures
 from ..report.facts import EvaluationFacts, FusionFacts, Quality, Remark, ResultFacts
 from ..report.figures import value_of
 from ..report.pictures import Pictures
-from ..report.verdict import Judged, verdict, warnings_of
+from ..report.verdict import OTHER_UNITS, Judged, verdict, warnings_of
 from .facts import (
     FULL_MAPS,
     MAP_BLOCK,
@@ -123,6 +123,7 @@ class _Result:
     show: Callable[[], Pictures]
     part: Part | None = None
     judged: Judged = Judged()
+    in_other_units: bool = False
 
     @property
     def label(self) -> str:
@@ -131,7 +132,7 @@ class _Result:
     @property
     def remarks(self) -> list[Remark]:
         known = self.part.registration.remarks if self.part is not None else []
-        return [*known, *verdict(self.quality, self.judged)]
+        return [*known, *([OTHER_UNITS] if self.in_other_units else verdict(self.quality, self.judged))]
 
     def facts(self, rank: int) -> ResultFacts:
         facts: ResultFacts = {
@@ -186,7 +187,7 @@ def evaluate(
                     return pictures_of(scene, raster.only(part.places), score, progress)
 
             quality = quality_facts(score, scene, found)
-            return _Result(path, path, quality, score, scene.pan_grid, show, part, judged)
+            return _Result(path, path, quality, score, scene.pan_grid, show, part, judged, bool(units))
 
         results = []
         for part in parts:

@@ -18,6 +18,7 @@ from ..errors import InputError
 from .geometry import Window
 from .grid import Grid
 from .references import plain_name
+from .sensors import band_name
 from .source import data_bands, open_raster, rpcs_of
 from .values import VRT_TYPES
 
@@ -101,6 +102,12 @@ class _Tile:
             raise InputError(f"{path} is no tile of the same grid as {first.name}")
         if tile.dtypes != first.dtypes or data_bands(tile, path, [])[1] != alpha:
             raise InputError(f"{path} has other bands than {first.name}: they are not tiles of one raster")
+        called = [[band_name(name) for name in each.descriptions] for each in (tile, first)]
+        if any(own and other and own != other for own, other in zip(*called, strict=True)):
+            raise InputError(
+                f"the bands of {path} are {', '.join(map(str, called[0]))}, those of {first.name} "
+                f"{', '.join(map(str, called[1]))}: they are not tiles of one raster"
+            )
         if (tile.scales, tile.offsets) != (first.scales, first.offsets):
             raise InputError(f"{path} holds values of another scale than {first.name}: give both one scale first")
         flags = {flag for each in tile.mask_flag_enums for flag in each}

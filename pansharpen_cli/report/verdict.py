@@ -49,6 +49,13 @@ UNEVEN: Remark = {
 }
 """Nor that."""
 
+OTHER_UNITS: Remark = {
+    "about": "colours",
+    "level": "warning",
+    "text": "in other units than the MS, as its tags say: no figure can be relied on",
+}
+"""Of a file of which figures are of the units."""
+
 UP_SAMPLED: Remark = {"about": "sharpness", "level": "note", "text": "as soft as the MS: PAN tells nothing about it"}
 """The verdict on a file that is not sharpened, and that PAN is no measure of."""
 
