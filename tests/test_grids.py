@@ -346,6 +346,8 @@ def test_pan_from_chooses_the_bands_by_number_or_name(fine: Path) -> None:
         np.testing.assert_array_equal(run_with(fine, "fine.tif", ["swir.tif"], "a.tif", pan_from=asked), expected)
     with pytest.raises(InputError, match="--pan-from 4 is out of range"):
         run_with(fine, "fine.tif", ["swir.tif"], "a.tif", pan_from=[4])
+    with pytest.raises(InputError, match=r"--pan-from 'd' is no band of the PAN \(fine.tif\); it has Blue, Green, Red"):
+        run_with(fine, "fine.tif", ["swir.tif"], "a.tif", pan_from=["d"])
 
 
 def test_a_pan_of_several_bands_that_is_no_finer_is_refused_as_before(fine: Path) -> None:

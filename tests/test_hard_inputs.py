@@ -568,7 +568,9 @@ def test_whole_numbers_that_single_precision_does_not_hold_are_refused(case: Cas
     case.change(which, lambda p: p.astype(dtype) + ((1 << 24) - 2100))
     case.fuse()
     case.change(which, with_a_corner_beyond)
-    assert f"{which} holds whole numbers beyond 16777216" in case.refused("--overwrite", *EXP)
+    told = case.refused("--overwrite", *EXP)
+    assert f"{which} holds whole numbers beyond 16777216" in told
+    assert ("leave band 1 out with --bidx and --fit-bands bidx" in told) == (which == "ms.tif")
     case.change(which, lambda p: np.where(p > 1 << 24, p.dtype.type(2_000_000_000), p), nodata=2_000_000_000)
     case.fuse()
 
@@ -694,6 +696,9 @@ def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
     assert f"{100 * share:.0f}" in told or "% of the values lie outside of 0 to 255" in told
     assert (fused == 255).mean() > 0.5 and "clipped to uint8: --scale FACTOR brings them into its range" in told
     assert "without --dtype they keep the MS's type (uint16)" in told
+    case.fuse("--scale", "1,-1000", *EXP)
+    (told,) = case.report["warnings"]
+    assert told.endswith("clipped to uint16: another --scale, or --dtype float32 with it, keeps them")
     case.fuse("--dtype", "int32", *EXP)
     assert case.report["warnings"] == []
     assert (case.fuse("--scale", "0.0001", *EXP).max() <= 1) and len(case.report["warnings"]) == 1

@@ -32,14 +32,15 @@ def place_of(
     numbers: Sequence[int],
     names: Sequence[str | None],
     standard: Sequence[str | None],
+    owner: str = "the MS",
 ) -> int:
-    """Place (from 0) of a band by its number, its description or its standard name. Raises InputError for others."""
+    """Place (from 0) of a band of its `owner` by its number, its description or its standard name. Raises InputError
+    for others."""
     if isinstance(asked, int):
         if asked in numbers:
             return numbers.index(asked)
         if list(numbers) == list(range(1, len(numbers) + 1)):
-            what = "the PAN" if option == "--pan-from" else "the MS"
-            raise InputError(f"{option} {asked} is out of range: {what} has bands 1 to {len(numbers)}")
+            raise InputError(f"{option} {asked} is out of range: {owner} has bands 1 to {len(numbers)}")
         raise InputError(f"{option} {asked}: the band is not one of those of --bidx ({', '.join(map(str, numbers))})")
     word, meant = asked.strip().casefold(), sensors.band_name(asked)
     found = [i for i, name in enumerate(names) if name and name.strip().casefold() == word]
@@ -52,9 +53,10 @@ def place_of(
     listed = ", ".join(name or f"{number} (no name)" for name, number in zip(known, numbers, strict=True))
     if not any(known):
         raise InputError(
-            f"{option} '{asked}': nothing names the bands of the MS; give numbers from {min(numbers)} to {max(numbers)}"
+            f"{option} '{asked}': nothing names the bands of {owner}; "
+            f"give numbers from {min(numbers)} to {max(numbers)}"
         )
-    whose = "none of the bands that are written:" if option == "--rgb" else "no band of the MS; it has"
+    whose = "none of the bands that are written:" if option == "--rgb" else f"no band of {owner}; it has"
     raise InputError(f"{option} '{asked}' is {whose} {listed}")
 
 

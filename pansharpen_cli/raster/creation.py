@@ -91,6 +91,10 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError("--co APPEND_SUBDATASET: an output is a file of its own; leave it out")
     if "NBITS" in options and dtype.kind == "f":
         raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
+    if "NBITS" in options and driver == "COG":  # GDAL takes what was in memory beyond the ends of its blocks for pixels
+        raise InputError(
+            f"--co NBITS={options['NBITS']} is for GeoTIFFs: leave it out, or write a GeoTIFF (--driver GTiff)"
+        )
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
     # a CRS that nobody asks for as another one
     grid = Grid(CRS.from_epsg(3832), Affine(2, 0, 0, 0, -2, 0), 64, 64)

@@ -463,7 +463,10 @@ def _with_pan(
     told = told_names(parts, names)
     standard = tuple(sensors.band_name(name) for name in told)
     numbers = range(1, count + 1)
-    places = None if asked is None else [place_of("--pan-from", each, numbers, names, standard) for each in asked]
+    owner = f"the PAN ({' '.join(dict.fromkeys(os.path.basename(p.label) for p in parts))})"
+    places = (
+        None if asked is None else [place_of("--pan-from", each, numbers, names, standard, owner) for each in asked]
+    )
     made = mean_pan.pan_of(parts, places)
     chosen = range(count) if places is None else places
     listed = ", ".join(names[i] or told[i] or f"band {i + 1}" for i in chosen)

@@ -298,36 +298,15 @@ class Source:
 
     def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
-        if values.dtype == np.float64:
-            self._check_held(values[:, mask])
-        elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:
-            held = values[:, mask]
-            odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT] if held.size else []
-            if odd:
-                raise InputError(
-                    f"{self.label} holds whole numbers beyond {EXACT} ({odd[-1]} for one), which float32 cannot "
-                    "tell apart: name them with --nodata if they stand for nodata, else subtract an offset or "
-                    "scale them (gdal_translate -scale)"
-                )
-
-    def _check_held(self, held: np.ndarray) -> None:
-        """`_check_exact` of numbers in double precision: beyond single precision, below it, or of digits that
-        it has not."""
-        limits = np.finfo(np.float32)
-        for values in held if held.size else ():
-            low, high = float(values.min()), float(values.max())
-            largest = max(abs(low), abs(high))
-            if largest > limits.max:
-                raise InputError(f"{self.label} holds values beyond 3.4e38: name them as nodata (--nodata)")
-            if 0 < largest < limits.tiny:
-                raise InputError(
-                    f"{self.label} holds values below {limits.tiny:.2g} ({largest:.2g} at most): scale them"
-                )
-            if largest > EXACT and 0 < high - low < np.spacing(np.float32(largest)) * COARSE:
-                raise InputError(
-                    f"{self.label} holds values from {low:.10g} to {high:.10g}, which float32 cannot tell "
-                    "apart: subtract an offset (gdal_calc), or name them with --nodata if they stand for nodata"
-                )
+        exact = values.dtype.kind in "iu" and values.dtype.itemsize >= 4
+        if not exact and values.dtype != np.float64:
+            return
+        for band, each in zip(self.bands, values, strict=True):
+            held = each[mask]
+            fault = "" if not held.size else _beyond(held) if exact else _not_held(held)
+            if fault:
+                alone = f"; leave band {band} out with --bidx and --fit-bands bidx" if len(self.bands) > 1 else ""
+                raise InputError(f"{self.label} holds {fault}{alone}")
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or 65535
@@ -438,6 +417,34 @@ def _mirrored(valid: np.ndarray, here: _Places, nearest: _Places) -> _Places:
     inside = [(at >= 0) & (at < size) for at, size in zip((rows, cols), valid.shape, strict=True)]
     there = valid[np.where(inside[0], rows, 0), np.where(inside[1], cols, 0)] & inside[0] & inside[1]
     return (rows, cols) if there.all() else (np.where(there, rows, nearest[0]), np.where(there, cols, nearest[1]))
+
+
+def _beyond(held: np.ndarray) -> str:
+    """What is wrong with whole numbers, if single precision does not hold them."""
+    odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT]
+    if not odd:
+        return ""
+    return (
+        f"whole numbers beyond {EXACT} ({odd[-1]} for one), which float32 cannot tell apart: name them with --nodata "
+        "if they stand for nodata, else subtract an offset or scale them (gdal_translate -scale)"
+    )
+
+
+def _not_held(held: np.ndarray) -> str:
+    """`_beyond` of numbers in double precision: beyond single precision, below it, or of digits that it has not."""
+    limits = np.finfo(np.float32)
+    low, high = float(held.min()), float(held.max())
+    largest = max(abs(low), abs(high))
+    if largest > limits.max:
+        return "values beyond 3.4e38: name them as nodata (--nodata)"
+    if 0 < largest < limits.tiny:
+        return f"values below {limits.tiny:.2g} ({largest:.2g} at most): scale them"
+    if largest > EXACT and 0 < high - low < np.spacing(np.float32(largest)) * COARSE:
+        return (
+            f"values from {low:.10g} to {high:.10g}, which float32 cannot tell apart: subtract an offset (gdal_calc), "
+            "or name them with --nodata if they stand for nodata"
+        )
+    return ""
 
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:

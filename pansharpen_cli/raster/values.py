@@ -102,13 +102,13 @@ class Losses:
             return []
         limits = np.iinfo(self.dtype)
         advice = f"--scale FACTOR brings them into its range, without --dtype they keep the MS's type ({self.source})"
+        if self.scaled:
+            advice = "another --scale, or --dtype float32 with it, keeps them"
         if self.beyond > CLIPPED * self.count:
             return [
                 f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
-                f"clipped to {self.dtype}: {advice}; for 8-bit pictures use --rgb"
+                f"clipped to {self.dtype}: {advice}{'' if self.scaled else '; for 8-bit pictures use --rgb'}"
             ]
-        if self.scaled:
-            advice = "a larger --scale, or --dtype float32 with it, keeps them"
         if (self.scaled or np.dtype(self.source).kind == "f") and self.high - self.low < STEPS:
             return [
                 f"values from {self.low:.4g} to {self.high:.4g} are rounded to whole numbers of {self.dtype}, which "
