@@ -10,7 +10,7 @@ import re
 import stat
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,8 @@ def fault_of(error: Exception) -> str:
         return f"it has no {error}"
     if isinstance(error, TypeError | AttributeError | IndexError) or _PYTHONS.search(str(error)):
         return "what it holds is of another form"
+    if "set_int_max_str_digits" in str(error):
+        return "a number in it has thousands of digits"
     if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it
         return "it holds more than tensors and text"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
@@ -145,9 +147,10 @@ def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "str
         return read_bytes(path, most).decode("utf-8-sig", errors)
 
 
-def parse_json(text: str) -> Any:
-    """JSON as the standard has it. Raises ValueError, also for NaN and Infinity, and RecursionError."""
-    return json.loads(text, parse_constant=_no_constant)
+def parse_json(text: str, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """JSON as the standard has it; `object_of` makes objects of their keys and values. Raises ValueError, also for NaN
+    and Infinity, and RecursionError."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=object_of)
 
 
 def _no_constant(name: str) -> None:

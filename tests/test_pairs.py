@@ -426,7 +426,7 @@ def test_a_source_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 def test_manifests_name_scenes_relative_to_themselves(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(
-        "name, PAN, ms, sensor\na/one, p.tif, b.tif; g.tif;r.tif, quickbird\n,/x/p.tif,/x/m_ms.tif,\n"
+        "name, PAN, ms, sensor,,note,note\na/one, p.tif, b.tif; g.tif;r.tif, quickbird\n,/x/p.tif,/x/m_ms.tif,,,,,, \n"
     )
     (tmp_path / "list.jsonl").write_text(
         '{"pan": "p.tif", "ms": ["b.tif", "g.tif"]}\n\n{"pan": "/vsizip/a.zip/p.tif", "ms": "m.tif", "name": "z"}\n'
@@ -454,7 +454,11 @@ def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str) -> None
         ("m.csv", "pan\nx.tif\n", "no column 'ms'"),
         ("m.csv", "pan,ms\n", "lists no scene"),
         ("m.csv", "pan,ms\nx.tif,\n", "line 2"),
+        ("m.csv", "pan,ms,Pan\nx.tif,y.tif,z.tif\n", "m.csv cannot be read: it has 'pan' twice"),
+        ("m.csv", "pan,ms\nx.tif,b.tif,g.tif\n", "line 2: 'g.tif' stands beyond the 2 columns"),
         ("m.jsonl", '{"pan": "a"}\n', "line 1"),
+        ("m.jsonl", '{"pan": "a", "ms": "b", "MS": "c"}\n', "line 1 cannot be read: it has 'ms' twice"),
+        ("m.jsonl", '{"pan": "a", "ms": "b", "n": %s}' % ("9" * 5000), "line 1 cannot be read: a number in it has"),
         ("m.jsonl", "[1]\n", "line 1"),
         ("m.jsonl", "{oops\n", "cannot be read"),
         ("m.jsonl", '{"pan": 3, "ms": ["a"]}\n', "line 1"),

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +22,8 @@ MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Columns of a CSV in lower case, and its rows with their line numbers. Raises InputError if it is not readable.
+    """Columns of a CSV in lower case, and its rows with their line numbers. Raises InputError if it is not readable,
+    names a column that is read twice, or has cells beyond its columns.
 
     Without a comma in its first line, `;` or a tab stands between the cells.
     """
@@ -34,10 +35,33 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
         reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
         columns = [c.strip().lower() for c in reader.fieldnames or ()]
         reader.fieldnames = columns
-        rows = [
-            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
-        ]
+        _check_once(columns)
+        rows = []
+        for row in reader:
+            if beyond := [cell for cell in row.pop(None, ()) if cell.strip()]:
+                named = f"'{beyond[0][:80]}'"
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {named} stands beyond the {len(columns)} columns; several MS "
+                    "files stand in one cell, with ; between them and quotes around"
+                )
+            rows.append((reader.line_num, {key: (value or "").strip() for key, value in row.items()}))
     return columns, rows
+
+
+_ONCE = ("pan", "ms", "name", "sensor", "split")
+
+
+def _check_once(names: Iterable[str]) -> None:
+    """Raises ValueError for a name that is read and stands there twice."""
+    names = list(names)
+    if twice := [name for name in _ONCE if names.count(name) > 1]:
+        raise ValueError(f"it has '{twice[0]}' twice")
+
+
+def _object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a line of JSON, its keys in lower case."""
+    _check_once(key.lower() for key, _ in pairs)
+    return {key.lower(): value for key, value in pairs}
 
 
 def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -45,10 +69,10 @@ def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     rows = []
     for number, line in untrusted.json_lines(untrusted.read_text(path)):
         with untrusted.boundary(f"{path}, line {number}"):
-            row = untrusted.parse_json(line)
+            row = untrusted.parse_json(line, _object_of)
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not an object with 'pan' and 'ms'")
-        rows.append((number, {str(k).lower(): v for k, v in row.items()}))
+        rows.append((number, row))
     return rows
 
 
