@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from PIL import Image
 from rasters import write_pair
@@ -30,6 +32,7 @@ from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import messages, scene
 from pansharpen_cli.raster import source as raster_source
+from pansharpen_cli.raster.items import MOST_ITEMS
 from pansharpen_cli.report import index, text
 from pansharpen_cli.report.facts import Record, plain
 from pansharpen_cli.training import settings, train
@@ -288,10 +291,37 @@ def test_a_large_side_file_is_refused_and_named(pair: Path, run, monkeypatch) ->
 
 
 def test_metadata_of_many_items_is_refused_and_named(pair: Path, run) -> None:
-    items = "".join(f'<MDI key="k{i}">v</MDI>' for i in range(raster_source.MOST_ITEMS + 1))
+    items = "".join(f'<MDI key="k{i}">v</MDI>' for i in range(MOST_ITEMS + 1))
     (pair / "ms.tif.aux.xml").write_text(f"<PAMDataset><Metadata>{items}</Metadata></PAMDataset>")
     result = run(*fuse())
     assert result.code == 2 and "ms.tif.aux.xml beside it has 10,001 items of metadata" in result.errors[0]
+
+
+@pytest.mark.parametrize("kind", ["GTiff", "BigTIFF", "big-endian", "overview", "mask", "source", "VRT"])
+def test_metadata_of_many_items_within_a_raster_are_refused(pair: Path, monkeypatch, kind: str) -> None:
+    """Before GDAL opens a TIFF: that is what takes the time."""
+    monkeypatch.setattr("pansharpen_cli.raster.items.MOST_ITEMS", 50)
+    many, name = {f"k{i}": "v" for i in range(60)}, pair / "ms.tif"
+    options = {"BigTIFF": {"bigtiff": "yes"}, "big-endian": {"endianness": "big"}}.get(kind, {})
+    if kind == "VRT":
+        name = pair / "ms.vrt"
+        rasterio.shutil.copy(pair / "ms.tif", name, driver="VRT")
+        items = "".join(f'<MDI key="{key}">v</MDI>' for key in many)
+        name.write_text(name.read_text().replace("</VRTDataset>", f"<Metadata>{items}</Metadata></VRTDataset>"))
+    else:
+        target = {"mask": pair / "ms.tif.msk", "overview": pair / "ms.tif.ovr"}.get(kind, name)
+        with rasterio.open(pair / "ms.tif") as source:
+            profile, pixels = source.profile | options, source.read()
+        with rasterio.open(target, "w", **profile) as made:
+            made.write(pixels)
+            made.update_tags(**many)
+        if kind == "source":
+            name = pair / "of.vrt"
+            rasterio.shutil.copy(pair / "ms.tif", name, driver="VRT", strict=False)
+            name.write_text(re.sub("<Metadata>.*?</Metadata>", "", name.read_text(), flags=re.DOTALL))
+        monkeypatch.setattr(raster_source, "opened_dataset", None)
+    with pytest.raises(InputError, match=r"ms\.\S+: it has \d+ items of metadata, more than 50"):
+        raster_source.open_raster(str(name))
 
 
 def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -> None:

@@ -23,7 +23,7 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry messages values",
+            "__init__ bands beside geometry items messages values",
             "options projections sensor_table truncated vrt_work",
             "references sensors",
         ),
