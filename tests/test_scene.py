@@ -531,6 +531,21 @@ def test_swapped_inputs(pair):
     assert "4 bands, a PAN has one; are PAN and MS swapped?" in pair.refused()
 
 
+@pytest.mark.parametrize("which", ["pan", "ms"])
+def test_degrees_with_a_crs_in_metres_are_called_so(pair, which):
+    pixel = {"pan": 5e-6, "ms": 2e-5}[which]
+    getattr(pair, which)(None, Affine(pixel, 0, 3.1, 0, -pixel, 45.2))
+    assert f"{which}.tif has coordinates of degrees and the CRS EPSG:32631, which has none: give it" in pair.refused()
+
+
+def test_a_folder_in_the_place_of_a_raster_is_called_so(pair, tmp_path):
+    (tmp_path / "delivery").mkdir()
+    pair.ms_paths = [str(tmp_path / "delivery")]
+    assert "delivery: it is a folder; name a raster in it, or use `pansharpen batch`" in pair.refused()
+    (tmp_path / "delivery" / "b_ms.TIF").touch()
+    assert "name a raster in it, such as b_ms.TIF, or use" in pair.refused()
+
+
 def test_swapped_inputs_of_one_band(pair):
     pair.ms(pair.scene.ms[:1])
     pair.pan_path, pair.ms_paths = pair.ms_paths[0], [pair.pan_path]

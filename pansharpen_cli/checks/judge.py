@@ -133,9 +133,9 @@ def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:
         found.error("swapped", f"PAN has {pan.bands} bands and MS has one: the two seem to be swapped")
     elif pan.crs == ms.crs and pan.bands == 1:
         ratio = ms.pixel_size[0] / pan.pixel_size[0] if pan.pixel_size[0] else 0.0
-        if ratio < 1 / 1.5:
+        if 1e-3 < ratio < 1 / 1.5:  # less is a CRS that is none of its own
             found.error("swapped", f"MS pixels are {ratio:.3g} times the PAN's: the two seem to be swapped")
-        elif ratio < 1.5 and pan.crs:
+        elif 1 / 1.5 <= ratio < 1.5 and pan.crs:
             found.error(
                 "same-resolution",
                 f"MS pixels are {ratio:.3g} times the PAN's: this MS is sharpened or resampled already; take the "

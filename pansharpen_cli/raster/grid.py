@@ -102,6 +102,18 @@ class Grid:
             return None
         return Window.at(row, col, (tile.height, tile.width))
 
+    @property
+    def is_like_degrees(self) -> bool:
+        """Whether its coordinates may be degrees, although its CRS counts in metres or feet."""
+        left, bottom, right, top = self.bounds
+        near = max(abs(left), abs(right)) <= 360 and max(abs(bottom), abs(top)) <= 90
+        return near and self.pixel < 0.01 and bool(self.crs and self.crs.is_projected)
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel of the same area in units of the CRS."""
+        return abs(self.transform.determinant) ** 0.5
+
     def describe(self) -> str:
         """Extent for a message."""
         left, bottom, right, top = self.bounds

@@ -434,6 +434,7 @@ def _placed(
     pan_grid: Grid, pan: Source, ms: list[Source], options: OpenOptions, stack: ExitStack, remarks: Remarks
 ) -> tuple[Aligned, bool]:
     """Where PAN and MS lie, and whether RPCs alone tell that."""
+    _check_degrees(pan_grid, pan, ms)
     ms_grid, ms = _on_one_grid(pan_grid, ms, remarks)
     if rpc.locates([pan, *ms]):
         _check_has_crs(options.bbox, True, pan.label)
@@ -500,6 +501,18 @@ def _check_types(sources: list[Source]) -> str:
     if len(kinds) > 1:
         raise InputError("MS bands of different types: " + ", ".join(f"{p} is {k}" for k, p in kinds.items()))
     return next(iter(kinds))
+
+
+def _check_degrees(pan_grid: Grid, pan: Source, ms: Sequence[Source]) -> None:
+    """Raises InputError for one of PAN and MS in degrees, with a CRS in metres: pixels of another order of size."""
+    for other in ms:
+        grids = {pan.label: pan_grid, other.label: Grid.of(other.dataset)}
+        (label, grid), (_, larger) = sorted(grids.items(), key=lambda each: each[1].pixel)
+        if grid.is_like_degrees and larger.pixel > 100 * MAX_RATIO * grid.pixel:
+            raise InputError(
+                f"{label} has coordinates of degrees and the CRS {grid.crs}, which has none: give it the CRS of its "
+                f"degrees (gdal_edit.py -a_srs EPSG:4326 {os.path.basename(label)})"
+            )
 
 
 def _check_ratio(phase: Phase, pan: str, ms: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -54,6 +54,9 @@ Pixels = tuple[np.ndarray, np.ndarray]
 Reader = Callable[[Window], Pixels]
 """Reads a window; what lies outside of the raster is invalid."""
 
+_RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".til", ".vrt")
+"""Ends of files in a folder, one of which a message names."""
+
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
 """What stands before the exponent of a number that a program in Fortran wrote."""
 
@@ -95,6 +98,10 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
             reason = "its name is not text in UTF-8; rename it"
         elif "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
             reason = "no such file"
+        elif os.path.isdir(path):
+            reason = (
+                f"it is a folder; name a raster in it{_raster_in(path)}, or use `pansharpen batch`, which pairs files"
+            )
         elif os.path.isfile(path) and os.path.getsize(path) == 0:
             reason = "the file is empty (0 bytes)"
         raise InputError(f"cannot open {path}: {reason}") from error
@@ -123,6 +130,14 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         dataset.close()
         raise
     return dataset
+
+
+def _raster_in(folder: str) -> str:
+    """A raster in a folder for a message; nothing where none is seen."""
+    with suppress(OSError):
+        held = sorted(name for name in os.listdir(folder) if name.lower().endswith(_RASTERS))
+        return f", such as {held[0]}" if held else ""
+    return ""
 
 
 def rpcs_of(dataset) -> RPC | None:
