@@ -45,6 +45,20 @@ def test_the_example_of_a_product_is_paired(names: Names) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("pan-sharpening, compared with Landsat 8 and QuickBird", "generic"),
+        ("Pleiades Neo 3", "pleiades-neo"),
+        ("CBERS 4A WPM", "cbers-4a"),
+        ("LANDSAT_8 OLI", "landsat-8"),
+    ],
+)
+def test_a_text_that_names_several_sensors_names_none(text: str, name: str) -> None:
+    found, where = sensors.recognise([("TIFF", {"TIFFTAG_IMAGEDESCRIPTION": text})], [None] * 4)
+    assert found.name == name, where
+
+
 @pytest.mark.parametrize("apart", [1e5, 0.0], ids=["apart", "of one place"])
 def test_deliveries_of_all_providers_in_one_folder_are_paired(tmp_path: Path, apart: float) -> None:
     """As files, so that what names leave is looked into as well; each product lies so many metres from the next."""

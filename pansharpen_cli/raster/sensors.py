@@ -46,11 +46,17 @@ def named(name: str) -> Sensor:
 
 
 def _match(text: str) -> Sensor | None:
+    """The one sensor that a text names: of a series the first in the table, whose name is the longer one."""
     words = re.sub(r"[^a-zé0-9]+", " ", text.lower()).strip()
+    found: list[Sensor] = []
     for sensor in SENSORS.values():
-        if any(re.search(p, words) for p in sensor.patterns):
-            return sensor
-    return None
+        rest = words
+        for pattern in sensor.patterns:
+            rest = re.sub(pattern, " ", rest)
+        if rest != words:
+            found.append(sensor)
+            words = rest
+    return found[0] if len(found) == 1 else None
 
 
 # By the names of its files ------------------------------------------------------------------------------------------
