@@ -305,8 +305,8 @@ END
 def test_labels_that_take_bytes_of_other_files_for_pixels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(range(64)))
     (tmp_path / "x.tif").write_text(PDS)
-    with pytest.raises(InputError, match="may read any other file as pixels"):
-        open_raster(str(tmp_path / "x.tif"))
+    with pytest.raises(InputError, match="may read any other file as pixels|not recognized"):
+        open_raster(str(tmp_path / "x.tif"))  # the second once the command line has put the driver away
 
 
 @pytest.mark.slow
