@@ -798,6 +798,14 @@ def test_an_alpha_band_with_a_soft_edge_is_a_mask(pair, turned):
     assert not valid[:16].any() and not valid[-16:].any() and valid[45:75, 40:90].all()
 
 
+def test_a_band_that_is_called_alpha_is_a_mask_whatever_it_holds(pair):
+    image = np.clip(pair.scene.ms // 8, 1, 255).astype(np.uint8)
+    image[3] = np.arange(image.shape[1])[:, None]
+    pair.ms(image, names=("Red", "Green", "Blue", "Alpha"), photometric="RGB", alpha="YES")
+    with pair.open() as scene:
+        assert scene.bands == 3 and not scene.warnings
+
+
 def test_an_alpha_band_of_the_pan(pair):
     mask = np.ones(pair.scene.pan.shape, bool)
     mask[HOLE] = False

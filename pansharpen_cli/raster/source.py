@@ -462,7 +462,8 @@ def _not_held(held: np.ndarray) -> str:
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
     """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
-    only if no spectral band has its name and it holds nothing but 'off' and 'on', or these and soft edges.
+    only if no spectral band has its name and it is called so or holds nothing but 'off' and 'on', or these and soft
+    edges.
 
     Raises InputError for bands that hold indices of colours.
     """
@@ -472,7 +473,11 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
             _check_palette(ds, band, path)
         if interpretation != ColorInterp.alpha or ds.count == 1:
             continue
-        if sensors.band_name(ds.descriptions[band - 1]) is not None:
+        name = ds.descriptions[band - 1]
+        if sensors.band_name(name) is not None:
+            continue
+        if "alpha" in (name or "").lower():
+            alpha.append(band)
             continue
         try:
             held = _some_values(ds, band)
