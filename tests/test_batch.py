@@ -225,7 +225,8 @@ def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
 # Running again ------------------------------------------------------------------------------------------------------
 
 
-def test_an_input_that_a_worker_sees_otherwise_is_told(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_workers")
+def test_an_input_that_a_worker_sees_otherwise_is_told_and_tried_again(tmp_path: Path) -> None:
     """The log says that an output is of the file that was planned."""
     write_pair(tmp_path / "in", 64, 64, 3)
     (task,) = planning.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", CHOICES)
@@ -233,9 +234,14 @@ def test_an_input_that_a_worker_sees_otherwise_is_told(tmp_path: Path) -> None:
     known = ms.stat()
     for seconds, told in ((0, False), (1, False), (60, True)):
         os.utime(ms, (known.st_atime, known.st_mtime + seconds))
-        assert ("ms.tif is missing or another file on the worker" in planning.seen_otherwise(task)) == told
-    ms.unlink()
-    assert "ms.tif is missing" in planning.seen_otherwise(task)
+        assert ("ms.tif is another file on the worker" in planning.seen_otherwise(task)) == told
+    away = ms.rename(tmp_path / "away.tif")
+    execute = batch.local(CHOICES, 1, None, None)
+    (failed,) = batch.run([task], tmp_path / "out", execute).failed
+    assert "ms.tif is another file on the worker" in (failed.error or "") and "(missing)" in (failed.error or "")
+    away.rename(ms)
+    os.utime(ms, (known.st_atime, known.st_mtime))
+    assert [r.scene for r in batch.run([task], tmp_path / "out", execute).done] == [task.scene]
 
 
 @pytest.mark.usefixtures("without_workers")

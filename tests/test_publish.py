@@ -878,7 +878,7 @@ def test_a_scene_whose_report_cannot_be_written_keeps_its_earlier_output(tmp_pat
         raise PansharpenError("no space left")
 
     monkeypatch.setattr(files, "json_bytes", full)
-    inputs = ({**tasks[0].inputs[0], "mtime": 1.0}, *tasks[0].inputs[1:])  # changed: all of it is to be done again
+    inputs = (*tasks[0].inputs, planning.file_stamp("none.imd"))  # changed: all of it is to be done again
     again = [replace(tasks[0], inputs=inputs), replace(tasks[1], options="other")]
     assert len(batch.run(again, out, here()).failed) == 2
     assert {n: c for n, c in contents(out).items() if not n.startswith("batch.")} == before

@@ -28,7 +28,7 @@ from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of, surrounded
 from .neighbours import REACH, own_pixels
-from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run
+from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run, seen_otherwise
 from .shared_fit import in_turn
 from .workers import Event, Function, Pool
 
@@ -42,8 +42,11 @@ Execute = Callable[[Sequence["Task"]], Iterator[Event]]
 
 
 def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[str, Any]:
-    """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed."""
+    """Fuse a scene with its report and quicklook; what the log says of it, with `error` if it failed. It is not tried
+    on other files than those that the log will name, which is not the scene's fault."""
     started = time.perf_counter()
+    if error := seen_otherwise(task):
+        return {"error": error, "refused": True, "seconds": 0.0}
     known: dict[str, Any] = {}
     stay_offline()  # the last scene may have been on a server
     try:

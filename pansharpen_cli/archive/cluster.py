@@ -28,7 +28,7 @@ from .. import untrusted
 from ..errors import InputError, PansharpenError
 from . import batch
 from .batch import Execute
-from .planning import Choices, Task, seen_otherwise
+from .planning import Choices, Task
 from .workers import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0
@@ -67,8 +67,6 @@ class Fuse(WorkerPlugin):
         """What `batch.fuse_one` returns; how far it is, is told as events of this plug-in's topic."""
         with self.turn:
             self._tell(task, "started")
-            if error := seen_otherwise(task):
-                return {"error": error, "seconds": 0.0}
             progress = now_and_then(lambda *how_far: self._tell(task, "progress", how_far), 1.0)
             signal.setitimer(signal.ITIMER_REAL, self.timeout + GRACE if self.timeout else 0)
             try:

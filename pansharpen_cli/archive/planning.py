@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -291,14 +292,24 @@ def file_stamp(path: str) -> dict[str, Any]:
 
 
 def seen_otherwise(task: Task) -> str:
-    """Which input is another file on this machine than where the task was planned, by size or time; nothing if none is.
-    File systems keep times to 2 s."""
+    """Which input is now, and on this machine, another file than the one that was planned, by size or time; nothing if
+    none is."""
     for planned in task.inputs:
-        own = file_stamp(planned["path"])
-        if planned["size"] is None or (own["size"] == planned["size"] and abs(own["mtime"] - planned["mtime"]) <= 2):
+        if planned["size"] is None:
             continue
-        return f"{planned['path']} is missing or another file on the worker {platform.node()} (size or time differ)"
+        own = file_stamp(planned["path"])
+        if own["size"] != planned["size"] or abs(own["mtime"] - planned["mtime"]) > TIME_STEP:
+            return (
+                f"{planned['path']} is another file on the worker {platform.node()} ({_told(own)}) than the batch was "
+                f"planned with ({_told(planned)}): the next run tries the scene again"
+            )
     return ""
+
+
+def _told(stamp: dict[str, Any]) -> str:
+    if stamp["size"] is None:
+        return "missing"
+    return f"{stamp['size']:,} bytes of {datetime.fromtimestamp(stamp['mtime'], UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def reason_to_run(task: Task, record: Record | None, retry_failed: bool = False) -> str | None:
