@@ -30,9 +30,9 @@ from pansharpen_cli import models, untrusted
 from pansharpen_cli.archive import batch_log, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
+from pansharpen_cli.raster import items as raster_items
 from pansharpen_cli.raster import messages, scene
 from pansharpen_cli.raster import source as raster_source
-from pansharpen_cli.raster.items import MOST_ITEMS
 from pansharpen_cli.report import index, text
 from pansharpen_cli.report.facts import Record, plain
 from pansharpen_cli.training import settings, train
@@ -291,22 +291,22 @@ def test_a_large_side_file_is_refused_and_named(pair: Path, run, monkeypatch) ->
 
 
 def test_metadata_of_many_items_is_refused_and_named(pair: Path, run) -> None:
-    items = "".join(f'<MDI key="k{i}">v</MDI>' for i in range(MOST_ITEMS + 1))
+    items = "".join(f'< mDI key="k{i}">v</mDI>' for i in range(raster_items.MOST_ITEMS + 1))
     (pair / "ms.tif.aux.xml").write_text(f"<PAMDataset><Metadata>{items}</Metadata></PAMDataset>")
     result = run(*fuse())
-    assert result.code == 2 and "ms.tif.aux.xml beside it has 10,001 items of metadata" in result.errors[0]
+    assert result.code == 2 and "ms.tif.aux.xml has 10,001 items of metadata" in result.errors[0]
 
 
 @pytest.mark.parametrize("kind", ["GTiff", "BigTIFF", "big-endian", "overview", "mask", "source", "VRT"])
 def test_metadata_of_many_items_within_a_raster_are_refused(pair: Path, monkeypatch, kind: str) -> None:
-    """Before GDAL opens a TIFF: that is what takes the time."""
-    monkeypatch.setattr("pansharpen_cli.raster.items.MOST_ITEMS", 50)
+    """Before GDAL opens it: that is what takes the time."""
+    monkeypatch.setattr(raster_items, "MOST_ITEMS", 50)
     many, name = {f"k{i}": "v" for i in range(60)}, pair / "ms.tif"
     options = {"BigTIFF": {"bigtiff": "yes"}, "big-endian": {"endianness": "big"}}.get(kind, {})
     if kind == "VRT":
         name = pair / "ms.vrt"
         rasterio.shutil.copy(pair / "ms.tif", name, driver="VRT")
-        items = "".join(f'<MDI key="{key}">v</MDI>' for key in many)
+        items = "".join(f'<mdi key="{key}">v</mdi>' for key in many)
         name.write_text(name.read_text().replace("</VRTDataset>", f"<Metadata>{items}</Metadata></VRTDataset>"))
     else:
         target = {"mask": pair / "ms.tif.msk", "overview": pair / "ms.tif.ovr"}.get(kind, name)
@@ -319,9 +319,34 @@ def test_metadata_of_many_items_within_a_raster_are_refused(pair: Path, monkeypa
             name = pair / "of.vrt"
             rasterio.shutil.copy(pair / "ms.tif", name, driver="VRT", strict=False)
             name.write_text(re.sub("<Metadata>.*?</Metadata>", "", name.read_text(), flags=re.DOTALL))
-        monkeypatch.setattr(raster_source, "opened_dataset", None)
-    with pytest.raises(InputError, match=r"ms\.\S+: it has \d+ items of metadata, more than 50"):
+    monkeypatch.setattr(raster_source, "opened_dataset", None)
+    with pytest.raises(InputError, match=r"ms\.\S+ has \d+ items of metadata, more than 50"):
         raster_source.open_raster(str(name))
+
+
+def test_items_of_all_directories_of_a_tiff_count_and_a_circle_of_them_ends(tmp_path: Path) -> None:
+    path, text = tmp_path / "a.tif", "<GDALMetadata>" + '<Item name="a">v</Item>' * 6_000 + "</GDALMetadata>"
+    page = Image.new("L", (8, 8))
+    page.save(path, save_all=True, append_images=[page], tiffinfo={42112: text})
+    with pytest.raises(InputError, match="a.tif has 12,000 items of metadata, more than 10,000"):
+        raster_items.check_items("a.tif", str(path))
+    page.save(path, tiffinfo={42112: text})
+    content = bytearray(path.read_bytes())
+    begin = int.from_bytes(content[4:8], "little")
+    after = begin + 2 + 12 * int.from_bytes(content[begin : begin + 2], "little")
+    content[after : after + 4] = content[4:8]
+    path.write_bytes(content)
+    raster_items.check_items("a.tif", str(path))
+
+
+def test_items_that_another_format_holds_are_bounded(pair: Path, monkeypatch) -> None:
+    monkeypatch.setattr(raster_items, "MOST_ITEMS", 20)
+    with zipfile.ZipFile("a.zip", "w") as archive, rasterio.open("ms.tif", "r+") as target:
+        target.update_tags(**{f"k{i}": "v" for i in range(21)})
+        target.close()
+        archive.write("ms.tif")
+    with pytest.raises(InputError, match="2[0-9] items of metadata, more than 20"):
+        raster_source.open_raster("/vsizip/a.zip/ms.tif")
 
 
 def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -> None:

@@ -23,8 +23,8 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry items messages values",
-            "options projections sensor_table truncated vrt_work",
+            "__init__ bands beside geometry messages values",
+            "items options projections sensor_table truncated vrt_work",
             "references sensors",
         ),
     ),

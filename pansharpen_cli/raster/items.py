@@ -1,54 +1,76 @@
-"""How many items of metadata a raster has, before GDAL reads them: its time rises with the square of their number."""
+"""Items of metadata, of which GDAL takes time by the square of their number: counted before it opens a file."""
 
 from __future__ import annotations
 
+import os
+import re
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
+
+import numpy as np
 
 from .. import untrusted
 from ..errors import InputError
 
 MOST_ITEMS = 10_000
-"""Items of metadata in a raster or in a file beside it."""
+"""Items of metadata of a file, or in a file beside it."""
 
-MOST_BESIDE = 64 << 20
-"""Bytes of a text file beside a raster, or of the metadata within a TIFF: GDAL reads some of them as a whole."""
+MOST_TAGS = 64 << 20
+"""Bytes of a TIFF's directories and of GDAL's metadata in them."""
 
-_METADATA, _MOST_DIRECTORIES = 42112, 64
-"""The tag that GDAL keeps metadata in, and how many directories (overviews, masks) are looked at."""
+_ITEM = re.compile(rb"<\s*(?:item|mdi)\b", re.IGNORECASE)
+"""As GDAL reads XML, in a tag and in a file."""
+
+_METADATA = 42112
+_WIDTHS = {3: 2, 4: 4, 8: 2, 9: 4, 16: 8, 17: 8}
+"""Bytes of a value by its type in a TIFF, where it is not one: libtiff takes such numbers for letters, too."""
 
 
-def check_items(path: str, count: int, where: str) -> None:
-    """Raises InputError for more than `MOST_ITEMS`."""
+def check_items(path: str, file: str) -> None:
+    """Raises InputError where a TIFF, or a file of metadata or a TIFF beside a file, has more than `MOST_ITEMS`."""
+    for each in (file, *(file + end for end in (".aux.xml", ".ovr", ".msk", ".OVR", ".MSK"))):
+        if os.path.isfile(each):
+            is_xml = each.lower().endswith(".aux.xml")
+            texts = [untrusted.read_bytes(each, MOST_TAGS)] if is_xml else _texts(path, each)
+            check_count(path, each, sum(len(_ITEM.findall(text)) for text in texts))
+
+
+def check_count(path: str, file: str, count: int) -> None:
+    """Raises InputError for more than `MOST_ITEMS` in one of a raster's files."""
     if count > MOST_ITEMS:
-        raise InputError(f"cannot open {path}: {where} has {count:,} items of metadata, more than {MOST_ITEMS:,}")
+        size = f"{count:,} items of metadata, more than {MOST_ITEMS:,}"
+        raise InputError(f"cannot open {path}: {file[:200]} has {size}: leave out what is not needed")
 
 
-def check_tiff_items(path: str) -> None:
-    """Raises InputError for a TIFF on disk with more items in a directory than `MOST_ITEMS`."""
-    with suppress(OSError, ValueError, struct.error), open(path, "rb") as file:
+def _texts(path: str, name: str) -> Iterator[bytes]:
+    """GDAL's metadata in each directory of a TIFF, as far as they can be read; nothing of any other file."""
+    with suppress(OSError, ValueError, OverflowError, struct.error), open(name, "rb") as file:
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
-        version = struct.unpack_from(f"{order}H", head, 2)[0] if order else 0
-        if version not in (42, 43):
+        kind = struct.unpack_from(f"{order}H", head, 2)[0] if order else 0
+        if kind not in (42, 43):
             return
-        big = version == 43
-        start, entry, number = ("Q", "HHQQ", "Q") if big else ("I", "HHII", "H")
-        (at,) = struct.unpack_from(order + start, head, 8 if big else 4)
-        for _ in range(_MOST_DIRECTORIES):
-            file.seek(at)
-            (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
-            size = struct.calcsize(order + entry)
-            entries = file.read(size * min(count, 1 << 16))
-            following = file.read(struct.calcsize(order + start))
-            for tag, _, length, place in struct.iter_unpack(order + entry, entries):
-                if tag == _METADATA:
-                    file.seek(place)
-                    check_items(path, file.read(min(length, MOST_BESIDE)).count(b"<Item"), "it")
-            if not (at := struct.unpack(order + start, following)[0]):
-                return
-
-
-def check_items_beside(path: str, beside: str) -> None:
-    """Raises InputError for a file of GDAL's beside a raster with more than `MOST_ITEMS`."""
-    check_items(path, untrusted.read_bytes(beside, MOST_BESIDE).count(b"<MDI"), f"{beside} beside it")
+        many, number = "HI" if kind == 42 else "QQ"
+        width = struct.calcsize(f"<{number}")
+        entry = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2")] + [
+            (what, f"{order}u{width}") for what in ("count", "place")
+        ])  # fmt: skip
+        left, seen = MOST_TAGS, set[int]()
+        place = struct.unpack_from(order + number, head, width)[0]
+        while place and place not in seen:
+            seen.add(place)
+            file.seek(place)
+            size = entry.itemsize * struct.unpack(order + many, file.read(struct.calcsize(f"<{many}")))[0]
+            content = file.read(min(size, left))
+            (place,) = struct.unpack(order + number, file.read(width)) if size <= left else (0,)
+            left -= size
+            entries = np.frombuffer(content[: len(content) // entry.itemsize * entry.itemsize], entry)
+            for _, type_, count, begin in entries[entries["tag"] == _METADATA].tolist():
+                size = count * _WIDTHS.get(type_, 1)
+                with suppress(OSError, ValueError, OverflowError):
+                    file.seek(begin)
+                    yield file.read(min(size, max(left, 0))).replace(b"\0", b"")
+                left -= size
+            if left < 0:
+                raise InputError(f"cannot open {path}: {name[:200]} has more than {MOST_TAGS >> 20} MB of tags")

@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
 from ..errors import InputError
+from .items import check_count, check_items
 from .messages import GDAL_ERRORS, gdal_messages
 from .projections import check_projection
 from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
@@ -192,7 +193,8 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
 
 
 def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
-    """Raises InputError for a VRT that takes too many threads, or too much memory for a window."""
+    """Raises InputError for a VRT that takes too many threads or items, or too much memory for a window."""
+    check_count(path, where, sum(element.tag.lower() == "mdi" for element in root.iter()))
     if threads_of(root) > MOST_THREADS:
         raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
     if (held := held_by(root)) > MOST_HELD:
@@ -286,6 +288,7 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
         if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.file_kind(_on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
         if os.path.isfile(file := _on_disk(each)):
+            check_items(path, file)
             _check_database(path, os.path.realpath(file))
             check_siblings(path, file, folders)
 

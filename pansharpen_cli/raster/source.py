@@ -21,7 +21,7 @@ from . import sensors
 from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .intact import check_beside, check_files, is_usable, lost, opened_dataset
-from .items import MOST_BESIDE, check_items, check_items_beside, check_tiff_items
+from .items import check_count, check_items
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
@@ -38,6 +38,9 @@ COARSE = 1000
 
 MOST_BLOCK = 1 << 29
 """Bytes of a block, which GDAL reads and unpacks as a whole however small the window is."""
+
+MOST_BESIDE = 64 << 20
+"""Bytes of a text file beside a raster: GDAL reads some of them as a whole."""
 
 _OTHER_RPC = re.compile("file found, but missing .* field")
 """What GDAL says of such a text that is none; `check_texts` knows those that are cut off."""
@@ -80,8 +83,6 @@ def open_raster(path: str, rpcs: bool = False):
     path = plain_name(path)
     _check_place(path)
     names = check_raw(path)
-    for name in names:
-        check_tiff_items(name)
     with gdal_messages() as said:
         dataset = _usable(path, rpcs, names, said)
     repeat(said.warnings)
@@ -119,7 +120,7 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
                 raise InputError(f"{path} has a geotransform that cannot be used: {tuple(dataset.transform)[:6]}")
             check_crs(dataset, path)
             _pass_other_rpcs(dataset)
-            check_items(path, max(len(dataset.tags(band)) for band in (0, *dataset.indexes)), "it")
+            check_count(path, path, max(len(dataset.tags(band)) for band in (0, *dataset.indexes)))
             check_overviews(path, dataset)
             check_beside(path, check_files(dataset, path, names))
             _check_blocks(dataset, path)
@@ -163,15 +164,12 @@ def _check_place(path: str) -> None:
     except (OSError, ValueError):
         return
     check_siblings(path, path, {})
-    check_tiff_items(path)
     for entry in own:
         if SIDE_FILES.search(entry.name) and entry.is_file() and entry.stat().st_size > MOST_BESIDE:
             size = f"{entry.stat().st_size:,} bytes"
             raise InputError(f"cannot open {path}: {entry.path} beside it has {size}, more than {MOST_BESIDE:,}")
-        if entry.name.lower().endswith((".msk", ".ovr")) and entry.is_file():
-            check_tiff_items(entry.path)
-        if entry.name.lower().endswith(".aux.xml") and entry.is_file():
-            check_items_beside(path, entry.path)
+        if entry.name.lower().endswith(".aux.xml"):
+            check_items(path, entry.path)
 
 
 def _pass_other_rpcs(dataset) -> None:
