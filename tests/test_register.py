@@ -20,6 +20,7 @@ from pansharpen_cli import physics
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
+from pansharpen_cli.jobs import evaluate as evaluate_job
 from pansharpen_cli.jobs import fuse as fusion_job
 from pansharpen_cli.jobs import opened as jobs_opened
 from pansharpen_cli.jobs.request import FusionOutput, Pair
@@ -193,6 +194,9 @@ def test_a_shift_that_varies_too_much_to_be_one_is_told(pair, tmp_path):
     assert not found.confident and 2 < found.varies < 6
     assert any("the shift of the MS varies" in line for line in shifts.warnings_of(found, False))
     assert jobs_opened.Registration("auto", found=found).remarks == [UNEVEN]
+    both, fused = Pair(str(pair[0]), [str(tmp_path / "warped.tif")]), tmp_path / "fused.tif"
+    fusion_job.fuse_scene(both, FusionOutput(fused), Options("gsa"), score=False)
+    assert UNEVEN in evaluate_job.evaluate([str(fused)], both)["results"][0]["verdict"]
 
 
 @pytest.mark.parametrize(("band", "offset"), seldom([(1, (1.2, -0.9)), (3, (0.8, 1.4))], [(3, (0.8, 1.4))]))

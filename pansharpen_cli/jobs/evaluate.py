@@ -42,10 +42,11 @@ from ..report import pictures as report_pictures
 from ..report.facts import EvaluationFacts, FusionFacts, Quality, Remark, ResultFacts
 from ..report.figures import value_of
 from ..report.pictures import Pictures
-from ..report.verdict import OTHER_UNITS, Judged, verdict, warnings_of
+from ..report.verdict import OTHER_UNITS, UNEVEN, Judged, verdict, warnings_of
 from .facts import (
     FULL_MAPS,
     MAP_BLOCK,
+    UNEVEN_TAG,
     UP_SAMPLED_TAG,
     pair_differs,
     pictures_of,
@@ -124,6 +125,7 @@ class _Result:
     part: Part | None = None
     judged: Judged = Judged()
     in_other_units: bool = False
+    is_uneven: bool = False
 
     @property
     def label(self) -> str:
@@ -131,7 +133,8 @@ class _Result:
 
     @property
     def remarks(self) -> list[Remark]:
-        known = self.part.registration.remarks if self.part is not None else []
+        measured = self.part.registration.remarks if self.part is not None else []
+        known = [UNEVEN] if self.is_uneven else measured
         return [*known, *([OTHER_UNITS] if self.in_other_units else verdict(self.quality, self.judged))]
 
     def facts(self, rank: int) -> ResultFacts:
@@ -181,13 +184,14 @@ def evaluate(
                 units = image.other_units_than(scene, score.figures.get("colour_error") or ())
                 score.notes.extend([*raster.source.notes, *units])
                 judged = _judged(raster, part, found)
+                uneven = raster.source.dataset.tags(ns=PROVENANCE).get(UNEVEN_TAG) == "YES"
 
             def show() -> Pictures:
                 with Raster.on_scene(path, whole, asked) as raster:
                     return pictures_of(scene, raster.only(part.places), score, progress)
 
             quality = quality_facts(score, scene, found)
-            return _Result(path, path, quality, score, scene.pan_grid, show, part, judged, bool(units))
+            return _Result(path, path, quality, score, scene.pan_grid, show, part, judged, bool(units), uneven)
 
         results = []
         for part in parts:

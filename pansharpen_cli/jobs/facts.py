@@ -30,12 +30,16 @@ from ..report import pictures as report_pictures
 from ..report.facts import AdaptationFacts, FusionFacts, MethodFacts, PanRelationFacts, PartFacts, Quality, SceneFacts
 from ..report.figures import value_of
 from ..report.pictures import Pictures
+from ..report.verdict import UNEVEN
 from .opened import Registration, file_names
 from .request import FusionOutput, Pair
 
 SCHEMA = "pansharpen-report/1"
 
 FULL_MAPS = ("hqnr", "d_lambda_k", "d_s", "sam")
+
+UNEVEN_TAG = "ALIGN_UNEVEN"
+"""Tag of a file whose MS lies at shifts off the PAN that vary over the scene."""
 
 UP_SAMPLED_TAG = "UP_SAMPLED"
 """Tag of the numbers of the bands that are not sharpened, as PAN tells nothing about them."""
@@ -246,6 +250,7 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
         tags["ALIGN_CONFIDENCE"] = aligned.get("confidence")
+    tags[UNEVEN_TAG] = "YES" if UNEVEN in facts["verdict"] else None
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"
         tags["ADAPT_TILES"], tags["ADAPT_EPOCHS"] = adaptation["tiles"], adaptation["epochs"]
