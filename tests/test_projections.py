@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def ms(tmp_path_factory) -> Path:
     return write_pair(tmp_path_factory.mktemp("pair"), 64, 64)[1]
 
 
-@pytest.mark.parametrize("where", ["the file", "beside it", "a VRT"])
+@pytest.mark.parametrize("where", ["the file", "beside it", "a VRT", "a header"])
 def test_a_file_that_a_crs_names_is_not_opened(ms: Path, tmp_path: Path, where: str) -> None:
     grid, target = tmp_path / "grid.gsb", tmp_path / "ms.tif"
     if where == "the file":
@@ -31,6 +32,15 @@ def test_a_file_that_a_crs_names_is_not_opened(ms: Path, tmp_path: Path, where: 
     elif where == "beside it":
         edited(ms, target, crs=None)
         Path(f"{target}.aux.xml").write_text(f"<PAMDataset><SRS>+init={grid}:x</SRS></PAMDataset>")
+    elif where == "a header":
+        target = tmp_path / "ms.img"
+        edited(ms, target, driver="ENVI", interleave="bsq")
+        header, wkt = target.with_suffix(".hdr"), CRS.from_proj4(f"{UTM} +nadgrids={grid}").to_wkt(version="WKT1_GDAL")
+        told = re.sub(
+            "coordinate system string = .*", lambda _: f"coordinate system string = {{{wkt}}}", header.read_text()
+        )
+        header.write_text(told)
+        Path(f"{target}.aux.xml").unlink(missing_ok=True)
     else:
         target = tmp_path / "ms.vrt"
         target.write_text(VRT.format(f"+init&#61;{grid}:x"))

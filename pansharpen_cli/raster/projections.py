@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 
@@ -18,6 +19,10 @@ _NAMED = re.compile(
 """Parameters of PROJ and nodes of WKT that name files, several with commas between them."""
 
 
+_HEADERS, _HEAD = (".hdr", ".HDR", ".prj", ".PRJ"), 1 << 16
+"""What the names of headers end in, and how many bytes of a file may be one."""
+
+
 def check_projection(path: str, text: str) -> None:
     """Raises InputError if a text that tells a CRS, among other things, names a file by more than the plain name of
     one that PROJ knows."""
@@ -28,6 +33,18 @@ def check_projection(path: str, text: str) -> None:
                     f"cannot open {path}: its CRS names the file {name[:200]}, which is not opened; give it a CRS by "
                     "an EPSG code (gdal_edit.py -a_srs)"
                 )
+
+
+def check_headers(file: str) -> None:
+    """`check_projection` of the beginnings of a raster on disk and of the headers beside it, whose CRS GDAL hands to
+    PROJ as it opens them; that of a TIFF it does not."""
+    stem = os.path.splitext(file)[0]
+    beside = (base + end for base in (file, stem) for end in _HEADERS)
+    for name in {file, *filter(os.path.isfile, beside)}:
+        with suppress(OSError), open(name, "rb") as opened:
+            head = opened.read(_HEAD)
+            if not head.startswith((b"II", b"MM")):
+                check_projection(name, head.decode("latin-1"))
 
 
 def check_crs(dataset, path: str) -> None:

@@ -24,7 +24,7 @@ from .. import untrusted
 from ..errors import InputError
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, gdal_messages
-from .projections import check_projection
+from .projections import check_headers, check_projection
 from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
 
 LARGEST_VRT = 64 << 20
@@ -289,6 +289,7 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
         if os.path.isfile(file := _on_disk(each)):
             check_items(path, file)
+            check_headers(file)
             _check_database(path, os.path.realpath(file))
             check_siblings(path, file, folders)
 
