@@ -272,6 +272,7 @@ def test_a_signal_once_all_is_done_ends_the_run_in_order(late: str, code: int, s
     script = f"""
 import os, signal, threading, time
 from pansharpen_cli import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 def kill(kill=os.kill, number=signal.{name}, pid=os.getpid()):
     kill(pid, number)
 with interrupts.starting():
