@@ -42,9 +42,9 @@ def check_headers(file: str) -> None:
     beside = (base + end for base in (file, stem) for end in _HEADERS)
     for name in {file, *filter(os.path.isfile, beside)}:
         with suppress(OSError), open(name, "rb") as opened:
-            head = opened.read(_HEAD)
-            if not head.startswith((b"II", b"MM")):
-                check_projection(name, head.decode("latin-1"))
+            head = opened.read(2)
+            if head not in (b"II", b"MM"):
+                check_projection(name, (head + opened.read(_HEAD)).decode("latin-1"))
 
 
 def check_crs(dataset, path: str) -> None:
