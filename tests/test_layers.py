@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Folders from the bottom up ("" is the package's own), and their files likewise. A file imports from folders above its
 # own in this list, and from files before it in its own folder. A new file needs a place here.
 FOLDERS = (
-    ("", ("__init__ errors interrupts progress", "columns untrusted", "publish")),
+    ("", ("__init__ errors interrupts progress tables", "columns untrusted", "publish")),
     (
         "raster",
         (
@@ -80,14 +80,15 @@ def ranks() -> dict[str, tuple[int, int]]:
 RANKS = ranks()
 
 RASTERS = {
-    "errors", "progress", "publish", "untrusted", "raster", "report.facts", "report.pictures", "archive.names",
-    "archive.lists", "archive.mosaic", "archive.tar_zip", "archive.containers", "archive.places", "archive.pairs",
+    "errors", "progress", "publish", "tables", "untrusted", "raster", "report.facts", "report.pictures",
+    "archive.names", "archive.lists", "archive.mosaic", "archive.tar_zip", "archive.containers", "archive.places",
+    "archive.pairs",
 }  # fmt: skip
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "covariance", "device", "models", "classical", "adapt.losses", "adapt.tailor",
     "quality.metrics", "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish",
-    "untrusted", "quality.fidelity",
+    "untrusted", "quality.fidelity", "tables",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {

@@ -203,7 +203,7 @@ pattern = '(?P<scene>TE1)_(?:(?P<pan>PAN)|(?P<ms>MS))'
         ),
         ("ratio = 4\n", "", "it has no ratio"),
         ("ratio = 4", "ratio = '4'", "ratio: '4' is no number"),
-        ("green = 0.56", "lime = 0.56", "no band is called 'lime' in bands.py"),
+        ("green = 0.56", "lime = 0.56", "no band is called 'lime' in bands.toml"),
         ("[[", "published = [0.3]\n[[", "published has 1 gains, and there are 2 bands"),
         ("[[", "subsets = ['red grey']\n[[", "subsets: no band is called 'grey'"),
         ("[[", "names_of = ['aqua']\n[[", "names_of: no sensor above is called 'aqua'"),

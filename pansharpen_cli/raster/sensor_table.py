@@ -149,7 +149,7 @@ def _keyed(of: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
 def _known(bands: Iterable[str]) -> tuple[str, ...]:
     unknown = [band for band in bands if band not in WAVELENGTHS]
     if unknown:
-        raise ValueError(f"no band is called {unknown[0]!r} in bands.py")
+        raise ValueError(f"no band is called {unknown[0]!r} in bands.toml")
     return tuple(bands)
 
 

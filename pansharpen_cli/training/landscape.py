@@ -1,4 +1,4 @@
-"""Landscapes of fields, streets, roofs, trees, water and shadows, painted as flat materials.
+"""Landscapes of fields, streets, roofs, trees, water and shadows, painted as flat materials (landscape.toml).
 
 They are painted at twice the PAN resolution and averaged down, so that edges are antialiased.
 """
@@ -11,51 +11,14 @@ import numpy as np
 from scipy.ndimage import affine_transform
 from scipy.spatial import ConvexHull
 
+from .. import tables
+
 Point = tuple[float, float]
 
-# Reflectance in percent of the eight bands, and of a ninth that only the PAN detector sees: it stands for all that no
-# weighted sum of the bands explains.
-_SPECTRA = {
-    "soil": (10, 13, 18, 23, 26, 29, 33, 36, 27),
-    "dark soil": (6, 7.5, 10, 12.5, 14, 16.5, 20, 23, 11),
-    "grass": (4, 4.5, 9, 7, 5, 25, 45, 47, 12),
-    "crop": (3.5, 4, 8, 5.5, 3.5, 28, 52, 54, 16),
-    "ripe crop": (7, 9, 15, 19, 21, 28, 36, 38, 31),
-    "tree": (3, 3.2, 6, 4.2, 3, 18, 36, 38, 5),
-    "water": (6, 6.5, 5.5, 3.5, 2.2, 1.2, 0.6, 0.4, 2),
-    "asphalt": (8.5, 9, 10, 10.5, 11, 11.5, 12.5, 13, 8),
-    "concrete": (20, 23, 27, 29, 30, 31, 33, 34, 35),
-    "gravel": (15, 18, 21, 23.5, 25, 26.5, 28, 28.5, 19),
-    "marking": (52, 57, 60, 61, 62, 63, 63, 63, 64),
-    "tile roof": (8, 9, 13, 22, 29, 33, 37, 39, 20),
-    "slate roof": (12, 12.5, 13, 13.5, 13.5, 14, 15, 15.5, 17),
-    "bright roof": (44, 49, 52, 53, 53.5, 54, 54, 52, 46),
-    "blue roof": (22, 30, 26, 18, 16, 18, 26, 30, 27),
-    "green roof": (10, 14, 24, 19, 14, 16, 25, 28, 14),
-    "tar roof": (5, 5.2, 5.5, 5.8, 6, 6.5, 7, 7.5, 9),
-    "pool": (22, 36, 38, 22, 12, 5, 2, 1.5, 30),
-    "white car": (50, 54, 56, 57, 57, 57, 56, 55, 50),
-    "dark car": (3, 3.2, 3.4, 3.5, 3.6, 4, 5, 5, 4),
-    "red car": (4, 4.5, 6, 16, 32, 36, 38, 38, 24),
-}
-
-# Relative amplitude of one texture step: fine grain of all bands, patches of all bands, patches of the infrared alone.
-_TEXTURE = {
-    "soil": (0.03, 0.04, 0.0),
-    "dark soil": (0.03, 0.04, 0.0),
-    "grass": (0.02, 0.03, 0.05),
-    "crop": (0.02, 0.03, 0.06),
-    "ripe crop": (0.02, 0.03, 0.03),
-    "tree": (0.0, 0.0, 0.05),
-    "gravel": (0.04, 0.02, 0.0),
-    "asphalt": (0.015, 0.02, 0.0),
-    "concrete": (0.015, 0.02, 0.0),
-}
+_PAINTS = tables.read(__file__)
 _INFRARED = (5, 6, 7)
 
-_LEVEL = np.array([2300, 2250, 2150, 2100, 2100, 2150, 2200, 2100, 2200]) / 100  # DN per percent of reflectance
-_HAZE = np.array([160, 120, 70, 50, 35, 25, 15, 10, 30])  # DN
-_SHADOW = np.array([0.50, 0.44, 0.36, 0.32, 0.29, 0.26, 0.22, 0.21, 0.28])  # skylight is blue
+_LEVEL, _HAZE, _SHADOW = (np.array(_PAINTS[key]) for key in ("level", "haze", "shadow"))
 MAXIMUM = 2047  # DN
 
 # Geometry -----------------------------------------------------------------------------------------------------------
@@ -513,9 +476,9 @@ def landscape(rows: int, cols: int, seed: int) -> np.ndarray:
     """Eight bands and the PAN detector's ninth channel in DN (9, rows, cols)."""
     canvas = _Painter(rows, cols, seed).paint()
     rng = np.random.default_rng([seed, 1])
-    spectra = np.array([_SPECTRA[m] for m in canvas.materials]) * np.array(canvas.tints)
+    spectra = np.array([_PAINTS["spectra"][m] for m in canvas.materials]) * np.array(canvas.tints)
     spectra *= np.array(canvas.brightness)[:, None] * _LEVEL
-    amplitudes = np.array([_TEXTURE.get(m, (0.0, 0.0, 0.0)) for m in canvas.materials])
+    amplitudes = np.array([_PAINTS["texture"].get(m, (0.0, 0.0, 0.0)) for m in canvas.materials])
 
     one = canvas.object[::2, ::2]  # the texture of a PAN pixel is that of its first quarter
     # Few levels and patches of a few pixels: looks like texture, and costs little in a compressed file.
