@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -341,12 +343,34 @@ def test_items_of_all_directories_of_a_tiff_count_and_a_circle_of_them_ends(tmp_
 
 def test_items_that_another_format_holds_are_bounded(pair: Path, monkeypatch) -> None:
     monkeypatch.setattr(raster_items, "MOST_ITEMS", 20)
-    with zipfile.ZipFile("a.zip", "w") as archive, rasterio.open("ms.tif", "r+") as target:
+    with rasterio.open("ms.tif", "r+") as target:
         target.update_tags(**{f"k{i}": "v" for i in range(21)})
-        target.close()
-        archive.write("ms.tif")
-    with pytest.raises(InputError, match="2[0-9] items of metadata, more than 20"):
-        raster_source.open_raster("/vsizip/a.zip/ms.tif")
+    rasterio.shutil.copy("ms.tif", "ms.img", driver="HFA")
+    Path("ms.img.aux.xml").unlink()
+    with pytest.raises(InputError, match="ms.img has 2[0-9] items of metadata, more than 20"):
+        raster_source.open_raster("ms.img")
+
+
+@pytest.mark.parametrize(("kind", "beside"), [("zip", False), ("zip", True), ("tar", False), ("gzip", False)])
+def test_items_of_a_raster_in_an_archive_are_counted_before_it_is_opened(
+    pair: Path, monkeypatch, kind: str, beside: bool
+) -> None:
+    monkeypatch.setattr(raster_items, "MOST_ITEMS", 20)
+    with rasterio.open("ms.tif", "r+") as target:
+        target.update_tags(**{} if beside else {f"k{i}": "v" for i in range(21)})
+    if kind == "zip":
+        with zipfile.ZipFile("a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write("ms.tif")
+            archive.writestr("ms.tif.aux.xml", f"<PAMDataset>{'<MDI/>' * 21 * beside}</PAMDataset>")
+    elif kind == "tar":
+        with tarfile.open("a.tar", "w") as archive:
+            archive.add("ms.tif")
+    else:
+        Path("ms.tif.gz").write_bytes(gzip.compress(Path("ms.tif").read_bytes()))
+    path = {"zip": "/vsizip/a.zip/ms.tif", "tar": "/vsitar/a.tar/ms.tif", "gzip": "/vsigzip/ms.tif.gz"}[kind]
+    monkeypatch.setattr(raster_source, "opened_dataset", None)
+    with pytest.raises(InputError, match=r"ms\.tif.* has 2\d items of metadata, more than 20"):
+        raster_source.open_raster(path)
 
 
 def test_a_block_that_unpacks_to_gigabytes_is_refused(pair: Path, monkeypatch) -> None:

@@ -371,3 +371,50 @@ def test_less_than_a_row_behind_raw_pixels_is_as_others_write_it(here: Path, hea
         Path("r.dat").write_bytes(bytes(before) + b"\7" * (1200 + more))
         said = [LONGER.format(before + 1200 + more, before + 1200)] * (more == 30)
         assert [note.partition("r.dat ")[2].partition(":")[0] for note in said_of("r.dat")] == said
+
+
+@pytest.mark.parametrize("kind", ["a file", "BigTIFF", "overviews", "a source", "an archive"])
+def test_a_tiff_that_ends_within_the_values_of_its_last_tag_is_cut_off(here: Path, kind: str) -> None:
+    """GDAL goes on without names, scales and offsets of the bands."""
+    name, read = "a.tif", {"overviews": "o.tif", "a source": "v.vrt", "an archive": "/vsizip/a.zip/a.tif"}.get(kind)
+    if kind == "BigTIFF":
+        rasterio.shutil.copy("a.tif", "b.tif", driver="GTiff", bigtiff="yes")
+        name = "b.tif"
+    with rasterio.open(name, "r+") as dataset:
+        dataset.descriptions, dataset.scales, dataset.offsets = ("one", "two"), (0.5, 0.5), (-3.0, -3.0)
+    if kind == "a source":
+        refer("v.vrt", name)
+    elif kind == "overviews":
+        name = "o.tif.ovr"
+        Path(name).write_bytes(Path("a.tif").read_bytes())
+        Path("o.tif").write_bytes(Path("a.tif").read_bytes())
+    whole = Path(name).read_bytes()
+    assert whole.endswith((b"</GDALMetadata>\0", b"</GDALMetadata>\n\0"))
+    for cut in (0, 1, 60, 200):
+        Path(name).write_bytes(whole[: len(whole) - cut])
+        if kind == "an archive":
+            with zipfile.ZipFile("a.zip", "w") as archive:
+                archive.write(name)
+        if cut == 0:
+            source.open_raster(read or name).close()
+            continue
+        with pytest.raises(InputError, match="cut off"):
+            source.open_raster(read or name)
+
+
+def test_a_tiff_without_the_end_of_a_directory_is_cut_off(here: Path) -> None:
+    """Behind it stands the place of the mask, which GDAL takes for none."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open("a.tif", "r+") as dataset:
+        dataset.write_mask(np.eye(40, 30, dtype=bool))
+    content = bytearray(Path("a.tif").read_bytes())
+    at = int.from_bytes(content[4:8], "little")
+    directory = content[at : at + 6 + 12 * int.from_bytes(content[at : at + 2], "little")]
+    assert any(directory[-4:])
+    content[4:8] = len(content).to_bytes(4, "little")
+    for cut in (0, 1, 4):
+        Path("a.tif").write_bytes(content + directory[: len(directory) - cut])
+        if cut == 0:
+            source.open_raster("a.tif").close()
+            continue
+        with pytest.raises(InputError, match="a.tif is cut off"):
+            source.open_raster("a.tif")

@@ -23,8 +23,9 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry messages values",
-            "items options projections sensor_table truncated vrt_work",
+            "__init__ bands beside geometry messages tiff values",
+            "gdal_files options projections sensor_table truncated vrt_work",
+            "items",
             "references sensors",
         ),
     ),

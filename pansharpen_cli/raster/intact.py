@@ -23,14 +23,8 @@ from .references import NETWORK, check_raw, check_served, in_archive
 from .texts import check_texts
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
 
-_LOST = re.compile(
-    'VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of "(?!GDALMetadata)'
-)
-"""What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there. Of
-metadata a warning remains."""
-
-_METADATA = re.compile("IO error during reading of")
-"""The same of a mask, whose metadata tell what it is for."""
+_LOST = re.compile("VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of")
+"""What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there."""
 
 _ABSENT = re.compile("does not exist in the file system|No such file or directory")
 """What GDAL says of a file that is not there."""
@@ -152,7 +146,7 @@ def _not_opened(path: str) -> str:
             opened_dataset(path).close()
     except (*GDAL_ERRORS, OSError, ValueError) as error:
         return reason_of(error)
-    return "it is cut off or damaged" if lost(said) or any(map(_METADATA.search, said.warnings)) else ""
+    return "it is cut off or damaged" if lost(said) else ""
 
 
 def _no_mask(file: str, side: str) -> str:

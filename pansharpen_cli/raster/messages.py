@@ -46,7 +46,7 @@ class Messages(logging.Handler):
         if record.thread != self.thread or text.startswith(_NOT_UTF8):
             return
         if "signalled an error" in text:
-            self.errors.append(text.partition("msg='")[2].rstrip("'"))
+            self.errors.append(text.partition("msg=")[2][1:-1])  # quoted by Python, in one way or the other
         elif record.levelno >= logging.WARNING:
             self.warnings.append(text)
 
@@ -74,12 +74,19 @@ class _Listening:
 
 
 @cache
+def library() -> Any:
+    """What rasterio is linked with, GDAL and libtiff among it, by the names of C; None where it cannot be reached."""
+    with suppress(OSError):
+        return ctypes.CDLL(importlib.import_module("rasterio._env").__file__)
+    return None
+
+
+@cache
 def _handlers() -> Sequence[Any]:
     """What sets the functions by which libtiff says on stderr what it does not tell GDAL: that of a place beyond all
     files for one, or of a full disk. None where GDAL has a libtiff that cannot be reached."""
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(importlib.import_module("rasterio._env").__file__)
-        found = library.TIFFSetErrorHandler, library.TIFFSetWarningHandler
+    with suppress(AttributeError):
+        found = library().TIFFSetErrorHandler, library().TIFFSetWarningHandler
         for each in found:
             each.restype, each.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
         return found

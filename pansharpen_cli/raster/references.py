@@ -292,6 +292,8 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
             check_headers(file)
             _check_database(path, os.path.realpath(file))
             check_siblings(path, file, folders)
+        if in_archive(each):
+            check_items(path, each)
 
 
 def check_siblings(path: str, file: str, folders: dict[str, list[str]]) -> None:

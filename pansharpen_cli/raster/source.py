@@ -22,7 +22,7 @@ from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .intact import check_beside, check_files, is_usable, lost, opened_dataset
 from .items import check_count, check_items
-from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat
+from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .values import is_nodata, nodata_for
@@ -44,6 +44,9 @@ MOST_BESIDE = 64 << 20
 
 _OTHER_RPC = re.compile("file found, but missing .* field")
 """What GDAL says of such a text that is none; `check_texts` knows those that are cut off."""
+
+_NO_XML = re.compile(r"Line \d+: ")
+"""What GDAL says of XML that it does not understand begins so."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -86,6 +89,8 @@ def open_raster(path: str, rpcs: bool = False):
     with gdal_messages() as said:
         dataset = _usable(path, rpcs, names, said)
     repeat(said.warnings)
+    for text in filter(_NO_XML.match, said.errors):
+        warn(f"{path}: its GDALMetadata are damaged ({text}): names, scales and offsets of its bands may be lost")
     return dataset
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from .. import untrusted
 from ..errors import InputError
 from .messages import warn
+from .tiff import directories, width_of
 
 _RAW = {
     "ACE2": 0, "BT": 256, "BYN": 80, "CEOS": 0, "CTable2": 160, "DIPEx": 1024, "DOQ1": 0, "DOQ2": 0, "EHdr": 0,
@@ -42,6 +43,7 @@ _ILWIS_BYTES = {"byte": 1, "int": 2, "long": 4, "float": 4, "real": 8}
 _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
 
+_TIFF = b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _JP2, _J2K = b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51"
@@ -56,10 +58,7 @@ _IGE = struct.Struct("<26sB5i")
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What begins a segment of a JPEG, other than bytes of pixels and where a decoder may restart."""
 _OTHERS = (
-    b"II*\0",
-    b"II+\0",
-    b"MM\0*",
-    b"MM\0+",
+    *_TIFF,
     _PNG,
     _JPEG,
     b"\x89HDF\r\n\x1a\n",
@@ -94,6 +93,8 @@ def cut_off(path: str) -> str:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             head = file.read(32)
+            if head.startswith(_TIFF):
+                return _tiff(file, path, size)
             if head.startswith(_PNG):
                 return _png(file, size)
             if head.startswith(_JPEG):
@@ -238,6 +239,19 @@ def _ige(path: str, dataset) -> int:
 
 def _short(size: int, needed: int) -> str:
     return f"it has {size} bytes of {needed}" if size < needed else ""
+
+
+def _tiff(file, path: str, size: int) -> str:
+    """Values of tags, and directories, may lie anywhere in a TIFF, and GDAL goes on without those that it lacks."""
+    file.seek(0)
+    try:
+        for entries in directories(file, path):
+            ends = [place + count * width_of(kind) for _, kind, count, place in entries if width_of(kind)]
+            if reason := _short(size, max(ends, default=0)):
+                return reason
+    except (OSError, ValueError, OverflowError, struct.error):
+        return "one of its directories is not whole"
+    return ""
 
 
 def _png(file, size: int) -> str:

@@ -1,0 +1,61 @@
+"""Files that only GDAL reaches, such as members of archives, read as bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from .messages import gdal_messages, library
+
+_SIGNATURES = {
+    "VSIFOpenL": (ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]),
+    "VSIFReadL": (ctypes.c_size_t, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]),
+    "VSIFSeekL": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]),
+    "VSIFCloseL": (ctypes.c_int, [ctypes.c_void_p]),
+}
+_AT_ONCE = 1 << 20
+
+
+@cache
+def _function(name: str) -> Any:
+    found = getattr(library(), name, None)
+    if found is None:
+        raise OSError("this GDAL's files cannot be reached")
+    found.restype, found.argtypes = _SIGNATURES[name]
+    return found
+
+
+class GdalFile:
+    """A file of GDAL's, which is read in turn from where it was sought."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def seek(self, place: int) -> None:
+        _function("VSIFSeekL")(self.handle, place, 0)
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; memory is that of what there is."""
+        parts: list[bytes] = []
+        while size > 0:
+            buffer = ctypes.create_string_buffer(min(size, _AT_ONCE))
+            count = _function("VSIFReadL")(buffer, 1, len(buffer), self.handle)
+            parts.append(buffer.raw[:count])
+            size = size - count if count == len(buffer) else 0
+        return b"".join(parts)
+
+
+@contextmanager
+def opened_by_gdal(name: str) -> Iterator[GdalFile]:
+    """A file by a name of GDAL's, open for reading. Raises OSError for one that is not there."""
+    with gdal_messages():
+        handle = _function("VSIFOpenL")(name.encode("utf-8", "surrogateescape"), b"rb")
+        if not handle:
+            raise OSError(f"{name} cannot be opened")
+        try:
+            yield GdalFile(handle)
+        finally:
+            _function("VSIFCloseL")(handle)
