@@ -244,6 +244,24 @@ def test_an_input_that_a_worker_sees_otherwise_is_told_and_tried_again(tmp_path:
     assert [r.scene for r in batch.run([task], tmp_path / "out", execute).done] == [task.scene]
 
 
+@pytest.mark.parametrize("name", ["ms.tif", "dem.tif"])
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_a_file_of_equal_size_and_time_is_known_by_its_content(tmp_path: Path, name: str, place: float) -> None:
+    """A worker of a cluster may see a copy of its own."""
+    write_pair(tmp_path / "in", 64, 64, 3)
+    (tmp_path / "dem.tif").write_bytes((tmp_path / "in" / "pan.tif").read_bytes())
+    choices = replace(CHOICES, opening=replace(CHOICES.opening, dem=str(tmp_path / "dem.tif")))
+    (task,) = planning.plan(pairs.find([str(tmp_path / "in")]).found, tmp_path / "out", choices)
+    task = planning.with_prints(task, planning.prints_of(choices.files))
+    assert planning.seen_otherwise(task) == ""
+    file = next(tmp_path.rglob(name))
+    known, content = file.stat(), bytearray(file.read_bytes())
+    content[min(int(place * len(content)), len(content) - 1)] ^= 1
+    file.write_bytes(content)
+    os.utime(file, (known.st_atime, known.st_mtime))
+    assert re.search(rf"{name} is another file on the worker .* \(content", planning.seen_otherwise(task))
+
+
 @pytest.mark.usefixtures("without_workers")
 def test_a_file_beside_an_input_that_changes_how_it_is_read_is_a_change(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "in", 64, 64, 3)

@@ -75,6 +75,15 @@ def test_scenes_of_a_worker_that_is_killed_are_done_by_the_others(scheduler, sce
     assert all(t.output.is_file() and t.report.is_file() for t in tasks)
 
 
+def test_a_worker_that_sees_other_content_does_not_try_the_scene(
+    scheduler, scenes: Path, tmp_path: Path, monkeypatch
+) -> None:
+    tasks = planning.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)[:1]
+    monkeypatch.setattr(planning, "fingerprint", lambda path: "0" * 64)
+    (failed,) = batch.run(tasks, tmp_path, cluster.execute(CHOICES, scheduler, None)).failed
+    assert failed.refused and "is another file on the worker" in (failed.error or "")
+
+
 def test_a_scene_that_hangs_is_ended_and_one_that_fails_is_told(
     scheduler, listener: int, scenes: Path, tmp_path: Path, run
 ) -> None:

@@ -28,7 +28,7 @@ from .. import untrusted
 from ..errors import InputError, PansharpenError
 from . import batch
 from .batch import Execute
-from .planning import Choices, Task
+from .planning import Choices, Task, prints_of, with_prints
 from .workers import TICK, Event, now_and_then
 
 CONNECT_SECONDS = 15.0
@@ -117,9 +117,10 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
             within_seconds(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
         except Exception as error:
             raise Lost(f"the workers of {scheduler} cannot be set up: {untrusted.fault_of(error)}") from error
+        files = prints_of(choices.files)
         for task in tasks:
             # retries are for lost workers, which the scheduler sees to: what went wrong with a scene stays wrong
-            future = client.submit(fuse_task, task, name, key=f"{name}-{task.scene}", pure=False)
+            future = client.submit(fuse_task, with_prints(task, files), name, key=f"{name}-{task.scene}", pure=False)
             state.waiting[task.scene] = task, future
             future.add_done_callback(partial(_ended, task.scene, state.heard))
         while state.waiting:

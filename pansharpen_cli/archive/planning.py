@@ -42,6 +42,9 @@ TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900
 """Most bytes of a part of an output's path, and of the whole: the system's, less room for suffixes."""
 
+PRINT_BYTES = 1 << 16
+"""Of a part of a file by which it is known again."""
+
 TIME_STEP = 2
 """Seconds to which disks and archives keep the time of a file."""
 
@@ -93,6 +96,12 @@ class Choices:
             return hashlib.sha256(untrusted.read_bytes(rgb.kept_in, untrusted.MOST_SIDE)).hexdigest()
         return rgb.stretch if rgb.kept_in is None else rgb.kept_in.name
 
+    @property
+    def files(self) -> list[str]:
+        """Files that all scenes are fused with."""
+        named = (self.opening.dem, self.options.weights, self.options.fit)
+        return read_with([path for path in named if path is not None and os.path.isfile(path)])
+
     def digest(self, sensor: str = "") -> str:
         """A hash of all that the output's bytes depend on, but for the inputs."""
         options = {k: v for k, v in asdict(self.options).items() if k not in ("tile_size", "weights")}
@@ -115,7 +124,8 @@ class Task:
 
     `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`. `fit`:
     the file of the fit that it shares with others; `lent`: of each of its files, those of others that go on beyond its
-    ends; `picture`: its 8-bit picture.
+    ends; `picture`: its 8-bit picture; `prints`: the files that a worker of another machine is to know again, each with
+    its fingerprint.
     """
 
     scene: str
@@ -130,6 +140,7 @@ class Task:
     fit: Path | None = None
     lent: tuple[RasterFiles, ...] = ()
     picture: Path | None = None
+    prints: tuple[tuple[str, str], ...] = ()
 
     @property
     def outputs(self) -> list[Path]:
@@ -291,19 +302,56 @@ def file_stamp(path: str) -> dict[str, Any]:
         return {"path": path, "size": None, "mtime": None}
 
 
+def fingerprint(path: str) -> str:
+    """A hash of a file's beginning, middle and end, or of those of the archive that it is in; empty for what is missing
+    or no file of this machine."""
+    try:
+        with untrusted.opened(archive_of(path), sys.maxsize) as file:
+            size = os.fstat(file.fileno()).st_size
+            parts = []
+            for place in (0, (size - PRINT_BYTES) // 2, size - PRINT_BYTES):
+                file.seek(max(0, place))
+                parts.append(file.read(PRINT_BYTES))
+            return hashlib.sha256(b"".join(parts)).hexdigest()
+    except (InputError, OSError, ValueError):
+        return ""
+
+
+def with_prints(task: Task, files: Sequence[tuple[str, str]]) -> Task:
+    """A task for another machine; `files`: those that all scenes are fused with."""
+    lent = (name for layer in task.lent for name in layer)
+    return replace(task, prints=(*prints_of([*(i["path"] for i in task.inputs), *lent]), *files))
+
+
+def prints_of(files: Sequence[str]) -> list[tuple[str, str]]:
+    """Files of this machine with their fingerprints."""
+    return [(file, known) for file in dict.fromkeys(files) if (known := fingerprint(file))]
+
+
 def seen_otherwise(task: Task) -> str:
-    """Which input is now, and on this machine, another file than the one that was planned, by size or time; nothing if
-    none is."""
+    """Which input is now, and on this machine, another file than the one that was planned, by size, time or parts of
+    its content; nothing if none is."""
     for planned in task.inputs:
         if planned["size"] is None:
             continue
         own = file_stamp(planned["path"])
         if own["size"] != planned["size"] or abs(own["mtime"] - planned["mtime"]) > TIME_STEP:
-            return (
-                f"{planned['path']} is another file on the worker {platform.node()} ({_told(own)}) than the batch was "
-                f"planned with ({_told(planned)}): the next run tries the scene again"
-            )
+            return _another(planned["path"], _told(own), _told(planned))
+    for path, known in task.prints:
+        if fingerprint(path) != known:
+            return _another(path, _content(fingerprint(path)), _content(known))
     return ""
+
+
+def _content(known: str) -> str:
+    return f"content {known[:8]}" if known else "missing"
+
+
+def _another(path: str, own: str, planned: str) -> str:
+    return (
+        f"{path} is another file on the worker {platform.node()} ({own}) than the batch was planned with ({planned}): "
+        "the next run tries the scene again"
+    )
 
 
 def _told(stamp: dict[str, Any]) -> str:
