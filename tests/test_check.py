@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Formatter
 
 import numpy as np
 import pytest
 import rasterio
 from rasters import edited, inventory, painted, write_scene
 
+from pansharpen_cli import tables
 from pansharpen_cli.checks import check, judge, look, predict
 from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.fusion.options import Options
@@ -61,6 +64,32 @@ def codes(facts: dict) -> list[str]:
 
 
 # Findings -----------------------------------------------------------------------------------------------------------
+
+
+def placeholders(text: str) -> set[str]:
+    return {field.partition(".")[0] for _, field, _, _ in Formatter().parse(text) if field}
+
+
+def test_what_is_found_has_a_level_and_words_with_its_values() -> None:
+    """Every call of `Findings.add`: of a code, or of one of the other codes that its function names."""
+    told, seen = tables.read(judge.__file__), set()
+    for module in (check, judge, predict):
+        for function in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = [c for c in ast.walk(function) if isinstance(c, ast.Call) and ast.unparse(c.func) == "found.add"]
+            direct = {c.args[0].value for c in calls if isinstance(c.args[0], ast.Constant)}
+            others = {c.value for c in ast.walk(function) if isinstance(c, ast.Constant) and c.value in told} - direct
+            for call in calls:
+                codes_of_it = others if isinstance(call.args[0], ast.Name) else {call.args[0].value}
+                keywords, has_level = {keyword.arg for keyword in call.keywords}, len(call.args) > 1
+                seen |= {
+                    code
+                    for code in codes_of_it
+                    if placeholders(told[code]["text"]) <= keywords and has_level != ("level" in told[code])
+                }
+            assert direct <= seen
+    assert seen == set(told)
 
 
 @dataclass(frozen=True)

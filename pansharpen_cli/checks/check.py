@@ -80,7 +80,7 @@ def _told(pair: Pair, asked: Asked) -> CheckFacts:
         try:
             with gdal_messages():
                 for warning in check_written(pair, asked.output, asked.options):
-                    found.warning("scene", warning)
+                    found.add("scene", "warning", text=warning)
         except InputError as error:
             if asked.output is not None:
                 raise
@@ -105,7 +105,7 @@ def _part(pair: Pair, files: list[FileFacts], asked: Asked, found: Findings) -> 
                 check_method(asked.options)
                 _check_scene(facts, pair, asked, stack, found)
                 for message in said.notes():
-                    found.warning("gdal", message)
+                    found.add("gdal", text=message)
         except InputError as error:
             if asked.output is not None:
                 raise
@@ -181,7 +181,7 @@ def _noting_failure(asked: Asked, found: Findings) -> Iterator[None]:
     except PansharpenError as error:
         if asked.output is not None or error.exit_code == InputError.exit_code:
             raise
-        found.error("fails", f"fuse fails here: {error}")
+        found.add("fails", error=error)
 
 
 def _describe(facts: CheckFacts, scene: Scene, pair: Pair, found: Findings) -> None:
@@ -254,10 +254,10 @@ def _aligned(
         facts.shift = shift_facts(scene, registration.found, options.align, found)
         facts.mtf = mtf_facts(scene, registration.found.gains, found)
     else:
-        found.note("fit", f"the fit of {options.fit} is taken: the scene is not registered, fitted or adapted")
+        found.add("fit", fit=options.fit)
     mismatched = registration.mismatched
     if mismatched and options.method in REGISTRY and options.adapt != "off":
-        found.warning("adaptation", "the network is not adapted: PAN and MS do not show the same in the same place")
+        found.add("adaptation-mismatched")
         options = replace(options, adapt="off")
     seconds = {"aligning": time.perf_counter() - clock} if is_measured(options) else {}
     return scene, replace(asked, options=options), seconds, mismatched

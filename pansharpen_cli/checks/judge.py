@@ -1,4 +1,4 @@
-"""Findings: what is wrong or odd with what was looked at."""
+"""Findings: what is wrong or odd with what was looked at; judge.toml has their levels and words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from .. import tables
 from ..fusion import pan_relation, shifts
 from ..fusion.options import Options
 from ..jobs.facts import pan_relation_facts
@@ -24,21 +25,18 @@ from .look import ABSURD, Band, Look
 LEVELS = ("error", "warning", "note")
 """Levels of findings, the most serious first: the result will be wrong; it may be worse; good to know."""
 
-_LEAVE_OUT = "leave it out with --bidx and --fit-bands bidx"
-
 SOFT, CRISP = 0.15, 0.5
 """Mean MTF gains at Nyquist that no optics have less, or more, than."""
 
 
+_TOLD = tables.read(__file__)
+
+
 class Findings(list[Finding]):
-    def error(self, code: str, text: str) -> None:
-        self.append(Finding("error", code, text))
-
-    def warning(self, code: str, text: str) -> None:
-        self.append(Finding("warning", code, text))
-
-    def note(self, code: str, text: str) -> None:
-        self.append(Finding("note", code, text))
+    def add(self, what: str, level: str = "", /, **values: object) -> None:
+        """Add what judge.toml says of it, with these values; of a `level` of its own where it has none there."""
+        told = _TOLD[what]
+        self.append(Finding(level or told["level"], told.get("code", what), told["text"].format(**values)))
 
     def ranked(self) -> list[Finding]:
         """The most serious first, each once."""
@@ -52,66 +50,46 @@ def _name(path: str) -> str:
 def judge_file(file: FileFacts, found: Findings) -> None:
     name = _name(file.path)
     if file.lossy:
-        how = file.compression or file.driver
-        found.warning(
-            "lossy",
-            f"{name} is compressed with losses ({how}): methods take its block artefacts for detail; use the original "
-            "delivery",
-        )
+        found.add("lossy", name=name, how=file.compression or file.driver)
     rows, cols = file.block
     if rows * cols > 1 << 24:
-        found.note(
-            "blocks",
-            f"{name} is stored in blocks of {cols} x {rows} pixels: each read decodes a whole block; rewrite it with "
-            "gdal_translate -co TILED=YES",
-        )
+        found.add("blocks", name=name, rows=rows, cols=cols)
 
 
 def judge_headers(scene: Scene, facts: CheckFacts, pair: Pair, found: Findings) -> None:
     for warning in scene.warnings:
         if UNTAGGED not in warning:  # the pixels will tell more
-            found.warning("scene", warning)
+            found.add("scene", "warning", text=warning)
     for note in scene.notes:
-        found.note("scene", note)
+        found.add("scene", "note", text=note)
     files, overlap = facts.files, facts.overlap
     assert overlap is not None and facts.scene is not None
     for share, who in ((overlap.pan_share, "PAN"), (overlap.ms_share, "MS")):
         if share < 0.5:
-            found.note("overlap", f"only {share:.1%} of the {who} lies in the overlap; the rest is not fused")
+            found.add("overlap", share=share, who=who)
     if scene.sensor == sensors.GENERIC:
-        found.note(
-            "sensor",
-            f"{scene.sensor_source}: MTF gains of 0.3 (MS, unless measured) and 0.15 (PAN) are assumed; "
-            "name the sensor with --sensor",
-        )
+        found.add("sensor", source=scene.sensor_source)
     elif scene.sensor.ratio and any(abs(r / scene.sensor.ratio - 1) > 0.1 for r in scene.phase.ratio):
         ratios = " x ".join(f"{r:.4g}" for r in dict.fromkeys(scene.phase.ratio))
-        found.warning(
-            "sensor-ratio",
-            f"the ratio is {ratios}, {scene.sensor.name} products have {scene.sensor.ratio:g}: one of the files was "
-            "resampled, or --sensor is wrong. The sensor's MTF does not fit resampled pixels",
-        )
+        found.add("sensor-ratio", ratios=ratios, sensor=scene.sensor)
     names, assumed = facts.scene["band_names"], facts.scene["assumed_names"]
-    if not any(names):
-        order = ", ".join(a or "?" for a in assumed)
-        usual = f"they are taken for {order}, the usual order of {scene.sensor.name}"
-        found.note("band-names", f"the MS bands have no names; {usual if any(assumed) else 'bt-h works without them'}")
+    if not any(names) and any(assumed):
+        found.add("band-names-assumed", order=", ".join(a or "?" for a in assumed), sensor=scene.sensor.name)
+    elif not any(names):
+        found.add("band-names")
     elif unknown := [n or f"band {i}" for i, (n, a) in enumerate(zip(names, assumed, strict=True), 1) if a is None]:
-        found.note("band-names", f"no standard name in: {', '.join(unknown)}")
+        found.add("band-names-unknown", names=", ".join(unknown))
     for source in {s.label: s for s in (scene.pan, *scene.ms) if s.alpha}.values():
-        bands = " and ".join(map(str, source.alpha))
-        found.note("alpha", f"{_name(source.label)}: band {bands} is a mask (alpha) and not fused")
+        found.add("alpha", name=_name(source.label), bands=" and ".join(map(str, source.alpha)))
     _judge_nodata_tags(files, pair, found)
     pan, ms = (next(f for f in files if f.role == role) for role in ("pan", "ms"))
     if pan.dtype != ms.dtype:
-        found.note("dtype", f"PAN is {pan.dtype}, MS is {ms.dtype}")
+        found.add("dtype", pan=pan.dtype, ms=ms.dtype)
     if pan.acquired and ms.acquired:
         between = abs(datetime.fromisoformat(pan.acquired) - datetime.fromisoformat(ms.acquired))
-        text = f"PAN was acquired {pan.acquired}, MS {ms.acquired}"
-        if between >= timedelta(days=1):
-            found.error("times", f"{text}: not the same image; land, sun and shadows have changed")
-        elif between >= timedelta(minutes=1):
-            found.warning("times", f"{text}: clouds, shadows and cars have moved in between")
+        if between >= timedelta(minutes=1):
+            what = "times-days" if between >= timedelta(days=1) else "times-minutes"
+            found.add(what, pan=pan.acquired, ms=ms.acquired)
 
 
 def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) -> None:
@@ -120,7 +98,7 @@ def _judge_nodata_tags(files: Sequence[FileFacts], pair: Pair, found: Findings) 
     tags = {f.path: "NaN" if f.nodata_is_nan else "none" if f.nodata is None else f"{f.nodata:g}" for f in files}
     if len(set(tags.values())) > 1:
         listed = ", ".join(f"{_name(path)} {tag}" for path, tag in tags.items())
-        found.note("nodata-tags", f"the files have different nodata values ({listed}); each is that of its own file")
+        found.add("nodata-tags", listed=listed)
 
 
 def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:
@@ -130,17 +108,13 @@ def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:
         return
     pan, ms = pans[0], multi[0]
     if pan.bands > 1 and all(f.bands == 1 for f in multi):
-        found.error("swapped", f"PAN has {pan.bands} bands and MS has one: the two seem to be swapped")
+        found.add("swapped-bands", bands=pan.bands)
     elif pan.crs == ms.crs and pan.bands == 1:
         ratio = ms.pixel_size[0] / pan.pixel_size[0] if pan.pixel_size[0] else 0.0
         if 1e-3 < ratio < 1 / 1.5:  # less is a CRS that is none of its own
-            found.error("swapped", f"MS pixels are {ratio:.3g} times the PAN's: the two seem to be swapped")
+            found.add("swapped-pixels", ratio=ratio)
         elif 1 / 1.5 <= ratio < 1.5 and pan.crs:
-            found.error(
-                "same-resolution",
-                f"MS pixels are {ratio:.3g} times the PAN's: this MS is sharpened or resampled already; take the "
-                "original MS",
-            )
+            found.add("same-resolution", ratio=ratio)
 
 
 def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -> None:
@@ -148,40 +122,25 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
         _judge_fills(source, next(b.fills for b in look.bands if b.source is source), found)
     seen = [(b, f.values) for b, f in zip(look.bands, facts.bands or (), strict=True) if f.values is not None]
     for band in (b for b in look.bands if not b.count):
-        found.error("dead-band", f"{_which(band)} has no valid pixel in the sampled blocks; {_LEAVE_OUT}")
+        found.add("dead-band", band=_which(band))
     _judge_flatness(scene, seen, found)
     _judge_clipping(seen, found)
     _judge_depth(seen, found)
-    for code, key, what in (
-        ("dead-lines", "dead_lines", "lines of one value"),
-        ("stripes", "stripes", "lines brighter or darker than both neighbours all along"),
-    ):
-        listed = ", ".join(f"{b.label} {getattr(f, key)}" for b, f in seen if getattr(f, key))
-        if listed:
-            found.warning(code, f"{what} in the sampled blocks: {listed}; fusion keeps or sharpens them")
+    for what, key in (("dead-lines", "dead_lines"), ("stripes", "stripes")):
+        if listed := ", ".join(f"{b.label} {getattr(f, key)}" for b, f in seen if getattr(f, key)):
+            found.add(what, listed=listed)
     hazy = [f"{b.label} {f.haze:.0%}" for b, f in seen[1:] if f.haze and f.std > 0 and f.haze > _usual(b)]
     if hazy:
-        found.note(
-            "haze",
-            f"haze: the darkest pixels are not dark (share of the mean: {', '.join(hazy)}). Methods that multiply "
-            "(brovey, sfim, *-hpm) tint the result; bt-h and mtf-glp-hpm-r correct for haze",
-        )
-    share = look.valid_share
-    if share < 0.5:
-        level = found.warning if share < 0.1 else found.note
-        level("nodata-share", f"only {share:.1%} of the sampled pixels are valid in both PAN and MS")
+        found.add("haze", listed=", ".join(hazy))
+    if (share := look.valid_share) < 0.5:
+        found.add("nodata-share", "warning" if share < 0.1 else "note", share=share)
     lone = [b for b in look.bands if b.nodata > 50 and b.lone_nodata > 0.5 * b.nodata]
-    for tagged, text in (
-        (True, "most nodata pixels are single ones, perhaps dark pixels with the nodata value. They become holes; "
-               "give another value with --nodata"),
-        (False, "most invalid pixels are single ones (NaN, infinite or masked): they become holes"),
-    ):  # fmt: skip
+    for tagged, what in ((True, "lone-nodata"), (False, "lone-nodata-masked")):
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
-            found.warning("lone-nodata", f"{named}: {text}")
+            found.add(what, bands=named)
     r2 = facts.agreement.r2 if facts.agreement else None
     if r2 is not None and not is_unseen_by_pan(scene) and (doubts := shifts.doubt(r2)):
-        level = found.error if r2 < shifts.WRONG else found.warning
-        level("agreement", doubts)
+        found.add("agreement", "error" if r2 < shifts.WRONG else "warning", text=doubts)
 
 
 def _has_value(source: Source) -> bool:
@@ -202,39 +161,30 @@ def _which(band: Band) -> str:
 def _judge_fills(source: Source, fills: dict[float, float], found: Findings) -> None:
     for value, share in sorted(fills.items()):
         text = number_text(value)
-        areas = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
-        level = found.error if value in CUSTOMARY_NODATA or abs(value) >= ABSURD else found.warning
-        level(
-            "untagged-nodata",
-            f"{_name(source.label)}: {areas} look like nodata and are not tagged: use --nodata {text}",
-        )
+        what = f"areas of {text} in all bands ({share:.1%} of the pixels)" if share else f"values of {text}"
+        level = "error" if value in CUSTOMARY_NODATA or abs(value) >= ABSURD else "warning"
+        found.add("untagged-nodata", level, name=_name(source.label), what=what, value=text)
 
 
 def _judge_flatness(scene: Scene, seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
     for band, f in seen:
         most = int(band.counts.max()) / band.count
         if len(band.levels) == 1:
-            if band.label == "PAN":
-                found.error("flat-pan", f"PAN is constant ({f.mean:g}) in the sampled blocks: it has no detail")
-            else:
-                found.error("dead-band", f"{_which(band)} is constant ({f.mean:g}): a dead band; {_LEAVE_OUT}")
+            what = "flat-pan-constant" if band.label == "PAN" else "dead-band-constant"
+            found.add(what, band=_which(band), mean=f.mean)
         elif band.label == "PAN" and f.std < 0.01 * abs(f.mean):
-            found.warning("flat-pan", f"PAN hardly varies (standard deviation {f.std:.3g} DN): nothing to sharpen")
+            found.add("flat-pan", std=f.std)
         elif most > 0.9:
-            value = float(band.levels[band.counts.argmax()])
-            found.warning("flat-band", f"{_which(band)} is {value:g} in {most:.0%} of its pixels")
+            found.add("flat-band", band=_which(band), value=float(band.levels[band.counts.argmax()]), share=most)
 
 
 def _judge_clipping(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
-    for key, what, cause in (
-        ("ceiling_share", "saturated", "clouds, roofs or a stretch; no method brings that detail back"),
-        ("floor_share", "cut off at their lowest value", "water, shadow or a stretch"),
-    ):
-        worst = {b.label: getattr(f, key) for b, f in seen if getattr(f, key) > 0.001 and len(b.levels) > 2}
+    for what in ("ceiling", "floor"):
+        shares = {b.label: getattr(f, f"{what}_share") for b, f in seen if len(b.levels) > 2}
+        worst = {label: share for label, share in shares.items() if share > 0.001}
         if worst:
             listed = ", ".join(f"{label} {share:.1%}" for label, share in worst.items())
-            level = found.warning if max(worst.values()) > 0.02 else found.note
-            level(key.replace("_share", ""), f"pixels {what}: {listed} ({cause})")
+            found.add(what, "warning" if max(worst.values()) > 0.02 else "note", listed=listed)
 
 
 def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> None:
@@ -243,18 +193,14 @@ def _judge_depth(seen: Sequence[tuple[Band, BandValues]], found: Findings) -> No
         listed = ", ".join(f"of {step} in {label}" for label, step in stepped.items())
         if len(stepped) == len(seen) and len(set(stepped.values())) == 1:
             listed = f"of {next(iter(stepped.values()))}"
-        found.note("step", f"all values are multiples {listed}: the data have fewer levels than their bits suggest")
+        found.add("step", listed=listed)
     combed = [f"{b.label} {f.missing_levels:.0%}" for b, f in seen if f.missing_levels and f.missing_levels > 0.1]
     if combed:
-        found.warning(
-            "stretched",
-            f"levels are missing from the histogram ({', '.join(combed)} of them): the data were stretched, perhaps "
-            "not linearly, and ratios of radiance may no longer hold; use the unstretched delivery",
-        )
+        found.add("stretched", listed=", ".join(combed))
     depths = [f.bits for _, f in seen]
     pan, ms = depths[0] if seen and seen[0][0].label == "PAN" else None, [d for d in depths[1:] if d]
     if pan and ms and abs(pan - max(ms)) >= 3:
-        found.note("depth", f"PAN uses {pan} bits, MS {max(ms)}: were they processed differently?")
+        found.add("depth", pan=pan, ms=max(ms))
 
 
 def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) -> ShiftFacts:
@@ -276,26 +222,18 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
         action = f"nothing (--align {align})"
     varies = shift.varies >= shifts.VARIES
     if not shift.confident and not varies:
-        found.note(
-            "shift-unknown",
-            f"the shift of the MS against PAN is uncertain (confidence {shift.confidence:.2f}, {shift.tiles} tiles, "
-            f"searched up to {shift.searched:g} PAN pixels): too little detail, other things in them, or it varies",
-        )
+        found.add("shift-unknown", shift=shift)
+    elif shifts.is_correctable(shift) and align == "auto":
+        found.add("shift", "note" if size < shifts.SEARCH else "warning", size=size, shift=shift)
     elif shifts.is_correctable(shift):
-        text = f"the MS lies {size:.2f} PAN pixels off ({shift.rows:+.2f} rows, {shift.cols:+.2f} columns)"
-        if align == "auto":
-            level = found.note if size < shifts.SEARCH else found.warning
-            level("shift", f"{text}; fuse --align auto corrects it; other tools do not")
-        else:
-            found.warning("shift", f"{text} and --align {align} leaves it so; --align auto corrects it")
+        found.add("shift-left", size=size, shift=shift, align=align)
     if varies:
-        found.warning("shift-varies", shifts.varied(shift))
+        found.add("shift-varies", text=shifts.varied(shift))
     if apart := shifts.apart(shift):
-        done = "corrects" if placed else "does not correct"
         listed = ", ".join(f"{called[band]} {math.hypot(*shift.bands[band]):.2f}" for band in apart)
         displaced = any(shifts.is_displaced(shift.bands[band], scene.band_offsets) for band in apart)
-        level = found.warning if displaced else found.note
-        level("band-offsets", f"MS bands lie apart from the others (PAN pixels): {listed}; fuse {done} that")
+        done = "corrects" if placed else "does not correct"
+        found.add("band-offsets", "warning" if displaced else "note", listed=listed, done=done)
     return ShiftFacts(shift, align, action)
 
 
@@ -309,7 +247,7 @@ def tells_facts(
         return pan_relation_facts(scene, told, range(scene.bands))  # of which `_judge_flatness` has told
     facts = pan_relation_facts(scene, told, only_upsampled)
     if silent := ", ".join(each["band"] for each in facts if not each["sharpened"]):
-        found.note("pan-tells-nothing", f"PAN tells nothing about {silent}: fuse up-samples and does not sharpen there")
+        found.add("pan-tells-nothing", bands=silent)
     return facts
 
 
@@ -319,8 +257,7 @@ def mtf_facts(scene: Scene, measured: Sequence[float], found: Findings) -> MtfFa
         gain, usual = float(np.mean(measured)), float(np.mean(scene.gains))
         if not SOFT <= gain <= CRISP:
             what, how = ("softer", "resampled") if gain < SOFT else ("crisper", "sharpened or resampled")
-            text = f"MTF gain {gain:.2g} at Nyquist, its sensor's {usual:.2g}"
-            found.note("mtf", f"the MS is {what} than optics make it ({text}): it was {how}")
+            found.add("mtf", what=what, how=how, gain=gain, usual=usual)
     return MtfFacts(list(scene.effective_gains), list(scene.gains), list(measured))
 
 
@@ -328,4 +265,4 @@ def judge_scene(scene: Scene, found: Findings) -> None:
     known = any(f.code == "untagged-nodata" for f in found)
     for warning in scene.warnings:
         if not (known and UNTAGGED in warning):
-            found.warning("scene", warning)
+            found.add("scene", "warning", text=warning)

@@ -97,7 +97,7 @@ def predict(
     memory = _memory(scene, fit, min(tile, max(scene.window.shape)), at_once, score)
     _judge_resources(stored, memory, output, found)
     if fit.outcome is not None and fit.outcome.tiles == 0:
-        found.note("adaptation", f"the network is not adapted to the scene: {fit.outcome.reason}")
+        found.add("adaptation", reason=fit.outcome.reason)
     card, settings = fit.card, fitting.settings_of(options) if fit.card is not None else None
     facts.method = PlannedMethod(
         options.method, card.path.name if card else None, fit.device, fit.precision, options.tile_size, tiles, at_once
@@ -244,12 +244,7 @@ def _judge_resources(stored: int, memory: int, output: FusionOutput | None, foun
     if output is not None:
         free = shutil.disk_usage(existing_folder(output.path)).free
         if stored > free:
-            found.error(
-                "disk", f"about {byte_size(stored)} will be written, but only {byte_size(free)} are free on the disk"
-            )
+            found.add("disk", stored=byte_size(stored), free=byte_size(free))
     available = psutil.virtual_memory().available
     if memory > available:
-        found.warning(
-            "memory",
-            f"about {byte_size(memory)} of memory is needed, {byte_size(available)} are free; try --tile-size 256",
-        )
+        found.add("memory", needed=byte_size(memory), free=byte_size(available))
