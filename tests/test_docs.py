@@ -12,6 +12,8 @@ import typer
 from rasters import painted, seldom, write_scene
 
 import pansharpen_cli as pansharpen
+from pansharpen_cli import tables
+from pansharpen_cli.cli import options as cli_options
 from pansharpen_cli.cli.app import app
 from pansharpen_cli.training import simulate
 
@@ -33,6 +35,13 @@ OPTIONS = sorted(
 def test_there_is_something_to_document() -> None:
     assert {"fuse", "evaluate"} <= set(COMMANDS)
     assert {("fuse", "--output"), ("fuse", "--no-overviews"), ("", "--version")} <= set(OPTIONS)
+
+
+def test_every_help_is_that_of_an_option() -> None:
+    groups = [COMMAND, *COMMANDS.values(), *COMMANDS["weights"].commands.values()]
+    shown = {parameter.help for command in groups for parameter in command.params}
+    told = {words for table in tables.read(cli_options.__file__).values() for words in table.values()}
+    assert told <= shown
 
 
 def test_every_command_is_documented() -> None:

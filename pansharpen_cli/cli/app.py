@@ -62,7 +62,7 @@ def _main(
 
 for command in (fuse, check, evaluate, train, batch):
     app.command()(bundled(command))
-app.command("batch report", hidden=True)(report)
+app.command("batch report", hidden=True)(bundled(report, "batch report"))
 app.add_typer(weights_app, name="weights")
 
 

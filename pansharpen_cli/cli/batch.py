@@ -14,7 +14,7 @@ from .. import interrupts
 from ..columns import counted
 from ..errors import InputError, PansharpenError
 from ..publish import check_on_disk
-from .options import Debug, FitBy, Fusing, Opening, Quiet, Score, Writing, bands_of, check_finite
+from .options import AsJson, Debug, FitBy, Fusing, Opening, Quiet, Writing, bands_of, check_finite
 from .printing import command_line, import_jobs, settle_threads
 from .progress import BatchProgressBars, after, say_line
 
@@ -24,41 +24,23 @@ if TYPE_CHECKING:
     from ..archive.planning import Choices, Task
     from ..jobs.picture import Request
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(help="Folders, globs, rasters, archives, CSV/JSONL manifests or STAC.", metavar="SOURCE..."),
-]
+Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...")]
 
 
 @dataclass(frozen=True)
 class Finding:
     """Which scenes there are, and where their outputs go."""
 
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the outputs, their reports and batch.jsonl.")
-    ] = None
-    template: Annotated[
-        str, typer.Option(help="Output name; knows {folder}, {name}, {pan}, {ms}, {method} and {date}.")
-    ] = "{folder}/{name}.tif"
-    pair_regex: Annotated[
-        str | None,
-        typer.Option(help="Regular expression that pairs other names: groups scene, pan, ms, and band if needed."),
-    ] = None
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the pairs and what is left over; write nothing. Needs no -o.")
-    ] = False
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry scenes that failed in an earlier run.")
-    ] = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that no batch has written, too; finished scenes stay.")
-    ] = False
-    html: Annotated[bool, typer.Option("--html", help="Write an HTML report of each scene, too.")] = False
-    fit_by: Annotated[
-        FitBy, typer.Option(case_sensitive=False, help="Fit each scene, or one for all of a strip or a folder.")
-    ] = FitBy.scene
-    score: Score = True
-    as_json: Annotated[bool, typer.Option("--json", help="Print the pairs or the summary as JSON.")] = False
+    output: Annotated[Path | None, typer.Option("--output", "-o")] = None
+    template: str = "{folder}/{name}.tif"
+    pair_regex: str | None = None
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False
+    retry_failed: Annotated[bool, typer.Option("--retry-failed")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False
+    html: Annotated[bool, typer.Option("--html")] = False
+    fit_by: FitBy = FitBy.scene
+    score: bool = True
+    as_json: AsJson = False
     quiet: Quiet = False
     debug: Debug = False
 
@@ -80,19 +62,8 @@ class Finding:
 class Picturing:
     """The 8-bit pictures beside the outputs."""
 
-    rgb: Annotated[
-        str | None,
-        typer.Option(
-            help="Write 8-bit pictures NAME_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
-        ),
-    ] = None
-    stretch: Annotated[
-        str,
-        typer.Option(
-            help="Of --rgb: auto (each its own), shared (one for all, made first), LOW,HIGH in DN, or a .json file.",
-            metavar="STRETCH",
-        ),
-    ] = "auto"
+    rgb: Annotated[str | None, typer.Option(metavar="BANDS")] = None
+    stretch: Annotated[str, typer.Option(metavar="STRETCH")] = "auto"
 
     def request(self, folder: Path | None) -> Request | None:
         """Raises InputError where the two options do not go together."""
@@ -109,17 +80,11 @@ class Picturing:
 class Working:
     """Where the scenes are fused, and what that may take."""
 
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Scenes at a time, each in its own process.", min=1)] = 1
-    timeout: Annotated[float | None, typer.Option(help="Seconds that a scene may take.", min=0.1)] = None
-    ram: Annotated[
-        float | None, typer.Option(help="GB of memory that all jobs may use together.", min=0.1, max=1e6)
-    ] = None
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads of all jobs together; default: all cores.", min=1, max=1024)
-    ] = None
-    scheduler: Annotated[
-        str | None, typer.Option(help="Run on a Dask cluster instead of here.", metavar="tcp://HOST:PORT")
-    ] = None
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1)] = 1
+    timeout: Annotated[float | None, typer.Option(min=0.1)] = None
+    ram: Annotated[float | None, typer.Option(min=0.1, max=1e6)] = None
+    threads: Annotated[int | None, typer.Option(min=1, max=1024)] = None
+    scheduler: Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT")] = None
 
     def check(self) -> None:
         """Raises InputError for options that do not go together."""
@@ -249,9 +214,7 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The output folder of a batch.", metavar="OUTDIR")],
-    quiet: Quiet = False,
-    debug: Debug = False,
+    folder: Annotated[Path, typer.Argument(metavar="OUTDIR")], quiet: Quiet = False, debug: Debug = False
 ) -> None:
     """Make OUTDIR/index.html of the folder of a batch: all scenes with quicklooks, figures and failures, what was left
     over, and the seams between neighbours. Print the page's path; stderr tells the worst seam."""

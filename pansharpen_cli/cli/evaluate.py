@@ -25,39 +25,23 @@ if TYPE_CHECKING:
 class Measuring:
     """What is compared with what."""
 
-    fused: Annotated[list[str] | None, typer.Argument(help="Fused rasters, whoever made them.", metavar="FUSED...")] = (
-        None
-    )
-    pan: Annotated[
-        str | None, typer.Option(help="Panchromatic raster; with --reference it adds the error beside edges.")
-    ] = None
-    ms: Annotated[list[str] | None, typer.Option(help="Multispectral raster; again for more files.")] = None
-    reference: Annotated[
-        str | None, typer.Option(help="True bands at the fused resolution to compare with.", metavar="GT")
-    ] = None
-    wald: Annotated[
-        bool, typer.Option("--wald", help="Degrade PAN and MS by their ratio, fuse them, compare with the MS.")
-    ] = False
-    methods: Annotated[
-        str | None, typer.Option(help="With --wald: methods and networks, separated by commas, or all.")
-    ] = None
-    adapt: Annotated[
-        options.Adapt, typer.Option(case_sensitive=False, help="With --wald: adaptation of the networks.")
-    ] = options.Adapt.fast
+    fused: Annotated[list[str] | None, typer.Argument(metavar="FUSED...")] = None
+    pan: str | None = None
+    ms: list[str] | None = None
+    reference: Annotated[str | None, typer.Option(metavar="GT")] = None
+    wald: Annotated[bool, typer.Option("--wald")] = False
+    methods: str | None = None
+    adapt: options.Adapt = options.Adapt.fast
     device: options.Device = "auto"
-    ratio: Annotated[
-        float | None, typer.Option(help="With --reference: MS pixel size in PAN pixels; default 4.", min=1.0)
-    ] = None
-    peak: Annotated[
-        float | None, typer.Option(help="Full value in DN, for PSNR and SSIM; default: that of the bit depth.")
-    ] = None
-    sensor: options.Sensor = "auto"
+    ratio: Annotated[float | None, typer.Option(min=1.0)] = None
+    peak: float | None = None
+    sensor: str = "auto"
     bidx: options.Bidx = None
-    align: options.Alignment = options.Align.auto
-    nodata: options.Nodata = None
+    align: options.Align = options.Align.auto
+    nodata: float | None = None
     pan_from: options.PanFrom = None
-    height: options.Height = None
-    dem: options.Dem = None
+    height: float | None = None
+    dem: str | None = None
 
     @property
     def kind(self) -> str:
@@ -131,22 +115,12 @@ class Measuring:
 class Outputs:
     """What `evaluate` writes, and when it fails."""
 
-    maps: Annotated[
-        Path | None, typer.Option("--map", help="Write figures per block as GeoTIFFs into this folder.", metavar="DIR")
-    ] = None
-    report: options.Report = None
-    show: Annotated[
-        list[str] | None,
-        typer.Option(help="Pictures of this result in the HTML report; again for up to eight.", metavar="NAME"),
-    ] = None
+    maps: Annotated[Path | None, typer.Option("--map", metavar="DIR")] = None
+    report: options.FileToWrite = None
+    show: Annotated[list[str] | None, typer.Option(metavar="NAME")] = None
     overwrite: options.Overwrite = False
-    fail_under: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Exit with 3 if this figure of any result is lower, e.g. FIDELITY=0.7.", metavar="FIGURE=VALUE"
-        ),
-    ] = None
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the figures as CSV instead of a table.")] = False
+    fail_under: Annotated[list[str] | None, typer.Option(metavar="FIGURE=VALUE")] = None
+    as_csv: Annotated[bool, typer.Option("--csv")] = False
 
 
 def evaluate(measuring: Measuring, outputs: Outputs, printing: options.Printing) -> None:

@@ -12,15 +12,15 @@ from .. import interrupts
 from ..errors import InputError
 from ..publish import file_named
 from .options import (
+    FileToWrite,
     Fusing,
     MsFiles,
     Opening,
+    OutputFile,
     Overwrite,
     PanFile,
     Printing,
     Region,
-    Report,
-    Score,
     Writing,
     bands_of,
 )
@@ -32,41 +32,17 @@ from .progress import ProgressBar, after
 class Outputs:
     """What `fuse` writes."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", help="Fused GeoTIFF.", parser=file_named, metavar="PATH")]
+    output: OutputFile
     overwrite: Overwrite = False
-    score: Score = True
-    report: Report = None
-    quicklook: Annotated[
-        Path | None, typer.Option(help="Write a small picture (.png or .jpg).", parser=file_named, metavar="PATH")
-    ] = None
-    rgb: Annotated[
-        str | None,
-        typer.Option(
-            help="Write an 8-bit picture OUT_rgb.tif, too: true (colours), or bands, e.g. 5,3,2.", metavar="BANDS"
-        ),
-    ] = None
-    stretch: Annotated[
-        str,
-        typer.Option(
-            help="Of --rgb: auto (percentiles), LOW,HIGH in DN, or a .json that keeps it: used if it is there.",
-            metavar="STRETCH",
-        ),
-    ] = "auto"
-    rgb_only: Annotated[bool, typer.Option("--rgb-only", help="Write the picture of --rgb as OUT, and no data.")] = (
-        False
-    )
-    save_fit: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep what the fit found (statistics, tailor, gains, shift) in this .safetensors file.",
-            parser=file_named,
-            metavar="FILE",
-        ),
-    ] = None
-    fit: Annotated[
-        Path | None, typer.Option(help="Take the fit of this file instead of fitting the scene.", metavar="FILE")
-    ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and write nothing.")] = False
+    score: bool = True
+    report: FileToWrite = None
+    quicklook: FileToWrite = None
+    rgb: Annotated[str | None, typer.Option(metavar="BANDS")] = None
+    stretch: Annotated[str, typer.Option(metavar="STRETCH")] = "auto"
+    rgb_only: Annotated[bool, typer.Option("--rgb-only")] = False
+    save_fit: Annotated[Path | None, typer.Option(parser=file_named, metavar="FILE")] = None
+    fit: Annotated[Path | None, typer.Option(metavar="FILE")] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False
 
 
 def fuse(
@@ -107,7 +83,7 @@ def fuse(
 
 
 def check(
-    pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Region, printing: Printing, score: Score = True
+    pan: PanFile, ms: MsFiles, fusing: Fusing, opening: Opening, part: Region, printing: Printing, score: bool = True
 ) -> None:
     """Describe a pair, list its faults and predict what fusing it takes; exit with 2 if `fuse` would refuse it."""
     import_jobs(printing.threads)

@@ -1,19 +1,21 @@
-"""The options that commands share, in bundles, and how their texts become values."""
+"""The options that commands share, in bundles, and how their texts become values. options.toml has their help."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
+from .. import tables
 from ..errors import InputError
 from ..publish import file_named
 
@@ -39,15 +41,16 @@ def _driver(value: str) -> str:
     return {"gtiff": "GTiff", "cog": "COG"}.get(value.lower(), value)
 
 
-def bundled(command: Callable[..., None]) -> Callable[..., None]:
-    """A command for Typer of one that takes bundles: a parameter of a dataclass's type becomes an option per field."""
-    taken = inspect.signature(command, eval_str=True).parameters
-    bundles = {name: _options_of(p.annotation) for name, p in taken.items() if is_dataclass(p.annotation)}
-    shown = [
-        each.replace(kind=each.KEYWORD_ONLY)
-        for name, parameter in taken.items()
-        for each in bundles.get(name, [parameter])
-    ]
+_HELP = tables.read(__file__)
+
+
+def bundled(command: Callable[..., None], name: str = "") -> Callable[..., None]:
+    """A command for Typer of one that takes bundles: a parameter of a dataclass's type becomes an option per field.
+    `name`: that of the command, if it is not the function's."""
+    taken = _parameters_of(command)
+    bundles = {n: _parameters_of(p.annotation).values() for n, p in taken.items() if is_dataclass(p.annotation)}
+    helps = _HELP["all"] | _HELP.get(name or command.__name__, {})
+    shown = [_with_help(each, helps) for n, p in taken.items() for each in bundles.get(n, [p])]
 
     @wraps(command)
     def run(**given: Any) -> None:
@@ -64,103 +67,62 @@ def bundled(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _options_of(bundle: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(bundle, eval_str=True).parameters.values())
+def _parameters_of(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function, eval_str=True).parameters
+
+
+def _with_help(parameter: inspect.Parameter, helps: Mapping[str, str]) -> inspect.Parameter:
+    """An option or argument as Typer takes it; choices are known in any case of letters."""
+    is_described = get_origin(parameter.annotation) is Annotated
+    kind, told = get_args(parameter.annotation) if is_described else (parameter.annotation, typer.Option())
+    told = copy(told)
+    told.help = helps[parameter.name]
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        told.case_sensitive = False
+    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=Annotated[kind, told])
 
 
 # Options that are no part of a bundle
 
-PanFile = Annotated[str, typer.Argument(help="Panchromatic raster: anything that GDAL opens.", metavar="PAN")]
-MsFiles = Annotated[
-    list[str], typer.Argument(help="Multispectral raster, or several with the bands in order.", metavar="MS...")
-]
-Sensor = Annotated[str, typer.Option(help="Sensor whose MTF is used: auto (from the metadata), generic or a name.")]
-Bidx = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--bidx", "-b", help="MS bands, by number (from 1, over all MS files) or name: 5,3,2 or red,green,blue."
-    ),
-]
-Alignment = Annotated[
-    Align,
-    typer.Option(
-        case_sensitive=False,
-        help="Shift of the MS against the PAN. auto: correct it; off: ignore it; measure: report it only.",
-    ),
-]
-Nodata = Annotated[float | None, typer.Option(help="Nodata value of inputs and output; default: the files' own.")]
-PanFrom = Annotated[
-    str | None,
-    typer.Option(help="Bands whose mean is the PAN, of the files on its grid: 1,2,3,4; default: all.", metavar="BANDS"),
-]
-Height = Annotated[
-    float | None,
-    typer.Option(help="Metres above the ellipsoid, of pairs that RPCs alone locate; default: the RPCs' own."),
-]
-Dem = Annotated[str | None, typer.Option(help="Raster of heights for such pairs, instead of --height.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", callback=_lower)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
-
-Report = Annotated[
-    Path | None, typer.Option(help="Write the report to this .html or .json file.", parser=file_named, metavar="PATH")
-]
-Score = Annotated[bool, typer.Option(help="Measure the quality of what was written.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Threads = Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1, max=1024)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+PanFile = Annotated[str, typer.Argument(metavar="PAN")]
+MsFiles = Annotated[list[str], typer.Argument(metavar="MS...")]
+Bidx = Annotated[list[str] | None, typer.Option("--bidx", "-b")]
+PanFrom = Annotated[str | None, typer.Option(metavar="BANDS")]
+Device = Annotated[str, typer.Option(callback=_lower)]
+Overwrite = Annotated[bool, typer.Option("--overwrite")]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", parser=file_named, metavar="PATH")]
+FileToWrite = Annotated[Path | None, typer.Option(parser=file_named, metavar="PATH")]
+AsJson = Annotated[bool, typer.Option("--json")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q")]
+Debug = Annotated[bool, typer.Option("--debug")]
 
 
 @dataclass(frozen=True)
 class Printing:
     """What a command for one scene prints, and how much of the machine it takes."""
 
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")] = False
+    as_json: AsJson = False
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log each stage to stderr and print all.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False
     debug: Debug = False
-    threads: Threads = None
+    threads: Annotated[int | None, typer.Option(min=1, max=1024)] = None
 
 
 @dataclass(frozen=True)
 class Fusing:
     """How to fuse: of `fuse`, `check` and `batch`."""
 
-    method: Annotated[
-        str,
-        typer.Option(
-            help="A network (glpnet; for comparison: fusionnet ...) or a classical method (gsa, bt-h ...); see docs."
-        ),
-    ] = "glpnet"
-    weights: Annotated[str | None, typer.Option(help="Weights file (.safetensors) instead of the installed ones.")] = (
-        None
-    )
-    adapt: Annotated[
-        Adapt, typer.Option(case_sensitive=False, help="Adaptation of the network to the scene (ERFT).")
-    ] = Adapt.fast
-    adapt_seconds: Annotated[float | None, typer.Option(help="Most seconds that the adaptation may take.", min=0.0)] = (
-        None
-    )
-    adapt_loss: Annotated[
-        AdaptTerms,
-        typer.Option(
-            case_sensitive=False,
-            help="Loss of the adaptation. sharp: a sharp and clean result; paper: the terms of the paper.",
-        ),
-    ] = AdaptTerms.sharp
+    method: str = "glpnet"
+    weights: str | None = None
+    adapt: Adapt = Adapt.fast
+    adapt_seconds: Annotated[float | None, typer.Option(min=0.0)] = None
+    adapt_loss: AdaptTerms = AdaptTerms.sharp
     device: Device = "auto"
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.", callback=_lower)] = "auto"
-    tile_size: Annotated[
-        int, typer.Option(help="Side of the tiles in PAN pixels; the pixels do not depend on it.", min=64, max=8192)
-    ] = 512
-    seed: Annotated[int, typer.Option(help="Seed of the sampling and the adaptation.", min=0, max=2**32 - 1)] = 0
-    align: Alignment = Align.auto
-    mtf: Annotated[
-        Mtf,
-        typer.Option(
-            case_sensitive=False,
-            help="MTF of networks: auto (measured on the scene; the table's where it cannot be) or sensor (its table).",
-        ),
-    ] = Mtf.auto
+    precision: Annotated[str, typer.Option(callback=_lower)] = "auto"
+    tile_size: Annotated[int, typer.Option(min=64, max=8192)] = 512
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0
+    align: Align = Align.auto
+    mtf: Mtf = Mtf.auto
 
     def options(self) -> Options:
         from ..fusion.options import Options
@@ -173,25 +135,16 @@ class Fusing:
 class Opening:
     """How to open the pair: of `fuse`, `check` and `batch`."""
 
-    sensor: Sensor = "auto"
+    sensor: str = "auto"
     bidx: Bidx = None
-    fit_bands: Annotated[
-        FitBands,
-        typer.Option(case_sensitive=False, help="Bands to fit the scene with: all of the MS, or those of --bidx only."),
-    ] = FitBands.all
-    extent: Annotated[
-        Extent,
-        typer.Option(case_sensitive=False, help="Area to fuse: the intersection of the footprints, or the whole PAN."),
-    ] = Extent.intersection
-    nodata: Nodata = None
-    dtype: Annotated[str | None, typer.Option(help="Output type, e.g. uint16; default: the MS's.")] = None
-    scale: Annotated[
-        str | None,
-        typer.Option(help="Write DN times FACTOR, plus OFFSET; the file tells how.", metavar="FACTOR[,OFFSET]"),
-    ] = None
+    fit_bands: FitBands = FitBands.all
+    extent: Extent = Extent.intersection
+    nodata: float | None = None
+    dtype: str | None = None
+    scale: Annotated[str | None, typer.Option(metavar="FACTOR[,OFFSET]")] = None
     pan_from: PanFrom = None
-    height: Height = None
-    dem: Dem = None
+    height: float | None = None
+    dem: str | None = None
 
     def options(self, window: str | None = None, bbox: str | None = None) -> OpenOptions:
         from ..arguments import box_of, scaling_of, window_of
@@ -216,21 +169,17 @@ class Opening:
 class Region:
     """Which part of a pair: of `fuse` and `check`."""
 
-    window: Annotated[str | None, typer.Option(help="Part to fuse, PAN pixels: COL_OFF,ROW_OFF,WIDTH,HEIGHT.")] = None
-    bbox: Annotated[str | None, typer.Option(help="Part to fuse, PAN's CRS: LEFT,BOTTOM,RIGHT,TOP.")] = None
+    window: str | None = None
+    bbox: str | None = None
 
 
 @dataclass(frozen=True)
 class Writing:
     """The file format: of `fuse` and `batch`."""
 
-    driver: Annotated[str, typer.Option(help="GTiff or COG.", callback=_driver)] = "GTiff"
-    co: Annotated[
-        list[str] | None, typer.Option("--co", help="Creation option of the driver.", metavar="KEY=VALUE")
-    ] = None
-    overviews: Annotated[
-        bool | None, typer.Option(help="Build overviews; default: from 4096 pixels on (a COG always has them).")
-    ] = None
+    driver: Annotated[str, typer.Option(callback=_driver)] = "GTiff"
+    co: Annotated[list[str] | None, typer.Option("--co", metavar="KEY=VALUE")] = None
+    overviews: bool | None = None
 
 
 def _given(bundle: Any) -> dict[str, Any]:

@@ -10,35 +10,27 @@ import typer
 
 from ..errors import InputError
 from ..publish import file_named
-from .options import Debug, Device, Overwrite, Quiet, check_finite
+from .options import AsJson, Debug, Device, Overwrite, Quiet, check_finite
 from .printing import command_line, import_jobs
 from .progress import ProgressBar, after, say_line
 
 if TYPE_CHECKING:
     from ..training.settings import TrainingSettings
 
-Sources = Annotated[
-    list[str] | None,
-    typer.Argument(help="Folders, globs, CSVs or GeoTIFFs: MS, with the PAN beside it.", metavar="SOURCE..."),
-]
+Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE...")]
 
 
 @dataclass(frozen=True)
 class Choices:
     """What is trained, and how."""
 
-    network: Annotated[str | None, typer.Option(help="Network to train; default: glpnet.")] = None
-    bands: Annotated[int | None, typer.Option(help="Band count; default: any, or that of all scenes.", min=1)] = None
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Weights to start from: a file, or the name of installed ones.", metavar="WEIGHTS"),
-    ] = None
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with all choices; options of the command line override it.")
-    ] = None
-    minutes: Annotated[float | None, typer.Option(help="Time to train for; default: 60.", min=0.0)] = None
-    steps: Annotated[int | None, typer.Option(help="Steps to train for instead of a time.", min=1)] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, split and samples.", min=0, max=2**32 - 1)] = None
+    network: str | None = None
+    bands: Annotated[int | None, typer.Option(min=1)] = None
+    start: Annotated[str | None, typer.Option("--from", metavar="WEIGHTS")] = None
+    config: Path | None = None
+    minutes: Annotated[float | None, typer.Option(min=0.0)] = None
+    steps: Annotated[int | None, typer.Option(min=1)] = None
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None
 
     def settings(self) -> TrainingSettings:
         """Raises InputError for choices that do not go together."""
@@ -58,23 +50,14 @@ class Choices:
 class Running:
     """How the training runs, and what it writes."""
 
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=file_named, metavar="PATH"),
-    ] = None
-    print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print all choices as TOML and train nothing.")
-    ] = False
-    validation: Annotated[
-        list[str] | None, typer.Option(help="Scenes held out, as SOURCE; again for more.", metavar="SOURCE")
-    ] = None
-    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint beside the output, if there is one.")] = (
-        True
-    )
+    output: Annotated[Path | None, typer.Option("--output", "-o", parser=file_named, metavar="PATH")] = None
+    print_config: Annotated[bool, typer.Option("--print-config")] = False
+    validation: Annotated[list[str] | None, typer.Option(metavar="SOURCE")] = None
+    resume: bool = True
     device: Device = "auto"
-    threads: Annotated[int | None, typer.Option(help="Processor threads; default: all cores.", min=1)] = None
+    threads: Annotated[int | None, typer.Option(min=1)] = None
     overwrite: Overwrite = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False
+    as_json: AsJson = False
     quiet: Quiet = False
     debug: Debug = False
 

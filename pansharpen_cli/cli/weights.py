@@ -10,17 +10,13 @@ import typer
 
 from .. import interrupts
 from ..errors import PansharpenError, WeightsError
-from ..publish import file_named
-from .options import Debug, Overwrite
+from .options import AsJson, Debug, OutputFile, Overwrite, bundled
 from .progress import after, say_line
 
 weights_app = typer.Typer(help="List, show, verify and import the networks' weights.", no_args_is_help=True)
 
-JsonCards = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-
-@weights_app.command("list")
-def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
+def list_weights(as_json: AsJson = False, debug: Debug = False) -> None:
     """List the installed weights."""
     with interrupts.starting():
         from ..models import weights
@@ -29,11 +25,8 @@ def list_weights(as_json: JsonCards = False, debug: Debug = False) -> None:
     say_line(json.dumps(cards, indent=2) if as_json else weights.listing(cards))
 
 
-@weights_app.command("show")
 def show_weights(
-    name: Annotated[str, typer.Argument(help="Installed weights, or a .safetensors file.", metavar="NAME|FILE")],
-    as_json: JsonCards = False,
-    debug: Debug = False,
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE")], as_json: AsJson = False, debug: Debug = False
 ) -> None:
     """Show all that is known about weights: network, scale, licence, training, hashes."""
     with interrupts.starting():
@@ -43,15 +36,8 @@ def show_weights(
     say_line(json.dumps(known, indent=2) if as_json else weights.description(known))
 
 
-@weights_app.command("verify")
 def verify_weights(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Installed weights or .safetensors files; default: all installed.", metavar="[NAME|FILE]..."
-        ),
-    ] = None,
-    debug: Debug = False,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME|FILE]...")] = None, debug: Debug = False
 ) -> None:
     """Check hash, shapes and values of weights; exit with 1 if any is not as it should be."""
     with interrupts.starting():
@@ -70,16 +56,12 @@ def verify_weights(
         raise PansharpenError("; ".join(faults))
 
 
-@weights_app.command("import")
 def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="Public checkpoint, as torch.save wrote it.", metavar="FILE.pth")],
-    network: Annotated[str, typer.Option(help="The network it is for: fusionnet, pnn, pannet, msdcnn or u2net.")],
-    bands: Annotated[int, typer.Option(help="Its band count: 4 or 8.")],
-    scale: Annotated[float, typer.Option(help="What its training divided DN by: 2047 for 11 bit, 1023 for 10 bit.")],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Weights file to make (.safetensors).", parser=file_named, metavar="PATH"),
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE.pth")],
+    network: str,
+    bands: int,
+    scale: float,
+    output: OutputFile,
     overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
@@ -94,3 +76,8 @@ def import_weights(
     parameters = weights.facts(card)["parameters"]
     with after(output):
         say_line(f"{output}: {network}, {bands} bands, {parameters} parameters, values / {scale:g}, from {card.source}")
+
+
+for command in (list_weights, show_weights, verify_weights, import_weights):
+    name = command.__name__.removesuffix("_weights")
+    weights_app.command(name)(bundled(command, f"weights {name}"))
