@@ -24,8 +24,8 @@ FOLDERS = (
         "raster",
         (
             "__init__ bands beside geometry messages tiff values",
-            "gdal_files options projections sensor_table truncated vrt_work",
-            "items",
+            "gdal_files options sensor_table truncated vrt_work",
+            "items projections",
             "references sensors",
         ),
     ),

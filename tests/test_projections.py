@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import time
+import zipfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import pytest
+import rasterio.shutil
+from PIL import Image
 from rasterio.crs import CRS
 from rasters import edited, write_pair
 
 from pansharpen_cli.errors import InputError
-from pansharpen_cli.raster.projections import check_projection
+from pansharpen_cli.raster import projections
+from pansharpen_cli.raster.projections import check_headers, check_projection
 from pansharpen_cli.raster.source import open_raster
 
 UTM = "+proj=utm +zone=31 +ellps=GRS80 +units=m +no_defs"
@@ -47,6 +54,65 @@ def test_a_file_that_a_crs_names_is_not_opened(ms: Path, tmp_path: Path, where: 
     os.mkfifo(grid)
     with pytest.raises(InputError, match="grid.gsb.*not opened"):
         open_raster(str(target))
+
+
+WKT = """PROJCS["x",GEOGCS["a",DATUM["d",SPHEROID["s",6378137,298.2],EXTENSION["PROJ4_GRIDS","{}"]],PRIMEM["G",0],
+UNIT["degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],PARAMETER["latitude_of_origin",0],UNIT["m",1]]"""
+
+
+@pytest.mark.parametrize("kind", ["GeoTIFF", "HFA", "JPEG 2000", "netCDF", "in an archive", "metadata in an archive"])
+def test_a_file_that_a_crs_deep_in_a_raster_names_is_not_opened(
+    ms: Path, tmp_path: Path, monkeypatch, kind: str
+) -> None:
+    """GDAL would wait for it as it opens the raster."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(projections, "_HEAD", 64)
+    name = {"HFA": "a.img", "JPEG 2000": "a.jp2", "netCDF": "a.nc"}.get(kind, "a.tif")
+    text = WKT.format("./grid.gsb").replace("\n", "")
+    long = CRS.from_proj4(f"+proj=aea +lat_1=12.345678 +lat_2=23.456789 +a=6378123.4 +b=6356789.1 {' ' * 9}")
+    edited(ms, Path("ms.tif"), crs=long, dtype="uint8", change=lambda pixels: (pixels // 16).astype("uint8"))
+    if name == "a.tif" or kind == "JPEG 2000":
+        citation = f"ESRI PE String = {text}|"
+        keys = {34735: (1, 1, 0, 2, 1024, 0, 1, 32767, 3073, 34737, len(citation), 0), 34737: citation}
+        Image.new("L", (64, 64)).save("a.tif", tiffinfo={} if kind.startswith("metadata") else keys)
+    if kind == "JPEG 2000":
+        box = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03") + Path("a.tif").read_bytes()
+        rasterio.shutil.copy("ms.tif", name, driver="JP2OpenJPEG", GMLJP2="NO", GeoJP2="NO")
+        whole = Path(name).read_bytes()
+        at = whole.index(b"jp2c") - 4
+        Path(name).write_bytes(whole[:at] + (len(box) + 8).to_bytes(4, "big") + b"uuid" + box + whole[at:])
+    elif name != "a.tif":
+        rasterio.shutil.copy("ms.tif", name, driver="HFA" if kind == "HFA" else "netCDF")
+        whole = Path(name).read_bytes()
+        places = re.findall(rb'PROJCS\["[^\0]*', whole)
+        assert places and all(len(place) >= len(text) for place in places)
+        for place in places:
+            whole = whole.replace(place, text.encode().ljust(len(place)))
+        Path(name).write_bytes(whole)
+    elif kind != "GeoTIFF":
+        with zipfile.ZipFile("a.zip", "w") as archive:
+            archive.write(name)
+            if kind.startswith("metadata"):
+                archive.writestr("a.tif.aux.xml", f"<PAMDataset><SRS>{escape(text)}</SRS></PAMDataset>")
+        name = "/vsizip/a.zip/a.tif"
+    os.mkfifo("grid.gsb")
+    with pytest.raises(InputError, match="grid.gsb.*not opened"):
+        open_raster(name)
+
+
+def test_an_hfa_file_that_leads_in_a_circle_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    entry = struct.pack("<IIIIII64s", 40, 0, 0, 40, 0, 0, b"a")
+    path.write_bytes(b"EHFA_HEADER_TAG\0" + struct.pack("<I4xIII4x", 24, 1, 0, 40) + entry)
+    check_headers(str(path))
+
+
+def test_pixels_that_are_one_long_word_are_looked_at_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(b"a" * (1 << 17))
+    started = time.process_time()
+    check_headers(str(path))
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

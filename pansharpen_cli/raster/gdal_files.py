@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from .messages import gdal_messages, library
+from .tiff import Bytes
 
 _SIGNATURES = {
     "VSIFOpenL": (ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]),
@@ -59,3 +61,16 @@ def opened_by_gdal(name: str) -> Iterator[GdalFile]:
             yield GdalFile(handle)
         finally:
             _function("VSIFCloseL")(handle)
+
+
+@contextmanager
+def opened_by_name(name: str) -> Iterator[Bytes]:
+    """A file of this machine, or in an archive, open for reading. Raises OSError for what is none."""
+    if name.startswith("/vsi"):
+        with opened_by_gdal(name) as held:
+            yield held
+        return
+    if not os.path.isfile(name):
+        raise OSError(f"{name} is no file")
+    with open(name, "rb") as file:
+        yield file

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from .. import untrusted
 from ..errors import InputError
-from .gdal_files import opened_by_gdal
+from .gdal_files import opened_by_gdal, opened_by_name
 from .tiff import METADATA, MOST_TAGS, directories, too_many, width_of
 
 MOST_ITEMS = 10_000
@@ -47,11 +47,8 @@ def _text(name: str) -> Iterator[bytes]:
 
 def _texts(name: str) -> Iterator[bytes]:
     """GDAL's metadata in each directory of a TIFF, as far as they can be read; nothing of any other file."""
-    left, is_gdals = MOST_TAGS, name.startswith("/vsi")
-    with (
-        suppress(OSError, ValueError, OverflowError, struct.error),
-        opened_by_gdal(name) if is_gdals else open(name, "rb") as file,
-    ):
+    left = MOST_TAGS
+    with suppress(OSError, ValueError, OverflowError, struct.error), opened_by_name(name) as file:
         for entries in directories(file, name):
             for _, kind, count, place in (each for each in entries if each[0] == METADATA):
                 size = count * max(1, width_of(kind))

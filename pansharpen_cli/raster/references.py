@@ -294,6 +294,7 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
             check_siblings(path, file, folders)
         if in_archive(each):
             check_items(path, each)
+            check_headers(each)
 
 
 def check_siblings(path: str, file: str, folders: dict[str, list[str]]) -> None:
