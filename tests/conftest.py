@@ -25,6 +25,7 @@ def pytest_configure(config) -> None:
     # rasterio itself still multiplies transforms with *
     config.addinivalue_line("filterwarnings", "ignore:Use `@` matmul:PendingDeprecationWarning")
     if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker for each core
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read as numpy is imported; its threads wait actively
         import torch  # not before the package, which says how its threads wait
 
         torch.set_num_threads(1)
