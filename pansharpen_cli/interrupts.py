@@ -55,7 +55,7 @@ def ending() -> Iterator[None]:
     """Where a signal has asked for the end, nothing of Python's own ending follows: for as long as that takes, another
     signal would do what the system makes of it. Where all is done, one ends what Python still waits for, and changes
     nothing from then on: Python would give signals back to the system, and the exit code would be its."""
-    atexit.register(_ignore)  # the first one registered is the last one that Python calls
+    atexit.register(leave_to_parent)  # the first one registered is the last one that Python calls
     try:
         yield
     finally:
@@ -68,7 +68,8 @@ def ending() -> Iterator[None]:
         handle(leave)
 
 
-def _ignore() -> None:
+def leave_to_parent() -> None:
+    """For a worker process, too: a signal may reach the whole group, and the parent ends its workers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -156,12 +157,6 @@ def deferred() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def leave_to_parent() -> None:
-    """For a worker process: a signal may reach the whole group, and the parent ends its workers."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def watch(clear: Callable[[], None]) -> None:

@@ -185,16 +185,15 @@ class Bounded:
         content = self.file.read(min(self.most + 1, size) if size is not None and size >= 0 else self.most + 1)
         if len(content) > self.most:
             raise InputError(f"{self.path} has a header of more than {self.most:,} bytes: unpack it")
-        self._check_end()
+        self._check_end(self.file.tell())
         return content
 
     def seek(self, *place: int) -> int:
-        if self.end is not None and place[0] > self.end:
-            raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
+        self._check_end(place[0])
         return self.file.seek(*place)
 
-    def _check_end(self) -> None:
-        if self.end is not None and self.file.tell() > self.end:
+    def _check_end(self, place: int) -> None:
+        if self.end is not None and place > self.end:
             raise InputError(f"{self.path} unpacks to more than {self.end >> 30} GB: unpack it")
 
     def tell(self) -> int:

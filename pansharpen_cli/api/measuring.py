@@ -13,13 +13,16 @@ from ..fusion.options import Options
 from ..jobs import evaluate as jobs
 from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
-from ..raster.options import OpenOptions
 from .inputs import Input, Inputs
 from .options import checked, file_of, one_of, opening_of
 from .result import Fused
 
 Results: TypeAlias = "Input | Fused | Sequence[Input | Fused] | Mapping[str, Input | Fused]"
 """One fused image, a list of several, or several by the names that the report calls them by."""
+
+
+_MEASURED = {"fit_bands": "bidx", "measured": True}
+"""How a pair is opened where nothing is written."""
 
 
 def _fused(inputs: Inputs, fused: Results) -> list[str]:
@@ -74,7 +77,7 @@ def evaluate(
     pictures are in the page. Raises InputError for an image that does not fit the pair.
     """
     one_of("align", align, ALIGN)
-    opening = _opening(sensor, bidx, nodata, "pan", pan_from, height, dem)
+    opening = opening_of(locals() | _MEASURED | {"extent": "pan"})
     with Inputs() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = _output(inputs, report, maps, overwrite, show)
@@ -139,15 +142,10 @@ def evaluate_wald(
     _check_peak(peak)
     names = [name.lower() for name in ([methods] if isinstance(methods, str) else methods)]
     options = checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
-    opening = _opening(sensor, bidx, nodata, "intersection", pan_from, height, dem)
+    opening = opening_of(locals() | _MEASURED)
     with Inputs() as inputs:
         pair, output = inputs.pair(pan, ms, opening), _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate_wald(pair, names, options, peak, output, progress))
-
-
-def _opening(sensor, bidx, nodata, extent, pan_from, height, dem) -> OpenOptions:
-    given = OpenOptions(sensor, bidx, "bidx", nodata, extent, pan_from=pan_from, height=height, dem=dem, measured=True)
-    return opening_of(given)
 
 
 def _check_peak(peak: float | None) -> None:

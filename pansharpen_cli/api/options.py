@@ -27,7 +27,7 @@ def options_of(given: Mapping[str, Any]) -> tuple[Options, OpenOptions]:
     """What a function's arguments say on how to fuse and to open a pair. Raises InputError for what the command line
     refuses."""
     _check_range("tile_size", given["tile_size"], 64, 8192)  # before Options rounds it
-    return checked(Options(**_chosen(Options, given))), opening_of(OpenOptions(**_chosen(OpenOptions, given)))
+    return checked(Options(**_chosen(Options, given))), opening_of(given)
 
 
 def checked(options: Options) -> Options:
@@ -45,7 +45,9 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         raise InputError(f"{name} is a whole number from {low} to {high}, not {value}")
 
 
-def opening_of(options: OpenOptions) -> OpenOptions:
+def opening_of(given: Mapping[str, Any]) -> OpenOptions:
+    """What a function's arguments say on how to open a pair. Raises InputError as `options_of`."""
+    options = OpenOptions(**_chosen(OpenOptions, given))
     one_of("extent", options.extent, ("intersection", "pan"))
     one_of("fit_bands", options.fit_bands, ("all", "bidx"))
     if options.bidx == []:

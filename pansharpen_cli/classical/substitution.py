@@ -251,7 +251,6 @@ class PRACS(Method):
         gram, with_bands = sums.cov("matched"), sums.cov("matched", "expanded")
         band_std, pan_low = sums.std("expanded"), sums.cov("matched", "pan_low")[:, 0]
         self.low = regression(gram, pan_low)
-        self.low_constant = sums.mean("pan_low")[0] - self.low @ sums.mean("matched")
         low_std = (self.low @ gram @ self.low).clamp(min=0).sqrt()
         self.share = over(gram @ self.low, low_std * sums.std("matched"))
         mixed = pan_low[:, None] * self.share + sums.cov("matched", "matched_low") * (1 - self.share)

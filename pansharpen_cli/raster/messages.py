@@ -23,13 +23,8 @@ _NOT_UTF8 = "Failed to decode metadata item"
 """What rasterio says of metadata in another encoding, such as the XML of many a DIMAP: it goes on without the item."""
 
 
-def _gdal_error() -> type[Exception]:
-    """The class of GDAL's errors that rasterio lets through as they are, which it has no public name for."""
-    return getattr(importlib.import_module("rasterio._err"), "CPLE_BaseError", RasterioError)
-
-
-GDAL_ERRORS = (RasterioError, _gdal_error())
-"""What calls of rasterio raise where GDAL fails."""
+GDAL_ERRORS = (RasterioError, getattr(importlib.import_module("rasterio._err"), "CPLE_BaseError", RasterioError))
+"""What calls of rasterio raise where GDAL fails. It lets GDAL's own errors through, for which it has no public name."""
 
 
 class Messages(logging.Handler):

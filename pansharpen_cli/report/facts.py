@@ -214,39 +214,42 @@ class ComparisonFacts(TypedDict):
     rows: list[ComparedFacts]
 
 
-class PartFacts(TypedDict):
-    """What was fused together, of MS files on one grid; `places`: of its bands in the output, from 0."""
+class ReportFacts(TypedDict):
+    """What a report begins with, and what it tells its reader."""
 
-    scene: SceneFacts
-    method: MethodFacts
-    adaptation: AdaptationFacts
-    quality: Quality | None
-    registration: RegistrationFacts | None
-    pan_tells: list[PanRelationFacts]
-    verdict: list[Remark]
-    places: list[int]
-
-
-class FusionFacts(TypedDict):
     schema: str
     version: str
     command: str | None
     software: dict[str, str]
-    output: OutputFacts
-    scene: SceneFacts
-    method: MethodFacts
-    options: dict[str, Any]
-    adaptation: AdaptationFacts
-    quality: Quality | None
-    seconds: dict[str, Any]
-    megapixels_per_second: float
     warnings: list[str]
     notes: list[str]
+
+
+class FusedFacts(TypedDict):
+    """What was fused together, and how it came out."""
+
+    scene: SceneFacts
+    method: MethodFacts
+    adaptation: AdaptationFacts
+    quality: Quality | None
+    registration: RegistrationFacts | None
+    pan_tells: list[PanRelationFacts]
+    verdict: list[Remark]
+
+
+class PartFacts(FusedFacts):
+    """The bands of MS files on one grid; `places`: theirs in the output, from 0."""
+
+    places: list[int]
+
+
+class FusionFacts(ReportFacts, FusedFacts):
+    output: OutputFacts
+    options: dict[str, Any]
+    seconds: dict[str, Any]
+    megapixels_per_second: float
     fit: SavedFitFacts | None
     comparison: ComparisonFacts | None
-    registration: RegistrationFacts | None
-    verdict: list[Remark]
-    pan_tells: list[PanRelationFacts]
     groups: list[PartFacts]
     batch: NotRequired[Any]
     rgb: NotRequired[PictureFacts]
@@ -270,18 +273,12 @@ class MeasuredFacts(TypedDict):
     registration: RegistrationFacts | None
 
 
-class EvaluationFacts(TypedDict):
-    schema: str
-    version: str
-    command: str | None
-    software: dict[str, str]
+class EvaluationFacts(ReportFacts):
     kind: str
     scene: SceneFacts | None
     registration: RegistrationFacts | None
     groups: list[MeasuredFacts]
     results: list[ResultFacts]
-    warnings: list[str]
-    notes: list[str]
 
 
 # Batches

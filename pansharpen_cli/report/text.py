@@ -10,7 +10,6 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import cast
 
 import numpy as np
 
@@ -21,10 +20,10 @@ from .facts import (
     CheckFacts,
     EvaluationFacts,
     FileFacts,
+    FusedFacts,
     FusionFacts,
     MethodFacts,
     PanRelationFacts,
-    PartFacts,
     Quality,
     RegistrationFacts,
     ResultFacts,
@@ -52,11 +51,14 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     rows = [("verdict" if i == 0 else "", remark["text"]) for i, remark in enumerate(facts["verdict"])]
     if len(scene["pan_files"]) > 1:
         rows.append(("PAN", f"mean of bands of {', '.join(map(os.path.basename, scene['pan_files']))}"))
-    for group in several or [cast(PartFacts, facts)]:
+    parts: Sequence[FusedFacts] = several or [facts]
+    for group in parts:
         if several:
             rows.append(("MS", ", ".join(map(os.path.basename, group["scene"]["ms"]))))
         rows += _fused_rows(group)
-    rows.append(("time", f"{facts['seconds']['total']:.2f} s ({_stages(facts['seconds'])})"))
+    seconds = facts["seconds"]
+    stages = ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
+    rows.append(("time", f"{seconds['total']:.2f} s ({stages})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     held = "3 uint8, the picture" if rgb and rgb["path"] == output["path"] else f"{scene['bands']} {scene['dtype']}"
     rows.append(("output", f"{output['path']} ({output['cols']} x {output['rows']} x {held})"))
@@ -66,7 +68,7 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def _fused_rows(facts: PartFacts) -> list[tuple[str, str]]:
+def _fused_rows(facts: FusedFacts) -> list[tuple[str, str]]:
     """What was fused together, and how it came out."""
     scene, method, quality = facts["scene"], facts["method"], facts["quality"]
     left = ", ".join(each["band"] for each in facts["pan_tells"] if not each["sharpened"])
@@ -331,10 +333,6 @@ def _gain_list(gains: Sequence[float]) -> str:
 
 def number_text(value: object, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if is_number(value) else "-"
-
-
-def _stages(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{k} {v:.2f}" for k, v in seconds.items() if k != "total" and v)
 
 
 def adaptation_text(adaptation: AdaptationFacts) -> str:

@@ -160,8 +160,11 @@ class Sampler:
     def count(self) -> int:
         """A number of bands that the network takes; that of a pair as often as pairs are drawn."""
         if not self.bands and self.real and self.rng.random() < self.real:
-            return self.pairs[int(self.rng.choice(len(self.pairs), p=self.pair_chance))].bands
+            return self.drawn_pair().bands
         return self.bands or int(self.rng.choice(COUNTS[0], p=COUNTS[1]))
+
+    def drawn_pair(self) -> RealPair:
+        return self.pairs[int(self.rng.choice(len(self.pairs), p=self.pair_chance))]
 
     def sample(self, size: int, count: int, bordered: bool) -> Sample:
         """A real or a simulated sample; a simulated one where no pair has the bands or the room."""
@@ -288,12 +291,8 @@ def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:
     size = min(VALIDATION_SIZE, sampler.sizes[-1][0])
     made = []
     for i in range(number):
-        count = sampler.bands or 4
+        drawn = None
         if sampler.real and sampler.rng.random() < sampler.real:
-            pair = sampler.pairs[int(sampler.rng.choice(len(sampler.pairs), p=sampler.pair_chance))]
-            drawn = sampler.real_pair(size, sampler.bands or pair.bands)
-            if drawn is not None:
-                made.append(drawn)
-                continue
-        made.append(sampler.pair(size, count, bordered=i % 5 < 5 * BORDERED))
+            drawn = sampler.real_pair(size, sampler.bands or sampler.drawn_pair().bands)
+        made.append(drawn or sampler.pair(size, sampler.bands or 4, bordered=i % 5 < 5 * BORDERED))
     return made
