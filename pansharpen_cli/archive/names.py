@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
+from .. import tables
 from ..errors import InputError
 from ..raster.sensors import WAVELENGTHS, Named, band_name, matched, without_tile
 from ..report.facts import LeftOver
@@ -122,17 +123,9 @@ class Skip:
     reason: str
 
 
-PAN_WORDS = {"pan", "pans", "panchromatic", "panchro", "pch"}
-MS_WORDS = {
-    "ms", "mss", "mux", "mul", "multi", "multispectral", "msi", "xs", "bgrn", "rgbn", "rgbnir",
-    "analytic", "analyticms",
-}  # fmt: skip
-_SIDE_WORDS = {
-    "udm": "a mask", "udm2": "a mask", "qa": "a mask", "mask": "a mask", "cloud": "a mask", "clouds": "a mask",
-    "browse": "a preview", "preview": "a preview", "thumbnail": "a preview", "quicklook": "a preview",
-    "visual": "a picture to look at", "pansharpened": "pansharpened already", "pansharpen": "pansharpened already",
-    "psh": "pansharpened already", "fused": "pansharpened already",
-}  # fmt: skip
+_WORDS = tables.read(__file__)
+PAN_WORDS, MS_WORDS = set(_WORDS["pan"]), set(_WORDS["ms"])
+_SIDE_WORDS = {word: kind for kind, words in _WORDS["others"].items() for word in words}
 
 
 def _product(file: File) -> Member | Skip | None:

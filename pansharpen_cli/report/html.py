@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import tables
 from ..raster.plain import read_reduced
 from ..untrusted import printable
 from . import charts
@@ -50,25 +51,8 @@ def quicklook(fused: str | os.PathLike, names: Sequence[str | None]) -> np.ndarr
     return quick_picture(*read_reduced(fused, true_colour(names).bands, QUICKLOOK_SIDE)).transpose(2, 0, 1)
 
 
-TILES = {
-    "fidelity": "higher is better",
-    "colour_error": "lower is better",
-    "detail_error": "lower is better",
-    "pan_sharpness": "1 is as sharp as PAN",
-    "flat_area_activity": "1 is as calm as PAN",
-    "hqnr": "higher is better",
-}
-"""The figures at the head of the page."""
-
-TERMS = {
-    "total": "weighted sum, its excess over all tiles",
-    "reduced": "against the MS itself, one level down",
-    "colour": "fused, blurred and sampled, against the MS, means over 3 x 3 MS pixels",
-    "sharpness": "energy of the finest detail against that of what the tailor is held to",
-    "consistency": "distance from what it is held to: the frozen network, or an injection fitted to the scene",
-    "spectral": "fused, blurred and sampled, against the MS",
-    "spatial": "detail against PAN",
-}
+_WORDS = tables.read(__file__)
+TERMS: dict[str, str] = _WORDS["terms"]
 
 
 def html_bytes(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, Pictures]]) -> bytes:
@@ -150,15 +134,10 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         verdicts = [(short[r["name"]], r["verdict"]) for r in part if r["verdict"]]
         tables.append((title, _figures_table(rows), verdicts))
         bands.append(_errors_per_band([short[r["name"]] for r in part], part, scene))
-    kinds = {
-        "full": "full resolution, without a reference",
-        "reference": "against a reference",
-        "wald": "reduced resolution, by Wald’s protocol: the pair degraded, the MS itself as the reference",
-    }
     places = dict.fromkeys(r["quality"]["measured_on"] for r in results)
     return {
         "title": short[names[0]] if len(names) == 1 else f"{len(names)} results compared",
-        "kind": f"Evaluation, {kinds[facts['kind']]}",
+        "kind": f"Evaluation, {_WORDS['kinds'][facts['kind']]}",
         "lead": _lead(facts["scene"], None) if facts["scene"] else [],
         "tiles": [],
         "measured_on": "",
@@ -184,7 +163,8 @@ def _lead(scene: SceneFacts, output: OutputFacts | None) -> list[str]:
 
 def _tiles(quality: Quality) -> list[tuple[Figure, str, str]]:
     """The figures at the head of the page, as text, and what is good in each."""
-    return [(FIGURES[k], text_of(k, quality), hint) for k, hint in TILES.items() if value_of(k, quality) is not None]
+    hints: dict[str, str] = _WORDS["tiles"]
+    return [(FIGURES[k], text_of(k, quality), hint) for k, hint in hints.items() if value_of(k, quality) is not None]
 
 
 def _measured(quality: Quality) -> str:

@@ -1,4 +1,7 @@
-"""What the figures of a fused image mean in words: as sharp as the PAN, in its place, the colours of the MS, calm."""
+"""What the figures of a fused image mean: as sharp as the PAN, in its place, the colours of the MS, calm.
+
+verdict.toml has the words.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import tables
 from .facts import Remark
 
 DEFAULT = "glpnet"
@@ -35,29 +39,16 @@ and aliasing comes to 0.005 to 0.05, Brovey and PCA reach 0.06 to 0.3."""
 CALM, RESTLESS = 1.25, 1.6
 """Flat-area activity up to which flat places count as clean, and from which on a user is warned."""
 
-APART: Remark = {
-    "about": "registration",
-    "level": "warning",
-    "text": "PAN and MS do not show the same in the same place: no figure can be relied on",
-}
-"""What no index of full resolution shows."""
+_TOLD = tables.read(__file__)
 
-UNEVEN: Remark = {
-    "about": "registration",
-    "level": "warning",
-    "text": "edges double where the MS lies beside the PAN: its shift varies over the scene",
-}
-"""Nor that."""
 
-OTHER_UNITS: Remark = {
-    "about": "colours",
-    "level": "warning",
-    "text": "in other units than the MS, as its tags say: no figure can be relied on",
-}
-"""Of a file of which figures are of the units."""
+def _remark(what: str, level: str = "", **values: object) -> Remark:
+    """What verdict.toml says, with these values; of a `level` of its own where it has none there."""
+    told = _TOLD[what]
+    return {"about": told["about"], "level": level or told["level"], "text": told["text"].format(**values)}
 
-UP_SAMPLED: Remark = {"about": "sharpness", "level": "note", "text": "as soft as the MS: PAN tells nothing about it"}
-"""The verdict on a file that is not sharpened, and that PAN is no measure of."""
+
+APART, UNEVEN, OTHER_UNITS, UP_SAMPLED = map(_remark, ("apart", "uneven", "other_units", "up_sampled"))
 
 
 @dataclass(frozen=True)
@@ -101,8 +92,7 @@ def verdict(quality: Mapping[str, Any] | None, judged: Judged = Judged()) -> lis
     if displaced:
         found = [displaced, _artefacts(activity)]
     elif gain < ALONE and not soft:
-        apart = "colours and artefacts cannot be judged in a result this soft"
-        found = [_sharpness(gain, soft, judged), _remark("colours", "note", apart)]
+        found = [_sharpness(gain, soft, judged), _remark("unjudged")]
     else:
         errors = [_number(error) for error in quality.get("colour_error") or ()]
         differs = judged.differ and min(errors, default=0.0) >= OFF
@@ -118,10 +108,6 @@ def verdict(quality: Mapping[str, Any] | None, judged: Judged = Judged()) -> lis
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _remark(about: str, level: str, text: str) -> Remark:
-    return {"about": about, "level": level, "text": text}
 
 
 def _soft_bands(quality: Mapping[str, Any]) -> dict[int, float]:
@@ -151,48 +137,39 @@ def _displacement(quality: Mapping[str, Any], judged: Judged) -> Remark | None:
     wrong = {band: place for band, place in places.items() if beside(place)}
     whole = quality.get("displacement")
     if whole is not None and beside(whole) and len(wrong) == len(places):
-        return _remark("displacement", "warning", f"{text('', whole)}: sharpness and colours are not judged")
+        return _remark("all_displaced", place=text("", whole))
     told = ", ".join(text(f"{judged.name(band)} ", place) for band, place in wrong.items())
-    return _remark("displacement", "warning", told) if told else None
+    return _remark("displaced", places=told) if told else None
 
 
 def _sharpness(gain: float, soft: Mapping[int, float], judged: Judged) -> Remark | None:
     if soft:
         names, shares = ", ".join(map(judged.name, soft)), ", ".join(f"{max(v, 0.0):.0%}" for v in soft.values())
         are = "is" if len(soft) == 1 else "are"
-        return _remark("sharpness", "warning", f"{names} {are} softer than the other bands: {shares} of their detail")
+        return _remark("soft_bands", names=names, are=are, shares=shares)
     if math.isnan(gain):
         return None
-    share = f"{max(gain, 0.0):.0%} of its detail"
     if gain < SHARP:
-        return _remark("sharpness", "warning" if gain < SOFT else "note", f"softer than the PAN: {share}")
+        return _remark("softer", "warning" if gain < SOFT else "note", gain=max(gain, 0.0))
     if gain > HARSH:
-        return _remark("sharpness", "warning" if gain >= OVERDONE else "note", f"harsher than the PAN: {share}")
-    return _remark("sharpness", "good", f"as sharp as the PAN ({share})")
+        return _remark("harsher", "warning" if gain >= OVERDONE else "note", gain=gain)
+    return _remark("sharp", gain=gain)
 
 
 def _colours(errors: Mapping[int, float], judged: Judged, differs: bool) -> Remark | None:
     if not errors or any(map(math.isnan, errors.values())):
         return None
     worst = max(errors, key=errors.__getitem__)
-    text = f"{errors[worst]:.1%} in {judged.name(worst)}"
-    if errors[worst] <= KEPT:
-        return _remark("colours", "good", f"the MS's colours are kept (off by {text} at most)")
-    if errors[worst] < OFF:
-        return _remark("colours", "note", f"colours are a little off: by {text}")
-    why = "; PAN and MS differ (moving water, other dates?): no method keeps the colours here" if differs else ""
-    return _remark("colours", "warning", f"colours are off: by {text}{why}")
+    error, band = errors[worst], judged.name(worst)
+    off = "colours_differ" if differs else "colours_off"
+    return _remark("colours_kept" if error <= KEPT else "colours_near" if error < OFF else off, error=error, band=band)
 
 
 def _artefacts(activity: float) -> Remark | None:
     if math.isnan(activity):
         return None
-    times = f"{activity:.1f} times the detail of PAN"
-    if activity <= CALM:
-        return _remark("artefacts", "good", "calm where the PAN is")
-    if activity < RESTLESS:
-        return _remark("artefacts", "note", f"a little restless in flat places: {times}")
-    return _remark("artefacts", "warning", f"rings, noise or fringes in flat places: {times}")
+    what = "calm" if activity <= CALM else "restless" if activity < RESTLESS else "ringing"
+    return _remark(what, activity=activity)
 
 
 def worst(remarks: Sequence[Remark]) -> Remark | None:
