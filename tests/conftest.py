@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -70,6 +70,27 @@ def run(monkeypatch, capfd) -> Callable[..., Finished]:
         return Finished(stop.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def still(monkeypatch) -> None:
+    """Nothing is measured of the registration: that is for its own tests."""
+    from rasters import STILL  # not in the process that starts the others
+
+    from pansharpen_cli.fusion import register
+
+    def found(scene, seed=0, progress=None):
+        return replace(STILL, bands=STILL.bands[:1] * scene.bands)
+
+    monkeypatch.setattr(register, "measure", found)
+
+
+@pytest.fixture
+def measured(still, monkeypatch) -> None:
+    """The registration is measured in this test, of a file whose others are `still`."""
+    from rasters import MEASURE
+
+    monkeypatch.setattr("pansharpen_cli.fusion.register.measure", MEASURE)
 
 
 @pytest.fixture

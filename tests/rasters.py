@@ -20,11 +20,15 @@ from affine import Affine
 from safetensors.torch import save_file
 
 from pansharpen_cli import models
+from pansharpen_cli.fusion import register, shifts
 from pansharpen_cli.physics import degrade_matrix
 from pansharpen_cli.raster.geometry import Axis
 from pansharpen_cli.training import landscape, simulate
 
 T = TypeVar("T")
+STILL = shifts.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
+"""What `still` has for measured."""
+MEASURE = register.measure
 
 
 def once(what: str, make: Callable[[], T]) -> T:

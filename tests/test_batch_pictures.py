@@ -102,7 +102,7 @@ def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
 
 def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(archive, tmp_path) -> None:
     def ran(**more) -> batch.Tally:
-        choices = Choices(Options(method="exp"), OpenOptions("generic"), score=False, **more)
+        choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False, **more)
 
         def here(tasks):
             for task in tasks:

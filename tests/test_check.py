@@ -12,7 +12,7 @@ from string import Formatter
 import numpy as np
 import pytest
 import rasterio
-from rasters import edited, inventory, painted, write_scene
+from rasters import MEASURE, STILL, edited, inventory, painted, write_scene
 
 from pansharpen_cli import tables
 from pansharpen_cli.checks import check, judge, look, predict
@@ -25,16 +25,9 @@ from pansharpen_cli.report import text as texts
 from pansharpen_cli.report.facts import plain
 from pansharpen_cli.training import simulate
 
-STILL = shifts.Shift(0.02, -0.03, 0.97, True, 30, 0.05, bands=((0.0, 0.01),) * 4)
-MEASURE = register.measure
+pytestmark = pytest.mark.usefixtures("still")
 PLAIN = Options(method="none")
 NAMES = ("blue", "green", "red", "nir")
-
-
-@pytest.fixture(autouse=True)
-def still(monkeypatch) -> None:
-    """Nothing is measured of the registration: that is for its own tests."""
-    monkeypatch.setattr(register, "measure", lambda scene, seed=0, progress=None: STILL)
 
 
 @pytest.fixture(scope="module")

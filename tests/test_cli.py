@@ -57,7 +57,9 @@ class Bad:
 
 
 def fuse(arguments: str) -> str:
-    return f"fuse {arguments} -o out.tif --method none"
+    """The shift of a pair that is good is not measured: what else is asked for is refused."""
+    good = arguments.startswith("pan.tif ms.tif")
+    return f"fuse {arguments} -o out.tif --method none" + " --align off" * good
 
 
 def cut(name: str, length: Callable[[int], int]) -> Callable[[Path], object]:
@@ -107,7 +109,7 @@ def not_finite(path: Path) -> None:
 
 
 def weighted(arguments: str = "--method glpnet") -> str:
-    return f"fuse pan.tif ms.tif -o out.tif --weights w.safetensors {arguments}"
+    return f"fuse pan.tif ms.tif -o out.tif --weights w.safetensors --align off --mtf sensor --adapt off {arguments}"
 
 
 def other_bands(folder: Path) -> None:

@@ -31,6 +31,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
+pytestmark = pytest.mark.usefixtures("still")
 UTM = Affine(1, 0, 431200, 0, -1, 4583600)
 ALIGNED = ("--pan", "pan.tif", "--ms", "ms.tif")
 PAIR = (*ALIGNED, "--align", "off")
@@ -83,6 +84,7 @@ def quality_of(run, *arguments) -> dict:
 # Full resolution
 
 
+@pytest.mark.usefixtures("measured")
 def test_evaluate_repeats_what_fuse_reported(scene: Path, run) -> None:
     fused = json.loads(run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "gsa", "--json").out)
     assert fused["quality"] == quality_of(run, "out.tif", *ALIGNED)
@@ -599,6 +601,7 @@ def test_values_beyond_float32_are_named_and_refused(scene: Path, run) -> None:
 # of the other methods: test_degenerate_data_give_finite_pixels
 @pytest.mark.parametrize("method", seldom(["brovey", "c-bdsd", "glpnet"], ["glpnet"]))
 @pytest.mark.parametrize("part", [(), ("--window", "32,32,64,64")], ids=["whole", "a window"])
+@pytest.mark.usefixtures("measured")
 def test_a_constant_pan_gives_the_up_sampled_ms_and_says_so(scene: Path, run, method: str, part) -> None:
     edited(scene / "pan.tif", scene / "flat.tif", lambda p: np.where(p > 0, 300, 0).astype(p.dtype), nodata=0)
     fused = run("fuse", "flat.tif", "ms.tif", "-o", "out.tif", "--method", method, "--no-score", *part)
@@ -622,6 +625,7 @@ def test_a_constant_pan_is_fused_with_no_fit_of_another_scene(scene: Path, run) 
     np.testing.assert_array_equal(pixels[1], pixels[2])
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_constant_ms_has_no_spectral_figure(scene: Path, run) -> None:
     edited(scene / "ms.tif", scene / "flat.tif", lambda p: np.where(p > 0, 300, 0).astype(p.dtype), nodata=0)
     run("fuse", "pan.tif", "flat.tif", "-o", "out.tif", "--method", "exp", "--no-score")
@@ -670,6 +674,7 @@ def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operator
             assert np.abs(coarse - down(torch.from_numpy(ms.astype(float))).numpy()).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.usefixtures("measured")
 def test_wald_ranks_injection_above_up_sampling_and_leaves_nothing_behind(scene: Path, run) -> None:
     before = sorted(scene.iterdir())
     finished = run("evaluate", "--wald", *PAIR, "--methods", "exp,gsa,mtf-glp-fs", "--json")
@@ -681,6 +686,7 @@ def test_wald_ranks_injection_above_up_sampling_and_leaves_nothing_behind(scene:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured")
 def test_wald_with_all_methods_names_what_it_leaves_out(scene: Path, run) -> None:
     make(scene, 256, 256)
     finished = run("evaluate", "--wald", *PAIR, "--methods", "all", "--adapt", "off", "--bidx", "1,2,3", "--json")
@@ -772,6 +778,7 @@ def test_a_reference_without_a_positive_value_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("options", [(), ("--window", "40,20,96,96")])
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured")
 def test_the_comparison_of_a_report_holds_each_method_once_and_as_it_is(scene: Path, run, options) -> None:
     made = run(
         "fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--method", "mtf-glp-fs", "--report", "r.html", "--json", *options
@@ -817,6 +824,7 @@ def keys_of(value, inside: str = "") -> set[str]:
     return set(value).union(*(keys_of(v, k) for k, v in value.items()))
 
 
+@pytest.mark.usefixtures("measured")
 def test_every_key_of_a_report_is_documented(scene: Path, run) -> None:
     page = (Path(__file__).parent.parent / "docs" / "report.md").read_text()
     first, second = page.split("## `pansharpen-evaluation/1`")

@@ -565,11 +565,14 @@ MALFORMED: dict[str, Callable[[Path], object]] = {
 }
 
 
+UNMEASURED = ("--adapt", "off", "--align", "off", "--mtf", "sensor")
+
+
 @pytest.mark.parametrize("spoil", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_weights_are_refused_in_one_line(scene: Path, run, spoil: Callable[[Path], object]) -> None:
     spoil(scene / "w.safetensors")
     before = names_in(scene)
-    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", "--adapt", "off")
+    result = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", "--weights", "w.safetensors", *UNMEASURED)
     assert (result.code, result.out, len(result.errors)) == (2, "", 1), result.err
     assert "w.safetensors" in result.errors[0]
     assert len(result.errors[0]) < 600

@@ -22,6 +22,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.raster.scene import Scene
 
+pytestmark = pytest.mark.usefixtures("still")
 VNIR, SWIR = ("Blue", "Green", "Red", "NIR1"), ("SWIR1", "SWIR2")
 
 
@@ -119,6 +120,7 @@ def test_files_on_one_lattice_are_one_grid_over_their_common_part(folder: Path, 
 
 
 @pytest.mark.parametrize("method", seldom(["gsa", "glpnet"], ["gsa"]))
+@pytest.mark.usefixtures("measured")
 def test_each_file_is_fused_as_if_it_were_alone_to_the_last_bit(folder: Path, method: str) -> None:
     options = options_of(folder, method)
     facts = fused(folder, ["vnir.tif", "swir.tif"], options)
@@ -211,6 +213,7 @@ def test_check_tells_the_size_of_the_one_output_and_refuses_what_fuse_refuses(fo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured")
 def test_each_grid_is_measured_apart_as_fuse_measured_it(folder: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     with rasterio.open("swir.tif", "r+") as dataset:
@@ -236,6 +239,7 @@ def test_each_grid_is_measured_apart_as_fuse_measured_it(folder: Path, run, monk
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured")
 def test_walds_protocol_takes_each_grid_apart_and_leaves_out_what_is_too_small(folder: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     edited(folder / "vnir.tif", folder / "other.tif", lambda p: p[1:2, 1:, 1:], ("Yellow",))
@@ -293,6 +297,7 @@ def test_a_band_that_pan_says_nothing_about_is_up_sampled_and_said_so(with_noise
     assert any("PAN tells nothing about NIR1" in note for note in facts["notes"])
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_file_of_such_bands_is_up_sampled_as_a_whole(with_noise: Path) -> None:
     edited(with_noise / "odd.tif", with_noise / "thermal.tif", lambda p: p[3:], ("Thermal",))
     facts = fused(with_noise, ["thermal.tif"], options_of(with_noise, "glpnet"))
@@ -332,6 +337,7 @@ def run_with(folder: Path, pan: str, files: list[str], name: str, **opening) -> 
     return pixels_of(folder / name)
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_mean_of_the_bands_on_the_finest_grid_stands_for_the_pan(fine: Path) -> None:
     expected = run_with(fine, "mean.tif", ["swir.tif"], "expected.tif")
     np.testing.assert_array_equal(run_with(fine, "fine.tif", ["swir.tif"], "a.tif"), expected)

@@ -22,6 +22,7 @@ from pansharpen_cli.fusion import saved_fit
 from pansharpen_cli.fusion.saved_fit import MOST_BYTES, SavedFit
 from pansharpen_cli.models import weights as shipped
 
+pytestmark = pytest.mark.usefixtures("still")
 CUTS = {"gsa": 192, "glpnet": 198}
 """Columns of the PAN at which the scene is cut; the features of glpnet are of 4 x 4 pixels."""
 REACH = 64
@@ -56,6 +57,7 @@ def half(pair: Path, folder: Path, first: int, last: int) -> Path:
 
 
 @pytest.mark.parametrize("method", seldom([*classical.METHODS, "glpnet"], ["gsa"]))
+@pytest.mark.usefixtures("measured")
 def test_a_kept_fit_gives_the_same_pixels(run, pair, tmp_path, method) -> None:
     kept = tmp_path / "kept.safetensors"
     whole = fuse(run, pair, tmp_path / "a.tif", "--method", method, "--save-fit", kept)
@@ -64,6 +66,7 @@ def test_a_kept_fit_gives_the_same_pixels(run, pair, tmp_path, method) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", CUTS)
+@pytest.mark.usefixtures("measured")
 def test_halves_that_are_fused_apart_with_one_fit_are_the_whole(run, tmp_path, method) -> None:
     kept, cut = tmp_path / "kept.safetensors", CUTS[method]
     write_pair(tmp_path / "in", rows=256, cols=384, bands=4, seed=5, ratio=2.0)
@@ -89,6 +92,7 @@ def test_the_report_says_where_the_fit_is_from(pair, tmp_path) -> None:
         assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == SavedFit.read(kept)[0].digest
 
 
+@pytest.mark.usefixtures("measured")
 def test_the_shift_of_the_ms_is_kept_and_align_off_leaves_it(run, pair, tmp_path) -> None:
     folder = tmp_path / "off"
     folder.mkdir()
@@ -230,6 +234,7 @@ def test_a_fit_of_several_grids_is_whole_with_all_of_them(tmp_path) -> None:
         SavedFit.read(kept)
 
 
+@pytest.mark.usefixtures("measured")
 def test_a_large_shift_of_a_fit_is_said_aloud(run, pair, tmp_path) -> None:
     kept = tmp_path / "kept.safetensors"
     given = ("fuse", pair / "pan.tif", pair / "ms.tif", "--sensor", "generic", "--method", "exp", "--no-score")

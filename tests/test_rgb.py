@@ -21,6 +21,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.stretch import SHOULDER, Stretch, parse
 from pansharpen_cli.training import simulate
 
+pytestmark = pytest.mark.usefixtures("still")
 PLAIN = ("--align", "off", "--no-score")
 TRUE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
