@@ -87,11 +87,8 @@ def autocast(device: torch.device, precision: torch.dtype):
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads of the CPU.
-
-    One that waits for its peers keeps its core busy: many threads on small tensors are little faster than one on an
-    idle machine, and many times slower on a busy one.
-    """
+    """Let torch use `count` threads of the CPU. One that waits for its peers keeps its core busy: many threads on small
+    tensors are little faster than one on an idle machine, and many times slower on a busy one."""
     import torch
 
     before = torch.get_num_threads()

@@ -134,9 +134,7 @@ def starting() -> Iterator[None]:
 @contextmanager
 def deferred() -> Iterator[list[int]]:
     """Signals are put into the list that is yielded, for the caller to end in its own time; a second one raises.
-
-    Outside the main thread, where no signal arrives, nothing is changed.
-    """
+    Outside the main thread, where no signal arrives, nothing is changed."""
     stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -191,10 +191,8 @@ def check_target(path: Path, inputs: Collection[str], overwrite: bool, endings: 
 
 
 def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
-    """Raises InputError for files that are there and must not be replaced.
-
-    To be asked last: who then adds --overwrite is not told of the next thing that is wrong.
-    """
+    """Raises InputError for files that are there and must not be replaced. To be asked last: who then adds --overwrite
+    is not told of the next thing that is wrong."""
     if there := [] if overwrite else [str(p) for p in paths if p.exists()]:
         what = f"{there[0]} exists" if len(there) == 1 else f"{' and '.join(there)} exist"
         raise InputError(f"{what}; use --overwrite to replace {'it' if len(there) == 1 else 'them'}")
@@ -251,10 +249,8 @@ def existing_folder(path: Path) -> Path:
 
 @contextmanager
 def made_folders(paths: Iterable[Path]) -> Iterator[None]:
-    """Make the folders that paths lack; if the block fails, those that are empty are removed again.
-
-    Raises PansharpenError where there is no making one.
-    """
+    """Make the folders that paths lack; if the block fails, those that are empty are removed again. Raises
+    PansharpenError where there is no making one."""
     made: list[Path] = []
     try:
         for path in paths:
@@ -295,11 +291,8 @@ def _same(one: str, other: Path) -> bool:
 
 
 class Publication(ExitStack):
-    """Files that appear at their places together, complete and on the disk, or not at all.
-
-    As a context manager it removes what it made and did not publish. A link to a file is followed: what lies behind it
-    is replaced.
-    """
+    """Files that appear at their places together, complete and on the disk, or not at all. As a context manager it
+    removes what it made and did not publish. A link to a file is followed: what lies behind it is replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,10 +300,8 @@ class Publication(ExitStack):
         self._parts: dict[Path, Path] = {}
 
     def part(self, path: Path) -> Path:
-        """Where the file for a path is to be made: alone in a folder. What is made beside it is its family.
-
-        Raises PansharpenError if there is no making it.
-        """
+        """Where the file for a path is to be made: alone in a folder. What is made beside it is its family. Raises
+        PansharpenError if there is no making it."""
         with writing(path):
             self._parts[path] = self.room(path) / path.resolve().name
         return self._parts[path]

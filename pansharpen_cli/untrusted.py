@@ -113,10 +113,8 @@ def file_kind(path: str | os.PathLike) -> str:
 def opened(
     path: str | os.PathLike, most: int, error: type[PansharpenError] = InputError
 ) -> Iterator[io.BufferedReader]:
-    """A regular file of at most `most` bytes, open for reading.
-
-    Raises `error` for a pipe, a device or a folder, which are never waited for, and for a larger file.
-    """
+    """A regular file of at most `most` bytes, open for reading. Raises `error` for a pipe, a device or a folder, which
+    are never waited for, and for a larger file."""
     with boundary(path, error=error):
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
@@ -245,10 +243,8 @@ def printable(text: str) -> str:
 
 
 def walked(folder: Path, *known: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """A folder and those below it as `os.walk` gives them, also through links; none twice and none of `known`.
-
-    A link to a folder above itself, such as the root of all, is not followed.
-    """
+    """A folder and those below it as `os.walk` gives them, also through links; none twice and none of `known`. A link
+    to a folder above itself, such as the root of all, is not followed."""
     seen = {os.path.realpath(path) for path in known}
     for here, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)

@@ -190,11 +190,8 @@ def run(
     left: Sequence[LeftOver] = (),
     watch: Watch = lambda event, tally, record: None,
 ) -> Tally:
-    """Do what is to be done, and log it; scenes that are refused have failed. `left`: files in no scene, for
-    the page.
-
-    Raises InputError if the folder is in use.
-    """
+    """Do what is to be done, and log it; scenes that are refused have failed. `left`: files in no scene, for the page.
+    Raises InputError if the folder is in use."""
     with locked(folder) as same:
         sweep(folder)
         log = Log(folder)
@@ -314,10 +311,8 @@ def _knowing(record: Record, before: Record | None) -> Record:
 
 
 def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:
-    """The record of a scene that failed. Its earlier output, if there is one, stays: nothing is deleted.
-
-    `there`: what existed when the batch began. Of the same inputs, the scene is as done as before.
-    """
+    """The record of a scene that failed. Its earlier output, if there is one, stays: nothing is deleted. `there`: what
+    existed when the batch began. Of the same inputs, the scene is as done as before."""
     now = existing_outputs(task).get(task.output)
     if now is None:
         return replace(record, made=_knowing(record, before).made)

@@ -103,10 +103,8 @@ def _is_log(content: bytes) -> bool:
 
 
 def read_log(folder: Path) -> dict[str, Record]:
-    """The last record of each scene; a line that was cut off when the machine stopped does not count.
-
-    Raises InputError if there is no log, or a file of that name that is none.
-    """
+    """The last record of each scene; a line that was cut off when the machine stopped does not count. Raises InputError
+    if there is no log, or a file of that name that is none."""
     path = folder / LOG
     content = read_own(path, LOG_BYTES)
     if not _is_log(content):

@@ -140,10 +140,7 @@ _NOT_DATA = {"metadata", "thumbnail", "overview", "visual", "cloud", "saturation
 
 def from_stac(path: Path) -> tuple[list[Found], list[Loose], list[LeftOver]]:
     """The scenes of a STAC item, collection, catalog or item collection on disk; items of a PAN or an MS alone are
-    loose.
-
-    Raises InputError if pystac is not installed, for what is no STAC, and for links that leave the disk.
-    """
+    loose. Raises InputError if pystac is not installed, for what is no STAC, and for links that leave the disk."""
     with untrusted.boundary(path, "cannot be read as STAC"):  # pystac raises whatever its parts do
         items = [_of_item(item, path) for item in _stac_items(path)]
     if not items:

@@ -30,10 +30,8 @@ VISIBLE = {"blue", "green", "red"}
 
 @dataclass(frozen=True)
 class Found:
-    """A scene: its name, the folder below its source in which it lies, its files, and what paired them.
-
-    The first `beside` of the MS files are on the PAN's grid and a part of it.
-    """
+    """A scene: its name, the folder below its source in which it lies, its files, and what paired them. The first
+    `beside` of the MS files are on the PAN's grid and a part of it."""
 
     name: str
     folder: str
@@ -144,9 +142,7 @@ def _product(file: File) -> Member | Skip | None:
 
 def _words(file: File) -> Member | Skip | None:
     """A word for PAN or MS in the file's name, else in its folders': the rest of the path is the scene's.
-
-    PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`.
-    """
+    PlanetScope-like (`_AnalyticMS`, `_panchromatic`), `-PAN`/`-MUL` folders, `pan.tif`."""
     stem, tile = without_tile(file.stem)
     pieces = [*PurePosixPath(file.relative).parts[:-1], stem]
     role, key = "", []
@@ -212,10 +208,8 @@ def _matches(pattern: str, texts: Sequence[str]) -> list[dict[str, str | None] |
 
 
 def by_regex(pattern: str, files: Sequence[File]) -> Any:
-    """A rule from --pair-regex, searched in the paths of files below their sources.
-
-    Raises InputError unless it has the groups `scene`, `pan` and `ms` (which of these takes part tells the role).
-    """
+    """A rule from --pair-regex, searched in the paths of files below their sources. Raises InputError unless it has the
+    groups `scene`, `pan` and `ms` (which of these takes part tells the role)."""
     texts = [file.relative.partition("/")[2] or file.relative for file in files]
     matches = dict(zip(files, _matches(pattern, texts), strict=True))
 

@@ -71,10 +71,8 @@ _SINGLE_BANDS = (
 
 
 def by_overlap(loose: Sequence[Loose]) -> tuple[list[Found], list[LeftOver]]:
-    """Pairs of rasters that overlap, whose pixel sizes fit, and that were taken at the same time as far as they tell.
-
-    A raster that several would fit alike stays without: a guess would make a wrong picture.
-    """
+    """Pairs of rasters that overlap, whose pixel sizes fit, and that were taken at the same time as far as they tell. A
+    raster that several would fit alike stays without: a guess would make a wrong picture."""
     seen: dict[str, list[_Seen]] = {"pan": [], "ms": []}
     found: list[Found] = []
     left: list[LeftOver] = []

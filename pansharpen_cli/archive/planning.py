@@ -158,10 +158,7 @@ class Task:
 
 def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
     """The tasks of scenes, each once. A scene without an output of its own is refused. Without a folder (a dry run),
-    the tasks are those of a new one.
-
-    Raises InputError for a template that is none.
-    """
+    the tasks are those of a new one. Raises InputError for a template that is none."""
     check_template(template)
     listing = Listing()
     base = Path(os.path.realpath(folder if folder is not None else PARTIAL + "none"))

@@ -35,11 +35,8 @@ class _Scene:
 
 
 def measure(folder: Path, records: Sequence[Record]) -> list[Seam]:
-    """The seams between a batch's outputs, those that the fusion adds most to first.
-
-    Outputs and MS that cannot be read, that are no files of this machine or lie in another CRS are left out, and so are
-    neighbours of other bands.
-    """
+    """The seams between a batch's outputs, those that the fusion adds most to first. Outputs and MS that cannot be
+    read, that are no files of this machine or lie in another CRS are left out, and so are neighbours of other bands."""
     scenes = [s for record in records if record.is_done and (s := _scene(folder, record)) is not None]
     scenes.sort(key=lambda scene: scene.place.box.left)
     pairs: list[tuple[Box, _Scene, _Scene]] = []

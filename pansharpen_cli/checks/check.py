@@ -60,10 +60,8 @@ def check(pair: Pair, options: Options, score: bool = True, progress: Progress =
 def plan(
     pair: Pair, output: FusionOutput, options: Options, score: bool = True, progress: Progress = quiet
 ) -> CheckFacts:
-    """What `jobs.fuse.fuse_scene` is going to do with the same arguments; nothing is written.
-
-    Raises InputError where it would refuse.
-    """
+    """What `jobs.fuse.fuse_scene` is going to do with the same arguments; nothing is written. Raises InputError where
+    it would refuse."""
     parse_creation_options(output.creation_options)
     check_method(options)
     device.choose_device(options.device)

@@ -93,9 +93,7 @@ class Look:
 
 def look_at(scene: Scene, seed: int, progress: Progress, survey: bool) -> Look:
     """Look at blocks in the order in which `fuse` samples them. Raises InputError if the scene has no valid pixel.
-
-    Without `survey` only how much is valid is measured.
-    """
+    Without `survey` only how much is valid is measured."""
     order = blocks.sample_blocks(scene, seed)
     look = Look(len(order))
     candidates = _fill_candidates(scene)
@@ -183,10 +181,8 @@ def _near(mask: np.ndarray) -> np.ndarray:
 
 
 def _odd_lines(x: np.ndarray, valid: np.ndarray) -> tuple[int, int]:
-    """Rows that are brighter (or darker) than both their neighbours nearly everywhere, and rows of one value.
-
-    In a natural image about a third of a row's pixels are. A constant row counts where a neighbour lies elsewhere.
-    """
+    """Rows that are brighter (or darker) than both their neighbours nearly everywhere, and rows of one value. In a
+    natural image about a third of a row's pixels are. A constant row counts where a neighbour lies elsewhere."""
     if len(x) < 3:
         return 0, 0
     middle, above, below = x[1:-1], x[:-2], x[2:]
@@ -269,10 +265,8 @@ def _missing_levels(levels: np.ndarray, counts: np.ndarray, step: int) -> float 
 
 
 def _fills(bands: Sequence[Band]) -> dict[float, float]:
-    """Values that look like nodata, and their share where they fill areas in all bands of a source.
-
-    Absurd numbers and those that stand for nodata by custom count wherever they are.
-    """
+    """Values that look like nodata, and their share where they fill areas in all bands of a source. Absurd numbers and
+    those that stand for nodata by custom count wherever they are."""
     found = {}
     for value in set().union(*(b.blank for b in bands)):
         share = min(b.blank.get(value, 0) / max(b.pixels, 1) for b in bands)

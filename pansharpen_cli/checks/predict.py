@@ -75,10 +75,7 @@ def predict(
     facts: CheckFacts, scene: Scene, look: Look, asked: Asked, known: dict[str, float], found: Findings
 ) -> None:
     """Fill in method, adaptation, output and prediction: a part of the scene is adapted to, fused, written and scored
-    for a trial.
-
-    `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse.
-    """
+    for a trial. `known`: seconds by stage of what is measured already. Raises InputError where `fuse` would refuse."""
     options, score, output, pixels = asked.options, asked.score, asked.output, scene.window.area
     part = replace(scene, window=_trial_window(scene, look), remarks=Remarks())
     fit, seconds = _trial_fit(scene, part, options, asked.progress)
@@ -114,10 +111,8 @@ def predict(
 
 
 def _trial_window(scene: Scene, look: Look) -> Window:
-    """A part of the window with valid pixels at its corner, of so many tiles that all threads have work.
-
-    Raises InputError if nothing in the window is valid.
-    """
+    """A part of the window with valid pixels at its corner, of so many tiles that all threads have work. Raises
+    InputError if nothing in the window is valid."""
     whole, reach = scene.window, physics.Reach(scene.phase)
     count = 2 * min(torch.get_num_threads(), 16) + 2
     shape = 2 * TRIAL_TILE, -(-count // 2) * TRIAL_TILE
@@ -131,10 +126,8 @@ def _trial_window(scene: Scene, look: Look) -> Window:
 
 
 def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) -> tuple[Fit, dict[str, float]]:
-    """A fuser and the seconds by stage that it takes to make it with the full schedule on the whole scene.
-
-    Sampling runs in full; of the adaptation the first epochs; a classical method is fitted to the part.
-    """
+    """A fuser and the seconds by stage that it takes to make it with the full schedule on the whole scene. Sampling
+    runs in full; of the adaptation the first epochs; a classical method is fitted to the part."""
     stamps: list[float] = []
 
     def timed(stage: str, done: int, total: int) -> None:

@@ -167,10 +167,8 @@ class TileLayers:
         return self._expand(self._ms, self._ms_window)
 
     def add_expanded(self, sums: Covariance) -> None:
-        """Add E's valid pixels to `sums`, without up-sampling where the whole window is valid.
-
-        With E = R M C' and x = M - shift, the sum over pixels of E_a E_b is that of x_a (R'R x_b C'C) over MS pixels.
-        """
+        """Add E's valid pixels to `sums`, without up-sampling where the whole window is valid. With E = R M C' and x =
+        M - shift, the sum over pixels of E_a E_b is that of x_a (R'R x_b C'C) over MS pixels."""
         if self.valid is not None and not self.valid.all():
             sums.update(self.valid, expanded=self.expanded)
             return

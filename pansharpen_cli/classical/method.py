@@ -49,10 +49,8 @@ def modulation(high: Tensor, low: Tensor, least: Tensor) -> Tensor:
 
 
 def regression(gram: Tensor, target: Tensor) -> Tensor:
-    """Least-squares weights (variables[, targets]) from the variables' moments and theirs with the targets.
-
-    Variables are brought to one scale first; of those that others explain, the solution of least norm.
-    """
+    """Least-squares weights (variables[, targets]) from the variables' moments and theirs with the targets. Variables
+    are brought to one scale first; of those that others explain, the solution of least norm."""
     scale = unit_scale(gram)
     values, vectors = _eigen(gram * scale[:, None] * scale)
     inverse = torch.where(values > 1e-12 * values.max(), 1 / values, 0.0)
@@ -124,9 +122,7 @@ def unit_scale(gram: Tensor) -> Tensor:
 
 class Method:
     """A method on a scene: `passes` over all windows with `observe`, each closed by `settle`, then `apply` anywhere.
-
-    `observes`, `applies`: how far the layers look in the two phases (`POINT` to `DOUBLE`).
-    """
+    `observes`, `applies`: how far the layers look in the two phases (`POINT` to `DOUBLE`)."""
 
     passes: ClassVar[int] = 1
     observes: ClassVar[int] = POINT

@@ -169,10 +169,8 @@ def haze_shares(names: Sequence[str | None], bands: int) -> Tensor | None:
 
 
 class Lowest:
-    """The lowest values of each band, and from them a low quantile, exact (the "hazen" definition).
-
-    Of a scene of more than `LIMIT` pixels every second, third, ... is taken.
-    """
+    """The lowest values of each band, and from them a low quantile, exact (the "hazen" definition). Of a scene of more
+    than `LIMIT` pixels every second, third, ... is taken."""
 
     LIMIT: ClassVar[int] = 1 << 25
 

@@ -17,10 +17,8 @@ from ..untrusted import printable
 
 
 def say_line(text: object, *, err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent.
-
-    A stderr that nobody can write to changes nothing.
-    """
+    """Print to stdout, or a line to stderr: names may hold what commands a terminal, which is shown and not sent. A
+    stderr that nobody can write to changes nothing."""
     shown = printable(str(text))
     with suppress(OSError) if err else nullcontext():
         typer.echo(shown.replace("\n", " ") if err else shown, err=err, nl=nl)

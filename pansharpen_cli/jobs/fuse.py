@@ -318,10 +318,8 @@ def _check_valid(scene: Scene, seed: int) -> None:
 def _comparison(
     fused_part: _Fused, raster: Raster, method: str, score: Score, quality: Quality, progress: Progress
 ) -> ComparisonFacts | None:
-    """The result beside other methods: on all of a small output, on the part richest in detail of a large one.
-
-    None where nothing can be measured on that part.
-    """
+    """The result beside other methods: on all of a small output, on the part richest in detail of a large one. None
+    where nothing can be measured on that part."""
     scene, found = fused_part.scene, fused_part.found_of_written
     window = richest_part(scene.window, score.maps["detail"])
     part, shown = scene, scene.as_written()

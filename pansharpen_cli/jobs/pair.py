@@ -17,10 +17,8 @@ from ..raster.scene import Scene
 
 @dataclass(frozen=True)
 class Pair:
-    """Two inputs and how to open them.
-
-    `labels`: what paths are called in reports if not as they are; `files`: the owner of what is opened, if held.
-    """
+    """Two inputs and how to open them. `labels`: what paths are called in reports if not as they are; `files`: the
+    owner of what is opened, if held."""
 
     pan: str
     ms: Sequence[str]
@@ -43,10 +41,8 @@ class Pair:
 
     @cached_property
     def parts(self) -> Parts:
-        """The parts of a pair that is held; one whose bands are not asked for (--bidx) is left out.
-
-        Raises InputError for files that cannot be opened, and for bands that there are not.
-        """
+        """The parts of a pair that is held; one whose bands are not asked for (--bidx) is left out. Raises InputError
+        for files that cannot be opened, and for bands that there are not."""
         assert self.files is not None, "a pair that is held"
         files = grid_groups.by_grid(self.files, self.pan, self.ms)
         if len(files) == 1:

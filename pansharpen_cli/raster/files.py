@@ -38,10 +38,8 @@ class OpenFiles:
         self._stack.close()
 
     def open(self, path: str) -> Any:
-        """The dataset of a path, which RPCs alone may locate. Raises InputError as `open_raster` does.
-
-        What GDAL warns of when it opens the file is said each time: the first to ask may not be the one that reports.
-        """
+        """The dataset of a path, which RPCs alone may locate. Raises InputError as `open_raster` does. What GDAL warns
+        of when it opens the file is said each time: the first to ask may not be the one that reports."""
         if path not in self._datasets:
             with gdal_messages() as said:
                 self._datasets[path] = self._stack.enter_context(open_raster(path, rpcs=True))

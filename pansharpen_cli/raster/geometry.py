@@ -150,11 +150,8 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """Phase of the MS grid on the PAN grid along one image axis.
-
-    `ratio`: MS pixel size in PAN pixels. `offset`: position of the MS grid's origin (its edge, not a centre) in PAN
-    pixels from the PAN grid's origin.
-    """
+    """Phase of the MS grid on the PAN grid along one image axis. `ratio`: MS pixel size in PAN pixels. `offset`:
+    position of the MS grid's origin (its edge, not a centre) in PAN pixels from the PAN grid's origin."""
 
     ratio: float
     offset: float = 0.0
@@ -252,10 +249,8 @@ class Phase(NamedTuple):
         return self.rows.nearest(pan.rows), self.cols.nearest(pan.cols)
 
     def covered(self, ms: Window, pan: Window, valid: np.ndarray, *, reach: int = 0, slack: int = 0) -> np.ndarray:
-        """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres.
-
-        `valid` (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels.
-        """
+        """MS pixels of a window with none but valid PAN pixels under them, or within `reach` of their centres. `valid`
+        (rows, cols) is that of the PAN pixels `pan`; an MS pixel may stick out of them by `slack` PAN pixels."""
         ends = []
         for axis, span, (first, last) in zip(self, ms.spans, pan.spans, strict=True):
             centre, half = axis.ms_centres(span), max(reach + 1e-6, axis.ratio / 2 + 0.5 - 1e-6)

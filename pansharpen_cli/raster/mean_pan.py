@@ -39,10 +39,8 @@ class Mean(Source):
 
 
 def divided(pan: Source, others: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """The sources that lie on the PAN's own grid, the PAN first, and those that lie on coarser ones.
-
-    All others are coarser where none is: their ratio is refused later.
-    """
+    """The sources that lie on the PAN's own grid, the PAN first, and those that lie on coarser ones. All others are
+    coarser where none is: their ratio is refused later."""
     grid = Grid.of(pan.dataset)
     beside = [
         s for s in others if Grid.of(s.dataset).called_as(grid) == grid and rpcs_of(s.dataset) == rpcs_of(pan.dataset)

@@ -90,10 +90,8 @@ def _handlers() -> Sequence[Any]:
 
 @contextmanager
 def gdal_messages() -> Iterator[Messages]:
-    """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr.
-
-    A full disk met by a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class.
-    """
+    """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr. A full disk met by
+    a compression thread is in `errors` and nowhere else; `warnings` begin with GDAL's error class."""
     messages = Messages()
     with _LOCK:
         if not _Listening.count:

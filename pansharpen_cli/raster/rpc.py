@@ -148,10 +148,8 @@ class Camera:
             return line / line_den * r.line_scale + r.line_off, samp / samp_den * r.samp_scale + r.samp_off
 
     def ground(self, rows: np.ndarray, cols: np.ndarray, height: np.ndarray) -> Places:
-        """Longitudes and latitudes of pixels at a height, by Newton's method.
-
-        Raises InputError where it does not lead to one: the polynomials are no camera's.
-        """
+        """Longitudes and latitudes of pixels at a height, by Newton's method. Raises InputError where it does not lead
+        to one: the polynomials are no camera's."""
         r = self.rpc
         lon, lat = np.full_like(rows, r.long_off), np.full_like(rows, r.lat_off)
         dx, dy = 1e-4 * r.long_scale, 1e-4 * r.lat_scale

@@ -123,9 +123,7 @@ class Scene:
 
     def shifted(self, shift: Offset) -> Scene:
         """The whole scene with its MS `shift` PAN pixels off its georeferencing: the grid moves, no pixel is resampled.
-
-        Raises InputError where too little of PAN and MS overlaps then.
-        """
+        Raises InputError where too little of PAN and MS overlaps then."""
         phase = self.phase.moved(shift)
         ms_grid = self.pan_grid.coarser(phase, self.ms_grid.whole)
         full = _full(self.pan_grid, ms_grid, phase, self.options, self.pan.label, self.ms[0].label)
@@ -449,10 +447,8 @@ def _placed(
 def _with_pan(
     pan: Source, others: list[Source], asked: Sequence[int | str] | None, remarks: Remarks
 ) -> tuple[Source, list[Source]]:
-    """The PAN, of bands that `asked` names on its grid or of all, and the sources of the MS.
-
-    Raises InputError for several bands that are no finer than the MS.
-    """
+    """The PAN, of bands that `asked` names on its grid or of all, and the sources of the MS. Raises InputError for
+    several bands that are no finer than the MS."""
     parts, ms = mean_pan.divided(pan, others)
     count = sum(len(p.bands) for p in parts)
     if asked is None and len(pan.bands) > 1 and not all(mean_pan.is_finer(pan, s) for s in ms):

@@ -84,9 +84,7 @@ class Sensor:
 
     def gains_of(self, names: Sequence[str | None], chosen: Sequence[int] | None = None) -> tuple[float, ...]:
         """MTF gains of all bands of these names, or of those `chosen` (from 0): by name where known, else by position.
-
-        Raises InputError if the sensor has no product with that many bands.
-        """
+        Raises InputError if the sensor has no product with that many bands."""
         chosen = range(len(names)) if chosen is None else chosen
         if not self.bands:
             return (DEFAULT_GAIN,) * len(chosen)

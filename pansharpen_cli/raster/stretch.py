@@ -61,9 +61,7 @@ class Stretch:
     @classmethod
     def measured(cls, read: Reader, window: Window, names: Sequence[str]) -> Stretch:
         """Between percentiles of the valid values of the bands that `read` gives, whatever the size of the scene.
-
-        Raises InputError if no pixel is valid.
-        """
+        Raises InputError if no pixel is valid."""
         return cls.of_samples(list(samples(read, window, SAMPLES)), names)
 
     @classmethod
@@ -109,10 +107,8 @@ class Stretch:
 
 
 def samples(read: Reader, window: Window, most: int) -> np.ndarray:
-    """About `most` valid values (bands, pixels), of up to `BLOCKS` blocks spread over a window.
-
-    Raises InputError if no pixel is valid.
-    """
+    """About `most` valid values (bands, pixels), of up to `BLOCKS` blocks spread over a window. Raises InputError if no
+    pixel is valid."""
     tiles = plan_tiles(window, SIDE)
     apart = -(-len(tiles) // BLOCKS)
     step = max(1, min(len(tiles), BLOCKS) * min(SIDE**2, window.area) // most)

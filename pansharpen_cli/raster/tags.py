@@ -94,10 +94,8 @@ _COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInt
 
 
 def _named_colours(names: Sequence[str | None], own: Sequence[ColorInterp]) -> list[ColorInterp]:
-    """Red, green and blue by the bands' standard names, once each; else the bands' own interpretation.
-
-    What GDAL guesses of band 1 (grey) or 4 (alpha), and colours of bands whose names say otherwise, are dropped.
-    """
+    """Red, green and blue by the bands' standard names, once each; else the bands' own interpretation. What GDAL
+    guesses of band 1 (grey) or 4 (alpha), and colours of bands whose names say otherwise, are dropped."""
     colours: list[ColorInterp] = []
     for name, interpretation in zip(names, own, strict=True):
         colour = _COLOURS.get(name or "")

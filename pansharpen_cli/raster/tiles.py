@@ -16,9 +16,7 @@ OUTPUT_BLOCK = 512
 @dataclass(frozen=True)
 class Tile:
     """`core` windows partition the scene; `outer` adds the overlap that is blended (equal to `core` without one).
-
-    `overlap`: half the width of the ramp across a seam; `outer` has less of it where the scene ends.
-    """
+    `overlap`: half the width of the ramp across a seam; `outer` has less of it where the scene ends."""
 
     core: Window
     outer: Window

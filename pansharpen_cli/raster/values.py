@@ -33,20 +33,16 @@ def check_dtype(name: str) -> str:
 
 
 def default_nodata(dtype: np.dtype) -> float:
-    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN.
-
-    GDAL would write the least of 64 bits with an exponent and read it as -9.
-    """
+    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN. GDAL
+    would write the least of 64 bits with an exponent and read it as -9."""
     if dtype.kind == "f":
         return float("nan")
     return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
 
 
 class Statistics:
-    """Minimum, maximum, mean and standard deviation of each band's valid values, as GDAL keeps them in a file.
-
-    Sums over whole numbers of 16 bits are exact, whatever the tiles; of other types nine digits are kept.
-    """
+    """Minimum, maximum, mean and standard deviation of each band's valid values, as GDAL keeps them in a file. Sums
+    over whole numbers of 16 bits are exact, whatever the tiles; of other types nine digits are kept."""
 
     def __init__(self, bands: int) -> None:
         self.count, self.sums, self.squares = [0] * bands, [0.0] * bands, [0.0] * bands

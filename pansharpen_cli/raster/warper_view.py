@@ -19,10 +19,7 @@ from .values import VRT_TYPES, fits
 
 def seen_by_the_warper(source: Source, bands: Sequence[int], transform: Affine, stack: ExitStack) -> Any:
     """A dataset of some bands of a source's file at another place, masked where `Source.read` of them finds a pixel
-    invalid.
-
-    `stack` closes it. GDAL finds the invalid pixels as it reads: nothing is read here.
-    """
+    invalid. `stack` closes it. GDAL finds the invalid pixels as it reads: nothing is read here."""
     dataset, name = source.dataset, source.dataset.name
     if name.startswith("<"):  # a VRT by its text, which may be long
         name = stack.enter_context(rasterio.MemoryFile(name.encode(), ext=".vrt")).name

@@ -36,10 +36,8 @@ class Aligned(NamedTuple):
 def aligned(
     pan: Grid, ms: Grid, pan_source: Source, sources: list[Source], stack: ExitStack, notes: list[str]
 ) -> Aligned:
-    """Grids, phase and sources of an MS, which in another CRS or rotated is wrapped in one WarpedVRT per file.
-
-    `stack` closes these; `notes` receives what a user ought to know. Raises InputError for what lies nowhere.
-    """
+    """Grids, phase and sources of an MS, which in another CRS or rotated is wrapped in one WarpedVRT per file. `stack`
+    closes these; `notes` receives what a user ought to know. Raises InputError for what lies nowhere."""
     if (pan.crs is None) != (ms.crs is None):
         missing, other = (pan_source, sources[0]) if pan.crs is None else (sources[0], pan_source)
         raise InputError(

@@ -133,10 +133,8 @@ class SceneWriter:
                     self._dataset.write_mask(valid, window=at)
 
     def finish(self) -> Path:
-        """Flush everything to the temporary file and return it, for scoring before `commit`.
-
-        What another type than the MS's loses is added to the scene's warnings.
-        """
+        """Flush everything to the temporary file and return it, for scoring before `commit`. What another type than the
+        MS's loses is added to the scene's warnings."""
         if self._losses is not None:
             self._warnings += self._losses.notes()
         with self._writing():

@@ -62,9 +62,7 @@ def html_bytes(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[st
 
 def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, Pictures]]) -> str:
     """One page that needs nothing but itself, of a fusion or an evaluation; pictures by the name of what they show.
-
-    Names and tags in `facts` are untrusted text and are escaped.
-    """
+    Names and tags in `facts` are untrusted text and are escaped."""
     made: Any = plain(facts)
     return render(
         "report",

@@ -149,10 +149,8 @@ def quick_picture(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def true_colour(names: Sequence[str | None]) -> Composition:
-    """True colour by band names; unnamed bands are taken for C B G Y R RE N1 N2 if 8, else for B G R.
-
-    Of less than three the first one is shown as grey.
-    """
+    """True colour by band names; unnamed bands are taken for C B G Y R RE N1 N2 if 8, else for B G R. Of less than
+    three the first one is shown as grey."""
     usual = (5, 3, 2) if len(names) == 8 else (3, 2, 1) if len(names) >= 3 else (1, 1, 1)
     return _composition(names, ("red", "green", "blue"), usual)
 

@@ -85,9 +85,7 @@ def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> 
 
 def slope(truth: Tensor, inner: tuple) -> Tensor:
     """How much a change of a pixel shows in a picture, relative to the mean over its band: more where it is dark.
-
-    Pictures show values between robust extremes, raised to a power below one.
-    """
+    Pictures show values between robust extremes, raised to a power below one."""
     low, high = (truth[inner].flatten(-2).quantile(q, -1)[..., None, None] for q in EXTREMES)
     shown = ((truth - low) / (high - low).clamp(min=1e-9)).clamp(0, 1)
     rise = (shown + DARKEST).pow(POWER - 1)

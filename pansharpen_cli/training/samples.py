@@ -73,11 +73,8 @@ class Sample(NamedTuple):
 
 
 def balanced(scenes: Sequence[LoadedScene], fine: float = 0.0) -> np.ndarray:
-    """Chance of each: sensors with many are drawn more often, but only by the root of how many.
-
-    `fine` is the share of the scenes with fine pixels, where there are both; among them each counts by the root of its
-    valid pixels.
-    """
+    """Chance of each: sensors with many are drawn more often, but only by the root of how many. `fine` is the share of
+    the scenes with fine pixels, where there are both; among them each counts by the root of its valid pixels."""
     root = np.sqrt([s.valid.sum() for s in scenes])
     total = {s.sensor: sum(r for r, t in zip(root, scenes, strict=True) if t.sensor == s.sensor) for s in scenes}
     chance = np.array([r / total[s.sensor] ** 0.5 for r, s in zip(root, scenes, strict=True)])

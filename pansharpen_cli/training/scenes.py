@@ -51,10 +51,8 @@ class Item:
 
 
 def find(sources: Sequence[str]) -> list[Item]:
-    """The scenes of folders (all below them), globs, CSVs and single files, each MS once.
-
-    Raises InputError for a source that does not exist or holds no scene, and for what is wrong in a CSV.
-    """
+    """The scenes of folders (all below them), globs, CSVs and single files, each MS once. Raises InputError for a
+    source that does not exist or holds no scene, and for what is wrong in a CSV."""
     found: dict[str, Item] = {}
     for source in sources:
         path = Path(source)
@@ -125,10 +123,8 @@ def _listed(path: Path) -> list[Item]:
 
 
 def split(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
-    """Scenes to train on, and those held out: the ones told to be, else a seeded share of at least one.
-
-    Raises InputError if either would be empty.
-    """
+    """Scenes to train on, and those held out: the ones told to be, else a seeded share of at least one. Raises
+    InputError if either would be empty."""
     if any(i.split for i in items):
         held_out = [i for i in items if i.split == "val"]
     else:

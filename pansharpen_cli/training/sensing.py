@@ -246,9 +246,7 @@ def _at(image: np.ndarray, places: np.ndarray, kernel: str) -> np.ndarray:
 
 def _gaussian(centres: np.ndarray, size: int, sigma: float) -> np.ndarray:
     """Weights (centres, size) of pixels around centres: an MTF kernel is one but for its window (`physics.mtf_kernel`).
-
-    Beyond the border there is nothing: the loss leaves a margin out.
-    """
+    Beyond the border there is nothing: the loss leaves a margin out."""
     weights = np.exp(-0.5 * ((np.arange(size) - centres[:, None]) / sigma) ** 2) + 1e-30
     return weights / weights.sum(1, keepdims=True)
 

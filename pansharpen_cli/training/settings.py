@@ -49,9 +49,7 @@ class Samples:
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the terms of the loss: in units of each band's standard deviation, the last three of the scale.
-
-    PanTiny's own loss is charbonnier = 1.5, similarity = 4, focal = 1.5, and nothing of the others.
-    """
+    PanTiny's own loss is charbonnier = 1.5, similarity = 4, focal = 1.5, and nothing of the others."""
 
     l1: float = _key(1.0, "absolute error", 0)
     squared: float = _key(1.0, "squared error", 0)

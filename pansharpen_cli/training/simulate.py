@@ -127,10 +127,8 @@ def _quantise(values: np.ndarray, spec: Simulation) -> np.ndarray:
 
 
 def simulate(spec: Simulation) -> SimulatedScene:
-    """Simulate the scene: truth, PAN as a mixture that no sum of the bands equals, MS as the MTF-degraded truth.
-
-    The landscape goes on beyond the PAN grid, so that MS pixels at and over its edges are true as well.
-    """
+    """Simulate the scene: truth, PAN as a mixture that no sum of the bands equals, MS as the MTF-degraded truth. The
+    landscape goes on beyond the PAN grid, so that MS pixels at and over its edges are true as well."""
     chosen = list(_subset(spec.bands))
     gains = (spec.gains,) * spec.bands if isinstance(spec.gains, int | float) else spec.gains
     if len(gains) != spec.bands:
@@ -189,10 +187,8 @@ def _write(
 
 
 def write_scene(scene: SimulatedScene, folder: Path | str) -> tuple[Path, Path, Path]:
-    """Write `pan.tif`, `ms.tif` and `truth.tif` into a folder, made if need be, and return their paths.
-
-    The same scene gives the same bytes. In the file, truth is nodata where PAN is.
-    """
+    """Write `pan.tif`, `ms.tif` and `truth.tif` into a folder, made if need be, and return their paths. The same scene
+    gives the same bytes. In the file, truth is nodata where PAN is."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pan, ms, truth_path = (folder / name for name in ("pan.tif", "ms.tif", "truth.tif"))

@@ -290,10 +290,8 @@ def run(
     say: Say = lambda line: None,
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Train on the scenes of sources and write the best weights; returns a summary.
-
-    Raises InputError for what is wrong with sources, settings or output before anything is trained.
-    """
+    """Train on the scenes of sources and write the best weights; returns a summary. Raises InputError for what is wrong
+    with sources, settings or output before anything is trained."""
     warnings: list[str] = []
     if threads is not None:
         torch.set_num_threads(threads)
