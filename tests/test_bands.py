@@ -29,7 +29,7 @@ def pair(tmp_path_factory) -> Path:
 
 
 def fused(run, pair: Path, out: Path, *options: object) -> np.ndarray:
-    result = run("fuse", pair / "pan.tif", pair / "ms.tif", "-o", out, *options)
+    result = run("fuse", pair / "pan.tif", pair / "ms.tif", "-o", out, "--no-score", *options)
     assert result.code == 0, result.err
     with rasterio.open(out) as dataset:
         return dataset.read()

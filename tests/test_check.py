@@ -409,7 +409,7 @@ def test_a_large_scene_is_sampled(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(look, "LOOKED_AT", 3)
     monkeypatch.setattr("pansharpen_cli.raster.blocks.SAMPLED_BLOCK", 32)
     monkeypatch.setattr("pansharpen_cli.raster.blocks.MAX_BLOCKS", 3)
-    spec = simulate.Simulation(256, 256, 3, border=60.0)
+    spec = simulate.Simulation(256, 256, 3, border=60.0, seed=2)
     write_scene(painted(spec), tmp_path)
     sample = inspected(tmp_path)["sample"]
     assert 3 <= sample["blocks"] < sample["blocks_in_all"] == 64

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,11 @@ def module_of(path: Path) -> str:
     return ".".join(p for p in parts if p != "__init__")
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(path: Path) -> list[str]:
     """Full dotted names of all that a source imports, in functions as well.
 
@@ -116,9 +122,10 @@ def imports_of(path: Path) -> list[str]:
     """
     package = [NAME, *path.relative_to(PACKAGE).parts[:-1]]
     found = []
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     if module_of(path) == "":
-        tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+        body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+        tree = ast.Module(body, [])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
@@ -166,15 +173,14 @@ def test_every_place_is_a_file():
 def test_every_folder_says_what_lives_in_it():
     for path in SOURCES:
         if path.stem == "__init__":
-            assert ast.get_docstring(ast.parse(path.read_text())), path
+            assert ast.get_docstring(parsed(path)), path
 
 
 def test_a_file_has_at_most_600_lines_and_a_function_60():
     long = []
     for path in SOURCES:
-        text = path.read_text()
-        long += [path] if len(text.splitlines()) > 600 else []
-        functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+        long += [path] if len(path.read_text().splitlines()) > 600 else []
+        functions = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
         long += [(path, node.name) for node in functions if node.end_lineno - node.lineno >= 60]
     assert not long
 
