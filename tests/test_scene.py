@@ -461,6 +461,18 @@ def test_a_crs_of_one_meaning_is_no_other_one(pair):
         np.testing.assert_array_equal(upsampled(scene)[0], expected)
 
 
+@pytest.mark.parametrize("unit", ["km", "us-ft", "ft"])
+def test_a_crs_that_differs_by_its_unit_is_no_other_one(pair, unit):
+    metres = {"km": 1000.0, "us-ft": 1200 / 3937, "ft": 0.3048}[unit]
+    with pair.open() as scene:
+        expected = upsampled(scene)[0]
+    place = Affine.scale(1 / metres) * pair.scene.ms_transform
+    pair.ms(transform=place, crs=f"+proj=utm +zone=31 +datum=WGS84 +units={unit} +no_defs")
+    with pair.open() as scene:
+        assert not scene.warped and scene.warnings == []
+        np.testing.assert_allclose(upsampled(scene)[0], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("degrees", [180.0, -180.0])
 def test_an_ms_in_degrees_across_180_is_warped_whole(tmp_path, degrees):
     """GDAL's warper looks for -179.9 in a raster from 179 to 181 and finds nothing."""

@@ -60,7 +60,8 @@ class Grid:
         """This grid with the CRS of another one where both CRSs put its pixels in the same place; else itself.
 
         The same place is one to a hundredth of the other's pixels: CRSs of one meaning differ by name, authority,
-        height system or the realisation of a datum. Degrees are counted as the other's are: from 0 or from -180.
+        height system, the realisation of a datum or the unit. Units are counted as the other's are, and degrees:
+        from 0 or from -180.
         """
         if self.crs is None or other.crs is None:
             return self
@@ -72,11 +73,21 @@ class Grid:
         except (*GDAL_ERRORS, ValueError):
             return self
         back = ~other.transform
-        for (x, y), x_there, y_there in zip(places, xs, ys, strict=True):
-            moved = [a - b for a, b in zip(back * (x, y), back * (x_there, y_there), strict=True)]
-            if not all(abs(m) < SAME_PLACE for m in moved):
-                return self
-        return replace(self, crs=other.crs).turned_towards(other)
+        there = [back * place for place in zip(xs, ys, strict=True)]
+        for unit in {1.0, self._unit_in(other)}:
+            moved = [(back * (unit * x, unit * y), place) for (x, y), place in zip(places, there, strict=True)]
+            if all(abs(a - b) < SAME_PLACE for pair in moved for a, b in zip(*pair, strict=True)):
+                return replace(self, crs=other.crs, transform=Affine.scale(unit) * self.transform).turned_towards(other)
+        return self
+
+    def _unit_in(self, other: Grid) -> float:
+        """The unit of this CRS in that of another one, if both are projected; else 1."""
+        if not (self.crs and other.crs and self.crs.is_projected and other.crs.is_projected):
+            return 1.0
+        try:
+            return float(self.crs.units_factor[1] / other.crs.units_factor[1])
+        except (*GDAL_ERRORS, ValueError, ZeroDivisionError):
+            return 1.0
 
     def turned(self, longitudes: Sequence[float]) -> list[float]:
         """Longitudes by whole turns as close to the middle of this grid, which is in degrees, as can be."""
