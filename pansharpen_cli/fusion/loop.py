@@ -11,7 +11,7 @@ import torch
 
 from ..device import one_thread_each
 from ..progress import Progress, quiet
-from ..raster.blocks import nothing_valid
+from ..raster.blocks import check_range, in_range, nothing_valid
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import Stitcher, Tile, plan_tiles
@@ -62,7 +62,12 @@ def fused_tiles(
 
     def fuse(loading: Future, window: Window) -> tuple[np.ndarray, np.ndarray] | None:
         data: TileData | None = loading.result()
-        return None if data is None else (fuser(data, window)[chosen], data.valid[window.within(data.window)])
+        if data is None:
+            return None
+        fused, valid = fuser(data, window)[chosen], data.valid[window.within(data.window)]
+        if not in_range(data) and not np.isfinite(fused[:, valid]).all():
+            check_range(scene, data)
+        return fused, valid
 
     most = tiles_at_once(fuser, scene.bands, len(tiles), size, cores) if fuser.on_cpu else cores
     with ThreadPoolExecutor(1) as reader, one_thread_each(most) as pool:

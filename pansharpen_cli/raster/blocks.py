@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import InputError, PansharpenError
+from ..errors import InputError
 from .geometry import Window
 from .scene import Scene, TileData
 from .source import number_text
@@ -77,12 +77,12 @@ def in_range(tile: TileData) -> bool:
 
 
 def check_range(scene: Scene, tile: TileData) -> None:
-    """Raises PansharpenError for values too large to take statistics of: nodata that no tag names, no radiance."""
+    """Raises InputError for values too large to compute with: nodata that no tag names, no radiance."""
     bands = [(scene.pan.label, scene.pan.bands[0]), *((s.label, b) for s in scene.ms for b in s.bands)]
     for (label, band), pixels in zip(bands, (tile.pan, *tile.ms), strict=True):
         largest = max(float(pixels.min()), float(pixels.max()), key=abs)
         if abs(largest) > _LARGEST:
-            raise PansharpenError(
-                f"{label} holds values too large to take statistics of ({number_text(largest)} in band {band}): if "
+            raise InputError(
+                f"{label} holds values too large to compute with ({number_text(largest)} in band {band}): if "
                 f"they are nodata, name them with --nodata {number_text(largest)}"
             )
