@@ -24,8 +24,9 @@ from rasters import edited, inventory, write_pair
 from pansharpen_cli.archive import pairs
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import references
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.references import outside
-from pansharpen_cli.raster.source import open_raster
+from pansharpen_cli.raster.source import Source, open_raster
 
 ROOT = Path(__file__).parent.parent
 RAW = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1" {}>{}
@@ -578,3 +579,25 @@ def test_a_vrt_that_asks_for_many_threads_is_refused(tmp_path: Path, asked: str)
     references.check_raw(str(tmp_path / "ALL_CPUS.vrt"))
     with pytest.raises(InputError, match="asks for more than 1024 threads"):
         references.check_raw(str(tmp_path / "100000.vrt"))
+
+
+DERIVED = """<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1"
+subClass="VRTDerivedRasterBand"><PixelFunctionType>{}</PixelFunctionType>{}<SimpleSource>
+<SourceFilename relativeToVRT="1">ms.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"""
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_vrt_that_runs_python_is_bad_input(tmp_path: Path, depth: int) -> None:
+    raster(tmp_path / "ms.tif")
+    (tmp_path / "1.vrt").write_text(DERIVED.format("f", "<PixelFunctionLanguage>Python</PixelFunctionLanguage>"))
+    (tmp_path / "2.vrt").write_text(DERIVED.format("sqrt", "").replace("ms.tif", "1.vrt"))
+    with pytest.raises(InputError, match=r"1\.vrt derives a band by a function in Python, which is not run"):
+        open_raster(str(tmp_path / f"{depth}.vrt"))
+
+
+def test_a_vrt_with_a_function_that_gdal_does_not_have_is_bad_input(tmp_path: Path) -> None:
+    raster(tmp_path / "ms.tif")
+    (tmp_path / "1.vrt").write_text(DERIVED.format("nonesuch", ""))
+    with open_raster(str(tmp_path / "1.vrt")) as dataset, pytest.raises(InputError, match="1.vrt.*nonesuch") as e:
+        Source.of(dataset, "1.vrt", None, []).read(Window(0, 8, 0, 8))
+    assert e.value.exit_code == 2

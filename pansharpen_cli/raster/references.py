@@ -46,6 +46,8 @@ _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)""", re.IGNORECASE)
+_PYTHON_ALLOWED = "GDAL_VRT_ENABLE_PYTHON", "GDAL_VRT_PYTHON_TRUSTED_MODULES"
+"""Variables by which a user has GDAL run functions in Python."""
 _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|)""", re.DOTALL)
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
@@ -193,8 +195,15 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
 
 
 def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
-    """Raises InputError for a VRT that takes too many threads or items, or too much memory for a window."""
+    """Raises InputError for a VRT that runs Python, or takes too many threads or items, or too much memory for a
+    window."""
     check_count(path, where, sum(element.tag.lower() == "mdi" for element in root.iter()))
+    named = {(e.text or "").strip().lower() for e in root.iter() if e.tag.lower() == "pixelfunctionlanguage"}
+    if "python" in named and not any(map(os.environ.get, _PYTHON_ALLOWED)):
+        raise InputError(
+            f"cannot open {path}: {where[:200]} derives a band by a function in Python, which is not run: make a "
+            "GeoTIFF of it with gdal_translate if you trust it"
+        )
     if threads_of(root) > MOST_THREADS:
         raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
     if (held := held_by(root)) > MOST_HELD:

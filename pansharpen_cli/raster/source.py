@@ -48,6 +48,9 @@ _OTHER_RPC = re.compile("file found, but missing .* field")
 _NO_XML = re.compile(r"Line \d+: ")
 """What GDAL says of XML that it does not understand begins so."""
 
+_NO_FUNCTION = "not registered"
+"""What GDAL says where a VRT derives a band by a function that it does not have."""
+
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
 
@@ -281,7 +284,8 @@ class Source:
                 values = ds.read(bands, window=at)
                 mask = ds.read(ds.count, window=at) > 0 if self.warped else self._mask(values, at)
             except GDAL_ERRORS as error:
-                raise ReadError(f"cannot read {self.label}: {reason_of(error)}") from error
+                kind = InputError if _NO_FUNCTION in reason_of(error) else ReadError
+                raise kind(f"cannot read {self.label}: {reason_of(error)}") from error
         # of a warp these are points of its border that have no place in the other CRS
         if said.errors and not self.warped:
             raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
