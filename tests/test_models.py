@@ -212,6 +212,17 @@ def test_streamed_moments_are_those_of_all_pixels():
     assert stats.scale == pytest.approx(float(peak.quantile(0.995)))
 
 
+@pytest.mark.parametrize("unit", [1e-7, 1e7])
+def test_statistics_are_those_of_a_pan_in_any_unit(unit):
+    """Reflectance beside an MS in thousands of DN."""
+    inputs = random_inputs(3, 20, 24, 1)
+    scaled = Inputs(inputs.pan * unit, inputs.expanded, inputs.pan_low * unit)
+    stats, same = SceneStats.fit(scaled), SceneStats.fit(inputs)
+    assert (same.gain != 0).all()
+    torch.testing.assert_close(stats.gain * unit, same.gain, rtol=1e-5, atol=0)
+    assert stats.pan_std == pytest.approx(same.pan_std * unit)
+
+
 def test_statistics_of_constant_images_are_finite():
     flat = Inputs(torch.full((1, 1, 12, 12), 7.0), torch.zeros(1, 3, 12, 12), torch.full((1, 3, 12, 12), 7.0))
     stats = SceneStats.fit(flat)

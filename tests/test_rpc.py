@@ -22,7 +22,7 @@ from scipy import ndimage
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.fusion.options import Options
 from pansharpen_cli.jobs import fuse
-from pansharpen_cli.jobs.evaluate import evaluate
+from pansharpen_cli.jobs.evaluate import evaluate, evaluate_against
 from pansharpen_cli.jobs.pair import Pair
 from pansharpen_cli.physics import blur_matrix
 from pansharpen_cli.raster import rpc
@@ -201,6 +201,8 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
         np.testing.assert_array_equal(part.read(), inner)
     facts = evaluate([str(tmp_path / "part.tif")], pair, align="off")
     assert facts["results"][0]["quality"]["hqnr"] > 0.5
+    against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)
+    assert against["results"][0]["quality"]["rmse"] == [0.0] * 4
 
 
 def test_a_basic_product_is_evaluated_at_the_height_that_it_was_fused_at(run, tmp_path: Path) -> None:

@@ -229,7 +229,9 @@ class SceneMoments:
         some = torch.cat(self.thinned, 1).double()
         scale = max(float(np.quantile(some.abs().amax(0).numpy(), 0.995)), 1e-6)
         tiny = 1e-6 * scale
-        usable = low_cov.abs() > 1e-6 * pan_var + tiny**2
+        pan_mean, pan_std = float(self.sums.mean("pan")), float(pan_var.clamp(min=0).sqrt())
+        pan_tiny = max(1e-6 * math.hypot(pan_mean, pan_std), 1e-12)  # its units may be others
+        usable = low_cov.abs() > 1e-6 * pan_var + pan_tiny**2
         gain = torch.where(usable, self.sums.cov("expanded", "pan")[:, 0] / torch.where(usable, low_cov, 1.0), 0.0)
         fitted = self.cells if self.cells.count >= LEAST_CELLS else self.sums
         cov = fitted.cov("expanded")
@@ -238,13 +240,12 @@ class SceneMoments:
             cov + ridge * torch.eye(self.bands, dtype=torch.float64), fitted.cov("expanded", "pan_low").mean(1)
         )
         constant = low_mean.mean() - weights @ mean
-        std, pan_mean = self.sums.std("expanded").clamp(min=tiny), float(self.sums.mean("pan"))
-        pan_std = float(pan_var.clamp(min=0).sqrt())
+        std = self.sums.std("expanded").clamp(min=tiny)
         factor = float(std.mean()) / pan_std if pan_std > 1e-6 * abs(pan_mean) else 1.0
         intensity = torch.cat([weights, constant[None]]).float()
         haze = torch.from_numpy(np.quantile(some.numpy(), HAZE, axis=1)).float()  # torch's own sorts all of them
         return SceneStats(
-            mean.float(), std.float(), gain.float(), intensity, haze, pan_mean, max(pan_std, tiny), scale, factor,
+            mean.float(), std.float(), gain.float(), intensity, haze, pan_mean, max(pan_std, pan_tiny), scale, factor,
             float(mean.mean()) - factor * pan_mean, agreement=self._explained(self.fine),
             spanned=self._explained(self.cells),
         )  # fmt: skip

@@ -66,7 +66,8 @@ class Raster:
     ) -> Raster:
         """A fused file, or a PAN, on the grid of a reference. Raises InputError if its grid or its bands are others."""
         names, bands_of = ((None,), "PAN") if is_pan else (reference.names, "reference")
-        return cls._on(path, nodata, reference.grid, reference.window, names, "reference", bands_of, "")
+        rpcs = rpcs_of(reference.source.dataset) if reference.grid.transform.is_identity else None
+        return cls._on(path, nodata, reference.grid, reference.window, names, "reference", bands_of, "", rpcs)
 
     @classmethod
     def _on(
@@ -83,7 +84,8 @@ class Raster:
     ) -> Raster:
         raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid.called_as(grid)
-        if rpcs is not None and (known := rpcs_of(raster.source.dataset)) is not None:
+        known = rpcs_of(raster.source.dataset) if own.transform.is_identity else None
+        if rpcs is not None and known is not None and _is_one_model(rpcs, known):
             # a part of the PAN has its RPCs, counted from its own corner
             row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
             own = grid.window(Window.at(row, col, (own.height, own.width)))
@@ -178,6 +180,12 @@ class Raster:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _is_one_model(rpcs: Any, others: Any) -> bool:
+    """Are polynomials the same but for the corner that pixels are counted from?"""
+    kept = set(rpcs.to_dict()) - {"line_off", "samp_off", "err_bias", "err_rand"}
+    return all(np.allclose(getattr(rpcs, key), getattr(others, key), rtol=1e-6, atol=0) for key in kept)
 
 
 def _check_names(
