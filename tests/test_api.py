@@ -102,6 +102,7 @@ def test_paths_datasets_and_arrays_give_the_same_pixels(pair, plain):
     assert "vsimem" not in json.dumps(arrays.report)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_dataset_that_reads_otherwise_than_its_path_is_refused(pair, plain, tmp_path):
     edited(pair[0], tmp_path / "pan.tif")
     with rasterio.open(tmp_path / "pan.tif", "r+") as dataset:
@@ -129,6 +130,7 @@ def test_valid_is_where_all_bands_of_all_grids_are(pair, tmp_path):
     assert np.array_equal(result.valid, every)
 
 
+@pytest.mark.usefixtures("still")
 def test_several_ms_files_are_bands_in_order(pair, plain, tmp_path):
     bands = [edited(pair[1], tmp_path / f"{i}.tif", lambda x, i=i: x[i : i + 1]) for i in range(4)]
     several = pansharpen.fuse(pair[0], bands, method="gsa", score=False)
@@ -224,6 +226,7 @@ def test_bad_inputs_are_refused_by_the_name_that_the_caller_knows(pair):
         pansharpen.fuse(pair[0], [])
 
 
+@pytest.mark.usefixtures("still")
 def test_a_window_of_rasterio_is_a_window(pair, plain):
     part = pansharpen.fuse(*pair, method="gsa", score=False, window=Window(30, 40, 64, 50))
     r0, _, c0, _ = plain.report["scene"]["window"]
@@ -251,6 +254,7 @@ def test_evaluations_are_those_of_the_command_line(pair, run, tmp_path, plain):
     assert [r["name"] for r in wald["results"]] == ["gsa", "exp"]
 
 
+@pytest.mark.usefixtures("still")
 def test_one_result_by_two_names_is_evaluated_under_both(pair, plain):
     named = pansharpen.evaluate({"a": plain, "b": plain}, *pair, align="off")
     listed = pansharpen.evaluate([plain, plain], *pair, align="off")
@@ -486,6 +490,7 @@ def test_a_path_with_a_nul_in_it_is_named_in_an_error_of_ours(function: str, tmp
             assert "\0" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("still")
 def test_numbers_of_numpy_are_those_of_python(pair, plain, tmp_path) -> None:
     options = {"method": "gsa", "score": np.bool_(False), "seed": np.int64(0), "tile_size": np.uint16(512)}
     bands = {"bidx": np.array([1, 2, 3, 4]), "nodata": np.uint16(0), "scale": np.float32(1), "dtype": np.uint16}

@@ -215,6 +215,7 @@ def test_tiles_of_an_image_come_out_as_the_image(tmp_path, method) -> None:
         assert dataset.bounds.left == source.bounds.left + 160 * source.res[0]
 
 
+@pytest.mark.usefixtures("still")
 def test_files_may_be_named_by_addresses_and_those_in_a_network_lend_nothing(tmp_path, monkeypatch) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 128), "b": (128, 256)})
@@ -230,6 +231,7 @@ def test_files_may_be_named_by_addresses_and_those_in_a_network_lend_nothing(tmp
     assert not any(task.lent for task in tasks("/vsicurl/https://example.com"))
 
 
+@pytest.mark.usefixtures("still")
 def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=384, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 64), "b": (64, 320), "c": (320, 384)})
@@ -268,6 +270,7 @@ def test_only_what_goes_on_is_lent(tmp_path, other) -> None:
     assert len(tasks) == 2 and not any(task.lent for task in tasks)
 
 
+@pytest.mark.usefixtures("still")
 def test_a_neighbour_that_cannot_be_read_is_done_without(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 160), "b": (160, 256)})
@@ -282,6 +285,7 @@ def test_a_neighbour_that_cannot_be_read_is_done_without(tmp_path) -> None:
     assert warning.startswith("fused without what its neighbours lend: ") and str(damaged) in warning
 
 
+@pytest.mark.usefixtures("still")
 def test_nodata_that_is_asked_for_counts_for_neighbours_too(tmp_path) -> None:
     """Each has a value of its own for it, which is radiometry then."""
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
@@ -300,6 +304,7 @@ def test_nodata_that_is_asked_for_counts_for_neighbours_too(tmp_path) -> None:
             assert dataset.nodata == 0 and dataset.dataset_mask().all()
 
 
+@pytest.mark.usefixtures("still")
 def test_a_scene_ends_where_its_own_ms_does(tmp_path) -> None:
     """One PAN with two MS: each output lies where its MS lies, as without the other."""
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=256, bands=3, seed=5)
@@ -351,6 +356,7 @@ def test_scenes_of_several_grids_share_a_fit_for_each_of_them(tmp_path) -> None:
         assert dataset.tags(ns="PANSHARPEN")["FIT_SHA256"] == fits[0].digest == fits[1].digest
 
 
+@pytest.mark.usefixtures("still")
 def test_grids_of_the_same_bands_keep_no_fit(tmp_path) -> None:
     pan, _, truth = write_pair(tmp_path / "in", 192, 192, 8, noise=0.0)
     files = [str(seen_through(truth, tmp_path / f"{r}.tif", (2, 3), r, names=("Blue", "Green"))) for r in (4, 12)]

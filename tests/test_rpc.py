@@ -187,6 +187,7 @@ def test_an_ms_that_differs_by_scale_and_offset_is_not_resampled(tmp_path: Path)
     )
 
 
+@pytest.mark.usefixtures("still")
 def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_path: Path) -> None:
     cameras = Cameras()
     pair = write_seen(tmp_path, cameras)
@@ -224,6 +225,7 @@ def heights(folder: Path, height: float, east: float = 0.0, pixel: float = 0.000
     return str(folder / "dem.tif")
 
 
+@pytest.mark.usefixtures("still")
 def test_the_way_to_orthorectify_that_the_docs_show(tmp_path: Path, monkeypatch) -> None:
     fused(write_seen(tmp_path, Cameras()), tmp_path / "fused_1b.tif")
     os.rename(heights(tmp_path, 0.0), tmp_path / "copernicus.tif")
@@ -362,6 +364,7 @@ def test_what_cannot_work_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("align", ["auto", "off"])
+@pytest.mark.usefixtures("still")
 def test_a_box_is_refused_as_there_is_no_crs_for_it(tmp_path: Path, align: str) -> None:
     pair = write_seen(tmp_path, Cameras())
     pair = Pair(pair.pan, pair.ms, OpenOptions(bbox=(0, 0, 1, 1)))
@@ -370,6 +373,7 @@ def test_a_box_is_refused_as_there_is_no_crs_for_it(tmp_path: Path, align: str) 
     assert not (tmp_path / "out.tif").exists()
 
 
+@pytest.mark.usefixtures("still")
 def test_rpcs_on_both_sides_of_180_degrees_are_of_one_place(tmp_path: Path) -> None:
     """The same camera told from the other side: its pixels are the same."""
     pair = write_seen(tmp_path, Cameras())
