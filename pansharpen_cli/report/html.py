@@ -252,7 +252,6 @@ def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
             for t in terms
             if any(is_number(h.get(t)) for h in history)
         ],
-        "kept": adaptation["kept"],
     }
 
 

@@ -51,30 +51,19 @@ def to_html(folder: Path, records: Sequence[Record], left: Sequence[LeftOver] = 
     seconds = [r.seconds for r in records if r.seconds is not None]
     if seconds:
         lead.append(f"{sum(seconds) / len(seconds):.3g} s per scene")
-    heads = [("scene", "text", "path of the output"), ("status", "text", "")]
-    heads += [("verdict", "text", "the worst that the figures say")]
-    heads += [(FIGURES[k].symbol, "number", FIGURES[k].meaning) for k in shown]
-    heads += [("size", "number", "million pixels"), ("seconds", "number", "time that the scene took")]
     return render(
         "index",
         version=__version__,
         title=folder.resolve().name,
         lead=lead,
-        failures=[(r.scene, r.error or "") for r in records if r.has_failed],
-        heads=[{"name": n, "kind": k, "title": t} for n, k, t in heads],
+        figures=[FIGURES[k] for k in shown],
         rows=[_row(folder, r, shown) for r in sorted(records, key=_worth)],
-        left=[(each.path, each.reason) for each in left],
-        seams=[_seam_row(seam) for seam in seams],
-        meanings=[(FIGURES[k].symbol, FIGURES[k].meaning) for k in shown],
+        failures=[r for r in records if r.has_failed],
+        left=left,
+        seams=seams,
+        percent=lambda share: _cell(None if share is None else 100 * share, 2, " %")["text"],
+        visible=VISIBLE,
     )
-
-
-def _seam_row(seam: Seam) -> dict[str, Any]:
-    """A line of the table of seams; steps in percent of the mean."""
-    shares = (seam.step, seam.ms_step, seam.added, seam.varies)
-    cells = [_cell(None if v is None else 100 * v, 2, " %") for v in shares]
-    visible = (seam.step if seam.added is None else seam.added) >= VISIBLE
-    return {"seam": seam, "cells": cells, "visible": visible}
 
 
 def _status(record: Record) -> str:
