@@ -21,9 +21,7 @@ from .facts import (
     EvaluationFacts,
     FusionFacts,
     OutputFacts,
-    PanRelationFacts,
     Quality,
-    RegistrationFacts,
     ResultFacts,
     SceneFacts,
     plain,
@@ -70,6 +68,14 @@ def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, 
         sections=sections(pictures),
         colours=charts.COLOURS,
         arrows={"high": "↑", "low": "↓", "one": "→ 1", "no": ""},
+        adaptation_text=adaptation_text,
+        bands_of=_bands_of,
+        geometry_rows=geometry_rows,
+        ms_names=_ms_names,
+        number_text=number_text,
+        plain_text=plain_text,
+        registration_text=registration_text,
+        signed_text=signed_text,
         facts=made,
         json=to_json(made),
     )
@@ -118,7 +124,6 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "meanings": _figures([r[2] for r in rows]),
         "bands": [bands] if bands else [],
         "adaptation": _adaptation_view(facts["adaptation"]),
-        "groups": _fact_groups(facts),
     }
 
 
@@ -144,7 +149,6 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         "meanings": _figures([r["quality"] for r in results]),
         "bands": [b for b in bands if b],
         "adaptation": None,
-        "groups": _fact_groups(facts),
     }
 
 
@@ -255,62 +259,9 @@ def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
     }
 
 
-def _fact_groups(facts: Mapping) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Names and values of everything that makes the run repeatable, by subject."""
-    groups: list[tuple[str, list[tuple[str, str]]]] = []
-    if facts["scene"]:
-        groups.append(("Scene", _scene_rows(facts["scene"])))
-    if facts["registration"]:
-        groups.append(("Registration", _registration_rows(facts["registration"])))
-    if facts.get("pan_tells"):
-        groups.append(("What PAN tells", [(t["band"], _told(t)) for t in facts["pan_tells"]]))
-    for part in facts["groups"]:
-        rows = _scene_rows(part["scene"]) + (_registration_rows(part["registration"]) if part["registration"] else [])
-        if "method" in part:
-            rows.append(("MTF gains", plain_text(part["method"]["mtf_gains"])))
-            rows.append(("adaptation", adaptation_text(part["adaptation"])))
-        groups.append((_ms_names(part), rows))
-    if "method" in facts:
-        method, output = facts["method"], facts["output"]
-        rows = [(k.replace("_", " "), plain_text(v)) for k, v in method.items() if v is not None]
-        size = f"{output['cols']} × {output['rows']} pixels, {output['driver']}"
-        groups.append(("Method", [*rows, ("output", f"{output['path']} ({size})")]))
-        groups.append(("Options", [(k.replace("_", " "), plain_text(v)) for k, v in facts["options"].items()]))
-    if "seconds" in facts:
-        rows = [(k, f"{v:.2f} s") for k, v in facts["seconds"].items() if v]
-        groups.append(("Time", [*rows, ("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s")]))
-    software = {"pansharpen": facts["version"]} | facts["software"]
-    groups.append(("Software", [(k, plain_text(v)) for k, v in software.items()]))
-    return groups
-
-
 def _ms_names(group: Mapping) -> str:
     return ", ".join(map(os.path.basename, group["scene"]["ms"]))
 
 
-def _told(told: PanRelationFacts) -> str:
-    """What PAN tells about a band, in words."""
-    text = f"R2 {number_text(told['r2'], 2)}, gain {number_text(told['gain'])}"
-    return text if told["sharpened"] else f"{text}: up-sampled, not sharpened"
-
-
-def _registration_rows(found: RegistrationFacts) -> list[tuple[str, str]]:
-    rows = [("mode", found["mode"]), ("shift", registration_text(found))]
-    if "bands" in found:
-        rows += [("tiles", str(found["tiles"])), ("varies by", f"{number_text(found['varies'])} PAN pixels")]
-        rows.append(("bands", "; ".join(f"{signed_text(r)}, {signed_text(c)}" for r, c in found["bands"])))
-    return rows
-
-
-def _scene_rows(scene: SceneFacts) -> list[tuple[str, str]]:
-    r0, r1, c0, c1 = scene["window"]
-    names = ", ".join(_band_labels(called(scene), scene["bands"]))
-    return [
-        ("PAN", scene["pan"]),
-        *(("MS", path) for path in scene["ms"]),
-        ("bands", bands_text(scene) or names),
-        ("type", f"{scene['dtype']}, nodata {plain_text(scene['nodata'])}"),
-        ("CRS", (scene["crs"] or "none") + (", MS warped" if scene["warped"] else "")),
-        *geometry_rows(scene),
-        ("window", f"rows {r0}–{r1}, columns {c0}–{c1} of the PAN"),
-    ]
+def _bands_of(scene: SceneFacts) -> str:
+    return bands_text(scene) or ", ".join(_band_labels(called(scene), scene["bands"]))
