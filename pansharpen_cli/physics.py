@@ -298,10 +298,8 @@ class Degradations:
     def __call__(self, x: Tensor) -> Tensor:
         """(bands, rows, cols) to (bands, operators, MS rows, MS cols), float32."""
         bands, operators = len(x), self._rows[0][2].shape[1]
-        middle = x.new_empty(bands, operators, self.shape[0], x.shape[-1])
-        for out, held, weights in self._rows:
-            short = weights.flatten(1, 2).expand(bands, -1, -1) @ x[:, held]
-            middle[:, :, out] = short.unflatten(1, (operators, -1))
+        short = (weights.flatten(1, 2).expand(bands, -1, -1) @ x[:, held] for _, held, weights in self._rows)
+        middle = torch.cat([part.unflatten(1, (operators, -1)) for part in short], 2)
         return torch.cat([middle[..., held] @ weights.mT for _, held, weights in self._cols], -1)
 
 

@@ -63,7 +63,8 @@ def measured(
         for c in range(0, SIDE, step):
             rows, cols = (slice(max(0, a - figure.reach), a + step + figure.reach) for a in (r, c))
             core = Window.at(r - rows.start, c - cols.start, (step, step))
-            figure.add_detail(*(torch.from_numpy(x[..., rows, cols]) for x in (fused, pan, valid)), core)
+            piece = (torch.from_numpy(x[..., rows, cols]) for x in (fused, pan, valid))
+            figure.add_detail(*figure.details(*piece, core))
     inside = np.zeros(ms.shape[1:], bool)
     inside[INNER:-INNER, INNER:-INNER] = True
     figure.add_colour(seen(fused), torch.from_numpy(ms), seen(pan)[0], torch.from_numpy(inside))
@@ -163,9 +164,8 @@ def test_what_invalid_pixels_hold_does_not_matter(pair) -> None:
     for value in (0.0, 9e4):
         fused, marked = (np.where(valid, x, value) for x in (blurred(truth, 0.7), pan))
         figure = Fidelity(3, RATIO)
-        figure.add_detail(
-            *(torch.from_numpy(x) for x in (fused, marked, valid)), Window(0, *valid.shape[:1], 0, *valid.shape[1:])
-        )
+        whole = (torch.from_numpy(x) for x in (fused, marked, valid))
+        figure.add_detail(*figure.details(*whole, Window(0, *valid.shape[:1], 0, *valid.shape[1:])))
         inside = np.zeros(ms.shape[1:], bool)
         inside[INNER:-INNER, INNER:9] = True
         figure.add_colour(seen(truth), torch.from_numpy(ms), seen(pan)[0], torch.from_numpy(inside))

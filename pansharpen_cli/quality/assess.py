@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..device import threads
+from ..device import one_thread_each
 from ..errors import InputError
 from ..physics import Reach
 from ..progress import Progress, quiet
@@ -85,8 +84,8 @@ def full_resolution(
     window = window or scene.window
     tiles, count = tiles_to_score(window, sampling)
     pieces, done = _Pieces(scene, read, window), 0
-    with threads(1), ThreadPoolExecutor(1, "score", torch.set_num_threads, (1,)) as reader:
-        for core, piece in read_ahead(reader, pieces.load, tiles):
+    with one_thread_each(1) as reader, one_thread_each(1) as beside:
+        for (core, _), piece in read_ahead(beside, pieces.filtered, read_ahead(reader, pieces.load, tiles)):
             if done == count:
                 break
             progress("scoring", done, count)
@@ -153,18 +152,22 @@ class _LowPiece:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels;
-    `extremes`: least and largest values of the MS's bands, and the largest of PAN, in DN."""
+    """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels,
+    `details` their high passes, `aside` what `Fidelity` makes of them; `extremes`: least and largest values of the MS's
+    bands, and the largest of PAN, in DN."""
 
     images: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     valid: Tensor
     core: Window
+    details: metrics.Details
+    aside: tuple[metrics.Details, Tensor | None]
     low: _LowPiece | None
     extremes: tuple[np.ndarray, np.ndarray, float]
 
 
 class _Pieces:
-    """Adds up all full-resolution figures of a fused image tile by tile: `load` reads and filters, `add` measures."""
+    """Adds up all full-resolution figures of a fused image tile by tile: `load` reads, `filtered` filters, `add`
+    measures, each in a thread of its own."""
 
     def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
         self.scene, self.read, self.window = scene, read, window
@@ -177,8 +180,8 @@ class _Pieces:
         self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
         self.brightest = 0.0
 
-    def load(self, core: Window) -> _Piece | None:
-        """A tile; None where nothing is valid."""
+    def load(self, core: Window) -> tuple[TileData, np.ndarray, np.ndarray] | None:
+        """What a tile and its margin hold: the pair, the image and where that is known; None where nothing is valid."""
         wide = core.widened(MARGIN)
         around = wide & self.window
         values, seen = self.read(wide)
@@ -190,9 +193,19 @@ class _Pieces:
             values = values.astype(np.float32)
         else:
             values, seen = filled(self._read_of_pair, wide)
-            inside = seen[around.within(wide)]
+        return data, values, seen
+
+    def filtered(self, read: tuple[Window, tuple[TileData, np.ndarray, np.ndarray] | None]) -> _Piece | None:
+        """The piece of a tile that was read; None where nothing is valid."""
+        core, loaded = read
+        if loaded is None:
+            return None
+        wide = core.widened(MARGIN)
+        around = wide & self.window
+        data, values, seen = loaded
         extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())
         data, values = data.lifted(self.lift), np.ldexp(values, self.lift) if self.lift else values
+        inside = seen[around.within(wide)]
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
         rim = MARGIN - physics.MTF_REACH
         blurred = metrics.mtf_filter(fused[:, rim:-rim, rim:-rim], self.scene.gains, self.ratio, "valid")
@@ -201,7 +214,10 @@ class _Pieces:
         images = own_fused, blurred, expanded[:-1], own_pan, expanded[-1:]
         centred = self.phase.centred(core)
         low = None if centred.is_empty else self._degraded(centred, wide, data, fused, valid)
-        return _Piece(images, torch.from_numpy(valid), core.seen_from(around), low, extremes)
+        own, known = core.seen_from(around), torch.from_numpy(valid)
+        details = metrics.Details.of(own_fused, own_pan, known, own)
+        aside = self.fidelity.details(own_fused, own_pan, known, own, details)
+        return _Piece(images, known, own, details, aside, low, extremes)
 
     def _read_of_pair(self, window: Window) -> Pixels:
         """The image where the pair is valid: a file of others may hold fill values elsewhere, and no tag tells."""
@@ -238,8 +254,8 @@ class _Pieces:
         self.low, self.high = np.minimum(self.low, piece.extremes[0]), np.maximum(self.high, piece.extremes[1])
         self.brightest = max(self.brightest, piece.extremes[2])
         at = core.seen_from(self.window).corner
-        details = self.indices.update(*piece.images, piece.valid, core=piece.core, at=at)
-        self.fidelity.add_detail(piece.images[0], piece.images[3], piece.valid, piece.core, details)
+        self.indices.update(*piece.images, piece.valid, core=piece.core, at=at, details=piece.details)
+        self.fidelity.add_detail(*piece.aside)
         if piece.low is not None:
             ms, valid = piece.low.ms, piece.low.valid
             seen, as_sensed = piece.low.degraded[:, :-1], piece.low.degraded[:-1, -1]

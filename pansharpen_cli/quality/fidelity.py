@@ -41,7 +41,7 @@ from ..classical.method import regression, signed_regression
 from ..covariance import Covariance
 from ..errors import InputError
 from ..raster.geometry import Window
-from .metrics import DETAIL_REACH, DETAIL_SIGMA, Details, eroded, high_pass
+from .metrics import DETAIL_REACH, DETAIL_SIGMA, Details
 
 FIGURES = ("fidelity", "colour_error", "detail_error", "pan_sharpness", "detail_gains", "detail_places", "displacement")
 """What `Fidelity.compute` names."""
@@ -61,6 +61,10 @@ LEAST_PIXELS = 64
 
 LAG = 3
 """Pixels by which the fused image is tried beside the PAN, each way."""
+
+THINNED, FEW = 3, 1 << 16
+"""Every third row and column of a piece is tried beside the PAN, so that all phases of the MS are, every second one of
+pieces of so few pixels."""
 
 SEEN = 0.35
 """Gain on the PAN's detail, where it fits best, below which a displacement is not told: an up-sampled MS has 0.04 to
@@ -98,24 +102,33 @@ class Fidelity:
         x = torch.cat([degraded[:, :, valid].double(), target[:, None]], 1)
         self._seen += x @ x.mT
 
-    def add_detail(self, fused: Tensor, pan: Tensor, valid: Tensor, core: Window, known: Details | None = None) -> None:
-        """Add pixels of the PAN grid: `fused` (bands, rows, cols) and `pan` (1, rows, cols) in DN, with at least
-        `reach` pixels of margin around the own ones, `core`, where the image has them; `valid` bool (rows, cols).
+    def details(
+        self, fused: Tensor, pan: Tensor, valid: Tensor, core: Window, known: Details | None = None
+    ) -> tuple[Details, Tensor | None]:
+        """What `add_detail` takes of pixels of the PAN grid: `fused` (bands, rows, cols) and `pan` (1, rows, cols) in
+        DN, with at least `reach` pixels of margin around the own ones, `core`, where the image has them; `valid` bool
+        (rows, cols).
 
-        `known`: sums of the high passes of `full_resolution`, which are the same at ratio 4.
+        `known`: the high passes of `full_resolution`, which are the same at ratio 4. With them come the products of
+        all with PAN beside them (bands + 1, rows moved, columns moved), None of a piece that is too small.
         """
         if known is None or (self.sigma, self.reach) != (DETAIL_SIGMA, DETAIL_REACH):
-            details = high_pass(torch.cat([fused, pan]), valid, self.sigma, self.reach)[:, *core.slices]
-            kept = eroded(valid, self.reach)[core.slices]
-            known = Details.of(details, kept, Window(0, kept.shape[0], 0, kept.shape[1]))
-        self._pixels += known.pixels
-        self._details += known.products
-        if min(known.values.shape[1:]) > 2 * LAG:
-            inner = known.values[:, LAG:-LAG, LAG:-LAG]
-            # PAN moved by -LAG .. LAG: (rows moved, columns moved, rows, cols); every second row and column will do
-            moved = known.values[-1].unfold(0, inner.shape[1], 1).unfold(1, inner.shape[2], 1)[..., ::2, ::2].flip(0, 1)
-            inner = inner[:, ::2, ::2].flatten(1)
-            self._beside += (inner @ moved.flatten(2).flatten(0, 1).T).unflatten(1, moved.shape[:2])
+            known = Details.of(fused, pan, valid, core, self.sigma, self.reach, self.reach)
+        if min(known.values.shape[1:]) <= 2 * LAG:
+            return known, None
+        inner = known.values[:, LAG:-LAG, LAG:-LAG]
+        some = (..., *(slice(None, None, THINNED if inner.shape[1:].numel() > FEW else 2),) * 2)
+        # PAN moved by -LAG .. LAG: (rows moved, columns moved, rows, cols)
+        moved = known.values[-1].unfold(0, inner.shape[1], 1).unfold(1, inner.shape[2], 1)[some]
+        products = inner[some].flatten(1) @ moved.flatten(2).flatten(0, 1).T
+        return known, products.unflatten(1, moved.shape[:2]).flip(1, 2)
+
+    def add_detail(self, details: Details, beside: Tensor | None) -> None:
+        """Add pixels of the PAN grid."""
+        self._pixels += details.pixels
+        self._details += details.products
+        if beside is not None:
+            self._beside += beside
 
     def fitted(self) -> tuple[Tensor, Tensor]:
         """Shares a_k of the kernels in the point spread of the MS (kernels,), which add up to one, and weights w_b of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -37,13 +37,13 @@ def sample_blocks(scene: Scene, seed: int) -> list[Window]:
     return blocks
 
 
-def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: list) -> Iterator[tuple]:
+def read_ahead(reader: ThreadPoolExecutor, load: Callable, items: Iterable) -> Iterator[tuple]:
     """Pairs of an item and what `load` makes of it, made one ahead in the reader's thread."""
-    pending = reader.submit(load, items[0]) if items else None
-    for i, item in enumerate(items):
-        assert pending is not None
-        loaded = pending.result()
-        pending = reader.submit(load, items[i + 1]) if i + 1 < len(items) else None
+    following = ((item, reader.submit(load, item)) for item in items)
+    ahead = next(following, None)
+    while ahead is not None:
+        item, loaded = ahead[0], ahead[1].result()
+        ahead = next(following, None)
         yield item, loaded
 
 

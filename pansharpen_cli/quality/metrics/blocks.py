@@ -371,8 +371,9 @@ def differences(x: Tensor, valid: Tensor) -> Tensor:
 
     So a constant image has a high pass and a variance of zero, not of rounding noise.
     """
-    x = x - x.flatten(1)[:, valid.flatten().int().argmax()][:, None, None]
-    return x if valid.all() else torch.where(valid, x, 0.0)
+    whole = bool(valid.all())
+    x = x - x.flatten(1)[:, 0 if whole else valid.flatten().int().argmax()][:, None, None]
+    return x if whole else torch.where(valid, x, 0.0)
 
 
 def local_energy(detail: Tensor) -> Tensor:

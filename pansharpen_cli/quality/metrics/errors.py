@@ -139,7 +139,13 @@ class Angles(Paired):
 
 def spectral_angles(g: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
     """Angles in degrees between the spectra of (bands, ...), and where they exist: both (...)."""
-    lengths = [x.square().sum(0).sqrt() for x in (g, f)]
+    lengths, chord = [torch.zeros_like(x[0]) for x in (g, f)], torch.zeros_like(g[0])
+    for length, x in zip(lengths, (g, f), strict=True):
+        for band in x:
+            length.addcmul_(band, band)
+        length.sqrt_()
     # by the chord between the two directions, which is exact for small angles, too
-    chord = (g / lengths[0]).sub_(f / lengths[1]).square_().sum(0).sqrt_()
-    return chord.div_(2).clamp_(max=1).asin_().mul_(2).rad2deg_(), (lengths[0] != 0) & (lengths[1] != 0)
+    for a, b in zip(g, f, strict=True):
+        difference = (a / lengths[0]).addcdiv_(b, lengths[1], value=-1)
+        chord.addcmul_(difference, difference)
+    return chord.sqrt_().div_(2).clamp_(max=1).asin_().mul_(2).rad2deg_(), (lengths[0] != 0) & (lengths[1] != 0)

@@ -15,6 +15,7 @@ from ...errors import InputError
 from ...raster.geometry import Window
 from .blocks import (
     DETAIL_REACH,
+    DETAIL_SIGMA,
     ENERGY_SIZE,
     FLAT_SHARE,
     INDEX_BLOCK,
@@ -173,14 +174,15 @@ class FullResolution:
         valid: Tensor | None = None,
         core: Window | None = None,
         at: tuple[int, int] = (0, 0),
-    ) -> Details:
+        details: Details | None = None,
+    ) -> None:
         """Add a piece whose first own pixel is at `at`, multiples of 32; it ends on multiples of 32 or with the image.
 
         `fused` (bands, rows, cols) in DN, `pan` (one band) and `valid` come with their margin; `valid` is false
         wherever one of the images is nodata or was filtered from nodata. `blurred` (fused through `mtf_filter`),
         `expanded`: (bands, own rows, own cols), and `pan_low` (PAN reduced to the MS grid and expanded again; one band)
         are of the own pixels alone. Images that are all float32 are filtered and blocks of them multiplied in float32,
-        which costs an index about 1e-6; sums are float64. Returns the sums of the high passes.
+        which costs an index about 1e-6; sums are float64. `details`: those of the piece, where they are known.
         Raises ValueError for shapes that do not match or a piece off the lattice.
         """
         pan, pan_low = as_bands(pan), as_bands(pan_low)
@@ -191,24 +193,24 @@ class FullResolution:
         same_shape(pan[:, *own], pan_low)
         if any(image.dtype != torch.float32 for image in (fused, blurred, expanded, pan, pan_low)):
             fused, blurred, expanded, pan, pan_low = (i.double() for i in (fused, blurred, expanded, pan, pan_low))
-        piece = _details(fused, pan, valid, core, self.reach)
-        sums = self._correlation.add(*piece)
-        self._flat.add(*piece)
-        details, mask, inside = piece
-        whole = whole_blocks(mask[inside.slices])
+        details = details or Details.of(fused, pan, valid, core)
+        self._correlation.add(details)
+        self._flat.add(details)
+        mask = torch.ones_like(pan[0], dtype=torch.bool) if valid is None else valid
+        whole = whole_blocks(mask[own])
         if not whole.any():
-            return sums
+            return
         f, m, e = (
             _selected(x, whole)
             for x in (torch.cat([fused[:, *own], pan[:, *own]]), blurred, torch.cat([expanded, pan_low]))
         )
-        energy = details[-1:].square().masked_fill(~eroded(mask, DETAIL_REACH), math.nan)
-        figures = [*self._add_blocks(f, m, e), _selected(energy[:, *inside.slices], whole).nanmean((1, 2))]
+        energy = details.values[-1:].square()
+        energy = energy if details.kept.all() else energy.masked_fill(~details.kept, math.nan)
+        figures = [*self._add_blocks(f, m, e), _selected(energy, whole).nanmean((1, 2))]
         # Whole blocks only: a trailing partial one has no place in the maps.
         rows, cols = whole.shape
         place = Window.at(*area.corner, (rows, cols)).slices
         self._maps[:, *place][:, whole.cpu().numpy()] = torch.stack([x.double() for x in figures]).cpu().numpy()
-        return sums
 
     def _add_blocks(self, f: Tensor, m: Tensor, e: Tensor) -> list[Tensor]:
         """Add the indices of fused with PAN, blurred, and expanded with low-passed PAN: (blocks, bands, pixels).
@@ -295,28 +297,55 @@ def _selected(x: Tensor, chosen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Details:
-    """Sums over `pixels` of the `products` of all pairs of high passes: those of the bands, and of PAN last. `values`:
-    the high passes themselves (bands + 1, rows, cols), zero where they are not known."""
+    """High passes of the bands and of PAN, last, of a piece: x - gauss(x, sigma), edges of the image repeated.
+
+    `sums` over `pixels`, those whose kernel touches valid ones only, and `products` of all pairs. `values`: of the own
+    pixels (bands + 1, rows, cols), zero unless `kept` (rows, cols). `wide`: with their margin, of which `own` is the
+    piece; `mask`: valid pixels of that.
+    """
 
     pixels: int
+    sums: Tensor
     products: Tensor
     values: Tensor
+    kept: Tensor
+    wide: Tensor
+    mask: Tensor
+    own: Window
 
     @classmethod
-    def of(cls, details: Tensor, kept: Tensor, own: Window) -> Details:
-        """From high passes (bands + 1, rows, cols) and which pixels of them are `kept` (rows, cols): of its `own`."""
-        x, values, kept = kept_of(details, kept, own).double(), details[:, *own.slices], kept[own.slices]
-        return cls(x.shape[1], x @ x.T, values if kept.all() else values.masked_fill(~kept, 0.0))
+    def of(
+        cls,
+        fused: Tensor,
+        pan: Tensor,
+        valid: Tensor | None = None,
+        core: Window | None = None,
+        sigma: float = DETAIL_SIGMA,
+        reach: int = DETAIL_REACH,
+        margin: int = DETAIL_REACH + ENERGY_SIZE // 2,
+    ) -> Details:
+        """Of a piece, its own pixels `core`: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows,
+        cols). The Gaussian is cut at `reach` pixels; `margin`: pixels that `wide` has around the own ones."""
+        pan = as_bands(pan)
+        same_size(fused, pan, valid)
+        area, own = with_margin(core, fused, max(margin, reach))
+        mask = torch.ones_like(pan[0, *area.slices], dtype=torch.bool) if valid is None else valid[area.slices]
+        wide = high_pass(torch.cat([fused[:, *area.slices], pan[:, *area.slices]]), mask, sigma, reach)
+        values, kept = wide[:, *own.slices], eroded(mask, reach)[own.slices]
+        whole = bool(kept.all())
+        x = (values.flatten(1) if whole else values[:, kept]).double()
+        values = values if whole else values.masked_fill(~kept, 0.0)
+        return cls(x.shape[1], x.sum(1), x @ x.T, values, kept, wide, mask, own)
 
 
 class _OfDetails(Index):
     """An index of high passes: `add` takes them, `update` images."""
 
-    add: Callable[[Tensor, Tensor, Window], Any]
+    add: Callable[[Details], Any]
 
     def update(self, fused: Tensor, pan: Tensor, valid: Tensor | None = None, core: Window | None = None) -> None:
         """Add a piece: `fused` (bands, rows, cols), `pan` one band, DN; `valid` bool (rows, cols)."""
-        self.add(*_details(fused.double(), pan.double(), valid, core, self.reach))
+        self.add(Details.of(fused.double(), pan.double(), valid, core))
 
 
 class DetailCorrelation(_OfDetails):
@@ -330,12 +359,11 @@ class DetailCorrelation(_OfDetails):
     _pixels = 0
     _sums = torch.zeros(3, 1, dtype=torch.float64)
 
-    def add(self, details: Tensor, mask: Tensor, own: Window) -> Details:
-        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols). Returns their sums."""
-        sums = Details.of(details, eroded(mask, DETAIL_REACH), own)
-        self._pixels += sums.pixels
-        self._add_up(sums.values.sum((1, 2), dtype=torch.float64), sums.products.diagonal(), sums.products[-1])
-        return sums
+    def add(self, details: Details) -> None:
+        """Add the high passes of a piece."""
+        products = details.products
+        self._pixels += details.pixels
+        self._add_up(details.sums, products.diagonal(), products[-1])
 
     @property
     def pan_varies(self) -> bool:
@@ -371,11 +399,11 @@ class FlatArea(_OfDetails):
     def __init__(self) -> None:
         self._binned = EnergySums()
 
-    def add(self, details: Tensor, mask: Tensor, own: Window) -> None:
-        """Add the high passes of the bands and of PAN, last: (bands + 1, rows, cols)."""
-        kept = eroded(mask, self.reach)
-        energy = kept_of(local_energy(details[-1])[None], kept, own)[0]
-        self._binned.add(energy, kept_of(details, kept, own).double().square())
+    def add(self, details: Details) -> None:
+        """Add the high passes of a piece."""
+        kept, wide, own = eroded(details.mask, self.reach), details.wide, details.own
+        energy = kept_of(local_energy(wide[-1])[None], kept, own)[0]
+        self._binned.add(energy, kept_of(wide, kept, own).square())
 
     def compute(self) -> float:
         """The figure of all pieces so far.
@@ -395,17 +423,6 @@ class FlatArea(_OfDetails):
         if ratios[-1] < 1e-6:  # below that it is rounding noise
             raise InputError("flat-area activity is undefined: PAN is constant over its flattest fifth")
         return float(ratios[:-1].mean() / ratios[-1])
-
-
-def _details(
-    fused: Tensor, pan: Tensor, valid: Tensor | None, core: Window | None, reach: int
-) -> tuple[Tensor, Tensor, Window]:
-    """High passes of the bands and of PAN, last, with at most `reach` pixels of margin; their mask; the own pixels."""
-    pan = as_bands(pan)
-    same_size(fused, pan, valid)
-    area, own = with_margin(core, fused, reach)
-    mask = torch.ones_like(pan[0, *area.slices], dtype=torch.bool) if valid is None else valid[area.slices]
-    return high_pass(torch.cat([fused[:, *area.slices], pan[:, *area.slices]]), mask), mask, own
 
 
 def _no_detail(reach: int) -> InputError:

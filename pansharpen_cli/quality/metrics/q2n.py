@@ -95,7 +95,7 @@ def q2n_of_blocks(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
 
 def _integers(x: Tensor, scale: float) -> Tensor:
     """Round half up, negative values to 0, like MATLAB's uint16 but without its upper end."""
-    return (x * scale).add_(0.5).floor_().clamp_(min=0)
+    return (x + 0.5 if scale == 1 else (x * scale).add_(0.5)).floor_().clamp_(min=0)
 
 
 @lru_cache(maxsize=16)
