@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -209,7 +209,7 @@ class Separable:
 
     def __call__(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Apply to (..., bands, rows, cols); the result in `dtype`, that of the operator where none is named."""
-        rows, cols = nonzero_parts(self.rows), nonzero_parts(self.cols)
+        rows, cols = self._parts
         shape = np.broadcast_shapes(x.shape[:-2], self.rows.shape[:-2])  # torch's own loads sympy
         made = x.new_empty(*shape, self.rows.shape[-2], self.cols.shape[-2], dtype=dtype or x.dtype)
         for out, held in rows:
@@ -217,6 +217,10 @@ class Separable:
             for part, taken in cols:
                 made[..., out, part] = some[..., taken] @ self.cols[..., part, taken].mT
         return made
+
+    @cached_property
+    def _parts(self) -> tuple[list[tuple[slice, slice]], list[tuple[slice, slice]]]:
+        return nonzero_parts(self.rows), nonzero_parts(self.cols)
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Separable:
         return Separable(self.rows.to(device, dtype), self.cols.to(device, dtype))
@@ -231,10 +235,9 @@ def nonzero_parts(matrix: Tensor) -> list[tuple[slice, slice]]:
     size = PART if rows > cols // 2 else REDUCED_PART
     if rows <= size or matrix.device.type != "cpu":
         return [(slice(0, rows), slice(0, cols))]
-    used = (matrix != 0).reshape(-1, rows, cols).any(0).numpy()
-    parts = []
+    used, parts = matrix.numpy().reshape(-1, rows, cols), []
     for first in range(0, rows, size):
-        held = np.flatnonzero(used[first : first + size].any(0))
+        held = np.flatnonzero(used[:, first : first + size].any((0, 1)))
         span = slice(held[0], held[-1] + 1) if held.size else slice(0, 0)
         parts.append((slice(first, first + size), span))
     return parts

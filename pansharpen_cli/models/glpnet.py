@@ -106,9 +106,13 @@ class GLPNet(Backbone):
         for place, image in enumerate((pan - stats.pan_mean, pan - common, common - intensity)):
             shared[:, place : place + 1] = image.div_(stats.pan_std).to(made)
         shared[:, SHARED:] = 0
-        own[0] = (e - mean).div_(std).to(made)
-        own[1], own[2] = ((pan - low) * unit).to(made), ((low - intensity) * unit).to(made)
-        own[3] = (e - (mean - gain * stats.pan_mean)).div_(std).addcmul_(low, -unit).to(made)
+        # memory that is new costs as much as a sum; gradients need it
+        some, cast = None if torch.is_grad_enabled() else torch.empty_like(e), torch.empty_like(e, dtype=made)
+        own[0] = cast.copy_(torch.sub(e, mean, out=some).div_(std))
+        own[1] = cast.copy_(torch.mul(pan - low, unit, out=some))
+        own[2] = cast.copy_(torch.mul(low - intensity, unit, out=some))
+        level = mean - gain * stats.pan_mean
+        own[3] = cast.copy_(torch.sub(e, level, out=some).div_(std).addcmul_(low, -unit))
         return planes
 
     def extract(self, encoded: Tensor) -> Tensor:
@@ -137,7 +141,7 @@ class GLPNet(Backbone):
         lacking = (pan - whole).add_(limits).mul_(raised)
         lit = (whole - intensity_of(haze.expand_as(e[:, :, :1, :1]), stats)).clamp_(min=0)
         scale = (lacking / (lit + TINY * stats.pan_std)).clamp(-1.0, BRIGHTEST)
-        change = torch.maximum((bands - haze) * scale, FARTHEST * gain.abs() * lacking.clamp(max=0))
+        change = torch.maximum(bands.sub_(haze).mul_(scale), FARTHEST * gain.abs() * lacking.clamp(max=0))
         scaled = change.addcmul_(scale * lit, -gain)
         dimmed = (1 - (1 - DIMMED) * trusted) * (scale < 0)
         share = (share.to(e.dtype) * (trusted * following)).addcmul_(dimmed, following)
