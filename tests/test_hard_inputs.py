@@ -681,6 +681,13 @@ def test_a_pan_and_an_ms_that_are_far_apart_in_scale_are_refused(case: Case, nam
     assert "scale one of them" in case.refused("--no-score", "--adapt", "off")
 
 
+@pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
+def test_a_negative_is_refused(case: Case, name: str) -> None:
+    case.change(name, lambda p: 4095 - p, photometric="MINISWHITE")
+    line = case.refused()
+    assert f"{name} is a negative by its tag (MINISWHITE)" in line and "--calc=65535-A" in line
+
+
 def coloured(path: Path, colours) -> None:
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {i: (*colours(i), 255) for i in range(256)})

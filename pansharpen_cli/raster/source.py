@@ -472,8 +472,14 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
     only if no spectral band has its name and it is called so or holds nothing but 'off' and 'on', or these and soft
     edges.
 
-    Raises InputError for bands that hold indices of colours.
+    Raises InputError for bands that hold indices of colours, or a negative.
     """
+    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        most = np.iinfo(ds.dtypes[0]).max if np.dtype(ds.dtypes[0]).kind in "iu" else 0
+        raise InputError(
+            f"{path} is a negative by its tag (MINISWHITE), not radiance: invert it first (gdal_calc.py --allBands=A "
+            f"-A {os.path.basename(path)} --outfile=plain.tif --calc={most}-A, or --calc=A if the tag is wrong)"
+        )
     alpha = []
     for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
         if interpretation == ColorInterp.palette:
