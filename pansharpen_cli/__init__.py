@@ -4,9 +4,11 @@
 used.
 """
 
+from __future__ import annotations
+
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # typing's own takes longer to import than all that is needed to act on a signal
 
 __version__ = "0.2.0"
 
@@ -30,6 +32,8 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import indices
     from .api import Fused, GeoArray, check, evaluate, evaluate_against, evaluate_wald, fuse
     from .errors import InputError, PansharpenError, ReadError, WeightsError
@@ -39,6 +43,8 @@ def __getattr__(name: str) -> Any:
     """The interface's names, found when they are asked for: torch and rasterio take a second to import."""
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from importlib import import_module
+
     if name == "indices":
         return import_module(".indices", __name__)
     return getattr(import_module(".errors" if name.endswith("Error") else ".api", __name__), name)

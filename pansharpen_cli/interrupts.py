@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from select import select
-from types import TracebackType
+
+TYPE_CHECKING = False  # until this module is there, Python does what it does with signals
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
 
 CODE = 130
 GRACE = 5.0
@@ -179,6 +181,8 @@ def _forget() -> None:
 
 
 def _listen(pipe: int, clear: Callable[[], None]) -> None:
+    from select import select
+
     while True:
         ready, _, _ = select([pipe], [], [], GRACE if _State.count == 1 and not _State.heard else None)
         if ready:

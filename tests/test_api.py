@@ -363,7 +363,7 @@ def test_all_names_are_there_and_importing_them_loads_nothing():
 
 def test_type_checkers_are_told_of_all_names():
     (told,) = (n for n in ast.parse(Path(pansharpen.__file__).read_text()).body if isinstance(n, ast.If))
-    names = {alias.name for node in told.body for alias in node.names}
+    names = {alias.name for node in told.body if node.module != "typing" for alias in node.names}
     assert ast.unparse(told.test) == "TYPE_CHECKING" and names == set(pansharpen.__all__) - {"__version__"}
 
 

@@ -61,6 +61,13 @@ def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, numb
     assert (process.returncode, out, err) == (130, "cleared\n", "error: interrupted\n")
 
 
+def test_little_is_imported_before_signals_are_seen_to() -> None:
+    """What comes first takes longer on a busy machine, and Python's own handler prints a traceback until then."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pansharpen_cli import interrupts; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"typing", "importlib", "inspect", "subprocess"} & set(done.stdout.split())
+
+
 LOST = """
 import os, signal
 from pansharpen_cli import errors
