@@ -20,7 +20,6 @@ from .facts import (
     AdaptationFacts,
     EvaluationFacts,
     FusionFacts,
-    OutputFacts,
     Quality,
     ResultFacts,
     SceneFacts,
@@ -70,12 +69,14 @@ def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, 
         arrows={"high": "↑", "low": "↓", "one": "→ 1", "no": ""},
         adaptation_text=adaptation_text,
         bands_of=_bands_of,
+        blocks_text=blocks_text,
         geometry_rows=geometry_rows,
         ms_names=_ms_names,
         number_text=number_text,
         plain_text=plain_text,
         registration_text=registration_text,
         signed_text=signed_text,
+        terms=TERMS,
         facts=made,
         json=to_json(made),
     )
@@ -116,14 +117,12 @@ def _fusion_page(facts: FusionFacts) -> dict:
     return {
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
-        "lead": _lead(facts["scene"], facts["output"]),
         "tiles": _tiles(quality) if quality else [],
-        "measured_on": _measured(quality) if quality else "",
         "tables": [("", _figures_table(rows), [])] if rows else [],
         "table_note": note,
         "meanings": _figures([r[2] for r in rows]),
         "bands": [bands] if bands else [],
-        "adaptation": _adaptation_view(facts["adaptation"]),
+        "curves": _curves(facts["adaptation"]),
     }
 
 
@@ -141,37 +140,18 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
     return {
         "title": short[names[0]] if len(names) == 1 else f"{len(names)} results compared",
         "kind": f"Evaluation, {_WORDS['kinds'][facts['kind']]}",
-        "lead": _lead(facts["scene"], None) if facts["scene"] else [],
         "tiles": [],
-        "measured_on": "",
         "tables": tables,
         "table_note": f"Measured on: {'; '.join(places)}.",
         "meanings": _figures([r["quality"] for r in results]),
         "bands": [b for b in bands if b],
-        "adaptation": None,
     }
-
-
-def _lead(scene: SceneFacts, output: OutputFacts | None) -> list[str]:
-    """The scene in a few words."""
-    rows, cols = scene["window"][1] - scene["window"][0], scene["window"][3] - scene["window"][2]
-    ratio = " × ".join(dict.fromkeys(f"{v:.4g}" for v in scene["ratio"]))
-    sensor = "unknown sensor" if scene["sensor"] == "generic" else scene["sensor"]
-    lead = [sensor, f"{scene['bands']} bands, {scene['dtype']}", f"{cols} × {rows} pixels", f"ratio {ratio}"]
-    if output:
-        lead.append(f"{100 * output['valid_pixels'] / max(rows * cols, 1):.4g} % valid")
-    return [*lead, scene["crs"] or "no CRS"]
 
 
 def _tiles(quality: Quality) -> list[tuple[Figure, str, str]]:
     """The figures at the head of the page, as text, and what is good in each."""
     hints: dict[str, str] = _WORDS["tiles"]
     return [(FIGURES[k], text_of(k, quality), hint) for k, hint in hints.items() if value_of(k, quality) is not None]
-
-
-def _measured(quality: Quality) -> str:
-    gains = ", ".join(f"{g:.3g}" for g in quality["mtf_gains"])
-    return f"Basis: {quality['measured_on']}, {blocks_text(quality)}; MTF gains at Nyquist {gains}."
 
 
 def _figures(qualities: Iterable[Mapping]) -> list[Figure]:
@@ -237,26 +217,11 @@ def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene
     }
 
 
-def _adaptation_view(adaptation: AdaptationFacts) -> dict | None:
-    """Verdict, terms before and after, curves."""
-    if "kept" not in adaptation:
-        return None
-    before, after, history = adaptation["before"], adaptation["after"], adaptation.get("history") or []
-    terms = [t for t in TERMS if t in before or (history and t in history[0])]
-    terms += [t for t in before if t not in TERMS]
-    return {
-        "summary": adaptation_text(adaptation).replace("->", "→"),
-        "rows": [
-            (t, TERMS.get(t, ""), number_text(before.get(t), 4), number_text(after.get(t), 4))
-            for t in terms
-            if t in before
-        ],
-        "curves": [
-            (t, charts.curve(t, history, before.get(t), after.get(t)))
-            for t in terms
-            if any(is_number(h.get(t)) for h in history)
-        ],
-    }
+def _curves(adaptation: AdaptationFacts) -> list[tuple[str, str]]:
+    """Charts of the terms of the loss."""
+    before, after, history = adaptation.get("before", {}), adaptation.get("after", {}), adaptation.get("history") or []
+    shown = (term for term in {**TERMS, **before} if any(is_number(each.get(term)) for each in history))
+    return [(term, charts.curve(term, history, before.get(term), after.get(term))) for term in shown]
 
 
 def _ms_names(group: Mapping) -> str:
