@@ -21,7 +21,6 @@ from .facts import (
     EvaluationFacts,
     FusionFacts,
     Quality,
-    ResultFacts,
     SceneFacts,
     plain,
 )
@@ -66,6 +65,7 @@ def to_html(facts: FusionFacts | EvaluationFacts, pictures: Sequence[tuple[str, 
         page=_evaluation_page(made) if "results" in made else _fusion_page(made),
         sections=sections(pictures),
         colours=charts.COLOURS,
+        series=SERIES,
         arrows={"high": "↑", "low": "↓", "one": "→ 1", "no": ""},
         adaptation_text=adaptation_text,
         bands_of=_bands_of,
@@ -112,8 +112,6 @@ def _fusion_page(facts: FusionFacts) -> dict:
     if groups:
         rows = [(_ms_names(group), "", group["quality"]) for group in groups if group["quality"]]
         note = "A row is of the bands of MS files on one grid. The tiles above and the pictures are of the first."
-    names = called(groups[0]["scene"] if groups else facts["scene"])
-    bands = _reprojection(quality, names) if quality else None
     return {
         "title": os.path.basename(facts["output"]["path"]),
         "kind": "Pansharpening report",
@@ -121,7 +119,7 @@ def _fusion_page(facts: FusionFacts) -> dict:
         "tables": [("", _figures_table(rows), [])] if rows else [],
         "table_note": note,
         "meanings": _figures([r[2] for r in rows]),
-        "bands": [bands] if bands else [],
+        "bands": _errors([("", quality)], groups[0]["scene"] if groups else facts["scene"]) if quality else [],
         "curves": _curves(facts["adaptation"]),
     }
 
@@ -135,7 +133,7 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         rows = [(short[r["name"]], r["path"] or "", r["quality"]) for r in part]
         verdicts = [(short[r["name"]], r["verdict"]) for r in part if r["verdict"]]
         tables.append((title, _figures_table(rows), verdicts))
-        bands.append(_errors_per_band([short[r["name"]] for r in part], part, scene))
+        bands += _errors([(name, quality) for name, _, quality in rows], scene)
     places = dict.fromkeys(r["quality"]["measured_on"] for r in results)
     return {
         "title": short[names[0]] if len(names) == 1 else f"{len(names)} results compared",
@@ -144,7 +142,7 @@ def _evaluation_page(facts: EvaluationFacts) -> dict:
         "tables": tables,
         "table_note": f"Measured on: {'; '.join(places)}.",
         "meanings": _figures([r["quality"] for r in results]),
-        "bands": [b for b in bands if b],
+        "bands": bands,
     }
 
 
@@ -169,52 +167,20 @@ def _figures_table(rows: Sequence[tuple[str, str, Mapping]]) -> dict:
     return {"figures": _figures(qualities), "rows": [(*of, each) for of, each in zip(named, cells, strict=True)]}
 
 
-def _band_labels(names: Sequence[str | None] | None, count: int) -> list[str]:
-    return [label_of(names or [None] * count, band) for band in range(1, count + 1)]
-
-
-def _reprojection(quality: Quality, names: Sequence[str | None]) -> dict | None:
-    """Errors per band against the MS, as a table and a chart."""
-    errors = quality["reprojection"]
-    if not errors:
-        return None
-    labels, relative = _band_labels(names, len(errors["rmse"])), errors["relative"]
-    return {
-        "title": "Reprojection error per band",
-        "note": "The fused image, blurred with the sensor’s MTF and sampled on the MS grid at its exact phase, minus "
-        f"the MS, {errors['pixels']:,} MS pixels. What the sensor measured ought to be found again: errors near 0.",
-        "labels": labels,
-        "rows": [
-            ("RMSE (DN)", [number_text(v, 4) for v in errors["rmse"]]),
-            ("bias (DN)", [signed_text(v) for v in errors["bias"]]),
-            ("RMSE of the band’s mean", [f"{v:.2%}" if is_number(v) else "–" for v in relative]),
-        ],
-        "chart": charts.bars(labels, [("RMSE", [v and 100 * v for v in relative])], "% of the mean"),
-        "legend": [],
-    }
-
-
-def _errors_per_band(names: Sequence[str], results: Sequence[ResultFacts], scene: SceneFacts | None) -> dict | None:
-    """RMSE and bias of each result per band, against the reference or, at full resolution, against the MS."""
-    every: list[Mapping] = [r["quality"].get("reprojection") or r["quality"] for r in results]
-    found = [(name, errors) for name, errors in zip(names, every, strict=True) if errors.get("rmse")]
+def _errors(results: Sequence[tuple[str, Mapping]], scene: SceneFacts | None) -> list[dict]:
+    """What results (name, figures) are off by per band, against the reference or, at full resolution, against the MS;
+    that of a fusion has no name."""
+    every = [(name, quality.get("reprojection") or quality) for name, quality in results]
+    found = [(name, errors) for name, errors in every if errors.get("rmse")]
     if not found:
-        return None
-    labels = _band_labels(called(scene) if scene else None, len(found[0][1]["rmse"]))
-    rows = [(f"{n}: RMSE (DN)", [number_text(v, 4) for v in e["rmse"]]) for n, e in found]
-    rows += [(f"{n}: bias (DN)", [signed_text(v) for v in e["bias"]]) for n, e in found]
-    reprojected = "rmse" not in results[0]["quality"]
-    shown = found[:SERIES]
-    return {
-        "title": "Reprojection error per band" if reprojected else "Error per band",
-        "note": "Each image, blurred with the sensor’s MTF and sampled on the MS grid, minus the MS."
-        if reprojected
-        else "Each image minus the reference.",
-        "labels": labels,
-        "rows": rows,
-        "chart": charts.bars(labels, [(n, e["rmse"]) for n, e in shown], "RMSE (DN)"),
-        "legend": [(n, k + 1) for k, (n, _) in enumerate(shown)],
-    }
+        return []
+    (first, errors), count = found[0], len(found[0][1]["rmse"])
+    labels = [label_of(called(scene) if scene else [None] * count, band) for band in range(1, count + 1)]
+    if first:
+        chart = charts.bars(labels, [(name, each["rmse"]) for name, each in found[:SERIES]], "RMSE (DN)")
+    else:
+        chart = charts.bars(labels, [("RMSE", [v and 100 * v for v in errors["relative"]])], "% of the mean")
+    return [{"labels": labels, "results": found, "reprojected": "rmse" not in results[0][1], "chart": chart}]
 
 
 def _curves(adaptation: AdaptationFacts) -> list[tuple[str, str]]:
@@ -229,4 +195,4 @@ def _ms_names(group: Mapping) -> str:
 
 
 def _bands_of(scene: SceneFacts) -> str:
-    return bands_text(scene) or ", ".join(_band_labels(called(scene), scene["bands"]))
+    return bands_text(scene) or ", ".join(label_of(called(scene), band) for band in range(1, scene["bands"] + 1))
