@@ -153,3 +153,19 @@ def test_the_shared_stretch_looks_into_ms_files_on_grids_of_their_own(tmp_path) 
         np.testing.assert_allclose(
             ranges[name], np.percentile(pixels_of(tmp_path / file)[band], PERCENTILES), rtol=1e-5
         )
+
+
+def test_what_is_left_beside_a_new_output_of_an_earlier_one_is_told(archive, tmp_path) -> None:
+    def warnings_with(**asked) -> list[str]:
+        choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False, **asked)
+        found = pairs.find([str(archive / "dark")]).found
+        (task,) = planning.plan(found, tmp_path / "out", choices)
+        return batch.fuse_one(task, choices)["warnings"]
+
+    def told(warnings: list[str]) -> list[str]:
+        return [w.split()[0].rpartition("/")[2] for w in warnings if "of an earlier" in w]
+
+    assert told(warnings_with(rgb=Request(("true",)), html=True)) == []
+    assert told(warnings_with(rgb=Request(("true",)), html=True)) == []
+    assert told(warnings_with()) == ["dark_rgb.tif", "dark.html"]
+    assert told(warnings_with(rgb=Request(("true",)))) == ["dark.html"]

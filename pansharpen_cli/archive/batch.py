@@ -96,7 +96,11 @@ def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
             [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
             rgb=choices.rgb, save_fit=task.fit if makes else None,
         )  # fmt: skip
-        return fuse.fuse_scene(pair, output, options, choices.score, progress)
+        facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
+    page = task.report.with_suffix(".html")
+    if task.page is None and page.is_file():
+        facts["warnings"].append(f"{page} is the page of an earlier result: make it anew with --html, or remove it")
+    return facts
 
 
 def pair_of(task: Task, choices: Choices, folder: Path) -> Pair:

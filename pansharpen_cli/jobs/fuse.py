@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -51,7 +52,7 @@ from .facts import (
     scene_facts,
 )
 from .opened import Part, opened_parts
-from .picture import PictureWriter
+from .picture import PictureWriter, path_beside
 from .request import FusionOutput, Pair, check_targets, is_html, targets_of
 
 COMPARED = ("exp", "mtf-glp-fs")
@@ -111,12 +112,20 @@ def fuse_scene(
             facts["fit"] = _kept(made, output, options, files)
             facts["comparison"], facts["verdict"] = comparison, _verdicts(made, options)
             _finish(facts, writer, rgb, output.picture_alone)
-            facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"])]
+            facts["warnings"] += [*said.notes(), *warnings_of(facts["verdict"]), *_outdated(output)]
             total = time.perf_counter() - started
             facts["megapixels_per_second"] = shown.window.area / 1e6 / max(seconds["fusing"], 1e-9)
             facts["seconds"] = seconds | {"finishing": total - sum(seconds.values()), "total": total}
             _publish(facts, output, files, picture, pictures)
     return facts
+
+
+def _outdated(output: FusionOutput) -> list[str]:
+    """A warning of a picture beside an output that is replaced without making it anew."""
+    picture = path_beside(output.path)
+    if output.rgb is not None or not (os.path.lexists(output.path) and picture.is_file()):
+        return []
+    return [f"{picture} is the picture of an earlier {output.path.name}: make it anew with --rgb, or remove it"]
 
 
 def _data_writer(
