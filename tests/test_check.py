@@ -260,15 +260,14 @@ def test_pixels_that_cannot_be_read_are_a_finding(scene, run, monkeypatch, metho
 
 
 @pytest.mark.parametrize(("value", "method"), [(-1e20, "glpnet"), (1e38, "gsa"), (-3.4e38, "none")])
-def test_a_trial_that_fails_leaves_the_rest_of_the_report(scene, run, value: float, method: str) -> None:
+def test_values_that_overflow_are_refused_as_by_fuse_and_leave_the_rest(scene, run, value: float, method: str) -> None:
     for name in ("pan.tif", "ms.tif"):
         edited(scene / name, scene / f"spoilt_{name}", as_float(value, 40), NAMES if name == "ms.tif" else ())
     command = ["spoilt_pan.tif", "spoilt_ms.tif", "--method", method]
-    assert run("fuse", *command, "-o", "out.tif").code == 1
-    result = run("check", *command, "--json")
+    fused, result = run("fuse", *command, "-o", "out.tif"), run("check", *command, "--json")
     facts = json.loads(result.out)
-    assert (result.code, result.err) == (0, "")
-    assert {"untagged-nodata", "fails"} <= set(codes(facts)) and "scene" not in codes(facts)
+    assert fused.code == result.code == 2 and result.err == fused.err == f"error: {facts['refused']}\n"
+    assert "untagged-nodata" in codes(facts) and "scene" not in codes(facts)
     assert facts["prediction"] is None and len(facts["bands"]) == 5
 
 
