@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
-
-KEPT = 1 << 27
-"""Bytes of freed memory that are kept at most, of each of the C library's arenas."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 KINDS, PRECISIONS = ("cpu", "cuda", "mps"), ("auto", "float32", "bfloat16")
 
@@ -89,17 +83,6 @@ def autocast(device: torch.device, precision: torch.dtype):
     import torch
 
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
-
-
-def keep_memory() -> None:
-    """Let the C library keep what tensors of a tile give back, where it is one that asks the system for each anew: the
-    first touch of new memory takes as long as a sum.
-
-    For a process of the command line, which owns all of its memory."""
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, KEPT)
-        mallopt(_M_TRIM_THRESHOLD, KEPT)
 
 
 @contextmanager

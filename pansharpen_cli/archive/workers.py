@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 
 from .. import interrupts, publish
-from ..device import keep_memory
 from ..errors import PansharpenError
 from ..progress import Progress
 
@@ -230,7 +229,6 @@ def resident(pid: int) -> int:
 def _work(connection: Connection, setup: Setup, number: int) -> None:
     """A worker's life: set up, then one task after the other until the pipe is closed."""
     interrupts.leave_to_parent()
-    keep_memory()
     warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the results
     parent = multiprocessing.parent_process()
     if parent is not None:  # killed without a word, it must not leave us at work behind the next batch's back

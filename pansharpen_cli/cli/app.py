@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__, interrupts
-from ..device import keep_memory
 from ..errors import PansharpenError, unforeseen
 from ..untrusted import stay_offline
 from .batch import batch, report
@@ -77,7 +76,6 @@ def main() -> None:
         os.environ.setdefault("CPL_LOG", os.devnull)  # those of GDAL in threads that nobody listens to
         sys.unraisablehook = lambda *_: None  # rasterio's about text of GDAL that is no UTF-8
     stay_offline()
-    keep_memory()
     replace_closed_streams()
     try:
         code = app(
