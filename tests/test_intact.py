@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import os
 import sys
@@ -124,6 +125,22 @@ def test_libtiff_says_nothing_past_gdal(here: Path, capfd) -> None:
     with pytest.raises(InputError, match="b.tif"):
         source.open_raster("b.tif")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stderr of C has other names elsewhere")
+def test_libgeotiff_says_nothing_past_gdal(here: Path, capfd) -> None:
+    """Of keys in a box of JPEG 2000 that lead to no text."""
+    rasterio.shutil.copy("a.tif", "a.jp2", driver="JP2OpenJPEG")
+    content = Path("a.jp2").read_bytes()
+    box = content.index(bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"))
+    tag = content.index((34737).to_bytes(2, "little"), box)
+    Path("a.jp2").write_bytes(content[:tag] + (34738).to_bytes(2, "little") + content[tag + 2 :])
+    with rasterio.open("a.jp2"):
+        assert "GeoAsciiParams" in capfd.readouterr().err
+    source.open_raster("a.jp2").close()
+    assert capfd.readouterr().err == ""
+    ctypes.CDLL(None).perror(b"later")
+    assert capfd.readouterr().err.startswith("later")
 
 
 def test_text_that_is_no_utf8_prints_nothing_past_the_program(monkeypatch, capsys) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -62,10 +63,12 @@ def repeat(warnings: Sequence[str]) -> None:
 
 
 class _Listening:
-    """The state of rasterio's log and of libtiff while anybody listens, in any thread, and what it was before."""
+    """The state of rasterio's log, of libtiff and of stderr in C while anybody listens, in any thread, and what it was
+    before."""
 
     count, before = 0, (0, True)
     handlers: Sequence[Any] = ()
+    stream: int | None = None
 
 
 @cache
@@ -88,6 +91,26 @@ def _handlers() -> Sequence[Any]:
     return ()
 
 
+@cache
+def _stderr_of_c() -> tuple[Any, int | None]:
+    """Where the C library keeps its stream for stderr, and a stream that leads nowhere: libgeotiff writes there what it
+    finds wrong with the keys in a JPEG 2000 file. Nothing where neither can be reached."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        c = ctypes.CDLL(None)
+        c.fopen.restype, c.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+        return ctypes.c_void_p.in_dll(c, "stderr"), c.fopen(os.fsencode(os.devnull), b"w")
+    return None, None
+
+
+def _hushed(stream: int | None) -> int | None:
+    """Have the C library write to a stream, None for as before, what it writes to stderr; the one that it wrote to."""
+    place, _ = _stderr_of_c()
+    if place is None or stream is None:
+        return None
+    before, place.value = place.value, stream
+    return before
+
+
 @contextmanager
 def gdal_messages() -> Iterator[Messages]:
     """What GDAL tells this thread meanwhile and rasterio does not raise, instead of lines on stderr. A full disk met by
@@ -99,6 +122,7 @@ def gdal_messages() -> Iterator[Messages]:
             _LOG.setLevel(logging.INFO)
             _LOG.propagate = False
             _Listening.handlers = [set_to(None) for set_to in _handlers()]
+            _Listening.stream = _hushed(_stderr_of_c()[1])
         _Listening.count += 1
     _LOG.addHandler(messages)
     try:
@@ -113,3 +137,4 @@ def gdal_messages() -> Iterator[Messages]:
                 _LOG.setLevel(level)
                 for set_to, handler in zip(_handlers(), _Listening.handlers, strict=True):
                     set_to(handler)
+                _hushed(_Listening.stream)
