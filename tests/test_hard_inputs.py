@@ -688,6 +688,17 @@ def test_a_negative_is_refused(case: Case, name: str) -> None:
     assert f"{name} is a negative by its tag (MINISWHITE)" in line and "--calc=65535-A" in line
 
 
+def test_a_pan_that_all_bands_run_against_is_told(case: Case) -> None:
+    case.fuse("--method", "gsa", "--no-score")
+    assert not any("negative" in warning for warning in case.report["warnings"])
+    case.change("pan.tif", lambda p: 4095 - p)
+    told = "pan.tif is dark where all bands are bright"
+    case.fuse("--method", "gsa", "--no-score")
+    assert any(warning.startswith(told) for warning in case.report["warnings"])
+    findings = json.loads(case.run("check", "pan.tif", "ms.tif", "--json").out)["findings"]
+    assert [f["level"] for f in findings if f["text"].startswith(told)] == ["warning"]
+
+
 def coloured(path: Path, colours) -> None:
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {i: (*colours(i), 255) for i in range(256)})

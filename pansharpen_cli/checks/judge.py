@@ -243,6 +243,8 @@ def tells_facts(
     """What PAN tells about each band, with a note where that is nothing."""
     told = pan_relation.measure(scene, options.seed, progress)
     only_upsampled = [] if options.method == "exp" or mismatched else pan_relation.unrelated(told)
+    if pan_relation.is_negative(told) and options.method != "exp":
+        found.add("pan-negative", text=pan_relation.negative(scene.pan.label))
     if options.method != "exp" and pan_relation.pan_is_constant(scene, options.seed):
         return pan_relation_facts(scene, told, range(scene.bands))  # of which `_judge_flatness` has told
     facts = pan_relation_facts(scene, told, only_upsampled)

@@ -24,6 +24,9 @@ from ..raster.scene import Scene, TileData
 LEAST = 0.03
 """R2 below which PAN tells nothing about a band, so that it is up-sampled and no more."""
 
+FOLLOWED = 0.2
+"""R2 from which on a band counts as one that runs with PAN, or against it."""
+
 CELL = 16
 """Side of the cells in MS pixels."""
 
@@ -134,3 +137,14 @@ def _regressed(cells: Tensor, level: float) -> tuple[PanRelation, ...]:
 def unrelated(found: Sequence[PanRelation]) -> list[int]:
     """The bands that PAN tells nothing about."""
     return [i for i, each in enumerate(found) if each.nothing]
+
+
+def is_negative(found: Sequence[PanRelation]) -> bool:
+    """Do all bands that PAN tells of run against it? Not of a single one, which may be a thermal band."""
+    gains = [each.gain for each in found if each.r2 >= FOLLOWED]
+    return len(gains) > 1 and max(gains) < 0
+
+
+def negative(pan: str) -> str:
+    """What is to be said of such a PAN."""
+    return f"{pan} is dark where all bands are bright, and the other way round: if it is a negative, invert it first"

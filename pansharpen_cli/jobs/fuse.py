@@ -247,6 +247,8 @@ def _fused(part: Part, options: Options, writer: SceneWriter, progress: Progress
     scene, mismatched, clock = part.scene, part.registration.mismatched, time.perf_counter()
     found = pan_relation.measure(scene, options.seed, progress)
     only_upsampled = [] if mismatched or options.method == "exp" else pan_relation.unrelated(found)
+    if pan_relation.is_negative(found) and options.method != "exp":
+        scene.warnings.append(pan_relation.negative(scene.pan.label))
     telling_seconds = time.perf_counter() - clock
     fit = fitting.fit(scene, replace(options, adapt="off") if mismatched else options, progress, only_upsampled)
     tells = not all(each.nothing or math.isnan(each.r2) for each in found)
