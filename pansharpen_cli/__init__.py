@@ -12,8 +12,10 @@ TYPE_CHECKING = False  # typing's own takes longer to import than all that is ne
 
 __version__ = "0.2.0"
 
-# Threads of OpenMP that wait actively take the cores from other processes. The runtime reads this when torch is loaded.
+# Threads of OpenMP and of numpy's OpenBLAS that wait actively take the cores from other processes, and from ours. They
+# read this when they are loaded; of OpenBLAS it is the power of two of the cycles that they wait so.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 # Large tensors in pages of 2 MB where the system has them: the first touch of 4 kB ones takes longer than the sums.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

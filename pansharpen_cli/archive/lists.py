@@ -28,7 +28,9 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
     Without a comma in its first line, `;` or a tab stands between the cells.
     """
     with untrusted.boundary(path):
-        file = io.StringIO(untrusted.read_text(path), newline="")
+        text = untrusted.read_text(path)
+        file = io.StringIO(text.lstrip("\r\n"), newline="")
+        above = text.count("\n") - file.getvalue().count("\n")
         header = file.readline()
         file.seek(0)
         delimiter = next((d for d in ",;\t" if d in header), ",")
@@ -41,10 +43,10 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
             if beyond := [cell for cell in row.pop(None, ()) if cell.strip()]:
                 named = f"'{beyond[0][:80]}'"
                 raise InputError(
-                    f"{path}, line {reader.line_num}: {named} stands beyond the {len(columns)} columns; several MS "
-                    "files stand in one cell, with ; between them and quotes around"
+                    f"{path}, line {above + reader.line_num}: {named} stands beyond the {len(columns)} columns; "
+                    "several MS files stand in one cell, with ; between them and quotes around"
                 )
-            rows.append((reader.line_num, {key: (value or "").strip() for key, value in row.items()}))
+            rows.append((above + reader.line_num, {key: (value or "").strip() for key, value in row.items()}))
     return columns, rows
 
 

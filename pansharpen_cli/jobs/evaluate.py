@@ -165,7 +165,7 @@ def evaluate(
     asked = pair.options.nodata
     with gdal_messages() as said, ExitStack() as stack:
         parts, whole = opened_parts(
-            pair, Options(align=align, mtf="sensor"), stack,
+            pair, Options(align=align, mtf="sensor", adapt="off"), stack,
             lambda scene, several=False: _check_outputs(output, {*scene.files(), *files}, files, FULL_MAPS),
             files, progress,
         )  # fmt: skip

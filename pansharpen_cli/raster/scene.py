@@ -533,12 +533,14 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
         if part is None:
             continue
         part = Window(*part)
+        if part.is_empty and name == "--bbox":
+            raise InputError("--bbox holds the centre of no pixel: make it larger")
         chosen &= part
         if chosen.is_empty:
             raise InputError(f"{name} does not touch the scene, which is {full} of the PAN, "
                              f"{grid.window(full).describe()}")  # fmt: skip
         within = full & part
-        rounded = 1 if name == "--bbox" else 0  # outwards
+        rounded = 1 if name == "--bbox" else 0
         if max(abs(a - b) for a, b in zip(within, part, strict=True)) > rounded:
             notes.append(
                 f"{name} reaches beyond the scene: of its {part.shape[1]} x {part.shape[0]} pixels "
