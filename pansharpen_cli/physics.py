@@ -33,6 +33,10 @@ PART, REDUCED_PART = 128, 48
 SHORT_PART = 16
 """Rows multiplied at a time for degradations side by side."""
 
+SPANS = 40
+"""Matrices of each kind that are kept, a megabyte each: those of a row of tiles of 16 384 columns, 32, are met again in
+the next one."""
+
 NEGLIGIBLE = 1e-12
 """Weights of degradations in float32 that are left out; products with far smaller ones take many times as long."""
 
@@ -124,13 +128,13 @@ def _gather(weights_at, centres: np.ndarray, source: Span, reach: float) -> np.n
     return matrix
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=SPANS)
 def upsample_matrix(axis: Axis, pan: Span, ms: Span) -> np.ndarray:
     """Up-sampling of MS pixels `ms` to PAN pixels `pan`: (PAN pixels, MS pixels), shared."""
     return _gather(upsample_kernel, axis.pan_centres(pan), ms, UPSAMPLE_REACH)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=SPANS)
 def degrade_matrix(axis: Axis, ms: Span, pan: Span, gain: float) -> np.ndarray:
     """MTF blur of PAN pixels `pan` sampled at the centres of MS pixels `ms`: (MS pixels, PAN pixels), shared."""
     return _gather(lambda d: _mtf_profile(d, gain, axis.ratio), axis.ms_centres(ms), pan, MTF_REACH)

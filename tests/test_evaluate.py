@@ -154,6 +154,14 @@ def noisy(pixels: np.ndarray) -> np.ndarray:
     return np.where(pixels > 0, np.clip(pixels + spread, 1, 65535), 0).astype(pixels.dtype)
 
 
+def test_a_reference_in_other_units_is_told(scene: Path, run) -> None:
+    edited(scene / "truth.tif", scene / "reflectance.tif", lambda p: (p / 10_000).astype("float32"), nodata=0)
+    for reference, warned in (("truth.tif", False), ("reflectance.tif", True)):
+        told = run("evaluate", "truth.tif", "--reference", reference, "--ratio", "4")
+        assert told.code == 0
+        assert ("truth.tif has 1e+04 times the level of reflectance.tif" in told.err) is warned
+
+
 @pytest.mark.slow
 def test_scoring_by_tiles_equals_scoring_in_one_piece(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 230, 260, border=40.0)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import models, publish, untrusted
 from ..columns import in_columns
-from ..errors import InputError, WeightsError, reason_of
+from ..errors import InputError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -425,10 +425,7 @@ def _not_loaded(source: Path, error: Exception) -> WeightsError:
         )
     if "TorchScript" in text:
         return WeightsError(f"{source} is a TorchScript program, not weights; it is not run")
-    unpickler = re.search(r"WeightsUnpickler error:\s*(.+)", text)  # the rest advises to load it unsafely
-    reason = unpickler[1] if unpickler else "" if "weights_only" in text else reason_of(error).split(". ")[0]
-    said = f": {reason}" if reason else ""
-    return WeightsError(f"{source} is not a checkpoint of weights that torch.save wrote, or it is damaged{said}")
+    return WeightsError(f"{source} is not a checkpoint of weights that torch.save wrote, or it is damaged")
 
 
 def _own_names(network: str, public: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ..raster.blocks import lift_to_usual
 from ..raster.source import filled
 from ..raster.tiles import plan_tiles
 from . import metrics
-from .assess import SCORED_TILE, Score, scale_to_11_bits, survey
+from .assess import OTHER_UNITS, SCORED_TILE, Score, scale_to_11_bits, survey
 from .rasters import Raster
 
 
@@ -67,6 +67,7 @@ def against_reference(
     indices = metrics.ReducedResolution(window.shape, ratio, known.peak, known.scale, with_pan=pan is not None)
     expected = scored = 0
     lift: int | None = None
+    sums = np.zeros(2)
     tiles = plan_tiles(window, SCORED_TILE)
     for i, tile in enumerate(tiles):
         progress("scoring", i, len(tiles))
@@ -75,6 +76,7 @@ def against_reference(
         truth, there = filled(reference.read, around)
         values, seen = filled(fused.read, around)
         valid = there & seen
+        sums += [np.abs(x).sum(dtype=float, where=valid) for x in (truth, values)]
         own = core.seen_from(around)
         expected, scored = expected + int(there[own.slices].sum()), scored + int(valid[own.slices].sum())
         detail: list[np.ndarray] = list(filled(pan.read, around)) if pan else []
@@ -96,6 +98,11 @@ def against_reference(
     notes = list(indices.notes)
     if scored < 0.95 * expected:
         notes.append(f"{fused.source.label}: only {100 * scored / expected:.0f} % of the reference's pixels are valid")
+    if sums.all() and not 1 / OTHER_UNITS < sums[0] / sums[1] < OTHER_UNITS:
+        notes.append(
+            f"{fused.source.label} has {sums[1] / sums[0]:.3g} times the level of {reference.source.label}: they are "
+            "in different units, and the figures compare their values as they are"
+        )
     share = window.area / reference.window.area
     if share < 0.95:
         notes.append(f"{fused.source.label} covers only {100 * share:.2g} % of the reference")
