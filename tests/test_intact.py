@@ -435,3 +435,17 @@ def test_a_tiff_without_the_end_of_a_directory_is_cut_off(here: Path) -> None:
             continue
         with pytest.raises(InputError, match="a.tif is cut off"):
             source.open_raster("a.tif")
+
+
+def test_a_tiff_with_a_tag_of_an_unknown_type_is_read(here: Path) -> None:
+    """libtiff passes over it, and tells of an error that rasterio would raise at some later call."""
+    content = bytearray(Path("a.tif").read_bytes())
+    at = int.from_bytes(content[4:8], "little")
+    count = int.from_bytes(content[at : at + 2], "little")
+    odd = b"".join(part.to_bytes(size, "little") for part, size in ((60001, 2), (99, 2), (1, 4), (7, 4)))
+    entries = content[at + 2 : at + 2 + 12 * count] + odd
+    content[4:8] = len(content).to_bytes(4, "little")
+    Path("odd.tif").write_bytes(content + (count + 1).to_bytes(2, "little") + entries + bytes(4))
+    dataset = source.open_raster("odd.tif")
+    assert source.data_bands(dataset, "odd.tif", [])[0] == [1, 2]
+    dataset.close()

@@ -91,6 +91,8 @@ def open_raster(path: str, rpcs: bool = False):
     names = check_raw(path)
     with gdal_messages() as said:
         dataset = _usable(path, rpcs, names, said)
+    with suppress(*GDAL_ERRORS):  # of what GDAL passed over, a tag of an unknown type for one, rasterio raises later
+        dataset.colorinterp  # noqa: B018
     repeat(said.warnings)
     for text in filter(_NO_XML.match, said.errors):
         warn(f"{path}: its GDALMetadata are damaged ({text}): names, scales and offsets of its bands may be lost")
