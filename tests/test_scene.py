@@ -546,6 +546,12 @@ def test_swapped_inputs(pair):
 
 
 @pytest.mark.parametrize("which", ["pan", "ms"])
+def test_metres_with_a_crs_in_degrees_are_called_so(pair, which):
+    getattr(pair, which)(crs="EPSG:4326")
+    assert f"{which}.tif has coordinates of metres and the CRS EPSG:4326, which counts in degrees" in pair.refused()
+
+
+@pytest.mark.parametrize("which", ["pan", "ms"])
 def test_degrees_with_a_crs_in_metres_are_called_so(pair, which):
     pixel = {"pan": 5e-6, "ms": 2e-5}[which]
     getattr(pair, which)(None, Affine(pixel, 0, 3.1, 0, -pixel, 45.2))

@@ -121,6 +121,12 @@ class Grid:
         return near and self.pixel < 0.01 and bool(self.crs and self.crs.is_projected)
 
     @property
+    def is_beyond_degrees(self) -> bool:
+        """Whether its coordinates are none of degrees, although its CRS counts in them."""
+        far = max(map(abs, self.bounds)) > 1000 and not self.transform.is_identity  # RPCs locate such a one
+        return far and bool(self.crs and self.crs.is_geographic)
+
+    @property
     def pixel(self) -> float:
         """Side of a pixel of the same area in units of the CRS."""
         return abs(self.transform.determinant) ** 0.5

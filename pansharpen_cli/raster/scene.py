@@ -500,7 +500,14 @@ def _check_types(sources: list[Source]) -> str:
 
 
 def _check_degrees(pan_grid: Grid, pan: Source, ms: Sequence[Source]) -> None:
-    """Raises InputError for one of PAN and MS in degrees, with a CRS in metres: pixels of another order of size."""
+    """Raises InputError for one of PAN and MS in degrees, with a CRS in metres: pixels of another order of size; and
+    for one in metres with a CRS in degrees."""
+    for label, grid in [(pan.label, pan_grid), *((each.label, Grid.of(each.dataset)) for each in ms)]:
+        if grid.is_beyond_degrees:
+            raise InputError(
+                f"{label} has coordinates of metres and the CRS {grid.crs}, which counts in degrees: give it the CRS "
+                f"of its metres (gdal_edit.py -a_srs EPSG:CODE {os.path.basename(label)})"
+            )
     for other in ms:
         grids = {pan.label: pan_grid, other.label: Grid.of(other.dataset)}
         (label, grid), (_, larger) = sorted(grids.items(), key=lambda each: each[1].pixel)
