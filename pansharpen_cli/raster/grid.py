@@ -183,7 +183,7 @@ class Grid:
         if relative.a <= 0 or relative.e <= 0 or max(abs(relative.b), abs(relative.d)) * span > 1e-3:
             return None
         return Phase.of(
-            (_snap(relative.e, ms.height), _snap(relative.a, ms.width)), (_snap(relative.f), _snap(relative.c))
+            (snapped(relative.e, ms.height), snapped(relative.a, ms.width)), (snapped(relative.f), snapped(relative.c))
         )
 
     def overlap(self, phase: Phase, ms: Grid) -> Window:
@@ -215,7 +215,7 @@ def _centres(first: float, last: float) -> Span:
     return math.ceil(first - 0.5 - 1e-6), math.floor(last - 0.5 - 1e-6) + 1
 
 
-def _snap(value: float, length: int = 1) -> float:
+def snapped(value: float, length: int = 1) -> float:
     """Geotransforms carry rounding noise: a value within 1e-3 pixel of a simple one over the whole length is that."""
     for denominator in (1, 2, 3, 4, 5, 8, 10):
         simple = round(value * denominator) / denominator

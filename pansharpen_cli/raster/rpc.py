@@ -17,7 +17,7 @@ from rasterio.warp import transform
 
 from ..errors import InputError
 from .geometry import Phase, Window
-from .grid import Grid
+from .grid import Grid, snapped
 from .messages import GDAL_ERRORS
 from .source import Source, filled, open_raster, rpcs_of
 
@@ -343,8 +343,9 @@ def placed(
         )
     else:
         # a pixel's centre is at a whole number, its edge half a pixel before
-        ratio, offset = [a for a, _, _ in fits], [b + 0.5 - a / 2 for a, b, _ in fits]
         height, width = ms[0].dataset.shape
+        ratio = [snapped(a, length) for (a, _, _), length in zip(fits, (height, width), strict=True)]
+        offset = [snapped(b + 0.5 - a / 2) for a, b, _ in fits]
     phase = Phase.of((ratio[0], ratio[1]), (offset[0], offset[1]))
     sources = list(ms)
     if resampled:
