@@ -38,7 +38,7 @@ SHIPPED := \
 	pannet/4/54 pannet/8/44 \
 	msdcnn/4/25 msdcnn/8/25 \
 	u2net/4/90 u2net/8/281 \
-	pantiny/4/32 pantiny/-/14 \
+	pantiny/4/32 pantiny/-/34 \
 	pantiny-small/4/28 pantiny-small/-/28 \
 	pancrafter/4/45 pancrafter/8/48
 
