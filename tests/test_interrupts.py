@@ -97,7 +97,14 @@ IN_A_CALLBACK = """
 import logging, os, signal, sys
 from pansharpen_cli.cli import app as cli
 
-logging.getLogger("rasterio._env").addFilter(lambda record: os.kill(os.getpid(), signal.SIGTERM))
+asked = []
+
+def once(record):
+    if not asked:
+        asked.append(record)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+logging.getLogger("rasterio._env").addFilter(once)
 sys.argv = ["pansharpen", "check", *sys.argv[1:]]
 cli.main()
 """
