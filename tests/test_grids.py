@@ -282,6 +282,11 @@ def test_r2_and_gain_of_a_band_are_those_that_it_was_made_with(folder: Path) -> 
         one, three = pan_relation.measure(scene)
     assert one.r2 > 0.8 and three.r2 == pytest.approx(one.r2, abs=0.01)
     assert three.gain == pytest.approx(3 * one.gain, rel=0.02)
+    edited(folder / "pan.tif", folder / "small.tif", lambda p: (p * 1e-7).astype("float32"))
+    with Scene.open(folder / "small.tif", [folder / "known.tif"]) as scene:  # a PAN in other units tells as much
+        told = pan_relation.measure(scene)
+    assert [each.r2 for each in told] == pytest.approx([one.r2, three.r2], abs=1e-3)
+    assert told[0].gain == pytest.approx(1e7 * one.gain, rel=1e-2)
 
 
 @pytest.mark.parametrize("method", ["gsa", "glpnet"])

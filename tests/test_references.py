@@ -595,6 +595,17 @@ def test_a_vrt_that_runs_python_is_bad_input(tmp_path: Path, depth: int) -> None
         open_raster(str(tmp_path / f"{depth}.vrt"))
 
 
+@pytest.mark.parametrize("function", references.OF_SEVERAL)
+def test_a_band_derived_of_one_source_by_a_function_of_several_is_refused(tmp_path: Path, function: str) -> None:
+    """GDAL writes none of its pixels and tells nothing."""
+    raster(tmp_path / "ms.tif")
+    (tmp_path / "1.vrt").write_text(DERIVED.format(function, ""))
+    with pytest.raises(InputError, match=f"1.vrt derives a band by '{function}' from a single source"):
+        open_raster(str(tmp_path / "1.vrt"))
+    (tmp_path / "k.vrt").write_text(DERIVED.format(function, '<PixelFunctionArguments k="2"/>'))
+    open_raster(str(tmp_path / "k.vrt")).close()
+
+
 def test_a_vrt_with_a_function_that_gdal_does_not_have_is_bad_input(tmp_path: Path) -> None:
     raster(tmp_path / "ms.tif")
     (tmp_path / "1.vrt").write_text(DERIVED.format("nonesuch", ""))

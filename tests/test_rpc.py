@@ -204,6 +204,13 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
     assert facts["results"][0]["quality"]["hqnr"] > 0.5
     against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)
     assert against["results"][0]["quality"]["rmse"] == [0.0] * 4
+    assert not any("different models" in warning for warning in against["warnings"])
+    with rasterio.open(tmp_path / "part.tif", "r+") as part:
+        rpcs = part.rpcs
+        rpcs.height_off += 1
+        part.rpcs = rpcs
+    against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)
+    assert any("have RPCs of different models" in warning for warning in against["warnings"])
 
 
 def test_a_basic_product_is_evaluated_at_the_height_that_it_was_fused_at(run, tmp_path: Path) -> None:

@@ -826,6 +826,15 @@ def test_a_band_that_is_called_alpha_is_a_mask_whatever_it_holds(pair):
         assert scene.bands == 3 and not scene.warnings
 
 
+def test_a_band_that_is_called_alpha_is_a_mask_without_the_tag(pair):
+    held = np.full((1, *pair.scene.ms.shape[1:]), 255, "uint16")
+    held[0, :9] = 0
+    pair.ms(np.concatenate([pair.scene.ms, held]), names=("Blue", "Green", "Red", "NIR", "Alpha"))
+    with pair.open() as scene:
+        assert scene.bands == 4
+        assert not scene.valid(scene.full)[:20].any()
+
+
 def test_an_alpha_band_of_the_pan(pair):
     mask = np.ones(pair.scene.pan.shape, bool)
     mask[HOLE] = False

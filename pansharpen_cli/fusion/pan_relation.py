@@ -61,7 +61,7 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Pa
     take statistics of, which the methods that take some refuse."""
     scene = replace(scene, full=scene.full & scene.pan_grid.overlap(scene.phase, scene.ms_grid))
     cells: list[Tensor] = []
-    seen, used, level = 0, 0, 0.0
+    seen, used, levels = 0, 0, [0.0, 0.0]
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)
     with one_thread_each(1):
         for tried, block in enumerate(sample_blocks(scene, seed)):
@@ -71,9 +71,9 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Pa
             data = scene.read(block, *reach.windows(block))
             if data is not None and in_range(data) and len(found := _cells(scene, data, block)):
                 cells.append(found)
-                level = max(level, float(abs(data.pan).max()), float(abs(data.ms).max()))
+                levels = [max(level, float(abs(x).max())) for level, x in zip(levels, (data.pan, data.ms), strict=True)]
                 seen, used = seen + len(found) * CELL**2, used + 1
-    return _regressed(torch.cat(cells), level) if cells else (PanRelation(),) * scene.bands
+    return _regressed(torch.cat(cells), *levels) if cells else (PanRelation(),) * scene.bands
 
 
 def pan_is_constant(scene: Scene, seed: int = 0) -> bool:
@@ -110,12 +110,13 @@ def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
     return cells[whole]
 
 
-def _regressed(cells: Tensor, level: float) -> tuple[PanRelation, ...]:
-    """R2 and gain of each band from details (cells, 2, bands, pixels) of values up to `level` DN."""
-    if len(cells) < _CELLS or not level:
+def _regressed(cells: Tensor, highest: float, level: float) -> tuple[PanRelation, ...]:
+    """R2 and gain of each band from details (cells, 2, bands, pixels) of values of PAN up to `highest` and of the MS up
+    to `level` DN."""
+    if len(cells) < _CELLS or not highest or not level:
         return (PanRelation(),) * cells.shape[2]
-    cells = cells / level  # the floors below are for values of usual size
-    pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0], cells[:, 1]))
+    # the floors below are for values of usual size, and PAN may be in other units
+    pan, ms = (x - x.mean(-1, keepdim=True) for x in (cells[:, 0] / highest, cells[:, 1] / level))
     energy, wanted = pan.square().sum(-1), ms.square().sum(-1)
 
     def explained(other: Tensor, strength: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def _regressed(cells: Tensor, level: float) -> tuple[PanRelation, ...]:
     chance = explained(pan.roll(1, 0), energy.roll(1, 0))
     total = wanted.sum(0)
     r2 = ((explained(pan, energy) - chance) / (total - chance).clamp(min=1e-30)).clamp(0, 1)
-    gain = (pan * ms).sum((0, 2)) / energy.sum(0).clamp(min=1e-30)
+    gain = (pan * ms).sum((0, 2)) / energy.sum(0).clamp(min=1e-30) * (level / highest)
     least = cells.shape[0] * cells.shape[-1] * FLAT**2
     flat = (energy.sum(0) <= least) | (total <= least)
     return tuple(

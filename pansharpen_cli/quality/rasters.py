@@ -89,6 +89,11 @@ class Raster:
             # a part of the PAN has its RPCs, counted from its own corner
             row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
             own = grid.window(Window.at(row, col, (own.height, own.width)))
+        elif rpcs is not None and known is not None:
+            raster.source.notes.append(
+                f"{label} and the {place} have RPCs of different models: they were laid on each other at their "
+                "upper left corners"
+            )
         try:
             if own.crs != grid.crs:
                 raise InputError(

@@ -52,6 +52,9 @@ _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
 _CHOICE = re.compile("vrt://([^?]*)", re.IGNORECASE)
+OF_SEVERAL = ("min", "max", "sum", "mul", "diff", "div", "norm_diff", "cmul")
+"""Functions of derived bands that write nothing, and tell nothing, where there is a single source."""
+
 _MERGING = re.compile(r"(?:DERIVED_SUBDATASET:\w+:)*(vrt://[^?]*\?(?:.*&)?r=.*)", re.IGNORECASE | re.DOTALL)
 """Such a choice that resamples: GDAL makes a VRT of it whose sources may be down-sampled."""
 _HEAD = 1024
@@ -204,6 +207,12 @@ def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
             f"cannot open {path}: {where[:200]} derives a band by a function in Python, which is not run: make a "
             "GeoTIFF of it with gdal_translate if you trust it"
         )
+    for band in root.iter():
+        if (function := _function_of_several(band)) is not None:
+            raise InputError(
+                f"cannot open {path}: {where[:200]} derives a band by '{function}' from a single source, of which GDAL "
+                "makes no pixel: give it two, or a constant k"
+            )
     if threads_of(root) > MOST_THREADS:
         raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
     if (held := held_by(root)) > MOST_HELD:
@@ -211,6 +220,15 @@ def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
             f"cannot open {path}: {where[:200]} derives a band from so many sources that they take {held / 1e9:.1f} GB "
             "for a window: derive it from less at once (gdal_translate to GeoTIFFs)"
         )
+
+
+def _function_of_several(band: ElementTree.Element) -> str | None:
+    """The function by which a band of a VRT is derived, if that takes several sources and the band has fewer."""
+    parts = [(part.tag.lower(), part) for part in band]
+    function = next(((part.text or "").strip().lower() for tag, part in parts if tag == "pixelfunctiontype"), "")
+    sources = sum(tag.endswith("source") for tag, _ in parts)
+    arguments = [name.lower() for tag, part in parts if tag == "pixelfunctionarguments" for name in part.attrib]
+    return function if function in OF_SEVERAL and sources < 2 and "k" not in arguments else None
 
 
 def _work_of_choice(path: str, choice: str, online: bool) -> float:

@@ -486,9 +486,10 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
     for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
         if interpretation == ColorInterp.palette:
             _check_palette(ds, band, path)
-        if interpretation != ColorInterp.alpha or ds.count == 1:
-            continue
         name = ds.descriptions[band - 1]
+        called = (name or "").strip().lower() == "alpha"
+        if (interpretation != ColorInterp.alpha and not called) or ds.count == 1:
+            continue
         if sensors.band_name(name) is not None:
             continue
         if "alpha" in (name or "").lower():
