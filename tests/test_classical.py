@@ -296,6 +296,17 @@ def fused_files(paths: tuple[Path, Path], name: str, size: int = 512, fitted: fu
 ALL = tuple(METHODS)
 
 
+def test_pracs_takes_no_pan_in_other_units(tmp_path: Path) -> None:
+    """Its local weight compares the bands with the PAN."""
+    pan, ms, _ = write_pair(tmp_path, 96, 96, 4)
+    edited(pan, tmp_path / "small.tif", lambda p: (p / 1e4).astype("float32"))
+    with (
+        Scene.open(tmp_path / "small.tif", [ms]) as scene,
+        pytest.raises(InputError, match="compares the values of PAN"),
+    ):
+        fit.fit(scene, Options(method="pracs"))
+
+
 def test_pracs_says_which_bands_run_against_the_pan(tmp_path: Path) -> None:
     pan, ms = write_pair(tmp_path, 128, 128, 4)[:2]
 

@@ -152,6 +152,12 @@ def test_a_fit_of_something_else_is_refused_in_one_line(run, pair, tmp_path) -> 
             "--method", "gsa", "--fit", kept,
         )  # fmt: skip
         assert result.code == 2 and text in result.err and len(result.errors) == 1, result.err
+    edited(pair / "pan.tif", tmp_path / "reflectance.tif", lambda p: (p / 1e4).astype("float32"))
+    result = run(
+        "fuse", tmp_path / "reflectance.tif", pair / "ms.tif", "-o", tmp_path / "no.tif", "--sensor", "generic",
+        "--method", "gsa", "--fit", kept,
+    )  # fmt: skip
+    assert result.code == 2 and "is a fit of a PAN of uint16; " in result.err, result.err
     assert not (tmp_path / "no.tif").exists() and not (tmp_path / "b.safetensors").exists()
 
 

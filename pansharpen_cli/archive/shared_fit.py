@@ -116,7 +116,7 @@ def _strip_keys(scenes: Sequence[Found]) -> list[str]:
 
 
 def _told_apart(keys: Sequence[str], scenes: Sequence[Found]) -> list[str]:
-    """Keys, with bands and types of the MS where those of one key differ in them."""
+    """Keys, with bands and types of PAN and MS where those of one key differ in them."""
     kinds: dict[str, dict[int, str]] = {}
     for i, key in enumerate(keys):
         kinds.setdefault(key, {})[i] = ""
@@ -127,9 +127,9 @@ def _told_apart(keys: Sequence[str], scenes: Sequence[Found]) -> list[str]:
 
 
 def _pixels_of(found: Found) -> str:
-    """How many bands of which types the MS files have; of a file that cannot be read nothing."""
+    """How many bands of which types the PAN and the MS files have; of a file that cannot be read nothing."""
     told = []
-    for layer in found.ms:
+    for layer in (found.pan, *found.ms):
         with suppress(InputError), open_raster(layer[-1], rpcs=True) as dataset:
             told.append(f"{dataset.count}{dataset.dtypes[0]}")
     return "-".join(told)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..covariance import Covariance
+from ..errors import InputError
 from .layers import DOUBLE, HAZE, LOCAL, Setup, TileLayers, column
 from .method import Method, WithCovariance, least, lifted, modulation, need, over, ratio, regression
 
@@ -213,6 +214,8 @@ class PRACS(Method):
     passes = 2
     observes = DOUBLE
     BETA: ClassVar[float] = 0.95
+    APART: ClassVar[float] = 10.0
+    """Times the largest mean of a band that PAN's may be, and the other way round: beyond it units differ."""
     finds: ClassVar = {
         "pan_mean": "1", "own": "nn",
         **dict.fromkeys(("mean", "scale", "own_constant", "share", "detail_mean", "weight", "alike", "least"), "n"),
@@ -243,6 +246,12 @@ class PRACS(Method):
             need(self.first.count, self.setup.bands + 2, "PAN")
             self.mean, self.pan_mean = self.first.mean("expanded"), self.first.mean("pan")
             self.scale = over(self.first.std("pan"), self.first.std("expanded"))
+            pan, ms = float(self.pan_mean.abs().max()), float(self.mean.abs().max())
+            if min(pan, ms) > 0 and not 1 / self.APART <= pan / ms <= self.APART:
+                raise InputError(
+                    f"pracs compares the values of PAN and MS, whose means are {pan:.3g} and {ms:.3g}: scale one of "
+                    "them (gdal_translate -scale), or use another method"
+                )
             self.first = None
             return
         sums = self.sums

@@ -37,7 +37,8 @@ MOST_LIFT, MOST_SHIFT = 1100, 100.0
 @dataclass(frozen=True)
 class Known:
     """The kind of scene that a fit is valid for. `bands`: standard names, None where unknown; `weights`: sha256 of a
-    network's weights; `dtype`: type of the MS; `made_of`: names of the files that were fitted."""
+    network's weights; `dtype`: type of the MS; `pan_dtype`: that of the PAN, where known; `made_of`: names of the files
+    that were fitted."""
 
     method: str
     sensor: str
@@ -46,6 +47,7 @@ class Known:
     dtype: str
     weights: str = ""
     made_of: tuple[str, ...] = ()
+    pan_dtype: str = ""
 
     @classmethod
     def of(cls, scene: Scene, options: Options) -> Known:
@@ -56,6 +58,7 @@ class Known:
         return cls(
             method, scene.sensor.name, scene.standard_names, scene.phase.ratio, ms.dataset.dtypes[ms.bands[0] - 1],
             card.sha256 if card is not None else "", tuple(Path(path).name for path in scene.paths),
+            scene.pan.dataset.dtypes[scene.pan.bands[0] - 1],
         )  # fmt: skip
 
 
@@ -121,6 +124,11 @@ class SavedFit:
             (mine.sensor == other.sensor, mine.sensor, f"{ms} is of {other.sensor} (see --sensor)"),
             (same_ratio, f"the ratio {mine.ratio[0]:.4g}", f"that of {ms} is {other.ratio[0]:.4g}"),
             (mine.dtype == other.dtype, f"values of {mine.dtype}", f"{ms} holds {other.dtype}"),
+            (
+                mine.pan_dtype in ("", other.pan_dtype),
+                f"a PAN of {mine.pan_dtype}",
+                f"{scene.pan.label} holds {other.pan_dtype}",
+            ),
         ):
             if not alike:
                 raise InputError(f"{path} is a fit of {what}; {found}")
@@ -217,7 +225,7 @@ def _known(told: Mapping[str, Any]) -> Known:
     bands = tuple(None if name is None else str(name) for name in told["bands"])
     names = tuple(map(str, told["made_of"]))
     method, sensor, dtype, sha256 = (str(told[key]) for key in ("method", "sensor", "dtype", "weights"))
-    return Known(method, sensor, bands, _pair(told["ratio"]), dtype, sha256, names)
+    return Known(method, sensor, bands, _pair(told["ratio"]), dtype, sha256, names, str(told.get("pan_dtype", "")))
 
 
 def _pair(values: Sequence[float]) -> tuple[float, float]:
