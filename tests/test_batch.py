@@ -530,7 +530,7 @@ def test_a_worker_that_hangs_does_not_outlive_a_parent_that_is_killed(tmp_path: 
 
 
 def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
-    record = {"schema": "pansharpen-batch/1", "scene": "a.tif", "status": "done", "bytes": 3}
+    record = {"schema": "pansharpen-batch/1", "scene": "a.tif", "status": "done", "bytes": 3, "made": {"a.tif": [3, 1]}}
     text = json.dumps({**record, "status": "started"}) + "\n" + json.dumps(record) + "\n"
     (tmp_path / "batch.jsonl").write_text(text + '{"scene": "b.tif", "sta')
     log = batch_log.Log(tmp_path)

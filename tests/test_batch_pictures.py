@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,19 +102,32 @@ def test_a_picture_is_not_written_over_another_scene(archive, tmp_path) -> None:
     assert [bool(task.refused) for task in tasks] == [True, False] and "another scene" in tasks[0].refused
 
 
-def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(archive, tmp_path) -> None:
-    def ran(**more) -> batch.Tally:
+BOTH = {"html": True, "rgb": Request(["true"])}
+
+
+@pytest.fixture
+def ran(archive, tmp_path):
+    """Runs a batch of a scene into a folder, by default `out`; `killed`: once it has published."""
+
+    def run_once(out: Path = tmp_path / "out", killed: bool = False, **more) -> batch.Tally:
         choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False, **more)
 
         def here(tasks):
             for task in tasks:
                 yield workers.Event("started", task, 0)
-                yield workers.Event("done", task, 0, batch.fuse_one(task, choices))
+                result = batch.fuse_one(task, choices)
+                if killed:
+                    raise KeyboardInterrupt
+                yield workers.Event("done", task, 0, result)
 
         tasks = planning.plan(pairs.find([str(archive / "dark")]).found, out, choices)
         return batch.run(tasks, out, here, retry_failed=True)
 
-    out, both = tmp_path / "out", {"html": True, "rgb": Request(["true"])}
+    return run_once
+
+
+def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(ran, tmp_path) -> None:
+    out, both = tmp_path / "out", BOTH
     assert ran().done
     for mine in (out / "dark_rgb.tif", out / "reports" / "dark.html"):
         mine.write_text("mine")
@@ -133,6 +148,93 @@ def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(archi
     assert ran(**both).done
     (out / "batch.jsonl").unlink()
     assert ran(**both).done, "the report says so, too"
+
+
+def aged(path: Path, seconds: float) -> None:
+    known = path.stat()
+    os.utime(path, (known.st_atime, known.st_mtime + seconds))
+
+
+def all_aged(out: Path) -> None:
+    """As if the last run were some time ago."""
+    line = json.loads((out / "batch.jsonl").read_text())
+    for name, stamp in line["made"].items():
+        aged(out / name, -1000)
+        stamp[1] -= 1000
+    (out / "batch.jsonl").write_text(json.dumps(line) + "\n")
+
+
+NAMES = "dark_rgb.tif", "reports/dark.html", "reports/dark.png", "reports/dark.json"
+REPLACED = [
+    *((name, how, "done") for name in NAMES for how in ("edited", "an older copy", "another size at once")),
+    *((name, "edited", "killed") for name in NAMES[:2]),
+]
+
+
+@pytest.mark.parametrize(("name", "how", "end"), REPLACED)
+def test_a_file_of_the_users_stays_however_many_runs_pass_that_do_not_make_it(
+    ran, tmp_path, name: str, how: str, end: str
+) -> None:
+    """As a picture after `--rgb`, one of the user's in its place, and runs without `--rgb`."""
+    mine = tmp_path / "out" / name
+    assert ran(**BOTH).done
+    all_aged(tmp_path / "out")
+    mine.write_bytes(mine.read_bytes() + b" mine" * (how != "edited"))
+    aged(mine, {"edited": -500, "an older copy": -5000, "another size at once": -1000}[how])
+    content = mine.read_bytes()
+    last: dict = {}
+    if name.endswith(("rgb.tif", ".html")):
+        last = BOTH
+        with suppress(KeyboardInterrupt):
+            assert ran(killed=end == "killed").done
+    (refused,) = ran(**last).failed
+    assert f"{mine} exists" in (refused.error or "") and mine.read_bytes() == content
+    mine.unlink()
+    assert ran(**last).done
+
+
+@pytest.mark.parametrize("how", ["killed", "moved", "copied with its times", "lost lines", "removed"])
+def test_files_of_a_batch_are_its_own_wherever_they_are(ran, tmp_path, how: str) -> None:
+    out, there = tmp_path / "out", tmp_path / "there"
+    assert ran(**BOTH).done and ran().done
+    if how == "killed":
+        with pytest.raises(KeyboardInterrupt):
+            ran(killed=True, **BOTH)
+    elif how == "moved":
+        out.rename(there)
+    elif how == "copied with its times":
+        shutil.copytree(out, there)
+    elif how == "removed":
+        for name in ("dark.tif", "dark_rgb.tif", "reports/dark.json"):
+            (out / name).unlink()
+    else:
+        all_aged(out)
+        line = (out / "batch.jsonl").read_bytes()
+        assert ran(**BOTH).done
+        (out / "batch.jsonl").write_bytes(line)
+    assert ran(there if there.exists() else out, **BOTH).done
+
+
+def test_a_log_of_names_alone_tells_what_is_the_batchs_own(ran, tmp_path) -> None:
+    """As earlier versions wrote it."""
+    out, log = tmp_path / "out", tmp_path / "out" / "batch.jsonl"
+
+    def rewritten() -> None:
+        line = json.loads(log.read_text())
+        log.write_text(json.dumps(line | {"made": sorted(line["made"].keys() - {"dark.tif"})}) + "\n")
+
+    assert ran(**BOTH).done
+    rewritten()
+    assert ran().done and ran(**BOTH).done, "nothing was changed"
+    rewritten()
+    aged(out / "dark_rgb.tif", 60)
+    assert ran().done, "it is not in the way"
+    assert [r.error for r in ran(**BOTH).failed], "newer than the report then"
+    aged(out / "dark_rgb.tif", -60)
+    rewritten()
+    assert ran().done
+    aged(out / "dark_rgb.tif", -30)
+    assert [r.error for r in ran(**BOTH).failed], "from the first run on, the log knows sizes and times"
 
 
 def test_stretch_belongs_to_rgb(run, archive, tmp_path) -> None:

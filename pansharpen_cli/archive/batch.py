@@ -28,7 +28,7 @@ from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of, surrounded
 from .neighbours import REACH, own_pixels
-from .planning import Choices, Task, existing_outputs, foreign_file, is_foreign, reason_to_run, seen_otherwise
+from .planning import Choices, Task, existing_outputs, foreign_file, reason_to_run, seen_otherwise, stamps_of
 from .shared_fit import in_turn
 from .workers import Event, Function, Pool
 
@@ -72,6 +72,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "notes": facts["notes"],
             "bytes": facts["output"]["bytes"],
             "mtime": task.output.stat().st_mtime,
+            "made": stamps_of(existing_outputs(task), task),
         }
     except MemoryError:
         known["error"] = "out of memory; try fewer --jobs or a smaller --tile-size"
@@ -93,7 +94,7 @@ def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
             options = replace(options, fit=str(task.fit))
         output = FusionOutput(
             task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
-            [p for p in (task.report, task.page) if p is not None], choices.command, task.identity(),
+            [p for p in (task.page, task.report) if p is not None], choices.command, task.identity(),
             rgb=choices.rgb, save_fit=task.fit if makes else None,
         )  # fmt: skip
         facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
@@ -242,8 +243,7 @@ def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, 
     """Log that a scene has started or ended; the record of one that has ended."""
     task = event.task
     if event.kind == "started":
-        foreign = task.output in there and is_foreign(before)
-        log.add(replace(_knowing(_record(task, "started"), before), foreign=foreign or None))
+        log.add(_knowing(_record(task, "started"), before))
     if event.kind not in ("done", "failed"):
         return None
     record = _ended(event, before)
@@ -295,37 +295,40 @@ def _record(task: Task, status: str) -> Record:
 
 def _ended(event: Event, before: Record | None) -> Record:
     task = event.task
-    known = event.result if event.kind == "done" else {"error": str(event.result), "seconds": event.seconds}
+    known: dict[str, Any] = (
+        event.result if event.kind == "done" else {"error": str(event.result), "seconds": event.seconds}
+    )
     if "error" in known:
         return replace(_record(task, "failed"), worker=event.worker, **known)
-    report, quicklook, page, picture = (
-        None if p is None else task.name_of(p) for p in (task.report, task.quicklook, task.page, task.picture)
-    )
+    report, quicklook, page = (None if p is None else task.name_of(p) for p in (task.report, task.quicklook, task.page))
     done = replace(_record(task, "done"), worker=event.worker, report=report, quicklook=quicklook, page=page)
-    made = (before.beside if before is not None else set()) | ({picture} if picture is not None else set())
-    return replace(done, made=sorted(made - done.beside) or None, **known)
+    return replace(done, **known | {"made": {**_made_before(before), **known["made"]}})
+
+
+def _made_before(before: Record | None) -> dict[str, list | None]:
+    return (before.made if before is not None else None) or {}
 
 
 def _knowing(record: Record, before: Record | None) -> Record:
     """A record that replaces another one, with what that one knows of an output that stands and of files beside it."""
-    if before is None:
-        return record
-    record = replace(record, made=sorted(before.beside) or None)
-    return record if is_foreign(before) else replace(record, bytes=before.bytes, mtime=before.mtime)
+    return record if before is None else replace(record, bytes=before.bytes, mtime=before.mtime, made=before.made)
 
 
 def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:
     """The record of a scene that failed. Its earlier output, if there is one, stays: nothing is deleted. `there`: what
     existed when the batch began. Of the same inputs, the scene is as done as before."""
-    now = existing_outputs(task).get(task.output)
-    if now is None:
-        return replace(record, made=_knowing(record, before).made)
-    if task.output not in there or not os.path.samestat(now, there[task.output]):
-        record = _knowing(record, before)
-        return replace(record, bytes=now.st_size, mtime=now.st_mtime)  # its worker was ended after it had published
+    record, now = _knowing(record, before), existing_outputs(task)
+    new = {p: found for p, found in now.items() if p not in there or not os.path.samestat(found, there[p])}
+    if task.report in new:  # it is published first: the worker was ended after that
+        record = replace(record, made=_made_before(before) | stamps_of(new, task))
+    output = now.get(task.output)
+    if output is None:
+        return replace(record, bytes=None, mtime=None)
+    if task.report in new and task.output in new:
+        return replace(record, bytes=output.st_size, mtime=output.st_mtime)
     if before is not None and before.is_done and before.inputs == list(task.inputs):
-        return replace(before, error=record.error)
-    return _knowing(record, before)
+        return replace(before, error=record.error, made=record.made)
+    return record
 
 
 def summary(tally: Tally, left: int) -> BatchSummary:

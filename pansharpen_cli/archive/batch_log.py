@@ -24,6 +24,8 @@ LOG_BYTES = 1 << 30
 _HEAD = f'{{"schema": "{SCHEMA}"'.encode()
 _LINE, _MOST_UNREAD = re.compile(rb"\S[^\n]*"), 1000
 """A line that is not empty, and how many that hold no JSON a log may have."""
+TIME_STEP = 2
+"""Seconds to which disks and archives keep the time of a file."""
 LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
 
 
@@ -112,16 +114,16 @@ def read_log(folder: Path) -> dict[str, Record]:
     records: dict[str, Record] = {}
     for _, line in untrusted.json_lines(content.decode("utf-8", "replace")):
         with suppress(ValueError, RecursionError):
-            record = _record_of(untrusted.parse_json(line)) if len(line) <= untrusted.MOST_LINE else None
+            record = _record_of(untrusted.parse_json(line), folder) if len(line) <= untrusted.MOST_LINE else None
             if record is not None:
                 records[record.scene] = record
     return records
 
 
-_TYPES = {name: kind for name, kind in get_type_hints(Record).items() if name != "others"}
+_TYPES = {name: kind for name, kind in get_type_hints(Record).items() if name != "others"} | {"made": dict | list}
 
 
-def _record_of(line: Any) -> Record | None:
+def _record_of(line: Any, folder: Path) -> Record | None:
     """A line as a record, if a batch may have written it: anyone may have written another one."""
     if (
         not isinstance(line, dict)
@@ -132,7 +134,39 @@ def _record_of(line: Any) -> Record | None:
     ):
         return None
     others = {k: v for k, v in line.items() if k not in _TYPES}
-    return Record(**{"schema": SCHEMA} | {k: v for k, v in line.items() if k in _TYPES}, others=others)
+    known = {"schema": SCHEMA} | {k: v for k, v in line.items() if k in _TYPES}
+    return Record(**known | {"made": _made(line, folder) or None}, others=others)
+
+
+def _made(line: dict[str, Any], folder: Path) -> dict[str, list | None]:
+    """Size and time of each file that a batch has made for a scene. Of files beside the output, lines of an earlier
+    version tell names only: they are taken as they are now, if they are not newer than the report, which was made last.
+    """
+    if isinstance(line.get("made"), dict):
+        return {name: stamp if _is_stamp(stamp) else None for name, stamp in line["made"].items()}
+    names = {*(line.get("made") or ()), *(line.get(key) for key in ("report", "quicklook", "page"))}
+    made = {name: _stamp(folder, name) for name in names if isinstance(name, str)}
+    report = made.get(line.get("report") or "")
+    if report is not None:
+        made = {name: s if s is not None and s[1] <= report[1] + TIME_STEP else None for name, s in made.items()}
+    if line.get("bytes") is not None:
+        _, now = _stamp(folder, line["scene"]) or (None, 0)
+        made[line["scene"]] = [line["bytes"], line.get("mtime") or now]
+    return made
+
+
+def _is_stamp(stamp: Any) -> bool:
+    return (
+        isinstance(stamp, list) and len(stamp) == 2 and all(isinstance(n, int | float) and abs(n) < 1e15 for n in stamp)
+    )
+
+
+def _stamp(folder: Path, name: str) -> list | None:
+    try:
+        found = os.stat(folder / name)
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime]
 
 
 class Log:

@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from ..raster.creation import check_creation_options, parse_creation_options
 from ..raster.options import OpenOptions
 from ..report import index
 from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
-from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, read_log
+from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, TIME_STEP, read_log
 from .mosaic import read_with
 from .names import CONTAINERS, Found, RasterFiles
 from .tar_zip import archive_of
@@ -44,9 +44,6 @@ NAME_BYTES, PATH_BYTES = 230, 3900
 
 PRINT_BYTES = 1 << 16
 """Of a part of a file by which it is known again."""
-
-TIME_STEP = 2
-"""Seconds to which disks and archives keep the time of a file."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,8 @@ class Task:
 
     def identity(self) -> dict[str, Any]:
         """What the log and the report say of it."""
-        return {"scene": self.scene, "inputs": list(self.inputs), "options": self.options}
+        page = {} if self.page is None else {"page": self.name_of(self.page)}
+        return {"scene": self.scene, "inputs": list(self.inputs), "options": self.options} | page
 
 
 def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
@@ -382,82 +380,60 @@ def existing_outputs(task: Task) -> dict[Path, os.stat_result]:
     return found
 
 
-def is_foreign(record: Record | None) -> bool:
-    """Is a file at the output's path one that no batch has written? One of a scene that failed has its `bytes`."""
-    failed = record is not None and record.has_failed and not record.bytes
-    return record is None or failed or bool(record.foreign)
-
-
 _UNREADABLE = (InputError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What reading a report raises that is none of ours."""
 
 
+def stamps_of(found: Mapping[Path, os.stat_result], task: Task) -> dict[str, list | None]:
+    """Size and time of a scene's outputs, as the log keeps them."""
+    return {task.name_of(path): [each.st_size, each.st_mtime] for path, each in found.items()}
+
+
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
-    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell."""
-    known: Collection[Path] = ()
-    if not (is_foreign(record) or _edited(task, record)) or _reported(task, record):
-        beside = record.beside if record is not None else ()
-        known = {p for p in task.outputs if p == task.output or task.name_of(p) in beside}
-        if any(os.path.lexists(p) for p in task.outputs if p not in known):
-            known |= _named_by_report(task)
-    if record is not None and record.status != "started":  # one that was stopped may have published some of its files
-        known = {p for p in known if p == task.output or not _is_newer(p, task.report)}
-    unknown = (p for output in task.outputs if output not in known for p in (output, *family(output, listing)))
+    """A file at a scene's outputs that no batch has written as it is, as far as log and report tell.
+
+    The log knows them by size and time. The report is asked where the log may not know of the last publication: that of
+    a scene in flight when the batch was stopped, of a log that lost lines.
+    """
+    there, logged = existing_outputs(task), (record.made if record is not None else None) or {}
+    own = {p for p in task.outputs if (name := task.name_of(p)) in logged and _is_still(there.get(p), logged[name])}
+    last = task.output if task.output in there else task.report
+    if record is None or record.status == "started" or last not in own:
+        own |= _told_by_report(task, there, logged)
+    unknown = (p for output in task.outputs if output not in own for p in (output, *family(output, listing)))
     return next((p for p in unknown if os.path.lexists(p)), None)
 
 
-def _is_newer(path: Path, report: Path) -> bool:
-    """Has somebody edited a file beside the output since? The report is published with it and made last."""
+def _is_still(found: os.stat_result | None, stamp: list | None) -> bool:
+    """Is a file, if it is there, as it was published?"""
+    if found is None or stamp is None:
+        return found is None
+    return found.st_size == stamp[0] and abs(found.st_mtime - stamp[1]) <= TIME_STEP
+
+
+def _told_by_report(task: Task, there: Mapping[Path, os.stat_result], logged: Mapping[str, list | None]) -> set[Path]:
+    """The files that were published with a scene's report, as it tells: it is made last and published first. One that
+    is older than the log's is of no later batch."""
     try:
-        return path.stat().st_mtime > report.stat().st_mtime + TIME_STEP
-    except OSError:
-        return False
-
-
-def _named_by_report(task: Task) -> set[Path]:
-    """Files beside the output that are the batch's own, as the scene's report and the head of its page tell."""
-    named = set()
-    with suppress(*_UNREADABLE):
-        facts = json.loads(read_own(task.report, 1 << 24))
-        if facts["batch"]["scene"] == task.scene:
-            named = {task.report, task.quicklook}
-        if named and task.picture is not None and Path(facts["rgb"]["path"]).name == task.picture.name:
-            named.add(task.picture)
-    with suppress(*_UNREADABLE):
-        if task.page is not None and index.GENERATOR in read_own(task.page)[:4096]:
-            named.add(task.page)
-    return named
-
-
-def _edited(task: Task, record: Record | None) -> bool:
-    """Has somebody changed the output since, by the size and time that the log knows? Of one in flight when the batch
-    was stopped, it knows those of the output before; what else is there is its own if the report tells so."""
-    there = existing_outputs(task).get(task.output)
-    if record is None or there is None:
-        return False
-    if record.bytes is None:
-        return record.status == "started"
-    moved = record.mtime is not None and abs(there.st_mtime - record.mtime) > TIME_STEP
-    return moved or there.st_size != record.bytes
-
-
-def _reported(task: Task, record: Record | None) -> bool:
-    """Does the report beside the output say that a batch has written it as it is now, or one that somebody has removed
-    since? For a log that lost lines, and for a scene that failed then.
-
-    The report is published with the output and made last; an output that is older than the log's is of no later batch.
-    """
-    since = record.mtime if record is not None and record.mtime is not None else -math.inf
-    try:
-        facts = json.loads(read_own(task.report, 1 << 24))
-        until = task.report.stat().st_mtime
-        there = existing_outputs(task).get(task.output)
-        same = there is None or (
-            there.st_size == facts["output"]["bytes"] and since - TIME_STEP <= there.st_mtime <= until + TIME_STEP
-        )
-        return facts["batch"]["scene"] == task.scene and same
+        facts, until = json.loads(read_own(task.report, 1 << 24)), task.report.stat().st_mtime
+        if facts["batch"]["scene"] != task.scene:
+            return set()
+        sizes: dict[Path, int | None] = {task.report: None, task.quicklook: None, task.output: facts["output"]["bytes"]}
+        if task.page is not None and facts["batch"].get("page") == task.name_of(task.page):
+            sizes[task.page] = None
+        if task.picture is not None and facts.get("rgb") and Path(facts["rgb"]["path"]).name == task.picture.name:
+            sizes[task.picture] = facts["rgb"]["bytes"]
     except _UNREADABLE:
-        return False
+        return set()
+
+    def is_of_it(path: Path, size: int | None) -> bool:
+        found, stamp = there.get(path), logged.get(task.name_of(path))
+        since = stamp[1] if stamp is not None else -math.inf
+        return found is None or (
+            size in (None, found.st_size) and since - TIME_STEP <= found.st_mtime <= until + TIME_STEP
+        )
+
+    return {path for path, size in sizes.items() if is_of_it(path, size)}
 
 
 def dry_run(

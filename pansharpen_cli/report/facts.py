@@ -289,8 +289,8 @@ class Record:
     """A line of `batch.jsonl`: what became of a scene.
 
     `ms`: the files of each layer of the MS, among the `inputs`. `bytes`, `mtime`: of an output that the batch has
-    written; `verdict`: the worst remark on it; `refused`: it was not tried; `foreign`: a file that no batch has written
-    is in its place; `made`: other files that a batch has ever made for the scene; `others`: of a newer version.
+    written; `verdict`: the worst remark on it; `refused`: it was not tried; `made`: size and time of each file that a
+    batch has ever made for the scene, by its path, or None where they are not known; `others`: of a newer version.
     """
 
     schema: str
@@ -315,12 +315,11 @@ class Record:
     mtime: int | float | None = absent()
     error: str | None = absent()
     refused: bool | None = absent()
-    foreign: bool | None = absent()
     seconds: int | float | None = absent()
     report: str | None = absent()
     quicklook: str | None = absent()
     page: str | None = absent()
-    made: list | None = absent()
+    made: dict | None = absent()
     others: Mapping[str, Any] = flat()
 
     @property
@@ -330,11 +329,6 @@ class Record:
     @property
     def has_failed(self) -> bool:
         return self.status == "failed"
-
-    @property
-    def beside(self) -> set[str]:
-        """Paths of all files beside the output that a batch has made for the scene."""
-        return {p for p in (*(self.made or ()), self.report, self.quicklook, self.page) if isinstance(p, str)}
 
 
 @dataclass(frozen=True)
