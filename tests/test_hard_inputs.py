@@ -673,12 +673,33 @@ def test_tiny_values_are_compared_with_a_reference_as_those_of_usual_size(case: 
         assert tiny[name] == pytest.approx(usual[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])
-def test_a_pan_and_an_ms_that_are_far_apart_in_scale_are_refused(case: Case, name: str) -> None:
-    for each in ("pan.tif", "ms.tif"):
-        case.change(each, lambda p: p.astype("float32"))
-    case.change(name, lambda p: np.ldexp(p, -60))
-    assert "scale one of them" in case.refused("--no-score", "--adapt", "off")
+@pytest.mark.parametrize("exponent", seldom([-30, -20, 20, 30], [-20, 30]))
+@pytest.mark.parametrize(
+    "options", seldom(["--adapt off", "--adapt fast", "--method fusionnet", "--method brovey"], ["--adapt off"])
+)
+def test_a_pan_and_an_ms_in_units_far_apart_are_fused_as_in_one(case: Case, measured, exponent: int, options) -> None:
+    """Registration, statistics and networks: to the last bit, as powers of two lose nothing."""
+    options = ("--no-score", "--precision", "float32", *options.split())
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: p.astype("float32"))
+    case.change("pan.tif", lambda p: np.roll(p, 2, 1))
+    expected = case.fuse(*options, "--align", "auto")
+    registration = case.report["registration"]
+    assert registration["confident"] and registration["applied"][0] > 1
+    case.change("pan.tif", lambda p: np.ldexp(p, exponent))
+    np.testing.assert_array_equal(case.fuse(*options, "--align", "auto"), expected)
+    assert case.report["registration"] == registration
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: np.ldexp(p, -exponent))
+    np.testing.assert_array_equal(np.ldexp(case.fuse(*options, "--align", "auto"), exponent), expected)
+    assert case.report["registration"] == registration
+
+
+def test_a_fit_keeps_the_units_of_its_pan(case: Case) -> None:
+    options = ("--no-score", "--adapt", "off", "--sensor", "generic", "--align", "off")
+    case.change("pan.tif", lambda p: np.ldexp(p.astype("float32"), -20))
+    expected = case.fuse(*options, "--save-fit", "kept.safetensors")
+    np.testing.assert_array_equal(case.fuse(*options, "--fit", "kept.safetensors"), expected)
 
 
 @pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])

@@ -89,8 +89,8 @@ RASTERS = {
 """Know files and arrays, and no torch."""
 TENSORS = {
     "errors", "physics", "covariance", "device", "models", "classical", "adapt.losses", "adapt.tailor",
-    "quality.metrics", "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table", "publish",
-    "untrusted", "quality.fidelity", "tables",
+    "quality.metrics", "columns", "raster.bands", "raster.geometry", "raster.sensors", "raster.sensor_table",
+    "raster.values", "publish", "untrusted", "quality.fidelity", "tables",
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from .. import physics
-from ..errors import InputError
 from ..models.base import Inputs, SceneMoments, SceneStats, concatenate, inputs_at
 from ..physics import Reach
 from ..progress import Progress, quiet
-from ..raster.blocks import LARGE, MAX_BLOCKS, check_range, lift_of, nothing_valid, read_ahead, sample_blocks
+from ..raster.blocks import LARGE, MAX_BLOCKS, Lifter, check_range, nothing_valid, read_ahead, sample_blocks
 from ..raster.geometry import Axis, Phase, Span, Window
 from ..raster.scene import Scene, TileData
+from ..raster.values import Lift
 from .tailor import Settings, Tiles
 
 FULL_TILE, WIDE_TILE = 64, 96
@@ -26,9 +26,6 @@ REDUCED_TILE, NARROW_TILE = 40, 16
 ratios beyond `LARGE`."""
 LEAST_TILES = 8
 """Tiles to adapt on: with fewer a single one would judge, and its say is chance."""
-
-FAR_APART = 1e9
-"""How many times the values of the MS those of PAN may be, and the other way round."""
 
 
 def tile_inputs(
@@ -44,16 +41,6 @@ def tile_inputs(
     pan, ms = torch.from_numpy(tile.pan).to(where)[None, None], torch.from_numpy(tile.ms).to(where)[None]
     inputs = inputs_at(phase, window, pan, tile.pan_window, ms, tile.ms_window, gains, offsets)
     return inputs.map(lambda t: t.to(device))
-
-
-def _check_scales(scene: Scene, moments: SceneMoments) -> None:
-    """Raises InputError for a PAN and an MS of scales that single precision does not bring together."""
-    pan, ms = (float(moments.sums.mean(n).hypot(moments.sums.std(n)).max()) for n in ("pan", "expanded"))
-    if min(pan, ms) > 0 and not 1 / FAR_APART < pan / ms < FAR_APART:
-        raise InputError(
-            f"values of {scene.pan.label} are about {pan:.1g} and those of {scene.ms[0].label} about {ms:.1g}: "
-            "scale one of them (gdal_translate -scale)"
-        )
 
 
 @dataclass
@@ -79,16 +66,14 @@ def sample(
     wanted, large = min(len(blocks), MAX_BLOCKS), len(blocks) > MAX_BLOCKS
     whole, seen = wanted / len(blocks) * sum(b.area for b in blocks), 0
     picked: list[Tiles] = []
-    used, lift = 0, None
+    used, lifter = 0, Lifter()
 
     def load(block: Window) -> tuple[TileData, Inputs] | None:
-        nonlocal lift
         data = scene.read(block, *reach.windows(block))
         if data is None:
             return None
         check_range(scene, data)
-        lift = lift_of(data) if lift is None else lift
-        data = data.lifted(lift)
+        data = lifter(data)
         return data, tile_inputs(phase, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     one = torch.set_num_threads, (1,)
@@ -119,8 +104,7 @@ def sample(
     progress("reading", wanted, wanted)
     if moments.count == 0:
         raise nothing_valid(scene)
-    _check_scales(scene, moments)
-    stats = replace(moments.stats(), lift=lift or 0)
+    stats = replace(moments.stats(), lift=lifter.lift or Lift())
     if settings is None:
         return Sample(stats)
     return Sample(stats, *_split(picked, settings, rng, device))

@@ -122,12 +122,14 @@ def unit_scale(gram: Tensor) -> Tensor:
 
 class Method:
     """A method on a scene: `passes` over all windows with `observe`, each closed by `settle`, then `apply` anywhere.
-    `observes`, `applies`: how far the layers look in the two phases (`POINT` to `DOUBLE`)."""
+    `observes`, `applies`: how far the layers look in the two phases (`POINT` to `DOUBLE`).
+    `compares`: values of PAN with those of the MS, so that both are to be in one unit."""
 
     passes: ClassVar[int] = 1
     observes: ClassVar[int] = POINT
     applies: ClassVar[int] = POINT
     finds: ClassVar[Mapping[str, str]] = {}
+    compares: ClassVar[bool] = False
     """Attributes that `apply` needs of what was observed, and their shapes: n stands for the number of bands, m for
     n + 1, u for n + 2, k for any number, a digit for itself."""
 

@@ -213,6 +213,7 @@ class PRACS(Method):
 
     passes = 2
     observes = DOUBLE
+    compares = True
     BETA: ClassVar[float] = 0.95
     APART: ClassVar[float] = 10.0
     """Times the largest mean of a band that PAN's may be, and the other way round: beyond it units differ."""

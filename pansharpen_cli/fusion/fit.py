@@ -24,10 +24,11 @@ from ..models import weights
 from ..models.base import Adaptation, Backbone, SceneStats, channels_last
 from ..models.weights import Card
 from ..progress import Progress, quiet
-from ..raster.blocks import SAMPLED_BLOCK, check_range, lift_of, nothing_valid, read_ahead
+from ..raster.blocks import SAMPLED_BLOCK, Lifter, check_range, nothing_valid, read_ahead
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
+from ..raster.values import Lift
 from .fusers import ClassicalFuser, Fuser, NetworkFuser, OutOfMemory, UpSampledBands, layers_of, setup_of
 from .options import Options, check_method
 from .pan_relation import pan_is_constant
@@ -54,17 +55,15 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
     blocks = [t.core for t in plan_tiles(scene.full, SAMPLED_BLOCK)] if method.passes else []
     total = method.passes * len(blocks)
     margin = int(np.ceil(max(setup.phase.ratio))) + 1
-    lift: int | None = None
+    lifter = Lifter(as_one=method.compares)
 
     def load(block: Window) -> TileData | None:
-        nonlocal lift
         wide = block.widened(margin)
         data = scene.read(wide, *layers.windows(setup.phase, wide, method.observes))
         if data is None:
             return None
         check_range(scene, data)
-        lift = lift_of(data) if lift is None else lift
-        return data.lifted(lift)
+        return lifter(data)
 
     with ThreadPoolExecutor(1) as reader, devices.threads(torch.get_num_threads() // 2):
         for number in range(method.passes):
@@ -73,12 +72,12 @@ def fit_classical(scene: Scene, name: str, seed: int = 0, progress: Progress = q
                 if data is not None:
                     whole = setup.phase.covered(setup.phase.centred(block), data.window, data.valid)
                     method.observe(layers_of(setup, data, block, whole))
-            if lift is None:  # no block had a valid pixel
+            if lifter.lift is None:  # no block had a valid pixel
                 raise nothing_valid(scene)
             method.settle()
         scene.warnings.extend(method.doubts() if method.passes else ())
     progress("fitting", total, total)
-    return ClassicalFuser(setup, method, lift or 0)
+    return ClassicalFuser(setup, method, lifter.lift or Lift())
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ def _fit_network(
         drawn = sample(scene, settings, options.seed, device, progress)
     found = drawn.stats
     if card.scale is not None:
-        found = _in_units_of(math.ldexp(card.scale, found.lift), found, scene)
+        found = _in_units_of(math.ldexp(card.scale, found.lift.ms), found, scene)
     stats = found.to(device)
     sampled = time.perf_counter() - clock
     tailored, outcome = None, None
@@ -268,7 +267,8 @@ ALIKE = 4.0
 
 def _in_units_of(scale: float, stats: SceneStats, scene: Scene) -> SceneStats:
     """Statistics for a network that was trained on values divided by `scale`, PAN and MS in one unit."""
-    if 1 / ALIKE < stats.pan_mean / max(float(stats.mean.mean()), 1e-12) < ALIKE:
+    in_one = stats.lift.pan == stats.lift.ms
+    if in_one and 1 / ALIKE < stats.pan_mean / max(float(stats.mean.mean()), 1e-12) < ALIKE:
         return replace(stats, scale=scale, pan_factor=1.0, pan_offset=0.0)
     scene.notes.append(f"{scene.pan.label} and the MS are in different units: PAN is brought to those of the MS")
     return replace(stats, scale=scale)

@@ -21,6 +21,7 @@ from ..models.base import Backbone, Inputs, SceneStats
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
+from ..raster.values import Lift
 
 OutOfMemory = torch.cuda.OutOfMemoryError
 """An accelerator's memory does not suffice."""
@@ -36,7 +37,7 @@ class ClassicalFuser:
 
     halo, multiple_of, overlap, on_cpu = 0, 1, 0, True
 
-    def __init__(self, setup: layers.Setup, method: Method, lift: int = 0) -> None:
+    def __init__(self, setup: layers.Setup, method: Method, lift: Lift) -> None:
         self.setup, self.method, self.lift = setup, method, lift
 
     def windows(self, window: Window) -> tuple[Window, Window, Window]:
@@ -47,7 +48,7 @@ class ClassicalFuser:
         """Fused (bands, rows, cols) of the window, in DN: float64 rounded to float32 at the very end, so that a pixel
         is the same to the last bit whatever the window around it."""
         fused = self.method.apply(layers_of(self.setup, tile.lifted(self.lift), window)).float().numpy()
-        return lowered(fused, self.lift)
+        return lowered(fused, self.lift.ms)
 
 
 def setup_of(scene: Scene, seed: int = 0) -> layers.Setup:
@@ -104,7 +105,7 @@ class NetworkFuser:
         An accelerator fuses one tile at a time; where its memory does not suffice, in parts, and in the end the CPU
         does the rest, with a warning.
         """
-        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift), window), self.stats.lift)
+        return lowered(self._fuse_lifted(tile.lifted(self.stats.lift), window), self.stats.lift.ms)
 
     def _fuse_lifted(self, tile: TileData, window: Window) -> np.ndarray:
         if not self.on_cpu:

@@ -24,7 +24,7 @@ from .. import physics
 from ..covariance import Covariance
 from ..device import one_thread_each
 from ..progress import Progress, quiet
-from ..raster.blocks import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, lift_of, read_ahead
+from ..raster.blocks import LARGE, MAX_BLOCKS, SAMPLED_BLOCK, Lifter, read_ahead
 from ..raster.geometry import Offset, Phase, Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
@@ -128,11 +128,11 @@ def _load_all(scene: Scene, search: float, seed: int, progress: Progress) -> tup
         windows = [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))[:_TRIED]]
     blocks: list[_Block] = []
     wanted = min(len(windows), MAX_BLOCKS)
-    lift: list[int] = []
+    lifter = Lifter()
     with ThreadPoolExecutor(1) as reader:
         for window, data in read_ahead(reader, partial(_read, scene, search), windows):
             progress("aligning", len(blocks), wanted)
-            block = None if data is None else _tiles(scene.phase, window, data, size, search, lift)
+            block = None if data is None else _tiles(scene.phase, window, data, size, search, lifter)
             if block is not None:
                 blocks.append(block)
             if len(blocks) == wanted:
@@ -155,13 +155,12 @@ def _reach(phase: Phase, search: float) -> int:
     return int(np.ceil(search + max(phase.ratio)))
 
 
-def _tiles(phase: Phase, window: Window, data: TileData, size: int, search: float, lift: list[int]) -> _Block | None:
-    """The tiles of a block of PAN pixels; None if none is valid. `lift` holds that of the first block."""
+def _tiles(phase: Phase, window: Window, data: TileData, size: int, search: float, lifter: Lifter) -> _Block | None:
+    """The tiles of a block of PAN pixels; None if none is valid."""
     reach, own = _reach(phase, search), phase.centred(window)
     if min(own.shape) < size:
         return None
-    lift += [] if lift else [lift_of(data)]
-    data = data.lifted(lift[0])
+    data = lifter(data)
     usable = torch.from_numpy(phase.covered(own, data.window, data.valid, reach=reach))
     hann = torch.hann_window(size + 2, periodic=False, dtype=torch.float64)[1:-1]
     whole = torch.outer(hann, hann)

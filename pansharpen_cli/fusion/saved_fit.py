@@ -20,6 +20,7 @@ from .. import classical, untrusted
 from ..errors import InputError
 from ..models import weights
 from ..raster.scene import Scene
+from ..raster.values import Lift
 from .options import Options
 
 SCHEMA = "pansharpen-fit/1"
@@ -70,7 +71,7 @@ class SavedFit:
     begins there a network's features lie. `shift`: rows and columns in PAN pixels by which the MS was moved; `gains`:
     MTF gains that a network fuses with and `offsets` of its single bands, both empty where the sensor's table stands.
     `numbers` and `arrays`: the statistics of the scene, and the tailor of a network or what a classical method has
-    found. `lift`: they are of DN times 2^lift. `digest`: sha256 of the file that was read.
+    found. `lift`: they are of pixels that are so lifted. `digest`: sha256 of the file that was read.
     """
 
     known: Known
@@ -78,7 +79,7 @@ class SavedFit:
     shift: tuple[float, float] = (0.0, 0.0)
     gains: tuple[float, ...] = ()
     offsets: tuple[tuple[float, float], ...] = ()
-    lift: int = 0
+    lift: Lift = Lift()
     numbers: Mapping[str, float] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     digest: str = ""
@@ -88,7 +89,8 @@ class SavedFit:
         """All but the arrays, and a checksum over all."""
         told = {
             "schema": SCHEMA, "for": asdict(self.known), "origin": self.origin, "shift": self.shift,
-            "gains": self.gains, "offsets": self.offsets, "lift": self.lift, "numbers": dict(self.numbers),
+            "gains": self.gains, "offsets": self.offsets, "lift": self.lift.ms, "pan_lift": self.lift.pan,
+            "numbers": dict(self.numbers),
         }  # fmt: skip
         return json.dumps(told | {"sha256": checksum(told, self.arrays)})
 
@@ -214,10 +216,11 @@ def _parsed(text: str, arrays: Mapping[str, np.ndarray], key: str, digest: str) 
     own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix) and (prefix or "/" not in n)}
     if told.pop("sha256") != checksum(told, own):
         raise ValueError("it was changed or damaged since it was made; make it anew")
+    lift = Lift(*(int(_number(told.get(key, told["lift"]))) for key in ("pan_lift", "lift")))
     numbers = {str(name): _number(value) for name, value in told["numbers"].items()}
     return _checked(SavedFit(
         _known(told["for"]), _pair(told["origin"]), _pair(told["shift"]), tuple(map(_number, told["gains"])),
-        tuple(map(_pair, told["offsets"])), int(_number(told["lift"])), numbers, own, digest,
+        tuple(map(_pair, told["offsets"])), lift, numbers, own, digest,
     ))  # fmt: skip
 
 
@@ -258,7 +261,8 @@ def _checked(kept: SavedFit) -> SavedFit:
     if "spared" in kept.arrays and not set(kept.array("spared", (None,)).tolist()) <= set(range(bands)):
         raise ValueError("it leaves bands alone that it does not have")
     lifts = (0, MOST_LIFT if kept.known.dtype.startswith("float") else 0)
-    if not lifts[0] <= kept.lift <= lifts[1] or not all(abs(v) < 1e15 for v in kept.origin):
+    within = lifts[0] <= kept.lift.ms <= lifts[1] and abs(kept.lift.pan) <= MOST_LIFT
+    if not within or not all(abs(v) < 1e15 for v in kept.origin):
         raise ValueError("its values are out of range")
     if not all(bool(np.isfinite(np.asarray(v)).all()) for v in (*kept.numbers.values(), *kept.arrays.values())):
         raise ValueError("it holds values that are not finite")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import covariance
 from ..physics import Offset, degrader, upsampler
 from ..raster.geometry import Phase, Window
+from ..raster.values import Lift
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -69,7 +70,8 @@ class SceneStats:
     in finer details a sharpened, aliased or displaced MS says other things than PAN, and draws the weights to zero.
     `haze` is the darkest of each band but for a thousandth: what it shows where nothing is seen.
     `scale` is the DN value of the MS that networks see as one; PAN times `pan_factor` plus `pan_offset` has the mean
-    and the deviation of the bands. `lift`: all of these, and the pixels that networks are given, are DN times 2^lift.
+    and the deviation of the bands. `lift`: all of these are of pixels that are so lifted, as are those that
+    networks are given.
     `agreement`: share of the low-passed PAN's finest detail, its departures from means over `FINE` pixels, that the
     bands explain: 0.99 of simulated products, 0.88 to 0.95 of real ones. `spanned`: the same of its averages over
     `CELL` pixels, where neither aliasing nor displacement counts: what is missing to 1 is light that no band sees.
@@ -85,7 +87,7 @@ class SceneStats:
     scale: float
     pan_factor: float = 1.0
     pan_offset: float = 0.0
-    lift: int = 0
+    lift: Lift = Lift()
     agreement: float = 1.0
     spanned: float = 1.0
 
@@ -101,7 +103,7 @@ class SceneStats:
 
     @property
     def scale_in_dn(self) -> float:
-        return math.ldexp(self.scale, -self.lift)
+        return math.ldexp(self.scale, -self.lift.ms)
 
     def to(self, device: torch.device | str) -> SceneStats:
         return replace(

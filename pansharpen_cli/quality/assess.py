@@ -20,6 +20,7 @@ from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.source import Pixels, Reader, filled
 from ..raster.tiles import OUTPUT_BLOCK, plan_tiles
+from ..raster.values import Lift
 from . import metrics
 from .fidelity import FIGURES as FIDELITY
 from .fidelity import KERNEL_GAINS, Fidelity
@@ -204,7 +205,7 @@ class _Pieces:
         around = wide & self.window
         data, values, seen = loaded
         extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())
-        data, values = data.lifted(self.lift), np.ldexp(values, self.lift) if self.lift else values
+        data, values = data.lifted(Lift(self.lift, self.lift)), np.ldexp(values, self.lift) if self.lift else values
         inside = seen[around.within(wide)]
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
         rim = MARGIN - physics.MTF_REACH

@@ -14,6 +14,7 @@ from .geometry import Window
 from .scene import Scene, TileData
 from .source import number_text
 from .tiles import plan_tiles
+from .values import Lift
 
 SAMPLED_BLOCK = 512
 """PAN pixels of a side of the output's blocks, and of the blocks that statistics and tiles are sampled from."""
@@ -25,8 +26,10 @@ _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 """Beyond it squares overflow in single precision."""
 
 SMALL = 2.0**-7
-"""Scenes without larger values are lifted to a usual range for networks: their arithmetic has floors in DN."""
+"""Scenes without larger values are lifted to a usual range: arithmetic has floors in DN."""
 _USUAL = 10
+_APART = 8
+"""Powers of two that PAN and MS may lie apart. Beyond it they are in other units, and PAN is brought to the MS."""
 
 
 def sample_blocks(scene: Scene, seed: int) -> list[Window]:
@@ -61,13 +64,36 @@ def nothing_valid(scene: Scene) -> InputError:
     return InputError(f"{scene.pan.label} and {scene.ms[0].label} have no valid pixel in common (all nodata)")
 
 
-def lift_of(tile: TileData) -> int:
-    """The power of two that brings values as small as a tile's to a usual range; 0 for usual ones and for none."""
-    return lift_to_usual(max(float(np.abs(tile.pan).max()), float(np.abs(tile.ms).max())))
+class Lifter:
+    """Brings tiles of a scene to values of a usual range, and PAN to those of the MS: all alike, as the first one with
+    values asks for. `lift`: None as long as there was no tile. `as_one`: PAN is lifted as the MS is, whatever its
+    units."""
+
+    def __init__(self, as_one: bool = False) -> None:
+        self.lift: Lift | None = None
+        self._as_one, self._seen = as_one, False
+
+    def __call__(self, tile: TileData) -> TileData:
+        if self.lift is None or not self._seen:
+            self.lift, self._seen = self._of(tile.pan, tile.ms), bool(tile.pan.any() or tile.ms.any())
+        return tile.lifted(self.lift)
+
+    def _of(self, pan: np.ndarray, ms: np.ndarray) -> Lift:
+        largest = [float(np.abs(x).max()) for x in (pan, ms)]
+        apart = 0 if self._as_one or not min(largest) else _level(pan) - _level(ms)
+        if abs(apart) <= _APART:
+            return Lift(*[lift_to_usual(max(largest))] * 2)
+        lift = lift_to_usual(largest[1])
+        return Lift(lift - apart, lift)
+
+
+def _level(values: np.ndarray) -> int:
+    """The exponent of the middle one of values, whatever few others are; zeros do not count."""
+    return math.frexp(float(np.median(np.abs(values[values != 0]))))[1]
 
 
 def lift_to_usual(largest: float) -> int:
-    """`lift_of` values of which the largest is this one."""
+    """The exponent that brings values of which the largest is this one to a usual range; 0 for usual ones."""
     return _USUAL - math.frexp(largest)[1] if 0 < largest < SMALL else 0
 
 

@@ -22,7 +22,7 @@ from .options import OpenOptions, Scaling
 from .references import plain_name
 from .sensors import Sensor
 from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, open_raster, rpcs_of
-from .values import default_nodata, fits
+from .values import Lift, default_nodata, fits
 from .warping import Aligned, aligned
 
 _DEFAULTS = OpenOptions()
@@ -53,11 +53,10 @@ class TileData:
     ms_window: Window
     valid: np.ndarray
 
-    def lifted(self, exponent: int) -> TileData:
-        """With all values times 2^exponent, which loses nothing."""
-        if exponent == 0:
+    def lifted(self, lift: Lift) -> TileData:
+        if not any(lift):
             return self
-        return replace(self, pan=np.ldexp(self.pan, exponent), ms=np.ldexp(self.ms, exponent))
+        return replace(self, pan=np.ldexp(self.pan, lift.pan), ms=np.ldexp(self.ms, lift.ms))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -70,6 +71,13 @@ class Statistics:
                 "STATISTICS_STDDEV": f"{max(0.0, self.squares[i] / count - mean**2) ** 0.5:.9g}",
                 "STATISTICS_VALID_PERCENT": f"{100 * count / area:.4g}",
             }
+
+
+class Lift(NamedTuple):
+    """Exponents of the powers of two that values of PAN and of the MS are multiplied with, which loses nothing."""
+
+    pan: int = 0
+    ms: int = 0
 
 
 class Losses:
