@@ -64,6 +64,10 @@ def test_pictures_of_an_archive_share_a_stretch_that_is_made_first(run, archive,
     (out / "stretch.json").write_text(json.dumps(other))
     changed = run(*given, "--stretch", "shared")
     assert "2 done, 1 failed" in changed.out, "pictures made with another stretch are not those that are asked for"
+    without = run(*given[:-2])
+    assert without.err.count("earlier results") == 1 and "_rgb.tif and 1 more file of earlier" in without.err, (
+        without.err
+    )
 
 
 def test_a_stretch_that_no_scene_gives_is_refused_and_one_that_is_there_is_left(archive, tmp_path) -> None:
@@ -148,6 +152,15 @@ def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(ran, 
     assert ran(**both).done
     (out / "batch.jsonl").unlink()
     assert ran(**both).done, "the report says so, too"
+
+
+def test_what_is_left_of_earlier_results_is_told_once(ran, tmp_path) -> None:
+    """And a picture of the user's is none."""
+    out = tmp_path / "out"
+    assert ran(**BOTH).left == []
+    assert {path.relative_to(out).as_posix() for path in ran().left} == {"reports/dark.html", "dark_rgb.tif"}
+    (out / "dark_rgb.tif").write_text("mine")
+    assert ran(html=True).left == []
 
 
 def aged(path: Path, seconds: float) -> None:

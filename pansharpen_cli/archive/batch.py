@@ -28,7 +28,16 @@ from ..untrusted import stay_offline
 from .batch_log import LOG, SCHEMA, Log, keep_left, locked, sweep
 from .mosaic import raster_of, surrounded
 from .neighbours import REACH, own_pixels
-from .planning import Choices, Task, existing_outputs, foreign_file, reason_to_run, seen_otherwise, stamps_of
+from .planning import (
+    Choices,
+    Task,
+    existing_outputs,
+    foreign_file,
+    left_beside,
+    reason_to_run,
+    seen_otherwise,
+    stamps_of,
+)
 from .shared_fit import in_turn
 from .workers import Event, Function, Pool
 
@@ -160,7 +169,8 @@ def local(choices: Choices, jobs: int, timeout: float | None, memory: int | None
 class Tally:
     """Progress of a batch. `todo`: scenes to do, of all `scenes`; `done` and `failed`: records of those that have
     ended; `refused`: how many of the failed were not tried; `before`: scenes done in an earlier run; `earlier`: records
-    of scenes that failed in an earlier run and are not retried."""
+    of scenes that failed in an earlier run and are not retried; `left`: pictures and pages of earlier results, beside
+    outputs that were made anew."""
 
     folder: Path
     scenes: int
@@ -170,6 +180,7 @@ class Tally:
     done: list[Record] = field(default_factory=list)
     failed: list[Record] = field(default_factory=list)
     earlier: list[Record] = field(default_factory=list)
+    left: list[Path] = field(default_factory=list)
     refused: int = 0
 
     @property
@@ -221,6 +232,7 @@ def run(
                 record = _logged(event, log, before[event.task.scene], there[event.task.scene])
                 if record is not None:
                     (tally.done if record.is_done else tally.failed).append(record)
+                    tally.left += left_beside(event.task, record, folder) if record.is_done else []
                 watch(event, tally, record)
         finally:
             close = getattr(events, "close", None)

@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -373,9 +373,13 @@ def reason_to_run(task: Task, record: Record | None, retry_failed: bool = False)
 
 def existing_outputs(task: Task) -> dict[Path, os.stat_result]:
     """Those of a scene's outputs that exist."""
+    return _existing(task.outputs)
+
+
+def _existing(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
     found = {}
-    for path in task.outputs:
-        with suppress(OSError):
+    for path in paths:
+        with suppress(OSError, ValueError):
             found[path] = path.stat()
     return found
 
@@ -402,6 +406,13 @@ def foreign_file(task: Task, record: Record | None, listing: Listing | None = No
         own |= _told_by_report(task, there, logged)
     unknown = (p for output in task.outputs if output not in own for p in (output, *family(output, listing)))
     return next((p for p in unknown if os.path.lexists(p)), None)
+
+
+def left_beside(task: Task, record: Record, folder: Path) -> list[Path]:
+    """Files that earlier runs have made for a scene, and that its last one has not."""
+    names = {*map(task.name_of, task.outputs)}
+    others = {folder / name: stamp for name, stamp in (record.made or {}).items() if name not in names}
+    return [path for path, found in _existing(others).items() if _is_still(found, others[path])]
 
 
 def _is_still(found: os.stat_result | None, stamp: list | None) -> bool:

@@ -205,6 +205,12 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
             say_line(to_json(facts))
         elif not finding.quiet:
             say_line(batch.sentence(facts))
+    if tally.left and not finding.quiet:
+        others = f" and {counted(len(tally.left) - 1, 'more file')}" if len(tally.left) > 1 else ""
+        say_line(
+            f"warning: {tally.left[0]}{others} of earlier results lie beside outputs that are new: make them anew with "
+            "--rgb or --html, or remove them", err=True,
+        )  # fmt: skip
     for what, scenes in (("failed", facts.failed), ("failed before", facts.failed_before)):
         for each in scenes:
             say_line(f"{what}: {each.scene}: {each.error}", err=True)
