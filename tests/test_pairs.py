@@ -448,8 +448,11 @@ def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str) -> None
     assert (found.name, found.pan, len(found.ms)) == ("one", (str(tmp_path / "<b>" / "p.tif"),), 2)
 
 
-def test_empty_lines_above_the_columns_of_a_csv_are_none(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("\n\r\npan,ms\np.tif,m.tif\n")
+@pytest.mark.parametrize("empty", ["\n\r\n", "  \n", ",,\n", " , \r\n\n;;\n", "\t\t\n", ",,,,,,\n"])
+def test_empty_lines_of_a_csv_are_none(tmp_path: Path, empty: str) -> None:
+    (tmp_path / "list.csv").write_text(
+        f"{empty}pan,ms\n{empty.replace(';', ',')}p.tif,m.tif\n{empty.replace(';', ',')}"
+    )
     (found,) = pairs.find([str(tmp_path / "list.csv")]).found
     assert found.pan == (str(tmp_path / "p.tif"),)
 
@@ -458,6 +461,8 @@ def test_empty_lines_above_the_columns_of_a_csv_are_none(tmp_path: Path) -> None
     ("name", "text", "words"),
     [
         ("m.csv", "\n\npan,ms\nx.tif,b.tif,g.tif\n", "line 4: 'g.tif' stands beyond the 2 columns"),
+        ("m.csv", ",,\n  \npan,ms\n,\nx.tif,b.tif,g.tif\n", "line 5: 'g.tif' stands beyond the 2 columns"),
+        ("m.csv", ",,\n,,\n", "no column 'pan' .columns: none"),
         ("m.csv", "pan\nx.tif\n", "no column 'ms'"),
         ("m.csv", "pan,ms\n", "lists no scene"),
         ("m.csv", "pan,ms\nx.tif,\n", "line 2"),

@@ -21,15 +21,20 @@ MANIFESTS = (".csv", ".jsonl", ".ndjson")
 # Manifests ----------------------------------------------------------------------------------------------------------
 
 
+_NOTHING = re.compile(r"\A[\s,;]*[\r\n]")
+"""Lines without anything in their cells, before the columns."""
+
+
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Columns of a CSV in lower case, and its rows with their line numbers. Raises InputError if it is not readable,
     names a column that is read twice, or has cells beyond its columns.
 
-    Without a comma in its first line, `;` or a tab stands between the cells.
+    Without a comma in its first line, `;` or a tab stands between the cells. Lines without anything in their cells, as
+    spreadsheets leave them, do not count.
     """
     with untrusted.boundary(path):
         text = untrusted.read_text(path)
-        file = io.StringIO(text.lstrip("\r\n"), newline="")
+        file = io.StringIO(_NOTHING.sub("", text, count=1), newline="")
         above = text.count("\n") - file.getvalue().count("\n")
         header = file.readline()
         file.seek(0)
@@ -46,7 +51,9 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                     f"{path}, line {above + reader.line_num}: {named} stands beyond the {len(columns)} columns; "
                     "several MS files stand in one cell, with ; between them and quotes around"
                 )
-            rows.append((above + reader.line_num, {key: (value or "").strip() for key, value in row.items()}))
+            cells = {key: (value or "").strip() for key, value in row.items()}
+            if any(cells.values()):
+                rows.append((above + reader.line_num, cells))
     return columns, rows
 
 
