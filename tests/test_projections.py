@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
+import rasterio
 import rasterio.shutil
 from PIL import Image
 from rasterio.crs import CRS
@@ -140,3 +141,18 @@ def test_all_that_is_in_use_is_opened(ms: Path, tmp_path: Path) -> None:
     for code in (3857, 4267, 27700, 31370):
         with open_raster(str(edited(ms, tmp_path / f"{code}.tif", crs=CRS.from_epsg(code)))) as dataset:
             assert dataset.crs == CRS.from_epsg(code)
+
+
+@pytest.mark.parametrize("grid", ["missing.gsb", "@missing.gsb"])
+def test_a_grid_that_is_not_installed_is_no_error_of_writing(run, ms: Path, tmp_path: Path, grid: str) -> None:
+    """PROJ tells of it as GDAL looks for the CRS's code; a GeoTIFF keeps the CRS without the grid."""
+    for name in ("pan", "ms"):
+        edited(
+            ms.with_name(f"{name}.tif"), tmp_path / f"{name}.img", driver="ENVI",
+            crs=CRS.from_proj4(f"{UTM} +nadgrids={grid}"),
+        )  # fmt: skip
+    out = tmp_path / "out.tif"
+    result = run("fuse", tmp_path / "pan.img", tmp_path / "ms.img", "-o", out, "--method", "exp", "--no-score")
+    assert (result.code, result.errors) == (0, []), result.err
+    with rasterio.open(out) as dataset:
+        assert dataset.crs.to_dict()["proj"] == "utm"

@@ -22,6 +22,8 @@ _CLASS = re.compile(r"^CPLE_\w+ in ")
 """Of GDAL's errors, with which what it says begins."""
 _NOT_UTF8 = "Failed to decode metadata item"
 """What rasterio says of metadata in another encoding, such as the XML of many a DIMAP: it goes on without the item."""
+_OF_PROJ = "PROJ: "
+"""How what PROJ says of a CRS begins, such as that a grid is not installed: what cannot do without one raises."""
 
 
 GDAL_ERRORS = (RasterioError, getattr(importlib.import_module("rasterio._err"), "CPLE_BaseError", RasterioError))
@@ -42,7 +44,8 @@ class Messages(logging.Handler):
         if record.thread != self.thread or text.startswith(_NOT_UTF8):
             return
         if "signalled an error" in text:
-            self.errors.append(text.partition("msg=")[2][1:-1])  # quoted by Python, in one way or the other
+            told = text.partition("msg=")[2][1:-1]  # quoted by Python, in one way or the other
+            self.errors += [] if told.startswith(_OF_PROJ) else [told]
         elif record.levelno >= logging.WARNING:
             self.warnings.append(text)
 
