@@ -121,6 +121,9 @@ def test_pixels_that_are_one_long_word_are_looked_at_at_once(tmp_path: Path) -> 
     [
         ("+proj=longlat +nadgrids=@conus,null", False),
         ("+init=epsg:4326", False),
+        ("subgrids=/data/a.gsb my_grids = /b", False),
+        ("proj=merc geoidgrids=/x.gtx", True),
+        ("+proj=deformation +xy_grids=/x.gsb", True),
         ('EXTENSION["PROJ4_GRIDS","@null"]', False),
         ("+proj=merc +nadgrids=@null,@../x.gsb", True),
         ("+proj=utm +geoidgrids=C:\\x.gtx", True),
@@ -141,6 +144,18 @@ def test_all_that_is_in_use_is_opened(ms: Path, tmp_path: Path) -> None:
     for code in (3857, 4267, 27700, 31370):
         with open_raster(str(edited(ms, tmp_path / f"{code}.tif", crs=CRS.from_epsg(code)))) as dataset:
             assert dataset.crs == CRS.from_epsg(code)
+
+
+def test_the_description_of_an_envi_header_is_no_crs(ms: Path, tmp_path: Path) -> None:
+    path = edited(ms, tmp_path / "ms.img", driver="ENVI")
+    header = path.with_suffix(".hdr")
+    told = header.read_text()
+    header.write_text(re.sub(r"description = {[^}]*}", "description = {\ngdalwarp -s_srs +nadgrids=/data/a.gsb}", told))
+    with open_raster(str(path)) as dataset:
+        assert dataset.crs is not None
+    header.write_text(told.replace("description = {", "description = {}\nother = {+nadgrids=/data/a.gsb\n"))
+    with pytest.raises(InputError, match="not opened"):
+        open_raster(str(path))
 
 
 @pytest.mark.parametrize("grid", ["missing.gsb", "@missing.gsb"])

@@ -17,12 +17,14 @@ from .gdal_files import opened_by_name
 from .tiff import MOST_TAGS, Bytes, directories
 
 _NAMED = re.compile(
-    r"""(?:grids|\+\s*(?:init|file|model|catalog))\s*=\s*"?([^\s"<\]]+)"""
+    r"""(?:(?<![a-z0-9_])(?:nad|geoid|xy_|z_)?grids|\+\s*(?:init|file|model|catalog))\s*=\s*"?([^\s"<\]]+)"""
     r"""|(?:PARAMETERFILE\s*\[\s*"[^"]{0,500}"|EXTENSION\s*\[\s*"PROJ4_GRIDS")\s*,\s*"([^"]*)\"""",
     re.IGNORECASE,
 )
 """Parameters of PROJ and nodes of WKT that name files, several with commas between them."""
 _NAMED_IN = re.compile(_NAMED.pattern.encode(), re.IGNORECASE)
+_DESCRIPTION = re.compile(rb"^\s*description\s*=\s*\{[^{}]*\}", re.IGNORECASE | re.MULTILINE)
+"""Free text of an ENVI header, which GDAL hands to nobody."""
 
 _HEADERS, _HEAD = (".hdr", ".HDR", ".prj", ".PRJ"), 1 << 16
 """What the names of headers end in, and how many bytes of a file may be one."""
@@ -72,6 +74,7 @@ def _texts(file: Bytes, name: str) -> Iterator[bytes]:
                 file.seek(place)
                 yield file.read(min(count, MOST_TAGS))
         return
+    head = _DESCRIPTION.sub(b"", head) if head.startswith(b"ENVI") else head
     yield head + file.read(_MOST_DEEP) if head.startswith(_DEEP) else head
     if head.startswith(_JP2):
         yield from _boxes(file)
