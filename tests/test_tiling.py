@@ -92,6 +92,17 @@ def test_the_same_pixels_for_any_tile_size_and_preview(paths, name, config, tail
         np.testing.assert_array_equal(preview[:, preview_valid], whole[(slice(None), *at)][:, preview_valid])
 
 
+def test_a_halo_that_is_not_computed_changes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of a tile give only what has all of its neighbours; a tile that is padded keeps what is cut away."""
+    pan, ms, _ = write_scene(painted(SPEC), tmp_path)
+    with Scene.open(pan, [ms]) as scene:
+        fuser = network_fuser(scene, "glpnet", True)
+        lean = loop.fuse_array(scene, fuser, 128)[0]
+        monkeypatch.setattr(models.glpnet.GLPNet, "unpadded", False)
+        padded = loop.fuse_array(scene, fuser, 128)[0]
+    np.testing.assert_array_equal(lean, padded)
+
+
 def test_fewer_tiles_than_cores_are_shared_out_among_them(tmp_path: Path) -> None:
     pan, ms, _ = write_scene(painted(replace(SPEC, border=20.0)), tmp_path)
     with Scene.open(pan, [ms]) as scene:

@@ -59,11 +59,14 @@ def reach_of(network: Backbone, inputs: Inputs, stats: SceneStats) -> int:
 @torch.no_grad()
 def last_stages(network: Backbone, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The inner pixels of a network's last stage, of all of its inputs and of no more than its halo around them."""
-    margin = -(-network.last_halo // network.multiple_of) * network.multiple_of
-    inner, near, rim = (slice(m, -m or None) for m in (margin + network.multiple_of, network.multiple_of, margin))
+    halo = network.last_halo
+    margin = -(-(halo + 1) // network.multiple_of) * network.multiple_of
+    inner, near, rim = (slice(m, -m or None) for m in (margin, margin - halo, halo))
     stats, some = SceneStats.fit(inputs), inputs.map(lambda t: t[..., near, near])
     residual = network.map(network.extract(network.encode(inputs, stats)))
-    side = network.multiple_of * residual.shape[-1] // inputs.pan.shape[-1]
+    side = margin * residual.shape[-1] // inputs.pan.shape[-1]
     whole = network.finish(residual, network.base(inputs, stats), inputs, stats)
-    part = network.finish(residual[..., side:-side, side:-side], network.base(some, stats), some, stats)
-    return whole[..., inner, inner], part[..., rim, rim]
+    base = network.base(some, stats)[..., rim, rim]
+    some = network.prepare(some, stats).map(lambda t: t[..., rim, rim])
+    part = network.finish(residual[..., side:-side, side:-side], base, some, stats)
+    return whole[..., inner, inner], part

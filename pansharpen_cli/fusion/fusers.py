@@ -6,6 +6,7 @@ import copy
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..adapt.sampling import tile_inputs
 from ..adapt.tailor import FeatureTailor
 from ..classical import layers
 from ..classical.method import Method
-from ..models.base import Backbone, Inputs, SceneStats
+from ..models.base import Backbone, Inputs, SceneStats, without_padding
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
@@ -152,19 +153,23 @@ class NetworkFuser:
         """The window from what is `wide` around it."""
         inputs = tile_inputs(self.phase, self.gains, tile, wide, self.device, self.offsets)
         residual = self._residual(inputs)
-        # the last stage sees less far than what is before it
-        near = window.widened(self.backbone.last_halo).aligned(self.multiple_of, wide.corner) & wide
-        rows, cols = near.within(wide)
-        step = wide.shape[0] // residual.shape[-2]
-        residual = residual[..., rows.start // step : rows.stop // step, cols.start // step : cols.stop // step]
-        inputs = inputs.map(lambda t: t[..., rows, cols])
-        fused = self.backbone.finish(residual, self.backbone.base(inputs, self.stats), inputs, self.stats)
+        own = window.aligned(self.multiple_of, wide.corner)
+        step = self.backbone.stride
+        lost = (wide.shape[0] // step - residual.shape[-2]) // 2
+        top, left = (held.start // step - lost for held in own.within(wide))
+        residual = residual[..., top : top + own.shape[0] // step, left : left + own.shape[1] // step]
+        near = own.widened(self.backbone.last_halo) & wide
+        inputs, (rows, cols) = inputs.map(lambda t: t[..., *near.within(wide)]), own.within(near)
+        base = self.backbone.base(inputs, self.stats)[..., rows, cols]
+        inputs = self.backbone.prepare(inputs, self.stats).map(lambda t: t[..., rows, cols])
+        fused = self.backbone.finish(residual, base, inputs, self.stats)
         if self.tailored is not None:
             fused = self.tailored.inject(fused, inputs.expanded, out=fused)
-        return fused[0, :, *window.within(near)].cpu().numpy()
+        return fused[0, :, *window.within(own)].cpu().numpy()
 
     def _residual(self, inputs: Inputs) -> torch.Tensor:
-        with devices.autocast(self.device, self.precision):
+        shrinking = without_padding() if self.backbone.unpadded else nullcontext()
+        with devices.autocast(self.device, self.precision), shrinking:
             encoded = self.backbone.encode(inputs, self.stats)
             entries = max(1, _BATCH_PIXELS // (encoded.shape[-1] * encoded.shape[-2]))
             parts = [self.backbone.extract(part) for part in encoded.split(entries)]

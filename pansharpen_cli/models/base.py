@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
@@ -300,11 +302,13 @@ class Backbone(nn.Module):
     halo: int
     """PAN pixels on each side that one output pixel depends on."""
     last_halo: int = 0
-    """PAN pixels on each side that `base` and `spread` alone depend on, where fewer than `halo`."""
+    """PAN pixels on each side that `prepare` and `base` depend on."""
     stride: int = 1
     """PAN pixels on a side of one pixel of the feature maps."""
     multiple_of: int = 1
     """Corners and sides of tiles, halo included, are multiples of this."""
+    unpadded: ClassVar[bool] = False
+    """Whether its maps may shrink layer by layer (`without_padding`): all its layers of stride 1 are `convolve`."""
     adaptation: ClassVar[Adaptation] = {}
     """What this network takes instead of the usual."""
     stitch: Literal["crop", "blend"] = "crop"
@@ -376,23 +380,50 @@ def product_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
+_PADDED: ContextVar[bool] = ContextVar("padded", default=True)
+
+
+@contextmanager
+def without_padding() -> Iterator[None]:
+    """Let layers of stride 1 give only what has all of its neighbours in the map: for tiles whose halo is cut away in
+    the end, and is not worth a product."""
+    before = _PADDED.set(False)
+    try:
+        yield
+    finally:
+        _PADDED.reset(before)
+
+
+def centre(maps: Tensor, rows: int, cols: int) -> Tensor:
+    """The middle of maps (..., rows, cols)."""
+    top, left = (maps.shape[-2] - rows) // 2, (maps.shape[-1] - cols) // 2
+    return maps[..., top : top + rows, left : left + cols]
+
+
 def convolve(layer: nn.Conv2d, x: Tensor, *, add: Tensor | None = None, relu: bool = False) -> Tensor:
     """The convolution of x, what is added to it, and a ReLU: in one pass over the maps on a CPU, without gradients.
 
     Moving the maps takes as long as the products. Layers pad with zeros, by numbers; hooks on them are not called.
-    Channels of x beyond those of the layer hold zeros.
+    Channels of x beyond those of the layer hold zeros. Without padding, what is larger of x and `add` is cut to fit.
     """
+    padding = layer.padding
+    if not _PADDED.get() and layer.stride == (1, 1):
+        padding = (0, 0)
+        if add is not None:
+            lost = layer.kernel_size[0] - 1
+            rows, cols = (min(a, b - lost) for a, b in zip(add.shape[-2:], x.shape[-2:], strict=True))
+            add, x = centre(add, rows, cols), centre(x, rows + lost, cols + lost)
     dtype, beyond = product_type(x), x.shape[1] - layer.in_channels
     weight = nn.functional.pad(layer.weight, (0, 0, 0, 0, 0, beyond)) if beyond else layer.weight
     fused = one_pass_convolution(dtype) if x.device.type == "cpu" and not torch.is_grad_enabled() else None
     if fused is None:
-        y = nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        y = nn.functional.conv2d(x, weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
         y = y if add is None else y.add_(add)
         return torch.relu_(y) if relu else y
     x = x.to(dtype, memory_format=torch.channels_last)  # else it takes several passes, and not in all types
     weight = weight.to(dtype, memory_format=torch.channels_last)
     bias = None if layer.bias is None else layer.bias.to(dtype)
-    given = weight, bias, layer.padding, layer.stride, layer.dilation, layer.groups
+    given = weight, bias, padding, layer.stride, layer.dilation, layer.groups
     if add is None:
         return fused(x, *given, "relu" if relu else "none", [], "")
     return fused.binary(x, add.to(dtype), *given, "add", None, "relu" if relu else None, [], "")

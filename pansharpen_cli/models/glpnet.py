@@ -70,6 +70,7 @@ class GLPNet(Backbone):
     stride = STRIDE
     multiple_of = STRIDE
     last_halo = WIDE // 2
+    unpadded = True
     tile_bytes = (50, 137)
     adaptation: ClassVar[Adaptation] = {"held_to": "frozen", "colour": 0.5, "consistency": 0.6, "epochs": 8}
     """It is good where it comes from: a scene teaches it little, and too much of what the MS shows is wrong."""
@@ -124,7 +125,7 @@ class GLPNet(Backbone):
         return self.body(convolve(self.own, each, add=common, relu=True))
 
     def map(self, features: Tensor) -> Tensor:
-        return self.tail(features)
+        return convolve(self.tail, features)
 
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         e, pan = inputs.expanded, inputs.pan
