@@ -606,9 +606,46 @@ def test_a_band_derived_of_one_source_by_a_function_of_several_is_refused(tmp_pa
     open_raster(str(tmp_path / "k.vrt")).close()
 
 
-def test_a_vrt_with_a_function_that_gdal_does_not_have_is_bad_input(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("function", "source", "told"),
+    [
+        ("nonesuch", "ms.tif", "nonesuch"),
+        ("pow", "ms.tif", "argument: power"),
+        ("scale", "gone.tif", "gone.tif: No such file"),
+    ],
+)
+def test_a_vrt_that_gdal_makes_no_pixel_of_is_bad_input(tmp_path: Path, function: str, source: str, told: str) -> None:
     raster(tmp_path / "ms.tif")
-    (tmp_path / "1.vrt").write_text(DERIVED.format("nonesuch", ""))
-    with open_raster(str(tmp_path / "1.vrt")) as dataset, pytest.raises(InputError, match="1.vrt.*nonesuch") as e:
+    (tmp_path / "1.vrt").write_text(DERIVED.format(function, "").replace("ms.tif", source))
+    with open_raster(str(tmp_path / "1.vrt")) as dataset, pytest.raises(InputError, match=f"1.vrt.*{told}") as e:
         Source.of(dataset, "1.vrt", None, []).read(Window(0, 8, 0, 8))
     assert e.value.exit_code == 2
+
+
+def test_a_damaged_source_of_a_vrt_is_named(tmp_path: Path) -> None:
+    """Also through another VRT."""
+    raster(tmp_path / "a.tif")
+    damaged = edited(raster(tmp_path / "c.tif"), tmp_path / "b.tif", compress="deflate", blockysize=8)
+    with rasterio.open(damaged) as dataset:
+        first, size = (int(dataset.get_tag_item(f"BLOCK_{k}_0_1", "TIFF", bidx=1)) for k in ("OFFSET", "SIZE"))
+    content = bytearray(damaged.read_bytes())
+    content[first : first + size] = b"\xff" * size
+    damaged.write_bytes(content)
+    both = """<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename>
+    <SrcRect xOff="0" yOff="{}" xSize="32" ySize="16"/><DstRect xOff="0" yOff="{}" xSize="32" ySize="16"/>
+    </SimpleSource>"""
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        place = ", ".join(map(str, dataset.transform.to_gdal()))
+    inner = f"""<VRTDataset rasterXSize="32" rasterYSize="32"><SRS>EPSG:32631</SRS><GeoTransform>{place}</GeoTransform>
+    <VRTRasterBand dataType="UInt16" band="1">{both.format("a.tif", 16, 16)}{both.format("b.tif", 0, 0)}
+    </VRTRasterBand></VRTDataset>"""
+    (tmp_path / "inner.vrt").write_text(inner)
+    outer = inner.replace("a.tif", "inner.vrt").replace("b.tif", "inner.vrt")
+    (tmp_path / "outer.vrt").write_text(outer)
+    for name in ("inner.vrt", "outer.vrt"):
+        with open_raster(str(tmp_path / name)) as dataset:
+            source = Source.of(dataset, name, None, [])
+            source.read(Window(16, 32, 0, 32))
+            with pytest.raises(InputError, match=f"cannot read {name}: .*b.tif: .*Decode") as e:
+                source.read(Window(0, 16, 0, 32))
+        assert e.value.exit_code == 1

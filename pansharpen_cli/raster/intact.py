@@ -14,6 +14,8 @@ import rasterio
 from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window as RasterWindow
+from rasterio.windows import intersect
 
 from .. import untrusted
 from ..errors import InputError, reason_of
@@ -26,7 +28,7 @@ from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
 _LOST = re.compile("VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of")
 """What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there."""
 
-_ABSENT = re.compile("does not exist in the file system|No such file or directory")
+ABSENT = re.compile("does not exist in the file system|No such file or directory")
 """What GDAL says of a file that is not there."""
 
 _OF_ALL = int(MaskFlags.per_dataset)
@@ -125,7 +127,7 @@ def _is_there(side: str) -> bool:
     """Also a link to nothing; in an archive a mask only, of which GDAL tells."""
     if not in_archive(side):
         return os.path.lexists(side)
-    return side.lower().endswith(".msk") and not _ABSENT.search(_not_opened(side))
+    return side.lower().endswith(".msk") and not ABSENT.search(_not_opened(side))
 
 
 def _not_read(side: str) -> str:
@@ -164,6 +166,26 @@ def _no_mask(file: str, side: str) -> str:
             return f"it has {mask.count} bands, and what it masks {raster.count}"
         told = [flags for flags, kind in zip(raster.mask_flag_enums, kinds, strict=True) if kind not in ("", "1")]
         return f"GDAL looks for none beside a file of {raster.driver}" if [MaskFlags.all_valid] in told else ""
+    return ""
+
+
+def damaged_source(dataset, window: RasterWindow | None) -> str:
+    """The file that a raster refers to and whose pixels, in a window or anywhere, cannot be read; nothing without."""
+    for name in check_raw(dataset.name):
+        with suppress(*GDAL_ERRORS, OSError, ValueError), gdal_messages() as said, opened_dataset(name) as source:
+            if source.driver == "VRT":
+                continue
+            around = None
+            if window is not None and source.crs == dataset.crs:
+                around = source.window(*dataset.window_bounds(window))
+            for _, block in source.block_windows(1):
+                if around is None or intersect(around, block):
+                    try:
+                        source.read(window=block)
+                    except GDAL_ERRORS:
+                        return name
+                if said.errors:
+                    return name
     return ""
 
 

@@ -20,7 +20,7 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
-from .intact import check_beside, check_files, is_usable, lost, opened_dataset
+from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
@@ -48,8 +48,8 @@ _OTHER_RPC = re.compile("file found, but missing .* field")
 _NO_XML = re.compile(r"Line \d+: ")
 """What GDAL says of XML that it does not understand begins so."""
 
-_NO_FUNCTION = "not registered"
-"""What GDAL says where a VRT derives a band by a function that it does not have."""
+_NOT_MADE = re.compile(f"not registered|pixel function|Raster has no NoData|must be called with|{ABSENT.pattern}")
+"""What GDAL says where a VRT derives a band by a function that it does not have or not so, or a source is not there."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
@@ -286,11 +286,10 @@ class Source:
                 values = ds.read(bands, window=at)
                 mask = ds.read(ds.count, window=at) > 0 if self.warped else self._mask(values, at)
             except GDAL_ERRORS as error:
-                kind = InputError if _NO_FUNCTION in reason_of(error) else ReadError
-                raise kind(f"cannot read {self.label}: {reason_of(error)}") from error
+                raise self._unreadable(reason_of(error), at) from error
         # of a warp these are points of its border that have no place in the other CRS
         if said.errors and not self.warped:
-            raise ReadError(f"cannot read {self.label}: {said.errors[0]}")
+            raise self._unreadable(said.errors[0], at)
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
         self._check_exact(values, mask)
@@ -298,6 +297,13 @@ class Source:
         data[:, *place] = values
         valid[place] = mask
         return data, valid
+
+    def _unreadable(self, reason: str, at: RasterWindow) -> InputError:
+        """What to raise where a window of the raster or, if it is warped, of what it is warped to, cannot be read."""
+        if _NOT_MADE.search(reason):
+            return InputError(f"cannot read {self.label}: {reason}")
+        source = damaged_source(self.dataset, None if self.warped else at)
+        return ReadError(f"cannot read {self.label}: {source and f'{source}: '}{reason}")
 
     def _mask(self, values: np.ndarray, at: RasterWindow) -> np.ndarray:
         """Alpha, and each band's nodata value or mask; `nodata` stands for the file's own values, one per band or one
