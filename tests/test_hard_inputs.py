@@ -727,8 +727,15 @@ def coloured(path: Path, colours) -> None:
 
 @pytest.mark.parametrize(
     ("colours", "way"),
-    [(lambda i: (i, i // 2, 255 - i), "rgb"), (lambda i: (255 - i,) * 3, "gray"), (lambda i: (i,) * 3, "")],
-    ids=["colours", "other greys", "its own greys"],
+    [
+        (lambda i: (i, i // 2, 255 - i), "rgb"),
+        (lambda i: (255 - i,) * 3, "gray"),
+        (lambda i: (i // 2,) * 3, "gray"),
+        (lambda i: (0,) * 3, "gray"),
+        (lambda i: (i,) * 3, ""),
+        (lambda i: (i if i < 240 else 0,) * 3, ""),
+    ],
+    ids=["colours", "negative", "other greys", "black", "its own greys", "fewer of them"],
 )
 def test_indices_of_colours_are_refused_with_the_command_that_expands_them(case: Case, colours, way: str) -> None:
     for name in ("pan.tif", "ms.tif"):

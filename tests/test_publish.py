@@ -448,22 +448,29 @@ def test_creation_options_lose_no_place_or_provenance(pair: Path, run, option: s
         ("TARGET_SRS=EPSG:4326", "CRS EPSG:4326"),
         ("TARGET_SRS=EPSG:3857", "CRS EPSG:3857"),
         ("TILING_SCHEME=GoogleMapsCompatible", "256 x 256 pixels"),
+        ("RES=2", "lies on the pixels of the PAN"),
+        ("EXTENT=0,0,8,8", "lies on the pixels of the PAN"),
     ],
 )
 def test_creation_options_that_change_the_grid_are_refused(pair: Path, run, option: str, words: str) -> None:
     before = contents(pair)
     finished = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "--driver", "COG", "--co", option)
-    assert finished.code == 2 and option in finished.err and words in finished.err and contents(pair) == before
-    with pytest.raises(InputError, match=option):
+    name = option if option[0] == "T" else option.partition("=")[0]
+    assert finished.code == 2 and name in finished.err and words in finished.err and contents(pair) == before
+    with pytest.raises(InputError, match=name):
         check_creation_options("COG", dict([option.split("=")]), 4, np.dtype("uint16"), 0)
 
 
 def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) -> None:
     before = contents(pair)
     command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST]
-    finished = run(*command, "--co", "NBITS=8", "--co", "PREDICTOR=1")
+    finished = run(*command, "--co", "NBITS=9", "--co", "PREDICTOR=1")
     assert finished.code == 1 and "clipped to fit" in finished.err and "NBITS" in finished.err
     assert contents(pair) == before
+    for bits, kind, held in (("8", "uint16", "9"), ("17", "uint16", "16"), ("0", "uint16", "9"), ("12", "uint8", "8")):
+        finished = run(*command, "--dtype", kind, "--co", f"NBITS={bits}", "--co", "PREDICTOR=1")
+        assert finished.code == 2 and finished.err.startswith(f"error: --co NBITS={bits} "), finished.err
+        assert f"would have {held} bits for a value of {kind}; leave NBITS out" in finished.err
     finished = run(*command, "--driver", "COG", "--co", "NBITS=12")
     assert finished.code == 2 and "NBITS=12 is for GeoTIFFs" in finished.err and "PREDICTOR" not in finished.err
     assert "NBITS=16" in run(*command, "--dtype", "float32", "--co", "NBITS=16").err

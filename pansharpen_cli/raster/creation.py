@@ -43,6 +43,9 @@ FAST = "1"
 """Level of deflate: in a quarter of the time of GDAL's own, 6, files become 3 % larger; --co ZLEVEL=9, and LEVEL=9 of a
 COG, make them smaller."""
 
+_OF_ANOTHER_GRID = {"RES", "EXTENT", "ZOOM_LEVEL", "ALIGNED_LEVELS"}
+"""Options of a COG that GDAL takes for one on another grid, and else passes over."""
+
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 
 DRIVERS = ("GTiff", "COG")
@@ -95,6 +98,10 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(
             f"--co NBITS={options['NBITS']} is for GeoTIFFs: leave it out, or write a GeoTIFF (--driver GTiff)"
         )
+    if driver == "COG" and (moved := sorted(_OF_ANOTHER_GRID & options.keys())):
+        raise InputError(
+            f"--co {moved[0]}: an output lies on the pixels of the PAN; fuse without it and use gdalwarp on the output"
+        )
     threads = {"NUM_THREADS": "1"}  # compression threads complain on stderr
     # a CRS that nobody asks for as another one
     grid = Grid(CRS.from_epsg(3832), Affine(2, 0, 0, 0, -2, 0), 64, 64)
@@ -111,7 +118,7 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
             if driver == "COG":
                 rasterio.shutil.copy(tiny.name, copy.name, driver="COG", **cog_profile_of(options) | threads)
             with rasterio.open((copy if driver == "COG" else tiny).name) as dataset:
-                changed = difference(dataset, grid, count, dtype, nodata)
+                changed = difference(dataset, grid, count, dtype, nodata) or _other_bits(dataset, options, dtype)
                 written = dataset.read() if not changed else noise
         except FAILURES as error:
             said.errors.insert(0, reason_of(error))
@@ -120,9 +127,17 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError(f"--co: {_IN_MEMORY.sub('', message)}{_advice(message)}")
     if changed:
         given = " ".join(f"{k}={v}" for k, v in options.items())
-        raise InputError(f"--co {given}: the file would have {changed}; fuse without it and use gdalwarp on the output")
+        advice = "leave NBITS out" if " bits for " in changed else "fuse without it and use gdalwarp on the output"
+        raise InputError(f"--co {given}: the file would have {changed}; {advice}")
     before, after = (np.isnan(a) if np.isnan(nodata) else a == dtype.type(nodata) for a in (noise, written))
     return bool((before == after).all())
+
+
+def _other_bits(dataset, options: Mapping[str, str], dtype: np.dtype) -> str:
+    """How many bits a value has, if it is not what is asked for; GDAL only warns of it."""
+    asked = options.get("NBITS", "")
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", str(8 * dtype.itemsize))
+    return f"{bits} bits for a value of {dtype}" if asked and int(asked) != int(bits) else ""
 
 
 def wrong_colours(options: Mapping[str, str], names: Sequence[str | None]) -> list[str]:

@@ -529,8 +529,10 @@ def _check_palette(ds, band: int, path: str) -> None:
     except ValueError:
         return  # tagged as a palette without one
     grey = bool((np.ptp(colours, axis=1) == 0).all())
-    # a nodata value makes its entry transparent, so that alpha tells nothing
-    if grey and np.abs(colours[:, 0] - np.linspace(0, 255, len(colours))).max() <= 1:
+    # a nodata value makes its entry transparent, so that alpha tells nothing; a TIFF has black ones for those that miss
+    greys = np.trim_zeros(colours[:, 0], "b")
+    ramps = (colours[:, 0], np.linspace(0, 255, len(colours))), (greys, np.arange(len(greys)))
+    if grey and greys.any() and any(np.abs(each - ramp).max() <= 1 for each, ramp in ramps):
         return
     raise InputError(
         f"{path} holds indices of a colour table in band {band}, not radiance: expand it first "
