@@ -85,10 +85,10 @@ def test_links_and_pictures_lead_somewhere() -> None:
 
 def test_versions_to_install_are_those_of_the_constraints() -> None:
     known = (ROOT / "constraints.txt").read_text().splitlines()
-    named = {
-        v for page in USERS for v in re.findall(r"^python -m pip install (\S+==\S+)", page.read_text(), re.MULTILINE)
-    }
+    pages = [page.read_text() for page in USERS]
+    named = {version for page in pages for version in re.findall(r"`(\w+==[\w.]+)`", page)}
     assert named and named <= set(known)
+    assert not [page for page in pages if "--index-url" in page]  # where packages come from is the user's choice
 
 
 def test_the_index_leads_to_every_page() -> None:
