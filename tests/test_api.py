@@ -147,6 +147,17 @@ def test_a_result_tells_what_it_is(pair, plain):
     assert "gsa" in repr(plain) and plain.warnings == plain.report["warnings"]
 
 
+def test_a_result_in_kilometres_prints_nothing(pair, tmp_path, capfd):
+    """libgeotiff looks for units in a database of PROJ's that it does not find, and writes so to stderr."""
+    with rasterio.open(pair[0]) as dataset:
+        place, crs = Affine.scale(1e-3) @ dataset.transform, dataset.crs.to_proj4().replace("+units=m", "+units=km")
+    pan = edited(pair[0], tmp_path / "pan.tif", transform=place, crs=crs)
+    capfd.readouterr()
+    result = pansharpen.fuse(pan, pair[1], method="exp", score=False, align="off")
+    assert result.valid.any() and result.data.any() and result.crs.linear_units_factor[1] == 1000
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_temporary_file_goes_with_the_result_and_an_output_stays(pair, tmp_path):
     result = pansharpen.fuse(*pair, method="exp", score=False, align="off")
     folder = result.path.parent

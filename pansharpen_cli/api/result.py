@@ -16,6 +16,7 @@ from affine import Affine
 from ..arguments import plain_arguments
 from ..errors import InputError
 from ..publish import TIFF, Publication, check_target, writing
+from ..raster.messages import gdal_messages
 
 if TYPE_CHECKING:
     import xarray
@@ -34,7 +35,7 @@ class Fused:
         self._inputs = inputs
         if folder is not None:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        with rasterio.open(path) as dataset:
+        with gdal_messages(), rasterio.open(path) as dataset:  # libgeotiff writes to stderr of a CRS in km
             self.transform: Affine = dataset.transform
             self.crs = dataset.crs
             self.band_names: tuple[str | None, ...] = dataset.descriptions
@@ -44,13 +45,14 @@ class Fused:
     @cached_property
     def data(self) -> np.ndarray:
         """The pixels (bands, rows, cols) in the output's type, DN; `nodata` where not valid. Read at first use."""
-        with rasterio.open(self.path) as dataset:
+        with gdal_messages(), rasterio.open(self.path) as dataset:
             return dataset.read()
 
     @cached_property
     def valid(self) -> np.ndarray:
         """Where (rows, cols) PAN and all MS bands are valid, bool. Read at first use."""
-        with rasterio.open(self.path) as dataset:  # of MS files on several grids each band has a mask of its own
+        # of MS files on several grids each band has a mask of its own
+        with gdal_messages(), rasterio.open(self.path) as dataset:
             return np.logical_and.reduce([dataset.read_masks(band) > 0 for band in dataset.indexes])
 
     @property
