@@ -75,6 +75,36 @@ def test_scenes_of_a_worker_that_is_killed_are_done_by_the_others(scheduler, sce
     assert all(t.output.is_file() and t.report.is_file() for t in tasks)
 
 
+def test_a_worker_that_is_frozen_is_done_without(scenes: Path, tmp_path: Path, monkeypatch) -> None:
+    """Also of its nanny nothing is heard: it would see to a worker that has ended only."""
+    from distributed import Client
+
+    for name, seconds in (("ASK_SECONDS", 0.5), ("SILENT_SECONDS", 10.0)):
+        monkeypatch.setattr(cluster, name, seconds)
+    tasks = planning.plan(pairs.find([str(scenes)]).found, tmp_path, CHOICES)
+    kind: dict = {"processes": True, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **kind) as local:
+        with Client(local.scheduler_address, set_as_default=False) as client:
+            pids = client.run(os.getpid)
+        frozen: list[str] = []
+
+        def watch(event: Event, tally: batch.Tally, record: Record | None) -> None:
+            if event.kind == "started" and not frozen:
+                frozen.append(str(event.worker))
+                os.kill(pids[event.worker], signal.SIGSTOP)
+
+        begun = time.monotonic()
+        try:
+            tally = batch.run(tasks, tmp_path, cluster.execute(CHOICES, local.scheduler_address, 15), watch=watch)
+            taken = time.monotonic() - begun
+        finally:
+            for address in frozen:
+                os.kill(pids[address], signal.SIGKILL)
+    assert taken < 100 and len(tally.done) >= len(tasks) - 1, "those that waited for it are done by the other one"
+    for record in tally.failed:  # it may have been done before it was frozen
+        assert record.refused and f"its worker, {frozen[0]}, does not answer any more" in (record.error or "")
+
+
 def test_a_worker_that_sees_other_content_does_not_try_the_scene(
     scheduler, scenes: Path, tmp_path: Path, monkeypatch
 ) -> None:

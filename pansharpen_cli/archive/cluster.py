@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import re
@@ -110,11 +111,17 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
     client = connected(scheduler)
     name = f"pansharpen-{uuid.uuid4().hex[:12]}"
     state = _State(queue.SimpleQueue(), {}, {}, set())
-    watch = _Watch(client, scheduler)
+    watch = _Watch(client, scheduler, timeout)
     try:
         try:
             within_seconds(SETUP_SECONDS, client.subscribe_topic, name, lambda event: state.heard.put(event[1]))
-            within_seconds(SETUP_SECONDS, client.register_plugin, Fuse(name, choices, timeout))
+            register = partial(client.register_plugin, Fuse(name, choices, timeout))
+            try:
+                within_seconds(SETUP_SECONDS, register)
+            except OSError:  # by a worker that has left, or did not answer
+                if not watch.removed:
+                    raise
+                within_seconds(SETUP_SECONDS, register)
         except Exception as error:
             raise Lost(f"the workers of {scheduler} cannot be set up: {untrusted.fault_of(error)}") from error
         files = prints_of(choices.files)
@@ -128,7 +135,7 @@ def _run(tasks: Sequence[Task], choices: Choices, scheduler: str, timeout: float
             if state.heard.empty():
                 watch.check(len(state.waiting), bool(state.running))
                 if timeout is not None:
-                    yield from state.late_ones(timeout)
+                    yield from state.late_ones(timeout, watch)
     finally:
         watch.stop()
         for _, future in state.waiting.values():
@@ -184,10 +191,17 @@ def within_seconds(seconds: float, function: Callable[..., Any], *args: Any, **k
 
 
 class _Watch:
-    """Asks the scheduler, now and then and in a thread of its own, for its workers: a silent one is noticed."""
+    """Asks the scheduler, now and then and in a thread of its own, for its workers: a silent one is noticed.
 
-    def __init__(self, client: Client, scheduler: str) -> None:
-        self.client, self.scheduler = client, scheduler
+    The scheduler keeps a frozen worker until that has missed its heartbeats for `distributed.scheduler.worker-ttl`,
+    300 s. Where scenes may take `timeout` seconds only, a worker that has been silent for `SILENT_SECONDS` longer is
+    removed: one that a scene hangs on has been ended by then.
+    """
+
+    def __init__(self, client: Client, scheduler: str, timeout: float | None) -> None:
+        self.client, self.scheduler, self.timeout = client, scheduler, timeout
+        self.seen: dict[str, tuple[float, float]] = {}
+        self.removed: list[str] = []
         self.answered = self.peopled = time.monotonic()
         self.ended = threading.Event()
         threading.Thread(target=self._ask, daemon=True).start()
@@ -203,6 +217,19 @@ class _Watch:
                 self.answered = time.monotonic()
                 if workers:
                     self.peopled = self.answered
+                beats = {address: worker["last_seen"] for address, worker in workers.items()}
+                self.seen = {
+                    address: known if (known := self.seen.get(address)) and known[0] == beat else (beat, self.answered)
+                    for address, beat in beats.items()
+                }
+                patience = math.inf if self.timeout is None else self.timeout + SILENT_SECONDS
+                for address in [each for each in beats if self.silence(each) > patience]:
+                    self.client.sync(scheduler.unregister, address=address, stimulus_id="pansharpen-silent")
+                    self.removed.append(address)
+
+    def silence(self, worker: str) -> float:
+        """Seconds without a heartbeat of a worker that the scheduler has, by this machine's clock: 0 for any other."""
+        return self.answered - self.seen[worker][1] if worker in self.seen else 0.0
 
     def check(self, left: int, busy: bool) -> None:
         """Raises Lost if the scheduler, or the last worker, has been gone for too long. `left`: scenes not done."""
@@ -243,17 +270,25 @@ class _State:
                 worker = last
             yield Event(kind, task, worker, content, time.monotonic() - since)
 
-    def late_ones(self, timeout: float) -> Iterator[Event]:
-        """Cancels the scenes over their time, and tells of them once their workers have been killed."""
+    def late_ones(self, timeout: float, watch: _Watch) -> Iterator[Event]:
+        """Cancels the scenes over their time, and tells of them once their workers have been killed. Where one is still
+        there, and silent, it is frozen: that is not the scene's fault, and the next run tries it."""
         now = time.monotonic()
         for scene, (since, worker) in list(self.running.items()):
             if now - since > timeout and scene not in self.late:
                 self.late.add(scene)
                 self.waiting[scene][1].cancel()
             elif now - since > timeout + 2 * GRACE:
+                if worker in watch.seen and now - since < timeout + 2 * GRACE + 3 * ASK_SECONDS:
+                    continue  # the scheduler may not have said yet that it was killed
+                frozen = watch.silence(worker) > 2 * ASK_SECONDS
                 task, _ = self.waiting.pop(scene)
                 del self.running[scene]
-                yield Event("failed", task, worker, f"timed out after {timeout:g} s", now - since)
+                if frozen:
+                    error = f"its worker, {worker}, does not answer any more; the next run tries the scene again"
+                    yield Event("done", task, worker, {"error": error, "refused": True, "seconds": now - since})
+                else:
+                    yield Event("failed", task, worker, f"timed out after {timeout:g} s", now - since)
 
 
 def _ended(scene: str, heard: queue.SimpleQueue, future: Future) -> None:
