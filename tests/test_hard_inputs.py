@@ -720,6 +720,21 @@ def test_a_pan_that_all_bands_run_against_is_told(case: Case) -> None:
     assert [f["level"] for f in findings if f["text"].startswith(told)] == ["warning"]
 
 
+@pytest.mark.parametrize("of", ["one band", "a tiny scene"])
+def test_a_negative_is_told_of_one_band_and_of_a_tiny_scene(case: Case, of: str) -> None:
+    if of == "one band":
+        case.change("ms.tif", lambda p: p[1:2])
+    else:
+        case.change("pan.tif", lambda p: p[:, :96, :96])
+        case.change("ms.tif", lambda p: p[:, :24, :24])
+    told = "pan.tif is dark where all bands are bright"
+    case.fuse("--method", "gsa", "--no-score")
+    assert not any(warning.startswith(told) for warning in case.report["warnings"])
+    case.change("pan.tif", lambda p: 4095 - p)
+    case.fuse("--method", "gsa", "--no-score")
+    assert any(warning.startswith(told) for warning in case.report["warnings"])
+
+
 def coloured(path: Path, colours) -> None:
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {i: (*colours(i), 255) for i in range(256)})

@@ -27,8 +27,11 @@ LEAST = 0.03
 FOLLOWED = 0.2
 """R2 from which on a band counts as one that runs with PAN, or against it."""
 
+CLEAR = 0.8
+"""R2 from which on a single band that runs against PAN tells that PAN is a negative: no thermal band has so much."""
+
 CELL = 16
-"""Side of the cells in MS pixels."""
+"""Side of the cells in MS pixels; of a scene with less than `_CELLS` of them half of its shorter side."""
 
 LOW = 2.0
 """Standard deviation, in MS pixels, of the Gaussian whose low pass is taken off."""
@@ -63,17 +66,27 @@ def measure(scene: Scene, seed: int = 0, progress: Progress = quiet) -> tuple[Pa
     cells: list[Tensor] = []
     seen, used, levels = 0, 0, [0.0, 0.0]
     reach = physics.Reach(scene.phase, 2, scene.band_offsets)
+    size = _cell_of(scene)
     with one_thread_each(1):
         for tried, block in enumerate(sample_blocks(scene, seed)):
             progress("comparing", used, _BLOCKS)
             if used == MAX_BLOCKS or tried == 4 * MAX_BLOCKS or (used >= _BLOCKS and seen >= _PIXELS):
                 break
             data = scene.read(block, *reach.windows(block))
-            if data is not None and in_range(data) and len(found := _cells(scene, data, block)):
+            if data is not None and in_range(data) and len(found := _cells(scene, data, block, size)):
                 cells.append(found)
                 levels = [max(level, float(abs(x).max())) for level, x in zip(levels, (data.pan, data.ms), strict=True)]
-                seen, used = seen + len(found) * CELL**2, used + 1
-    return _regressed(torch.cat(cells), *levels) if cells else (PanRelation(),) * scene.bands
+                seen, used = seen + len(found) * size**2, used + 1
+    told = _regressed(torch.cat(cells), *levels) if cells else (PanRelation(),) * scene.bands
+    # of few pixels chance is as large as what PAN tells of many a band
+    return told if size == CELL else tuple(each if each.r2 >= FOLLOWED else PanRelation() for each in told)
+
+
+def _cell_of(scene: Scene) -> int:
+    """Side of the cells of a scene."""
+    sides = [side / ratio for side, ratio in zip(scene.full.shape, scene.phase.ratio, strict=True)]
+    whole = int(sides[0] // CELL) * int(sides[1] // CELL)
+    return CELL if whole >= _CELLS else max(4, min(CELL, int(min(sides)) // 2))
 
 
 def pan_is_constant(scene: Scene, seed: int = 0) -> bool:
@@ -90,23 +103,23 @@ def pan_is_constant(scene: Scene, seed: int = 0) -> bool:
     return low == high
 
 
-def _cells(scene: Scene, data: TileData, block: Window) -> Tensor:
-    """Detail of PAN and of the bands in the valid cells of a block: (cells, 2, bands, pixels)."""
+def _cells(scene: Scene, data: TileData, block: Window, size: int) -> Tensor:
+    """Detail of PAN and of the bands in the valid cells of a block: (cells, 2, bands, pixels); `size`: their side."""
     own = scene.phase.centred(block) & data.ms_window
-    rows, cols = (n // CELL for n in own.shape)
+    rows, cols = (n // size for n in own.shape)
     if min(rows, cols) < 1:
         return torch.empty(0)
-    valid = scene.phase.covered(own, data.window, data.valid)[: rows * CELL, : cols * CELL]
+    valid = scene.phase.covered(own, data.window, data.valid)[: rows * size, : cols * size]
     down = physics.degrader(scene.phase, own, data.pan_window, scene.effective_gains, scene.band_offsets)
     pan = down(torch.from_numpy(data.pan).double()[None])
     ms = torch.from_numpy(data.ms)[:, *own.within(data.ms_window)].double()
     both = torch.stack([pan.expand_as(ms), ms])
     low = [torch.from_numpy(physics.gaussian_matrix(n, LOW)) for n in both.shape[-2:]]
-    both = (both - low[0] @ both @ low[1].mT)[..., : rows * CELL, : cols * CELL]
+    both = (both - low[0] @ both @ low[1].mT)[..., : rows * size, : cols * size]
     cells = (
-        both.unflatten(-1, (cols, CELL)).unflatten(-3, (rows, CELL)).movedim((2, 4), (0, 1)).flatten(0, 1).flatten(3)
+        both.unflatten(-1, (cols, size)).unflatten(-3, (rows, size)).movedim((2, 4), (0, 1)).flatten(0, 1).flatten(3)
     )
-    whole = torch.from_numpy(valid).reshape(rows, CELL, cols, CELL).movedim(2, 1).flatten(0, 1).flatten(1).all(1)
+    whole = torch.from_numpy(valid).reshape(rows, size, cols, size).movedim(2, 1).flatten(0, 1).flatten(1).all(1)
     return cells[whole]
 
 
@@ -141,9 +154,9 @@ def unrelated(found: Sequence[PanRelation]) -> list[int]:
 
 
 def is_negative(found: Sequence[PanRelation]) -> bool:
-    """Do all bands that PAN tells of run against it? Not of a single one, which may be a thermal band."""
-    gains = [each.gain for each in found if each.r2 >= FOLLOWED]
-    return len(gains) > 1 and max(gains) < 0
+    """Do all bands that PAN tells of run against it? A single one, which may be a thermal band, has to be clear."""
+    told = [each for each in found if each.r2 >= FOLLOWED]
+    return bool(told) and max(each.gain for each in told) < 0 and (len(told) > 1 or told[0].r2 >= CLEAR)
 
 
 def negative(pan: str) -> str:
