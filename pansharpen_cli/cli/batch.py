@@ -208,8 +208,8 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
     if tally.left and not finding.quiet:
         others = f" and {counted(len(tally.left) - 1, 'more file')}" if len(tally.left) > 1 else ""
         say_line(
-            f"warning: {tally.left[0]}{others} of earlier results lie beside outputs that are new: make them anew with "
-            "--rgb or --html, or remove them", err=True,
+            f"warning: left of earlier results: {tally.left[0]}{others}; make them anew with --rgb or --html, or "
+            "remove them", err=True,
         )  # fmt: skip
     for what, scenes in (("failed", facts.failed), ("failed before", facts.failed_before)):
         for each in scenes:
