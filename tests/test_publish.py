@@ -467,7 +467,7 @@ def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) 
     finished = run(*command, "--co", "NBITS=9", "--co", "PREDICTOR=1")
     assert finished.code == 1 and "clipped to fit" in finished.err and "NBITS" in finished.err
     assert contents(pair) == before
-    for bits, kind, held in (("8", "uint16", "9"), ("17", "uint16", "16"), ("0", "uint16", "9"), ("12", "uint8", "8")):
+    for bits, kind, held in (("8", "uint16", "9"), ("17", "uint16", "16"), ("", "uint16", "9"), ("12", "uint8", "8")):
         finished = run(*command, "--dtype", kind, "--co", f"NBITS={bits}", "--co", "PREDICTOR=1")
         assert finished.code == 2 and finished.err.startswith(f"error: --co NBITS={bits} "), finished.err
         assert f"would have {held} bits for a value of {kind}; leave NBITS out" in finished.err

@@ -612,10 +612,13 @@ def test_a_band_derived_of_one_source_by_a_function_of_several_is_refused(tmp_pa
         ("nonesuch", "ms.tif", "nonesuch"),
         ("pow", "ms.tif", "argument: power"),
         ("scale", "gone.tif", "gone.tif: No such file"),
+        ("scale", "a.txt", "not recognized as being in a supported file format"),
+        ("scale", "ms.tif</SourceFilename><SourceBand>2</SourceBand><SourceFilename>", "Illegal band"),
     ],
 )
 def test_a_vrt_that_gdal_makes_no_pixel_of_is_bad_input(tmp_path: Path, function: str, source: str, told: str) -> None:
     raster(tmp_path / "ms.tif")
+    (tmp_path / "a.txt").write_text("no pixels")
     (tmp_path / "1.vrt").write_text(DERIVED.format(function, "").replace("ms.tif", source))
     with open_raster(str(tmp_path / "1.vrt")) as dataset, pytest.raises(InputError, match=f"1.vrt.*{told}") as e:
         Source.of(dataset, "1.vrt", None, []).read(Window(0, 8, 0, 8))

@@ -135,9 +135,9 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
 
 def _other_bits(dataset, options: Mapping[str, str], dtype: np.dtype) -> str:
     """How many bits a value has, if it is not what is asked for; GDAL only warns of it."""
-    asked = options.get("NBITS", "")
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", str(8 * dtype.itemsize))
-    return f"{bits} bits for a value of {dtype}" if asked and int(asked) != int(bits) else ""
+    asked = options.get("NBITS", bits)
+    return "" if asked.isdecimal() and int(asked) == int(bits) else f"{bits} bits for a value of {dtype}"
 
 
 def wrong_colours(options: Mapping[str, str], names: Sequence[str | None]) -> list[str]:

@@ -48,8 +48,11 @@ _OTHER_RPC = re.compile("file found, but missing .* field")
 _NO_XML = re.compile(r"Line \d+: ")
 """What GDAL says of XML that it does not understand begins so."""
 
-_NOT_MADE = re.compile(f"not registered|pixel function|Raster has no NoData|must be called with|{ABSENT.pattern}")
-"""What GDAL says where a VRT derives a band by a function that it does not have or not so, or a source is not there."""
+_NOT_MADE = re.compile(
+    "not registered|pixel function|Raster has no NoData|must be called with|Illegal band|not recognized as being in a"
+    f"|{ABSENT.pattern}"
+)
+"""What GDAL says where a VRT derives a band by a function that it does not have or not so, or has no such source."""
 
 FILL_REACH = 24
 """Least distance, in pixels of the raster, within which a valid pixel is looked for to fill an invalid one."""
