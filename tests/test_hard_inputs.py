@@ -700,6 +700,12 @@ def test_a_fit_keeps_the_units_of_its_pan(case: Case) -> None:
     case.change("pan.tif", lambda p: np.ldexp(p.astype("float32"), -20))
     expected = case.fuse(*options, "--save-fit", "kept.safetensors")
     np.testing.assert_array_equal(case.fuse(*options, "--fit", "kept.safetensors"), expected)
+    case.change("pan.tif", lambda p: p * 200)
+    case.fuse(*options, "--fit", "kept.safetensors")
+    case.change("pan.tif", lambda p: p * 50)
+    assert "a PAN in other units beside its MS, by a factor of about" in case.refused(
+        *options, "--fit", "kept.safetensors", "--overwrite"
+    )
 
 
 @pytest.mark.parametrize("name", ["pan.tif", "ms.tif"])

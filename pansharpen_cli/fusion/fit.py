@@ -23,8 +23,9 @@ from ..errors import InputError
 from ..models import weights
 from ..models.base import Adaptation, Backbone, SceneStats, channels_last
 from ..models.weights import Card
+from ..physics import Reach
 from ..progress import Progress, quiet
-from ..raster.blocks import SAMPLED_BLOCK, Lifter, check_range, nothing_valid, read_ahead
+from ..raster.blocks import SAMPLED_BLOCK, Lifter, check_range, nothing_valid, read_ahead, sample_blocks
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 from ..raster.tiles import plan_tiles
@@ -203,6 +204,7 @@ def _restored(scene: Scene, options: Options, device: torch.device, precision: t
     """The fit that a file keeps. Raises InputError if it is none for this scene and method."""
     assert options.fit is not None
     clock, kept = time.perf_counter(), SavedFit.read_for(options.fit, scene, options)
+    _check_units(options.fit, kept, scene, options.seed)
     with untrusted.boundary(options.fit, "is damaged"):
         if kept.known.method in classical.NAMES:
             setup = setup_of(scene, options.seed)
@@ -259,6 +261,27 @@ def _fit_network(
     fuser = NetworkFuser(scene, backbone, stats, tailored, device, precision)
     seconds = {"reading": sampled, "adapting": time.perf_counter() - clock - sampled}
     return Fit(fuser, str(precision).removeprefix("torch."), str(device), card, found, outcome, seconds)
+
+
+OTHER_UNITS = 12
+"""Powers of two by which PAN may lie otherwise to the MS than in a fit: those of units are more, of scenes far less."""
+
+
+def _check_units(path: str, kept: SavedFit, scene: Scene, seed: int) -> None:
+    """Raises InputError where PAN, or the MS, is in other units than those of a fit, by the first block with pixels."""
+    reach, lifter = Reach(scene.phase), Lifter()
+    for block in sample_blocks(scene, seed):
+        data = scene.read(block, *reach.windows(block))
+        if data is not None:
+            lifter(data)
+            break
+    own = lifter.lift or kept.lift
+    apart = (kept.lift.pan - kept.lift.ms) - (own.pan - own.ms)
+    if abs(apart) >= OTHER_UNITS:
+        raise InputError(
+            f"{path} is a fit of a PAN in other units beside its MS, by a factor of about {2.0**-apart:.0e}, than "
+            f"{scene.pan.label}: scale that (gdal_translate -scale), or fit anew"
+        )
 
 
 ALIKE = 4.0
