@@ -158,13 +158,13 @@ def _describing(path: Path, listing: Listing) -> list[Path]:
     """The files beside a path that tell the place, nodata or sensor of a raster of its name, whoever made them."""
     stem = path.stem.lower()
 
-    def describes(beside: Path) -> bool:
-        end = beside.name.lower().removeprefix(stem)
+    def describes(file: Path) -> bool:
+        end = file.name.lower().removeprefix(stem)
         if end in (".aux", f"{path.suffix.lower()}.aux"):
-            return _is_erdas_of(beside, path)
-        return end in _MISLEADING or (end == ".xml" and _is_delivery(beside))
+            return _is_erdas_of(file, path)
+        return end in _MISLEADING or (end == ".xml" and _is_delivery(file))
 
-    return [beside for name in listing.near(path) if describes(beside := path.parent / name)]
+    return [file for name in listing.near(path) if describes(file := path.parent / name)]
 
 
 def _tells(path: str) -> bool:

@@ -382,7 +382,7 @@ def test_the_10_m_bands_of_sentinel_2_are_the_pan_of_its_20_m_bands(suffixes: tu
     fine = [f"{S2}_{band}{suffixes[0]}.jp2" for band in ("B02", "B03", "B04", "B08")]
     coarse = [f"{S2}_{band}{suffixes[1]}.jp2" for band in ("B05", "B06", "B07", "B8A", "B11", "B12")]
     (scene,), left = found_in(*fine, *coarse, f"{S2}_B09.jp2", f"{S2}_B03_60m.jp2")
-    assert scene.pan == (f"/in/{fine[0]}",) and scene.beside == 3
+    assert scene.pan == (f"/in/{fine[0]}",) and scene.further_pans == 3
     assert [layer[0] for layer in scene.ms] == [f"/in/{name}" for name in (*fine[1:], *coarse)]
     assert {Path(each.path).name for each in left} == {f"{S2}_B09.jp2", f"{S2}_B03_60m.jp2"}
     found, left = found_in(*fine, *coarse[1:])

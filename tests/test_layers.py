@@ -24,7 +24,7 @@ FOLDERS = (
     (
         "raster",
         (
-            "__init__ bands beside geometry messages tiff values",
+            "__init__ bands side_files geometry messages tiff values",
             "gdal_files options sensor_table truncated vrt_work",
             "items projections",
             "references sensors",

@@ -77,7 +77,7 @@ def sample(
         return data, tile_inputs(phase, scene.effective_gains, data, block, torch.device("cpu"), offsets)
 
     one = torch.set_num_threads, (1,)
-    with ThreadPoolExecutor(1, "sample", *one) as reader, ThreadPoolExecutor(1, "moments", *one) as beside:
+    with ThreadPoolExecutor(1, "sample", *one) as reader, ThreadPoolExecutor(1, "moments", *one) as summing:
         taken: Future | None = None
         for tried, (block, loaded) in enumerate(read_ahead(reader, load, blocks)):
             progress("reading", min(used, wanted), wanted)
@@ -90,7 +90,7 @@ def sample(
             if taken is not None:
                 taken.result()
             step = 2 if min(data.valid.shape) >= 256 else 1
-            taken = beside.submit(moments.update, inputs, torch.from_numpy(data.valid)[None], step)
+            taken = summing.submit(moments.update, inputs, torch.from_numpy(data.valid)[None], step)
             if settings:
                 # each block its share by area, and what blocks before it could not give
                 seen += block.area

@@ -189,7 +189,7 @@ class Problem:
     stats: SceneStats
     settings: Settings
     precision: torch.dtype
-    beside: ThreadPoolExecutor | None = None
+    second: ThreadPoolExecutor | None = None
 
     def _features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         with autocast(inputs.pan.device, self.precision):
@@ -219,9 +219,9 @@ class Problem:
 
     def _both(self, one: Callable[[], T], other: Callable[[], T]) -> tuple[T, T]:
         """What two functions give, side by side where there is a thread for it."""
-        if self.beside is None:
+        if self.second is None:
             return one(), other()
-        later = self.beside.submit(other)
+        later = self.second.submit(other)
         return one(), later.result()
 
     def _each(self, function: Callable[[U], T], items: Sequence[U]) -> list[T]:
@@ -308,8 +308,8 @@ def adapt(
     # the fewer places where the answer is known, the closer the result stays to what it is held to
     known = min(KNOWN, settings.reduced_tiles) / max(len(training.target), 1)
     settings = replace(settings, consistency=settings.consistency * max(1.0, known))
-    with threads(1), pool as beside:
-        problem = Problem(backbone, stats, settings, precision, beside)
+    with threads(1), pool as second:
+        problem = Problem(backbone, stats, settings, precision, second)
         cache, held_out_cache = problem._each(problem.cache, (training, held_out))
         return _adapt(problem, cache, held_out_cache, started, seed, progress)
 

@@ -37,9 +37,9 @@ def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paire
         paths = {member.path for member in made}
         named = {path for layer in layers for path in layer & paths}
         known = sorted(paths & paired if _is_vrt(file) else named)
-        beside = [member for member in made if member not in gone]
-        if not known and beside:
-            gone.update(beside)
+        others = [member for member in made if member not in gone]
+        if not known and others:
+            gone.update(others)
             standing.append(file)
         elif _is_vrt(file):
             gone.add(file)

@@ -13,9 +13,9 @@ from .. import untrusted
 from ..errors import InputError
 from ..publish import Listing, told_beside
 from ..raster import virtual
-from ..raster.beside import described_in, tags_of
 from ..raster.geometry import Window
 from ..raster.sensors import without_tile
+from ..raster.side_files import described_in, tags_of
 from ..raster.source import open_raster
 from .names import CONTAINERS, RasterFiles
 
@@ -33,8 +33,8 @@ def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]
             known.update(dict.fromkeys(new))
             waiting += [f for f in new if f.lower().endswith(".vrt")]
     listing = listing or Listing()
-    beside = (side for path in known for side in (*told_beside(path, listing), *described_in(path, (), listing)))
-    return [*known, *(side for side in dict.fromkeys(beside) if side not in known)]
+    sides = (side for path in known for side in (*told_beside(path, listing), *described_in(path, (), listing)))
+    return [*known, *(side for side in dict.fromkeys(sides) if side not in known)]
 
 
 def raster_of(layer: RasterFiles, folder: Path, nodata: float | None = None) -> str:

@@ -31,7 +31,7 @@ VISIBLE = {"blue", "green", "red"}
 @dataclass(frozen=True)
 class Found:
     """A scene: its name, the folder below its source in which it lies, its files, and what paired them. The first
-    `beside` of the MS files are on the PAN's grid and a part of it."""
+    `further_pans` of the MS files are on the PAN's grid and a part of it."""
 
     name: str
     folder: str
@@ -40,7 +40,7 @@ class Found:
     rule: str
     sensor: str = ""
     time: datetime | None = None
-    beside: int = 0
+    further_pans: int = 0
 
     @property
     def files(self) -> list[str]:
@@ -377,9 +377,9 @@ def _closest(pan_files: Sequence[Loose], ms_files: Sequence[Loose]) -> list[tupl
 def scene_of(pan: Loose, ms: Loose, rule: str) -> Found:
     folder = "/".join(_common(pan.file.relative, ms.file.relative)[1:])
     name = ms.name if rule in ("name", "overlap") else pan.name
-    first, *beside = pan.layers
+    first, *further = pan.layers
     time = pan.time or ms.time
-    return Found(name, folder, first, (*beside, *ms.layers), rule, time=time, beside=len(beside))
+    return Found(name, folder, first, (*further, *ms.layers), rule, time=time, further_pans=len(further))
 
 
 _DATE = re.compile(

@@ -466,8 +466,10 @@ def dry_run(
     scenes = []
     for task in tasks:
         found, fit = task.found, None if task.fit is None else task.fit.name
-        beside, ms = ([list(layer) for layer in part] for part in (found.ms[: found.beside], found.ms[found.beside :]))
-        scenes.append(PlannedScene(task.scene, list(found.pan), ms, found.rule, state(task), fit, beside))
+        further, ms = (
+            [list(layer) for layer in part] for part in (found.ms[: found.further_pans], found.ms[found.further_pans :])
+        )
+        scenes.append(PlannedScene(task.scene, list(found.pan), ms, found.rule, state(task), fit, further))
     return BatchPlan(SCHEMA, None if folder is None else str(folder), scenes, list(left))
 
 

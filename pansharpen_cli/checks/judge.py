@@ -229,9 +229,9 @@ def shift_facts(scene: Scene, shift: shifts.Shift, align: str, found: Findings) 
         found.add("shift-left", size=size, shift=shift, align=align)
     if varies:
         found.add("shift-varies", text=shifts.varied(shift))
-    if apart := shifts.apart(shift):
-        listed = ", ".join(f"{called[band]} {math.hypot(*shift.bands[band]):.2f}" for band in apart)
-        displaced = any(shifts.is_displaced(shift.bands[band], scene.band_offsets) for band in apart)
+    if bands := shifts.shifted_bands(shift):
+        listed = ", ".join(f"{called[band]} {math.hypot(*shift.bands[band]):.2f}" for band in bands)
+        displaced = any(shifts.is_displaced(shift.bands[band], scene.band_offsets) for band in bands)
         done = "corrects" if placed else "does not correct"
         found.add("band-offsets", "warning" if displaced else "note", listed=listed, done=done)
     return ShiftFacts(shift, align, action)

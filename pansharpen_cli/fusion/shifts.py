@@ -92,7 +92,7 @@ def varied(found: Shift) -> str:
     )
 
 
-def apart(found: Shift) -> list[int]:
+def shifted_bands(found: Shift) -> list[int]:
     """The bands, from 0, that lie apart from the others."""
     return [band for band, offset in enumerate(found.bands) if found.confident and math.hypot(*offset) >= APART]
 
@@ -130,7 +130,7 @@ def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> 
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
     if found.varies >= VARIES:
         notes.append(f"{varied(found)}; {'only one is corrected' if corrected else 'none is corrected'}")
-    displaced = [band for band in apart(found) if is_displaced(found.bands[band], moved)]
+    displaced = [band for band in shifted_bands(found) if is_displaced(found.bands[band], moved)]
     return notes + [_apart_line(found, band, moved) for band in displaced]
 
 
@@ -139,5 +139,5 @@ def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str
     notes, shift = [], (found.rows, found.cols)
     if is_correctable(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
         notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
-    usual = [band for band in apart(found) if not is_displaced(found.bands[band], moved)]
+    usual = [band for band in shifted_bands(found) if not is_displaced(found.bands[band], moved)]
     return notes + [_apart_line(found, band, moved) for band in usual]

@@ -85,8 +85,8 @@ def full_resolution(
     window = window or scene.window
     tiles, count = tiles_to_score(window, sampling)
     pieces, done = _Pieces(scene, read, window), 0
-    with one_thread_each(1) as reader, one_thread_each(1) as beside:
-        for (core, _), piece in read_ahead(beside, pieces.filtered, read_ahead(reader, pieces.load, tiles)):
+    with one_thread_each(1) as reader, one_thread_each(1) as filtering:
+        for (core, _), piece in read_ahead(filtering, pieces.filtered, read_ahead(reader, pieces.load, tiles)):
             if done == count:
                 break
             progress("scoring", done, count)

@@ -87,7 +87,7 @@ class Fidelity:
         self._seen = torch.zeros(self.bands, kernels + 1, kernels + 1, dtype=torch.float64)
         self._pixels = 0
         self._details = torch.zeros(self.bands + 1, self.bands + 1, dtype=torch.float64)
-        self._beside = torch.zeros(self.bands + 1, 2 * LAG + 1, 2 * LAG + 1, dtype=torch.float64)
+        self._moved = torch.zeros(self.bands + 1, 2 * LAG + 1, 2 * LAG + 1, dtype=torch.float64)
 
     @property
     def reach(self) -> int:
@@ -123,12 +123,12 @@ class Fidelity:
         products = inner[some].flatten(1) @ moved.flatten(2).flatten(0, 1).T
         return known, products.unflatten(1, moved.shape[:2]).flip(1, 2)
 
-    def add_detail(self, details: Details, beside: Tensor | None) -> None:
+    def add_detail(self, details: Details, moved: Tensor | None) -> None:
         """Add pixels of the PAN grid."""
         self._pixels += details.pixels
         self._details += details.products
-        if beside is not None:
-            self._beside += beside
+        if moved is not None:
+            self._moved += moved
 
     def fitted(self) -> tuple[Tensor, Tensor]:
         """Shares a_k of the kernels in the point spread of the MS (kernels,), which add up to one, and weights w_b of
@@ -183,21 +183,21 @@ class Fidelity:
         stray = (details.diagonal()[:-1] - details[:-1, -1].square() / pan).clamp(min=0)
         stray = stray / self._low.second("ms").diagonal()
         error = math.sqrt(float(colour.mean()) + detail + STRAY * float(stray.mean()))
-        rows, cols, gain = self._place(torch.tensordot(weights, self._beside[:-1], 1))
+        rows, cols, gain = self._place(torch.tensordot(weights, self._moved[:-1], 1))
         return {
             "fidelity": 1 / (1 + error / math.sqrt(pan / intensity)),
             "colour_error": colour.sqrt().tolist(),
             "detail_error": math.sqrt(detail),
             "pan_sharpness": float(weights @ details[:-1, -1]) / pan,
             "detail_gains": (details[:-1, -1] / pan).tolist(),
-            "detail_places": [self._place(products) for products in self._beside[:-1]],
+            "detail_places": [self._place(products) for products in self._moved[:-1]],
             "displacement": [rows, cols] if gain >= SEEN else None,
         }
 
     def _place(self, products: Tensor) -> tuple[float, float, float]:
         """Rows, columns and gain where products with the PAN (rows moved, columns moved) are largest."""
         row, col = divmod(int(products.argmax()), products.shape[1])
-        gain = float(products[row, col] / self._beside[-1, LAG, LAG].clamp(min=1e-300))
+        gain = float(products[row, col] / self._moved[-1, LAG, LAG].clamp(min=1e-300))
         return _peak(products[:, col], row) - LAG, _peak(products[row], col) - LAG, gain
 
 

@@ -16,14 +16,14 @@ from .source import Source, data_bands, rpcs_of
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one scene, by their places among the MS files: `own` hold its MS, `beside` lie on the PAN's grid."""
+    """Files of one scene, by their places among the MS files: `own` hold its MS, `on_pan_grid` lie on that of PAN."""
 
     own: tuple[int, ...]
-    beside: tuple[int, ...] = ()
+    on_pan_grid: tuple[int, ...] = ()
 
     @property
     def every(self) -> list[int]:
-        return sorted((*self.own, *self.beside))
+        return sorted((*self.own, *self.on_pan_grid))
 
 
 def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
@@ -44,8 +44,8 @@ def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
         group = next(alike, None)
         groups.append([source]) if group is None else group.append(source)
     places = {id(source): i for i, source in enumerate(sources[1:])}
-    beside = tuple(places[id(part)] for part in parts[1:])
-    return [Files(tuple(places[id(s)] for s in group), beside) for group in groups]
+    on_pan_grid = tuple(places[id(part)] for part in parts[1:])
+    return [Files(tuple(places[id(s)] for s in group), on_pan_grid) for group in groups]
 
 
 def _together(one: Source, other: Source) -> bool:

@@ -42,12 +42,12 @@ def divided(pan: Source, others: Sequence[Source]) -> tuple[list[Source], list[S
     """The sources that lie on the PAN's own grid, the PAN first, and those that lie on coarser ones. All others are
     coarser where none is: their ratio is refused later."""
     grid = Grid.of(pan.dataset)
-    beside = [
+    on_grid = [
         s for s in others if Grid.of(s.dataset).called_as(grid) == grid and rpcs_of(s.dataset) == rpcs_of(pan.dataset)
     ]
-    if len(beside) == len(others):
-        beside = []
-    return [pan, *beside], [s for s in others if s not in beside]
+    if len(on_grid) == len(others):
+        on_grid = []
+    return [pan, *on_grid], [s for s in others if s not in on_grid]
 
 
 def is_finer(one: Source, other: Source) -> bool:

@@ -154,7 +154,7 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     _check_kind(path, start, folders)
     text = _text(start) if text is None else text
     waiting = [] if text is None else [(start, text)]
-    waiting += _beside(start) if sides else []
+    waiting += _texts_beside(start) if sides else []
     for name in _overviews(start) if sides else ():
         yield from _led_to(path, name)
     known = {os.path.abspath(start)}
@@ -186,7 +186,7 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
                 waiting.append((where if name == inner else name, inner))
                 if name != inner:
                     leads[place][name] = max(1, leads[place][name])
-            waiting += _beside(name) if sides else []
+            waiting += _texts_beside(name) if sides else []
             for each in _overviews(name) if sides else ():
                 yield from _led_to(path, each)
             if name != inner:
@@ -277,7 +277,7 @@ def _led_to(path: str, name: str) -> Iterator[str]:
     yield from _walked(name, sides=False)
 
 
-def _beside(name: str) -> list[tuple[str, str]]:
+def _texts_beside(name: str) -> list[tuple[str, str]]:
     """Masks and overviews beside a file that are texts."""
     found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or in_archive(name)]
     return [(place, text) for place, text in found if text is not None]
@@ -286,8 +286,8 @@ def _beside(name: str) -> list[tuple[str, str]]:
 def _overviews(name: str) -> list[str]:
     """What the metadata beside a file name as its overviews."""
     try:
-        beside = f"{name}.aux.xml"
-        text = untrusted.read_text(beside, LARGEST_VRT, "replace") if os.path.isfile(beside) else ""
+        metadata = f"{name}.aux.xml"
+        text = untrusted.read_text(metadata, LARGEST_VRT, "replace") if os.path.isfile(metadata) else ""
     except InputError:
         return []
     text = html.unescape(text)
@@ -298,11 +298,11 @@ def _overviews(name: str) -> list[str]:
 def named_overview(name: str, value: str) -> str:
     """The path of a raster's overviews by the metadata `OVERVIEW_FILE`."""
     value = value.strip()
-    beside = value.removeprefix(":::BASE:::")
+    overview = value.removeprefix(":::BASE:::")
     return _place(
-        beside,
+        overview,
         os.path.dirname(name if name.startswith("/vsi") else os.path.abspath(name)),
-        "1" if beside != value else "0",
+        "1" if overview != value else "0",
     )
 
 
@@ -362,11 +362,11 @@ def _parts(name: str) -> Iterator[str]:
 def _check_database(path: str, name: str) -> None:
     """Raises InputError for a database of SQLite, such as a GeoPackage, with changes beside it that are not in it yet:
     who reads it brings them in, and an input stays as it is."""
-    for beside, begin in ((f"{name}-wal", b""), (f"{name}-journal", _HOT)):
-        if os.path.isfile(beside) and _bytes(name).startswith(_SQLITE) and _bytes(beside).startswith(begin):
+    for changes, begin in ((f"{name}-wal", b""), (f"{name}-journal", _HOT)):
+        if os.path.isfile(changes) and _bytes(name).startswith(_SQLITE) and _bytes(changes).startswith(begin):
             raise InputError(
-                f"cannot open {path}: {beside} holds changes of it, and reading would bring them in: close the program "
-                "that has it open, or, if that was killed, open and close it there"
+                f"cannot open {path}: {changes} holds changes of it, and reading would bring them in: close the "
+                "program that has it open, or, if that was killed, open and close it there"
             )
 
 

@@ -18,13 +18,13 @@ from rasterio.windows import Window as RasterWindow
 from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
 from . import sensors
-from .beside import SIDE_FILES, described_in, tags_of, told_of_others
 from .geometry import Window, box_sums
 from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
+from .side_files import SIDE_FILES, described_in, tags_of, told_of_others
 from .values import is_nodata, nodata_for
 
 MAX_PIXELS = 1 << 36

@@ -9,9 +9,9 @@ from contextlib import suppress
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from .beside import tags_of
 from .options import Scaling
 from .scene import Scene
+from .side_files import tags_of
 from .source import rpcs_of
 
 PROVENANCE = "PANSHARPEN"

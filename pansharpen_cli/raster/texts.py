@@ -10,7 +10,7 @@ from configparser import ConfigParser
 
 from .. import untrusted
 from ..errors import InputError
-from .beside import described_in
+from .side_files import described_in
 from .truncated import cut_off_xml, envi_values
 
 _ENDS = "it ends early"

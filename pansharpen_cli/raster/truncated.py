@@ -214,8 +214,8 @@ def _ilwis(path: str) -> str:
     folder = os.path.dirname(path)
     maps = [value for key, value in sections.get("maplist", {}).items() if re.fullmatch(r"map\d+", key)]
     if maps:
-        beside = (os.path.join(folder, name.strip("'")) for name in maps)
-        return next(filter(None, map(cut_off, (name for name in beside if name.lower().endswith(".mpr")))), "")
+        images = (os.path.join(folder, name.strip("'")) for name in maps)
+        return next(filter(None, map(cut_off, (name for name in images if name.lower().endswith(".mpr")))), "")
     store = sections["mapstore"]
     name = store.get("data", f"{os.path.splitext(os.path.basename(path))[0]}.mp#").strip("'")
     needed = math.prod(map(int, sections["map"]["size"].split())) * _ILWIS_BYTES[store["type"].lower()]
@@ -448,8 +448,8 @@ def _sqlite(file) -> int:
 def _envi(path: str) -> int:
     """Bytes that the ENVI header beside a raw file tells; 0 without one."""
     stem = os.path.splitext(path)[0]
-    beside = (p for name in (path, stem) for p in (f"{name}.hdr", f"{name}.HDR"))
-    header = next((p for p in beside if p != path and os.path.isfile(p)), None)
+    headers = (p for name in (path, stem) for p in (f"{name}.hdr", f"{name}.HDR"))
+    header = next((p for p in headers if p != path and os.path.isfile(p)), None)
     if header is None:
         return 0
     with open(header, "rb") as file:

@@ -155,16 +155,16 @@ def to_dtype(fused: np.ndarray, valid: np.ndarray, dtype: np.dtype, nodata: floa
     """Round half to even and clip to the dtype; nodata where `valid` is false and nowhere else."""
     if dtype.kind == "f":
         data = fused.astype(dtype)
-        beside = None
+        nearest = None
         if np.isfinite(nodata):  # twice as far as what counts as nodata
-            beside = np.nextafter(dtype.type(nodata * (1 - 2 * _ALIKE)), dtype.type(not nodata))
+            nearest = np.nextafter(dtype.type(nodata * (1 - 2 * _ALIKE)), dtype.type(not nodata))
     else:
         limits = np.iinfo(dtype)
         exact = fused if dtype.itemsize < 4 else fused.astype(np.float64)
         with np.errstate(invalid="ignore"):
             data = np.clip(np.rint(exact), limits.min, limits.max).astype(dtype)
-        beside = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
-    if beside is not None:
-        data[is_nodata(data, nodata)] = beside
+        nearest = dtype.type(nodata + 1 if nodata < limits.max else nodata - 1)
+    if nearest is not None:
+        data[is_nodata(data, nodata)] = nearest
     data[:, ~valid] = nodata
     return data

@@ -126,7 +126,7 @@ def _share_of_pan(gain: float, quality: Mapping[str, Any]) -> float:
 def _displacement(quality: Mapping[str, Any], judged: Judged) -> Remark | None:
     """Whether the whole or single bands lie beside the PAN."""
 
-    def beside(place: Sequence[float] | None) -> bool:
+    def is_off(place: Sequence[float] | None) -> bool:
         return place is not None and math.hypot(*place) >= DISPLACED
 
     def text(what: str, place: Sequence[float]) -> str:
@@ -134,9 +134,9 @@ def _displacement(quality: Mapping[str, Any], judged: Judged) -> Remark | None:
         return f"{what}lies {rows:+.1f} rows and {cols:+.1f} columns beside the PAN"
 
     places = {b: p for b, p in enumerate(quality.get("band_displacement") or ()) if p is not None}
-    wrong = {band: place for band, place in places.items() if beside(place)}
+    wrong = {band: place for band, place in places.items() if is_off(place)}
     whole = quality.get("displacement")
-    if whole is not None and beside(whole) and len(wrong) == len(places):
+    if whole is not None and is_off(whole) and len(wrong) == len(places):
         return _remark("all_displaced", place=text("", whole))
     told = ", ".join(text(f"{judged.name(band)} ", place) for band, place in wrong.items())
     return _remark("displaced", places=told) if told else None
