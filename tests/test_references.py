@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,6 +184,49 @@ def test_no_name_of_gdals_leads_to_a_pipe(tmp_path: Path, name: str) -> None:
     (tmp_path / "outer.vrt").write_text(SIMPLE.format(0, name))
     for path in (name, str(tmp_path / "outer.vrt")):
         with pytest.raises(InputError, match="is a pipe"):
+            open_raster(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<ProcessingSteps><Argument name="gain_dataset_filename_1">{}</Argument></ProcessingSteps>',
+        '<ProcessingSteps><Argument name="gain_dataset_filename_1" relativeToVRT="true">f</Argument></ProcessingSteps>',
+        "<RPCTransformer><DEMPath>{}</DEMPath></RPCTransformer>",
+        '<GeoLocTransformer><Metadata><MDI key="X_DATASET">{}</MDI></Metadata></GeoLocTransformer>',
+        '<Option name="ANY_OPTION_OF_LATER">GTIFF_DIR:1:{}</Option>',
+        '<Any attribute="{}"/>',
+    ],
+)
+def test_any_text_of_a_vrt_that_names_what_is_there_leads_there(tmp_path: Path, text: str) -> None:
+    os.mkfifo(tmp_path / "f")
+    vrt = tmp_path / "a.vrt"
+    vrt.write_text(f"<VRTDataset>{text.format(tmp_path / 'f')}</VRTDataset>")
+    with pytest.raises(InputError, match="is a pipe"):
+        open_raster(str(vrt))
+    (tmp_path / "f").unlink()
+    (tmp_path / "f").write_text("a file")
+    (tmp_path / "in").mkdir()
+    assert "outside of the sources" in outside(str(vrt), [tmp_path / "in"])
+    assert not outside(str(vrt), [tmp_path])
+
+
+def test_a_text_of_a_vrt_that_is_no_name_leads_nowhere(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f")
+    prose = "<Metadata><MDI key='a'>f</MDI></Metadata><Description>f</Description><Size>7</Size>"
+    os.mkfifo(tmp_path / "7")
+    (tmp_path / "a.vrt").write_text(f"<VRTDataset>{prose}</VRTDataset>")
+    assert not list(references.referred(str(tmp_path / "a.vrt")))
+
+
+def test_a_vrt_whose_files_are_looked_for_elsewhere_is_refused(tmp_path: Path) -> None:
+    raster(tmp_path / "ms.tif")
+    (tmp_path / "in.vrt").write_text(SIMPLE.format(1, "ms.tif"))
+    name = SIMPLE.format(1, "in.vrt")
+    option = "<OpenOptions><OOI key='ROOT_PATH'>/tmp</OOI></OpenOptions><SourceBand>"
+    (tmp_path / "out.vrt").write_text(name.replace("<SourceBand>", option))
+    for path in (str(tmp_path / "out.vrt"), f"vrt://{tmp_path}/in.vrt?oo=ROOT_PATH=/tmp"):
+        with pytest.raises(InputError, match="ROOT_PATH"):
             open_raster(path)
 
 
@@ -595,15 +639,20 @@ def test_a_vrt_that_runs_python_is_bad_input(tmp_path: Path, depth: int) -> None
         open_raster(str(tmp_path / f"{depth}.vrt"))
 
 
-@pytest.mark.parametrize("function", references.OF_SEVERAL)
-def test_a_band_derived_of_one_source_by_a_function_of_several_is_refused(tmp_path: Path, function: str) -> None:
-    """GDAL writes none of its pixels and tells nothing."""
+@pytest.mark.parametrize("function", references.SOURCES)
+def test_a_band_derived_by_a_function_of_more_or_less_sources_is_refused(tmp_path: Path, function: str) -> None:
+    """GDAL writes none of its pixels and tells nothing, whatever constant it is given."""
     raster(tmp_path / "ms.tif")
-    (tmp_path / "1.vrt").write_text(DERIVED.format(function, ""))
-    with pytest.raises(InputError, match=f"1.vrt derives a band by '{function}' from a single source"):
-        open_raster(str(tmp_path / "1.vrt"))
-    (tmp_path / "k.vrt").write_text(DERIVED.format(function, '<PixelFunctionArguments k="2"/>'))
-    open_raster(str(tmp_path / "k.vrt")).close()
+    least, most = references.SOURCES[function]
+    source = re.search("<SimpleSource>.*</SimpleSource>", DERIVED, re.DOTALL)[0]
+    arguments = '<PixelFunctionArguments k="2"/>'
+    for sources in {least - 1, least, min(most, 3), min(most + 1, 3)} - {0}:
+        (tmp_path / "1.vrt").write_text(DERIVED.format(function, arguments).replace(source, source * sources))
+        if least <= sources <= most:
+            open_raster(str(tmp_path / "1.vrt")).close()
+            continue
+        with pytest.raises(InputError, match=f"1.vrt derives a band by '{function}' from {sources} source"):
+            open_raster(str(tmp_path / "1.vrt"))
 
 
 @pytest.mark.parametrize(

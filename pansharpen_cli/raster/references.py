@@ -21,6 +21,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
+from ..columns import counted
 from ..errors import InputError
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, gdal_messages
@@ -41,6 +42,13 @@ NETWORK = re.compile(
 
 _NAMES = ("sourcefilename", "sourcedataset", "cutlinedsname", "rpc_dem", "srcdsname", "filename")
 _PROSE = ("mdi", "description", "srs", "wkt", "expression")
+_MOVES_ROOT = re.compile(r"^vrt://.*[?&]oo=.*ROOT_PATH", re.IGNORECASE | re.DOTALL)
+"""A choice by which GDAL takes the names in a VRT for relative to another folder."""
+_GEOLOCATION = ("X_DATASET", "Y_DATASET")
+"""Metadata that name rasters."""
+_NUMBERS = re.compile(r"[\s\d.,:;+eE-]*")
+_LONGEST_PATH = 4096
+"""Of the longest name of a file that systems have."""
 _DIMAP = ("data_file_path", "component_path")
 _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
@@ -52,8 +60,13 @@ _SUBDATASET = re.compile(r"""([A-Za-z]\w+:(?:\w+:)*"?)([^":]+)((?:"|:(?!.*")).*|
 """A name of GDAL's for a part of a file, such as `NETCDF:"a.nc":x` or `GTIFF_DIR:1:a.tif`: what stands before and after
 the file."""
 _CHOICE = re.compile("vrt://([^?]*)", re.IGNORECASE)
-OF_SEVERAL = ("min", "max", "sum", "mul", "diff", "div", "norm_diff", "cmul")
-"""Functions of derived bands that write nothing, and tell nothing, where there is a single source."""
+SOURCES = {
+    **dict.fromkeys(("min", "max", "sum", "mul"), (2, MOST_FILES)),
+    **dict.fromkeys(("diff", "div", "norm_diff", "cmul", "polar", "complex"), (2, 2)),
+    **dict.fromkeys(("real", "imag", "mod", "phase", "conj", "intensity", "inv", "sqrt", "pow"), (1, 1)),
+    **dict.fromkeys(("log10", "db", "exp", "db2amp", "db2pow", "scale"), (1, 1)),
+}
+"""How many sources functions of derived bands take: of less or more they write nothing, and tell nothing."""
 
 _MERGING = re.compile(r"(?:DERIVED_SUBDATASET:\w+:)*(vrt://[^?]*\?(?:.*&)?r=.*)", re.IGNORECASE | re.DOTALL)
 """Such a choice that resamples: GDAL makes a VRT of it whose sources may be down-sampled."""
@@ -145,6 +158,8 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     folders: dict[str, list[str]] = {}
     leads: defaultdict[str, Counter[str]] = defaultdict(Counter)
     start, choices = path, set[str]()
+    if _MOVES_ROOT.search(path):
+        raise InputError(f"cannot open {path}: ROOT_PATH has it look for its files elsewhere")
     if text is None:
         found = _MERGING.fullmatch(path)
         start = _without_choice(found[1] if found else path)
@@ -208,10 +223,9 @@ def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
             "GeoTIFF of it with gdal_translate if you trust it"
         )
     for band in root.iter():
-        if (function := _function_of_several(band)) is not None:
+        if wrong := _wrong_sources(band):
             raise InputError(
-                f"cannot open {path}: {where[:200]} derives a band by '{function}' from a single source, of which GDAL "
-                "makes no pixel: give it two, or a constant k"
+                f"cannot open {path}: {where[:200]} derives a band by {wrong}: GDAL makes no pixel of that"
             )
     if threads_of(root) > MOST_THREADS:
         raise InputError(f"cannot open {path}: {where[:200]} asks for more than {MOST_THREADS} threads")
@@ -222,13 +236,14 @@ def _check_asked(path: str, where: str, root: ElementTree.Element) -> None:
         )
 
 
-def _function_of_several(band: ElementTree.Element) -> str | None:
-    """The function by which a band of a VRT is derived, if that takes several sources and the band has fewer."""
+def _wrong_sources(band: ElementTree.Element) -> str:
+    """The function by which a band of a VRT is derived, and its sources, if it does not take so many."""
     parts = [(part.tag.lower(), part) for part in band]
-    function = next(((part.text or "").strip().lower() for tag, part in parts if tag == "pixelfunctiontype"), "")
+    function = next(((part.text or "").strip() for tag, part in parts if tag == "pixelfunctiontype"), "")
     sources = sum(tag.endswith("source") for tag, _ in parts)
-    arguments = [name.lower() for tag, part in parts if tag == "pixelfunctionarguments" for name in part.attrib]
-    return function if function in OF_SEVERAL and sources < 2 and "k" not in arguments else None
+    least, most = SOURCES.get(function.lower(), (0, MOST_FILES))
+    asked = f"{least}" if least == most else f"{least} or more"
+    return "" if least <= sources <= most else f"'{function}' from {counted(sources, 'source')}, which takes {asked}"
 
 
 def _work_of_choice(path: str, choice: str, online: bool) -> float:
@@ -438,7 +453,7 @@ def _folder(where: str) -> str:
 
 def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
     """The names in a VRT that lies at `where`, as absolute paths where they are files."""
-    folder = _folder(where)
+    folder, seen = _folder(where), set[str]()
     for element in root.iter():
         relative = "0"
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
@@ -449,16 +464,35 @@ def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
                 relative = (child.text or "").strip()
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
             value = (value or "").strip()
+            if _MOVES_ROOT.search(value) or (key.lower() == "key" and value.upper() == "ROOT_PATH"):
+                raise InputError(f"cannot open {path}: it has another VRT look for its files elsewhere (ROOT_PATH)")
             if value.lower() == "vrtrawrasterband":
                 raise InputError(
                     f"{path} takes the bytes of another file for pixels (VRTRawRasterBand): "
                     "refused; make a GeoTIFF of it with gdal_translate if you trust it"
                 )
-            network = NETWORK.search(value) and element.tag.lower() not in _PROSE
-            if value and (key.lower() in _NAMES or network):
-                yield _place(value, folder, relative)
+            if key.lower() in _NAMES or (NETWORK.search(value) and not _is_prose(element)):
+                yield from filter(None, [value and _place(value, folder, relative)])
+            elif value not in seen and not _is_prose(element):
+                seen.add(value)
+                yield from _files_of(value, folder)
             if value.lower() == "overview_file" and element.text:
                 yield named_overview(where, element.text)
+
+
+def _is_prose(element: ElementTree.Element) -> bool:
+    """Whether what it holds is no name: all metadata but those of geolocation, for example."""
+    return element.tag.lower() in _PROSE and element.get("key", "").upper() not in _GEOLOCATION
+
+
+def _files_of(value: str, folder: str) -> Iterator[str]:
+    """What is there of the files that a text of a VRT may name, of whatever kind that is."""
+    if len(value) > _LONGEST_PATH or _NUMBERS.fullmatch(value):
+        return
+    for name in {value, *_parts(value)}:
+        for place in {os.path.join(folder, name), os.path.abspath(name)}:
+            if not place.startswith("/vsi") and os.path.lexists(place) and not os.path.isdir(place):
+                yield place
 
 
 def _root(path: str, where: str, text: str) -> ElementTree.Element:
