@@ -21,7 +21,6 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
-from ..columns import counted
 from ..errors import InputError
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, gdal_messages
@@ -64,7 +63,7 @@ SOURCES = {
     **dict.fromkeys(("min", "max", "sum", "mul"), (2, MOST_FILES)),
     **dict.fromkeys(("diff", "div", "norm_diff", "cmul", "polar", "complex"), (2, 2)),
     **dict.fromkeys(("real", "imag", "mod", "phase", "conj", "intensity", "inv", "sqrt", "pow"), (1, 1)),
-    **dict.fromkeys(("log10", "db", "exp", "db2amp", "db2pow", "scale"), (1, 1)),
+    **dict.fromkeys(("log10", "db", "exp", "db2amp", "db2pow", "scale", "replace_nodata"), (1, 1)),
 }
 """How many sources functions of derived bands take: of less or more they write nothing, and tell nothing."""
 
@@ -158,8 +157,6 @@ def _walked(path: str, sides: bool = True, text: str | None = None, online: bool
     folders: dict[str, list[str]] = {}
     leads: defaultdict[str, Counter[str]] = defaultdict(Counter)
     start, choices = path, set[str]()
-    if _MOVES_ROOT.search(path):
-        raise InputError(f"cannot open {path}: ROOT_PATH has it look for its files elsewhere")
     if text is None:
         found = _MERGING.fullmatch(path)
         start = _without_choice(found[1] if found else path)
@@ -243,7 +240,8 @@ def _wrong_sources(band: ElementTree.Element) -> str:
     sources = sum(tag.endswith("source") for tag, _ in parts)
     least, most = SOURCES.get(function.lower(), (0, MOST_FILES))
     asked = f"{least}" if least == most else f"{least} or more"
-    return "" if least <= sources <= most else f"'{function}' from {counted(sources, 'source')}, which takes {asked}"
+    given = "a single source" if sources == 1 else f"{sources} sources"
+    return "" if least <= sources <= most else f"'{function}', which takes {asked}, from {given}"
 
 
 def _work_of_choice(path: str, choice: str, online: bool) -> float:
@@ -275,7 +273,10 @@ def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[st
 
 
 def _without_choice(name: str) -> str:
-    """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is."""
+    """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is. Raises InputError for
+    a choice by which the raster's files lie elsewhere."""
+    if _MOVES_ROOT.search(name):
+        raise InputError(f"cannot open {name[:200]}: it has another VRT look for its files elsewhere (ROOT_PATH)")
     while found := _CHOICE.match(name):
         name = found[1]
     return name
@@ -464,7 +465,7 @@ def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
                 relative = (child.text or "").strip()
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
             value = (value or "").strip()
-            if _MOVES_ROOT.search(value) or (key.lower() == "key" and value.upper() == "ROOT_PATH"):
+            if key.lower() == "key" and value.upper() == "ROOT_PATH":
                 raise InputError(f"cannot open {path}: it has another VRT look for its files elsewhere (ROOT_PATH)")
             if value.lower() == "vrtrawrasterband":
                 raise InputError(
