@@ -273,8 +273,8 @@ def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[st
 
 
 def _without_choice(name: str) -> str:
-    """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is. Raises InputError for
-    a choice by which the raster's files lie elsewhere."""
+    """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is. Raises InputError
+    for a choice by which the raster's files lie elsewhere."""
     if _MOVES_ROOT.search(name):
         raise InputError(f"cannot open {name[:200]}: it has another VRT look for its files elsewhere (ROOT_PATH)")
     while found := _CHOICE.match(name):
