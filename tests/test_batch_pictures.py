@@ -169,9 +169,12 @@ def aged(path: Path, seconds: float) -> None:
 def all_aged(out: Path) -> None:
     """As if the last run were some time ago."""
     line = json.loads((out / "batch.jsonl").read_text())
+    report = json.loads((out / "reports" / "dark.json").read_text())
+    report["batch"]["begun"] -= 1000
+    (out / "reports" / "dark.json").write_text(json.dumps(report))
     for name, stamp in line["made"].items():
-        aged(out / name, -1000)
-        stamp[1] -= 1000
+        os.utime(out / name, (stamp[1] - 1000, stamp[1] - 1000))
+        stamp[:] = (out / name).stat().st_size, stamp[1] - 1000
     (out / "batch.jsonl").write_text(json.dumps(line) + "\n")
 
 
@@ -202,6 +205,31 @@ def test_a_file_of_the_users_stays_however_many_runs_pass_that_do_not_make_it(
     assert f"{mine} exists" in (refused.error or "") and mine.read_bytes() == content
     mine.unlink()
     assert ran(**last).done
+
+
+@pytest.mark.parametrize("name", [*NAMES, "dark.tif"])
+@pytest.mark.parametrize("how", ["copied", "its output removed", "only this left"])
+def test_a_file_of_another_size_than_the_logs_stays_whatever_the_report_says(ran, tmp_path, name: str, how: str):
+    out, there = tmp_path / "out", tmp_path / "there"
+    assert ran(**BOTH).done
+    all_aged(out)
+    (out / name).write_bytes((out / name).read_bytes().replace(b"{", b'{"note": "checked", ', 1) + b" ")
+    content = (out / name).read_bytes()
+    if how == "copied":
+        shutil.copytree(out, there, copy_function=shutil.copyfile)
+    else:
+        for other in {*NAMES, "dark.tif"} - {name} if how == "only this left" else {"dark.tif"} - {name}:
+            (out / other).unlink()
+        out.rename(there)
+    (refused,) = ran(there, **BOTH, overviews=True).failed
+    assert f"{name} exists" in (refused.error or "") and (there / name).read_bytes() == content
+
+
+def test_a_folder_that_lost_its_times_is_known_by_its_sizes(ran, tmp_path) -> None:
+    assert ran(**BOTH).done
+    all_aged(tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "there", copy_function=shutil.copyfile)
+    assert ran(tmp_path / "there", **BOTH, overviews=True).done
 
 
 @pytest.mark.parametrize("how", ["killed", "moved", "copied with its times", "lost lines", "removed"])

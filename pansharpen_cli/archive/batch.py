@@ -103,8 +103,8 @@ def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
             options = replace(options, fit=str(task.fit))
         output = FusionOutput(
             task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
-            [p for p in (task.page, task.report) if p is not None], choices.command, task.identity(),
-            rgb=choices.rgb, save_fit=task.fit if makes else None,
+            [p for p in (task.page, task.report) if p is not None], choices.command,
+            task.identity() | {"begun": time.time()}, rgb=choices.rgb, save_fit=task.fit if makes else None,
         )  # fmt: skip
         facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
     page = task.report.with_suffix(".html")

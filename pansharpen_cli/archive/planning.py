@@ -397,13 +397,13 @@ def foreign_file(task: Task, record: Record | None, listing: Listing | None = No
     """A file at a scene's outputs that no batch has written as it is, as far as log and report tell.
 
     The log knows them by size and time. The report is asked where the log may not know of the last publication: that of
-    a scene in flight when the batch was stopped, of a log that lost lines.
+    a scene in flight when the batch was stopped, of a log that lost lines. It is asked, too, where no file has the time
+    that it had, as in a copied folder.
     """
     there, logged = existing_outputs(task), (record.made if record is not None else None) or {}
     own = {p for p in task.outputs if (name := task.name_of(p)) in logged and _is_still(there.get(p), logged[name])}
-    last = task.output if task.output in there else task.report
-    if record is None or record.status == "started" or last not in own:
-        own |= _told_by_report(task, there, logged)
+    if not own.issuperset(there):
+        own |= _told_by_report(task, there, logged, own.isdisjoint(there))
     unknown = (p for output in task.outputs if output not in own for p in (output, *family(output, listing)))
     return next((p for p in unknown if os.path.lexists(p)), None)
 
@@ -422,12 +422,19 @@ def _is_still(found: os.stat_result | None, stamp: list | None) -> bool:
     return found.st_size == stamp[0] and abs(found.st_mtime - stamp[1]) <= TIME_STEP
 
 
-def _told_by_report(task: Task, there: Mapping[Path, os.stat_result], logged: Mapping[str, list | None]) -> set[Path]:
-    """The files that were published with a scene's report, as it tells: it is made last and published first. One that
-    is older than the log's is of no later batch."""
+def _told_by_report(
+    task: Task, there: Mapping[Path, os.stat_result], logged: Mapping[str, list | None], copied: bool
+) -> set[Path]:
+    """The files that were published with a scene's report, as it tells: it is made last and published first.
+
+    Of a report that the log knows, they have the sizes that the log knows, and are asked for only if they are `copied`.
+    One that is older than the log's is of no later batch.
+    """
     try:
         facts, until = json.loads(read_own(task.report, 1 << 24)), task.report.stat().st_mtime
-        if facts["batch"]["scene"] != task.scene:
+        known = logged.get(task.name_of(task.report))
+        is_new = known is None or facts["batch"].get("begun", -math.inf) > known[1]
+        if facts["batch"]["scene"] != task.scene or not (is_new or copied):
             return set()
         sizes: dict[Path, int | None] = {task.report: None, task.quicklook: None, task.output: facts["output"]["bytes"]}
         if task.page is not None and facts["batch"].get("page") == task.name_of(task.page):
@@ -439,10 +446,11 @@ def _told_by_report(task: Task, there: Mapping[Path, os.stat_result], logged: Ma
 
     def is_of_it(path: Path, size: int | None) -> bool:
         found, stamp = there.get(path), logged.get(task.name_of(path))
-        since = stamp[1] if stamp is not None else -math.inf
-        return found is None or (
-            size in (None, found.st_size) and since - TIME_STEP <= found.st_mtime <= until + TIME_STEP
-        )
+        if found is None:
+            return True
+        before, since = stamp if stamp is not None else (None, -math.inf)
+        fits = {size, None if is_new else before} <= {found.st_size, None}
+        return fits and since - TIME_STEP <= found.st_mtime <= until + TIME_STEP
 
     return {path for path, size in sizes.items() if is_of_it(path, size)}
 
