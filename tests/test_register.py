@@ -532,7 +532,8 @@ def test_bad_choices_are_refused(scenes, run, tmp_path):
         (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.9), []),
         (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.7), ["explain 70% of"]),
         (shifts.Shift(math.nan, math.nan, 0.0, False, 9, math.nan, agreement=0.2), ["far out of register"]),
-        (shifts.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), []),
+        (shifts.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.2), ["fit in places"]),
+        (shifts.Shift(0.1, 0.2, 1.0, True, 9, agreement=0.85), []),
         (shifts.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.9), ["not corrected"]),
         (shifts.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.2), ["is left there"]),
         (shifts.Shift(0.0, 0.0, 1.0, True, 9, bands=((math.nan, math.nan), (0.0, 1.3))), []),
@@ -542,6 +543,30 @@ def test_remarks_tell_what_matters(shift, said):
     lines = shifts.warnings_of(shift, False)
     assert len(lines) == len(said)
     assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+def test_a_corrected_shift_is_judged_by_what_agrees_once_corrected():
+    corrected = shifts.Shift(3.0, 0.2, 1.0, True, 9, agreement=0.2, agreement_aligned=0.95)
+    assert shifts.warnings_of(corrected, True) == []
+    (line,) = shifts.warnings_of(replace(corrected, agreement_aligned=0.5), True)
+    assert "explain 50% of" in line and "fit in places" in line
+
+
+def test_an_ms_of_which_a_part_shows_another_place_is_told_by_fuse_as_by_check(scenes, run, tmp_path):
+    """The rest makes the shift certain, and no index of full resolution tells."""
+
+    def elsewhere(image: np.ndarray) -> np.ndarray:
+        third = image.shape[2] // 3
+        image[:, :, :third] = np.roll(image[:, :, :third], image.shape[1] // 2, 1)
+        return image
+
+    edited(scenes / "ms.tif", tmp_path / "part.tif", elsewhere)
+    for ms, is_told in ((tmp_path / "part.tif", True), (scenes / "ms.tif", False)):
+        for command in ("fuse", "check"):
+            written = ("-o", tmp_path / f"{ms.name}.tif") if command == "fuse" else ()
+            ended = run(command, scenes / "pan.tif", ms, *written, "--method", "exp", "--no-score")
+            assert ended.code == 0
+            assert ("though the two fit in places" in " ".join((ended.err + ended.out).split())) == is_told
 
 
 def test_a_window_may_lie_where_only_the_aligned_ms_reaches(scenes, run, tmp_path):

@@ -76,7 +76,10 @@ def test_where_pan_and_ms_differ_no_method_is_advised():
     apart = Judged(["red"], "gsa", differ=True)
     colours = verdict(GOOD | {"colour_error": [0.2, 0.18]}, apart)[1]["text"]
     assert "PAN and MS differ" in colours and "try" not in colours
-    assert "PAN and MS" not in verdict(GOOD | {"colour_error": [0.2, 0.01]}, apart)[1]["text"]  # a tint of one band
+    soft = verdict(GOOD | {"pan_sharpness": 0.6}, apart)[0]["text"]
+    assert "pansharpen check" in soft and "--method" not in soft
+    tint = verdict(GOOD | {"colour_error": [0.2, 0.01]}, apart)[1]["text"]  # of one band
+    assert "PAN and MS differ" not in tint
 
 
 def test_what_was_not_measured_is_not_judged():

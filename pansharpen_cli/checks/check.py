@@ -20,7 +20,7 @@ from ..errors import InputError, PansharpenError
 from ..fusion import fit, fusers
 from ..fusion.options import Options, check_method
 from ..jobs.facts import scene_facts
-from ..jobs.opened import is_measured, opened_scene
+from ..jobs.opened import Registration, is_measured, opened_scene
 from ..jobs.request import FusionOutput, Pair, check_written, targets_of
 from ..models import REGISTRY
 from ..progress import Progress, quiet
@@ -149,9 +149,9 @@ def _check_scene(facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, 
     scene: Scene | None = None
     look: Look | None = None
     seconds: dict[str, float] = {}
-    survey, mismatched = asked.output is None, False
+    survey, registration = asked.output is None, None
     with _noting_failure(asked, found):
-        scene, asked, seconds, mismatched = _aligned(facts, pair, asked, stack, found)
+        scene, asked, seconds, registration = _aligned(facts, pair, asked, stack, found)
     scene = scene or stack.enter_context(pair.open())
     _describe(facts, scene, pair, found)
     with _noting_failure(asked, found):
@@ -160,7 +160,8 @@ def _check_scene(facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, 
         if survey:
             facts.bands = [band_facts(band) for band in look.bands]
             facts.agreement = look.agreement()
-            judge_pixels(scene, look, facts, found)
+            judge_pixels(scene, look, facts, registration, found)
+        mismatched = registration is not None and registration.mismatched
         facts.pan_tells = tells_facts(scene, asked.options, asked.progress, mismatched, found)
     if look is not None:
         with _noting_failure(asked, found):
@@ -241,9 +242,9 @@ def _file_facts(path: str, role: str, dataset) -> FileFacts:
 
 def _aligned(
     facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, found: Findings
-) -> tuple[Scene, Asked, dict[str, float], bool]:
-    """The scene and what is asked of it as `fuse` uses them, the seconds that the alignment takes, and whether PAN and
-    MS show different things. The shift is always measured."""
+) -> tuple[Scene, Asked, dict[str, float], Registration]:
+    """The scene and what is asked of it as `fuse` uses them, the seconds that the alignment takes, and how it was
+    settled. The shift is always measured."""
     clock, options = time.perf_counter(), asked.options
     measured = replace(options, align="measure") if options.align == "off" else options
     # `shift_facts` has words of its own for what the scene would tell
@@ -253,9 +254,8 @@ def _aligned(
         facts.mtf = mtf_facts(scene, registration.found.gains, found)
     else:
         found.add("fit", fit=options.fit)
-    mismatched = registration.mismatched
-    if mismatched and options.method in REGISTRY and options.adapt != "off":
+    if registration.mismatched and options.method in REGISTRY and options.adapt != "off":
         found.add("adaptation-mismatched")
         options = replace(options, adapt="off")
     seconds = {"aligning": time.perf_counter() - clock} if is_measured(options) else {}
-    return scene, replace(asked, options=options), seconds, mismatched
+    return scene, replace(asked, options=options), seconds, registration

@@ -13,7 +13,7 @@ from .. import tables
 from ..fusion import pan_relation, shifts
 from ..fusion.options import Options
 from ..jobs.facts import pan_relation_facts
-from ..jobs.opened import is_unseen_by_pan
+from ..jobs.opened import Registration, is_unseen_by_pan
 from ..jobs.request import Pair
 from ..progress import Progress
 from ..raster import sensors
@@ -117,7 +117,9 @@ def explain_refusal(files: Sequence[FileFacts], found: Findings) -> None:
             found.add("same-resolution", ratio=ratio)
 
 
-def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -> None:
+def judge_pixels(
+    scene: Scene, look: Look, facts: CheckFacts, registration: Registration | None, found: Findings
+) -> None:
     for source in (scene.pan, *scene.ms):
         _judge_fills(source, next(b.fills for b in look.bands if b.source is source), found)
     seen = [(b, f.values) for b, f in zip(look.bands, facts.bands or (), strict=True) if f.values is not None]
@@ -138,9 +140,21 @@ def judge_pixels(scene: Scene, look: Look, facts: CheckFacts, found: Findings) -
     for tagged, what in ((True, "lone-nodata"), (False, "lone-nodata-masked")):
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
             found.add(what, bands=named)
-    r2 = facts.agreement.r2 if facts.agreement else None
-    if r2 is not None and not is_unseen_by_pan(scene) and (doubts := shifts.doubt(r2)):
-        found.add("agreement", "error" if r2 < shifts.WRONG else "warning", text=doubts)
+    _judge_agreement(scene, facts, registration, found)
+
+
+def _judge_agreement(scene: Scene, facts: CheckFacts, registration: Registration | None, found: Findings) -> None:
+    """By the lower R2 of what was looked at and of what `fuse` warns by."""
+    shift = registration.found if registration is not None else None
+    told = [
+        facts.agreement.r2 if facts.agreement else None,
+        registration.agreement if registration is not None else None,
+    ]
+    known = [r2 for r2 in told if r2 is not None and not math.isnan(r2)]
+    if known and not is_unseen_by_pan(scene):
+        doubts = shifts.doubt(min(known), shift is not None and shift.confident)
+        if doubts:
+            found.add("agreement", "error" if min(known) < shifts.WRONG else "warning", text=doubts)
 
 
 def _has_value(source: Source) -> bool:

@@ -320,13 +320,12 @@ def _measured(
     phase, ratio = scene.phase, torch.tensor(scene.phase.ratio, dtype=torch.float64)
     gain = float(np.mean(scene.gains))
     ms = torch.cat([b.ms for b in blocks])
-    found, relation = None, Covariance(pan=1, ms=ms.shape[1])
+    found, agreed = None, math.nan
     for _ in range(_ROUNDS):
         at = (0.0, 0.0) if found is None else (float(found.shift[0]), float(found.shift[1]))
         seen = list(pool.map(partial(_seen, phase=phase, gains=[gain], shift=at), blocks))
         if found is None:
-            for block, (low, _) in zip(blocks, seen, strict=True):
-                relation.update(block.usable, pan=low, ms=block.values)
+            agreed = _r2(blocks, seen)
         pan = torch.cat([spectra[:, 0] for _, spectra in seen])
         found = _round(pan, _Statistics.of(pan, ms, frequencies), frequencies, ratio, search, found)
         if found.step.abs().max() < 0.005:
@@ -344,7 +343,7 @@ def _measured(
     confidence = _confidence(found, found.tiles - smooth, ratio, search)
     rows, cols = (round(float(v), 2) + 0.0 if confidence >= MEASURABLE else math.nan for v in found.shift)
     kept = (found.trust > 0.1) & ((off / ratio).abs().amax(1) < float(_NEAR[-1]))
-    agreed = agreement(relation)
+    agreed_aligned = _r2(blocks, seen)
     spread = _spread(found, frequencies, ratio)
     gains = () if max(varies, spread) >= VARIES else _gains(phase, blocks, frequencies, found, scene.gains, pool)
     if gains:  # PAN that is crisper or softer than the bands draws those that follow it least to one side
@@ -361,10 +360,20 @@ def _measured(
         _varies(varies if confidence >= MEASURABLE else math.nan, spread),
         tuple((round(r, 1), round(c, 1), round(y, 2) + 0.0, round(x, 2) + 0.0) for r, c, y, x in shown),
         _band_offsets(products, frequencies, ratio, displaced),
-        math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3),
+        agreed,
         gains,
         search,
+        agreed_aligned,
     )
+
+
+def _r2(blocks: Sequence[_Block], seen: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """R2 of PAN, as it is `seen` in the blocks, by the bands; NaN where there is none."""
+    relation = Covariance(pan=1, ms=len(blocks[0].values))
+    for block, (low, _) in zip(blocks, seen, strict=True):
+        relation.update(block.usable, pan=low, ms=block.values)
+    agreed = agreement(relation)
+    return math.nan if agreed is None or agreed["r2"] is None else round(agreed["r2"], 3)
 
 
 def _gains(

@@ -33,9 +33,9 @@ class Shift:
     to be relied on (and `fuse --align auto` corrects it). `field` are (row, col, rows, cols) of single tiles, the
     place in PAN pixels; `varies` is how much the shift changes over the scene, in PAN pixels; `bands` are the offsets
     of each MS band from the others, (rows, cols) in PAN pixels. `agreement` is the R2 of the low-passed PAN by the
-    bands where the georeferencing puts them. `gains` are the MTF gains at Nyquist that the bands show: the sensor's,
-    their kernels all wider or narrower by one factor. What cannot be measured is NaN, and `gains` are empty.
-    `searched` is the largest shift that would have been found.
+    bands where the georeferencing puts them, `agreement_aligned` where the shift does. `gains` are the MTF gains at
+    Nyquist that the bands show: the sensor's, their kernels all wider or narrower by one factor. What cannot be
+    measured is NaN, and `gains` are empty. `searched` is the largest shift that would have been found.
     """
 
     rows: float
@@ -49,6 +49,7 @@ class Shift:
     agreement: float = math.nan
     gains: tuple[float, ...] = ()
     searched: float = SEARCH
+    agreement_aligned: float = math.nan
 
 
 def is_correctable(found: Shift) -> bool:
@@ -72,9 +73,20 @@ def is_mismatched(found: Shift, corrected: bool) -> bool:
     return found.agreement < DOUBTFUL and (not found.confident or left)
 
 
-def doubt(r2: float) -> str | None:
-    """What a low agreement of PAN and MS means, in words; None where it is as usual or not known."""
+def agreement_of(found: Shift, corrected: bool) -> float:
+    """R2 of the low-passed PAN by the bands where the MS is taken to lie."""
+    return found.agreement_aligned if corrected else found.agreement
+
+
+def doubt(r2: float, in_place: bool = False) -> str | None:
+    """What a low agreement of PAN and MS means, in words; None where it is as usual or not known. `in_place`: their
+    shift is certain, so that they fit in part of the scene."""
     text = f"the MS bands explain {r2:.0%} of the low-passed PAN (R2 {r2:.2f})"
+    if in_place and r2 < DOUBTFUL:
+        return (
+            f"{text}, 90 % and more is usual, though the two fit in places: clouds, another date or place in the rest, "
+            "or bands that the PAN does not see?"
+        )
     if r2 < WRONG:
         return f"{text}: not the same place or date, or far out of register"
     return f"{text}, 90 % and more is usual: misregistration, clouds or another date?" if r2 < DOUBTFUL else None
@@ -128,6 +140,8 @@ def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> 
         notes.append(f"the MS lies {off}: {done}")
     elif size >= LEFT and not found.confident:
         notes.append(f"the MS may lie {off}: too uncertain to correct (confidence {found.confidence:.2f})")
+    if not is_mismatched(found, corrected) and (doubts := doubt(agreement_of(found, corrected), found.confident)):
+        notes.append(doubts)
     if found.varies >= VARIES:
         notes.append(f"{varied(found)}; {'only one is corrected' if corrected else 'none is corrected'}")
     displaced = [band for band in shifted_bands(found) if is_displaced(found.bands[band], moved)]

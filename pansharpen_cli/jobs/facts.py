@@ -101,8 +101,7 @@ def _by_band(
 def pair_differs(found: Sequence[PanRelation], registration: Registration) -> bool:
     """Whether PAN and MS are of one place but differ in their detail: waves that move, other dates."""
     known = [each.r2 for each in found if not math.isnan(each.r2)]
-    agreement = registration.found.agreement if registration.found is not None else math.nan
-    return not registration.unseen_by_pan and (agreement < DOUBTFUL or max(known, default=1.0) < TOGETHER)
+    return not registration.unseen_by_pan and (registration.agreement < DOUBTFUL or max(known, default=1.0) < TOGETHER)
 
 
 def software_facts() -> dict[str, str]:

@@ -58,6 +58,13 @@ class Registration:
         return shifts.is_mismatched(self.found, any(self.applied))
 
     @property
+    def agreement(self) -> float:
+        """R2 of the low-passed PAN by the bands where the MS is taken to lie; NaN where it tells nothing."""
+        if self.found is None or self.unseen_by_pan:
+            return math.nan
+        return shifts.agreement_of(self.found, any(self.applied))
+
+    @property
     def remarks(self) -> list[Remark]:
         """What belongs into a verdict beside the figures."""
         return [UNEVEN] if self.found is not None and self.found.varies >= shifts.VARIES and not self.mismatched else []
@@ -66,7 +73,9 @@ class Registration:
         """What the user ought to be warned of, a line each; `moved`: the offsets of single bands that are corrected."""
         if self.found is None or (self.mode == "off" and not self.mismatched):
             return []
-        found = replace(self.found, agreement=math.nan) if self.unseen_by_pan else self.found
+        found = self.found
+        if self.unseen_by_pan:
+            found = replace(found, agreement=math.nan, agreement_aligned=math.nan)
         return shifts.warnings_of(found, any(self.applied), moved)
 
     def tell(self, scene: Scene) -> None:

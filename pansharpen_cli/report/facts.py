@@ -127,6 +127,7 @@ class RegistrationFacts(TypedDict):
     field: NotRequired[list[tuple[float, float, float, float]]]
     bands: NotRequired[list[tuple[float, float]]]
     agreement: NotRequired[float]
+    agreement_aligned: NotRequired[float]
     gains: NotRequired[list[float]]
     searched: NotRequired[float]
 

@@ -72,6 +72,8 @@ class Judged:
     @property
     def advice(self) -> str:
         """What to try where the method may be to blame."""
+        if self.differ:
+            return "pansharpen check tells whether PAN and MS fit"
         if self.method != DEFAULT:
             return f"try --method {DEFAULT}, the default"
         return "try --adapt best" if self.adapt != "best" else "pansharpen check tells whether PAN and MS fit"
