@@ -78,6 +78,19 @@ def test_each_input_is_opened_once_in_a_command(folder: Path, run, monkeypatch, 
     assert {path: opened[path] for path in inputs} == dict.fromkeys(inputs, 1)
 
 
+@pytest.mark.parametrize("of", ["pan.tif", "vnir.tif", "swir.tif"])
+def test_a_mask_of_one_of_several_grids_masks_the_output(folder: Path, of: str) -> None:
+    edited(folder / of, folder / "alpha.tif", lambda p: np.where(np.arange(p.shape[1]) < p.shape[1] // 4, 0, 255)
+           .astype("uint8")[None, :, None].repeat(p.shape[2], 2), ("alpha",), nodata=None)  # fmt: skip
+    report = fused(folder, ["alpha.tif", "vnir.tif", "swir.tif"], Options(method="exp", align="off"))
+    out = pixels_of(folder / "out.tif")
+    masked = {"pan.tif": range(6), "vnir.tif": range(4), "swir.tif": range(4, 6)}[of]
+    assert report["scene"]["bands"] == len(out) == 6
+    for band, values in enumerate(out):
+        assert (values[:70] == report["scene"]["nodata"]).all() == (band in masked)
+        assert (values[150:300, 100:300] != report["scene"]["nodata"]).all()
+
+
 @pytest.mark.parametrize("south_up", [False, True])
 def test_files_on_one_lattice_are_one_grid_over_their_common_part(folder: Path, south_up: bool) -> None:
     """Bands that cover more on one side or the other are fused as those of one file; also where they are warped, but

@@ -30,10 +30,15 @@ FOLDERS = (
             "references sensors",
         ),
     ),
-    ("raster", ("packed texts", "intact")),
+    ("raster", ("band_kinds packed texts", "intact")),
     (
         "raster",
-        ("grid source tiles", "band_choice creation files mean_pan rpc warper_view", "plain stretch warping", "scene"),
+        (
+            "grid source tiles",
+            "band_choice creation files masks mean_pan rpc warper_view",
+            "plain stretch warping",
+            "scene",
+        ),
     ),
     ("raster", ("blocks grid_groups tags virtual", "overlap writer")),
     ("", ("arguments covariance device physics",)),

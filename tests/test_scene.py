@@ -887,6 +887,37 @@ def test_a_file_of_nothing_but_masks_is_refused(pair):
     assert "nothing but masks" in pair.refused()
 
 
+@pytest.mark.parametrize("turned", [0, 12], ids=["same grid", "warped"])
+@pytest.mark.parametrize("told", [{"interpretation": (ColorInterp.alpha,)}, {"names": ("Alpha",)}], ids=["tag", "name"])
+def test_a_file_of_nothing_but_a_mask_masks_the_others_on_its_grid(pair, told, turned):
+    """gdal_translate -b 5 keeps the tag."""
+    centre = np.array(pair.scene.ms.shape[:0:-1]) / 2
+    transform = pair.scene.ms_transform * Affine.rotation(turned, centre)
+    held = np.full(pair.scene.ms.shape[1:], 4, np.uint8)
+    held[:9] = 0
+    pair.ms(transform=transform)
+    pair.ms_paths.insert(0, pair.folder / "alpha.tif")
+    write(pair.ms_paths[0], held[None], transform, **told)
+    remarks = Remarks()
+    with pair.open(remarks, nodata=4 if "names" in told else None) as scene:
+        assert scene.bands == 4 and scene.warped == bool(turned) and str(pair.ms_paths[0]) in scene.files()
+        assert any("alpha.tif is alpha: where it is 0, ms.tif is invalid" in n for n in remarks.notes)
+        _, valid = upsampled(scene)
+    assert not valid[:16].any() and valid[48:80, 40:90].all()
+
+
+def test_a_mask_on_another_grid_than_any_or_without_bands_beside_it_is_refused(pair):
+    ms, alpha = pair.ms_paths[0], pair.folder / "alpha.tif"
+    held = np.full((1, *pair.scene.ms.shape[1:]), 255, np.uint8)
+    write(alpha, held[:, :-3], pair.scene.ms_transform, interpretation=(ColorInterp.alpha,))
+    pair.ms_paths[:] = [ms, alpha]
+    assert "alpha.tif holds nothing but a mask (alpha), and lies on another grid" in pair.refused()
+    pair.ms_paths[:] = [alpha]
+    assert "alpha.tif holds nothing but masks" in pair.refused()
+    pair.ms_paths[:], pair.pan_path = [ms], alpha
+    assert "alpha.tif holds nothing but masks" in pair.refused()
+
+
 def test_all_nodata_fails(pair):
     pair.pan(np.zeros_like(pair.scene.pan), nodata=0)
     with pair.open() as scene:

@@ -14,8 +14,9 @@ from rasterio.rpc import RPC
 
 from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import virtual
+from pansharpen_cli.raster.band_kinds import data_bands
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.source import Source, data_bands, open_raster
+from pansharpen_cli.raster.source import Source, open_raster
 
 VALUES = np.arange(1, 2 * 12 * 20 + 1, dtype="uint16").reshape(2, 12, 20)
 PLACE = Affine(2, 0, 5e5, 0, -2, 5e6)

@@ -112,7 +112,7 @@ def scene_facts(scene: Scene) -> SceneFacts:
     return {
         "pan": scene.pan.label,
         "pan_files": scene.pan.labels,
-        "ms": list(dict.fromkeys(s.label for s in scene.ms)),
+        "ms": list(dict.fromkeys(label for s in scene.ms for label in s.labels)),
         "bands": scene.bands,
         "band_names": list(scene.band_names),
         "standard_names": list(scene.standard_names),

@@ -43,6 +43,7 @@ class Raster:
         try:
             check_size(label, dataset.height, dataset.width)
             source = Source.of(dataset, label, nodata, notes)
+            source.check_is_no_mask()
             if any(np.dtype(dataset.dtypes[b - 1]).kind not in "uif" for b in source.bands):
                 raise InputError(f"{label} holds {dataset.dtypes[0]} values; real ones are needed")
         except InputError:

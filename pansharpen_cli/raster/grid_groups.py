@@ -10,20 +10,23 @@ from ..errors import InputError
 from . import mean_pan, sensors
 from .files import OpenFiles, Remarks
 from .grid import Grid
+from .masks import is_on_grid_of
 from .scene import Scene, are_tiles, place_on
-from .source import Source, data_bands, rpcs_of
+from .source import Source, rpcs_of
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one scene, by their places among the MS files: `own` hold its MS, `on_pan_grid` lie on that of PAN."""
+    """Files of one scene, by their places among the MS files: `own` hold its MS, `on_pan_grid` lie on that of PAN, and
+    `masks` hold nothing but alpha."""
 
     own: tuple[int, ...]
     on_pan_grid: tuple[int, ...] = ()
+    masks: tuple[int, ...] = ()
 
     @property
     def every(self) -> list[int]:
-        return sorted((*self.own, *self.on_pan_grid))
+        return sorted((*self.own, *self.on_pan_grid, *self.masks))
 
 
 def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
@@ -31,13 +34,16 @@ def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
     part of it they cover.
 
     A thermal band has optics of its own, whatever grid it was resampled to. Tiles of one raster stay together, and are
-    refused later. Raises InputError for a file that cannot be opened.
+    refused later, and so is a mask of no grid. Raises InputError for a file that cannot be opened.
     """
     if len(ms) == 1:
         return [Files((0,))]
     opened = [(path, owner.open(path)) for path in (pan, *ms)]
-    sources = [Source(dataset, data_bands(dataset, path, [])[0], path) for path, dataset in opened]
-    parts, coarser = mean_pan.divided(sources[0], sources[1:])
+    sources = [Source.of(dataset, path, None, []) for path, dataset in opened]
+    masks = [source for source in sources[1:] if source.is_mask]
+    if len(masks) == len(ms):
+        return [Files(tuple(range(len(ms))))]
+    parts, coarser = mean_pan.divided(sources[0], [source for source in sources[1:] if not source.is_mask])
     groups: list[list[Source]] = []
     for source in coarser:
         alike = (group for group in groups if _together(group[0], source))
@@ -45,7 +51,15 @@ def by_grid(owner: OpenFiles, pan: str, ms: Sequence[str]) -> list[Files]:
         groups.append([source]) if group is None else group.append(source)
     places = {id(source): i for i, source in enumerate(sources[1:])}
     on_pan_grid = tuple(places[id(part)] for part in parts[1:])
-    return [Files(tuple(places[id(s)] for s in group), on_pan_grid) for group in groups]
+    grids = [[k for k, group in enumerate(groups) if any(is_on_grid_of(m, s) for s in (*parts, *group))] for m in masks]
+    return [
+        Files(
+            tuple(places[id(s)] for s in group),
+            on_pan_grid,
+            tuple(places[id(mask)] for mask, masked in zip(masks, grids, strict=True) if k in (masked or [0])),
+        )
+        for k, group in enumerate(groups)
+    ]
 
 
 def _together(one: Source, other: Source) -> bool:

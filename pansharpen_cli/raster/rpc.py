@@ -350,7 +350,10 @@ def placed(
     sources = list(ms)
     if resampled:
         known = ((s.dataset, s.bands, s.label, s.nodata, s.alpha, s.notes) for s in ms)
-        sources = [ResampledByRpc(*each, phase=phase, passage=to_ms) for each in known]
+        masks = [s.masks for s in ms]
+        sources = [
+            ResampledByRpc(*each, masks=own, phase=phase, passage=to_ms) for each, own in zip(known, masks, strict=True)
+        ]
     grid = Grid(None, Affine.identity(), *pan.dataset.shape)
     return grid.coarser(phase, Window(0, height, 0, width)), phase, sources, resampled
 

@@ -18,6 +18,7 @@ from .band_choice import chosen_places, chosen_sources, place_of, standard_names
 from .files import OpenFiles, Remarks
 from .geometry import Box, Offset, Phase, Window
 from .grid import Grid
+from .masks import masked
 from .options import OpenOptions, Scaling
 from .references import plain_name
 from .sensors import Sensor
@@ -170,7 +171,7 @@ class Scene:
 
     @property
     def paths(self) -> list[str]:
-        return [*self.pan.labels, *dict.fromkeys(s.label for s in self.ms)]
+        return list(dict.fromkeys([*self.pan.labels, *(label for s in self.ms for label in s.labels)]))
 
     def files(self) -> set[str]:
         """Every file that is read: also the sources of a VRT and side files."""
@@ -376,14 +377,14 @@ def _place(path: str) -> tuple[int, int] | str:
 def _sources(
     owner: OpenFiles, pan: str, ms: list[str], nodata: float | None, labels: Mapping[str, str] | None, remarks: Remarks
 ) -> tuple[Source, list[Source]]:
-    """All bands of the PAN's file and of each of the MS's."""
+    """All bands of the PAN's file and of each of the MS's that is no mask."""
     _check_named_once(pan, ms)
     sources = []
     for path, dataset in [(path, owner.open(path)) for path in (pan, *ms)]:
         label = (labels or {}).get(path, path)
         _check_placed_as_tiles(dataset, label)
         sources.append(Source.of(dataset, label, nodata, remarks.warnings))
-    return sources[0], sources[1:]
+    return masked(sources[0], sources[1:], remarks.notes)
 
 
 def _check_placed_as_tiles(dataset, label: str) -> None:

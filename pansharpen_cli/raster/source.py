@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio.shutil
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterWindow
 
 from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
-from . import sensors
+from .band_kinds import data_bands
 from .geometry import Window, box_sums
 from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset
 from .items import check_count, check_items
@@ -237,7 +237,7 @@ class Source:
     invalid.
 
     `part`: the pixels of the raster that it is of, from whose corner windows count; None for all. `notes` receives what
-    reading finds suspicious.
+    reading finds suspicious. `masks`: files on the raster's grid that are all `alpha`, which counts as its own.
     """
 
     dataset: Any
@@ -248,10 +248,11 @@ class Source:
     notes: list[str] = field(default_factory=list)
     warped: Warped | None = None
     part: Window | None = None
+    masks: tuple[Source, ...] = ()
 
     @classmethod
     def of(cls, dataset, label: str, nodata: float | None, notes: list[str]) -> Source:
-        """All bands of a raster; `nodata` as `nodata_for` takes it."""
+        """All bands of a raster, none of one that is a mask; `nodata` as `nodata_for` takes it."""
         bands, alpha = data_bands(dataset, label, notes)
         replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
         return cls(dataset, bands, label, replaced, alpha, notes)
@@ -259,12 +260,22 @@ class Source:
     @property
     def files(self) -> set[str]:
         """Every file that is read, also the sources of a VRT and side files."""
-        return {self.label, *self.dataset.files}
+        return {self.label, *self.dataset.files}.union(*(mask.files for mask in self.masks))
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether all that it holds is alpha."""
+        return not self.bands
+
+    def check_is_no_mask(self) -> None:
+        """Raises InputError for a mask, which is nothing by itself."""
+        if self.is_mask:
+            raise InputError(f"{self.label} holds nothing but masks (alpha): name a file with image values")
 
     @property
     def labels(self) -> list[str]:
         """What its files are called, each once."""
-        return [self.label]
+        return [self.label, *(mask.label for mask in self.masks)]
 
     def dtype_of(self, index: int) -> np.dtype:
         """The type of the values of one of its bands, as they are read."""
@@ -314,8 +325,8 @@ class Source:
         ds = self.dataset
         mask = np.ones(values.shape[1:], bool)
         every, own = ds.mask_flag_enums, ds.nodatavals  # of all bands, and gathered at each look
-        for band in self.alpha:
-            mask &= ds.read(band, window=at) > 0
+        for source in (self, *self.masks):
+            mask &= source.opaque(at)
         if self.nodata is None and {MaskFlags.per_dataset, MaskFlags.nodata} <= set(every[self.bands[0] - 1]):
             mask &= ds.read_masks(self.bands[0], window=at) > 0
         for i, band in enumerate(self.bands):
@@ -326,6 +337,16 @@ class Source:
             if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
                 mask &= ds.read_masks(band, window=at) > 0
         return mask
+
+    def opaque(self, at: RasterWindow) -> np.ndarray:
+        """Where no alpha band is 0 (rows, cols)."""
+        opaque = np.ones((int(at.height), int(at.width)), bool)
+        try:
+            for band in self.alpha:
+                opaque &= self.dataset.read(band, window=at) > 0
+        except GDAL_ERRORS as error:
+            raise self._unreadable(reason_of(error), at) from error
+        return opaque
 
     def _check_exact(self, values: np.ndarray, mask: np.ndarray) -> None:
         """Raises InputError for valid values that single precision, in which all is computed, does not hold."""
@@ -476,85 +497,6 @@ def _not_held(held: np.ndarray) -> str:
             "or name them with --nodata if they stand for nodata"
         )
     return ""
-
-
-def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
-    """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
-    only if no spectral band has its name and it is called so or holds nothing but 'off' and 'on', or these and soft
-    edges.
-
-    Raises InputError for bands that hold indices of colours, or a negative.
-    """
-    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        most = np.iinfo(ds.dtypes[0]).max if np.dtype(ds.dtypes[0]).kind in "iu" else 0
-        raise InputError(
-            f"{path} is a negative by its tag (MINISWHITE), not radiance: invert it first (gdal_calc.py --allBands=A "
-            f"-A {os.path.basename(path)} --outfile=plain.tif --calc={most}-A, or --calc=A if the tag is wrong)"
-        )
-    alpha = []
-    for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
-        if interpretation == ColorInterp.palette:
-            _check_palette(ds, band, path)
-        name = ds.descriptions[band - 1]
-        called = (name or "").strip().lower() == "alpha"
-        if (interpretation != ColorInterp.alpha and not called) or ds.count == 1:
-            continue
-        if sensors.band_name(name) is not None:
-            continue
-        if "alpha" in (name or "").lower():
-            alpha.append(band)
-            continue
-        try:
-            held = _some_values(ds, band)
-        except GDAL_ERRORS as error:
-            raise ReadError(f"cannot read {path}: {reason_of(error)}") from error
-        opaque = {value: count for value, count in held.items() if value > 0}
-        soft = len(held) > 2
-        if not soft or (opaque and 2 * opaque[max(opaque)] >= sum(opaque.values())):
-            alpha.append(band)
-            if soft:
-                notes.append(
-                    f"{path}: band {band} is tagged alpha and most of it is opaque; it is used as a mask. If it is a "
-                    "spectral band, name it, or remove the tag "
-                    f"(gdal_edit.py -colorinterp_{band} undefined {os.path.basename(path)})"
-                )
-        else:
-            notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
-    if len(alpha) == ds.count:
-        raise InputError(f"{path} holds nothing but masks (alpha)")
-    return [b for b in ds.indexes if b not in alpha], tuple(alpha)
-
-
-def _check_palette(ds, band: int, path: str) -> None:
-    """Raises InputError unless a band's colours are the greys of its values, in order: others make it an index."""
-    try:
-        colours = np.array([colour[:3] for _, colour in sorted(ds.colormap(band).items())], float)
-    except ValueError:
-        return  # tagged as a palette without one
-    grey = bool((np.ptp(colours, axis=1) == 0).all())
-    # a nodata value makes its entry transparent, so that alpha tells nothing; a TIFF has black ones for those that miss
-    greys = np.trim_zeros(colours[:, 0], "b")
-    ramps = (colours[:, 0], np.linspace(0, 255, len(colours))), (greys, np.arange(len(greys)))
-    if grey and greys.any() and any(np.abs(each - ramp).max() <= 1 for each, ramp in ramps):
-        return
-    raise InputError(
-        f"{path} holds indices of a colour table in band {band}, not radiance: expand it first "
-        f"(gdal_translate -expand {'gray' if grey else 'rgb'} {os.path.basename(path)} expanded.tif)"
-    )
-
-
-def _some_values(ds, band: int) -> dict[float, int]:
-    """How often each value of a band occurs in 16 places of a large one."""
-    held: dict[float, int] = {}
-    for row in range(0, ds.height, max(512, -(-ds.height // 4))):
-        for col in range(0, ds.width, max(512, -(-ds.width // 4))):
-            part = RasterWindow(col, row, min(512, ds.width - col), min(512, ds.height - row))
-            values, counts = np.unique(ds.read(band, window=part), return_counts=True)
-            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-                held[value] = held.get(value, 0) + count
-            if len(held) > 1 << 16:  # no mask of 16 bits or less
-                return held
-    return held
 
 
 _KEY = re.compile("[A-Za-z_]+")

@@ -15,11 +15,12 @@ import numpy as np
 from rasterio.enums import MaskFlags
 
 from ..errors import InputError
+from .band_kinds import data_bands
 from .geometry import Window
 from .grid import Grid
 from .references import plain_name
 from .sensors import band_name
-from .source import data_bands, open_raster, rpcs_of
+from .source import open_raster, rpcs_of
 from .values import VRT_TYPES
 
 TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]

@@ -20,12 +20,10 @@ from .values import VRT_TYPES, fits
 def seen_by_the_warper(source: Source, bands: Sequence[int], transform: Affine, stack: ExitStack) -> Any:
     """A dataset of some bands of a source's file at another place, masked where `Source.read` of them finds a pixel
     invalid. `stack` closes it. GDAL finds the invalid pixels as it reads: nothing is read here."""
-    dataset, name = source.dataset, source.dataset.name
-    if name.startswith("<"):  # a VRT by its text, which may be long
-        name = stack.enter_context(rasterio.MemoryFile(name.encode(), ext=".vrt")).name
-    elif "://" in name and not name.lower().startswith("vrt://"):
-        name = dataset.files[0]  # on a server, as GDAL calls it
+    dataset, name = source.dataset, _name_of(source.dataset, stack)
     told = "".join(_told(source, bands, name))
+    for mask in source.masks:
+        told += "".join(_told(mask, [], _name_of(mask.dataset, stack)))
     masks = [(name, band) for band in _masks(source, bands)]
     if told:
         one = stack.enter_context(rasterio.MemoryFile(_raster(dataset, told).encode(), ext=".vrt"))
@@ -36,6 +34,15 @@ def seen_by_the_warper(source: Source, bands: Sequence[int], transform: Affine, 
         seen.append(f"<MaskBand>{_band('uint8', [(of, f'mask,{b}') for of, b in factors], 'mul')}</MaskBand>")
     place = f"<GeoTransform>{', '.join(map(repr, transform.to_gdal()))}</GeoTransform>"
     return stack.enter_context(rasterio.open(_raster(dataset, place + "".join(seen))))
+
+
+def _name_of(dataset: Any, stack: ExitStack) -> str:
+    """What a VRT may call a raster."""
+    name = dataset.name
+    if name.startswith("<"):  # a VRT by its text, which may be long
+        return stack.enter_context(rasterio.MemoryFile(name.encode(), ext=".vrt")).name
+    on_server = "://" in name and not name.lower().startswith("vrt://")
+    return dataset.files[0] if on_server else name  # as GDAL calls it
 
 
 def _told(source: Source, bands: Sequence[int], name: str) -> Iterator[str]:

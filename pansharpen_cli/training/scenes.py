@@ -18,12 +18,13 @@ from ..progress import Say
 from ..publish import TIFF
 from ..quality.wald import degrade
 from ..raster import sensors
+from ..raster.band_kinds import data_bands
 from ..raster.geometry import Phase, Window, box_sums
 from ..raster.options import OpenOptions
 from ..raster.scene import Scene
 from ..raster.sensors import WAVELENGTHS, Sensor, band_name
 from ..raster.side_files import tags_of
-from ..raster.source import Source, data_bands, open_raster
+from ..raster.source import Source, open_raster
 
 VISIBLE = 0.95
 """Wavelength in um up to which a panchromatic detector sees."""
