@@ -553,6 +553,50 @@ def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("without_workers")
+def test_a_scene_of_another_source_does_not_replace_one_of_its_name(tmp_path: Path, run) -> None:
+    out = tmp_path / "out"
+    for seed, month in enumerate(("january", "february")):
+        write_pair(tmp_path / month / "s", 64, 64, 3, seed=seed)
+
+    def fused(month: str, *options: object) -> str:
+        """The new output, or the line on the one that stays."""
+        known = stamps(out)
+        finished = run("batch", tmp_path / month, "-o", out, *FAST, "-q", *options)
+        assert finished.code == (1 if finished.err else 0)
+        return finished.err if known == stamps(out) else "new"
+
+    assert fused("january") == "new" and fused("january") == ""
+    for _ in range(2):
+        told = fused("february", "--bidx", "3,2,1")
+        assert all(f"{tmp_path}/{month}/s/pan.tif" in told for month in ("january", "february"))
+        assert all(option in told for option in ("--template", "-o", "--overwrite"))
+        assert fused("january") == "" and lines_of(out)[0]["status"] == "done"
+    assert "needs --overwrite" in run("batch", tmp_path / "february", "-o", out, *FAST, "--dry-run").out
+    (tmp_path / "january").rename(tmp_path / "moved")
+    assert fused("moved", "--bidx", "3,2,1") == "new", "the same files elsewhere"
+    os.utime(tmp_path / "moved" / "s" / "pan.tif", (1, 1))
+    os.utime(tmp_path / "moved" / "s" / "ms.tif", (1, 1))
+    assert fused("moved") == "new", "changed"
+    (out / "batch.jsonl").unlink()
+    assert "does not know" in fused("february"), "the report tells what was fused"
+    assert fused("february", "--overwrite") == "new" and fused("february") == ""
+
+
+@pytest.mark.usefixtures("without_workers")
+@pytest.mark.parametrize("side", ["s.tif.msk", "s.tif.aux.xml", "s.tfw"])
+def test_what_is_beside_an_output_that_is_gone_is_not_replaced(tmp_path: Path, run, side: str) -> None:
+    write_pair(tmp_path / "s", 64, 64, 3)
+    out, command = tmp_path / "out", ("batch", tmp_path / "s", "-o", tmp_path / "out", *FAST)
+    assert run(*command).code == 0
+    (out / side).write_text("mine")
+    (out / "s.tif").unlink()
+    finished = run(*command)
+    assert finished.code == 1 and f"{side} is there without the file" in finished.err, finished.err
+    assert (out / side).read_text() == "mine"
+    assert run(*command, "--overwrite").code == 0 and not (out / side).exists()
+
+
+@pytest.mark.usefixtures("without_workers")
 def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_path: Path, run) -> None:
     source = scenes / "2019" / "s0"
     (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,lost.tif,x\n")

@@ -32,10 +32,11 @@ from .planning import (
     Choices,
     Task,
     existing_outputs,
-    foreign_file,
+    kept_back,
     left_beside,
     reason_to_run,
     seen_otherwise,
+    source_of_another,
     stamps_of,
 )
 from .shared_fit import in_turn
@@ -224,7 +225,7 @@ def run(
         for task in refused:
             tally.failed.append(replace(_record(task, "failed"), error=task.refused, refused=True, seconds=0.0))
             tally.refused += 1
-            log.add(_knowing(tally.failed[-1], before[task.scene]))
+            log.add(_refusal(task, tally.failed[-1], before[task.scene]))
             watch(Event("refused", task, ""), tally, tally.failed[-1])
         events = in_turn(todo, execute)
         try:
@@ -274,10 +275,8 @@ def _to_do(
         record = before[task.scene]
         if not reason_to_run(task, record, retry_failed):
             continue
-        if not task.refused and not overwrite and (mine := foreign_file(task, record, listing)):
-            task = replace(
-                task, refused=f"{mine} exists, and {LOG} does not know it as it is; use --overwrite to replace it"
-            )
+        if not task.refused and not overwrite:
+            task = replace(task, refused=kept_back(task, record, listing))
         (refused if task.refused else todo).append(task)
     return todo, refused
 
@@ -324,6 +323,13 @@ def _made_before(before: Record | None) -> dict[str, list | None]:
 def _knowing(record: Record, before: Record | None) -> Record:
     """A record that replaces another one, with what that one knows of an output that stands and of files beside it."""
     return record if before is None else replace(record, bytes=before.bytes, mtime=before.mtime, made=before.made)
+
+
+def _refusal(task: Task, record: Record, before: Record | None) -> Record:
+    """The record of a scene that is refused; that of another one, of the same name, stays."""
+    if before is not None and source_of_another(task, before):
+        return replace(before, error=record.error)
+    return _knowing(record, before)
 
 
 def _failure(task: Task, record: Record, before: Record | None, there: Mapping[Path, os.stat_result]) -> Record:

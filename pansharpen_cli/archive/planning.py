@@ -393,6 +393,39 @@ def stamps_of(found: Mapping[Path, os.stat_result], task: Task) -> dict[str, lis
     return {task.name_of(path): [each.st_size, each.st_mtime] for path, each in found.items()}
 
 
+def kept_back(task: Task, record: Record | None, listing: Listing | None = None) -> str:
+    """Why a scene may not replace what is at its outputs without --overwrite; empty if it may."""
+    if (other := source_of_another(task, record)) and existing_outputs(task):
+        return (
+            f"{task.scene} was made of {other}, and not of {task.found.pan[0]}: use --template or another -o, or "
+            "--overwrite to replace it"
+        )
+    file = foreign_file(task, record, listing)
+    if file is None or file in task.outputs:
+        return f"{file} exists, and {LOG} does not know it as it is; use --overwrite to replace it" if file else ""
+    return f"{file} is there without the file that it would be read as a part of; remove it or use --overwrite"
+
+
+def source_of_another(task: Task, record: Record | None) -> str:
+    """The PAN of another scene, whose files the record tells of; empty if they are the task's own."""
+    return _of_another(task, record.inputs) if record is not None and record.made else ""
+
+
+def _of_another(task: Task, inputs: Any) -> str:
+    """The first of the inputs that log or report tell of, if none is at a path of the task's, and these are not the
+    same files elsewhere, by size and time."""
+
+    def is_there(file: Mapping[str, Any]) -> bool:
+        times = ((i["mtime"] or 0) - (file["mtime"] or 0) for i in inputs if i["size"] == file["size"])
+        return any(abs(seconds) <= TIME_STEP for seconds in times)
+
+    try:
+        at_one_path = {i["path"] for i in inputs} & {i["path"] for i in task.inputs}
+        return "" if not inputs or at_one_path or all(map(is_there, task.inputs)) else str(inputs[0]["path"])
+    except _UNREADABLE:
+        return ""
+
+
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:
     """A file at a scene's outputs that no batch has written as it is, as far as log and report tell.
 
@@ -404,7 +437,8 @@ def foreign_file(task: Task, record: Record | None, listing: Listing | None = No
     own = {p for p in task.outputs if (name := task.name_of(p)) in logged and _is_still(there.get(p), logged[name])}
     if not own.issuperset(there):
         own |= _told_by_report(task, there, logged, own.isdisjoint(there))
-    unknown = (p for output in task.outputs if output not in own for p in (output, *family(output, listing)))
+    looked_at = [output for output in task.outputs if output not in own or output not in there]
+    unknown = (p for output in looked_at for p in (output, *family(output, listing)))
     return next((p for p in unknown if os.path.lexists(p)), None)
 
 
@@ -434,7 +468,9 @@ def _told_by_report(
         facts, until = json.loads(read_own(task.report, 1 << 24)), task.report.stat().st_mtime
         known = logged.get(task.name_of(task.report))
         is_new = known is None or facts["batch"].get("begun", -math.inf) > known[1]
-        if facts["batch"]["scene"] != task.scene or not (is_new or copied):
+        if facts["batch"]["scene"] != task.scene or _of_another(task, facts["batch"]["inputs"]):
+            return set()
+        if not (is_new or copied):
             return set()
         sizes: dict[Path, int | None] = {task.report: None, task.quicklook: None, task.output: facts["output"]["bytes"]}
         if task.page is not None and facts["batch"].get("page") == task.name_of(task.page):
@@ -467,8 +503,8 @@ def dry_run(
             return f"refused: {task.refused}"
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
-        if reason and not overwrite and foreign_file(task, record, listing):
-            return f"{reason}, but a file is there that no batch has written as it is: needs --overwrite"
+        if reason and not overwrite and (why := kept_back(task, record, listing)):
+            return f"{reason}, but needs --overwrite: {why}"
         return reason or f"{record.status if record else ''} before"
 
     scenes = []
