@@ -275,8 +275,8 @@ def _to_do(
         record = before[task.scene]
         if not reason_to_run(task, record, retry_failed):
             continue
-        if not task.refused and not overwrite:
-            task = replace(task, refused=kept_back(task, record, listing))
+        if not task.refused and not overwrite and (why := kept_back(task, record, listing)):
+            task = replace(task, refused=why)
         (refused if task.refused else todo).append(task)
     return todo, refused
 
