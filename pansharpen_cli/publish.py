@@ -92,7 +92,7 @@ def _read_with(path: Path, near: Sequence[str]) -> list[Path]:
     name = path.name.lower()
     found = [n for n in near if n.lower() in worlds or (n.lower() != name and owner_of(n).lower() == name)]
     own = [path.parent / n for n in found if not _of_another(n, path, near)]
-    return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas_of(p, path, near)]
+    return [p for p in own if p.suffix.lower() != ".aux" or _is_erdas(p, path.name)]
 
 
 def owner_of(name: str) -> str:
@@ -105,16 +105,14 @@ def _world_suffixes(path: Path) -> set[str]:
     return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
 
 
-def _is_erdas_of(aux: Path, path: Path, there: Collection[str] = ()) -> bool:
-    """Is it an .aux of ERDAS, which names the file that it is for, and not for another one that is `there`?"""
+def _is_erdas(aux: Path, dependent: str = "") -> bool:
+    """Is it an .aux of ERDAS, for a file of this name? Without one, GDAL may still take it for that of a raster."""
     try:
         with untrusted.opened(aux, sys.maxsize) as file:
             content = file.read(untrusted.MOST_TEXT).lower()
     except InputError:
         return False
-    others = (n for n in there if Path(n).stem.lower() == path.stem.lower() and n not in (aux.name, path.name))
-    mine = path.name.lower().encode() in content or not any(n.lower().encode() in content for n in others)
-    return content.startswith(_ERDAS) and mine
+    return content.startswith(_ERDAS) and dependent.lower().encode() in content
 
 
 def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
@@ -161,7 +159,7 @@ def _describing(path: Path, listing: Listing) -> list[Path]:
     def describes(file: Path) -> bool:
         end = file.name.lower().removeprefix(stem)
         if end in (".aux", f"{path.suffix.lower()}.aux"):
-            return _is_erdas_of(file, path)
+            return _is_erdas(file)
         return end in _MISLEADING or (end == ".xml" and _is_delivery(file))
 
     return [file for name in listing.near(path) if describes(file := path.parent / name)]
@@ -292,10 +290,14 @@ def _same(one: str, other: Path) -> bool:
 
 class Publication(ExitStack):
     """Files that appear at their places together, complete and on the disk, or not at all. As a context manager it
-    removes what it made and did not publish. A link to a file is followed: what lies behind it is replaced."""
+    removes what it made and did not publish. A link to a file is followed: what lies behind it is replaced.
 
-    def __init__(self) -> None:
+    `keeps` says of each place that is not free any more, once all files are ready, whether what is there stays.
+    """
+
+    def __init__(self, keeps: Callable[[Path], bool] = lambda path: False) -> None:
         super().__init__()
+        self._keeps = keeps
         self._rooms: dict[Path, Path] = {}
         self._parts: dict[Path, Path] = {}
 
@@ -323,6 +325,11 @@ class Publication(ExitStack):
             with writing(path):
                 _ready(part, path.resolve())
         with _RENAMING:
+            for path in self._parts:
+                if path.exists() and self._keeps(path):
+                    raise PansharpenError(
+                        f"{path} has come or changed while this ran, and stays: move it away, or use --overwrite"
+                    )
             self._rename()
         for folder in {path.resolve().parent for path in self._parts}:
             _sync_folder(folder)
@@ -363,11 +370,24 @@ class Publication(ExitStack):
             with suppress(OSError):  # a file system without hard links: what is replaced cannot come back
                 os.link(place, aside)
             new = not place.exists()
-            os.replace(each, place)
+            _place_anew(each, place) if new else os.replace(each, place)
             if new:
                 undo.append((place, each))
             elif aside.exists():
                 undo.append((aside, place))
+
+
+def _place_anew(part: Path, place: Path) -> None:
+    """Rename a file to a place that is free. Raises FileExistsError if it is not any more, which all file systems with
+    hard links notice."""
+    try:
+        os.link(part, place)
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            raise
+        os.replace(part, place)
+    else:
+        part.unlink()
 
 
 def write(path: Path, content: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,14 +111,18 @@ BOTH = {"html": True, "rgb": Request(["true"])}
 
 @pytest.fixture
 def ran(archive, tmp_path):
-    """Runs a batch of a scene into a folder, by default `out`; `killed`: once it has published."""
+    """Runs a batch of a scene into a folder, by default `out`; `killed`: once it has published; `meanwhile`: what
+    happens before the scene is fused."""
 
-    def run_once(out: Path = tmp_path / "out", killed: bool = False, **more) -> batch.Tally:
+    def run_once(
+        out: Path = tmp_path / "out", killed: bool = False, meanwhile: Callable[[], object] = lambda: None, **more
+    ) -> batch.Tally:
         choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False, **more)
 
         def here(tasks):
             for task in tasks:
                 yield workers.Event("started", task, 0)
+                meanwhile()
                 result = batch.fuse_one(task, choices)
                 if killed:
                     raise KeyboardInterrupt
@@ -150,6 +156,36 @@ def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(ran, 
     assert ran(**both).done
     (out / "batch.jsonl").unlink()
     assert ran(**both).done, "the report says so, too"
+
+
+@pytest.mark.parametrize("name", ["dark.tif", "dark_rgb.tif", "reports/dark.json", "reports/dark.png"])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_comes_or_changes_while_a_batch_runs_stays(ran, tmp_path, name: str, before: bool) -> None:
+    """What was there when it began, and is as it was, is replaced."""
+    mine = tmp_path / "out" / name
+    if before:
+        assert ran().done and ran(**BOTH).done
+
+    def saved() -> None:
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        os.utime(mine, (later := time.time() + 60, later))
+
+    (failed,) = ran(meanwhile=saved, overviews=False, **BOTH).failed
+    assert f"{mine} has come or changed" in (failed.error or "") and mine.read_text() == "mine"
+    (failed,) = ran(overviews=True, **BOTH).failed
+    assert f"{mine} exists" in (failed.error or "") and mine.read_text() == "mine"
+
+
+def test_what_a_lost_worker_has_published_is_replaced_by_the_next_one(ran, archive, tmp_path) -> None:
+    """A cluster gives the scene of a worker that it lost to another."""
+    choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False)
+
+    def published() -> None:
+        (task,) = planning.plan(pairs.find([str(archive / "dark")]).found, tmp_path / "out", choices)
+        assert "error" not in batch.fuse_one(task, choices)
+
+    assert ran(meanwhile=published).done
 
 
 def test_what_is_left_of_earlier_results_is_told_once(ran, tmp_path) -> None:

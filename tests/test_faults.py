@@ -74,7 +74,7 @@ MOMENTS = {
     "scoring": "pansharpen_cli.quality.assess.full_resolution 1",
     "committing": "pansharpen_cli.raster.writer.os.fsync 1",
     "after the file is in place": "pansharpen_cli.raster.writer.SceneWriter.discard 1",
-    "writing the report": "pansharpen_cli.report.html.os.replace 2",
+    "writing the report": "pansharpen_cli.publish.os.link 4",
     "printing": "pansharpen_cli.cli.fuse.print_report 1",
 }
 """Before which call of which function, in whatever thread, the signal comes."""

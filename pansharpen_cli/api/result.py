@@ -68,7 +68,7 @@ class Fused:
         """
         target = Path(path)
         check_target(target, self._inputs | {os.fspath(self.path)}, overwrite, TIFF)
-        with Publication() as files:
+        with Publication(lambda path: not overwrite) as files:
             with writing(target):
                 shutil.copyfile(self.path, files.part(target))
             files.publish()

@@ -32,6 +32,7 @@ from .planning import (
     Choices,
     Task,
     existing_outputs,
+    keeps,
     kept_back,
     left_beside,
     reason_to_run,
@@ -106,6 +107,7 @@ def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
             task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
             [p for p in (task.page, task.report) if p is not None], choices.command,
             task.identity() | {"begun": time.time()}, rgb=choices.rgb, save_fit=task.fit if makes else None,
+            keeps=partial(keeps, task),
         )  # fmt: skip
         facts = fuse.fuse_scene(pair, output, options, choices.score, progress)
     page = task.report.with_suffix(".html")
@@ -218,6 +220,8 @@ def run(
         for task in todo:
             log.records.pop(task.found.pan[0], None)  # it was refused under this name
         there = {task.scene: existing_outputs(task) for task in todo}
+        if not overwrite:
+            todo = [replace(task, stands=stamps_of(there[task.scene], task)) for task in todo]
         waiting = {t.scene for t in todo + refused}
         skipped = [r for s, r in before.items() if s not in waiting and r is not None]
         tally = Tally(folder, len(tasks), len(todo) + len(refused), sum(r.is_done for r in skipped))
@@ -260,6 +264,8 @@ def _logged(event: Event, log: Log, before: Record | None, there: Mapping[Path, 
     if event.kind not in ("done", "failed"):
         return None
     record = _ended(event, before)
+    if event.kind == "done":  # what fails by itself has published nothing; a worker that was ended may have
+        there = existing_outputs(task)
     log.add(_failure(task, record, before, there) if record.has_failed else record)
     return record
 

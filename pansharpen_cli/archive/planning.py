@@ -122,7 +122,8 @@ class Task:
     `refused`: why nothing can be written for it. Without an output of its own, its PAN's path is its `scene`. `fit`:
     the file of the fit that it shares with others; `lent`: of each of its files, those of others that go on beyond its
     ends; `picture`: its 8-bit picture; `prints`: the files that a worker of another machine is to know again, each with
-    its fingerprint.
+    its fingerprint; `stands`: size and time of what was at its outputs when the batch began, by name, if nothing else
+    may be replaced.
     """
 
     scene: str
@@ -138,6 +139,7 @@ class Task:
     lent: tuple[RasterFiles, ...] = ()
     picture: Path | None = None
     prints: tuple[tuple[str, str], ...] = ()
+    stands: Mapping[str, list | None] | None = None
 
     @property
     def outputs(self) -> list[Path]:
@@ -391,6 +393,15 @@ _UNREADABLE = (InputError, OSError, ValueError, TypeError, KeyError, AttributeEr
 def stamps_of(found: Mapping[Path, os.stat_result], task: Task) -> dict[str, list | None]:
     """Size and time of a scene's outputs, as the log keeps them."""
     return {task.name_of(path): [each.st_size, each.st_mtime] for path, each in found.items()}
+
+
+def keeps(task: Task, path: Path) -> bool:
+    """Whether a file that is at one of a scene's outputs stays: it has come or changed since the batch began, and not
+    by a worker of the batch that was lost."""
+    stands, there, name = task.stands, existing_outputs(task), task.name_of(path) if path in task.outputs else ""
+    if stands is None or not name or (name in stands and _is_still(there.get(path), stands[name])):
+        return False
+    return path not in _told_by_report(task, there, stands, copied=False)
 
 
 def kept_back(task: Task, record: Record | None, listing: Listing | None = None) -> str:

@@ -473,7 +473,7 @@ def _finish(
         "notes": whole.notes if whole is not None else [],
     }
     places = [] if output.maps is None else [output.maps / "map"]
-    with made_folders(places), Publication() as files:
+    with made_folders(places), Publication(lambda path: not output.overwrite) as files:
         if output.maps is not None:
             for result in results:
                 _write_maps(output.maps, result, maps, files)

@@ -81,7 +81,7 @@ def fuse_scene(
         if output.save_fit is not None:
             saved_fit.check_apart([part.scene for part in parts])
         stack.enter_context(made_folders(path for path, _ in targets_of(output)))
-        files = stack.enter_context(Publication())
+        files = stack.enter_context(Publication(output.keeps or (lambda path: not output.overwrite)))
         with _data_writer(output, shown, creation_options, len(parts) > 1, files) as writer:
             if not output.overwrite:
                 _check_new([part.scene for part in parts], output, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ class FusionOutput:
     """Where and how to write: all of it is published together, or nothing.
 
     `command` is what the reports say was called; `batch`: what they say of the scene in a batch. `rgb` asks for an
-    8-bit picture beside the output or in its place, `save_fit` for a file that keeps the fit.
+    8-bit picture beside the output or in its place, `save_fit` for a file that keeps the fit. `keeps`: whether a file
+    that is there in the end stays; where it is not given, all do without `overwrite`.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class FusionOutput:
     batch: Mapping[str, object] | None = None
     rgb: Request | None = None
     save_fit: Path | None = None
+    keeps: Callable[[Path], bool] | None = None
 
     @property
     def picture_alone(self) -> bool:
