@@ -854,3 +854,28 @@ def test_maps_that_cannot_be_written_leave_no_folder(scene: Path, run, monkeypat
     monkeypatch.setattr(evaluating, "raster_writer", full)
     result = run("evaluate", "truth.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "m")
     assert (result.code, (scene / "m").exists()) == (1, False), result.err
+
+
+def test_a_part_without_a_place_is_refused_and_not_laid_on_the_corner(scene, run):
+    """Beside files without one; what `fuse` makes has a geotransform, but for a part at the corner."""
+    place = {"crs": None, "transform": Affine.identity()}
+    for name, kept in (
+        ("pan", slice(0, 192)),
+        ("ms", slice(0, 48)),
+        ("truth", slice(0, 192)),
+        ("truth", slice(60, 160)),
+    ):
+        edited(scene / f"{name}.tif", scene / f"{name}_{kept.stop}.tif", lambda p, kept=kept: p[:, kept, kept], **place)
+    pair = ("--pan", "pan_192.tif", "--ms", "ms_48.tif", "--align", "off")
+    for against in (pair, ("--reference", "truth_192.tif")):
+        assert run("evaluate", "truth_192.tif", *against).code == 0
+        ended = run("evaluate", "truth_160.tif", *against)
+        assert ended.code == 2 and "truth_160.tif has no georeferencing" in ended.err
+        assert "100 x 100 pixels" in ended.err and "nothing tells which part it is" in ended.err
+    edited(scene / "truth.tif", scene / "near.tif", lambda p: p[:, :-4], **place)
+    assert "was laid on the upper left corner of the PAN" in run("evaluate", "near.tif", *pair).err
+    for corner in (0, 8):
+        part = ("--window", f"{corner},{corner},120,120", "--method", "exp", "--align", "off", "--overwrite")
+        assert run("fuse", "pan_192.tif", "ms_48.tif", "-o", "part.tif", *part, "--no-score").code == 0
+        ended = run("evaluate", "part.tif", *pair)
+        assert ended.code == 0 and "laid on" not in ended.err

@@ -205,8 +205,19 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
     against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)
     assert against["results"][0]["quality"]["rmse"] == [0.0] * 4
     assert not any("different models" in warning for warning in against["warnings"])
+    edited(tmp_path / "part.tif", tmp_path / "bare.tif")
+    for other in ("off", "measure"):
+        with pytest.raises(
+            InputError, match=r"bare.tif has no RPCs and has 200 x 240 pixels, the PAN .*: nothing tells"
+        ):
+            evaluate([str(tmp_path / "bare.tif")], pair, align=other)
     with rasterio.open(tmp_path / "part.tif", "r+") as part:
         rpcs = part.rpcs
+        rpcs.line_off += 0.5
+        part.rpcs = rpcs
+    with pytest.raises(InputError, match=r"by its RPCs its origin is 39.500, 60.000 PAN pixels off"):
+        evaluate([str(tmp_path / "part.tif")], pair, align="off")
+    with rasterio.open(tmp_path / "part.tif", "r+") as part:
         rpcs.height_off += 1
         part.rpcs = rpcs
     against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)

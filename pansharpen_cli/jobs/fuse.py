@@ -92,7 +92,7 @@ def fuse_scene(
                 for stage, spent in part.seconds.items():
                     seconds[stage] = seconds.get(stage, 0.0) + spent
             seconds["fusing"] += time.perf_counter() - clock
-            with Raster.on_scene(written, shown) as raster:
+            with Raster.on_scene(written, shown, is_new=True) as raster:
                 clock = time.perf_counter()
                 for part in made if score else ():
                     part.judge(raster, options, progress)

@@ -16,10 +16,17 @@ from ..raster.options import Scaling
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
 from ..raster.source import Reader, Source, check_size, open_raster, rpcs_of
-from ..raster.tags import scale_of, units_of
+from ..raster.tags import PROVENANCE, scale_of, units_of
 
 OTHER_UNITS = 0.5
 """Relative error of a band's level from which on a file is taken to be in other units than its MS."""
+
+
+BETWEEN = 1e-2
+"""Pixels by which the origin of a file may lie between those of its grid."""
+
+PARTIAL = 0.9
+"""Share of the sides of a scene below which a file without a place is a part of it, which may lie anywhere."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,14 @@ class Raster:
         return cls(source, names, grid, (0, 0), grid.whole, scale)
 
     @classmethod
-    def on_scene(cls, path: str | os.PathLike, scene: Scene, nodata: float | None = None) -> Raster:
-        """A fused file on the PAN grid. Raises InputError if its grid or its bands are not those of the scene."""
+    def on_scene(
+        cls, path: str | os.PathLike, scene: Scene, nodata: float | None = None, is_new: bool = False
+    ) -> Raster:
+        """A fused file on the PAN grid; `is_new`: just written. Raises InputError if its grid or its bands are not
+        those of the scene."""
         hint = "choose the MS bands with --bidx"
         rpcs = rpcs_of(scene.pan.dataset) if scene.by_rpcs else None
-        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs)
+        raster = cls._on(path, nodata, scene.pan_grid, scene.full, scene.band_names, "PAN", "MS", hint, rpcs, is_new)
         return replace(raster, scale=scale_of(raster.source.dataset) or scene.scale)
 
     @classmethod
@@ -82,20 +92,13 @@ class Raster:
         bands_of: str,
         hint: str,
         rpcs: Any = None,
+        is_new: bool = False,
     ) -> Raster:
         raster = cls.open(path, nodata)
         label, own = raster.source.label, raster.grid.called_as(grid)
-        known = rpcs_of(raster.source.dataset) if own.transform.is_identity else None
-        if rpcs is not None and known is not None and _is_one_model(rpcs, known):
-            # a part of the PAN has its RPCs, counted from its own corner
-            row, col = round(rpcs.line_off - known.line_off), round(rpcs.samp_off - known.samp_off)
-            own = grid.window(Window.at(row, col, (own.height, own.width)))
-        elif rpcs is not None and known is not None:
-            raster.source.notes.append(
-                f"{label} and the {place} have RPCs of different models: they were laid on each other at their "
-                "upper left corners"
-            )
         try:
+            if not (is_new and rpcs is None):
+                own = _placed(raster, own, grid, within, place, rpcs)
             if own.crs != grid.crs:
                 raise InputError(
                     f"{label} is not on the {place} grid: its CRS is {own.crs or 'missing'}, the {place}'s "
@@ -110,7 +113,7 @@ class Raster:
             rows, cols = round(phase.offset[0]), round(phase.offset[1])
             if (
                 max(abs(r - 1) for r in phase.ratio) > 1e-5
-                or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > 1e-2
+                or max(abs(phase.offset[0] - rows), abs(phase.offset[1] - cols)) > BETWEEN
             ):
                 raise InputError(
                     f"{label} is not on the {place} grid: its pixels are {phase.ratio[0]:.4g} x {phase.ratio[1]:.4g} "
@@ -186,6 +189,42 @@ class Raster:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _placed(raster: Raster, own: Grid, grid: Grid, within: Window, place: str, rpcs: Any) -> Grid:
+    """The place of a raster on a grid that `rpcs` locate, or nothing does: by its own RPCs, or on its corner where it
+    is as large as the grid. Raises InputError where nothing tells the place of a part."""
+    if not (grid.transform.is_identity and own.transform.is_identity and grid.crs == own.crs):
+        return own
+    label, known = raster.source.label, rpcs_of(raster.source.dataset)
+    if rpcs is not None and known is not None and _is_one_model(rpcs, known):
+        # a part of the PAN has its RPCs, counted from its own corner
+        row, col = rpcs.line_off - known.line_off, rpcs.samp_off - known.samp_off
+        if max(abs(row - round(row)), abs(col - round(col))) > BETWEEN:
+            raise InputError(
+                f"{label} is not on the {place} grid: by its RPCs its origin is {row:.3f}, {col:.3f} {place} pixels off"
+            )
+        return grid.window(Window.at(round(row), round(col), own.whole.shape))
+    if rpcs is not None and known is not None:
+        raster.source.notes.append(
+            f"{label} and the {place} have RPCs of different models: they were laid on each other at their "
+            "upper left corners"
+        )
+        return own
+    # what `fuse` makes of a part of files without RPCs has a geotransform, but for a part at their corner
+    is_ours = rpcs is None and bool(raster.source.dataset.tags(ns=PROVENANCE))
+    if is_ours or own.whole.shape == grid.whole.shape:
+        return own
+    sizes = f"has {own.height} x {own.width} pixels, the {place} {grid.height} x {grid.width}"
+    lacks = f"{label} has no RPCs" if rpcs is not None else f"{label} has no georeferencing, nor has the {place},"
+    if any(n < PARTIAL * whole for n, whole in zip(own.whole.shape, within.shape, strict=True)):
+        remedy = "give it the RPCs, counted from its own corner" if rpcs is not None else "cut the others to it"
+        raise InputError(f"{lacks} and {sizes}: nothing tells which part it is; {remedy}")
+    is_alike = own.whole.shape == within.shape
+    where = f"what PAN and MS share of the {place}" if is_alike else f"the upper left corner of the {place}"
+    if not is_alike or any(within.corner):
+        raster.source.notes.append(f"{lacks} and {sizes}: it was laid on {where}")
+    return grid.window(within) if is_alike else own
 
 
 def _is_one_model(rpcs: Any, others: Any) -> bool:
