@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CODE = 130
 GRACE = 5.0
 """Seconds that the first signal may go unheard."""
+PATIENCE = 30.0
+"""Seconds that the program may take to end once it has heard one: a library may lose what was raised, and wait on."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -160,8 +162,9 @@ def deferred() -> Iterator[list[int]]:
 
 
 def watch(clear: Callable[[], None]) -> None:
-    """From now on two kinds of signal end the process after `clear`, even while a library waits: a second one, and one
-    that Python does not handle within `GRACE` seconds. Has no effect on Windows, which cannot pass signals to a thread.
+    """From now on three kinds of signal end the process after `clear`, even while a library waits: a second one, one
+    that Python does not handle within `GRACE` seconds, and one that has been raised and has not ended the program within
+    `PATIENCE`. Has no effect on Windows, which cannot pass signals to a thread.
     """
     if os.name != "posix" or _State.pipe is not None or threading.current_thread() is not threading.main_thread():
         return
@@ -184,10 +187,12 @@ def _listen(pipe: int, clear: Callable[[], None]) -> None:
     from select import select
 
     while True:
-        ready, _, _ = select([pipe], [], [], GRACE if _State.count == 1 and not _State.heard else None)
+        heard = _State.heard
+        wait = GRACE if not heard else PATIENCE if _State.asked else None
+        ready, _, _ = select([pipe], [], [], wait if _State.count == 1 else None)
         if ready:
             _State.count += sum(number in SIGNALS for number in os.read(pipe, 64))
-        if _State.count > 1 or (_State.count == 1 and not ready and not _State.heard):
+        if _State.count > 1 or (_State.count == 1 and not ready and _State.heard == heard):
             try:
                 clear()
             finally:

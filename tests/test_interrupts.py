@@ -61,6 +61,27 @@ def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, numb
     assert (process.returncode, out, err) == (130, "cleared\n", "error: interrupted\n")
 
 
+@pytest.mark.parametrize(("again", "left"), [("lock(mutex)", 130), ("time.sleep(1)", 0)])
+def test_an_interruption_that_a_library_loses_ends_one_that_waits_on(again: str, left: int) -> None:
+    """One that is over before it has waited for long is no matter."""
+    code = BLOCKED.replace(
+        "interrupts.GRACE =", "interrupts.PATIENCE = 0.3 if sys.argv[1] == '130' else 60\nimport time\n#"
+    )
+    code = (
+        code.rpartition("lock(mutex)")[0] + f"try:\n    time.sleep(60)\nexcept interrupts.Interrupted:\n    {again}\n"
+    )
+    command = [sys.executable, "-c", code, str(left)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=defaults
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "blocked\n"
+        wait_until_blocked(process.pid)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    told = ("cleared\n", "error: interrupted\n") if left else ("", "")
+    assert (process.returncode, out, err) == (left, *told)
+
+
 def test_little_is_imported_before_signals_are_seen_to() -> None:
     """What comes first takes longer on a busy machine, and Python's own handler prints a traceback until then."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pansharpen_cli import interrupts; print(*sys.modules)"
