@@ -163,7 +163,7 @@ def deferred() -> Iterator[list[int]]:
 
 def watch(clear: Callable[[], None]) -> None:
     """From now on three kinds of signal end the process after `clear`, even while a library waits: a second one, one
-    that Python does not handle within `GRACE` seconds, and one that has been raised and has not ended the program within
+    that Python does not handle within `GRACE` seconds, and one that was raised and has not ended the program within
     `PATIENCE`. Has no effect on Windows, which cannot pass signals to a thread.
     """
     if os.name != "posix" or _State.pipe is not None or threading.current_thread() is not threading.main_thread():

@@ -64,12 +64,9 @@ def test_a_library_that_waits_for_ever_is_ended(grace: float, signals: int, numb
 @pytest.mark.parametrize(("again", "left"), [("lock(mutex)", 130), ("time.sleep(1)", 0)])
 def test_an_interruption_that_a_library_loses_ends_one_that_waits_on(again: str, left: int) -> None:
     """One that is over before it has waited for long is no matter."""
-    code = BLOCKED.replace(
-        "interrupts.GRACE =", "interrupts.PATIENCE = 0.3 if sys.argv[1] == '130' else 60\nimport time\n#"
-    )
-    code = (
-        code.rpartition("lock(mutex)")[0] + f"try:\n    time.sleep(60)\nexcept interrupts.Interrupted:\n    {again}\n"
-    )
+    begin, _, _ = BLOCKED.rpartition("lock(mutex)")
+    code = f"import time\n{begin}try:\n    time.sleep(60)\nexcept interrupts.Interrupted:\n    {again}\n"
+    code = code.replace("GRACE = float(sys.argv[1])", "PATIENCE = 0.3 if sys.argv[1] == '130' else 60")
     command = [sys.executable, "-c", code, str(left)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=defaults
