@@ -3,6 +3,7 @@ files of a limited size are read, and every fault becomes one line that names th
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -91,6 +92,8 @@ def fault_of(error: Exception) -> str:
         return f"it has no {error}"
     if isinstance(error, TypeError | AttributeError | IndexError) or _PYTHONS.search(str(error)):
         return "what it holds is of another form"
+    if "field larger than field limit" in str(error):
+        return "a cell in it is longer than 131,072 characters; is a quotation mark missing?"
     if "set_int_max_str_digits" in str(error):
         return "a number in it has thousands of digits"
     if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it
@@ -140,9 +143,11 @@ def read_bytes(path: str | os.PathLike, most: int, error: type[PansharpenError] 
 
 
 def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "strict") -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark. Raises InputError for any other."""
+    """The text of a regular file in UTF-8, or in UTF-16 with a byte order mark. Raises InputError for any other."""
     with boundary(path):
-        return read_bytes(path, most).decode("utf-8-sig", errors)
+        content = read_bytes(path, most)
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig", errors)
 
 
 def parse_json(text: str, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:

@@ -656,6 +656,30 @@ def test_names_that_are_not_utf8_do_not_break_the_page(tmp_path: Path) -> None:
 # The command --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "code"), [(("-o", "o\udcff"), 2), (("-o", "out", "--template", "{name}\udcff.tif"), 1)]
+)
+@pytest.mark.usefixtures("without_workers")
+def test_an_output_whose_name_is_not_utf_8_is_told(tmp_path: Path, monkeypatch, run, options, code: int) -> None:
+    write_pair(tmp_path / "in" / "s", 64, 64, 3)
+    monkeypatch.chdir(tmp_path)
+    for command in (("batch", "in", *options), ("fuse", "in/s/pan.tif", "in/s/ms.tif", "-o", "o\udcff.tif")):
+        finished = run(*command, *FAST)
+        assert finished.code == (code if command[0] == "batch" else 2) and "no text in UTF-8" in finished.err
+        assert "codec" not in finished.err and not list(tmp_path.glob("o\udcff*"))
+
+
+@pytest.mark.usefixtures("without_workers")
+def test_warnings_of_scenes_are_told_in_one_line(tmp_path: Path, run) -> None:
+    for name in ("a", "b", "c"):
+        write_pair(tmp_path / "in" / name, 64, 64, 3)
+    command = ("batch", tmp_path / "in", "-o", tmp_path / "out", *FAST)
+    assert "with warnings" not in run(*command).err
+    told = [line for line in run(*command, "--dtype", "uint8").err.splitlines() if "clipped to uint8" in line]
+    assert len(told) == 1 and told[0].startswith("warning: 3 scenes with warnings, such as a/a.tif: "), told
+    assert "clipped" not in run(*command, "--dtype", "uint8", "--overwrite", "-q").err
+
+
 def test_a_dry_run_shows_pairs_and_what_is_left_over_and_writes_nothing(scenes: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "out"
     text = run("batch", scenes, "-o", out, "--dry-run")

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ pytest.importorskip("distributed", reason="needs the extra distributed")
 
 from distributed import LocalCluster
 from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 from rasters import write_pair
 
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
@@ -252,6 +255,16 @@ def test_scenes_of_a_cluster_that_is_lost_are_done_by_the_next_run(
     assert {r.status for r in batch_log.read_log(tmp_path).values()} <= {"done", "started"}
     done = batch.run(tasks, tmp_path, batch.local(CHOICES, 1, None, None))
     assert done.failed == [] and len(done.done) + done.before == len(tasks)
+
+
+@pytest.mark.parametrize("error", [CommClosedError("Stream is closed"), FutureCancelledError("x", "y")])
+def test_a_scheduler_that_is_lost_with_the_result_of_a_scene_is_told(error: Exception) -> None:
+    def lost() -> None:
+        raise error
+
+    future: Any = SimpleNamespace(status="finished", result=lost)
+    with pytest.raises(cluster.Lost, match="the Dask cluster was lost: 3 scenes are not done"):
+        cluster._outcome(future, 3)
 
 
 def test_a_scheduler_that_is_killed_is_told_in_one_line(scenes: Path, tmp_path: Path) -> None:

@@ -448,6 +448,20 @@ def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str) -> None
     assert (found.name, found.pan, len(found.ms)) == ("one", (str(tmp_path / "<b>" / "p.tif"),), 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_csv_of_a_spreadsheet_may_be_in_utf_16(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    (tmp_path / "list.csv").write_text(f"{mark}pan\tms\tname\r\np.tif\tm.tif\tö\r\n", encoding, newline="")
+    (found,) = pairs.find([str(tmp_path / "list.csv")]).found
+    assert (found.name, found.pan) == ("ö", (str(tmp_path / "p.tif"),))
+
+
+def test_a_cell_of_a_csv_without_an_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('pan,ms\n"p.tif,m.tif\n' + "x" * 200_000)
+    with pytest.raises(InputError, match=r"list\.csv cannot be read: a cell in it is longer than 131,072 characters"):
+        pairs.find([str(tmp_path / "list.csv")])
+
+
 @pytest.mark.parametrize("empty", ["\n\r\n", "  \n", ",,\n", " , \r\n\n;;\n", "\t\t\n", ",,,,,,\n"])
 def test_empty_lines_of_a_csv_are_none(tmp_path: Path, empty: str) -> None:
     (tmp_path / "list.csv").write_text(

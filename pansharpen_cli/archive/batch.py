@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -353,6 +355,15 @@ def _failure(task: Task, record: Record, before: Record | None, there: Mapping[P
     if before is not None and before.is_done and before.inputs == list(task.inputs):
         return replace(before, error=record.error, made=record.made)
     return record
+
+
+def warned(tally: Tally) -> list[tuple[str, str]]:
+    """The scenes done with their warnings, one of the commonest kind first: but for what their lines have told, and for
+    earlier results, which the tally knows."""
+    told = re.compile("^the result is doubtful| of an earlier ")
+    found = [(r.scene, text) for r in tally.done for text in r.warnings or () if not told.search(text)]
+    kinds = Counter(re.sub(r"\d[\d.]*", "", text) for _, text in found)
+    return sorted(found, key=lambda each: -kinds[re.sub(r"\d[\d.]*", "", each[1])])
 
 
 def summary(tally: Tally, left: int) -> BatchSummary:

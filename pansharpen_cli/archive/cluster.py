@@ -298,7 +298,8 @@ def _ended(scene: str, heard: queue.SimpleQueue, future: Future) -> None:
 def _outcome(future: Future, left: int) -> tuple[str, Any]:
     """What became of a scene. Raises Lost if nothing did: that is not the scene's fault, and it is not written down."""
     if future.status == "finished":
-        return "done", future.result()
+        with suppress(OSError, FutureCancelledError):  # the scheduler is gone, and the result with it
+            return "done", future.result()
     if future.status == "error":
         error = future.exception()
         if isinstance(error, KilledWorker):

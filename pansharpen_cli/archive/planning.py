@@ -26,6 +26,7 @@ from ..columns import counted
 from ..errors import InputError
 from ..fusion.options import Options, check_method
 from ..jobs.picture import Request, path_beside
+from ..jobs.request import check_name
 from ..models import weights
 from ..publish import PARTIAL, Listing, family, misleading, owner_of, read_own
 from ..raster import sensors
@@ -161,6 +162,8 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
     the tasks are those of a new one. Raises InputError for a template that is none."""
     check_template(template)
     listing = Listing()
+    if folder is not None:
+        check_name(folder)
     base = Path(os.path.realpath(folder if folder is not None else PARTIAL + "none"))
     digests = {sensor: choices.digest(sensor) for sensor in {found.sensor for found in scenes}}
     tasks: dict[tuple, Task] = {}
@@ -280,9 +283,11 @@ def output_name(found: Found, template: str, method: str) -> PurePosixPath:
         if part.startswith(PARTIAL):
             raise InputError(f"the name '{part}' is one of unfinished files ({PARTIAL}*)")
         try:
-            long = len(os.fsencode(part)) > NAME_BYTES
+            long = len(part.encode()) > NAME_BYTES
         except UnicodeEncodeError as error:
-            raise InputError(f"the name {ascii(part)} is no text") from error
+            raise InputError(
+                f"the name {ascii(part)} is no text in UTF-8; use --template, or rename the files"
+            ) from error
         if long:
             raise InputError(f"the name '{part[:60]}...' is longer than {NAME_BYTES} bytes")
         if sys.platform == "win32" and _NOT_OF_WINDOWS.search(part):

@@ -205,6 +205,12 @@ def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Exec
             say_line(to_json(facts))
         elif not finding.quiet:
             say_line(batch.sentence(facts))
+    if (warned := batch.warned(tally)) and not finding.quiet:
+        scene, text = warned[0]
+        say_line(
+            f"warning: {counted(len({s for s, _ in warned}), 'scene')} with warnings, such as {scene}: {text}; "
+            f"{facts.log} has all of them", err=True,
+        )  # fmt: skip
     if tally.left and not finding.quiet:
         others = f" and {counted(len(tally.left) - 1, 'more file')}" if len(tally.left) > 1 else ""
         say_line(

@@ -77,6 +77,14 @@ def targets_of(output: FusionOutput) -> list[tuple[Path, Sequence[str]]]:
     return targets
 
 
+def check_name(path: Path) -> None:
+    """Raises InputError for a path that GDAL cannot write to."""
+    try:
+        os.path.realpath(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"cannot write {path}: its path is no text in UTF-8; choose another one") from error
+
+
 def check_targets(output: FusionOutput, options: Options, scene: Scene, several: bool = False) -> None:
     """Raises InputError if `fuse_scene` could not write its output, report or quicklook, but for files that are there.
 
@@ -99,6 +107,7 @@ def check_targets(output: FusionOutput, options: Options, scene: Scene, several:
         is_html(path)
     read = scene.files() | {name for name in (options.fit, options.weights) if name}
     for path, endings in targets:
+        check_name(path)
         check_place(path, read, output.overwrite, endings, makes_folders=True)
         for part in () if path.exists() else family(path):
             scene.warnings.append(f"{part} is removed: without {path.name} it was a part of nothing")
