@@ -20,6 +20,7 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.shutil import copy as raster_copy
+from rasterio.vrt import WarpedVRT
 from rasters import edited, inventory, pixels_of, random_weights, seldom, write_pair
 from safetensors.torch import save_file
 
@@ -120,6 +121,13 @@ def written(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text("precious")
 
 
+def warped_and_gone(folder: Path) -> None:
+    (folder / "gone.tif").write_bytes((folder / "ms.tif").read_bytes())
+    with rasterio.open(folder / "gone.tif") as dataset, WarpedVRT(dataset, crs=dataset.crs) as warped:
+        raster_copy(warped, folder / "x.vrt", driver="VRT")
+    (folder / "gone.tif").unlink()
+
+
 BAD = {
     "PAN and MS swapped": Bad(fuse("ms.tif pan.tif"), ("ms.tif", "4 bands", "swapped")),
     "single-band MS as PAN": Bad(
@@ -145,6 +153,20 @@ BAD = {
     ),
     "no such file": Bad(fuse("pan.tif nope.tif"), ("nope.tif", "no such file")),
     "a folder": Bad(fuse(". ms.tif"), ("cannot open .",)),
+    "a web page": Bad(
+        fuse("pan.tif x.tif"), ("x.tif: it is a web page",), lambda f: (f / "x.tif").write_text("<!DOCTYPE html><html>")
+    ),
+    "a pointer of Git LFS": Bad(
+        fuse("pan.tif x.tif"),
+        ("x.tif: it is a pointer of Git LFS", "git lfs pull"),
+        lambda f: (f / "x.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"),
+    ),
+    "a ZIP archive": Bad(
+        fuse("pan.tif x.tif"), ("it is a ZIP archive", "/vsizip/x.tif/"), lambda f: (f / "x.tif").write_bytes(b"PK\3\4")
+    ),
+    "a warped VRT of a file that is gone": Bad(
+        fuse("pan.tif x.vrt"), ("x.vrt: ", "gone.tif, which it warps, cannot be opened"), warped_and_gone
+    ),
     "a text file": Bad(fuse("pan.tif bad.tif"), ("cannot open bad.tif",), written("bad.tif")),
     "zero bytes": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "empty"), cut("ms.tif", lambda n: 0)),
     "header only": Bad(fuse("bad.tif ms.tif"), ("cannot open bad.tif",), cut("pan.tif", lambda n: 8)),

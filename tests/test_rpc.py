@@ -224,6 +224,17 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
     assert any("have RPCs of different models" in warning for warning in against["warnings"])
 
 
+@pytest.mark.parametrize(("key", "value"), [("line_scale", 0.0), ("lat_off", np.nan)])
+def test_a_number_of_rpcs_that_is_none_is_named(tmp_path: Path, key: str, value: float) -> None:
+    pair = write_seen(tmp_path, Cameras())
+    with rasterio.open(pair.ms[0], "r+") as dataset:
+        rpcs = dataset.rpcs
+        setattr(rpcs, key, value)
+        dataset.rpcs = rpcs
+    with pytest.raises(InputError, match=f"are damaged: {key.upper()} is 0 or no number"), pair.open():
+        pass
+
+
 def test_a_basic_product_is_evaluated_at_the_height_that_it_was_fused_at(run, tmp_path: Path) -> None:
     pair = write_seen(tmp_path, Cameras(parallax=10.0), height=0.8)
     made = fused(pair, tmp_path / "out.tif", height=380.0, score=True)

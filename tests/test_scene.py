@@ -918,6 +918,14 @@ def test_a_mask_on_another_grid_than_any_or_without_bands_beside_it_is_refused(p
     assert "alpha.tif holds nothing but masks" in pair.refused()
 
 
+def test_a_local_crs_is_refused_by_its_name(pair):
+    pair.ms(crs=rasterio.CRS.from_wkt('LOCAL_CS["site",UNIT["metre",1]]'))
+    refused = pair.refused()
+    assert "(site)" in refused and "cannot be warped" in refused and "{" not in refused and len(refused) < 300
+    pair.ms(crs=rasterio.CRS.from_epsg(32635))
+    assert "ms.tif (EPSG:32635) covers" in pair.refused()
+
+
 def test_all_nodata_fails(pair):
     pair.pan(np.zeros_like(pair.scene.pan), nodata=0)
     with pair.open() as scene:

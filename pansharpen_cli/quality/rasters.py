@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..raster.geometry import Window
-from ..raster.grid import Grid
+from ..raster.grid import Grid, crs_name
 from ..raster.options import Scaling
 from ..raster.scene import Scene
 from ..raster.sensors import band_name
@@ -101,8 +101,8 @@ class Raster:
                 own = _placed(raster, own, grid, within, place, rpcs)
             if own.crs != grid.crs:
                 raise InputError(
-                    f"{label} is not on the {place} grid: its CRS is {own.crs or 'missing'}, the {place}'s "
-                    f"{grid.crs or 'missing'}"
+                    f"{label} is not on the {place} grid: its CRS is {crs_name(own.crs) or 'missing'}, the {place}'s "
+                    f"{crs_name(grid.crs) or 'missing'}"
                 )
             phase = grid.phase_of(own)
             if phase is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,15 @@ SAME_PLACE = 0.01
 """Pixels within which two CRSs put the same coordinates in the same place."""
 
 _NOWHERE = (math.nan,) * 4
+
+
+def crs_name(crs: CRS | None) -> str:
+    """What a CRS is called in a message: its code, or its name where it has none; nothing without one."""
+    if not crs:
+        return ""
+    text = crs.to_string()
+    named = re.search(r'\["([^"]{1,80})"', text)
+    return named[1] if named else text[:80]
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class Grid:
     def describe(self) -> str:
         """Extent for a message."""
         left, bottom, right, top = self.bounds
-        return f"{left:.10g} {bottom:.10g} {right:.10g} {top:.10g} ({self.crs or 'no CRS'})"
+        return f"{left:.10g} {bottom:.10g} {right:.10g} {top:.10g} ({crs_name(self.crs) or 'no CRS'})"
 
     def window(self, window: Window) -> Grid:
         """The part of the grid inside a pixel window."""

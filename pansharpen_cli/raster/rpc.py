@@ -165,6 +165,8 @@ class Camera:
                 lat = lat + (a * off_col - c * off_row) / (a * d - b * c)
             if not np.isfinite([lon, lat]).all():
                 break
+        if odd := [key for key, value in r.to_dict().items() if value is not None and not _is_usable(key, value)]:
+            raise InputError(f"the RPCs of {self.label} are damaged: {' and '.join(odd).upper()} is 0 or no number")
         raise InputError(f"the RPCs of {self.label} lead to no place on the ground: are they those of this file?")
 
 
@@ -356,6 +358,11 @@ def placed(
         ]
     grid = Grid(None, Affine.identity(), *pan.dataset.shape)
     return grid.coarser(phase, Window(0, height, 0, width)), phase, sources, resampled
+
+
+def _is_usable(key: str, value: float | Sequence[float]) -> bool:
+    """Whether a number, or numbers, of RPCs can be computed with."""
+    return bool(np.isfinite(value).all()) and not (key.endswith("_scale") and value == 0)
 
 
 def _overlap(pan: Source, ms: Source, to_pan: Passage) -> tuple[np.ndarray, np.ndarray]:

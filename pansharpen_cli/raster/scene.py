@@ -17,7 +17,7 @@ from . import mean_pan, rpc, sensors
 from .band_choice import chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
 from .geometry import Box, Offset, Phase, Window
-from .grid import Grid
+from .grid import Grid, crs_name
 from .masks import masked
 from .options import OpenOptions, Scaling
 from .references import plain_name
@@ -213,7 +213,7 @@ class Scene:
             placed, by_rpcs = _placed(pan_grid, pan_source, ms_sources, options, stack, remarks)
             _check_ratio(placed.phase, pan_source.label, ms_sources[0].label)
             ends = placed.pan, placed.ms, placed.phase
-            full = _full(*ends, options, pan_source.label, ms_sources[0].label)
+            full = _full(*ends, options, pan_source.label, _label_in(placed.ms, ms_sources[0]))
             scene = cls(
                 opened=owner,
                 remarks=remarks,
@@ -294,6 +294,12 @@ def _full(pan_grid: Grid, ms_grid: Grid, phase: Phase, options: OpenOptions, pan
     full = own if options.extent == "pan" else common
     check_size(pan, *full.shape)
     return full
+
+
+def _label_in(grid: Grid, source: Source) -> str:
+    """A file's label, with its CRS where it is described on a grid of another one."""
+    crs = source.dataset.crs
+    return source.label if crs == grid.crs or not crs else f"{source.label} ({crs_name(crs)})"
 
 
 def _fill_reach(around: Window, window: Window) -> int:

@@ -118,6 +118,10 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
             )
         elif os.path.isfile(path) and os.path.getsize(path) == 0:
             reason = "the file is empty (0 bytes)"
+        elif "hSrcDS is not set" in reason and (found := re.search(r"<SourceDataset[^>]*>([^<]+)<", _text_of(path))):
+            reason = f"{found[1]}, which it warps, cannot be opened: is it missing?"
+        elif os.path.isfile(path):
+            reason = _kind_of_others(path) or reason
         raise InputError(f"cannot open {path}: {reason}") from error
     try:
         with untrusted.boundary(path, "cannot be used"):
@@ -144,6 +148,26 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         dataset.close()
         raise
     return dataset
+
+
+def _text_of(path: str) -> str:
+    """The text of a VRT; nothing where it cannot be read."""
+    with suppress(OSError, ValueError, InputError):
+        return untrusted.read_text(path, untrusted.MOST_SIDE, "replace")
+    return ""
+
+
+def _kind_of_others(path: str) -> str:
+    """What a file is that is often found in the place of a raster; nothing for others."""
+    with suppress(OSError), open(path, "rb") as file:
+        head = file.read(512)
+        if head.startswith(b"version https://git-lfs"):
+            return "it is a pointer of Git LFS, not the file itself: git lfs pull"
+        if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)\b", head, re.IGNORECASE):
+            return "it is a web page: the server answered with it in the place of the file; download it again"
+        if head.startswith(b"PK\x03\x04"):
+            return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{path}/NAME)"
+    return ""
 
 
 def _raster_in(folder: str) -> str:

@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 
 from ..errors import InputError, reason_of
 from .geometry import Phase, Window
-from .grid import Grid
+from .grid import Grid, crs_name
 from .messages import GDAL_ERRORS
 from .source import Source, Warped
 from .warper_view import seen_by_the_warper
@@ -41,7 +41,7 @@ def aligned(
     if (pan.crs is None) != (ms.crs is None):
         missing, other = (pan_source, sources[0]) if pan.crs is None else (sources[0], pan_source)
         raise InputError(
-            f"{missing.label} has no CRS but {other.label} has ({other.dataset.crs}); "
+            f"{missing.label} has no CRS but {other.label} has ({crs_name(other.dataset.crs)}); "
             "set it with gdal_edit.py -a_srs or rio edit-info --crs"
         )
     if pan.crs is None:
@@ -72,7 +72,8 @@ def aligned(
         why = "is rotated or mirrored against"
     else:
         alike = str(ms.crs) == str(pan.crs)
-        why = f"has the CRS's name ({ms.crs}) and not the meaning of" if alike else f"is in another CRS ({ms.crs}) than"
+        name = crs_name(ms.crs)
+        why = f"has the CRS's name ({name}) and not the meaning of" if alike else f"is in another CRS ({name}) than"
     if pan.crs is None:
         raise InputError(f"{sources[0].label} {why} {pan_source.label} and there is no CRS to warp it with")
     notes.append(f"{sources[0].label} {why} {pan_source.label}: warped (cubic) to the PAN's orientation")
@@ -87,6 +88,8 @@ def aligned(
         return Aligned(pan, target, phase, warped, True)
     except (*GDAL_ERRORS, ValueError, OverflowError) as error:
         text = reason_of(error)[:200]
+        if "coordinate operations" in text:
+            text = f"nothing leads from there to {crs_name(pan.crs)}"
         raise InputError(f"{sources[0].label} {why} {pan_source.label} and cannot be warped: {text}") from error
 
 
