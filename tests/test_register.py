@@ -561,6 +561,9 @@ def test_an_ms_of_which_a_part_shows_another_place_is_told_by_fuse_as_by_check(s
         return image
 
     edited(scenes / "ms.tif", tmp_path / "part.tif", elsewhere)
+    left = ("--adapt", "off", "--align", "off", "--window", "100,100,32,32")
+    ended = run("fuse", scenes / "pan.tif", tmp_path / "part.tif", "-o", tmp_path / "left.tif", *left, "--no-score")
+    assert ended.code == 0 and "though the two fit in places" in ended.err
     for ms, is_told in ((tmp_path / "part.tif", True), (scenes / "ms.tif", False)):
         for command in ("fuse", "check"):
             written = ("-o", tmp_path / f"{ms.name}.tif") if command == "fuse" else ()

@@ -71,8 +71,11 @@ class Registration:
 
     def warnings(self, moved: Sequence[Offset] = ()) -> list[str]:
         """What the user ought to be warned of, a line each; `moved`: the offsets of single bands that are corrected."""
-        if self.found is None or (self.mode == "off" and not self.mismatched):
+        if self.found is None:
             return []
+        if self.mode == "off" and not self.mismatched:
+            doubts = shifts.doubt(self.agreement, self.found.confident)
+            return [doubts] if doubts else []
         found = self.found
         if self.unseen_by_pan:
             found = replace(found, agreement=math.nan, agreement_aligned=math.nan)
