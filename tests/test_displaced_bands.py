@@ -62,7 +62,7 @@ def test_a_band_that_shows_something_else_is_not_called_displaced(pair, tmp_path
 
     found = measured(pair[0], edited(pair[1], tmp_path / "ms.tif", change))
     assert np.isnan(found.bands[3]).all() and np.abs(found.bands[:3]).max() < 0.5
-    assert not shifts.apart(found)
+    assert not shifts.shifted_bands(found)
 
 
 def test_fuse_warns_of_a_displaced_band_or_mends_it_and_check_tells(pair, tmp_path):
