@@ -43,7 +43,7 @@ _NAMES = ("sourcefilename", "sourcedataset", "cutlinedsname", "rpc_dem", "srcdsn
 _PROSE = ("mdi", "description", "srs", "wkt", "expression")
 _MOVES_ROOT = re.compile(r"^vrt://.*[?&]oo=.*ROOT_PATH", re.IGNORECASE | re.DOTALL)
 """A choice by which GDAL takes the names in a VRT for relative to another folder."""
-_GEOLOCATION = ("X_DATASET", "Y_DATASET")
+_GEOLOCATION = {"X_DATASET", "Y_DATASET"}
 """Metadata that name rasters."""
 _NUMBERS = re.compile(r"[\s\d.,:;+eE-]*")
 _LONGEST_PATH = 4096
@@ -463,8 +463,8 @@ def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
         for child in element:
             if child.tag.lower() == "relativetovrt":
                 relative = (child.text or "").strip()
-        for key, value in [(element.tag, element.text), *element.attrib.items()]:
-            value = (value or "").strip()
+        for key, text in [(element.tag, element.text), *element.attrib.items()]:
+            value = (text or "").strip()
             if key.lower() == "key" and value.upper() == "ROOT_PATH":
                 raise InputError(f"cannot open {path}: it has another VRT look for its files elsewhere (ROOT_PATH)")
             if value.lower() == "vrtrawrasterband":
@@ -477,17 +477,23 @@ def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
             elif value not in seen and not _is_prose(element):
                 seen.add(value)
                 yield from _files_of(value, folder)
+            if text and text != value and not _is_prose(element):  # GDAL takes blanks at the end for a part of a name
+                yield from _files_of(text, folder)
+                yield from _files_of(text.lstrip(), folder)
             if value.lower() == "overview_file" and element.text:
                 yield named_overview(where, element.text)
 
 
 def _is_prose(element: ElementTree.Element) -> bool:
     """Whether what it holds is no name: all metadata but those of geolocation, for example."""
-    return element.tag.lower() in _PROSE and element.get("key", "").upper() not in _GEOLOCATION
+    return element.tag.lower() in _PROSE and _GEOLOCATION.isdisjoint(text.upper() for text in element.attrib.values())
 
 
 def _files_of(value: str, folder: str) -> Iterator[str]:
-    """What is there of the files that a text of a VRT may name, of whatever kind that is."""
+    """What is there of the files that a text of a VRT may name, of whatever kind that is, and what GDAL alone reaches."""
+    if value.startswith("/vsi") or "<vrtdataset" in value.lower():
+        yield value
+        return
     if len(value) > _LONGEST_PATH or _NUMBERS.fullmatch(value):
         return
     for name in {value, *_parts(value)}:
