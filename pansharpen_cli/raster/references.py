@@ -490,7 +490,7 @@ def _is_prose(element: ElementTree.Element) -> bool:
 
 
 def _files_of(value: str, folder: str) -> Iterator[str]:
-    """What is there of the files that a text of a VRT may name, of whatever kind that is, and what GDAL alone reaches."""
+    """What is there of the files that a text of a VRT may name, whatever it is, and what GDAL alone reaches."""
     if value.startswith("/vsi") or "<vrtdataset" in value.lower():
         yield value
         return
