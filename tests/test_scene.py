@@ -18,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasterio.warp import transform as moved
 from rasters import painted, seldom
 from scipy import ndimage
 
@@ -527,6 +528,26 @@ def test_a_warp_that_loses_pixels_says_how_many(pair, monkeypatch):
     monkeypatch.setattr(Source, "read", half)
     with pair.open() as scene:
         assert any(re.search(r"warping loses about [45]\d%", w) for w in scene.warnings)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:3395"])
+def test_what_a_warp_loses_beyond_the_end_of_the_world_is_told(tmp_path: Path, crs: str) -> None:
+    """GDAL's warper finds nothing there."""
+    end, north = (image[0] for image in moved("EPSG:4326", crs, [179.999999], [5.0])[:2])
+    west, south = moved("EPSG:4326", "EPSG:32660", [179.9985], [5.0])
+    pan = Affine(2, 0, west[0], 0, -2, south[0] + 128)
+    profile = {"driver": "GTiff", "dtype": "uint16", "nodata": 0}
+    with rasterio.open(
+        tmp_path / "p.tif", "w", width=160, height=128, count=1, crs="EPSG:32660", transform=pan, **profile
+    ) as dataset:
+        dataset.write(np.full((1, 128, 160), 500, "uint16"))
+    ms = Affine(8, 0, end - 800, 0, -8, north + 800)
+    with rasterio.open(
+        tmp_path / "m.tif", "w", width=200, height=200, count=3, crs=crs, transform=ms, **profile
+    ) as dataset:
+        dataset.write(np.full((3, 200, 200), 400, "uint16"))
+    with Scene.open(tmp_path / "p.tif", [tmp_path / "m.tif"]) as scene:
+        assert any(re.search(r"warping loses about [1-9]\d%", w) for w in scene.warnings), scene.warnings
 
 
 def test_rotated_ms_without_crs(pair):

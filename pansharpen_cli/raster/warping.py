@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def aligned(
             part = f"{lost:.0%} of the pixels of {sources[0].label} that lie on the PAN"
             notes.append(f"warping loses about {part}: they are nodata")
         return Aligned(pan, target, phase, warped, True)
-    except (*GDAL_ERRORS, ValueError, OverflowError) as error:
+    except (*GDAL_ERRORS, ValueError, OverflowError, RuntimeError) as error:
         text = reason_of(error)[:200]
         if "coordinate operations" in text:
             text = f"nothing leads from there to {crs_name(pan.crs)}"
@@ -133,8 +134,8 @@ def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, war
     xs, ys = map(list, zip(*places, strict=True))
     if pan.crs != ms.crs:
         xs, ys = transform(pan.crs, ms.crs, xs, ys)
-    if ms.crs is not None and ms.crs.is_geographic:
-        xs = ms.turned(xs)
+    if ms.crs is not None:
+        xs = ms.turned(xs) if ms.crs.is_geographic else _unrolled(xs, ys, places, pan, ms)
     there, seen = 0, 0
     for x, y, (px, py) in zip(xs, ys, places, strict=True):
         if not np.isfinite([x, y]).all():
@@ -146,6 +147,22 @@ def _lost(pan: Grid, ms: Grid, phase: Phase, target: Grid, original: Source, war
             there += 1
             seen += bool(warped.read(_pixels(tr, tc, 0))[1].all())
     return 1 - seen / there if there else 0.0
+
+
+def _unrolled(xs: list[float], ys: list[float], places: Sequence[tuple[float, float]], pan: Grid, ms: Grid) -> list:
+    """The same places a world's width further where the MS, in a CRS that shows the world unrolled, runs across its
+    end, as in Web Mercator beyond 180 degrees."""
+    from rasterio.warp import transform
+
+    west, east = transform("EPSG:4326", ms.crs, [-179.999999, 179.999999], [0, 0])[0]
+    left, right = (x for x, _ in (ms.transform * corner for corner in ((0, 0), (ms.width, 0))))
+    turned = []
+    for x in xs:
+        others = [x + turn for turn in (west - east, east - west) if min(left, right) < x + turn < max(left, right)]
+        turned.append(others[0] if others and not min(left, right) < x < max(left, right) else x)
+    back = np.array(transform(ms.crs, pan.crs, turned, ys)[:2]).T
+    near = np.abs(back - np.array(places)).max(1) < abs(pan.transform.a) + abs(pan.transform.b)
+    return [new if same else x for new, same, x in zip(turned, near, xs, strict=True)]
 
 
 def _pixels(row: float, col: float, reach: int) -> Window:
