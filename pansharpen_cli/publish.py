@@ -112,7 +112,8 @@ def _is_erdas(aux: Path, dependent: str = "") -> bool:
             content = file.read(untrusted.MOST_TEXT).lower()
     except InputError:
         return False
-    return content.startswith(_ERDAS) and dependent.lower().encode() in content
+    named = re.search(rb"(?<![\w.-])" + re.escape(dependent.lower().encode()), content)
+    return content.startswith(_ERDAS) and named is not None
 
 
 def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
@@ -292,7 +293,8 @@ class Publication(ExitStack):
     """Files that appear at their places together, complete and on the disk, or not at all. As a context manager it
     removes what it made and did not publish. A link to a file is followed: what lies behind it is replaced.
 
-    `keeps` says of each place that is not free any more, once all files are ready, whether what is there stays.
+    `keeps` says of each place that is not free any more, once all files are ready, whether what is there stays: a file,
+    or beside none what would be read with the new one.
     """
 
     def __init__(self, keeps: Callable[[Path], bool] = lambda path: False) -> None:
@@ -326,9 +328,10 @@ class Publication(ExitStack):
                 _ready(part, path.resolve())
         with _RENAMING:
             for path in self._parts:
-                if path.exists() and self._keeps(path):
+                there = [path] if path.exists() else [*family(path), *misleading(path)]
+                if there and self._keeps(path):
                     raise PansharpenError(
-                        f"{path} has come or changed while this ran, and stays: move it away, or use --overwrite"
+                        f"{there[0]} has come or changed while this ran, and stays: move it away, or use --overwrite"
                     )
             self._rename()
         for folder in {path.resolve().parent for path in self._parts}:

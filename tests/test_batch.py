@@ -565,6 +565,12 @@ def test_a_scene_of_another_source_does_not_replace_one_of_its_name(tmp_path: Pa
         assert finished.code == (1 if finished.err else 0)
         return finished.err if known == stamps(out) else "new"
 
+    for name in ("pan.tif", "ms.tif"):  # files without compression, copied without their times
+        both = [tmp_path / month / "s" / name for month in ("january", "february")]
+        most = max(path.stat().st_size for path in both)
+        for path in both:
+            os.truncate(path, most)
+            os.utime(path, (1e9, 1e9))
     assert fused("january") == "new" and fused("january") == ""
     for _ in range(2):
         told = fused("february", "--bidx", "3,2,1")
@@ -580,6 +586,21 @@ def test_a_scene_of_another_source_does_not_replace_one_of_its_name(tmp_path: Pa
     (out / "batch.jsonl").unlink()
     assert "does not know" in fused("february"), "the report tells what was fused"
     assert fused("february", "--overwrite") == "new" and fused("february") == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ("/vsicurl/http://a/jan/a.tif", "/vsicurl/http://a/feb/a.tif", False),
+        ("/vsicurl/http://a/jan/a.tif?sig=1", "/vsicurl/http://a/jan/a.tif?sig=2", True),
+    ],
+)
+def test_files_in_a_network_are_the_same_by_their_address(before: str, now: str, same: bool) -> None:
+    """What tells the time of others is not known of them."""
+    known = ({"path": path, "size": None, "mtime": None} for path in (before, now))
+    record, own = (Record("", "a.tif", "done", inputs=[each], made={"a.tif": [1, 1.0]}) for each in known)
+    task = planning.Task("a.tif", None, Path("a.tif"), Path("r"), Path("q"), None, "", tuple(own.inputs))  # type: ignore[arg-type]
+    assert planning.source_of_another(task, record) == ("" if same else before)
 
 
 @pytest.mark.usefixtures("without_workers")

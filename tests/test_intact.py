@@ -17,9 +17,10 @@ import rasterio.shutil
 from affine import Affine
 
 from pansharpen_cli import interrupts
-from pansharpen_cli.errors import InputError
+from pansharpen_cli.errors import InputError, ReadError
 from pansharpen_cli.raster import packed as packing
 from pansharpen_cli.raster import source
+from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.messages import gdal_messages
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -449,3 +450,20 @@ def test_a_tiff_with_a_tag_of_an_unknown_type_is_read(here: Path) -> None:
     dataset = source.open_raster("odd.tif")
     assert source.data_bands(dataset, "odd.tif", [])[0] == [1, 2]
     dataset.close()
+
+
+def test_a_tile_of_jpeg_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    """GDAL warns of it, and fills up."""
+    if "JPEG" not in rasterio.drivers.raster_driver_extensions().values():
+        pytest.skip("GDAL has no JPEG")
+    path, size = tmp_path / "a.tif", 256
+    kind = {"driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+    layout = {"compress": "jpeg", "tiled": True, "blockxsize": size, "blockysize": size}
+    with rasterio.open(path, "w", transform=Affine(1, 0, 5e5, 0, -1, 5e6), **kind, **layout) as dataset:
+        dataset.write(np.random.default_rng(1).integers(0, 255, (1, size, size), np.uint8))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2] = b"\xff\xd9"  # the end of an image
+    path.write_bytes(content)
+    with source.open_raster(str(path)) as dataset, pytest.raises(ReadError, match="a.tif: .*premature end"):
+        source.Source.of(dataset, "a.tif", None, []).read(Window(0, size, 0, size))

@@ -164,6 +164,9 @@ def test_an_aux_of_another_file_or_format_stays(tmp_path: Path, there: bool) -> 
         check_target(tmp_path / "out.tif", [], True)
     publish.write(tmp_path / "out.tif", b"new")
     assert contents(tmp_path) == before | {"out.tif": b"new"}
+    erdas(tmp_path / "out.aux", "an_out.tif")
+    with pytest.raises(InputError, match="out.aux would be read with out.tif"):
+        check_target(tmp_path / "out.tif", [], True)
     (tmp_path / "out.aux").write_text("of LaTeX")
     check_target(tmp_path / "out.tif", [], True)
 
@@ -285,6 +288,17 @@ def test_what_comes_while_files_are_made_stays(tmp_path: Path, name: str) -> Non
         with pytest.raises(PansharpenError, match=f"{name} has come or changed while this ran, and stays"):
             files.publish()
     assert contents(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("side", ["a.tif.msk", "a.tif.aux.xml", "a.tfw", "a.IMD", "a_RPC.TXT"])
+def test_what_comes_beside_a_place_that_is_free_stays(tmp_path: Path, side: str) -> None:
+    """It would be read with the new file."""
+    with Publication(lambda path: True) as files:
+        files.add(tmp_path / "a.tif", b"new")
+        (tmp_path / side).write_text("mine")
+        with pytest.raises(PansharpenError, match=f"{side} has come or changed while this ran"):
+            files.publish()
+    assert contents(tmp_path) == {side: b"mine"}
 
 
 @pytest.mark.parametrize("linked", [True, False])

@@ -366,6 +366,15 @@ def test_a_loss_that_is_not_finite_is_an_error(training, scenes: Path, tmp_path:
 # The file
 
 
+def test_weights_that_come_while_a_network_is_trained_stay(tmp_path: Path) -> None:
+    network, path = models.create("fusionnet", {"bands": 4}), tmp_path / "a.safetensors"
+    path.write_text("mine")
+    with pytest.raises(errors.PansharpenError, match="has come or changed while this ran"):
+        train.publish(network.state_dict(), path, "fusionnet", {"bands": 4}, False)
+    assert path.read_text() == "mine"
+    train.publish(network.state_dict(), path, "fusionnet", {"bands": 4})
+
+
 def test_published_weights_load_by_manifest(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "manifest.toml").touch()
     for bands in (4, 8):

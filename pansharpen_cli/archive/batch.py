@@ -108,7 +108,7 @@ def _facts_of(task: Task, choices: Choices, progress: Progress) -> FusionFacts:
         output = FusionOutput(
             task.output, choices.driver, choices.creation_options, choices.overviews, True, task.quicklook,
             [p for p in (task.page, task.report) if p is not None], choices.command,
-            task.identity() | {"begun": time.time()}, rgb=choices.rgb, save_fit=task.fit if makes else None,
+            task.identity() | {"begun": folder.stat().st_mtime}, rgb=choices.rgb, save_fit=task.fit if makes else None,
             keeps=partial(keeps, task),
         )  # fmt: skip
         facts = fuse.fuse_scene(pair, output, options, choices.score, progress)

@@ -429,17 +429,30 @@ def source_of_another(task: Task, record: Record | None) -> str:
 
 def _of_another(task: Task, inputs: Any) -> str:
     """The first of the inputs that log or report tell of, if none is at a path of the task's, and these are not the
-    same files elsewhere, by size and time."""
+    same files that were moved, by size and time. Addresses are compared without what follows a `?`: it may be signed
+    anew."""
 
     def is_there(file: Mapping[str, Any]) -> bool:
-        times = ((i["mtime"] or 0) - (file["mtime"] or 0) for i in inputs if i["size"] == file["size"])
+        times = (
+            i["mtime"] - file["mtime"] for i in inputs if None not in (i["size"], file["size"]) and _alike(i, file)
+        )
         return any(abs(seconds) <= TIME_STEP for seconds in times)
 
     try:
-        at_one_path = {i["path"] for i in inputs} & {i["path"] for i in task.inputs}
+        at_one_path = {_address(i["path"]) for i in inputs} & {_address(i["path"]) for i in task.inputs}
         return "" if not inputs or at_one_path or all(map(is_there, task.inputs)) else str(inputs[0]["path"])
     except _UNREADABLE:
         return ""
+
+
+def _alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a file may have been moved: of one size, and not both there."""
+    moved = not os.path.exists(before["path"]) or os.path.samefile(archive_of(before["path"]), archive_of(now["path"]))
+    return moved and before["size"] == now["size"]
+
+
+def _address(path: str) -> str:
+    return path.partition("?")[0] if "://" in path else path
 
 
 def foreign_file(task: Task, record: Record | None, listing: Listing | None = None) -> Path | None:

@@ -48,6 +48,8 @@ _OTHER_RPC = re.compile("file found, but missing .* field")
 _NO_XML = re.compile(r"Line \d+: ")
 """What GDAL says of XML that it does not understand begins so."""
 
+_ENDS_EARLY = re.compile("premature end", re.IGNORECASE)
+"""Of what drivers warn of and then fill up, such as JPEG."""
 _NOT_MADE = re.compile(
     "not registered|pixel function|Raster has no NoData|must be called with|Illegal band|not recognized as being in a"
     f"|{ABSENT.pattern}"
@@ -328,6 +330,8 @@ class Source:
         # of a warp these are points of its border that have no place in the other CRS
         if said.errors and not self.warped:
             raise self._unreadable(said.errors[0], at)
+        if ends := list(filter(_ENDS_EARLY.search, said.notes())):
+            raise self._unreadable(ends[0], at)
         if values.dtype.kind == "f":
             mask &= np.isfinite(values).all(0)
         self._check_exact(values, mask)

@@ -315,6 +315,7 @@ def run(
     sampler = Sampler(seen, synthetic, share, bands, settings.seed, settings.samples.real, settings.samples.fine)
     judge = Sampler(judged, bands=bands, seed=_VALIDATION_SEED, real=settings.samples.real, fine=settings.samples.fine)
     samples = drawn_for_validation(judge, settings.samples.validation)
+    replaces = output.overwrite or output.path.exists()  # what comes meanwhile is not
     names = [sorted(i.ms.name for i in part) for part in (training, held_out)]
     state, identity = State.start(network, settings), settings.identity(scenes=names, config=config)
     if resuming:
@@ -325,7 +326,7 @@ def run(
         workers=0 if where.type == "cpu" else min(8, os.cpu_count() or 1), say=say, progress=progress,
     )  # fmt: skip
     words = {"licence": settings.card.licence, "data": settings.card.data or describe(seen), "command": output.command}
-    digest = publish(state.best, output.path, settings.network, config, **words)
+    digest = publish(state.best, output.path, settings.network, config, replaces, **words)
     output.checkpoint.unlink(missing_ok=True)
     return {
         "output": str(output.path), "network": settings.network, "config": config,
@@ -452,7 +453,14 @@ def _rounded(tensor: Tensor) -> Tensor:
     return tensor.bfloat16().to(tensor.dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 
-def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mapping[str, int], **words: str) -> str:
+def publish(
+    state: Mapping[str, Tensor],
+    path: Path,
+    network: str,
+    config: Mapping[str, int],
+    overwrite: bool = True,
+    **words: str,
+) -> str:
     """Write weights as safetensors whose metadata is their card, and return their sha256.
 
     Kernels and matrices are rounded to values that bfloat16 holds, so that both precisions run the same network. A
@@ -470,7 +478,7 @@ def publish(state: Mapping[str, Tensor], path: Path, network: str, config: Mappi
         lines.append("config = { " + ", ".join(f"{k} = {v}" for k, v in config.items()) + " }")
         entries.append("\n".join(lines) + "\n")
         entry = "\n".join(e.rstrip() + "\n" for e in sorted(entries)).encode()
-    with Publication() as files:
+    with Publication(lambda each: each == path and not overwrite) as files:
         files.add(path, content)
         if entry:
             files.add(manifest, entry)
