@@ -162,7 +162,7 @@ BAD = {
         lambda f: (f / "x.tif").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n"),
     ),
     "a ZIP archive": Bad(
-        fuse("pan.tif x.tif"), ("it is a ZIP archive", "/vsizip/x.tif/"), lambda f: (f / "x.tif").write_bytes(b"PK\3\4")
+        fuse("pan.tif x.tif"), ("a ZIP archive", "/vsizip/{x.tif}/"), lambda f: (f / "x.tif").write_bytes(b"PK\3\4")
     ),
     "a warped VRT of a file that is gone": Bad(
         fuse("pan.tif x.vrt"), ("x.vrt: ", "gone.tif, which it warps, cannot be opened"), warped_and_gone

@@ -218,6 +218,10 @@ def test_the_output_carries_the_rpcs_of_the_pan_counted_from_its_own_corner(tmp_
     with pytest.raises(InputError, match=r"by its RPCs its origin is 39.500, 60.000 PAN pixels off"):
         evaluate([str(tmp_path / "part.tif")], pair, align="off")
     with rasterio.open(tmp_path / "part.tif", "r+") as part:
+        part.rpcs = RPC.from_gdal(rpcs.to_gdal() | {"LINE_OFF": "nan"})
+    with pytest.raises(InputError, match=r"part.tif or of the PAN are damaged: LINE_OFF or SAMP_OFF is no number"):
+        evaluate([str(tmp_path / "part.tif")], pair, align="off")
+    with rasterio.open(tmp_path / "part.tif", "r+") as part:
         rpcs.height_off += 1
         part.rpcs = rpcs
     against = evaluate_against(str(tmp_path / "whole.tif"), [str(tmp_path / "part.tif")], 4.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -200,6 +201,8 @@ def _placed(raster: Raster, own: Grid, grid: Grid, within: Window, place: str, r
     if rpcs is not None and known is not None and _is_one_model(rpcs, known):
         # a part of the PAN has its RPCs, counted from its own corner
         row, col = rpcs.line_off - known.line_off, rpcs.samp_off - known.samp_off
+        if not math.isfinite(row + col):
+            raise InputError(f"the RPCs of {label} or of the {place} are damaged: LINE_OFF or SAMP_OFF is no number")
         if max(abs(row - round(row)), abs(col - round(col))) > BETWEEN:
             raise InputError(
                 f"{label} is not on the {place} grid: by its RPCs its origin is {row:.3f}, {col:.3f} {place} pixels off"

@@ -168,7 +168,7 @@ def _kind_of_others(path: str) -> str:
         if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)\b", head, re.IGNORECASE):
             return "it is a web page: the server answered with it in the place of the file; download it again"
         if head.startswith(b"PK\x03\x04"):
-            return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{path}/NAME)"
+            return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{{{path}}}/NAME)"
     return ""
 
 
