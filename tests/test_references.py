@@ -173,6 +173,7 @@ def test_a_geotiff_whose_tags_speak_of_dimap_is_a_raster(tmp_path: Path) -> None
         "/vsizip/{{{}}}/a.tif",
         "/vsisubfile/0_9,{}",
         "/vsistdin/",
+        "/vsigzip//vsistdin/",
         "GTIFF_DIR:1:{}",
         'NETCDF:"{}":x',
         "vrt://{}?bands=1",
@@ -238,6 +239,22 @@ def test_a_vrt_whose_files_are_looked_for_elsewhere_is_refused(tmp_path: Path) -
     for path in (str(tmp_path / "out.vrt"), f"vrt://{tmp_path}/in.vrt?oo=ROOT_PATH=/tmp"):
         with pytest.raises(InputError, match="ROOT_PATH"):
             open_raster(path)
+    (tmp_path / "of.vrt").write_text(SIMPLE.format(0, f"vrt://{tmp_path}/in.vrt?sd=1"))
+    for path in (str(tmp_path / "of.vrt"), f"vrt://{tmp_path}/in.vrt?bands=1&amp;sd_name=x".replace("amp;", "")):
+        with pytest.raises(InputError, match="leads elsewhere"):
+            open_raster(path)
+
+
+@pytest.mark.parametrize("kind", ["VRTWarpedDataset", "VRTProcessedDataset"])
+def test_a_vrt_in_an_archive_is_not_opened_before_it_is_looked_at(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / "f")
+    text = (
+        f"<VRTDataset subClass='{kind}'><GDALWarpOptions><SourceDataset>{tmp_path}/f</SourceDataset></GDALWarpOptions>"
+    )
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.vrt", f"{text}</VRTDataset>")
+    with pytest.raises(InputError, match="is a pipe"):
+        open_raster(f"/vsizip/{tmp_path}/a.zip/a.vrt")
 
 
 PAM = '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="{}">{}</MDI></Metadata></PAMDataset>'

@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
 from ..errors import InputError
+from .gdal_files import opened_by_name
 from .items import check_count, check_items
 from .messages import GDAL_ERRORS, gdal_messages
 from .projections import check_headers, check_projection
@@ -41,8 +42,8 @@ NETWORK = re.compile(
 
 _NAMES = ("sourcefilename", "sourcedataset", "cutlinedsname", "rpc_dem", "srcdsname", "filename")
 _PROSE = ("mdi", "description", "srs", "wkt", "expression")
-_MOVES_ROOT = re.compile(r"^vrt://.*[?&]oo=.*ROOT_PATH", re.IGNORECASE | re.DOTALL)
-"""A choice by which GDAL takes the names in a VRT for relative to another folder."""
+_ELSEWHERE = re.compile(r"^vrt://.*[?&](oo=.*ROOT_PATH|sd(_name)?=)", re.IGNORECASE | re.DOTALL)
+"""A choice by which GDAL takes the names in a VRT for relative to another folder, or opens what metadata name."""
 _GEOLOCATION = {"X_DATASET", "Y_DATASET"}
 """Metadata that name rasters."""
 _NUMBERS = re.compile(r"[\s\d.,:;+eE-]*")
@@ -275,8 +276,10 @@ def _check_reads(path: str, leads: Mapping[str, Counter[str]], works: Mapping[st
 def _without_choice(name: str) -> str:
     """The raster of which GDAL is to choose, as in `vrt://a.tif?bands=1`; any other name as it is. Raises InputError
     for a choice by which the raster's files lie elsewhere."""
-    if _MOVES_ROOT.search(name):
-        raise InputError(f"cannot open {name[:200]}: it has another VRT look for its files elsewhere (ROOT_PATH)")
+    if _ELSEWHERE.search(name):
+        raise InputError(
+            f"cannot open {name[:200]}: a choice by ROOT_PATH or sd leads elsewhere; name the raster that it leads to"
+        )
     while found := _CHOICE.match(name):
         name = found[1]
     return name
@@ -328,7 +331,7 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
     if re.match("/vsi(sparse/|cached[?])", name):
         raise InputError(f"cannot open {path}: {name[:200]} leads to other files: name those")
     for each in {name, *_parts(name)}:
-        if kind := "a pipe" if each.startswith("/vsistdin") else untrusted.file_kind(_on_disk(each)):
+        if kind := "a pipe" if "/vsistdin" in each else untrusted.file_kind(_on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
         if os.path.isfile(file := _on_disk(each)):
             check_items(path, file)
@@ -403,7 +406,7 @@ def _text(name: str) -> str | None:
         return name
     name = _without_choice(name)
     if in_archive(name):
-        return _text_by_gdal(name)
+        return _text_in_archive(name)
     head = _head(name).lower()
     if not (_LISTS.search(head) or (head and name.lower().endswith(".til"))):
         return None
@@ -415,6 +418,21 @@ def _text(name: str) -> str | None:
 def in_archive(name: str) -> bool:
     """Does only GDAL reach it, without a network?"""
     return name.startswith("/vsi") and not NETWORK.search(name)
+
+
+def _text_in_archive(name: str) -> str | None:
+    """The text of a VRT that only GDAL reaches, not opened as one: of some VRTs GDAL then opens the sources, too."""
+    try:
+        with opened_by_name(name) as file:
+            content = file.read(_HEAD)
+            if "<vrtdataset" not in content.decode("utf-8", "replace").lower():
+                return None
+            content += file.read(LARGEST_VRT)
+    except OSError:
+        return _text_by_gdal(name)
+    if len(content) > LARGEST_VRT:
+        raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
+    return content.decode("utf-8", "replace")
 
 
 def _text_by_gdal(name: str) -> str | None:
