@@ -159,7 +159,7 @@ def test_a_file_beside_an_output_that_no_batch_has_written_is_not_replaced(ran, 
 
 
 @pytest.mark.parametrize("name", ["dark.tif", "dark_rgb.tif", "reports/dark.json", "reports/dark.png"])
-@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("before", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_comes_or_changes_while_a_batch_runs_stays(ran, tmp_path, name: str, before: bool) -> None:
     """What was there when it began, and is as it was, is replaced."""
     mine = tmp_path / "out" / name

@@ -1,8 +1,8 @@
 """What a raster refers to: VRTs, DIMAP and TIL name other files, places in a network, and bytes of any file as pixels.
 
 GDAL reads attributes and child elements alike and ignores case, so that any text of a VRT may be a name. What can be
-read as text is looked at before GDAL opens it: opening alone may already fetch what is named, or wait for it. What only
-GDAL reaches, in archives and on servers, is opened as a VRT and nothing else, which reads none of what it refers to.
+read as text, in archives, too, is looked at before GDAL opens it: opening alone may already fetch what is named, or
+wait for it. What lies on servers is opened as a VRT and nothing else, which reads none of what most VRTs refer to.
 """
 
 from __future__ import annotations
