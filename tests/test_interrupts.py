@@ -213,5 +213,6 @@ def test_a_signal_that_a_training_acts_on_ends_it_in_its_own_time() -> None:
         "    assert stop == [signal.SIGINT]\n"
         "print('done')\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=defaults)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
