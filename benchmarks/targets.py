@@ -100,21 +100,22 @@ def large_rows(folder: Path, args: argparse.Namespace) -> list[Row]:
         out, size = str(place / "fused.tif"), f"{args.side} x {args.side} x {bands}"
         fuse = [*PROGRAM, "fuse", pan, ms, "-o", out, "--overwrite", "--quiet"]
         oty, gdal, otb = (shutil.which(program) for program in others(args).values())
-        theirs = f"Orthority, {size}"
+        theirs, plain = f"Orthority, {size}", f"Orthority without overviews, {size}"
         if oty:
-            sharpen = [oty, "-q", "sharpen", "-p", pan, "-ms", ms, "-of", out, "-cm", "deflate", "-nbo", "-o"]
-            rows.append(Row(theirs, "oty sharpen -cm deflate -nbo", partial(process, sharpen)))
+            sharpen = [oty, "-q", "sharpen", "-p", pan, "-ms", ms, "-of", out, "-cm", "deflate", "-o"]
+            rows.append(Row(theirs, "oty sharpen -cm deflate", partial(process, sharpen)))
+            rows.append(Row(plain, "oty sharpen -cm deflate -nbo", partial(process, [*sharpen, "-nbo"])))
         if otb:
             to = f"{out}?&gdal:co:COMPRESS=DEFLATE&gdal:co:PREDICTOR=2&gdal:co:TILED=YES"
             bundle = [otb, "-inp", pan, "-inxs", ms, "-method", "rcs", "-out", to, "uint16"]
             words = "otbcli_BundleToPerfectSensor -method rcs"
-            rows.append(Row(f"Orfeo ToolBox, {size}", words, partial(process, bundle), theirs))
+            rows.append(Row(f"Orfeo ToolBox, {size}", words, partial(process, bundle), plain))
         rows.append(Row(f"default, {size}", "pansharpen fuse", partial(process, fuse), theirs, "1.0"))
         scoring = partial(part, "scoring", fuse)
         rows.append(Row(f"of it scoring, {size}", "pansharpen fuse --json", scoring, target="0.5 s"))
-        rows.append(
-            Row(f"default without scores, {size}", "fuse --no-score", partial(process, [*fuse, "--no-score"]), theirs)
-        )
+        for words in ("--no-overviews", "--no-overviews --no-score"):
+            command = partial(process, [*fuse, *words.split()])
+            rows.append(Row(f"default {words}, {size}", f"pansharpen fuse {words}", command, plain))
         if bands == 4:
             made = [word for option in CREATION for word in ("-co", option)]
             beside = f"GDAL, {size}"

@@ -20,7 +20,7 @@ ENCODINGS = (
 )  # fmt: skip
 """JPEG quality, and scale of the overviews, from what is wanted to what fits any few results."""
 
-SERIES = 5
+SERIES = len(charts.COLOURS) - 1
 """Results in one chart: as many as there are colours."""
 
 MAP_SIDE = 240
