@@ -49,8 +49,11 @@ _MISLEADING = (
 _HEADERS = (".hdr", ".prj", ".stx", ".clr", ".ige", ".rrd")
 """Such endings of files that describe pixels stored raw, or in another file."""
 
-_OF_DELIVERIES = (*TIFF, ".til", ".ntf", ".nitf", ".img", ".jp2", ".pix")
-"""How the names of rasters end that an .IMD may be of."""
+_WRITTEN = (".imd", ".rpb", "_rpc.txt")
+"""Such endings of files that GDAL also writes beside a TIFF, of a delivery's metadata or by a creation option."""
+
+_OF_DELIVERIES = (*_RASTERS, ".til", ".ntf", ".nitf", ".img", ".jp2", ".pix")
+"""How the names of rasters end that those may be of."""
 
 _NOTHING_ELSE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOTHING_ELSE |= getattr(os, "O_BINARY", 0)
@@ -85,8 +88,8 @@ def family(path: Path, listing: Listing | None = None) -> list[Path]:
 
 
 def _read_with(path: Path, near: Sequence[str]) -> list[Path]:
-    is_tiff = path.suffix.lower() in TIFF and path.is_file()  # of one with a delivery's metadata GDAL writes an IMD
-    worlds = {(path.stem + end).lower() for end in _world_suffixes(path) | ({".imd"} if is_tiff else set())}
+    written = _WRITTEN if path.suffix.lower() in TIFF and path.is_file() else ()
+    worlds = {(path.stem + end).lower() for end in {*_world_suffixes(path), *written}}
     if path.suffix.lower() in _RASTERS:  # what GDAL asks for place and nodata before the raster itself
         worlds |= {f"{path.stem}.aux".lower(), f"{path.name}.aux".lower()}
     name = path.name.lower()
@@ -102,7 +105,8 @@ def owner_of(name: str) -> str:
 
 def _world_suffixes(path: Path) -> set[str]:
     end = path.suffix.lower()
-    return {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
+    own = {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
+    return own | {".wld"} if own and end not in TIFF else own
 
 
 def _is_erdas(aux: Path, dependent: str = "") -> bool:
@@ -123,11 +127,11 @@ def _of_another(name: str, path: Path, there: Collection[str]) -> bool:
 
 
 def _shared(side: Path, path: Path, there: Collection[str]) -> bool:
-    """Is a world file or an IMD beside a path also read with another raster that is `there`?"""
-    end = side.suffix.lower()
-    others = (path.parent / n for n in there if n != path.name and Path(n).stem == side.stem)
+    """Is a world file or metadata beside a path also read with another raster that is `there`?"""
+    stem, end = side.name[: len(path.stem)], side.name[len(path.stem) :].lower()
+    others = (path.parent / n for n in there if n != path.name and Path(n).stem == stem)
     return any(
-        (end in _world_suffixes(other) or (end == ".imd" and other.suffix.lower() in _OF_DELIVERIES))
+        (end in _world_suffixes(other) or (end in (*_WRITTEN, ".wld") and other.suffix.lower() in _OF_DELIVERIES))
         and not _same(str(other), path)
         for other in others
     )
@@ -163,7 +167,13 @@ def _describing(path: Path, listing: Listing) -> list[Path]:
             return _is_erdas(file)
         return end in _MISLEADING or (end == ".xml" and _is_delivery(file))
 
-    return [file for name in listing.near(path) if describes(file := path.parent / name)]
+    found = [file for name in listing.near(path) if describes(file := path.parent / name)]
+    part = path.stem[4:]  # of a file IMG_x_R1C1.tif of Airbus
+    for name in (start + end for end in {part, part.rpartition("_")[0]} - {""} for start in ("DIM_", "RPC_")):
+        found += [
+            path.parent / n for n in listing.near(path.with_name(f"{name}.xml")) if n.lower() == f"{name}.xml".lower()
+        ]
+    return found
 
 
 def _tells(path: str) -> bool:

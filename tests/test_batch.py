@@ -298,13 +298,13 @@ def test_a_folder_of_many_scenes_is_listed_once_for_their_plan(tmp_path: Path, m
         for path in (*scene.files, f"{tmp_path}/out/{scene.name}.tif"):
             Path(path).touch()
     (tmp_path / "in" / "s7_ms.IMD").touch()
-    (tmp_path / "out" / "S8.rpb").touch()
+    (tmp_path / "out" / "S8.rpc").touch()
     listed, original = [], os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(str(path)) or original(path))
     tasks = planning.plan(found, tmp_path / "out", Choices())
     assert sorted(listed) == [f"{tmp_path}/in", f"{tmp_path}/out"]
     assert {t.scene: t.refused.split(";")[0] for t in tasks if t.refused} == {
-        "s8.tif": f"{tmp_path}/out/S8.rpb would be read with s8.tif, which it does not describe"
+        "s8.tif": f"{tmp_path}/out/S8.rpc would be read with s8.tif, which it does not describe"
     }
     assert [i["path"] for t in tasks for i in t.inputs if "tif" not in i["path"]] == [f"{tmp_path}/in/s7_ms.IMD"]
     planning.dry_run(tasks, tmp_path / "out", [], False)

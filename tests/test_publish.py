@@ -24,6 +24,7 @@ import rasterio
 import rasterio.shutil
 import torch
 from affine import Affine
+from rasterio.rpc import RPC
 from rasters import edited, pixels_of, write_pair
 
 from pansharpen_cli import publish
@@ -78,7 +79,7 @@ def contents(folder: Path) -> dict[str, bytes | str]:
 SIDES = (".ovr", ".msk", ".aux.xml", ".msk.ovr", ".OVR.aux.xml")
 
 
-@pytest.mark.parametrize(("name", "worlds"), [("a.tif", ("tfw", "TIFW")), ("a.png", ("pgw",)), ("a.json", ())])
+@pytest.mark.parametrize(("name", "worlds"), [("a.tif", ("tfw", "TIFW")), ("a.png", ("pgw", "wld")), ("a.json", ())])
 def test_what_is_replaced_is_replaced_with_its_family(tmp_path: Path, name: str, worlds: tuple[str, ...]) -> None:
     family = [name, *(name + s for s in SIDES), *(f"a.{w}" for w in worlds)]
     others = [f"{name}x", f"b{name}.ovr", f"{name}.ovr2", "a.txt", "ab.tfw", f"{name}.aux"]
@@ -215,8 +216,44 @@ def test_an_output_with_the_metadata_of_a_delivery_is_replaced_with_them(pair: P
 
 
 @pytest.mark.parametrize(
+    ("options", "side"),
+    [
+        (["RPB=YES"], "out.RPB"),
+        (["RPCTXT=YES"], "out_RPC.TXT"),
+        (["PROFILE=GeoTIFF"], "out.RPB"),
+    ],
+)
+def test_an_output_with_what_a_creation_option_writes_beside_it_is_replaced_with_that(pair: Path, run, options, side):
+    with rasterio.open(pair / "pan.tif", "r+") as dataset:
+        ones = "1 " * 20
+        numbers = dict.fromkeys(("LINE_OFF", "SAMP_OFF", "LAT_OFF", "LONG_OFF", "HEIGHT_OFF"), "1")
+        numbers |= dict.fromkeys(("LINE_SCALE", "SAMP_SCALE", "LAT_SCALE", "LONG_SCALE", "HEIGHT_SCALE"), "9")
+        numbers |= dict.fromkeys(("LINE_NUM_COEFF", "LINE_DEN_COEFF", "SAMP_NUM_COEFF", "SAMP_DEN_COEFF"), ones)
+        dataset.rpcs = RPC.from_gdal(numbers)
+    command = ["fuse", "pan.tif", "ms.tif", "-o", "out.tif", *FAST, "-q", "--overwrite"]
+    told = [word for option in options for word in ("--co", option)]
+    for _ in range(2):
+        assert run(*command, *told).code == 0 and (pair / side).exists()
+    assert run(*command).code == 0 and not (pair / side).exists()
+
+
+@pytest.mark.parametrize("name", ["DIM_X_1_R1C1.XML", "RPC_X_1.xml", "DIM_X_1.XML"])
+def test_metadata_of_airbus_that_would_be_read_with_the_output_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<Dimap_Document/>")
+    with pytest.raises(InputError, match=f"{name} would be read with IMG_X_1_R1C1.tif"):
+        check_target(tmp_path / "IMG_X_1_R1C1.tif", [], True)
+    check_target(tmp_path / "X_1_R1C1.tif", [], True)
+
+
+@pytest.mark.parametrize(
     ("side", "other"),
-    [("out.tfw", "out.tiff"), ("out.TFW", "out.TIF"), ("out.IMD", "out.TIL"), ("out.IMD", "out.ntf")],
+    [
+        ("out.tfw", "out.tiff"),
+        ("out.TFW", "out.TIF"),
+        ("out.IMD", "out.TIL"),
+        ("out.IMD", "out.ntf"),
+        ("out_RPC.TXT", "out.ntf"),
+    ],
 )
 @pytest.mark.parametrize("there", [True, False])
 def test_what_is_read_with_another_raster_of_the_name_stays(tmp_path: Path, side: str, other: str, there: bool) -> None:
@@ -618,6 +655,10 @@ def test_a_file_that_its_driver_would_fill_up_is_refused(made: Path, tmp_path: P
     size = os.path.getsize(tmp_path / name)
     for cut in (size - 1, size // 100 * 95, size // 100 * 70, size // 100 * 30):
         os.truncate(tmp_path / name, cut)
+        with pytest.raises(InputError, match="is cut off|cannot open"):
+            source.open_raster(str(path))
+    if name.startswith("a.j"):  # a copy that was given its size first
+        os.truncate(tmp_path / name, size)
         with pytest.raises(InputError, match="is cut off|cannot open"):
             source.open_raster(str(path))
 

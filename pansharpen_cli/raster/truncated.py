@@ -296,25 +296,26 @@ def _next_marker(file, at: int) -> int:
 
 
 def _jp2(file, size: int) -> str:
-    """A JPEG 2000 file is a row of boxes, each with its length; one of length 0 goes on to the end, and is the
-    codestream with its last marker, EOC. GDAL fills a tile whose end is missing."""
+    """A JPEG 2000 file is a row of boxes, each with its length, and one of length 0 goes on to the end. The codestream
+    ends with its last marker, EOC: where it does not, a copy has its size and not its bytes. GDAL fills what is
+    missing."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
         length, kind, longer = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
-        if length == 0:
-            return _without_eoc(file, at, size) if kind == b"jp2c" else ""
-        length = longer if length == 1 else length
+        length = longer if length == 1 else length or size - at
         if length < 8:
             return ""  # no length: what it is made of is left to the driver
+        if kind == b"jp2c" and at + length <= size and (lost := _without_eoc(file, at, at + length)):
+            return lost
         at += length
     return _short(size, at)
 
 
-def _without_eoc(file, first: int, size: int) -> str:
-    """A codestream of JPEG 2000 that goes on to the end of its file."""
-    file.seek(max(first, size - 64))
-    return "" if file.read().rstrip(b"\0").endswith(b"\xff\xd9") else "its last marker is missing"
+def _without_eoc(file, first: int, end: int) -> str:
+    """Of a codestream of JPEG 2000; zeros may follow it."""
+    file.seek(start := max(first, end - 64))
+    return "" if file.read(end - start).rstrip(b"\0").endswith(b"\xff\xd9") else "its last marker is missing"
 
 
 def _nitf(file) -> int:
