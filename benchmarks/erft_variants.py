@@ -167,7 +167,7 @@ def seeded(variant: Variant, seeds: int) -> list[Variant]:
 @contextmanager
 def changed(card: Card, variant: Variant) -> Iterator[None]:
     """`fuse.fit` with a variant's settings, network and choice of tiles, and nothing else of it changed."""
-    network_of, sample, settings = fitting._network, sampling.sample, variant.settings(card)
+    network_of, sample, settings = fitting.network_of, sampling.sample, variant.settings(card)
 
     def everything(scene: Scene, settings: Settings | None, *args, **options):
         if variant.everywhere and settings is not None:
@@ -176,7 +176,7 @@ def changed(card: Card, variant: Variant) -> Iterator[None]:
 
     with (
         patch.object(fitting, "settings_of", lambda options: settings),
-        patch.object(fitting, "_network", lambda *given: variant.wrap(network_of(*given)).eval()),
+        patch.object(fitting, "network_of", lambda *given: variant.wrap(network_of(*given)).eval()),
         patch.object(sampling, "sample", everything),
         patch.object(fitting, "sample", everything),
     ):

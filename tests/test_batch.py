@@ -1042,7 +1042,7 @@ def test_a_network_is_loaded_once_for_all_scenes_of_a_worker(scenes: Path, tmp_p
     loaded = []
     load = weights.load
     monkeypatch.setattr(weights, "load", lambda card, bands: loaded.append(card.name) or load(card, bands))
-    monkeypatch.setattr(fit, "_NETWORKS", {})
+    monkeypatch.setattr(fit, "LOADED", {})
     choices = Choices(Options(method="glpnet", adapt="off"), OpenOptions("generic"), score=False)
     function = batch.prepared(0, choices, 1, devices=True)
     assert len(loaded) == 1

@@ -264,7 +264,7 @@ def test_a_scheduler_that_is_lost_with_the_result_of_a_scene_is_told(error: Exce
 
     future: Any = SimpleNamespace(status="finished", result=lost)
     with pytest.raises(cluster.Lost, match="the Dask cluster was lost: 3 scenes are not done"):
-        cluster._outcome(future, 3)
+        cluster.outcome_of(future, 3)
 
 
 def test_a_scheduler_that_is_killed_is_told_in_one_line(scenes: Path, tmp_path: Path) -> None:

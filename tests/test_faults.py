@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +24,7 @@ from rasters import random_weights, seldom, write_pair
 from safetensors.torch import load_file, save_file
 
 import pansharpen_cli
-from pansharpen_cli import models, publish
+from pansharpen_cli import models
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.errors import ReadError
 from pansharpen_cli.fusion import fit, fusers, loop
@@ -231,24 +230,32 @@ def test_a_signal_within_exec_ends_with_the_code_of_interruptions() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 130
 
 
-@pytest.mark.parametrize("moment", ["locking", "removing"])
-def test_a_temporary_folder_is_known_from_first_to_last(tmp_path: Path, monkeypatch, moment: str) -> None:
+@pytest.mark.parametrize(("moment", "removals"), [("locking", 2), ("removing", 2), ("after", 1)])
+def test_a_temporary_folder_is_known_from_first_to_last(tmp_path: Path, moment: str, removals: int) -> None:
     """A second signal removes those that are known, and ends the process at once."""
-    known, remove = [], publish.shutil.rmtree
-
-    def interrupted(folder: Path) -> int:
-        raise KeyboardInterrupt
-
-    def removed(folder: Path, **options) -> None:
-        known.append(folder in publish._LIVING)
-        remove(folder, **options)
-
-    monkeypatch.setattr(publish.shutil, "rmtree", removed)
-    if moment == "locking":
-        monkeypatch.setattr(publish, "_held", interrupted)
-    with suppress(KeyboardInterrupt), publish.workspace(tmp_path) as made:
-        assert made in publish._LIVING
-    assert known == [True] and not publish._LIVING and not any(tmp_path.iterdir())
+    code = f"""
+import contextlib, sys
+from pansharpen_cli import publish
+removed, remove = [], publish.shutil.rmtree
+def interrupted(*_):
+    raise KeyboardInterrupt
+def rmtree(folder, **options):
+    removed.append(folder)
+    if len(removed) == 1 and {moment != "after"}:
+        publish.clear()
+    remove(folder, **options)
+publish.shutil.rmtree = rmtree
+if {moment == "locking"}:
+    publish.fcntl.flock = interrupted
+with contextlib.suppress(KeyboardInterrupt), publish.workspace(sys.argv[1]) as made:
+    pass
+if {moment == "after"}:
+    publish.clear()
+print(len(removed), len(set(removed)))
+"""
+    command = [sys.executable, "-c", code, tmp_path]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [str(removals), "1"] and not any(tmp_path.iterdir())
 
 
 # Files that change or fail ------------------------------------------------------------------------------------------
@@ -427,7 +434,7 @@ class Scarce:
 def fused_with(folder: Path, monkeypatch, failures: int = 0, room: int = 0) -> tuple[np.ndarray, list[int], list[str]]:
     """The pixels of a fuser that stands for one on an accelerator, the sizes it was given, and the warnings."""
     options = Options(weights=str(folder / "w.safetensors"), adapt="off", precision="float32")
-    monkeypatch.setattr(fit, "_NETWORKS", {})
+    monkeypatch.setattr(fit, "LOADED", {})
     with Scene.open(folder / "pan.tif", [folder / "ms.tif"]) as scene:
         fuser = fit.fit(scene, options).fuser
         assert isinstance(fuser, fusers.NetworkFuser)

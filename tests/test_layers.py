@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -188,6 +189,29 @@ def test_a_file_has_at_most_600_lines_and_a_function_60():
         functions = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
         long += [(path, node.name) for node in functions if node.end_lineno - node.lineno >= 60]
     assert not long
+
+
+def private_names(path: Path) -> set[str]:
+    """Names with one leading `_` that a test takes from what it imports of the package, or patches anywhere."""
+    tree, ours, found = ast.parse(path.read_text()), {NAME}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom | ast.Import) and NAME in (
+            getattr(node, "module", None) or ast.unparse(node)
+        ):
+            ours |= {alias.asname or alias.name for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}.isdisjoint(
+            ours
+        ):
+            found.add(node.attr)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "patch", "patch.object")):
+            found |= {str(a.value).rpartition(".")[2] for a in node.args if isinstance(a, ast.Constant)}
+    return {name for name in found | ours if re.match("_[^_]", name)}
+
+
+def test_no_test_takes_a_private_name():
+    taken = {path.name: private_names(path) for path in (PACKAGE.parent / "tests").glob("*.py")}
+    assert not {name: names for name, names in taken.items() if names}
 
 
 def test_imports_run_one_way(imported):

@@ -67,7 +67,7 @@ def test_a_file_that_a_crs_deep_in_a_raster_names_is_not_opened(
 ) -> None:
     """GDAL would wait for it as it opens the raster."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(projections, "_HEAD", 64)
+    monkeypatch.setattr(projections, "HEAD", 64)
     name = {"HFA": "a.img", "JPEG 2000": "a.jp2", "netCDF": "a.nc"}.get(kind, "a.tif")
     text = WKT.format("./grid.gsb").replace("\n", "")
     long = CRS.from_proj4(f"+proj=aea +lat_1=12.345678 +lat_2=23.456789 +a=6378123.4 +b=6356789.1 {' ' * 9}")

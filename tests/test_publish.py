@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from affine import Affine
 from rasterio.rpc import RPC
 from rasters import edited, pixels_of, write_pair
 
-from pansharpen_cli import publish
+from pansharpen_cli import models, publish
 from pansharpen_cli.archive import batch, batch_log, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
@@ -430,11 +430,9 @@ def test_all_that_is_published_is_on_the_disk_before_it_has_its_name(pair: Path,
     assert run(*command).code == 0
     assert run("evaluate", "out.tif", "--pan", "pan.tif", "--ms", "ms.tif", "--map", "maps", "-q").code == 0
     assert {os.stat(n).st_ino for n in ("out.tif", "r.json", "q.jpg", ".", "maps/out_hqnr.tif", "maps")} <= synced
-    monkeypatch.setattr(weights, "_fitted", lambda *_: {"a": torch.zeros(1)})
-    monkeypatch.setattr(weights, "_public_state", lambda *_: {})
-    monkeypatch.setattr(weights, "_card_of", lambda path: path)
-    written = weights.import_checkpoint(pair / "pan.tif", "pnn", 4, 1.0, pair / "w.safetensors")
-    assert os.stat(str(written)).st_ino in synced
+    torch.save(models.create("pnn", {"bands": 4}).state_dict(), "pnn.pth")
+    written = weights.import_checkpoint(pair / "pnn.pth", "pnn", 4, 1.0, pair / "w.safetensors")
+    assert os.stat(written.path).st_ino in synced
 
 
 def test_a_report_that_cannot_be_made_keeps_the_old_output(pair: Path, run, monkeypatch) -> None:
@@ -1047,15 +1045,18 @@ def test_an_output_that_somebody_makes_or_edits_after_a_kill_is_not_replaced(tmp
 def test_a_batch_that_is_killed_while_it_publishes_knows_its_own_files(tmp_path: Path, tasks, monkeypatch) -> None:
     choices = replace(CHOICES, html=True, rgb=Request(["true"]))
     task = planning.plan([tasks[0].found], tmp_path / "out", choices)[0]
-    publish_one, foreign = Publication._replace, []
+    published, writing = {}, publish.writing
 
-    def then_killed(*given) -> None:
-        publish_one(*given)
-        foreign.append(planning.foreign_file(task, Record(batch_log.SCHEMA, task.scene, "started")))
+    @contextmanager
+    def then_killed(path: Path) -> Iterator[None]:
+        with writing(path):
+            yield
+        record = Record(batch_log.SCHEMA, task.scene, "started")
+        published[sum(each.exists() for each in task.outputs)] = planning.foreign_file(task, record)
 
-    monkeypatch.setattr(Publication, "_replace", then_killed)
+    monkeypatch.setattr(publish, "writing", then_killed)
     assert "error" not in batch.fuse_one(task, choices)
-    assert foreign == [None] * len(task.outputs)
+    assert published == dict.fromkeys(range(len(task.outputs) + 1))
 
 
 @pytest.mark.parametrize("name", ["x.tif", "x.tif.ovr"])

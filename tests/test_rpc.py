@@ -150,7 +150,7 @@ def test_a_bent_ms_is_brought_into_the_pans_geometry_and_registered(tmp_path: Pa
     with pair.open() as scene:
         assert scene.warped and scene.phase.ratio == (RATIO, RATIO)
         window = Window(20, 60, 11, 77)
-        rows, cols = scene.ms[0]._places(window)
+        rows, cols = scene.ms[0].places(window)
         centres = [a.ms_centres(s) for a, s in zip(scene.phase, window.spans, strict=True)]
         true = cameras.ms_at(*np.meshgrid(*centres, indexing="ij"))
         np.testing.assert_allclose((rows, cols), true, atol=0.02)

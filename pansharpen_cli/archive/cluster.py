@@ -264,7 +264,7 @@ class _State:
             if kind == "started":
                 self.running[scene] = time.monotonic(), worker
             elif kind == "ended":
-                kind, content = _outcome(future, len(self.waiting))
+                kind, content = outcome_of(future, len(self.waiting))
                 del self.waiting[scene]
                 self.running.pop(scene, None)
                 worker = last
@@ -295,7 +295,7 @@ def _ended(scene: str, heard: queue.SimpleQueue, future: Future) -> None:
     heard.put(("ended", scene, "", None))
 
 
-def _outcome(future: Future, left: int) -> tuple[str, Any]:
+def outcome_of(future: Future, left: int) -> tuple[str, Any]:
     """What became of a scene. Raises Lost if nothing did: that is not the scene's fault, and it is not written down."""
     if future.status == "finished":
         with suppress(OSError, FutureCancelledError):  # the scheduler is gone, and the result with it

@@ -133,18 +133,18 @@ def settings_of(options: Options) -> Settings | None:
     return settings if options.adapt_seconds is None else replace(settings, seconds=options.adapt_seconds)
 
 
-_NETWORKS: dict[tuple, Backbone] = {}
+LOADED: dict[tuple, Backbone] = {}
 
 
-def _network(card: Card, bands: int, device: torch.device) -> Backbone:
+def network_of(card: Card, bands: int, device: torch.device) -> Backbone:
     """The frozen network of a card: read and checked once, and kept for a process's next scenes."""
     key = card.path, card.sha256, device, card.bands and bands
-    if key not in _NETWORKS:
+    if key not in LOADED:
         network = channels_last(weights.load(card, bands).to(device))
-        if len(_NETWORKS) == 4:
-            _NETWORKS.clear()
-        _NETWORKS[key] = network
-    return _NETWORKS[key]
+        if len(LOADED) == 4:
+            LOADED.clear()
+        LOADED[key] = network
+    return LOADED[key]
 
 
 def preload(options: Options, bands: int | None = None) -> None:
@@ -155,7 +155,7 @@ def preload(options: Options, bands: int | None = None) -> None:
         device = choose_device(options.device)
         every = weights.cards(options.method, options.weights)
         for card in every if bands is None else [weights.find(options.method, bands, options.weights)]:
-            _network(card, card.bands or 0 if bands is None else bands, device)
+            network_of(card, card.bands or 0 if bands is None else bands, device)
 
 
 def fit(scene: Scene, options: Options, progress: Progress = quiet, only_upsampled: Sequence[int] = ()) -> Fit:
@@ -213,7 +213,7 @@ def _restored(scene: Scene, options: Options, device: torch.device, precision: t
             fuser: ClassicalFuser | NetworkFuser = ClassicalFuser(setup, method, kept.lift)
             return Fit(fuser, "float64", "cpu", seconds={"fitting": time.perf_counter() - clock})
         card = weights.find(options.method, scene.bands, options.weights)
-        backbone, n = _network(card, scene.bands, device), scene.bands
+        backbone, n = network_of(card, scene.bands, device), scene.bands
         found: dict[str, Any] = {name: kept.number(name) for name in STATS_NUMBERS} | {"lift": kept.lift}
         for name, more in STATS_ARRAYS.items():
             found[name] = torch.from_numpy(kept.array(f"stats.{name}", (n + more,))).float()
@@ -235,7 +235,7 @@ def _restored(scene: Scene, options: Options, device: torch.device, precision: t
 def _fit_network(
     scene: Scene, card: Card, options: Options, device: torch.device, precision: torch.dtype, progress: Progress
 ) -> Fit:
-    backbone = _network(card, scene.bands, device)
+    backbone = network_of(card, scene.bands, device)
     settings = settings_of(options)
     clock = time.perf_counter()
     with devices.threads(1):

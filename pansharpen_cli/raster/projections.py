@@ -26,7 +26,7 @@ _NAMED_IN = re.compile(_NAMED.pattern.encode(), re.IGNORECASE)
 _DESCRIPTION = re.compile(rb"^\s*description\s*=\s*\{[^{}]*\}", re.IGNORECASE | re.MULTILINE)
 """Free text of an ENVI header, which GDAL hands to nobody."""
 
-_HEADERS, _HEAD = (".hdr", ".HDR", ".prj", ".PRJ"), 1 << 16
+_HEADERS, HEAD = (".hdr", ".HDR", ".prj", ".PRJ"), 1 << 16
 """What the names of headers end in, and how many bytes of a file may be one."""
 _DEEP, _MOST_DEEP = (b"CDF", b"\x89HDF", b"SQLite format 3\0"), 1 << 24
 """How files begin whose CRS may stand anywhere in them, and how many of their bytes are looked at."""
@@ -66,7 +66,7 @@ def check_headers(file: str) -> None:
 
 def _texts(file: Bytes, name: str) -> Iterator[bytes]:
     """Where the CRS of a raster may stand: in a TIFF, JPEG 2000 and HFA file its place is known."""
-    head = file.read(_HEAD)
+    head = file.read(HEAD)
     if head.startswith((b"II", b"MM")):
         file.seek(0)
         for entries in directories(file, name):
@@ -92,7 +92,7 @@ def _texts(file: Bytes, name: str) -> Iterator[bytes]:
 def _boxes(file: Bytes) -> Iterator[bytes]:
     """Boxes of a JPEG 2000 file that are of no kind of its own; one of them may be a GeoTIFF."""
     place = 0
-    for _ in range(_HEAD):
+    for _ in range(HEAD):
         file.seek(place)
         head = file.read(16)
         size = int.from_bytes(head[:4], "big")

@@ -274,7 +274,7 @@ class ResampledByRpc(Source):
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Values (bands, rows, cols) float32, and where the nearest pixel of the file is valid (rows, cols)."""
         values, valid = np.zeros((len(self.bands), *window.shape), np.float32), np.zeros(window.shape, bool)
-        rows, cols = self._places(window)
+        rows, cols = self.places(window)
         height, width = self.dataset.height, self.dataset.width
         inside = (rows > -0.5) & (rows < height - 0.5) & (cols > -0.5) & (cols < width - 0.5)
         if not inside.any():
@@ -286,7 +286,7 @@ class ResampledByRpc(Source):
         values[:, inside] = _cubic(image, r - around.top, c - around.left)
         return values, valid
 
-    def _places(self, window: Window) -> Places:
+    def places(self, window: Window) -> Places:
         """Rows and columns of the file at the centres of the grid's pixels; exact on a lattice, linear between."""
         assert self.phase is not None and self.passage is not None
         nodes, weights = [], []
