@@ -202,8 +202,11 @@ def test_the_page_lists_what_the_last_run_left_over(scenes: Path, tmp_path: Path
     assert run("batch", tmp_path / "in", "-o", out, *FAST).code == 0
     assert run("batch", "report", out).code == 0
     assert "in no pair" not in (out / "index.html").read_text()
-    (out / "left-over.json").write_text("mine")
-    assert "left-over.json is not a file of pansharpen" in run("batch", tmp_path / "in", "-o", out, *FAST).errors[-1]
+    for name, content in (("batch.lock", "process 12 bottles\nof beer\n"), ("left-over.json", "mine")):
+        (out / name).write_text(content)
+        finished = run("batch", tmp_path / "in", "-o", out, *FAST)
+        assert f"{name} is not a file of pansharpen" in finished.errors[-1] and (out / name).read_text() == content
+        (out / name).unlink()
 
 
 def test_a_dry_run_needs_no_output_folder(archive: Path, monkeypatch, tmp_path: Path, run) -> None:

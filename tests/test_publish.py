@@ -570,6 +570,9 @@ def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) 
     finished = run(*command, "--driver", "COG", "--co", "NBITS=12")
     assert finished.code == 2 and "NBITS=12 is for GeoTIFFs" in finished.err and "PREDICTOR" not in finished.err
     assert "NBITS=16" in run(*command, "--dtype", "float32", "--co", "NBITS=16").err
+    for inks in ("MINISWHITE", "cmyk"):
+        finished = run(*command, "--co", f"PHOTOMETRIC={inks}")
+        assert finished.code == 2 and f"--co PHOTOMETRIC={inks.upper()}: readers would take" in finished.err
     assert contents(pair) == before
     assert run(*command, "--co", "NBITS=12", "--co", "PREDICTOR=1").code == 0
 

@@ -28,6 +28,9 @@ TIME_STEP = 2
 """Seconds to which disks and archives keep the time of a file."""
 LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
 
+_HOLDER = re.compile(rb"process \d+ on .*, since [-\d: ]+ UTC\s*")
+"""What a batch that runs, or was killed, leaves in its lock."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], bool]]:
@@ -45,7 +48,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
         raise InputError(f"cannot write in {folder}: {error.strerror}") from error
     with file:
         content = file.read(500)
-        if content and not content.startswith(b"process "):
+        if content and not _HOLDER.fullmatch(content):
             raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")
         _lock(file.fileno(), folder, content)
         file.seek(0)

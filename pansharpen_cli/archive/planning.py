@@ -252,7 +252,7 @@ def check_template(template: str) -> None:
     path = PurePosixPath(template)
     if re.search(r"[\x00-\x1f\x7f]", template):
         raise InputError(f"--template {template!r} holds a control character")
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if path.suffix.lower() not in (".tif", ".tiff") or template.endswith("/"):
         raise InputError(f"--template takes a name that ends in .tif, not '{template}'")
     if ".." in path.parts or path.is_absolute():
         raise InputError(f"--template '{template}' leads out of the output folder")

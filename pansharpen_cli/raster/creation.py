@@ -46,6 +46,9 @@ COG, make them smaller."""
 _OF_ANOTHER_GRID = {"RES", "EXTENT", "ZOOM_LEVEL", "ALIGNED_LEVELS"}
 """Options of a COG that GDAL takes for one on another grid, and else passes over."""
 
+_INKS = ("MINISWHITE", "CMYK")
+"""Meanings of pixels that are the darker the more they are."""
+
 _PREDICTABLE = ("DEFLATE", "LZW", "ZSTD")
 
 DRIVERS = ("GTiff", "COG")
@@ -92,6 +95,8 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         return True
     if "APPEND_SUBDATASET" in options:
         raise InputError("--co APPEND_SUBDATASET: an output is a file of its own; leave it out")
+    if (inks := options.get("PHOTOMETRIC", "").upper()) in _INKS:
+        raise InputError(f"--co PHOTOMETRIC={inks}: readers would take the bands for ink, not light; leave it out")
     if "NBITS" in options and dtype.kind == "f":
         raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     if "NBITS" in options and driver == "COG":  # GDAL takes what was in memory beyond the ends of its blocks for pixels
