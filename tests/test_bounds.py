@@ -33,7 +33,7 @@ from pansharpen_cli.archive import batch_log, lists, names, pairs
 from pansharpen_cli.errors import InputError, WeightsError
 from pansharpen_cli.models import weights
 from pansharpen_cli.raster import items as raster_items
-from pansharpen_cli.raster import messages, scene
+from pansharpen_cli.raster import scene
 from pansharpen_cli.raster import source as raster_source
 from pansharpen_cli.report import index, text
 from pansharpen_cli.report.facts import Record, plain
@@ -82,11 +82,6 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             untrusted.read_bytes(path, most)
-
-
-def test_rasterio_still_has_its_class_of_gdals_errors() -> None:
-    """It is private: where it is no more, `messages` has to find another."""
-    assert messages.GDAL_ERRORS[1].__name__ == "CPLE_BaseError"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gzip
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -35,6 +36,28 @@ def here(tmp_path: Path, monkeypatch) -> Path:
     with rasterio.open("a.tif", "w", driver="GTiff", crs="EPSG:32631", **profile) as dataset:
         dataset.write(pixels)
     return tmp_path
+
+
+PRIVATE = ["rasterio._err", "rasterio._env", "DatasetReader._transform"]
+FOUND = """
+import sys, rasterio.shutil, rasterio.vrt, rasterio.warp
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+from pansharpen_cli.raster import intact, messages, source
+with source.open_raster("a.tif") as dataset:
+    intact.unplace(dataset)
+    intact.unplace(object())
+    print(messages.gdal_error() is not messages.RasterioError, bool(messages.library()), dataset.transform.is_identity)
+"""
+
+
+@pytest.mark.parametrize("gone", [[], PRIVATE[:1], PRIVATE[1:2]], ids=str)
+def test_private_parts_of_rasterio_are_there_and_rasters_open_without(here: Path, gone: list[str]) -> None:
+    """Where one is lacking that was not taken away, the function that finds it needs another way."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    told = subprocess.run([sys.executable, "-c", FOUND, *gone], capture_output=True, text=True, env=environment)
+    assert not told.returncode, told.stderr
+    found = dict(zip(PRIVATE, told.stdout.split(), strict=True))
+    assert [part for part in PRIVATE if found[part] == "False"] == gone
 
 
 def refer(name: str, to: str, known: str = "a.tif") -> None:

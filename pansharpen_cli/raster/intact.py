@@ -42,8 +42,14 @@ def opened_dataset(path: str):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(path)
     if not is_usable(dataset.transform) and not _is_placed(dataset):
-        dataset._transform = Affine.identity().to_gdal()  # PNM leaves there what was in memory
+        unplace(dataset)  # PNM leaves there what was in memory
     return dataset
+
+
+def unplace(dataset) -> None:
+    """Give a dataset the transform of one without a place, by a private part of rasterio; nothing where it has none."""
+    with suppress(AttributeError):
+        dataset._transform = Affine.identity().to_gdal()
 
 
 def is_usable(transform: Any) -> bool:

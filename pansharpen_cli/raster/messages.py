@@ -26,7 +26,14 @@ _OF_PROJ = "PROJ: "
 """How what PROJ says of a CRS begins, such as that a grid is not installed: what cannot do without one raises."""
 
 
-GDAL_ERRORS = (RasterioError, getattr(importlib.import_module("rasterio._err"), "CPLE_BaseError", RasterioError))
+def gdal_error() -> type[Exception]:
+    """The class of GDAL's own errors, a private part of rasterio; where that has none, the class of its own errors."""
+    with suppress(ImportError, AttributeError):
+        return importlib.import_module("rasterio._err").CPLE_BaseError
+    return RasterioError
+
+
+GDAL_ERRORS = (RasterioError, gdal_error())
 """What calls of rasterio raise where GDAL fails. It lets GDAL's own errors through, for which it has no public name."""
 
 
@@ -76,8 +83,9 @@ class _Listening:
 
 @cache
 def library() -> Any:
-    """What rasterio is linked with, GDAL and libtiff among it, by the names of C; None where it cannot be reached."""
-    with suppress(OSError):
+    """What rasterio is linked with, GDAL and libtiff among it, by the names of C: through a private part of rasterio.
+    None where it cannot be reached."""
+    with suppress(OSError, ImportError):
         return ctypes.CDLL(importlib.import_module("rasterio._env").__file__)
     return None
 
