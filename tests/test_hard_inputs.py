@@ -798,6 +798,27 @@ def test_another_type_that_does_not_hold_the_values_is_told(case: Case) -> None:
     assert case.report["warnings"] == []
 
 
+def test_a_band_of_few_levels_beside_wide_ones_or_with_few_values_far_off_is_told(case: Case) -> None:
+    def narrow(pixels):
+        pixels = pixels.astype("float32")
+        pixels[1] = 90 + pixels[1] / pixels[1].max()
+        pixels[1, 5, 5] = 200
+        return pixels
+
+    case.change("pan.tif", lambda p: p.astype("float32"))
+    case.change("ms.tif", narrow)
+    case.fuse("--dtype", "uint16", *EXP)
+    (told,) = case.report["warnings"]
+    assert told.startswith("values of band 2") and "are rounded to whole numbers of uint16" in told
+    case.change("ms.tif", lambda p: p * np.array([1, 60, 1, 1], "float32")[:, None, None])
+    case.fuse("--dtype", "uint16", *EXP)
+    assert case.report["warnings"] == []
+    case.change("ms.tif", lambda p: p * np.array([1, 1, 1000, 1], "float32")[:, None, None])
+    case.fuse("--dtype", "uint16", *EXP)
+    (told,) = case.report["warnings"]
+    assert "% of the values of band 3" in told and "clipped to uint16" in told
+
+
 def test_a_scale_that_leads_out_of_single_precision_is_an_error(case: Case) -> None:
     for name in ("pan.tif", "ms.tif"):
         case.change(name, lambda p: (p * 1e12).astype("float32"))

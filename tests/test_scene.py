@@ -222,7 +222,11 @@ def test_a_nodata_value_that_does_not_fit_the_output_is_replaced_with_a_warning(
         warnings.simplefilter("error", RuntimeWarning)
         with pair.open(dtype="uint16") as scene:
             assert scene.nodata == 0
-            assert "nodata value -9999 does not fit uint16" in " ".join(scene.warnings)
+            assert "the nodata value -9999 does not fit uint16; 0 stands for it" in " ".join(scene.warnings)
+        pair.ms(pair.scene.ms.astype(np.float32), nodata=np.nan)
+        with pair.open(dtype="int16") as scene:
+            assert not scene.warnings and scene.nodata == -32768
+            assert "the nodata value nan does not fit int16; -32768 stands for it" in " ".join(scene.notes)
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0.0), ("int16", -32768.0), ("uint16", 0.0)])

@@ -230,7 +230,7 @@ class Scene:
                 standard_names=standard_names(choice.told, choice.fitted, choice.sensor),
                 gains=choice.sensor.gains_of(choice.told, choice.fitted),
                 dtype=dtype,
-                nodata=_output_nodata(dtype, options, placed.sources, pan_source, remarks.warnings),
+                nodata=_output_nodata(dtype, options, placed.sources, pan_source, remarks),
                 options=options,
                 scale=options.scale,
                 by_rpcs=by_rpcs,
@@ -562,16 +562,18 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
     return chosen
 
 
-def _output_nodata(dtype: str, options: OpenOptions, ms: list[Source], pan: Source, notes: list[str]) -> float:
+def _output_nodata(dtype: str, options: OpenOptions, ms: list[Source], pan: Source, remarks: Remarks) -> float:
     """The given value, else the MS's, else the PAN's, else the dtype's own: 0, the minimum of signed types, NaN."""
     kind, asked = np.dtype(dtype), options.nodata
     if asked is not None and not fits(kind, asked) and not options.measured:
         raise InputError(f"--nodata {asked:g} does not fit the output type {dtype}")
-    for value in (asked, *(s.dataset.nodata for s in ms), pan.dataset.nodata):
-        if value is not None:
-            if fits(kind, value):
-                return float(value)
-            if options.measured:
-                continue
-            notes.append(f"the nodata value {value:g} does not fit {dtype}; another one is used in the output")
-    return default_nodata(kind)
+    known = [v for v in (asked, *(s.dataset.nodata for s in ms), pan.dataset.nodata) if v is not None]
+    chosen = next((float(value) for value in known if fits(kind, value)), default_nodata(kind))
+    for value in () if options.measured else known:
+        if fits(kind, value):
+            break
+        line = f"the nodata value {value:g} does not fit {dtype}; {chosen:g} stands for it in the output"
+        told = remarks.notes if np.isnan(value) else remarks.warnings  # what NaN becomes in whole numbers is usual
+        if line not in told:
+            told.append(line)
+    return chosen

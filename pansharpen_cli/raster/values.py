@@ -19,8 +19,14 @@ VRT_TYPES = {
 """GDAL's names of the types that are fused."""
 
 CLIPPED, STEPS, FLOAT_STEPS = 1e-3, 16.0, 2.0**16
-"""Share of the values beyond another type than the MS's that is reported, and the range in its whole numbers, or in the
-steps of scaled floats, below which it is."""
+"""Share of the values beyond another type than the MS's that is reported, and the range of a band in its whole numbers
+(of 98 % of the values), or in the steps of scaled floats, below which it is."""
+
+MOST_OF_BAND = 10 * CLIPPED
+"""The same share of one band of many."""
+
+SOME = 128
+"""Values of a band and a tile that tell its range."""
 
 _ALIKE = 4 * float(np.finfo(np.float32).eps)
 """Share of the nodata value within which GDAL takes a float for it, also one of 64 bits (ARE_REAL_EQUAL)."""
@@ -81,44 +87,73 @@ class Lift(NamedTuple):
 
 
 class Losses:
-    """What becomes of values that are scaled, or of another type than the MS's and written as whole numbers."""
+    """What becomes of each band's values that are scaled, or of another type than the MS's and written as whole
+    numbers. `names` of the bands, as messages call them."""
 
-    def __init__(self, dtype: np.dtype, source: str, scaled: bool) -> None:
-        self.dtype, self.source, self.scaled = dtype, source, scaled
-        self.count, self.beyond, self.low, self.high = 0, 0, np.inf, -np.inf
+    def __init__(self, dtype: np.dtype, source: str, scaled: bool, names: Sequence[str]) -> None:
+        self.dtype, self.source, self.scaled, self.names = dtype, source, scaled, names
+        bands = len(names)
+        self.count, self.beyond, self.low, self.high = [0] * bands, [0] * bands, [np.inf] * bands, [-np.inf] * bands
+        self.some: list[list[np.ndarray]] = [[] for _ in names]
 
-    def update(self, values: np.ndarray) -> None:
-        self.low = min(self.low, float(values.min(initial=np.inf)))
-        self.high = max(self.high, float(values.max(initial=-np.inf)))
-        if self.dtype.kind != "f":
-            limits = np.iinfo(self.dtype)
-            self.count += values.size
-            self.beyond += int(((values < limits.min - 0.5) | (values > limits.max + 0.5)).sum())
+    def update(self, values: np.ndarray, places: Sequence[int]) -> None:
+        """Take in (bands, pixels), at least one, of the bands at these places."""
+        for band, each in zip(places, values, strict=True):
+            self.low[band] = min(self.low[band], float(each.min()))
+            self.high[band] = max(self.high[band], float(each.max()))
+            self.some[band].append(each[:: -(-each.size // SOME)].copy())
+            self.count[band] += each.size
+            if self.dtype.kind != "f":
+                limits = np.iinfo(self.dtype)
+                self.beyond[band] += int(((each < limits.min - 0.5) | (each > limits.max + 0.5)).sum())
 
     def notes(self) -> list[str]:
+        seen = [band for band, count in enumerate(self.count) if count]
         if self.dtype.kind == "f":
-            step = float(np.spacing(self.dtype.type(max(abs(self.low), abs(self.high), 0))))
-            if self.high - self.low < FLOAT_STEPS * step:
-                return [
-                    f"values from {self.low:.9g} to {self.high:.9g} are rounded to steps of {step:.2g} of "
-                    f"{self.dtype}: another --scale, or --dtype float64 with it, keeps them"
-                ]
-            return []
+            coarse = [band for band in seen if self.high[band] - self.low[band] < FLOAT_STEPS * self._step(band)]
+            if not coarse:
+                return []
+            step = max(map(self._step, coarse))
+            return [
+                f"{self._values(coarse)} are rounded to steps of {step:.2g} of {self.dtype}: another --scale, or "
+                "--dtype float64 with it, keeps them"
+            ]
         limits = np.iinfo(self.dtype)
         advice = f"--scale FACTOR brings them into its range, without --dtype they keep the MS's type ({self.source})"
         if self.scaled:
             advice = "another --scale, or --dtype float32 with it, keeps them"
-        if self.beyond > CLIPPED * self.count:
-            return [
-                f"{self.beyond / self.count:.1%} of the values lie outside of {limits.min} to {limits.max} and are "
+        notes = []
+        least = CLIPPED if sum(self.beyond) > CLIPPED * sum(self.count) else MOST_OF_BAND
+        if beyond := [band for band in seen if self.beyond[band] > least * self.count[band]]:
+            share = sum(self.beyond[band] for band in beyond) / sum(self.count[band] for band in beyond)
+            notes.append(
+                f"{share:.1%} of the values{self._of(beyond)} lie outside of {limits.min} to {limits.max} and are "
                 f"clipped to {self.dtype}: {advice}{'' if self.scaled else '; for 8-bit pictures use --rgb'}"
-            ]
-        if (self.scaled or np.dtype(self.source).kind == "f") and self.high - self.low < STEPS:
-            return [
-                f"values from {self.low:.4g} to {self.high:.4g} are rounded to whole numbers of {self.dtype}, which "
-                f"keep little of them: {advice}"
-            ]
-        return []
+            )
+        whole = not self.scaled and np.dtype(self.source).kind != "f"
+        if narrow := [] if whole else [band for band in seen if band not in beyond and self._spread(band) < STEPS]:
+            notes.append(
+                f"{self._values(narrow)} are rounded to whole numbers of {self.dtype}, which keep little of them: "
+                f"{advice}"
+            )
+        return notes
+
+    def _step(self, band: int) -> float:
+        """Between the largest value of a band and the next of the type, a float."""
+        return float(np.spacing(self.dtype.type(max(abs(self.low[band]), abs(self.high[band])))))
+
+    def _spread(self, band: int) -> float:
+        """The range of most values of a band: a few far off would hide that the others are alike."""
+        low, high = np.percentile(np.concatenate(self.some[band]), (1, 99))
+        return float(high - low)
+
+    def _of(self, bands: Sequence[int]) -> str:
+        """Which bands; nothing if all."""
+        return "" if len(bands) == len(self.names) else f" of {', '.join(self.names[band] for band in bands)}"
+
+    def _values(self, bands: Sequence[int]) -> str:
+        low, high = min(self.low[band] for band in bands), max(self.high[band] for band in bands)
+        return f"values{self._of(bands)} from {low:.9g} to {high:.9g}"
 
 
 def fits(kind: np.dtype, value: float) -> bool:

@@ -70,7 +70,8 @@ class SceneWriter:
         kind = source.dataset.dtypes[source.bands[0] - 1]
         self.scale = Scaling() if picture else scene.scale
         kept = picture or ((self.dtype.kind == "f" or scene.dtype == kind) and not self.scale.changes)
-        self._losses = None if kept else Losses(self.dtype, kind, self.scale.changes)
+        names = [f"band {i}{f' ({name})' if name else ''}" for i, name in enumerate(scene.called, 1)]
+        self._losses = None if kept else Losses(self.dtype, kind, self.scale.changes, names)
         self._statistics = Statistics(self.bands)
         self._warnings = scene.warnings
         if not picture:
@@ -120,9 +121,9 @@ class SceneWriter:
             data = to_dtype(fused, valid, self.dtype, self.nodata)
         if self.scale.changes and self.dtype.kind == "f" and not np.isfinite(data[:, valid]).all():
             raise PansharpenError(f"--scale leads to values that {self.dtype} does not hold")
-        if self._losses is not None:
-            self._losses.update(fused[:, valid])
         places = range(self.bands) if places is None else places
+        if self._losses is not None:
+            self._losses.update(fused[:, valid], places)
         seen = data.reshape(len(data), -1)
         self._statistics.update(seen if valid.all() else np.compress(valid.ravel(), seen, 1), places)
         at = RasterWindow.from_slices(*window.seen_from(self._window).spans)
