@@ -48,6 +48,7 @@ def verify_weights(
     if not names:
         raise PansharpenError(f"no weights are installed in {weights.folder()}; reinstall")
     for name in names:
+        interrupts.check()
         try:
             say_line(weights.check(name))
         except WeightsError as error:
