@@ -165,10 +165,21 @@ def test_the_tests_that_the_table_of_faults_points_to_exist() -> None:
         assert f'"{case}"' in text or not case, f"{file}::{test}[{case}]"
 
 
+OF_THE_CODE = "".join((ROOT / page).read_text() for page in ("docs/architecture.md", "CONTRIBUTING.md"))
+
+
+def test_the_files_and_folders_that_the_pages_of_the_code_name_exist() -> None:
+    named = re.findall(r"`([\w./-]+(?:/|\.(?:css|j2|md|py|toml|txt)))`", OF_THE_CODE)
+    homes = ("pansharpen_cli", "tests", "benchmarks", "weights", "docs")
+    places = [*ROOT.glob("*"), *(path for home in homes for path in (ROOT / home).rglob("*"))]
+    known = [f"{path}/" if path.is_dir() else str(path) for path in places]
+    assert len(named) > 100
+    assert not [each for each in named if not any(path.endswith(f"/{each}") for path in known)]
+
+
 def test_the_names_beside_files_in_the_pages_of_the_code_are_in_them() -> None:
     file, name = r"`([\w/]+\.(?:py|css))`", r"`([A-Za-z_][\w.]*)(?:\[.*?\])?`"
-    text = "".join((ROOT / page).read_text() for page in ("docs/architecture.md", "CONTRIBUTING.md"))
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", OF_THE_CODE)
     named = [(f, n) for n, f in re.findall(rf"{name} of {file}", text)]
     for path, names, _ in re.findall(rf"{file}: ((?:(?:, )?{name})+)", text):
         named += [(path, each) for each in re.findall(name, names)]
