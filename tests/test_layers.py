@@ -214,6 +214,27 @@ def test_no_test_takes_a_private_name():
     assert not {name: names for name, names in taken.items() if names}
 
 
+def keys_taken(path: Path) -> set[str]:
+    """Literal keys that a source gets from a dict, or computes figures by: what the type checker lets pass."""
+    found = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+            found |= {ast.unparse(each) for each in node.args[:1]}
+        if isinstance(node, ast.FunctionDef) and node.name == "compute":
+            found |= {ast.unparse(k) for n in ast.walk(node) if isinstance(n, ast.Dict) for k in n.keys if k}
+    return {literal[1:-1] for literal in found if re.fullmatch("'[a-z_]+'", literal)}
+
+
+def test_keys_of_facts_are_those_of_their_types():
+    facts = [n for n in ast.walk(parsed(PACKAGE / "report/facts.py")) if isinstance(n, ast.AnnAssign)]
+    others = {"flat", "absent", "total", "held_out", "detail_gains", "detail_places"}  # of fields, losses, no report
+    known = {ast.unparse(each.target) for each in facts} | others
+    places = ("report/*.py", "jobs/*.py", "quality/**/*.py", "archive/batch.py", "cli/progress.py", "api/result.py")
+    taken = {path: keys_taken(path) for place in places for path in PACKAGE.glob(place)}
+    assert len(set().union(*taken.values())) > 40
+    assert not {path.name: keys - known for path, keys in taken.items() if keys - known}
+
+
 def test_imports_run_one_way(imported):
     wrong = []
     for path, names in imported.items():

@@ -123,7 +123,8 @@ def read_log(folder: Path) -> dict[str, Record]:
     return records
 
 
-_TYPES = {name: kind for name, kind in get_type_hints(Record).items() if name != "others"} | {"made": dict | list}
+_TYPES = {name: kind for name, kind in get_type_hints(Record).items() if name != "others"}
+_TYPES |= {"figures": dict | None, "verdict": dict | None, "made": dict | list}  # by whatever keys
 
 
 def _record_of(line: Any, folder: Path) -> Record | None:

@@ -304,8 +304,8 @@ class Record:
     ms: list | None = absent()
     options: str | None = absent()
     worker: int | str | None = absent()
-    figures: dict | None = absent()
-    verdict: dict | None = absent()
+    figures: Quality | None = absent()
+    verdict: Remark | None = absent()
     rows: int | None = absent()
     cols: int | None = absent()
     bands: int | None = absent()
@@ -320,7 +320,7 @@ class Record:
     report: str | None = absent()
     quicklook: str | None = absent()
     page: str | None = absent()
-    made: dict | None = absent()
+    made: dict[str, list | None] | None = absent()
     others: Mapping[str, Any] = flat()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -78,6 +78,7 @@ def _worth(record: Record) -> float:
 
 def _row(folder: Path, record: Record, shown: Sequence[str]) -> dict[str, Any]:
     figures = record.figures or {}
+    verdict: Mapping[str, object] = record.verdict or {}
     cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
     size = (record.rows or 0) * (record.cols or 0) / 1e6 or None
     cells += [_cell(size, 2, " Mpx"), _cell(record.seconds, 1, " s")]
@@ -86,8 +87,8 @@ def _row(folder: Path, record: Record, shown: Sequence[str]) -> dict[str, Any]:
         "scene": record.scene,
         "status": _status(record),
         "error": record.error or "",
-        "verdict": {key: str((record.verdict or {}).get(key, "")) for key in ("text", "level")},
-        "short": in_short(str((record.verdict or {}).get("text", ""))),
+        "verdict": {key: str(verdict.get(key, "")) for key in ("text", "level")},
+        "short": in_short(str(verdict.get("text", ""))),
         "link": quote(os.fsencode(record.page or record.report or "")),
         "quicklook": quote(os.fsencode(quicklook)),
         "picture": _thumbnail(folder / quicklook) if quicklook else "",

@@ -9,10 +9,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import tables
-from .facts import Remark
+from .facts import Quality, Remark
 
 DEFAULT = "glpnet"
 """The method that is advised: in all that is warned of, none is better on the mean."""
@@ -79,7 +78,7 @@ class Judged:
         return "try --adapt best" if self.adapt != "best" else "pansharpen check tells whether PAN and MS fit"
 
 
-def verdict(quality: Mapping[str, Any] | None, judged: Judged = Judged()) -> list[Remark]:
+def verdict(quality: Quality | None, judged: Judged = Judged()) -> list[Remark]:
     """Remarks on a fused image by the figures of `fidelity.Fidelity` and the flat-area activity, a sentence each; the
     first warning that a method may be to blame for says what to try. Empty where nothing was measured."""
     if judged.mismatched:
@@ -112,20 +111,20 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _soft_bands(quality: Mapping[str, Any]) -> dict[int, float]:
+def _soft_bands(quality: Quality) -> dict[int, float]:
     """The bands that are far softer than the others, and how sharp they are."""
     values = map(_number, quality.get("band_sharpness") or ())
     return {band: value for band, value in enumerate(values) if value < SOFT_BAND}
 
 
-def _share_of_pan(gain: float, quality: Mapping[str, Any]) -> float:
+def _share_of_pan(gain: float, quality: Quality) -> float:
     """What the detail elsewhere is of that of PAN: a soft image is no measure of what its flat places ought to have."""
     known = [min(_number(v), 1.0) for v in quality.get("band_sharpness") or () if v is not None]
     shares = [gain, sum(known) / len(known) if known else 1.0]
     return max(0.0, min([1.0, *(share for share in shares if not math.isnan(share))]))
 
 
-def _displacement(quality: Mapping[str, Any], judged: Judged) -> Remark | None:
+def _displacement(quality: Quality, judged: Judged) -> Remark | None:
     """Whether the whole or single bands lie beside the PAN."""
 
     def is_off(place: Sequence[float] | None) -> bool:
