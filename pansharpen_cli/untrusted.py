@@ -34,10 +34,12 @@ SERVER_SECONDS = 10.0
 """For a server's first word."""
 
 UNASKED = (
-    "CPG DAAS DERIVED EEDA EEDAI ERS FAST GTI GenBin HTTP ISCE ISIS2 ISIS3 KMLSUPEROVERLAY MAP MRF NDF OZI PAux PDS "
-    "PDS4 PLMOSAIC PRF ROI_PAC SNODAS STACIT STACTA VICAR WCS WMS WMTS Zarr"
+    "ADRG BAG COASP COSAR CPG DAAS DERIVED ECRGTOC EEDA EEDAI EIR ERS ESRIC FAST GTI GenBin HTTP ILWIS ISCE ISIS2 "
+    "ISIS3 JAXAPALSAR KMLSUPEROVERLAY MAP MRF NDF OZI PAux PDS PDS4 PLMOSAIC PRF ROI_PAC RPFTOC RS2 Rasterlite S102 "
+    "S104 S111 SAFE SAR_CEOS SDTS SENTINEL2 SNODAS SRP STACIT STACTA TSX VICAR WCS WMS WMTS Zarr"
 )
-"""Drivers of GDAL for texts that take bytes of any file, or of a server, for pixels."""
+"""Drivers of GDAL that take bytes of any file, or of a server, for pixels: for texts and lists of files, and for tiles
+of any format. No PAN or MS comes as such."""
 
 _ALLOWED = "CPL_VSIL_CURL_ALLOWED_FILENAME"
 _NOTHING = "nothing unasked"

@@ -94,23 +94,6 @@ def test_a_short_file_is_found_behind_any_number_of_vrts(here: Path, driver: str
             source.open_raster(each)
 
 
-@pytest.mark.parametrize(("name", "part"), [("a.mpl", "a_band_2.mp#"), ("a.mpr", "a.mp#"), ("v.vrt", "a_band_1.mp#")])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
-def test_maps_of_ilwis_that_lack_less_than_a_row_are_missed(here: Path, name: str, part: str, dtype: str) -> None:
-    bands = [1] if name == "a.mpr" else [1, 2]
-    with rasterio.open("a.tif") as given:
-        profile = given.profile | {"dtype": dtype, "count": len(bands)}
-        with rasterio.open("c.tif", "w", **profile) as made:
-            made.write((given.read(bands) // 8).astype(dtype))
-    rasterio.shutil.copy("c.tif", "a.mpr" if name == "a.mpr" else "a.mpl", driver="ILWIS")
-    if name == "v.vrt":
-        refer(name, "a.mpl")
-    source.open_raster(name).close()
-    os.truncate(part, os.path.getsize(part) - 1)
-    with pytest.raises(InputError, match=f"is cut off: {part} has"):
-        source.open_raster(name)
-
-
 @pytest.mark.parametrize("left", [0.2, 0.6, 0.99])
 def test_a_header_of_pcidsk_that_ends_early_beside_files_of_its_bands_is_missed(here: Path, left: float) -> None:
     rasterio.shutil.copy("a.tif", "a.pix", driver="PCIDSK", INTERLEAVING="FILE")

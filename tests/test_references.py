@@ -381,6 +381,66 @@ def test_labels_that_take_bytes_of_other_files_for_pixels_are_refused(tmp_path: 
         open_raster(str(tmp_path / "x.tif"))  # the second once the command line has put the driver away
 
 
+EIR = """IMAGINE_RAW_FILE
+WIDTH 8
+HEIGHT 8
+NUM_LAYERS 1
+PIXEL_FILES ../secret.mp#
+FORMAT BIL
+DATATYPE U8
+"""
+RS2 = """<?xml version="1.0"?><product xmlns="http://www.rsi.ca/rs2/prod/xml/schemas"><productId>x</productId>
+<sourceAttributes/><imageGenerationParameters><generalProcessingInformation><productType>SGF</productType>
+</generalProcessingInformation></imageGenerationParameters><imageAttributes><rasterAttributes><dataType>Magnitude
+Detected</dataType><bitsPerSample dataStream="Magnitude">8</bitsPerSample><numberOfSamplesPerLine>8
+</numberOfSamplesPerLine><numberOfLines>8</numberOfLines></rasterAttributes><geographicInformation><geolocationGrid/>
+</geographicInformation><fullResolutionImageData pole="HH">raw.vrt</fullResolutionImageData></imageAttributes></product>
+"""
+ILWIS = """[BaseMap]
+Domain=value.dom
+Type=Map
+[Ilwis]
+Type=BaseMap
+[Map]
+GeoRef=none.grf
+Size=8 8
+Type=MapStore
+[MapStore]
+Data=../secret.mp#
+Structure=Line
+Type=Byte
+"""
+
+
+def behind_a_vrt(folder: Path, name: str, text: str) -> Path:
+    """A VRT over a label beside it that leads out of the folder, to a file of 64 bytes."""
+    (folder / "in").mkdir()
+    (folder / "secret.mp#").write_bytes(bytes(range(64)))
+    (folder / "in" / "raw.vrt").write_text(RAW.format('subClass="VRTRawRasterBand"', "", folder / "secret.mp#"))
+    (folder / "in" / name).write_text(text)
+    place = '"8"><SRS>EPSG:32631</SRS><GeoTransform>500000,4,0,5000000,0,-4</GeoTransform>'
+    (folder / "in" / "ms.vrt").write_text(SIMPLE.format(1, name).replace("UInt16", "Byte").replace('"8">', place, 1))
+    return folder / "in" / "ms.vrt"
+
+
+@pytest.mark.parametrize(("name", "text"), [("x.hdr", EIR), ("product.xml", RS2), ("x.mpr", ILWIS)])
+def test_such_a_label_is_refused_also_behind_a_vrt(tmp_path: Path, name: str, text: str) -> None:
+    vrt = behind_a_vrt(tmp_path, name, text)
+    for path in (str(vrt), str(vrt.with_name(name))):
+        with pytest.raises(InputError, match="may read any other file as pixels|not recognized") as told:
+            Source.of(open_raster(path), path, None, []).read(Window.of((0, 8), (0, 8)))
+        assert told.value.exit_code == 2
+
+
+@pytest.mark.slow
+def test_such_a_label_behind_a_vrt_is_bad_input_also_without_its_driver(tmp_path: Path) -> None:
+    """In a process of its own: drivers are put away before GDAL is loaded."""
+    pan, ms = raster(tmp_path / "pan.tif"), behind_a_vrt(tmp_path, "x.hdr", EIR)
+    command = [sys.executable, "-m", "pansharpen_cli", "fuse", pan, ms, "-o", tmp_path / "out.tif", "--method", "exp"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 2 and "x.hdr' not recognized" in told.stderr
+
+
 @pytest.mark.slow
 def test_no_mask_overview_or_metadata_leads_to_a_server(tmp_path: Path) -> None:
     """In a process of its own: what GDAL may ask, and its drivers, are settled before it is loaded."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from configparser import ConfigParser
 
 from .. import untrusted
 from ..errors import InputError
@@ -72,17 +71,12 @@ def _world_files(path: str) -> Iterator[str]:
 
 def _parts(dataset, path: str) -> Iterator[str]:
     """Texts that tell the place of a raster, or its values, and that GDAL does not list."""
-    folder, stem = os.path.dirname(path), os.path.splitext(path)[0]
+    stem = os.path.splitext(path)[0]
     yield from (stem + "_RPC.TXT", stem + "_rpc.txt")
     if dataset.driver in ("AAIGrid", "BT", "GRASSASCIIGrid", "LCP"):
         yield from (stem + ".prj", stem + ".PRJ")
     if dataset.driver == "MFF2":
         yield from (os.path.join(path, name) for name in ("attrib", "georef"))
-    if dataset.driver == "ILWIS":
-        yield from (stem + ".grf", stem + ".csy")
-        if path.lower().endswith(".mpl") and os.path.isfile(path):
-            names = re.findall(r"(?mi)^map\d+=(.*\.mpr)\s*$", _read(path))
-            yield from (os.path.join(folder, name) for name in names)
 
 
 def _wkt(text: str) -> str:
@@ -173,17 +167,6 @@ def _hkv_place(text: str) -> str:
     return f"{missing} is missing" if missing else "" if _ended(text) else _ENDS
 
 
-def _ilwis(text: str) -> str:
-    """Sections of keys; that of the kind of file is last or first."""
-    parser = ConfigParser(interpolation=None, strict=False, delimiters="=", allow_no_value=True)
-    parser.read_string(text)
-    sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
-    whole = "ilwis" in sections and _ended(text)
-    kind = sections.get("coordsystem", {}).get("type", "").lower()
-    whole &= "mapstore" not in sections or "type" in sections["mapstore"]
-    return "" if whole and (kind != "projection" or sections.get("projection")) else _ENDS
-
-
 def _groups(text: str) -> str:
     """Metadata in groups end with END."""
     if not re.search(r"^[ \t]*(BEGIN_)?GROUP[ \t]*=", text, re.MULTILINE):
@@ -202,5 +185,5 @@ def _rpc(text: str) -> str:
 
 _RULES = {
     ".prj": _wkt, ".hdr": _header, ".grd": _rraster, ".rdc": _idrisi, "attrib": _hkv_attributes, "georef": _hkv_place,
-    ".grf": _ilwis, ".csy": _ilwis, ".mpr": _ilwis, ".mpl": _ilwis, ".imd": _groups,
+    ".imd": _groups,
 }  # fmt: skip

@@ -6,8 +6,6 @@ import math
 import os
 import re
 import struct
-from configparser import ConfigParser
-from configparser import Error as ConfigError
 from contextlib import suppress
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -20,12 +18,12 @@ from .tiff import directories, width_of
 
 _RAW = {
     "ACE2": 0, "BT": 256, "BYN": 80, "CEOS": 0, "CTable2": 160, "DIPEx": 1024, "DOQ1": 0, "DOQ2": 0, "EHdr": 0,
-    "EIR": 0, "ENVI": 0, "GSC": 0, "GTX": 40, "KRO": 20, "LCP": 7316, "LOSLAS": 0, "MFF": 0, "MFF2": 0, "NOAA_B": 0,
+    "ENVI": 0, "GSC": 0, "GTX": 40, "KRO": 20, "LCP": 7316, "LOSLAS": 0, "MFF": 0, "MFF2": 0, "NOAA_B": 0,
     "NSIDCbin": 300, "NTv2": 0, "PCRaster": 256, "PNM": 0, "RRASTER": 0,
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are, and the bytes that always lie before them there."""
 
-_FILLING = {*_RAW, "ILWIS", "LAN", "PCIDSK", "PNG", "netCDF"}
+_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG", "netCDF"}
 """Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
 _BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", ".sta", "w")
@@ -36,9 +34,6 @@ _APART = ("EHdr", "ENVI", "MFF2", "RRASTER")
 of a number, tells of less pixels than there are."""
 
 _SKIPPED = re.compile(r"^\s*SKIPBYTES\s+(\d+)", re.MULTILINE | re.IGNORECASE)
-
-_ILWIS_BYTES = {"byte": 1, "int": 2, "long": 4, "float": 4, "real": 8}
-"""Bytes of a value, by the type in which a map of ILWIS stores it."""
 
 _PCIDSK_BAND = re.compile(r"\.\d{3}$")
 """How the files of single bands end that a PCIDSK file may have beside it."""
@@ -88,8 +83,6 @@ def cut_off(path: str) -> str:
     if not os.path.isfile(path):
         return ""
     try:
-        if path.lower().endswith((".mpr", ".mpl")):
-            return _ilwis(path)
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             head = file.read(32)
@@ -123,7 +116,7 @@ def cut_off(path: str) -> str:
                 return _short(size, _sqlite(file))
         if not head.startswith(_OTHERS):
             return _short(size, _envi(path))
-    except (OSError, ValueError, KeyError, IndexError, OverflowError, ConfigError, struct.error):
+    except (OSError, ValueError, KeyError, IndexError, OverflowError, struct.error):
         pass
     return ""
 
@@ -140,10 +133,12 @@ def cut_off_xml(path: str) -> str:
 
 
 def is_bare(path: str) -> bool:
-    """Is a file on disk one that does not begin as a format does? Its pixels may lie in it as they are."""
+    """Is a file on disk one that does not begin as a format does? Its pixels may lie in it as they are. Or is it a text
+    or NITF, which may be a list of files?"""
     try:
         with open(path, "rb") as file:
-            return not file.read(32).startswith(_OTHERS)
+            head = file.read(32)
+            return not head.startswith(_OTHERS) or head.startswith((b"<?xml", *_NITF))
     except OSError:
         return False
 
@@ -203,24 +198,6 @@ def _pixel_bytes(dataset) -> int:
 
 def _value_bytes(dataset) -> list[int]:
     return [4 if dtype == "complex_int16" else np.dtype(dtype).itemsize for dtype in dataset.dtypes]
-
-
-def _ilwis(path: str) -> str:
-    """What the pixels of an ILWIS map, or list of maps, lack: GDAL does not list their files, and tells of whole rows
-    only."""
-    parser = ConfigParser(interpolation=None, strict=False, delimiters="=", allow_no_value=True)
-    parser.read_string(os.fsdecode(untrusted.read_bytes(path, untrusted.MOST_SIDE)))
-    sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
-    folder = os.path.dirname(path)
-    maps = [value for key, value in sections.get("maplist", {}).items() if re.fullmatch(r"map\d+", key)]
-    if maps:
-        images = (os.path.join(folder, name.strip("'")) for name in maps)
-        return next(filter(None, map(cut_off, (name for name in images if name.lower().endswith(".mpr")))), "")
-    store = sections["mapstore"]
-    name = store.get("data", f"{os.path.splitext(os.path.basename(path))[0]}.mp#").strip("'")
-    needed = math.prod(map(int, sections["map"]["size"].split())) * _ILWIS_BYTES[store["type"].lower()]
-    reason = _short(os.path.getsize(os.path.join(folder, name)), needed)
-    return reason and reason.replace("it", name, 1)
 
 
 def _ige(path: str, dataset) -> int:
