@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -491,6 +492,11 @@ def test_an_impossible_scale_in_a_file_is_refused(scale: str, here: Path) -> Non
     save_file(random_network().state_dict(), "w.safetensors", metadata)
     with pytest.raises(WeightsError, match=r"w\.safetensors has an unusable scale"):
         weights.find("fusionnet", 4, "w.safetensors")
+
+
+def test_the_makefile_trains_the_weights_of_the_manifest() -> None:
+    rows = re.findall(r"\s([a-z0-9-]+)/(\d|-)/\d+", (ROOT / "Makefile").read_text())
+    assert sorted(rows) == sorted((card.network, str(card.bands or "-")) for card in weights.manifest().values())
 
 
 def test_a_manifest_may_tell_a_scale(installed: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .. import models
 from ..arguments import plain_arguments
 from ..checks import check as checking
 from ..fusion.options import Options
@@ -28,7 +29,7 @@ def fuse(
     ms: Input | Sequence[Input],
     *,
     output: str | os.PathLike | None = None,
-    method: str = "glpnet",
+    method: str = models.DEFAULT,
     weights: str | os.PathLike | None = None,
     sensor: str = "auto",
     adapt: str = "fast",
@@ -117,7 +118,7 @@ def check(
     pan: Input,
     ms: Input | Sequence[Input],
     *,
-    method: str = "glpnet",
+    method: str = models.DEFAULT,
     weights: str | os.PathLike | None = None,
     sensor: str = "auto",
     adapt: str = "fast",

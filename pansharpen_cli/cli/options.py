@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from .. import tables
+from .. import models, tables
 from ..errors import InputError
 from ..publish import file_named
 
@@ -112,7 +112,7 @@ class Printing:
 class Fusing:
     """How to fuse: of `fuse`, `check` and `batch`."""
 
-    method: str = "glpnet"
+    method: str = models.DEFAULT
     weights: str | None = None
     adapt: Adapt = Adapt.fast
     adapt_seconds: Annotated[float | None, typer.Option(min=0.0)] = None

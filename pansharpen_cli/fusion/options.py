@@ -20,7 +20,7 @@ class Options:
     `tile_size` becomes a part or a multiple of the output's blocks: a power of two, or a multiple of 512.
     """
 
-    method: str = "glpnet"
+    method: str = models.DEFAULT
     weights: str | None = None
     adapt: str = "fast"
     adapt_seconds: float | None = None

@@ -24,6 +24,8 @@ REGISTRY: dict[str, str] = {
 """Networks by name: module and class. Torch is imported with the first that is asked for."""
 
 DEFAULT = "glpnet"
+"""The method where none is chosen, and the one that is advised: in all that is warned of, none is better on the mean.
+The other networks are there for comparison."""
 
 
 def network_class(name: str) -> type[Backbone]:

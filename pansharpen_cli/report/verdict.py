@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import tables
+from ..models import DEFAULT
 from .facts import Quality, Remark
-
-DEFAULT = "glpnet"
-"""The method that is advised: in all that is warned of, none is better on the mean."""
 
 SHARP, SOFT, HARSH, OVERDONE = 0.88, 0.8, 1.15, 1.3
 """Gain of the result's detail on that of PAN from which on it counts as sharp, below which a user is warned, from which

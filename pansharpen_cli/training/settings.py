@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import untrusted
+from .. import models, untrusted
 from ..errors import InputError
 
 _MOST = 1e12
@@ -83,7 +83,7 @@ class Words:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    network: str = _key("glpnet", "the network to train")
+    network: str = _key(models.DEFAULT, "the network to train")
     bands: int = _key(0, "band count; 0: any that the network takes, or that which all scenes have", 0, _MOST_BANDS)
     start: str = _key("", "weights to start from, a file or the name of installed ones; empty: none")
     seed: int = _key(0, "of the first weights, the split and the samples", 0, 2**32 - 1)
