@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from pansharpen_cli.adapt import tailor
 from pansharpen_cli.fusion.overshoot import Overshoot
+from pansharpen_cli.raster.levels import Levels
 from pansharpen_cli.raster.source import number_text, untagged_nodata
 from pansharpen_cli.training import simulate
 
@@ -590,6 +591,37 @@ def test_whole_numbers_that_single_precision_does_not_hold_are_refused(case: Cas
     assert ("leave band 1 out with --bidx and --fit-bands bidx" in told) == (which == "ms.tif")
     case.change(which, lambda p: np.where(p > 1 << 24, p.dtype.type(2_000_000_000), p), nodata=2_000_000_000)
     case.fuse()
+
+
+@pytest.mark.parametrize(("dtype", "offset", "spread", "told"), [
+    ("int32", 16_000_000, 0.02, True), ("float32", 16_000_000, 0.02, True), ("uint32", 4_000_000, 0.02, True),
+    ("int32", 1_000_000, 0.02, False), ("float32", 1_000_000, 0.2, False), ("int32", 8_000_000, 2000, False),
+])  # fmt: skip
+def test_values_far_above_their_spread_are_said_aloud(case: Case, dtype: str, offset: int, spread: float, told) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: (np.rint(p * spread) + offset).astype(dtype))
+    case.fuse(*EXP)
+    lines = [line for line in case.report["warnings"] if "lie far above their spread" in line]
+    assert [line.partition(":")[0] for line in lines] == (["ms.tif", "pan.tif"] if told else [])
+    assert all(f"around {offset // 1000}" in line and "subtract an offset" in line for line in lines)
+
+
+def test_a_level_is_no_matter_once_more_of_a_file_spreads() -> None:
+    levels, notes, valid = Levels(), [], np.ones((8, 8), bool)
+    still = np.float32(300) + np.eye(8, dtype=np.float32)[None] * np.float32(1e-4)
+    levels.look("a.tif", [1], still, valid, notes)
+    assert len(notes) == 1 and notes[0].startswith("a.tif: the values of band 1 lie far above")
+    levels.look("a.tif", [1], 100 * still, valid, notes)
+    levels.look("a.tif", [1], still, valid, notes)
+    assert notes == []
+
+
+def test_a_pan_far_above_its_detail_is_not_called_constant(case: Case) -> None:
+    for name in ("pan.tif", "ms.tif"):
+        case.change(name, lambda p: p // 50 + np.int32(16_000_000))
+    case.fuse("--method", "gsa", "--align", "off")
+    told = str(case.report["warnings"])
+    assert "PAN is constant" not in told and "the detail of the PAN is less than 1e-05 of its own level" in told
 
 
 @pytest.mark.parametrize("which", ["pan.tif", "ms.tif"])

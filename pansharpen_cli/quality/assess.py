@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ class _LowPiece:
 class _Piece:
     """A tile with what its figures are made of; `images` as `FullResolution` takes them, `core` are its own pixels,
     `details` their high passes, `aside` what `Fidelity` makes of them; `extremes`: least and largest values of the MS's
-    bands, and the largest of PAN, in DN."""
+    bands and, last, of PAN, in DN."""
 
     images: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     valid: Tensor
@@ -163,7 +163,7 @@ class _Piece:
     details: metrics.Details
     aside: tuple[metrics.Details, Tensor | None]
     low: _LowPiece | None
-    extremes: tuple[np.ndarray, np.ndarray, float]
+    extremes: tuple[np.ndarray, np.ndarray]
 
 
 class _Pieces:
@@ -178,8 +178,7 @@ class _Pieces:
         self.reprojection, self.fidelity = metrics.Reprojection(), Fidelity(scene.bands, self.ratio)
         self.gains = (*((gain,) for gain in KERNEL_GAINS), (*scene.gains, scene.gains[0]))
         self.crossed = torch.zeros(scene.bands, scene.bands, dtype=torch.float64)
-        self.low, self.high = np.full(scene.bands, np.inf), np.full(scene.bands, -np.inf)
-        self.brightest = 0.0
+        self.low, self.high = np.full(scene.bands + 1, np.inf), np.full(scene.bands + 1, -np.inf)
 
     def load(self, core: Window) -> tuple[TileData, np.ndarray, np.ndarray] | None:
         """What a tile and its margin hold: the pair, the image and where that is known; None where nothing is valid."""
@@ -204,7 +203,7 @@ class _Pieces:
         wide = core.widened(MARGIN)
         around = wide & self.window
         data, values, seen = loaded
-        extremes = data.ms.min((1, 2)), data.ms.max((1, 2)), float(data.pan.max())
+        extremes = np.append(data.ms.min((1, 2)), data.pan.min()), np.append(data.ms.max((1, 2)), data.pan.max())
         data, values = data.lifted(Lift(self.lift, self.lift)), np.ldexp(values, self.lift) if self.lift else values
         inside = seen[around.within(wide)]
         valid, fused, pan = data.valid & inside, torch.from_numpy(values), torch.from_numpy(data.pan)[None]
@@ -253,7 +252,6 @@ class _Pieces:
 
     def add(self, core: Window, piece: _Piece) -> None:
         self.low, self.high = np.minimum(self.low, piece.extremes[0]), np.maximum(self.high, piece.extremes[1])
-        self.brightest = max(self.brightest, piece.extremes[2])
         at = core.seen_from(self.window).corner
         self.indices.update(*piece.images, piece.valid, core=piece.core, at=at, details=piece.details)
         self.fidelity.add_detail(*piece.aside)
@@ -267,17 +265,18 @@ class _Pieces:
     def score(self, sampled: bool) -> Score:
         """The figures of all tiles so far. Raises InputError if no block was valid, or the bands are out of order."""
         figures: dict = dict(self.indices.compute())
-        constant = np.flatnonzero(self.low == self.high)
-        notes = [f"band {i + 1} of the MS is constant ({self.low[i]:g}): the indices suffer" for i in constant]
+        *constant, flat = self.low == self.high
+        notes = [f"band {i + 1} of the MS is constant ({self.low[i]:g}): the indices suffer" for i in
+                 np.flatnonzero(constant)]  # fmt: skip
         notes += self.indices.notes
-        highest = float(self.high.max())
-        if min(highest, self.brightest) > 0 and not 1 / OTHER_UNITS < highest / self.brightest < OTHER_UNITS:
+        highest, brightest = float(self.high[:-1].max()), float(self.high[-1])
+        if min(highest, brightest) > 0 and not 1 / OTHER_UNITS < highest / brightest < OTHER_UNITS:
             notes.append(
-                f"PAN (up to {self.brightest:.4g}) and MS (up to {highest:.4g}) are in different units: D_s, HQNR and "
+                f"PAN (up to {brightest:.4g}) and MS (up to {highest:.4g}) are in different units: D_s, HQNR and "
                 "QNR compare their levels and tell nothing here; fidelity does not depend on them"
             )
         figures["reprojection"] = or_note(self.reprojection.compute, notes)
-        figures |= or_note(self.fidelity.compute, notes) or dict.fromkeys(FIDELITY)
+        figures |= or_note(partial(self.fidelity.compute, not flat), notes) or dict.fromkeys(FIDELITY)
         _check_order(self.crossed)
         return Score(figures, self.indices.maps, self.window, notes, sampled)
 

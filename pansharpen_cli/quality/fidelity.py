@@ -152,13 +152,14 @@ class Fidelity:
             raise InputError("fidelity is undefined: the bands do not follow the PAN at the MS's scale")
         return shares, weights
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self, varies: bool = False) -> dict[str, Any]:
         """`fidelity`; `colour_error` per band, c_b; `detail_error`, d; `pan_sharpness`, the gain of the weighted
         sum's detail on that of PAN: 1 is as sharp as the PAN, less is softer; `displacement`, (rows, columns) by which
         it lies beside the PAN, None where it has too little of the PAN's detail to tell. Per band, in DN for a DN of
         PAN: `detail_gains`, the gain in place, and `detail_places`, (rows, columns, gain) where it is largest.
 
         Raises InputError where they are undefined: too few valid pixels, a band of zeros, a PAN without detail.
+        `varies`: the PAN is known not to be constant.
         """
         shares, weights = self.fitted()
         if not self._pixels:
@@ -170,13 +171,15 @@ class Fidelity:
         against = torch.cat([weights, -torch.ones(1, dtype=torch.float64)])
         details = self._details / self._pixels
         pan = float(details[-1, -1])
-        if not pan > CONSTANT**2 * float(self._low.second("pan").diagonal().mean()):
+        own = float(self._low.second("pan").diagonal().mean())
+        if not (varies or pan > CONSTANT**2 * own):
             raise InputError("fidelity is undefined: the PAN is constant, it has no detail")
-        if not pan > CONSTANT**2 * intensity:
-            raise InputError(
-                f"fidelity is undefined: the detail of the PAN is less than {CONSTANT:g} of the level of the MS; "
-                "subtract an offset from its values, if it has one"
-            )
+        for level, square in (("its own level", own), ("the level of the MS", intensity)):
+            if not pan > CONSTANT**2 * square:
+                raise InputError(
+                    f"fidelity is undefined: the detail of the PAN is less than {CONSTANT:g} of {level}; "
+                    "subtract an offset from its values, if it has one"
+                )
         both = torch.cat([shares, -torch.ones(1, dtype=torch.float64)])
         colour = (self._seen @ both @ both).clamp(min=0) / squares
         detail = max(float(against @ details @ against), 0.0) / intensity

@@ -21,6 +21,7 @@ from .band_kinds import data_bands
 from .geometry import Window, box_sums
 from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset
 from .items import check_count, check_items
+from .levels import Levels
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
@@ -275,6 +276,7 @@ class Source:
     warped: Warped | None = None
     part: Window | None = None
     masks: tuple[Source, ...] = ()
+    levels: Levels = field(default_factory=Levels, repr=False, compare=False)
 
     @classmethod
     def of(cls, dataset, label: str, nodata: float | None, notes: list[str]) -> Source:
@@ -336,6 +338,7 @@ class Source:
             mask &= np.isfinite(values).all(0)
         self._check_exact(values, mask)
         self._suspect(values, mask)
+        self.levels.look(self.label, self.bands, values, mask, self.notes)
         data[:, *place] = values
         valid[place] = mask
         return data, valid
