@@ -91,6 +91,18 @@ def test_versions_to_install_are_those_of_the_constraints() -> None:
     assert not [page for page in pages if "--index-url" in page]  # where packages come from is the user's choice
 
 
+def test_the_changelog_has_what_is_unreleased_and_dated_versions() -> None:
+    first, *versions = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first == "[Unreleased]" and versions[0].startswith(f"[{pansharpen.__version__}] - ")
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version) for version in versions)
+
+
+def test_the_pages_say_the_same_of_systems() -> None:
+    pages = ((ROOT / page).read_text() for page in ("README.md", "docs/howto/small-machines.md"))
+    one, other = (re.search(r"^Linux on x86-64 .*?; Windows is unsupported", page, re.MULTILINE) for page in pages)
+    assert one and other and one[0] == other[0]
+
+
 def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs/index.md"
     linked = {(index.parent / t.partition("#")[0]).resolve() for t in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
