@@ -143,7 +143,7 @@ toolbox_layers = lru_cache(ToolboxLayers)
 class Labelled(bdsd.CBDSD):
     """C-BDSD with clusters that are given."""
 
-    passes, LEAST = 1, 1  # the toolbox fits the smallest cluster, too
+    passes, PER_UNKNOWN = 1, 1  # the toolbox fits the smallest cluster, too
 
     def __init__(self, setup: Setup, labels: Tensor) -> None:
         super().__init__(setup)

@@ -311,7 +311,7 @@ def test_a_band_that_pan_says_nothing_about_is_up_sampled_and_said_so(with_noise
     np.testing.assert_array_equal(sharpened[3], pixels_of(plain)[3])
     assert (sharpened[0] != pixels_of(plain)[0]).mean() > 0.5
     assert [told["sharpened"] for told in facts["pan_tells"]] == [True, True, True, False]
-    assert facts["pan_tells"][3]["r2"] < pan_relation.LEAST < facts["pan_tells"][0]["r2"]
+    assert facts["pan_tells"][3]["r2"] < pan_relation.LEAST_R2 < facts["pan_tells"][0]["r2"]
     assert any("PAN tells nothing about NIR1" in note for note in facts["notes"])
 
 

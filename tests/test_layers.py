@@ -66,7 +66,7 @@ FOLDERS = (
         ),
     ),
     ("checks", ("__init__ look", "judge", "predict", "check")),
-    ("training", ("__init__ landscape scenes sensing settings", "simulate", "samples", "loss", "train")),
+    ("training", ("__init__ landscape scenes sensing settings", "simulate", "sampler", "loss", "train")),
     ("", ("indices simulate",)),
     ("api", ("options result", "inputs", "fusing measuring", "__init__")),
     ("cli", ("__init__ options progress", "printing shell weights", "batch evaluate fuse train", "app")),
@@ -233,6 +233,11 @@ def test_keys_of_facts_are_those_of_their_types():
     taken = {path: keys_taken(path) for place in places for path in PACKAGE.glob(place)}
     assert len(set().union(*taken.values())) > 40
     assert not {path.name: keys - known for path, keys in taken.items() if keys - known}
+
+
+def test_public_classes_have_a_name_of_their_own():
+    defined = [n.name for path in SOURCES for n in parsed(path).body if isinstance(n, ast.ClassDef)]
+    assert not {name for name in defined if not name.startswith("_") and defined.count(name) > 1}
 
 
 def test_imports_run_one_way(imported):

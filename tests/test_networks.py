@@ -29,7 +29,7 @@ from pansharpen_cli.models.base import (
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, simulate
 from pansharpen_cli.training.loss import auxiliary, composite, fused_of, loss_terms
-from pansharpen_cli.training.samples import Sampler
+from pansharpen_cli.training.sampler import Sampler
 from pansharpen_cli.training.scenes import LoadedScene
 from pansharpen_cli.training.settings import LossWeights
 

@@ -25,7 +25,7 @@ from pansharpen_cli.raster.geometry import Window
 from pansharpen_cli.raster.scene import Scene
 from pansharpen_cli.training import loss, settings, simulate, train
 from pansharpen_cli.training import scenes as training_scenes
-from pansharpen_cli.training.samples import Sampler, crop_pair
+from pansharpen_cli.training.sampler import Sampler, crop_pair
 from pansharpen_cli.training.scenes import LoadedScene
 from pansharpen_cli.training.settings import LossWeights, TrainingSettings
 

@@ -18,7 +18,7 @@ from ..jobs.fuse import fuse_scene
 from ..jobs.request import FusionOutput
 from ..progress import Progress, quiet
 from ..raster.options import OpenOptions
-from .inputs import Input, Inputs
+from .inputs import GivenFiles, Input
 from .options import file_of, options_of
 from .result import Fused
 
@@ -92,7 +92,7 @@ def _run(pan, ms, opening: OpenOptions, target: FusionOutput, options: Options, 
     if folder is not None:
         target = replace(target, path=Path(folder, target.path))
     try:
-        with Inputs() as inputs:
+        with GivenFiles() as inputs:
             pair = inputs.pair(pan, ms, opening)
             facts = fuse_scene(pair, target, options, score, progress)
             files = frozenset(p for p in (pair.pan, *pair.ms) if p not in inputs.labels)
@@ -150,5 +150,5 @@ def check(
     to know. Raises InputError for options that no pair can be checked with.
     """
     options, opening = options_of(locals())
-    with Inputs() as inputs:
+    with GivenFiles() as inputs:
         return inputs.facts(checking.check(inputs.pair(pan, ms, opening), options, score, progress))

@@ -48,14 +48,14 @@ _SAME_PIXELS = {"num_threads"}
 """Options of opening that change nothing of what is read."""
 
 
-class Inputs:
+class GivenFiles:
     """What was handed in as paths: arrays become files in memory. `labels`: what paths are called in reports."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self.labels: dict[str, str] = {}
 
-    def __enter__(self) -> Inputs:
+    def __enter__(self) -> GivenFiles:
         return self
 
     def __exit__(self, _, error: BaseException | None, __) -> None:

@@ -13,7 +13,7 @@ from ..fusion.options import Options
 from ..jobs import evaluate as jobs
 from ..jobs.opened import ALIGN
 from ..progress import Progress, quiet
-from .inputs import Input, Inputs
+from .inputs import GivenFiles, Input
 from .options import checked, file_of, one_of, opening_of
 from .result import Fused
 
@@ -25,7 +25,7 @@ _MEASURED = {"fit_bands": "bidx", "measured": True}
 """How a pair is opened where nothing is written."""
 
 
-def _fused(inputs: Inputs, fused: Results) -> list[str]:
+def _fused(inputs: GivenFiles, fused: Results) -> list[str]:
     """The paths of fused images. Raises InputError if there is none."""
     if isinstance(fused, Mapping):
         named = [(str(name), each) for name, each in fused.items()]
@@ -78,7 +78,7 @@ def evaluate(
     """
     one_of("align", align, ALIGN)
     opening = opening_of(locals() | _MEASURED | {"extent": "pan"})
-    with Inputs() as inputs:
+    with GivenFiles() as inputs:
         pair, paths = inputs.pair(pan, ms, opening), _fused(inputs, fused)
         output = _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate(paths, pair, output, progress, align))
@@ -106,7 +106,7 @@ def evaluate_against(
     if not 1 <= ratio <= 100:
         raise InputError(f"ratio is a number from 1 to 100, not {ratio}")
     _check_peak(peak)
-    with Inputs() as inputs:
+    with GivenFiles() as inputs:
         truth, paths = inputs.path(reference, "reference"), _fused(inputs, fused)
         output = _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate_against(truth, paths, ratio, peak, output, progress, nodata))
@@ -143,7 +143,7 @@ def evaluate_wald(
     names = [name.lower() for name in ([methods] if isinstance(methods, str) else methods)]
     options = checked(Options(adapt=adapt, device=device, align=align, mtf="sensor"))
     opening = opening_of(locals() | _MEASURED)
-    with Inputs() as inputs:
+    with GivenFiles() as inputs:
         pair, output = inputs.pair(pan, ms, opening), _output(inputs, report, maps, overwrite, show)
         return inputs.facts(jobs.evaluate_wald(pair, names, options, peak, output, progress))
 
@@ -153,7 +153,7 @@ def _check_peak(peak: float | None) -> None:
         raise InputError(f"peak is a positive value in DN, not {peak}")
 
 
-def _output(inputs: Inputs, report, maps, overwrite: bool, show: Sequence[str]) -> jobs.EvaluationOutput:
+def _output(inputs: GivenFiles, report, maps, overwrite: bool, show: Sequence[str]) -> jobs.EvaluationOutput:
     if isinstance(report, list):
         raise InputError(f"report takes a path, not {report}")
     folder = None if maps is None else Path(maps)

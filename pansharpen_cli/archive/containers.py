@@ -13,10 +13,10 @@ from ..raster.references import referred
 from ..report.facts import LeftOver
 from .names import File, Found, Loose, by_name
 
-Paired = tuple[list[Found], list[Loose], list[LeftOver]]
+PairedFiles = tuple[list[Found], list[Loose], list[LeftOver]]
 
 
-def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[Paired, list[File]]:
+def by_name_once(files: Sequence[File], regex: str | None = None) -> tuple[PairedFiles, list[File]]:
     """`by_name`, with a container or its members but never both; and the containers that stand for their members.
 
     A VRT goes where the names of a product pair its members, which tell bands and tiles, a list of tiles where these

@@ -21,7 +21,7 @@ from .tar_zip import archive_of
 
 MOST_SEAMS = 300
 """Pairs of neighbours that are measured, those that overlap most first."""
-SIDE, LEAST = 256, 64
+SIDE, LEAST_PIXELS = 256, 64
 """Largest side of the grid that they are compared on, and its cells that both have to show."""
 CELL = 8.0
 """Side of a cell in pixels of the output, at least: finer, registration and moving things show, and no seam."""
@@ -81,11 +81,11 @@ def _seam(box: Box, one: _Scene, other: _Scene, room: Path) -> Seam | None:
     (first, seen), (second, there) = (averaged(s.path, crs, box, (rows, cols)) for s in (one, other))
     valid = seen & there
     ms = [_of_ms(scene, crs, box, (rows, cols), room) for scene in (one, other)]
-    if ms[0] is not None and ms[1] is not None and (both := valid & ms[0][1] & ms[1][1]).sum() >= LEAST:
+    if ms[0] is not None and ms[1] is not None and (both := valid & ms[0][1] & ms[1][1]).sum() >= LEAST_PIXELS:
         valid, before = both, _steps(ms[0][0], ms[1][0], both)[0]
     else:
         before = None
-    if valid.sum() < LEAST:
+    if valid.sum() < LEAST_PIXELS:
         return None
     steps, left = _steps(first, second, valid)
     pixels = box.area / one.place.pixel**2 * valid.mean()

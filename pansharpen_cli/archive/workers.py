@@ -28,7 +28,7 @@ FALSE_STARTS = 3
 """Workers in a row that may end before they are ready."""
 
 Function = Callable[[Any, Progress], Any]
-Setup = Callable[[int], Function]
+Prepare = Callable[[int], Function]
 """Called once in each worker with its number; returns the function that its tasks are given to."""
 
 
@@ -97,7 +97,7 @@ class Pool:
     and its task tried again alone, when all others are done.
     """
 
-    setup: Setup
+    setup: Prepare
     jobs: int
     timeout: float | None = None
     memory: int | None = None
@@ -226,7 +226,7 @@ def resident(pid: int) -> int:
         return 0
 
 
-def _work(connection: Connection, setup: Setup, number: int) -> None:
+def _work(connection: Connection, setup: Prepare, number: int) -> None:
     """A worker's life: set up, then one task after the other until the pipe is closed."""
     interrupts.leave_to_parent()
     warnings.simplefilter("ignore")  # libraries' remarks; what concerns the user is in the results

@@ -68,7 +68,7 @@ class CBDSD(Method):
     finds: ClassVar = {"peaks": "2", "centres": "2k", "theta": "kun"}
     CLUSTERS: ClassVar[int] = 30
     SAMPLE: ClassVar[int] = 20_000
-    LEAST: ClassVar[int] = 10
+    PER_UNKNOWN: ClassVar[int] = 10
     """MS pixels per unknown below which a cluster's own regression is noise."""
 
     def __init__(self, setup: Setup) -> None:
@@ -135,7 +135,7 @@ class CBDSD(Method):
         common = regression(self.whole.second(known), self.whole.second(known, "detail"))
         theta = common.repeat(len(self.sums), 1, 1)
         for k, sums in enumerate(self.sums):
-            if sums.count > self.LEAST * unknowns:
+            if sums.count > self.PER_UNKNOWN * unknowns:
                 own = regression(sums.second(known), sums.second(known, "detail"))
                 if (own[-1] >= 0).all():
                     theta[k] = own

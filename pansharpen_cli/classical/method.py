@@ -26,14 +26,14 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return numerator / torch.where(raised == 0, EPS, raised)
 
 
-LEAST = 0.1
+LEAST_DIVISOR = 0.1
 """Share of a divisor's root mean square over the scene that it is lifted to. Below it is an undershoot of a filter, or
 of the linear match of PAN to a band: no radiance that detail is proportional to."""
 
 
 def least(mean: Tensor, std: Tensor) -> Tensor:
     """What divisors of these statistics over the scene are lifted to; on their mean's side of zero."""
-    return LEAST * torch.hypot(mean, std) * torch.where(mean < 0, -1.0, 1.0)
+    return LEAST_DIVISOR * torch.hypot(mean, std) * torch.where(mean < 0, -1.0, 1.0)
 
 
 def lifted(divisor: Tensor, least: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ class PRACS(Method):
     observes = DOUBLE
     compares = True
     BETA: ClassVar[float] = 0.95
-    APART: ClassVar[float] = 10.0
+    MOST_RATIO: ClassVar[float] = 10.0
     """Times the largest mean of a band that PAN's may be, and the other way round: beyond it units differ."""
     finds: ClassVar = {
         "pan_mean": "1", "own": "nn",
@@ -248,7 +248,7 @@ class PRACS(Method):
             self.mean, self.pan_mean = self.first.mean("expanded"), self.first.mean("pan")
             self.scale = over(self.first.std("pan"), self.first.std("expanded"))
             pan, ms = float(self.pan_mean.abs().max()), float(self.mean.abs().max())
-            if min(pan, ms) > 0 and not 1 / self.APART <= pan / ms <= self.APART:
+            if min(pan, ms) > 0 and not 1 / self.MOST_RATIO <= pan / ms <= self.MOST_RATIO:
                 raise InputError(
                     f"pracs compares the values of PAN and MS, whose means are {pan:.3g} and {ms:.3g}: scale one of "
                     "them (gdal_translate -scale), or use another method"

@@ -28,7 +28,7 @@ Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...")]
 
 
 @dataclass(frozen=True)
-class Finding:
+class PairingOptions:
     """Which scenes there are, and where their outputs go."""
 
     output: Annotated[Path | None, typer.Option("--output", "-o")] = None
@@ -126,7 +126,7 @@ class Working:
 
 
 def batch(
-    sources: Sources, finding: Finding, working: Working, fusing: Fusing, opening: Opening, writing: Writing,
+    sources: Sources, finding: PairingOptions, working: Working, fusing: Fusing, opening: Opening, writing: Writing,
     picturing: Picturing,
 ) -> None:  # fmt: skip
     """Find PAN/MS pairs, fuse each and log it. A second run does what is missing or has changed.
@@ -165,7 +165,7 @@ def batch(
         run(tasks, pairing, finding, working.execute(choices, finding.debug))
 
 
-def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: Finding) -> None:
+def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], finding: PairingOptions) -> None:
     """The pairs of a dry run, and what the user ought to know of them. Raises InputError where there is none."""
     from ..archive import planning
     from ..report.files import to_json
@@ -188,7 +188,7 @@ def show_pairs(sources: Sequence[str], pairing: Pairing, tasks: Sequence[Task], 
         say_line(f"warning: in no pair: {counted(len(pairing.left), 'file')} (--dry-run says why)", err=True)
 
 
-def run(tasks: Sequence[Task], pairing: Pairing, finding: Finding, execute: Execute) -> None:
+def run(tasks: Sequence[Task], pairing: Pairing, finding: PairingOptions, execute: Execute) -> None:
     """Run the tasks and print what became of them. Raises PansharpenError if any scene failed, now or before."""
     from ..archive import batch
     from ..report.files import to_json

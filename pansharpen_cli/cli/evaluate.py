@@ -112,7 +112,7 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class EvaluationOutputs:
     """What `evaluate` writes, and when it fails."""
 
     maps: Annotated[Path | None, typer.Option("--map", metavar="DIR")] = None
@@ -123,7 +123,7 @@ class Outputs:
     as_csv: Annotated[bool, typer.Option("--csv")] = False
 
 
-def evaluate(measuring: Measuring, outputs: Outputs, printing: options.Printing) -> None:
+def evaluate(measuring: Measuring, outputs: EvaluationOutputs, printing: options.Printing) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
     if printing.as_json and outputs.as_csv:
         raise InputError("--json and --csv exclude each other")

@@ -29,7 +29,7 @@ from .progress import ProgressBar, after
 
 
 @dataclass(frozen=True)
-class Outputs:
+class FusionOutputs:
     """What `fuse` writes."""
 
     output: OutputFile
@@ -46,7 +46,7 @@ class Outputs:
 
 
 def fuse(
-    pan: PanFile, ms: MsFiles, outputs: Outputs, fusing: Fusing, opening: Opening, part: Region, writing: Writing,
+    pan: PanFile, ms: MsFiles, outputs: FusionOutputs, fusing: Fusing, opening: Opening, part: Region, writing: Writing,
     printing: Printing,
 ) -> None:  # fmt: skip
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""

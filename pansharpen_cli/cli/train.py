@@ -21,7 +21,7 @@ Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE...")]
 
 
 @dataclass(frozen=True)
-class Choices:
+class TrainingOptions:
     """What is trained, and how."""
 
     network: str | None = None
@@ -62,7 +62,7 @@ class Running:
     debug: Debug = False
 
 
-def train(choices: Choices, running: Running, sources: Sources = None) -> None:
+def train(choices: TrainingOptions, running: Running, sources: Sources = None) -> None:
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
     from ..training import settings
 

@@ -276,10 +276,10 @@ def _check_units(path: str, kept: SavedFit, scene: Scene, seed: int) -> None:
             lifter(data)
             break
     own = lifter.lift or kept.lift
-    apart = (kept.lift.pan - kept.lift.ms) - (own.pan - own.ms)
-    if abs(apart) >= OTHER_UNITS:
+    difference = (kept.lift.pan - kept.lift.ms) - (own.pan - own.ms)
+    if abs(difference) >= OTHER_UNITS:
         raise InputError(
-            f"{path} is a fit of a PAN in other units beside its MS, by a factor of about {2.0**-apart:.0e}, than "
+            f"{path} is a fit of a PAN in other units beside its MS, by a factor of about {2.0**-difference:.0e}, than "
             f"{scene.pan.label}: scale that (gdal_translate -scale), or fit anew"
         )
 

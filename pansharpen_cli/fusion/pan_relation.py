@@ -21,7 +21,7 @@ from ..raster.blocks import MAX_BLOCKS, in_range, sample_blocks
 from ..raster.geometry import Window
 from ..raster.scene import Scene, TileData
 
-LEAST = 0.03
+LEAST_R2 = 0.03
 """R2 below which PAN tells nothing about a band, so that it is up-sampled and no more."""
 
 FOLLOWED = 0.2
@@ -55,7 +55,7 @@ class PanRelation:
 
     @property
     def nothing(self) -> bool:
-        return self.r2 < LEAST
+        return self.r2 < LEAST_R2
 
 
 @torch.no_grad()

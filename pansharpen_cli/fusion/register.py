@@ -544,7 +544,7 @@ def _explained(products: Tensor, band: int, others: list[int], moved: Tensor, fr
     return explained_share(energy, normal, frequencies.at(products[band, others] * turned, at, at))
 
 
-def _beside(band: int, known: Sequence[bool]) -> list[int]:
+def _predictors(band: int, known: Sequence[bool]) -> list[int]:
     """The known bands nearest to a band, and PAN."""
     others = [b for b in range(len(known)) if b != band and known[b]]
     return [*sorted(sorted(others, key=lambda b: abs(b - band))[:NEIGHBOURS]), len(known)]
@@ -559,7 +559,7 @@ def _displaced(products: Tensor, frequencies: _Frequencies) -> Tensor:
     wide = torch.arange(-2 * reach, 2 * reach + 1).double() / 2
     still, found = torch.zeros(bands + 1, 2, dtype=torch.float64), torch.zeros(bands, 2, dtype=torch.float64)
     for band in range(bands):
-        for others in ([bands], _beside(band, [True] * bands)):
+        for others in ([bands], _predictors(band, [True] * bands)):
             surface = _explained(products, band, others, still, frequencies, wide)
             (at,), (top,) = _peaks(surface[None], wide, wide)
             away = torch.hypot(wide[:, None] - at[0], wide - at[1]) > 1
@@ -582,7 +582,7 @@ def _band_offsets(
     moved, known = torch.zeros(len(products), 2, dtype=torch.float64), [True] * bands
     for _ in range(min(_SWEEPS, max(2, TURNS // bands))):
         for band in range(bands):
-            surface = _explained(products, band, _beside(band, known), moved, frequencies, _NEAR)
+            surface = _explained(products, band, _predictors(band, known), moved, frequencies, _NEAR)
             (at,), (r2,) = _peaks(surface[None], _NEAR, _NEAR)
             known[band] = bool(r2 > 0.1 and at.abs().max() < _NEAR[-1])
             moved[band] = -at

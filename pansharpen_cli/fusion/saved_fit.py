@@ -148,10 +148,10 @@ class SavedFit:
     def lattice(self, scene: Scene, step: int) -> tuple[int, int]:
         """Row and column of the scene's PAN, less than `step`, from which on every `step`-th pixel is one of the scene
         that made the fit; the first ones where the pixels of the two do not lie on each other."""
-        apart = [here - there for here, there in zip(origin_of(scene), self.origin, strict=True)]
-        if any(abs(each - round(each)) > SAME_PIXELS for each in apart):
+        between = [here - there for here, there in zip(origin_of(scene), self.origin, strict=True)]
+        if any(abs(each - round(each)) > SAME_PIXELS for each in between):
             return 0, 0
-        row, col = (-round(each) % step for each in apart)
+        row, col = (-round(each) % step for each in between)
         return row, col
 
     def array(self, name: str, shape: Sequence[int | None]) -> np.ndarray:

@@ -11,10 +11,10 @@ from ..raster.geometry import Offset
 SEARCH, FAR = 8.0, 64.0
 """Largest shifts that are looked for on each axis, in PAN pixels: at first, and where PAN and MS do not agree there."""
 
-LEAST = 0.1
+LEAST_SHIFT = 0.1
 """PAN pixels from which on a shift of the MS, or of a single band, is corrected: what is less may be noise."""
 
-OFF, LEFT, VARIES, APART, DISPLACED = 0.25, 1.0, 1.0, 1.0, 2.0
+OFF, LEFT, VARIES, BAND_OFF, DISPLACED = 0.25, 1.0, 1.0, 1.0, 2.0
 """PAN pixels from which on it is reported that the MS lies off, that it is left there, that the shift varies over
 the scene, that bands lie apart, and that they lie farther apart than optics do and are left there."""
 
@@ -54,7 +54,7 @@ class Shift:
 
 def is_correctable(found: Shift) -> bool:
     """Whether a shift is to be relied on and large enough to be corrected."""
-    return found.confident and math.hypot(found.rows, found.cols) >= LEAST
+    return found.confident and math.hypot(found.rows, found.cols) >= LEAST_SHIFT
 
 
 def band_offsets(found: Shift) -> tuple[Offset, ...]:
@@ -62,7 +62,7 @@ def band_offsets(found: Shift) -> tuple[Offset, ...]:
 
     Empty where none is. They are PAN pixels to be added to the phase of a band, beside the shift of the whole.
     """
-    kept = tuple(o if found.confident and math.hypot(*o) >= LEAST else (0.0, 0.0) for o in found.bands)
+    kept = tuple(o if found.confident and math.hypot(*o) >= LEAST_SHIFT else (0.0, 0.0) for o in found.bands)
     return kept if any(map(any, kept)) else ()
 
 
@@ -106,7 +106,7 @@ def varied(found: Shift) -> str:
 
 def shifted_bands(found: Shift) -> list[int]:
     """The bands, from 0, that lie apart from the others."""
-    return [band for band, offset in enumerate(found.bands) if found.confident and math.hypot(*offset) >= APART]
+    return [band for band, offset in enumerate(found.bands) if found.confident and math.hypot(*offset) >= BAND_OFF]
 
 
 def is_displaced(offset: Offset, moved: Sequence[Offset]) -> bool:
@@ -114,7 +114,7 @@ def is_displaced(offset: Offset, moved: Sequence[Offset]) -> bool:
     return not moved and math.hypot(*offset) >= DISPLACED
 
 
-def _apart_line(found: Shift, band: int, moved: Sequence[Offset]) -> str:
+def _displaced_line(found: Shift, band: int, moved: Sequence[Offset]) -> str:
     offset = found.bands[band]
     done = "corrected" if moved else "not corrected (networks do, with --align auto and --mtf auto)"
     done += ", but for the border that it does not cover" if moved and math.hypot(*offset) >= DISPLACED else ""
@@ -145,7 +145,7 @@ def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> 
     if found.varies >= VARIES:
         notes.append(f"{varied(found)}; {'only one is corrected' if corrected else 'none is corrected'}")
     displaced = [band for band in shifted_bands(found) if is_displaced(found.bands[band], moved)]
-    return notes + [_apart_line(found, band, moved) for band in displaced]
+    return notes + [_displaced_line(found, band, moved) for band in displaced]
 
 
 def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str]:
@@ -154,4 +154,4 @@ def notes_of(found: Shift, corrected: bool, moved: Sequence[Offset]) -> list[str
     if is_correctable(found) and corrected and OFF <= math.hypot(*shift) < SEARCH:
         notes.append(f"the MS lies {described(shift)} off its georeferencing: corrected (--align off leaves it)")
     usual = [band for band in shifted_bands(found) if not is_displaced(found.bands[band], moved)]
-    return notes + [_apart_line(found, band, moved) for band in usual]
+    return notes + [_displaced_line(found, band, moved) for band in usual]

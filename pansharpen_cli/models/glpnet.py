@@ -31,10 +31,10 @@ noise would dim the bright near infrared by all or nothing."""
 TINY = 1e-6
 """Floor of denominators."""
 DOUBTED, TRUSTED = 0.95, 0.985
-"""Agreement of MS and PAN in fine detail, up to which the share `LEAST`, and from which on all of what the network
-adds is taken. Where the MS shows other things there than the PAN, colours that were guessed from both are fringes and
-casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
-LEAST = 0.1
+"""Agreement of MS and PAN in fine detail, up to which the share `LEAST_TAKEN`, and from which on all of what the
+network adds is taken. Where the MS shows other things there than the PAN, colours that were guessed from both are
+fringes and casts to the eye. Simulated products are all above, real ones of full resolution mostly below."""
+LEAST_TAKEN = 0.1
 """Share of what the network adds that is always taken."""
 TAKEN = 0.8
 """Share of what the network adds that is taken where it is trusted; 1 in training. Scenes are not samples: their truth
@@ -44,7 +44,7 @@ CRISP = 1.025
 MOST, WIDE = 0.08, 25
 """Share of their brightness by which what the bands lack at the MS's scale may change them, as its mean within `WIDE`
 pixels."""
-BESIDE, AROUND = 3.0, 9
+TIMES_DETAIL, AROUND = 3.0, 9
 """Times the mean detail that PAN injects within `AROUND` pixels, by which that change may depart further from its mean.
 Far more is no aliasing, blur or moved car, but a PAN that the bands do not make up, beside saturated clouds for one."""
 
@@ -130,7 +130,7 @@ class GLPNet(Backbone):
     def spread(self, residual: Tensor, inputs: Inputs, stats: SceneStats) -> Tensor:
         e, pan = inputs.expanded, inputs.pan
         std, gain, haze = (t[:, None, None] for t in (stats.std, stats.gain, stats.haze))
-        trusted = min(1.0, max(LEAST, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
+        trusted = min(1.0, max(LEAST_TAKEN, (stats.agreement - DOUBTED) / (TRUSTED - DOUBTED)))
         following = follows(stats, trusted)[:, None, None]
         free, more, share = shuffled(residual).unflatten(1, e.shape[:2])
         taken, raised = (trusted, 1.0) if self.training else (TAKEN * trusted, CRISP)
@@ -178,7 +178,7 @@ def limited(inputs: Inputs, stats: SceneStats) -> Tensor:
     # of how bright the bands are in PAN's units, without its offset
     smooth, most = mean_around(coarse, WIDE), MOST * (intensity - stats.intensity[-1]).abs_()
     kept = torch.minimum(torch.maximum(smooth, -most), most)
-    most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=BESIDE)
+    most = most.add(mean_around((inputs.pan - low).abs(), AROUND), alpha=TIMES_DETAIL)
     kept += torch.minimum(torch.maximum(coarse - smooth, -most), most)
     kept *= stats.made_up
     return kept.sub_(coarse)

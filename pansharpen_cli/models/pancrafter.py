@@ -20,7 +20,7 @@ def groups(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels)
 
 
-class ResidualBlock(nn.Module):
+class ModalBlock(nn.Module):
     """norm, SiLU, conv, norm scaled and shifted by mode (eq. 5-6), SiLU, conv, added to the input."""
 
     def __init__(self, channels: int, out: int) -> None:
@@ -84,7 +84,7 @@ class Level(nn.Module):
 
     def __init__(self, channels: int, out: int, bands: int, attention: bool) -> None:
         super().__init__()
-        self.block1, self.block2 = ResidualBlock(channels, out), ResidualBlock(out, out)
+        self.block1, self.block2 = ModalBlock(channels, out), ModalBlock(out, out)
         self.attention = CrossModalAttention(out, bands) if attention else None
 
     def forward(self, x: Tensor, images: tuple[Tensor, Tensor, Tensor], mode: int) -> Tensor:

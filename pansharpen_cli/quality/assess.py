@@ -127,10 +127,10 @@ def tiles_to_score(window: Window, sampling: Sampling | None) -> tuple[list[Wind
     ranks = []
     for place, i in enumerate(np.random.default_rng(sampling.seed).permutation(len(tiles))):
         row, col = divmod(int(i), cols)
-        apart = not _in_one_block(tiles[i], window)
-        cell = row * down // rows, col * across // cols, apart
+        crosses = not _in_one_block(tiles[i], window)
+        cell = row * down // rows, col * across // cols, crosses
         drawn[cell] = drawn.get(cell, 0) + 1
-        ranks.append((apart, drawn[cell], place, tiles[i]))
+        ranks.append((crosses, drawn[cell], place, tiles[i]))
     return [tile for *_, tile in sorted(ranks)], count
 
 

@@ -28,7 +28,7 @@ _LARGEST = float(np.finfo(np.float32).max) ** 0.5
 SMALL = 2.0**-7
 """Scenes without larger values are lifted to a usual range: arithmetic has floors in DN."""
 _USUAL = 10
-_APART = 8
+_ALIKE = 8
 """Powers of two that PAN and MS may lie apart. Beyond it they are in other units, and PAN is brought to the MS."""
 
 
@@ -80,11 +80,11 @@ class Lifter:
 
     def _of(self, pan: np.ndarray, ms: np.ndarray) -> Lift:
         largest = [float(np.abs(x).max()) for x in (pan, ms)]
-        apart = 0 if self._as_one or not min(largest) else _level(pan) - _level(ms)
-        if abs(apart) <= _APART:
+        between = 0 if self._as_one or not min(largest) else _level(pan) - _level(ms)
+        if abs(between) <= _ALIKE:
             return Lift(*[lift_to_usual(max(largest))] * 2)
         lift = lift_to_usual(largest[1])
-        return Lift(lift - apart, lift)
+        return Lift(lift - between, lift)
 
 
 def _level(values: np.ndarray) -> int:

@@ -27,10 +27,10 @@ class _Band:
     squares: float = 0.0
 
     def add(self, values: np.ndarray) -> None:
-        apart = values.astype(np.float64) - self.first
-        self.count += apart.size
-        self.sum += float(apart.sum())
-        self.squares += float(apart @ apart)
+        above = values.astype(np.float64) - self.first
+        self.count += above.size
+        self.sum += float(above.sum())
+        self.squares += float(above @ above)
 
     def lost(self, whole: bool) -> float | None:
         """By how much float32 moves the values; None if that is little beside their spread, or they have none."""

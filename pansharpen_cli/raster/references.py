@@ -50,7 +50,7 @@ _NUMBERS = re.compile(r"[\s\d.,:;+eE-]*")
 _LONGEST_PATH = 4096
 """Of the longest name of a file that systems have."""
 _DIMAP = ("data_file_path", "component_path")
-_BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
+_SIDE_ENDS = (".ovr", ".msk", ".OVR", ".MSK")
 _LISTS = re.compile("<(vrtdataset|(phr_)?dimap_document)")
 """What GDAL knows a VRT and a DIMAP by; tags of a GeoTIFF may speak of DIMAP, too."""
 _OVERVIEW = re.compile(r"""=\s*["']OVERVIEW_FILE["'][^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)""", re.IGNORECASE)
@@ -298,7 +298,7 @@ def _led_to(path: str, name: str) -> Iterator[str]:
 
 def _texts_beside(name: str) -> list[tuple[str, str]]:
     """Masks and overviews beside a file that are texts."""
-    found = [(name + end, _text(name + end)) for end in _BESIDE if os.path.isfile(name + end) or in_archive(name)]
+    found = [(name + end, _text(name + end)) for end in _SIDE_ENDS if os.path.isfile(name + end) or in_archive(name)]
     return [(place, text) for place, text in found if text is not None]
 
 

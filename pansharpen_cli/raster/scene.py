@@ -326,8 +326,8 @@ def place_on(grid: Grid, source: Source) -> Window | None:
         return grid.whole
     without = source.dataset.transform.is_identity or rpcs_of(source.dataset) is not None
     alike = (other.height, other.width) == (grid.height, grid.width)
-    apart = without or alike or are_tiles(other, grid)
-    return None if apart else grid.place_of(other)
+    elsewhere = without or alike or are_tiles(other, grid)
+    return None if elsewhere else grid.place_of(other)
 
 
 def _on_one_grid(pan_grid: Grid, ms: list[Source], remarks: Remarks) -> tuple[Grid, list[Source]]:

@@ -110,10 +110,10 @@ def samples(read: Reader, window: Window, most: int) -> np.ndarray:
     """About `most` valid values (bands, pixels), of up to `BLOCKS` blocks spread over a window. Raises InputError if no
     pixel is valid."""
     tiles = plan_tiles(window, SIDE)
-    apart = -(-len(tiles) // BLOCKS)
+    strides = -(-len(tiles) // BLOCKS)
     step = max(1, min(len(tiles), BLOCKS) * min(SIDE**2, window.area) // most)
     found: list[np.ndarray] = []
-    for tile in (tile for first in range(apart) for tile in tiles[first::apart]):
+    for tile in (tile for first in range(strides) for tile in tiles[first::strides]):
         values, valid = read(tile.core)
         if valid.any():
             found.append(values[:, valid][:, ::step])

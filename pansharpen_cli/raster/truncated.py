@@ -26,10 +26,10 @@ _RAW = {
 _FILLING = {*_RAW, "LAN", "PCIDSK", "PNG", "netCDF"}
 """Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
 
-_BESIDE = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", ".sta", "w")
+_SIDE_ENDS = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", ".sta", "w")
 """Ends of files that hold none of those pixels."""
 
-_APART = ("EHdr", "ENVI", "MFF2", "RRASTER")
+_TEXT_HEADERS = ("EHdr", "ENVI", "MFF2", "RRASTER")
 """Those of them whose header is a text apart from the pixels, and which pad none: a header that has lost a key, or half
 of a number, tells of less pixels than there are."""
 
@@ -165,14 +165,14 @@ def check_sizes(dataset, path: str) -> None:
         parts = [file for file in files if _PCIDSK_BAND.search(file)]
         needed = _pixel_bytes(dataset) if parts else 0
     elif driver in _RAW:
-        parts = [file for file in files if not file.lower().endswith(_BESIDE)] or files[:1]
+        parts = [file for file in files if not file.lower().endswith(_SIDE_ENDS)] or files[:1]
         needed = _envi_bytes(parts[0]) if driver == "ENVI" else _RAW[driver] + _skipped(files) + _pixel_bytes(dataset)
     else:
         return
     size = sum(os.path.getsize(file) for file in parts if os.path.isfile(file))
     if reason := _short(size, needed):
         raise InputError(f"{path} is cut off: {reason}; copy it again")
-    if driver in _APART and needed and size - needed >= dataset.width * _value_bytes(dataset)[0]:
+    if driver in _TEXT_HEADERS and needed and size - needed >= dataset.width * _value_bytes(dataset)[0]:
         warn(
             f"{path} has {size} bytes and its header tells of {needed}, so its pixels may be misread: is the header "
             "cut off or that of another file?"

@@ -45,7 +45,7 @@ def _remark(what: str, level: str = "", **values: object) -> Remark:
     return {"about": told["about"], "level": level or told["level"], "text": told["text"].format(**values)}
 
 
-APART, UNEVEN, OTHER_UNITS, UP_SAMPLED = map(_remark, ("apart", "uneven", "other_units", "up_sampled"))
+MISMATCHED, UNEVEN, OTHER_UNITS, UP_SAMPLED = map(_remark, ("mismatched", "uneven", "other_units", "up_sampled"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def verdict(quality: Quality | None, judged: Judged = Judged()) -> list[Remark]:
     """Remarks on a fused image by the figures of `fidelity.Fidelity` and the flat-area activity, a sentence each; the
     first warning that a method may be to blame for says what to try. Empty where nothing was measured."""
     if judged.mismatched:
-        return [APART]
+        return [MISMATCHED]
     if judged.up_sampled:
         return [UP_SAMPLED]
     if not quality:

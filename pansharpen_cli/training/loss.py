@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..models.base import Backbone
 from ..physics import gaussian_matrix
 from ..quality import metrics
-from .samples import Sample
+from .sampler import TrainingSample
 from .settings import LossWeights
 
 EXTREMES, POWER, DARKEST = (0.01, 0.99), 0.62, 0.03
@@ -26,7 +26,7 @@ EASIEST = 0.02
 """Least error that others are relative to, in units of the bands' deviations."""
 
 
-def fused_of(network: Backbone, samples: Sequence[Sample], precision: torch.dtype) -> list[Tensor]:
+def fused_of(network: Backbone, samples: Sequence[TrainingSample], precision: torch.dtype) -> list[Tensor]:
     """What the network makes of samples of one size and band count, each (1, bands, rows, cols) in DN."""
     encoded = torch.cat([network.encode(s.inputs, s.stats) for s in samples])
     with autocast(encoded.device, precision):
@@ -38,14 +38,14 @@ def fused_of(network: Backbone, samples: Sequence[Sample], precision: torch.dtyp
     ]
 
 
-def auxiliary(network: Backbone, samples: Sequence[Sample], precision: torch.dtype) -> Tensor:
+def auxiliary(network: Backbone, samples: Sequence[TrainingSample], precision: torch.dtype) -> Tensor:
     """Mean of the term of its own that a network may have; zero for one without."""
     with autocast(samples[0].truth.device, precision):
         terms = [network.auxiliary(s.inputs, s.stats) for s in samples]
     return torch.stack([samples[0].truth.new_zeros(()) if t is None else t.float() for t in terms]).mean()
 
 
-def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample], weights: LossWeights) -> dict[str, Tensor]:
+def loss_terms(fused: Sequence[Tensor], samples: Sequence[TrainingSample], weights: LossWeights) -> dict[str, Tensor]:
     """Means over the samples of the terms of the loss that weigh something; see `LossWeights` for their units."""
     wanted = [f.name for f in fields(weights) if getattr(weights, f.name)]
     terms: dict[str, list[Tensor]] = {name: [] for name in wanted}
@@ -57,7 +57,7 @@ def loss_terms(fused: Sequence[Tensor], samples: Sequence[Sample], weights: Loss
     return {name: torch.stack(values).mean() for name, values in terms.items()}
 
 
-def _in_deviations(image: Tensor, sample: Sample, low: Tensor, near: Tensor) -> dict[str, Callable[[], Tensor]]:
+def _in_deviations(image: Tensor, sample: TrainingSample, low: Tensor, near: Tensor) -> dict[str, Callable[[], Tensor]]:
     """The terms in units of each band's standard deviation, errors relative to those of the sample's injection."""
     inner = sample.inner
     std, truth, pan = sample.stats.std[:, None, None], sample.truth, sample.inputs.pan
@@ -92,7 +92,7 @@ def slope(truth: Tensor, inner: tuple) -> Tensor:
     return rise / rise[inner].mean((-2, -1), keepdim=True)
 
 
-def difficulty(sample: Sample) -> Tensor:
+def difficulty(sample: TrainingSample) -> Tensor:
     """Error of MTF-GLP-FS on a sample, in units of the bands' deviations: easy scenes count as much as hard ones."""
     inner = sample.inner
     inputs, stats = sample.inputs, sample.stats
@@ -101,7 +101,7 @@ def difficulty(sample: Sample) -> Tensor:
     return error.square().mean().sqrt().clamp(min=EASIEST)
 
 
-def _of_the_scale(image: Tensor, sample: Sample) -> dict[str, Callable[[], Tensor]]:
+def _of_the_scale(image: Tensor, sample: TrainingSample) -> dict[str, Callable[[], Tensor]]:
     """The terms of PanTiny's composite loss, of values in units of the scene's scale ("Rethinking Pan-sharpening")."""
     inner = sample.inner
     a, b = (t[inner] / sample.stats.scale for t in (image, sample.truth))
@@ -135,7 +135,7 @@ def structure(fused: Tensor, truth: Tensor) -> Tensor:
 
 
 def validate(
-    network: Backbone, held_out: Sequence[Sample], weights: LossWeights, precision: torch.dtype
+    network: Backbone, held_out: Sequence[TrainingSample], weights: LossWeights, precision: torch.dtype
 ) -> dict[str, float]:
     """Means over samples: the `validation` loss and its terms, `q2n` and `ergas`."""
     seen: list[dict[str, float]] = []

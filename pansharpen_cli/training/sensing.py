@@ -61,7 +61,7 @@ EDGE = 12
 
 
 @dataclass(frozen=True)
-class Pair:
+class SensedPair:
     """PAN (size, size) and MS (bands, rows, cols) of one scene, the truth (bands, size, size), the MS's phase as a file
     would state it, and the MTF gain that a measurement of the scene would find."""
 
@@ -76,7 +76,7 @@ class Pair:
         """All pixels of the PAN and of the MS."""
         return Window.at(0, 0, self.pan.shape), Window(0, self.ms.shape[1], 0, self.ms.shape[2])
 
-    def ended(self, fill: int) -> Pair:
+    def ended(self, fill: int) -> SensedPair:
         """The pair without its outermost `EDGE` pixels, and with `fill` ones around that mirror it, as those around
         a file do."""
         size, cuts, pads, axes = len(self.pan), [], [], []
@@ -91,10 +91,10 @@ class Pair:
         pan = np.pad(self.pan[inner, inner], around, mode="symmetric")
         truth = np.pad(self.truth[:, inner, inner], ((0, 0), around, around), mode="symmetric")
         ms = np.pad(self.ms[:, *cuts], ((0, 0), *pads), mode="symmetric")
-        return Pair(pan, ms, truth, Phase(axes[0], axes[1]), self.gain)
+        return SensedPair(pan, ms, truth, Phase(axes[0], axes[1]), self.gain)
 
 
-def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, ends: bool = False) -> Pair:
+def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, ends: bool = False) -> SensedPair:
     """What a sensor drawn with `rng` makes of a scene.
 
     `scene` (bands, size, size) are the bands that the MS shall have, sharper than any sensor sees them; `others`
@@ -118,7 +118,7 @@ def observe(scene: np.ndarray, others: np.ndarray, rng: np.random.Generator, end
     relative = measured_gain(truth, ms, phase)
     known = rng.random() >= UNKNOWN or relative < 0.15
     gain = np.clip(relative * np.exp(rng.normal(0, 0.08)), 0.035, 0.9) if known else 0.3
-    return Pair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(gain))
+    return SensedPair(rounded(pan[None], rng)[0], rounded(ms, rng), truth, phase, float(gain))
 
 
 def measured_gain(truth: np.ndarray, ms: np.ndarray, phase: Phase) -> float:
@@ -189,8 +189,8 @@ def ms_of(scene: np.ndarray, phase: Phase, rng: np.random.Generator) -> np.ndarr
     kind = (SOFT, USUAL, CRISP)[rng.choice(3, p=[0.3, 0.45, 0.25])]
     middle = float(np.exp(rng.uniform(*np.log(kind))))
     gains = np.clip(middle * np.exp(rng.normal(0, 0.08, (len(scene), 2))) * np.exp(rng.normal(0, 0.08, 2)), 0.02, 0.8)
-    apart = BANDS_FAR if rng.random() < 0.3 else BANDS_OFF
-    off = rng.normal(0, MS_OFF, 2) + rng.normal(0, apart, (len(scene), 2))
+    spread = BANDS_FAR if rng.random() < 0.3 else BANDS_OFF
+    off = rng.normal(0, MS_OFF, 2) + rng.normal(0, spread, (len(scene), 2))
     grid = RawGrid.drawn(phase, side, rng) if rng.random() < RESAMPLED else None
     pitch, at = (1.0, [a.ms_centres((0, side)) for a in phase]) if grid is None else (grid.pitch, [np.arange(size)] * 2)
     drawn = list(zip(gains, off, strict=True))

@@ -38,7 +38,7 @@ from ..publish import Publication, check_absent, check_place, write
 from ..raster.messages import gdal_messages
 from . import scenes
 from .loss import auxiliary, composite, fused_of, loss_terms, mean_of, validate
-from .samples import Sample, Sampler, drawn_for_validation, landscapes
+from .sampler import Sampler, TrainingSample, drawn_for_validation, landscapes
 from .scenes import Item, LoadedScene
 from .settings import TrainingSettings
 
@@ -143,7 +143,7 @@ def rate_at(settings: TrainingSettings, step: int, used: float) -> float:
 def train(
     state: State,
     sampler: Sampler,
-    held_out: Sequence[Sample],
+    held_out: Sequence[TrainingSample],
     settings: TrainingSettings,
     *,
     checkpoint: Path | None = None,
@@ -193,7 +193,7 @@ def train(
 
 
 def one_step(
-    state: State, samples: list[Sample], settings: TrainingSettings, rate: float, precision: torch.dtype
+    state: State, samples: list[TrainingSample], settings: TrainingSettings, rate: float, precision: torch.dtype
 ) -> float:
     """One step of the optimiser and of the moving average; returns the loss."""
     for group in state.optimiser.param_groups:
@@ -234,17 +234,19 @@ def _check(state: State, held_out, settings: TrainingSettings, precision: torch.
     )
 
 
-def batches_of(sampler: Sampler, first: int, device: torch.device, workers: int) -> Generator[list[Sample], None, None]:
+def batches_of(
+    sampler: Sampler, first: int, device: torch.device, workers: int
+) -> Generator[list[TrainingSample], None, None]:
     """The batch of each step from `first` on, drawn ahead by threads if there are any."""
 
-    def drawn(step: int) -> list[Sample]:
+    def drawn(step: int) -> list[TrainingSample]:
         return [s.to(device) for s in sampler.at(step).batch()]
 
     if not workers:
         yield from map(drawn, itertools.count(first))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="sampler")
     try:
-        ahead: deque[Future[list[Sample]]] = deque(pool.submit(drawn, first + i) for i in range(2 * workers))
+        ahead: deque[Future[list[TrainingSample]]] = deque(pool.submit(drawn, first + i) for i in range(2 * workers))
         for step in itertools.count(first + 2 * workers):
             yield ahead.popleft().result()
             ahead.append(pool.submit(drawn, step))

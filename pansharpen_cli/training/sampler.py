@@ -48,7 +48,7 @@ def landscapes(count: int, seed: int) -> list[LoadedScene]:
     return [LoadedScene(t, np.ones(t.shape[1:], bool)) for t in made]
 
 
-class Sample(NamedTuple):
+class TrainingSample(NamedTuple):
     """Network inputs of one scene (1, bands, size, size), its statistics, the truth, the ratio of the pair, whether it
     is a real one, and by how many pixels at its border it is not judged: the truth is not known there, or the
     degradation saw repeated edges."""
@@ -65,7 +65,7 @@ class Sample(NamedTuple):
         """The part that is judged."""
         return (..., slice(self.margin, -self.margin), slice(self.margin, -self.margin))
 
-    def to(self, device: torch.device) -> Sample:
+    def to(self, device: torch.device) -> TrainingSample:
         def move(t: Tensor) -> Tensor:
             return t.to(device)
 
@@ -148,7 +148,7 @@ class Sampler:
         other.rng = np.random.default_rng((self.seed, step))
         return other
 
-    def batch(self) -> list[Sample]:
+    def batch(self) -> list[TrainingSample]:
         """Samples of one size and band count."""
         size, number = self.sizes[int(self.rng.integers(len(self.sizes)))]
         count, bordered = self.count(), bool(self.rng.random() < BORDERED)
@@ -163,7 +163,7 @@ class Sampler:
     def drawn_pair(self) -> RealPair:
         return self.pairs[int(self.rng.choice(len(self.pairs), p=self.pair_chance))]
 
-    def sample(self, size: int, count: int, bordered: bool) -> Sample:
+    def sample(self, size: int, count: int, bordered: bool) -> TrainingSample:
         """A real or a simulated sample; a simulated one where no pair has the bands or the room."""
         drawn = None
         if self.real and self.rng.random() < self.real:
@@ -221,7 +221,7 @@ class Sampler:
         part = (position - lower)[:, None, None]
         return (1 - part) * crop[lower] + part * crop[lower + 1]
 
-    def pair(self, size: int, count: int, bordered: bool = False) -> Sample:
+    def pair(self, size: int, count: int, bordered: bool = False) -> TrainingSample:
         """A simulated sample with `count` bands, of a scene that ends within it if it is `bordered`."""
         rng, margin = self.rng, FILL if bordered else sensing.EDGE
         crop, visible = self.truth(size - 2 * (margin - sensing.EDGE))
@@ -235,7 +235,7 @@ class Sampler:
         pan, ms = torch.from_numpy(seen.pan).float()[None, None], torch.from_numpy(seen.ms).float()[None]
         inputs = inputs_at(seen.phase, pan_window, pan, pan_window, ms, ms_window, [seen.gain])
         truth = torch.from_numpy(seen.truth).float()[None]
-        sample = Sample(inputs, SceneStats.fit(inputs), truth, seen.phase.rows.ratio, margin=margin)
+        sample = TrainingSample(inputs, SceneStats.fit(inputs), truth, seen.phase.rows.ratio, margin=margin)
         known = inputs.map(lambda t: t[sample.inner])
         stats = SceneStats.fit(known)
         if rng.random() < WHOLE:
@@ -243,7 +243,7 @@ class Sampler:
             stats = replace(stats, intensity=SceneStats.fit(ideal).intensity)
         return sample._replace(stats=unlike(stats, rng))
 
-    def real_pair(self, size: int, count: int) -> Sample | None:
+    def real_pair(self, size: int, count: int) -> TrainingSample | None:
         """A real sample with `count` bands in the files' order, wholly valid; None if no pair has one."""
         rng = self.rng
         chance = self.pair_chance * [p.bands >= count for p in self.pairs] * (self.rooms >= size)
@@ -267,7 +267,7 @@ class Sampler:
         return None
 
 
-def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> Sample | None:
+def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> TrainingSample | None:
     """The sample of a window of the truth's grid; None if it, or what the operators see around it, is not valid."""
     wide = window.widened(CONTEXT) & Window.at(0, 0, pair.valid.shape)
     coarse = pair.phase.ms_window(wide) & Window.at(0, 0, pair.ms_valid.shape)
@@ -280,10 +280,10 @@ def crop_pair(pair: RealPair, window: Window, bands: np.ndarray) -> Sample | Non
     ms = torch.from_numpy(pair.ms[:, *coarse.slices][bands])[None]
     inputs = inputs_at(pair.phase, window, pan, wide, ms, coarse, [pair.gains[b] for b in bands])
     truth = torch.from_numpy(truth).float()[None]
-    return Sample(inputs, SceneStats.fit(inputs), truth, pair.phase.mean_ratio, True)
+    return TrainingSample(inputs, SceneStats.fit(inputs), truth, pair.phase.mean_ratio, True)
 
 
-def drawn_for_validation(sampler: Sampler, number: int) -> list[Sample]:
+def drawn_for_validation(sampler: Sampler, number: int) -> list[TrainingSample]:
     """Samples to judge a network on: the same for the same scenes, real ones as often as in training."""
     size = min(VALIDATION_SIZE, sampler.sizes[-1][0])
     made = []
