@@ -16,6 +16,11 @@ __version__ = "0.2.0"
 # read this when they are loaded; of OpenBLAS it is the power of two of the cycles that they wait so.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+# Of another number than a whole one, or of several, libgomp complains at each start, and takes all cores.
+for _value in os.environ.get("OMP_NUM_THREADS", "1").split(","):
+    _value = _value.strip()
+    if not (_value.isascii() and _value.isdecimal() and len(_value) < 10 and int(_value)):
+        os.environ.pop("OMP_NUM_THREADS", None)
 # Large tensors in pages of 2 MB where the system has them: the first touch of 4 kB ones takes longer than the sums.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

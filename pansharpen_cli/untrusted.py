@@ -78,6 +78,13 @@ _PYTHONS = re.compile("^(could not convert string to|invalid literal for|not eno
 """What Python says of values that are not as they should be."""
 
 
+def number(text: str, kind: type = float) -> Any:
+    """A number of the command line. Raises ValueError for another text, and for 1_0, which Python takes for 10."""
+    if "_" in text:
+        raise ValueError
+    return kind(text)
+
+
 def fault_of(error: Exception) -> str:
     """What is wrong with a file that a reader raised an exception on."""
     if isinstance(error, RecursionError):
@@ -96,6 +103,8 @@ def fault_of(error: Exception) -> str:
         return "what it holds is of another form"
     if "field larger than field limit" in str(error):
         return "a cell in it is longer than 131,072 characters; is a quotation mark missing?"
+    if type(error).__name__ == "SafetensorError":
+        return "it is no safetensors file, or it is cut off"
     if "set_int_max_str_digits" in str(error):
         return "a number in it has thousands of digits"
     if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from pansharpen_cli import models
 from pansharpen_cli.archive import lists
 from pansharpen_cli.cli import shell
+from pansharpen_cli.errors import InputError
 from pansharpen_cli.raster import creation
 from pansharpen_cli.raster.creation import profile_of
 
@@ -167,6 +168,31 @@ BAD = {
     "a warped VRT of a file that is gone": Bad(
         fuse("pan.tif x.vrt"), ("x.vrt: ", "gone.tif, which it warps, cannot be opened"), warped_and_gone
     ),
+    "metadata of a raster": Bad(
+        fuse("pan.tif x.tif.aux.xml"),
+        ("x.tif.aux.xml: it has what GDAL knows of another file", "name that file"),
+        lambda f: (f / "x.tif.aux.xml").write_text("<PAMDataset>\n</PAMDataset>"),
+    ),
+    "shapes": Bad(
+        fuse("pan.tif x.json"),
+        ("x.json: it is GeoJSON",),
+        lambda f: (f / "x.json").write_text('{ "type": "FeatureCollection", "features": [] }'),
+    ),
+    "a shapefile": Bad(
+        fuse("pan.tif x.shp"), ("x.shp: it is a shapefile",), lambda f: (f / "x.shp").write_bytes(b"\0\0\x27\n" * 9)
+    ),
+    "a link to itself": Bad(
+        fuse("pan.tif x.tif"), ("x.tif: it is a link to itself",), lambda f: (f / "x.tif").symlink_to("x.tif")
+    ),
+    "a link to nothing": Bad(
+        fuse("pan.tif x.tif"), ("x.tif: it is a link to y.tif, which is missing",),
+        lambda f: (f / "x.tif").symlink_to("y.tif"),
+    ),  # fmt: skip
+    "a fit that is none": Bad(
+        fuse("pan.tif ms.tif --method gsa --fit f.json"), ("f.json is no fit", "it is no safetensors file"),
+        lambda f: (f / "f.json").write_text("{}" * 9),
+    ),  # fmt: skip
+    "a home folder of nobody": Bad(fuse("pan.tif ms.tif --report=~no-such-user/r.json"), ("no user no-such-user",)),
     "a text file": Bad(fuse("pan.tif bad.tif"), ("cannot open bad.tif",), written("bad.tif")),
     "zero bytes": Bad(fuse("pan.tif bad.tif"), ("bad.tif", "empty"), cut("ms.tif", lambda n: 0)),
     "header only": Bad(fuse("bad.tif ms.tif"), ("cannot open bad.tif",), cut("pan.tif", lambda n: 8)),
@@ -222,6 +248,9 @@ BAD = {
         fuse("pan.tif ms.tif --co APPEND_SUBDATASET=YES"), ("APPEND_SUBDATASET", "leave it out")
     ),
     "nodata nan for integers": Bad(fuse("pan.tif ms.tif --nodata nan"), ("--nodata nan", "uint16")),
+    "an underscore in a number": Bad(fuse("pan.tif ms.tif --nodata 1_0"), ("--nodata takes a number", "'1_0'")),
+    "an underscore in a whole number": Bad(fuse("pan.tif ms.tif --tile-size=51_2"), ("--tile-size", "'51_2'")),
+    "an underscore in a factor": Bad(fuse("pan.tif ms.tif --scale 1_0"), ("--scale takes", "'1_0'")),
     "window outside": Bad(fuse("pan.tif ms.tif --window 5000,0,10,10"), ("--window", "columns 3-192")),
     "window empty": Bad(fuse("pan.tif ms.tif --window 5,5,0,10"), ("--window", "'5,5,0,10'")),
     "window not numbers": Bad(fuse("pan.tif ms.tif --window 0,0,inf,nan"), ("--window", "'0,0,inf,nan'")),
@@ -859,7 +888,9 @@ def test_the_home_folder_of_a_user_is_found() -> None:
     pwd = pytest.importorskip("pwd")
     known = pwd.getpwuid(os.getuid())
     assert shell.with_home(f"--output=~{known.pw_name}/a.tif") == f"--output={known.pw_dir}/a.tif"
-    assert shell.with_home("~no-such-user/a.tif") == "~no-such-user/a.tif"
+    with pytest.raises(InputError, match="there is no user no-such-user here.* write ./~no-such-user"):
+        shell.with_home("--report=~no-such-user/a.json")
+    assert shell.with_home("~no-such-user.tif") == "~no-such-user.tif"
 
 
 @pytest.mark.parametrize("option", ["--rgb", "--pan-from"])

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -157,6 +158,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error(scenes: Path, tmp_path: Pa
         ("ucx://127.0.0.1:{port}", "Dask has no ucx here"),
         ("nonsense://127.0.0.1:{port}", "takes an address such as tcp://host:8786"),
         ("http://127.0.0.1:{port}", "takes an address such as tcp://host:8786"),
+        ("127.0.0.1:99999", "there is no port 99999, only 1 to 65535"),
         ("a-name", "takes an address such as tcp://host:8786"),
     ],
 )
@@ -182,6 +184,12 @@ def test_a_peer_that_says_nothing_is_called_so(listener: int, monkeypatch, kind:
 
     monkeypatch.setattr(cluster, "within_seconds", give_up)
     with pytest.raises(InputError, match="nothing there speaks as one in time"):
+        cluster.connected(f"tcp://127.0.0.1:{listener}")
+
+
+def test_a_frame_without_end_is_told_in_our_words(listener: int, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "within_seconds", lambda *_, **__: struct.unpack_from("<Q", b""))
+    with pytest.raises(InputError, match="what answers is no Dask"):
         cluster.connected(f"tcp://127.0.0.1:{listener}")
 
 

@@ -321,6 +321,14 @@ for command in {[c[1:] for c in COMMANDS]}:
     assert ends == [f"ended {code} []" for code, *_ in COMMANDS], told.stderr
 
 
+@pytest.mark.parametrize("given", ["", "0", "abc", "2,x", "9" * 30, "2", "4,2"])
+def test_a_number_of_threads_that_is_none_is_left_out(given):
+    environment = os.environ | {"OMP_NUM_THREADS": given}
+    command = [sys.executable, "-c", f"import {NAME}, os; print(os.environ.get('OMP_NUM_THREADS'))"]
+    told = subprocess.run(command, capture_output=True, check=True, cwd=PACKAGE.parent, env=environment, text=True)
+    assert told.stdout.strip() == (given if given in ("2", "4,2") else "None")
+
+
 @pytest.mark.parametrize(("given", "seen"), [({}, ["passive", "4"]), ({"OMP_WAIT_POLICY": "active"}, ["active", "4"])])
 def test_threads_wait_passively_unless_told_otherwise(given, seen):
     names = ("OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")

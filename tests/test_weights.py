@@ -617,7 +617,7 @@ def test_verify_of_files_without_a_card(here: Path, run) -> None:
     result = run("weights", "verify", "text.safetensors", "bare.safetensors")
     assert result.code == 1
     assert len(result.errors) == 1
-    assert "text.safetensors is not a safetensors file" in result.errors[0]
+    assert "text.safetensors cannot be read: it is no safetensors file" in result.errors[0]
     assert "bare.safetensors does not name its network" in result.errors[0]
 
 

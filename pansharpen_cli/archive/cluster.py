@@ -9,6 +9,7 @@ import queue
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 import uuid
@@ -43,7 +44,7 @@ CLOSING_SECONDS = 5.0
 GRACE = 1.0
 """Seconds over the time limit after which a worker is killed: the scene is cancelled by then, so none else gets it."""
 
-_ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://(?P<host>\[[0-9a-f:.]+\]|[^/:\[\]]+):(?P<port>\d{1,5})/?", re.IGNORECASE)
+_ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://(?P<host>\[[0-9a-f:.]+\]|[^/:\[\]]+):(?P<port>\d{1,9})/?", re.IGNORECASE)
 
 
 class Lost(PansharpenError):
@@ -90,8 +91,11 @@ def execute(choices: Choices, scheduler: str, timeout: float | None) -> Execute:
     (`distributed.scheduler.allowed-failures`). Raises InputError for an address that is none, or that Dask cannot talk
     to as it is set up here: it would find that out at once, and take half a minute to clear up."""
     scheduler = scheduler if "://" in scheduler else f"tcp://{scheduler}"
-    if not _ADDRESS.fullmatch(scheduler):
+    match = _ADDRESS.fullmatch(scheduler)
+    if not match:
         raise InputError(f"--scheduler takes an address such as tcp://host:8786, not '{scheduler}'")
+    if not 0 < int(match["port"]) < 1 << 16:
+        raise InputError(f"--scheduler {scheduler}: there is no port {match['port']}, only 1 to 65535")
     protocol, _, place = scheduler.partition("://")
     protocol = protocol.lower()
     scheduler = f"{protocol}://{place}"
@@ -166,7 +170,7 @@ def connected(address: str) -> Client:
         return within_seconds(2 * CONNECT_SECONDS, Client, address, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:
         # the first bytes of another protocol are taken for the length of what follows
-        why = "what answers is no Dask" if isinstance(error, MemoryError) else untrusted.fault_of(error)
+        why = "what answers is no Dask" if isinstance(error, MemoryError | struct.error) else untrusted.fault_of(error)
         if (
             isinstance(error, TimeoutError) or "CancelledError" in f"{error!r}{why}"
         ):  # Dask gave up, for no other reason

@@ -17,9 +17,9 @@ from ..untrusted import stay_offline
 from .batch import batch, report
 from .evaluate import evaluate
 from .fuse import check, fuse
-from .options import bundled
+from .options import NUMBERS, bundled
 from .progress import say_line
-from .shell import UsageError, complain, plain_message, replace_closed_streams, takes_text, with_home
+from .shell import UsageError, check_numbers, complain, plain_message, replace_closed_streams, takes_text, with_home
 from .train import train
 from .weights import weights_app
 
@@ -78,9 +78,9 @@ def main() -> None:
     stay_offline()
     replace_closed_streams()
     try:
-        code = app(
-            args=[with_home(argument) for argument in sys.argv[1:]], prog_name="pansharpen", standalone_mode=False
-        )
+        arguments = [with_home(argument) for argument in sys.argv[1:]]
+        check_numbers(arguments, NUMBERS)
+        code = app(args=arguments, prog_name="pansharpen", standalone_mode=False)
         sys.stdout.flush()
         interrupts.check()
         if code == interrupts.CODE:  # Typers differ in what they make of it

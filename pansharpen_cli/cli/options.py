@@ -18,6 +18,7 @@ import typer
 from .. import models, tables
 from ..errors import InputError
 from ..publish import file_named
+from ..untrusted import number
 
 if TYPE_CHECKING:
     from ..fusion.options import Options
@@ -42,6 +43,9 @@ def _driver(value: str) -> str:
 
 
 _HELP = tables.read(__file__)
+
+NUMBERS: set[str] = set()
+"""Options of all commands that take a number."""
 
 
 def bundled(command: Callable[..., None], name: str = "") -> Callable[..., None]:
@@ -79,6 +83,8 @@ def _with_help(parameter: inspect.Parameter, helps: Mapping[str, str]) -> inspec
     told.help = helps[parameter.name]
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         told.case_sensitive = False
+    if {int, float} & {kind, *get_args(kind)}:
+        NUMBERS.update(told.param_decls or ["--" + parameter.name.replace("_", "-")])
     return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=Annotated[kind, told])
 
 
@@ -200,7 +206,7 @@ def figure_limits(texts: Sequence[str]) -> dict[str, float]:
     for text in texts:
         name, sign, value = text.partition("=")
         try:
-            limit, name = float(value), name.strip().lower()
+            limit, name = number(value), name.strip().lower()
             if not sign or not math.isfinite(limit):
                 raise ValueError
             limits[name] = max(limit, limits.get(name, limit))
@@ -230,6 +236,6 @@ def bands_of(option: str, given: str | Sequence[str] | None) -> list[int | str] 
 def _parsed(option: str, text: str | None, words: str, plain: Callable[[Any], Any], kind: type = float) -> Any:
     """What the numbers in a text, between commas or spaces, give; None without a text."""
     try:
-        return None if text is None else plain([kind(part) for part in text.replace(",", " ").split()])
+        return None if text is None else plain([number(part, kind) for part in text.replace(",", " ").split()])
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{option} takes {words}, not '{text}'") from None

@@ -7,11 +7,13 @@ import io
 import os
 import re
 import sys
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import typer
 
 from .. import interrupts
+from ..errors import InputError
 from .progress import say_line
 
 UsageError: Any = typer.BadParameter.__mro__[2]
@@ -51,9 +53,22 @@ _HOME = re.compile(r"(--[\w-]+=)?(~[\w.-]*(?:[/\\].*)?)", re.DOTALL)
 
 def with_home(argument: str) -> str:
     """An argument with a leading `~` or `~user` of its value replaced by the home folder. Shells leave it alone in
-    `--output=~/a.tif` and in quotes."""
+    `--output=~/a.tif` and in quotes. Raises InputError where there is neither such a user nor such a folder."""
     found = _HOME.fullmatch(argument)
-    return (found[1] or "") + os.path.expanduser(found[2]) if found else argument
+    if not found:
+        return argument
+    path, user = os.path.expanduser(found[2]), found[2].partition("/")[0]
+    if path.startswith(f"{user}/") and not os.path.lexists(user):
+        raise InputError(f"{path}: there is no user {user[1:]} here; of a folder that is called so, write ./{user}")
+    return (found[1] or "") + path
+
+
+def check_numbers(arguments: Sequence[str], options: Collection[str]) -> None:
+    """Raises InputError for 1_0 as the value of an option that takes a number: Python takes it for 10."""
+    for argument, after in zip(arguments, (*arguments[1:], ""), strict=True):
+        option, sign, value = argument.partition("=")
+        if option in options and "_" in (value := value if sign else after):
+            raise InputError(f"{option} takes a number, not '{value}'")
 
 
 def plain_message(message: str) -> str:

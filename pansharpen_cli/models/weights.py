@@ -216,7 +216,7 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
             shapes = [handle.get_slice(key).get_shape() for key in handle.keys()]  # noqa: SIM118 - not a mapping
             return handle.metadata() or {}, sum(math.prod(shape) for shape in shapes)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+        raise WeightsError(f"{path} cannot be read: {untrusted.fault_of(error)}") from error
 
 
 def _tensors_digest(state: Mapping[str, Tensor]) -> str:
@@ -265,7 +265,7 @@ def load(card: Card, bands: int) -> Backbone:
                 raise WeightsError(f"{card.path} holds '{name}' as {tensor.dtype}, which are no weights")
         network.load_state_dict(state)
     except SafetensorError as error:
-        raise WeightsError(f"{card.path} is damaged: {error}") from error
+        raise WeightsError(f"{card.path} is damaged: {untrusted.fault_of(error)}") from error
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise WeightsError(f"{card.path} does not fit network '{card.network}': {' '.join(lines)}") from error

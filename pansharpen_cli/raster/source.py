@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -69,6 +70,9 @@ Pixels = tuple[np.ndarray, np.ndarray]
 Reader = Callable[[Window], Pixels]
 """Reads a window; what lies outside of the raster is invalid."""
 
+_GEOJSON = re.compile(rb'^(\xef\xbb\xbf)?\s*\{.*"type"\s*:\s*"(Feature|GeometryCollection|Topology)', re.DOTALL)
+"""How a file of shapes begins."""
+
 _RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".til", ".vrt")
 """Ends of files in a folder, one of which a message names."""
 
@@ -114,7 +118,7 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         if isinstance(error, UnicodeError):
             reason = "its name is not text in UTF-8; rename it"
         elif "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
-            reason = "no such file"
+            reason = _absence(path)
         elif os.path.isdir(path):
             reason = (
                 f"it is a folder; name a raster in it{_raster_in(path)}, or use `pansharpen batch`, which pairs files"
@@ -160,6 +164,16 @@ def _text_of(path: str) -> str:
     return ""
 
 
+def _absence(path: str) -> str:
+    """Why there is no such file."""
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            return "it is a link to itself, or leads over too many links"
+    return f"it is a link to {os.readlink(path)}, which is missing" if os.path.islink(path) else "no such file"
+
+
 def _kind_of_others(path: str) -> str:
     """What a file is that is often found in the place of a raster; nothing for others."""
     with suppress(OSError), open(path, "rb") as file:
@@ -170,6 +184,12 @@ def _kind_of_others(path: str) -> str:
             return "it is a web page: the server answered with it in the place of the file; download it again"
         if head.startswith(b"PK\x03\x04"):
             return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{{{path}}}/NAME)"
+        if re.match(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<PAMDataset\b", head):
+            return "it has what GDAL knows of another file (.aux.xml), no pixels: name that file"
+        if _GEOJSON.search(head):
+            return "it is GeoJSON: shapes, or an item of STAC, and no raster"
+        if head.startswith(b"\0\0\x27\x0a"):
+            return "it is a shapefile: shapes, and no raster"
     return ""
 
 

@@ -131,7 +131,7 @@ def parse(text: str) -> tuple[float, float] | Path | None:
     if text.lower().endswith(".json"):
         return Path(text)
     try:
-        low, high = map(float, text.split(","))
+        low, high = map(untrusted.number, text.split(","))
         if _is_range(low, high):
             return low, high
     except ValueError:
