@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from . import physics
 from .arguments import plain_arguments, positive
@@ -29,6 +30,7 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Mask = ArrayLike | None
 
 
 def _index(function: Callable[P, R]) -> Callable[P, R]:
@@ -51,61 +53,61 @@ hqnr, qnr = _index(metrics.hqnr), _index(metrics.qnr)
 
 
 @_index
-def q2n(reference: Any, fused: Any, valid: Any = None, *, scale: float = 1.0) -> float:
+def q2n(reference: ArrayLike, fused: ArrayLike, valid: Mask = None, *, scale: float = 1.0) -> float:
     """Q2n, 1 is best; values times `scale` are rounded to integers (Garzelli and Nencini 2009)."""
     return _measured(metrics.Q2n(positive("scale", scale)).of, [reference, fused], valid)
 
 
 @_index
-def q(reference: Any, fused: Any, valid: Any = None) -> float:
+def q(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> float:
     """Universal index of all sliding 32 x 32 windows, mean over bands, 1 is best (Wang and Bovik 2002)."""
     return _measured(metrics.QAverage().of, [reference, fused], valid)
 
 
 @_index
-def sam(reference: Any, fused: Any, valid: Any = None) -> float:
+def sam(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> float:
     """Spectral angle in degrees, mean over pixels, 0 is best."""
     return _measured(metrics.Angles().of, [reference, fused], valid)
 
 
 @_index
-def ergas(reference: Any, fused: Any, ratio: float, valid: Any = None) -> float:
+def ergas(reference: ArrayLike, fused: ArrayLike, ratio: float, valid: Mask = None) -> float:
     """ERGAS, 0 is best; `ratio`: MS pixel size in PAN pixels (Wald 2000)."""
     return _errors(reference, fused, valid).ergas(ratio)
 
 
 @_index
-def scc(reference: Any, fused: Any, valid: Any = None) -> float:
+def scc(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> float:
     """Correlation of Sobel gradient magnitudes, 1 is best."""
     return _measured(metrics.SpatialCorrelation().of, [reference, fused], valid)
 
 
 @_index
-def psnr(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
+def psnr(reference: ArrayLike, fused: ArrayLike, peak: float, valid: Mask = None) -> float:
     """PSNR in dB, mean over bands; `peak`: full value in DN. Infinite for equal images."""
     return _errors(reference, fused, valid).psnr(peak)
 
 
 @_index
-def ssim(reference: Any, fused: Any, peak: float, valid: Any = None) -> float:
+def ssim(reference: ArrayLike, fused: ArrayLike, peak: float, valid: Mask = None) -> float:
     """Structural similarity, 11 x 11 Gaussian windows, mean over bands, 1 is best (Wang et al. 2004)."""
     return _measured(metrics.StructuralSimilarity(peak).of, [reference, fused], valid)
 
 
 @_index
-def cc(reference: Any, fused: Any, valid: Any = None) -> float:
+def cc(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> float:
     """Pearson correlation, mean over bands, 1 is best."""
     return _errors(reference, fused, valid).cross_correlation()
 
 
 @_index
-def rmse(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
+def rmse(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> np.ndarray:
     """Root mean square error of each band (bands,), DN."""
     return _errors(reference, fused, valid).rmse().numpy()
 
 
 @_index
-def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
+def bias(reference: ArrayLike, fused: ArrayLike, valid: Mask = None) -> np.ndarray:
     """Mean of fused - reference of each band (bands,), DN."""
     return _errors(reference, fused, valid).bias().numpy()
 
@@ -114,7 +116,7 @@ def bias(reference: Any, fused: Any, valid: Any = None) -> np.ndarray:
 
 
 @_index
-def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def expand(ms: ArrayLike, shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     """The MS (bands, MS rows, MS cols) up-sampled to a PAN grid of `shape`: (bands, rows, cols), float64.
 
     `ratio`: MS pixel size in PAN pixels; `offset`: origin of the MS in PAN pixels (rows, columns) from the PAN's.
@@ -127,7 +129,7 @@ def expand(ms: Any, shape: tuple[int, int], ratio: float, offset: tuple[float, f
 
 @_index
 def low_passed_pan(
-    pan: Any, ms_shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)
+    pan: ArrayLike, ms_shape: tuple[int, int], ratio: float, offset: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
     """PAN reduced to an MS grid of `ms_shape` and expanded again, for `d_s`: (rows, cols), float64."""
     image = _image(_pan(pan))[0]
@@ -137,7 +139,9 @@ def low_passed_pan(
 
 
 @_index
-def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio: float, valid: Any = None) -> float:
+def d_lambda_k(
+    expanded: ArrayLike, fused: ArrayLike, gains: float | Sequence[float], ratio: float, valid: Mask = None
+) -> float:
     """Spectral distortion of Khan, 0 is best: 1 - Q2n of the expanded MS and the fused image blurred with the MTF.
 
     `expanded`: of `expand`. `gains`: MTF gains at the MS Nyquist frequency, one per band or one for all. `ratio`: MS
@@ -155,25 +159,25 @@ def d_lambda_k(expanded: Any, fused: Any, gains: float | Sequence[float], ratio:
 
 
 @_index
-def d_s(fused: Any, expanded: Any, pan: Any, pan_low: Any, valid: Any = None) -> float:
+def d_s(fused: ArrayLike, expanded: ArrayLike, pan: ArrayLike, pan_low: ArrayLike, valid: Mask = None) -> float:
     """Spatial distortion, 0 is best (Alparone et al. 2008); `pan_low`: of `low_passed_pan`."""
     return _measured(metrics.d_s, [fused, expanded, _pan(pan), _pan(pan_low)], valid)
 
 
 @_index
-def d_lambda(fused: Any, expanded: Any, valid: Any = None) -> float:
+def d_lambda(fused: ArrayLike, expanded: ArrayLike, valid: Mask = None) -> float:
     """Spectral distortion of QNR, 0 is best (Alparone et al. 2008)."""
     return _measured(metrics.d_lambda, [fused, expanded], valid)
 
 
 @_index
-def pan_detail_correlation(fused: Any, pan: Any, valid: Any = None) -> float:
+def pan_detail_correlation(fused: ArrayLike, pan: ArrayLike, valid: Mask = None) -> float:
     """Correlation of the high passes of the bands and of PAN; best near that of the true bands."""
     return _measured(metrics.DetailCorrelation().of, [fused, _pan(pan)], valid)
 
 
 @_index
-def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
+def flat_area_activity(fused: ArrayLike, pan: ArrayLike, valid: Mask = None) -> float:
     """Detail of the result where PAN is flat, over detail elsewhere, divided by the same of PAN; best about 1."""
     return _measured(metrics.FlatArea().of, [fused, _pan(pan)], valid)
 
@@ -181,13 +185,13 @@ def flat_area_activity(fused: Any, pan: Any, valid: Any = None) -> float:
 # From numpy ---------------------------------------------------------------------------------------------------------
 
 
-def _measured(index: Callable[..., Any], images: Sequence[Any], valid: Any, **options: Any) -> Any:
+def _measured(index: Callable[..., Any], images: Sequence[ArrayLike], valid: Mask, **options: Any) -> Any:
     """An index of arrays."""
     read, whole = _read(images, valid)
     return index(*read, valid=whole, **options)
 
 
-def _read(images: Sequence[Any], valid: Any) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+def _read(images: Sequence[ArrayLike], valid: Mask) -> tuple[list[torch.Tensor], torch.Tensor | None]:
     """The images, and where all of them are valid."""
     read = [_image(image) for image in images]
     masks = [mask for _, mask in read if mask is not None]
@@ -201,18 +205,18 @@ def _read(images: Sequence[Any], valid: Any) -> tuple[list[torch.Tensor], torch.
     return [tensor for tensor, _ in read], whole
 
 
-def _errors(reference: Any, fused: Any, valid: Any) -> metrics.Errors:
+def _errors(reference: ArrayLike, fused: ArrayLike, valid: Mask) -> metrics.Errors:
     return _measured(metrics.Errors().of, [reference, fused], valid)
 
 
-def _pan(image: Any) -> Any:
+def _pan(image: ArrayLike) -> ArrayLike:
     """Raises InputError for several bands."""
-    if np.ndim(image) == 3 and len(image) != 1:
-        raise InputError(f"PAN is one band, not {len(image)}")
+    if np.ndim(image) == 3 and np.shape(image)[0] != 1:
+        raise InputError(f"PAN is one band, not {np.shape(image)[0]}")
     return image
 
 
-def _image(image: Any) -> tuple[torch.Tensor, np.ndarray | None]:
+def _image(image: ArrayLike) -> tuple[torch.Tensor, np.ndarray | None]:
     """(bands, rows, cols) in float64, and where a masked array is valid (rows, cols)."""
     array = np.ma.asarray(image) if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
     bands = array[None] if array.ndim == 2 else array

@@ -389,6 +389,7 @@ def test_a_type_checker_knows_the_options_of_fuse_and_check(tmp_path):
         'pansharpen.check("pan.tif", "ms.tif")["findings"]': "",
         'pansharpen.check("pan.tif", "ms.tif", output="o.tif")': 'Unexpected keyword argument "output" for "check"',
         "pansharpen.indices.hqnr(0.1)": "Too few arguments",
+        'pansharpen.indices.q2n({"a": 1}, [1])': 'Argument 1 to "q2n" has incompatible type "dict[str, int]"',
     }
     (tmp_path / "user.py").write_text("\n".join(lines))
     command = [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml", tmp_path / "user.py"]
