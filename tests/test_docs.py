@@ -122,7 +122,15 @@ def test_commands_in_the_pages_exist_and_take_what_they_are_given() -> None:
         assert used <= known, f"{page.name}: pansharpen {name} {sorted(used - known)}"
 
 
-EXAMPLES = [page for page in USERS if "```python" in page.read_text() and page.name != "clusters.md"]
+PYTHON = {page: re.findall(r"^```py\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL) for page in USERS}
+EXAMPLES = [page for page, found in PYTHON.items() if found and page.name not in ("clusters.md", "grids.md")]
+"""Pages of which the examples run here. Those of clusters.md need a cluster, those of grids.md run in test_rpc.py."""
+
+
+def test_the_python_examples_are_python() -> None:
+    for page, examples in PYTHON.items():
+        for example in examples:
+            compile(example, str(page), "exec")
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def at_a_pair(tmp_path: Path, monkeypatch):
 )
 def test_the_python_examples_run(page: Path, at_a_pair) -> None:
     names: dict = {}
-    for example in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for example in PYTHON[page]:
         exec(compile(example, str(page), "exec"), names)
     assert names and os.listdir(".")
 

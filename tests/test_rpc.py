@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio import warp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.rpc import RPC
 from rasters import edited, pixels_of, write_pair
@@ -140,6 +141,25 @@ def test_the_cameras_of_these_tests_are_those_of_their_rpcs() -> None:
     there = rpc.Passage(rpc.Camera(cameras.pan_of(), "pan"), rpc.Camera(cameras.ms_of(), "ms"), terrain)(rows, cols)
     np.testing.assert_allclose(there, cameras.ms_at(rows, cols, 0.5), atol=1e-3)
     np.testing.assert_allclose(cameras.pan_at(*there, 0.5), (rows, cols), atol=1e-2)
+
+
+def test_the_example_that_orthorectifies_a_result_puts_it_in_its_place(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parent.parent / "docs/howto/grids.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    pixels = np.full((1, SIDE, SIDE), 100)
+    pixels[:, 96:192, 192:288] = 900
+    located(tmp_path / "fused_1b.tif", pixels, Cameras().pan_of())
+    place = rasterio.transform.from_bounds(LON - 1, LAT - 1, LON + 1, LAT + 1, 20, 20)
+    profile = {"driver": "GTiff", "count": 1, "height": 20, "width": 20, "dtype": "float32", "transform": place}
+    with rasterio.open("copernicus.tif", "w", crs="EPSG:4326", **profile) as heights:
+        heights.write(np.full((1, 20, 20), 300.0, "float32"))  # that the RPCs are made for
+    exec(compile(example, str(page), "exec"), {})
+    with rasterio.open("ortho.tif") as ortho:
+        rows, cols = np.nonzero(ortho.read(1) == 900)
+        xs, ys = warp.transform(ortho.crs, "EPSG:4326", *ortho.xy(rows, cols))
+    expected = (LON + DEGREES / 4, LAT + DEGREES / 4)
+    np.testing.assert_allclose((np.mean(xs), np.mean(ys)), expected, atol=DEGREES / 100)
 
 
 @pytest.mark.slow
