@@ -887,6 +887,31 @@ def test_areas_of_zero_without_a_tag_are_said_aloud(pair: Path, run, name: str) 
         assert ("areas of 0 in all bands" in finished.err) == words
 
 
+@pytest.mark.parametrize(
+    ("change", "profile", "told"),
+    [
+        (9, {}, True), (9, {"driver": "ENVI", "interleave": "bsq"}, True), (9, {"compress": "deflate"}, True),
+        (8, {}, False), (9, {"nodata": 0}, False), (9, {"interleave": "pixel"}, False),
+        (9, {"tiled": True, "blockxsize": 16, "blockysize": 16}, False),
+    ],
+)  # fmt: skip
+def test_a_band_that_ends_in_zeros_is_said_aloud(pair: Path, run, change: int, profile: dict, told: bool) -> None:
+    def stopped(pixels: np.ndarray) -> np.ndarray:
+        pixels[-1, -change:] = 0
+        return pixels
+
+    edited(
+        pair / "ms.tif",
+        pair / "cut.img",
+        stopped,
+        **{"driver": "GTiff", "interleave": "band", "nodata": None} | profile,
+    )
+    finished = run("fuse", "pan.tif", "cut.img", "-o", "out.tif", *FAST, "--overwrite")
+    assert finished.code == 0, finished.err
+    assert finished.err.count("cut.img ends in rows of 0 in band") == told
+    assert run("check", "pan.tif", "cut.img").out.count("ends in rows of 0") == told
+
+
 # Batches ------------------------------------------------------------------------------------------------------------
 
 CHOICES = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False)

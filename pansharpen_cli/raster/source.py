@@ -27,6 +27,7 @@ from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .side_files import SIDE_FILES, described_in, tags_of, told_of_others
+from .tails import look_at_the_end
 from .values import is_nodata, nodata_for
 
 MAX_PIXELS = 1 << 36
@@ -303,6 +304,7 @@ class Source:
         """All bands of a raster, none of one that is a mask; `nodata` as `nodata_for` takes it."""
         bands, alpha = data_bands(dataset, label, notes)
         replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
+        look_at_the_end(dataset, bands, label, replaced, notes)
         return cls(dataset, bands, label, replaced, alpha, notes)
 
     @property
