@@ -27,7 +27,7 @@ FOLDERS = (
         (
             "__init__ bands side_files geometry messages tiff values",
             "gdal_files options sensor_table truncated vrt_work",
-            "items levels projections tails",
+            "items levels linked projections tails",
             "references sensors",
         ),
     ),

@@ -441,6 +441,49 @@ def test_such_a_label_behind_a_vrt_is_bad_input_also_without_its_driver(tmp_path
     assert told.returncode == 2 and "x.hdr' not recognized" in told.stderr
 
 
+def pcidsk(folder: Path, name: str, link: bool = False) -> Path:
+    """A file of PCIDSK whose channel is in a file of that name, told by itself or by a segment of links."""
+    folder.mkdir()
+    path = folder / "a.pix"
+    rasterio.shutil.copy(raster(folder / "a.tif"), path, driver="PCIDSK", INTERLEAVING="FILE")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"a.001")
+    content[at : at + 64] = (b"LNK=   1" if link else name.encode()).ljust(64)
+    table = (int(content[440:456]) - 1) * 512
+    segment = (int(content[table + 12 : table + 23]) + 1) * 512
+    if link:
+        content[segment : segment + 512] = f"SysLinkF{name}".encode().ljust(512, b"\0")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("name", ["../x.001", "{}/x.001", "b/../../x.001", "/vsisubfile/0,{}/x.001", "missing.001"])
+def test_a_channel_of_pcidsk_that_is_not_beside_it_is_refused(tmp_path: Path, name: str, link: bool) -> None:
+    (tmp_path / "x.001").write_bytes(bytes(2048))
+    path = pcidsk(tmp_path / "in", name.format(os.path.relpath(tmp_path, Path.cwd()) if link else "/tmp/.."), link)
+    (tmp_path / "in" / "x.vrt").write_text(SIMPLE.format(1, "a.pix"))
+    for opened in (path, tmp_path / "in" / "x.vrt"):
+        with pytest.raises(InputError, match="takes the bytes of another file for pixels, .* not beside it"):
+            open_raster(str(opened))
+        assert "takes the bytes of another file" in outside(str(opened), [tmp_path])
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_channel_of_pcidsk_beside_it_is_looked_at_like_it(tmp_path: Path, link: bool) -> None:
+    path = pcidsk(tmp_path / "in", "b/x.001", link)
+    (tmp_path / "in" / "b").mkdir()
+    os.mkfifo(tmp_path / "in" / "b" / "x.001")
+    with pytest.raises(InputError, match="is a pipe"):
+        open_raster(str(path))
+    (tmp_path / "in" / "b" / "x.001").unlink()
+    (tmp_path / "in" / "a.001").rename(tmp_path / "in" / "b" / "x.001")
+    assert not outside(str(path), [tmp_path])
+    if not link:  # the segment was that of the place
+        with open_raster(str(path)) as dataset:
+            assert (dataset.read() == 7).all()
+
+
 @pytest.mark.slow
 def test_no_mask_overview_or_metadata_leads_to_a_server(tmp_path: Path) -> None:
     """In a process of its own: what GDAL may ask, and its drivers, are settled before it is loaded."""

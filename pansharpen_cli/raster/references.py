@@ -1,4 +1,4 @@
-"""What a raster refers to: VRTs, DIMAP and TIL name other files, places in a network, and bytes of any file as pixels.
+"""What a raster refers to: VRTs, DIMAP, TIL and PCIDSK name other files, servers, and bytes of any file as pixels.
 
 GDAL reads attributes and child elements alike and ignores case, so that any text of a VRT may be a name. What can be
 read as text, in archives, too, is looked at before GDAL opens it: opening alone may already fetch what is named, or
@@ -24,8 +24,10 @@ from .. import untrusted
 from ..errors import InputError
 from .gdal_files import opened_by_name
 from .items import check_count, check_items
+from .linked import PCIDSK, channels_of, check_own
 from .messages import GDAL_ERRORS, gdal_messages
 from .projections import check_headers, check_projection
+from .tiff import Bytes
 from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
 
 LARGEST_VRT = 64 << 20
@@ -336,6 +338,7 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
         if os.path.isfile(file := _on_disk(each)):
             check_items(path, file)
             check_headers(file)
+            check_own(path, file)
             _check_database(path, os.path.realpath(file))
             check_siblings(path, file, folders)
         if in_archive(each):
@@ -408,11 +411,22 @@ def _text(name: str) -> str | None:
     if in_archive(name):
         return _text_in_archive(name)
     head = _head(name).lower()
-    if not (_LISTS.search(head) or (head and name.lower().endswith(".til"))):
+    listed = _LISTS.search(head) or (head and name.lower().endswith(".til"))
+    if head.startswith(PCIDSK.decode().lower()):
+        if listed:
+            raise InputError(f"{name} is a file of PCIDSK and a list of files at once: refused")
+        with open(name, "rb") as file:
+            return _text_of_channels(file, name)
+    if not listed:
         return None
     if os.path.getsize(name) > LARGEST_VRT:
         raise InputError(f"{name} is a VRT of more than {LARGEST_VRT >> 20} MB")
     return untrusted.read_text(name, LARGEST_VRT, "replace")
+
+
+def _text_of_channels(file: Bytes, name: str) -> str | None:
+    """The files that channels of PCIDSK name, in the place of a text; None where they name none."""
+    return "\0".join([PCIDSK.decode(), *names]) if (names := channels_of(file, name)) else None
 
 
 def in_archive(name: str) -> bool:
@@ -426,7 +440,7 @@ def _text_in_archive(name: str) -> str | None:
         with opened_by_name(name) as file:
             content = file.read(_HEAD)
             if "<vrtdataset" not in content.decode("utf-8", "replace").lower():
-                return None
+                return _text_of_channels(file, name) if content.startswith(PCIDSK) else None
             content += file.read(LARGEST_VRT)
     except OSError:
         return _text_by_gdal(name)
@@ -537,7 +551,10 @@ def _root(path: str, where: str, text: str) -> ElementTree.Element:
 
 
 def _members(path: str, where: str, text: str) -> Iterator[str]:
-    """The rasters that a DIMAP or a TIL lists, those that are there."""
+    """The rasters that a DIMAP or a TIL lists, those that are there; and the files that a PCIDSK file has beside it."""
+    if text.startswith(PCIDSK.decode()):
+        yield from (_channel(path, where, name) for name in text.split("\0")[1:])
+        return
     if where.lower().endswith(".til"):
         names = re.findall(r'filename\s*=\s*"([^"\n]+)"', text, re.IGNORECASE)
     else:
@@ -546,6 +563,19 @@ def _members(path: str, where: str, text: str) -> Iterator[str]:
     for name in (_place(name, _folder(where), "1") for name in names):
         if NETWORK.search(name) or name.startswith("/vsi") or os.path.lexists(name):
             yield name
+
+
+def _channel(path: str, where: str, name: str) -> str:
+    """The file of a channel of PCIDSK, which may lie anywhere; beside it, or below, is what its owner has put there."""
+    folder = os.path.join(_folder(where), "")
+    places = [os.path.normpath(os.path.join(folder, each)) for each in (name, name.rstrip(" "))]
+    place = next(filter(os.path.lexists, places), "")
+    if not place.startswith(folder):
+        raise InputError(
+            f"cannot open {path}: {where[:200]} takes the bytes of another file for pixels, {name[:200]}, which is not "
+            "beside it: refused; make a GeoTIFF of it with gdal_translate if you trust it"
+        )
+    return place
 
 
 def _place(value: str, folder: str, relative: str) -> str:

@@ -23,8 +23,9 @@ _RAW = {
 }  # fmt: skip
 """Drivers of GDAL for pixels that lie in their files as they are, and the bytes that always lie before them there."""
 
-_FILLING = {*_RAW, "LAN", "PCIDSK", "PNG", "netCDF"}
-"""Drivers that fill up what a file lacks. So do JPEG with other values than bytes, and HFA with a file for pixels."""
+_FILLING = {*_RAW, "HDF5Image", "LAN", "PCIDSK", "PNG", "netCDF"}
+"""Drivers that fill up what a file lacks, or whose files are looked into on disk only. So do JPEG with other values
+than bytes, and HFA with a file for pixels."""
 
 _SIDE_ENDS = (".hdr", ".grd", ".prj", ".stx", ".clr", ".xml", ".ovr", ".msk", ".txt", ".rpb", ".imd", ".sta", "w")
 """Ends of files that hold none of those pixels."""
