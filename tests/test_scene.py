@@ -1019,9 +1019,10 @@ DIM = '<Dimap_Document><MISSION>PHR</MISSION><DATA_FILE_PATH href="{}"/></Dimap_
 
 def test_a_dim_file_names_the_sensor_of_its_own_scene_only(pair):
     (pair.folder / "DIM_PHR1A_MS_1.XML").write_text(DIM.format("IMG_PHR1A_MS_1_R1C1.TIF"))
+    (pair.folder / "DIM_OTHER.XML").write_text(DIM.format("delivery/ms.tif"))  # another one of its name
     with pair.open() as scene:
         assert scene.sensor.name == "generic"
-    (pair.folder / "DIM_OTHER.XML").write_text(DIM.format("ms.tif"))  # listed
+    (pair.folder / "DIM_OTHER.XML").write_text(DIM.format("./ms.tif"))  # listed
     with pair.open() as scene:
         assert scene.sensor.name == "pleiades"
     (pair.folder / "DIM_OTHER.XML").unlink()
@@ -1055,12 +1056,13 @@ def test_a_file_of_the_folder_names_the_sensor_of_the_rasters_that_it_lists(pair
             return str([dataset.tags(ns=domain) for domain in ("IMAGERY", "IMD", None)])
 
     (tmp_path / "out").mkdir()
-    (pair.folder / name).write_text(text.format("IMAGERY.TIF"))
-    with rasterio.open(pair.ms_paths[0]) as dataset:
-        assert "SPOT" in dataset.tags(ns="IMAGERY")["SATELLITEID"]
-    with pair.open() as scene:
-        assert scene.sensor.name == "generic"
-    assert not re.search("SPOT|METADATATYPE", carried())
+    for other in ("IMAGERY.TIF", "old/ms.tif"):
+        (pair.folder / name).write_text(text.format(other))
+        with rasterio.open(pair.ms_paths[0]) as dataset:
+            assert "SPOT" in dataset.tags(ns="IMAGERY")["SATELLITEID"]
+        with pair.open() as scene:
+            assert scene.sensor.name == "generic"
+        assert not re.search("SPOT|METADATATYPE", carried())
     (pair.folder / name).write_text(text.format("MS.TIF" if "DIM" in name else "ms.tif"))
     with pair.open() as scene:
         assert scene.sensor.name == "spot-6"

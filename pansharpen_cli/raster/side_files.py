@@ -33,8 +33,9 @@ def described_in(path: str, listed: Collection[str] = (), listing: Listing | Non
     scene = re.sub(r"_B\d+$", "", place.stem, flags=re.IGNORECASE)
     own = {f"{scene}{end}".lower() for end in ("_mtl.txt", ".imd")}
     found = [name for name in listing.near(place.with_name(f"{scene}.imd")) if name.lower() in own]
-    rasters = {os.path.basename(name).lower() for name in (path, *listed)}
-    products = {_TILE_END.sub("", Path(r).stem)[4:] for r in rasters if _IMAGES.match(r)}
+    rasters = {os.path.abspath(name).lower() for name in (path, *listed)}
+    stems = {Path(raster).stem for raster in rasters}
+    products = {_TILE_END.sub("", stem)[4:] for stem in stems if _IMAGES.match(stem)}
     for begin in ("DIM_", "RPC_") if products else ("DIM_",):
         for name in listing.near(place.with_name(begin)):
             if not re.match(rf"{begin}.*\.XML$", name, re.IGNORECASE):
@@ -52,17 +53,18 @@ def _lists(path: Path, rasters: Collection[str]) -> bool:
         known = path.stat()
     except OSError:
         return False
-    return not _names_in(str(path), known.st_mtime_ns, known.st_size).isdisjoint(rasters)
+    return not _names_in(os.path.abspath(path), known.st_mtime_ns, known.st_size).isdisjoint(rasters)
 
 
 @lru_cache(4096)
 def _names_in(path: str, *_: int) -> frozenset[str]:
-    """The names in quotes in a text, which GDAL follows, without folders and in small letters."""
+    """The names in quotes in a text, which GDAL follows from its folder, as absolute paths in small letters."""
     try:
         text = untrusted.read_text(path, untrusted.MOST_SIDE, "replace")
     except InputError:
         return frozenset()
-    return frozenset(name.rpartition("/")[2].lower() for name in re.findall(r"""["']([^"'<>\n]{1,500})["']""", text))
+    names, folder = re.findall(r"""["']([^"'<>\n]{1,500})["']""", text), os.path.dirname(path)
+    return frozenset(os.path.normpath(os.path.join(folder, name)).lower() for name in names)
 
 
 def told_of_others(dataset, path: str) -> list[str]:
