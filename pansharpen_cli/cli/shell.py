@@ -65,7 +65,7 @@ def with_home(argument: str) -> str:
 
 def check_numbers(arguments: Sequence[str], options: Collection[str]) -> None:
     """Raises InputError for 1_0 as the value of an option that takes a number: Python takes it for 10."""
-    for argument, after in zip(arguments, (*arguments[1:], ""), strict=True):
+    for argument, after in zip(arguments, (*arguments[1:], ""), strict=False):
         option, sign, value = argument.partition("=")
         if option in options and "_" in (value := value if sign else after):
             raise InputError(f"{option} takes a number, not '{value}'")
