@@ -240,6 +240,15 @@ def test_public_classes_have_a_name_of_their_own():
     assert not {name for name in defined if not name.startswith("_") and defined.count(name) > 1}
 
 
+@pytest.mark.parametrize("command", ["fuse", "batch", "evaluate", "train"])
+def test_a_command_has_at_most_20_lines(command):
+    path = PACKAGE / f"cli/{command}.py"
+    (function,) = (n for n in parsed(path).body if isinstance(n, ast.FunctionDef) and n.name == command)
+    first, *_, last = function.body[1:]  # after its help
+    lines = path.read_text().splitlines()[first.lineno - 1 : last.end_lineno]
+    assert len([line for line in lines if line.strip()]) <= 20
+
+
 def test_imports_run_one_way(imported):
     wrong = []
     for path, names in imported.items():

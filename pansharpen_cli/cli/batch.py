@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..archive.batch import Execute
     from ..archive.pairs import Pairing
     from ..archive.planning import Choices, Task
+    from ..fusion.options import Options
     from ..jobs.picture import Request
 
 Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...")]
@@ -56,6 +57,24 @@ class PairingOptions:
             check_on_disk(self.output)
         if self.output is not None and self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output} is no folder")
+
+    def choices(self, options: Options, opening: Opening, writing: Writing, picturing: Picturing) -> Choices:
+        """What all scenes are fused with. Raises InputError for a picture that cannot be."""
+        from ..archive import planning
+
+        return planning.Choices(
+            replace(options, weights=None if options.weights is None else os.path.abspath(options.weights)),
+            opening.options(), driver=writing.driver, creation_options=tuple(writing.co or ()),
+            overviews=writing.overviews, score=self.score, html=self.html, command=command_line(),
+            fit_by=self.fit_by.value, rgb=picturing.request(self.output),
+        )  # fmt: skip
+
+    def tasks(self, pairing: Pairing, choices: Choices) -> list[Task]:
+        """A task for each pair, with the fit that it shares and what its neighbours lend."""
+        from ..archive import neighbours, planning, shared_fit
+
+        tasks = planning.plan(pairing.found, self.output, choices, self.template)
+        return neighbours.lending(shared_fit.sharing(tasks, choices.fit_by, self.output))
 
 
 @dataclass(frozen=True)
@@ -142,26 +161,16 @@ def batch(
     if working.scheduler is None and not finding.is_dry:
         working.start_ahead()
     import_jobs(working.threads)
-    from ..archive import neighbours, pairs, planning, shared_fit
+    from ..archive import pairs
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
-    choices = planning.Choices(
-        replace(options, weights=None if fusing.weights is None else os.path.abspath(fusing.weights)),
-        opening.options(), driver=writing.driver, creation_options=tuple(writing.co or ()),
-        overviews=writing.overviews, score=finding.score, html=finding.html, command=command_line(),
-        fit_by=finding.fit_by.value, rgb=picturing.request(finding.output),
-    )  # fmt: skip
+    choices = finding.choices(options, opening, writing, picturing)
     choices.check(here=working.scheduler is None)
-
-    def planned() -> list[Task]:
-        tasks = planning.plan(pairing.found, finding.output, choices, finding.template)
-        return neighbours.lending(shared_fit.sharing(tasks, choices.fit_by, finding.output))
-
-    tasks = planned()
+    tasks = finding.tasks(pairing, choices)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
         if working.make_stretch(tasks, choices):
-            tasks = planned()  # what they were made with includes it
+            tasks = finding.tasks(pairing, choices)  # what they were made with includes it
         run(tasks, pairing, finding, working.execute(choices, finding.debug))
 
 

@@ -122,6 +122,11 @@ class EvaluationOutputs:
     fail_under: Annotated[list[str] | None, typer.Option(metavar="FIGURE=VALUE")] = None
     as_csv: Annotated[bool, typer.Option("--csv")] = False
 
+    def output(self) -> EvaluationOutput:
+        from ..jobs import evaluate
+
+        return evaluate.EvaluationOutput(self.report, self.maps, self.overwrite, command_line(), self.show or ())
+
 
 def evaluate(measuring: Measuring, outputs: EvaluationOutputs, printing: options.Printing) -> None:
     """Measure fused rasters: at full resolution, against a reference, or methods by Wald's protocol."""
@@ -136,11 +141,8 @@ def evaluate(measuring: Measuring, outputs: EvaluationOutputs, printing: options
         from ..jobs import evaluate
 
         evaluate.check_limits(measuring.kind, limits)
-        output = evaluate.EvaluationOutput(
-            outputs.report, outputs.maps, outputs.overwrite, command_line(), outputs.show or ()
-        )
         with ProgressBar(printing.quiet, printing.verbose) as progress:
-            facts = measuring.facts(pair, output, progress)
+            facts = measuring.facts(pair, outputs.output(), progress)
     below = evaluate.shortfalls(facts, limits)
     with after(outputs.report, outputs.maps):
         print_report(facts, printing, outputs.as_csv)

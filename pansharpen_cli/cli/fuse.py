@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,9 @@ from .options import (
 from .printing import command_line, import_jobs, print_check, print_report
 from .progress import ProgressBar, after
 
+if TYPE_CHECKING:
+    from ..jobs.request import FusionOutput
+
 
 @dataclass(frozen=True)
 class FusionOutputs:
@@ -44,6 +47,17 @@ class FusionOutputs:
     fit: Annotated[Path | None, typer.Option(metavar="FILE")] = None
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False
 
+    def target(self, writing: Writing) -> FusionOutput:
+        """Raises InputError for a picture that cannot be."""
+        from ..jobs import picture, request
+
+        return request.FusionOutput(
+            self.output, driver=writing.driver, creation_options=writing.co or (), overviews=writing.overviews,
+            overwrite=self.overwrite, quicklook=self.quicklook,
+            reports=() if self.report is None else (self.report,), command=command_line(),
+            rgb=picture.request_of(bands_of("--rgb", self.rgb), self.stretch, self.rgb_only), save_fit=self.save_fit,
+        )  # fmt: skip
+
 
 def fuse(
     pan: PanFile, ms: MsFiles, outputs: FusionOutputs, fusing: Fusing, opening: Opening, part: Region, writing: Writing,
@@ -51,17 +65,10 @@ def fuse(
 ) -> None:  # fmt: skip
     """Fuse PAN and MS into one sharp multispectral GeoTIFF on the PAN grid."""
     with interrupts.starting():
-        from ..jobs import picture, request
+        from ..jobs import request
 
     options = replace(fusing.options(), fit=None if outputs.fit is None else str(outputs.fit))
-    pair = request.Pair(pan, ms, opening.options(part.window, part.bbox))
-    target = request.FusionOutput(
-        outputs.output, driver=writing.driver, creation_options=writing.co or (), overviews=writing.overviews,
-        overwrite=outputs.overwrite, quicklook=outputs.quicklook,
-        reports=() if outputs.report is None else (outputs.report,), command=command_line(),
-        rgb=picture.request_of(bands_of("--rgb", outputs.rgb), outputs.stretch, outputs.rgb_only),
-        save_fit=outputs.save_fit,
-    )  # fmt: skip
+    pair, target = request.Pair(pan, ms, opening.options(part.window, part.bbox)), outputs.target(writing)
     with pair.held() as pair:
         if not outputs.dry_run:
             request.refuse(pair, target, options)

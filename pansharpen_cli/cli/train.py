@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,6 +62,19 @@ class Running:
     quiet: Quiet = False
     debug: Debug = False
 
+    def tell(self, made: Mapping[str, Any]) -> None:
+        """Print what the training made, and on stderr its warnings."""
+        from ..report.files import to_json
+        from ..training.train import summary
+
+        for warning in () if self.quiet else made["warnings"]:
+            say_line(f"warning: {warning}", err=True)
+        with after(self.output):
+            if self.as_json:
+                say_line(to_json(made))
+            elif not self.quiet:
+                say_line(summary(made))
+
 
 def train(choices: TrainingOptions, running: Running, sources: Sources = None) -> None:
     """Train a network on GeoTIFFs of your own and write its weights for `fuse --weights`."""
@@ -73,7 +87,6 @@ def train(choices: TrainingOptions, running: Running, sources: Sources = None) -
     if not sources or running.output is None:
         raise InputError("train needs scenes and --output, e.g. pansharpen train scenes -o my.safetensors")
     import_jobs()
-    from ..report.files import to_json
     from ..training import train as training
 
     target = training.TrainingOutput(running.output, running.overwrite, running.resume, command_line())
@@ -82,10 +95,4 @@ def train(choices: TrainingOptions, running: Running, sources: Sources = None) -
             sources, running.validation or (), target, chosen, device=running.device, threads=running.threads,
             say=progress.say, progress=progress,
         )  # fmt: skip
-    for warning in () if running.quiet else made["warnings"]:
-        say_line(f"warning: {warning}", err=True)
-    with after(running.output):
-        if running.as_json:
-            say_line(to_json(made))
-        elif not running.quiet:
-            say_line(training.summary(made))
+    running.tell(made)
