@@ -103,6 +103,27 @@ def test_the_pages_say_the_same_of_systems() -> None:
     assert one and other and one[0] == other[0]
 
 
+def sentences(page: Path) -> list[str]:
+    """Sentences of a page's prose, list items and cells of tables."""
+    text = re.sub(r"^```.*?^```|^#.*?$|\]\([^)]*\)", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"\n\s*\n|\n(?=[-*|] |\d+\. )|\s\|\s", text)
+    ends = re.compile(r"(?<=[.?!])[)*_]*\s+(?=[A-Z0-9`\[(*])")
+    return [sentence for part in parts for sentence in ends.split(" ".join(part.split()))]
+
+
+READ = [
+    ROOT / f"{name}.md" for name in ("README", "docs/tutorial", "docs/registration", "docs/weights", "docs/methods")
+]
+READ += [page for page in USERS if page.parent.name in ("howto", "explanation")]
+
+
+@pytest.mark.parametrize("page", READ, ids=[page.stem for page in READ])
+def test_sentences_have_at_most_30_words(page: Path) -> None:
+    found = sentences(page)
+    assert len(found) > 9
+    assert not [each for each in found if len([word for word in each.split() if re.search(r"\w", word)]) > 30]
+
+
 def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs/index.md"
     linked = {(index.parent / t.partition("#")[0]).resolve() for t in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
