@@ -315,7 +315,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_truncated_weights_are_refused(tmp_path, kept):
     path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4})
     path.write_bytes(path.read_bytes()[:kept])
-    assert "is not a safetensors file" in refused(path, 4)
+    assert "it is no safetensors file" in refused(path, 4)
 
 
 def test_truncated_weights_in_a_manifest_are_refused(tmp_path):
@@ -331,7 +331,7 @@ def test_truncated_weights_in_a_manifest_are_refused(tmp_path):
 def test_what_is_no_safetensors_file_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"a": torch.zeros(3)}, path)
-    assert "is not a safetensors file" in refused(path, 4)
+    assert "it is no safetensors file" in refused(path, 4)
     assert "no weights file" in refused(tmp_path / "missing.safetensors", 4)
 
 
