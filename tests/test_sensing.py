@@ -18,7 +18,7 @@ def scene() -> np.ndarray:
     return simulate.truth(128, 128, 4, seed=3).astype(np.float32)
 
 
-def drawn(scene: np.ndarray, count: int, channels: int = 4) -> list[sensing.Pair]:
+def drawn(scene: np.ndarray, count: int, channels: int = 4) -> list[sensing.SensedPair]:
     return [sensing.observe(scene, scene[:channels], np.random.default_rng(seed)) for seed in range(count)]
 
 
