@@ -80,7 +80,8 @@ def leave_to_parent() -> None:
 
 def leave(*_) -> None:
     """Nothing is to be cleared up yet, and an exception within an import may be swallowed or crash a library."""
-    os.write(2, b"error: interrupted\n")
+    with suppress(OSError):  # a terminal that was closed, a disk that is full
+        os.write(2, b"error: interrupted\n")
     _end_helper()
     os._exit(CODE)
 

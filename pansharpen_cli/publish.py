@@ -46,6 +46,9 @@ _MISLEADING = (
     ".wld", ".tab", ".imd", ".rpb", ".rpc", "_rpc.txt", ".pvl", ".pass", "_mtl.txt", "_metadata.txt", "_metadata.xml",
 )  # fmt: skip
 """Endings in the place of a GeoTIFF's own of files that are read with it and that others have made: place, sensor."""
+_OF_IMAGES = (4, ("dim_", "rpc_"), ".xml"), (3, ("hdr", "rpc"), ".txt")
+"""How such files of Airbus (IMG_x_R1C1.tif) and of ALOS (IMG-x.tif) are called: signs of the image's name that others
+stand for, and the ending."""
 _HEADERS = (".hdr", ".prj", ".stx", ".clr", ".ige", ".rrd")
 """Such endings of files that describe pixels stored raw, or in another file."""
 
@@ -105,8 +108,13 @@ def owner_of(name: str) -> str:
 
 def _world_suffixes(path: Path) -> set[str]:
     end = path.suffix.lower()
-    own = {f".{end[1]}{end[-1]}w", f"{end}w"} if end in _RASTERS else set()
+    own = _worlds(end) if end in _RASTERS else set()
     return own | {".wld"} if own and end not in TIFF else own
+
+
+def _worlds(end: str) -> set[str]:
+    """How the world file of a raster that ends so may end."""
+    return {f".{end[1]}{end[-1]}w", f"{end}w"} if len(end) > 2 else set()
 
 
 def _is_erdas(aux: Path, dependent: str = "") -> bool:
@@ -151,7 +159,7 @@ def told_beside(path: str, listing: Listing | None = None) -> list[str]:
     Not what viewers leave."""
     place = Path(path)
     listing, own = listing or Listing(), place.name.lower()
-    ends = {*_world_suffixes(place), *(() if place.suffix.lower() in _RASTERS else _HEADERS)}
+    ends = {*_worlds(place.suffix.lower()), *(() if place.suffix.lower() in _RASTERS else _HEADERS)}
     names = {own + end for end in (".msk", ".aux.xml", ".hdr")} | {place.stem.lower() + end for end in ends}
     found = {place.parent / n for n in listing.near(place) if n.lower() in names} | {*_describing(place, listing)}
     return sorted(str(p) for p in found if p.is_file() and (p.suffixes[-2:] != [".aux", ".xml"] or _tells(str(p))))
@@ -168,11 +176,10 @@ def _describing(path: Path, listing: Listing) -> list[Path]:
         return end in _MISLEADING or (end == ".xml" and _is_delivery(file))
 
     found = [file for name in listing.near(path) if describes(file := path.parent / name)]
-    part = path.stem[4:]  # of a file IMG_x_R1C1.tif of Airbus
-    for name in (start + end for end in {part, part.rpartition("_")[0]} - {""} for start in ("DIM_", "RPC_")):
-        found += [
-            path.parent / n for n in listing.near(path.with_name(f"{name}.xml")) if n.lower() == f"{name}.xml".lower()
-        ]
+    for length, starts, end in _OF_IMAGES:
+        part = stem[length:]
+        for name in (start + each + end for each in {part, part.rpartition("_")[0]} - {""} for start in starts):
+            found += [path.parent / n for n in listing.near(path.with_name(name)) if n.lower() == name]
     return found
 
 
@@ -239,7 +246,9 @@ def check_place(
 
 
 def file_named(name: str | os.PathLike[str]) -> Path:
-    """A file to write. Raises InputError for the name of a folder, whose slash `Path` would drop."""
+    """A file to write. Raises InputError for no name, or that of a folder, whose slash `Path` would drop."""
+    if not os.fspath(name):
+        raise InputError("the name of a file to write is empty")
     if os.fspath(name).endswith(("/", os.sep)):
         raise InputError(f"'{os.fspath(name)}' is the name of a folder; name a file")
     return Path(name)
@@ -355,11 +364,22 @@ class Publication(ExitStack):
             for path, part in reversed(self._parts.items()):  # the output last: its report tells whose it is
                 with writing(path):
                     self._replace(path, part, undo)
-        except BaseException:
-            for where, place in reversed(undo):
-                with suppress(OSError):
-                    os.replace(where, place)
+        except BaseException as error:
+            if kept := [where for where, place in reversed(undo) if not self._is_back(where, place)]:
+                raise PansharpenError(f"{error}; what was there and cannot be put back is {kept[0]}") from error
             raise
+
+    def _is_back(self, where: Path, place: Path) -> bool:
+        """Rename what was put aside back. Where that fails, the folder that it is in stays, and no batch takes it for
+        one of a run that was killed."""
+        try:
+            os.replace(where, place)
+        except OSError:
+            for room in {*self._rooms.values()} & {*where.parents}:
+                _LIVING.discard(room)
+                (room / _HELD).unlink(missing_ok=True)
+                return False
+        return True
 
     def _room(self, folder: Path) -> Path:
         if folder not in self._rooms:
@@ -380,9 +400,12 @@ class Publication(ExitStack):
         for each in made:
             place = target.parent / each.name
             aside = Path(tempfile.mkdtemp(dir=self._room(target.parent))) / each.name
-            with suppress(OSError):  # a file system without hard links: what is replaced cannot come back
-                os.link(place, aside)
             new = not place.exists()
+            try:
+                os.link(place, aside)
+            except OSError:  # a file system without hard links; after the output nothing is renamed
+                if not new and part != next(iter(self._parts.values())):
+                    shutil.copy2(place, aside)
             _place_anew(each, place) if new else os.replace(each, place)
             if new:
                 undo.append((place, each))
@@ -464,8 +487,9 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 def _removed(made: Path) -> None:
     """Until it is gone, `clear` removes it, too: a second signal may end the process meanwhile."""
-    shutil.rmtree(made, ignore_errors=True)
-    _LIVING.discard(made)
+    if made in _LIVING:
+        shutil.rmtree(made, ignore_errors=True)
+        _LIVING.discard(made)
 
 
 def clear() -> None:

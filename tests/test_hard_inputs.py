@@ -659,6 +659,17 @@ def test_tiny_values_are_fused_as_those_of_usual_size(case: Case, exponent: int,
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=0.01)
 
 
+@pytest.mark.parametrize(("exponent", "refused"), [(-27, True), (-16, False)])
+def test_a_band_in_a_far_larger_unit_is_refused_by_networks(case: Case, exponent: int, refused: bool) -> None:
+    case.change("ms.tif", lambda p: np.ldexp(p.astype("float32"), np.array([0, exponent, 0, 0])[: len(p), None, None]))
+    if refused:
+        told = case.refused(*NETWORK)
+        assert "is in another unit than the others (its mean is " in told
+    else:
+        case.fuse(*NETWORK)
+    case.fuse("--method", "gsa", "--no-score")
+
+
 @pytest.mark.parametrize("exponent", seldom([-24, -60, -120], [-60]))
 def test_tiny_values_are_scored_and_checked_as_those_of_usual_size(case: Case, exponent: int) -> None:
     def told() -> tuple[dict, dict, str]:

@@ -60,6 +60,17 @@ def test_private_parts_of_rasterio_are_there_and_rasters_open_without(here: Path
     assert [part for part in PRIVATE if found[part] == "False"] == gone
 
 
+@pytest.mark.usefixtures("here")
+def test_names_of_bands_that_are_not_utf_8_are_left_out() -> None:
+    rasterio.shutil.copy("a.tif", "a.img", driver="ENVI")
+    header = Path("a.hdr")
+    header.write_bytes(header.read_bytes() + "band names = {grün, rot}\n".encode("latin-1"))
+    Path("a.img.aux.xml").unlink(missing_ok=True)
+    with gdal_messages() as said, source.open_raster("a.img") as dataset:
+        assert dataset.descriptions == (None, None) and dataset.read().any()
+    assert said.warnings == ["a.img: the names of its bands are not text in UTF-8: they are left out"]
+
+
 def refer(name: str, to: str, known: str = "a.tif") -> None:
     """A VRT that refers to a file, whose pixels are those of a known one."""
     rasterio.shutil.copy(known, name, driver="VRT")

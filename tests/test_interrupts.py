@@ -158,6 +158,16 @@ def test_an_interrupted_run_leaves_nothing_for_a_second_signal_to_meet() -> None
     assert (done.returncode, done.stdout, done.stderr) == (130, "partly\n", "error: interrupted\n")
 
 
+@pytest.mark.parametrize("how", ["interrupts.leave()", "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"])
+def test_a_stderr_that_takes_nothing_keeps_no_signal_from_ending(how: str) -> None:
+    code = "import os, signal, sys, time\nfrom pansharpen_cli import interrupts\ninterrupts.handle(interrupts.leave)\n"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code + how], cwd=ROOT, stderr=write, preexec_fn=defaults, timeout=30)
+    os.close(write)
+    assert done.returncode == 130
+
+
 AHEAD = """
 import os, signal, sys
 from multiprocessing import forkserver

@@ -66,6 +66,21 @@ def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_pat
             open_raster(path)
 
 
+def test_names_in_a_vrt_are_followed_over_links_as_the_system_does(tmp_path: Path) -> None:
+    for folder in ("there", "far/deep", "in"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("there/x.vrt", "far/x.vrt"):
+        (tmp_path / name).write_text(RAW.format('subClass="VRTRawRasterBand"', "", "/etc/hostname"))
+    (tmp_path / "there" / "m.vrt").write_text(SIMPLE.format(1, "x.vrt"))
+    (tmp_path / "in" / "sub").symlink_to("../far/deep")
+    (tmp_path / "in" / "up.vrt").write_text(SIMPLE.format(1, "sub/../x.vrt"))
+    (tmp_path / "in" / "link.vrt").symlink_to("../there/m.vrt")
+    raster(tmp_path / "in" / "x.vrt")  # what they would name if paths were cut short
+    for name in ("link.vrt", "up.vrt"):
+        with pytest.raises(InputError, match="bytes of another file for pixels"):
+            open_raster(str(tmp_path / "in" / name))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

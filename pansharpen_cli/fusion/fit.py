@@ -241,6 +241,7 @@ def _fit_network(
     with devices.threads(1):
         drawn = sample(scene, settings, options.seed, device, progress)
     found = drawn.stats
+    _check_bands_alike(scene, found)
     if card.scale is not None:
         found = _in_units_of(math.ldexp(card.scale, found.lift.ms), found, scene)
     stats = found.to(device)
@@ -282,6 +283,25 @@ def _check_units(path: str, kept: SavedFit, scene: Scene, seed: int) -> None:
             f"{path} is a fit of a PAN in other units beside its MS, by a factor of about {2.0**-difference:.0e}, than "
             f"{scene.pan.label}: scale that (gdal_translate -scale), or fit anew"
         )
+
+
+VANISHING = 1e-6
+"""Share of the values' size that deviations have at least in the statistics: a band that is all below it is noise."""
+
+
+def _check_bands_alike(scene: Scene, stats: SceneStats) -> None:
+    """Raises InputError for a band of floats in a unit so much larger than the others' that networks make noise of
+    it."""
+    kinds = [s.dataset.dtypes[b - 1] for s in scene.ms for b in s.bands]
+    least = 1.001 * VANISHING * stats.scale
+    for i, (kind, mean, std) in enumerate(zip(kinds, stats.mean.tolist(), stats.std.tolist(), strict=True)):
+        if kind.startswith("float") and 0 < abs(mean) < least and std <= least:
+            named = scene.called[i] or f"band {scene.numbers[i]}"
+            raise InputError(
+                f"{scene.ms[0].label}: {named} is in another unit than the others (its mean is "
+                f"{math.ldexp(mean, -stats.lift.ms):.1e}, and they reach {stats.scale_in_dn:.1e}): bring them to one "
+                "unit, or fuse with --method gsa"
+            )
 
 
 ALIKE = 4.0

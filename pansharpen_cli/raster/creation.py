@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,9 @@ COG, make them smaller."""
 
 _OF_ANOTHER_GRID = {"RES", "EXTENT", "ZOOM_LEVEL", "ALIGNED_LEVELS"}
 """Options of a COG that GDAL takes for one on another grid, and else passes over."""
+
+MOST_BLOCK = 1 << 27
+"""Bytes of a block of all bands that is written: several are held at once."""
 
 _INKS = ("MINISWHITE", "CMYK")
 """Meanings of pixels that are the darker the more they are."""
@@ -97,6 +101,9 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError("--co APPEND_SUBDATASET: an output is a file of its own; leave it out")
     if (inks := options.get("PHOTOMETRIC", "").upper()) in _INKS:
         raise InputError(f"--co PHOTOMETRIC={inks}: readers would take the bands for ink, not light; leave it out")
+    sides = [options.get(key, "") for key in (("BLOCKSIZE",) * 2 if driver == "COG" else ("BLOCKXSIZE", "BLOCKYSIZE"))]
+    if all(map(str.isdecimal, sides)) and (size := math.prod(map(int, sides)) * count * dtype.itemsize) > MOST_BLOCK:
+        raise InputError(f"--co: blocks of {' x '.join(sides)} pixels take {size / 1e9:.1f} GB each; take smaller ones")
     if "NBITS" in options and dtype.kind == "f":
         raise InputError(f"--co NBITS={options['NBITS']} rounds {dtype} to half of its digits: leave it out")
     if "NBITS" in options and driver == "COG":  # GDAL takes what was in memory beyond the ends of its blocks for pixels

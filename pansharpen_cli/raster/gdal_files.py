@@ -74,3 +74,11 @@ def opened_by_name(name: str) -> Iterator[Bytes]:
         raise OSError(f"{name} is no file")
     with open(name, "rb") as file:
         yield file
+
+
+def absolute(place: str) -> str:
+    """The path as the system follows it: `..` behind a link is the folder above its target."""
+    if os.pardir not in place.split(os.sep):
+        return os.path.abspath(place)
+    folder, name = os.path.split(place)
+    return os.path.join(os.path.realpath(folder), name)

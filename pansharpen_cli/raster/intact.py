@@ -52,6 +52,19 @@ def unplace(dataset) -> None:
         dataset._transform = Affine.identity().to_gdal()
 
 
+def unname(dataset) -> list[str]:
+    """Leave out names and units of bands that are not UTF-8, by private parts of rasterio; what to say of it."""
+    told = []
+    for key, what in (("descriptions", "names"), ("units", "units")):
+        try:
+            getattr(dataset, key)
+        except UnicodeDecodeError:
+            with suppress(AttributeError):
+                setattr(dataset, f"_{key}", (None,) * dataset.count)
+                told.append(f"{dataset.name}: the {what} of its bands are not text in UTF-8: they are left out")
+    return told
+
+
 def is_usable(transform: Any) -> bool:
     smallest = np.finfo(float).tiny
     return bool(np.isfinite(transform).all()) and abs(transform.determinant) >= smallest
@@ -85,7 +98,7 @@ def check_files(dataset, path: str, names: Collection[str]) -> list[str]:
         check_unpacks(file)
     check_texts(dataset, path, every)
     check_served(path, dataset, names)
-    check_sizes(dataset, path)
+    check_sizes(dataset, path, any(map(in_archive, dataset.files)))
     return every
 
 
@@ -109,7 +122,7 @@ def _files_of(name: str) -> list[str]:
         return []
     with suppress(*GDAL_ERRORS), opened_dataset(name) as source:
         _check_driver(source, name)
-        check_sizes(source, name)
+        check_sizes(source, name, in_archive(name))
         return list(source.files)
     return []
 

@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
 from ..errors import InputError
-from .gdal_files import opened_by_name
+from .gdal_files import absolute, opened_by_name
 from .items import check_count, check_items
 from .linked import PCIDSK, channels_of, check_own
 from .messages import GDAL_ERRORS, gdal_messages
@@ -486,7 +486,8 @@ def _folder(where: str) -> str:
 
 def _names(path: str, where: str, root: ElementTree.Element) -> Iterator[str]:
     """The names in a VRT that lies at `where`, as absolute paths where they are files."""
-    folder, seen = _folder(where), set[str]()
+    # GDAL looks for them beside what a link leads to
+    folder, seen = _folder(where if where.startswith("/vsi") else os.path.realpath(where)), set[str]()
     for element in root.iter():
         relative = "0"
         for key, value in [(element.tag, element.text), *element.attrib.items()]:
@@ -590,4 +591,4 @@ def _place(value: str, folder: str, relative: str) -> str:
     place = os.path.join(folder, value) if relates else value
     if not os.path.lexists(place) and (found := _SUBDATASET.fullmatch(value)):
         return f"{found[1]}{os.path.join(folder, found[2])}{found[3]}" if relates else value
-    return place if place.startswith("/vsi") else os.path.abspath(place)
+    return place if place.startswith("/vsi") else absolute(place)

@@ -20,7 +20,7 @@ from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
 from .band_kinds import data_bands
 from .geometry import Window, box_sums
-from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset
+from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset, unname
 from .items import check_count, check_items
 from .levels import Levels
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
@@ -149,6 +149,7 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
             check_overviews(path, dataset)
             check_beside(path, check_files(dataset, path, names))
             _check_blocks(dataset, path)
+            said.warnings += unname(dataset)
             _look_at_bands(dataset)
             if lost(said):
                 raise InputError(f"{path} is cut off or damaged: its header leads beyond its end; copy it again")
@@ -414,8 +415,8 @@ class Source:
                 raise InputError(f"{self.label} holds {fault}{alone}")
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or 65535
-        in all bands of a file without any nodata value."""
+        """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or
+        65535 in all bands of a file without any nodata value."""
         text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
@@ -425,7 +426,7 @@ class Source:
                 if odd is not None:
                     self.notes.append(f"{text} ({number_text(odd)} in band {band}): name them with --nodata")
                     return
-        elif self.nodata is None and self.dataset.nodata is None:
+        if self.nodata is None and self.dataset.nodata is None:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
                 fill = mask & (values == value).all(0)
                 least = FILLED * fill.size if value == 0 else 0  # zeros may be dark

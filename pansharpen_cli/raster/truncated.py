@@ -144,14 +144,17 @@ def is_bare(path: str) -> bool:
         return False
 
 
-def check_sizes(dataset, path: str) -> None:
+def check_sizes(dataset, path: str, archived: bool) -> None:
     """Raises InputError for a raster of raw pixels whose files together have less bytes than its pixels; and for one in
     an archive or on a server, where no size is told, whose driver fills up what a file lacks. Warns of one whose header
-    tells of less, by a row or more: some writers end files with a few bytes of their own."""
+    tells of less, by a row or more: some writers end files with a few bytes of their own. `archived`: it lies in an
+    archive; on a server the size of JPEG 2000 is told."""
     driver, files = dataset.driver, dataset.files
     spilled = [file for file in files if driver == "HFA" and file.lower().endswith(".ige")]
-    packed = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") == "JPEG" and set(dataset.dtypes) != {"uint8"}
-    if not (driver in _FILLING or spilled or (driver in ("JPEG", "NITF") and packed)):
+    how = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION")
+    packed = how == "JPEG" and set(dataset.dtypes) != {"uint8"}
+    wavelets = archived and (driver.startswith("JP2") or how == "JPEG2000")
+    if not (driver in _FILLING or spilled or wavelets or (driver in ("JPEG", "NITF") and packed)):
         return
     if any(file.startswith("/vsi") for file in files):
         raise InputError(
