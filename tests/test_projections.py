@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import pytest
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 from rasters import edited, write_pair
@@ -171,3 +172,16 @@ def test_a_grid_that_is_not_installed_is_no_error_of_writing(run, ms: Path, tmp_
     assert (result.code, result.errors) == (0, []), result.err
     with rasterio.open(out) as dataset:
         assert dataset.crs.to_dict()["proj"] == "utm"
+
+
+def test_an_epoch_of_coordinates_that_is_lost_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    place = {"crs": "+proj=laea +lat_0=52 +lon_0=10 +ellps=GRS80", "transform": Affine(2, 0, 0, 0, -2, 0)}
+    with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=1, dtype="uint8", **place):
+        pass
+    assert projections.lost_epoch(str(path)) == []
+    content = path.read_bytes()
+    last = max(content.find(struct.pack("<3H", key, 34736, 1)) for key in (3082, 3083, 3088, 3089))
+    path.write_bytes(content[:last] + struct.pack("<H", 5120) + content[last + 2 :])
+    (told,) = projections.lost_epoch(str(path))
+    assert told.startswith(f"{path} has coordinates of the epoch ") and "-a_coord_epoch" in told

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 from rasterio.warp import transform as moved
-from rasters import painted, seldom
+from rasters import edited, painted, seldom, write_pair
 from scipy import ndimage
 
 from pansharpen_cli import physics
@@ -1262,3 +1262,28 @@ def test_values_beside_nodata_do_not_depend_on_the_tiles(striped, size):
     tiled, tiled_valid = upsampled(striped, size)
     np.testing.assert_array_equal(valid, tiled_valid)
     np.testing.assert_array_equal(whole[:, valid], tiled[:, valid])
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags", "colours", "names"),
+    [
+        ("uint16", {}, "red green blue undefined", ("red", "green", "blue", "nir")),
+        ("uint16", {}, "gray undefined undefined undefined", ("blue", "green", "red", "nir")),
+        ("uint8", {}, "red green blue undefined", ("blue", "green", "red", "nir")),
+        (
+            "uint16",
+            {"bandId": '"MS2"'},
+            "gray undefined undefined undefined",
+            ("coastal", "yellow", "red_edge", "nir2"),
+        ),
+    ],
+    ids=["colours", "none", "what GDAL says of bytes", "a product"],
+)
+def test_bands_without_names_are_those_that_the_files_tell(tmp_path: Path, kind, tags, colours, names) -> None:
+    write_pair(tmp_path, 64, 64, 4)
+    edited(tmp_path / "ms.tif", tmp_path / "told.tif", lambda p: (p // 8).astype(kind))
+    with rasterio.open(tmp_path / "told.tif", "r+") as dataset:
+        dataset.colorinterp = [ColorInterp[word] for word in colours.split()]
+        dataset.update_tags(ns="IMD", **tags)
+    with Scene.open(tmp_path / "pan.tif", [tmp_path / "told.tif"], OpenOptions(sensor="worldview-2")) as scene:
+        assert scene.standard_names == names

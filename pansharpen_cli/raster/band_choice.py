@@ -10,6 +10,14 @@ from . import sensors
 from .sensors import Sensor
 from .source import Source
 
+COLOURS = ("red", "green", "blue")
+PRODUCTS = {
+    "RGB": COLOURS,
+    "NRG": ("nir", "red", "green"),
+    "MS2": ("coastal", "yellow", "red edge", "nir2"),
+}
+"""Bands in the order of products of Maxar that are not as usual, by `bandId` of their IMD."""
+
 
 def standard_names(names: Sequence[str | None], places: Sequence[int], sensor: Sensor) -> tuple[str | None, ...]:
     """Standard names of the bands at these places: by their own, else by the order of the sensor's products."""
@@ -77,3 +85,25 @@ def told_names(sources: Sequence[Source], names: Sequence[str | None]) -> Sequen
     if any(map(sensors.band_name, names)):
         return names
     return sensors.bands_by_files([(s.label, len(s.bands)) for s in sources]) or names
+
+
+def by_product(sources: Sequence[Source], names: Sequence[str | None], sensor: Sensor) -> Sequence[str | None]:
+    """Names of bands that nothing else names: those of a product that a delivery's metadata tell, and those of the
+    sensor's products where the files tell red, green and blue. Of bytes GDAL itself tells these."""
+    if any(map(sensors.band_name, names)):
+        return names
+    ids = {s.dataset.tags(ns="IMD").get("bandId", "").strip('"').upper() for s in sources}
+    known = PRODUCTS.get(ids.pop(), ()) if len(ids) == 1 else ()
+    if len(known) == len(names):
+        return known
+    bands = [(s.dataset, band) for s in sources for band in s.bands]
+    told = [ds.colorinterp[band - 1].name for ds, band in bands]
+    usual = sensor.usual_names(len(names), range(len(names))) or ()
+    others = [name for name in usual if name not in COLOURS]
+    colours = sorted(name for name in told if name in COLOURS)
+    if colours != sorted(COLOURS) or len(others) != len(names) - len(COLOURS):
+        return names
+    if any(ds.dtypes[band - 1] == "uint8" for ds, band in bands):
+        return names
+    left = iter(others)
+    return [name if name in COLOURS else next(left) for name in told]

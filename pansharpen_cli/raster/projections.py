@@ -30,6 +30,8 @@ _HEADERS, HEAD = (".hdr", ".HDR", ".prj", ".PRJ"), 1 << 16
 """What the names of headers end in, and how many bytes of a file may be one."""
 _DEEP, _MOST_DEEP = (b"CDF", b"\x89HDF", b"SQLite format 3\0"), 1 << 24
 """How files begin whose CRS may stand anywhere in them, and how many of their bytes are looked at."""
+_GEO_KEYS, _GEO_DOUBLES, _EPOCH = 34735, 34736, 5120
+"""Tags of the keys of a GeoTIFF and of their values, and the key of an epoch."""
 _CITATIONS = 34737
 """The tag of texts about the CRS of a GeoTIFF, of which one may be WKT."""
 _JP2, _HFA = b"\0\0\0\x0cjP", b"EHFA_HEADER_TAG\0"
@@ -117,6 +119,22 @@ def _hfa_below(file: Bytes, place: int) -> Iterator[tuple[int, int, int, bytes]]
         following, _, data, size, name = entry()
         yield place, data, size, name
         place = following
+
+
+def lost_epoch(path: str) -> list[str]:
+    """What to say of a GeoTIFF on disk that tells the epoch of its coordinates, which rasterio does not carry."""
+    with suppress(OSError, ValueError, OverflowError, KeyError, InputError, struct.error), open(path, "rb") as file:
+        order = "<" if file.read(2) == b"II" else ">"
+        file.seek(0)
+        places = {tag: (place, count) for tag, _, count, place in next(directories(file, path), [])}
+        file.seek(places[_GEO_KEYS][0])
+        keys = struct.unpack(f"{order}{places[_GEO_KEYS][1]}H", file.read(2 * places[_GEO_KEYS][1]))
+        at = {keys[i]: keys[i + 3] for i in range(4, len(keys), 4)}[_EPOCH]
+        file.seek(places[_GEO_DOUBLES][0] + 8 * at)
+        (epoch,) = struct.unpack(f"{order}d", file.read(8))
+        told = "has coordinates of the epoch", "which the output does not tell: add it with gdal_edit.py -a_coord_epoch"
+        return [f"{path} {told[0]} {epoch:g}, {told[1]} {epoch:g}"]
+    return []
 
 
 def check_crs(dataset, path: str) -> None:

@@ -14,12 +14,13 @@ import numpy as np
 
 from ..errors import InputError
 from . import mean_pan, rpc, sensors
-from .band_choice import chosen_places, chosen_sources, place_of, standard_names, told_names
+from .band_choice import by_product, chosen_places, chosen_sources, place_of, standard_names, told_names
 from .files import OpenFiles, Remarks
 from .geometry import Box, Offset, Phase, Window
 from .grid import Grid, crs_name
 from .masks import masked
 from .options import OpenOptions, Scaling
+from .projections import lost_epoch
 from .references import plain_name
 from .sensors import Sensor
 from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, open_raster, rpcs_of
@@ -204,6 +205,7 @@ class Scene:
             paths = os.fspath(pan), [os.fspath(p) for p in ms]
             pan_source, ms_sources = _sources(owner, *paths, options.nodata, labels, remarks)
             pan_grid = Grid.of(pan_source.dataset)
+            remarks.warnings.extend(lost_epoch(pan_source.dataset.name))
             pan_source, ms_sources = _with_pan(pan_source, ms_sources, options.pan_from, remarks)
             choice = _chosen_bands(pan_source, ms_sources, options)
             if choice.fitted != list(range(len(choice.names))):
@@ -423,6 +425,7 @@ def _chosen_bands(pan: Source, ms: list[Source], options: OpenOptions) -> _Choic
     names = tuple(s.dataset.descriptions[b - 1] for s in ms for b in s.bands)
     told = told_names(ms, names)
     sensor, where = _sensor(options.sensor, ms, pan, told)
+    told = by_product(ms, told, sensor)
     chosen = chosen_places(options.bidx, told, sensor)
     fitted = chosen if options.fit_bands == "bidx" else list(range(len(names)))
     if len(chosen) > max(MOST_BANDS, len(names)):
