@@ -176,6 +176,9 @@ def _describing(path: Path, listing: Listing) -> list[Path]:
         return end in _MISLEADING or (end == ".xml" and _is_delivery(file))
 
     found = [file for name in listing.near(path) if describes(file := path.parent / name)]
+    whole = path.name.lower().partition(".")[0] + ".pass"  # EROS cuts names at their first dot
+    if whole != f"{stem}.pass":
+        found += [path.parent / n for n in listing.near(path.with_name(whole)) if n.lower() == whole]
     for length, starts, end in _OF_IMAGES:
         part = stem[length:]
         for name in (start + each + end for each in {part, part.rpartition("_")[0]} - {""} for start in starts):

@@ -244,6 +244,9 @@ def test_metadata_of_an_image_that_the_output_is_called_as_are_refused(tmp_path:
     with pytest.raises(InputError, match=f"{name} would be read with IMG_X_1_R1C1.tif"):
         check_target(tmp_path / "IMG_X_1_R1C1.tif", [], True)
     check_target(tmp_path / "X_1_R1C1.tif", [], True)
+    (tmp_path / "x.pass").touch()
+    with pytest.raises(InputError, match=r"x\.pass would be read with x\.fused\.tif"):
+        check_target(tmp_path / "x.fused.tif", [], True)
 
 
 @pytest.mark.parametrize(

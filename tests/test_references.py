@@ -66,6 +66,20 @@ def test_a_raw_band_over_another_file_is_refused_also_through_other_vrts(tmp_pat
             open_raster(path)
 
 
+@pytest.mark.parametrize("size", [31, 32, 40])
+def test_a_source_that_is_smaller_than_its_vrt_says_is_refused(tmp_path: Path, size: int) -> None:
+    raster(tmp_path / "a.tif", bands=2)
+    for name, of in (("a.vrt", "a.tif"), ("b.vrt", "a.vrt")):
+        rasterio.shutil.copy(tmp_path / of, tmp_path / name, driver="VRT")
+    raster(tmp_path / "a.tif", bands=2, size=size)
+    for name in ("a.vrt", "b.vrt"):
+        if size >= 32:
+            open_raster(str(tmp_path / name)).close()
+            continue
+        with pytest.raises(InputError, match=r"takes .*a\.tif for 32 x 32 pixels, and it has 31 x 31: make"):
+            open_raster(str(tmp_path / name))
+
+
 def test_names_in_a_vrt_are_followed_over_links_as_the_system_does(tmp_path: Path) -> None:
     for folder in ("there", "far/deep", "in"):
         (tmp_path / folder).mkdir(parents=True)

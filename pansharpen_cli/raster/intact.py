@@ -24,6 +24,7 @@ from .packed import check_unpacks
 from .references import NETWORK, check_raw, check_served, in_archive
 from .texts import check_texts
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
+from .vrt_sizes import check_sources
 
 _LOST = re.compile("VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of")
 """What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there."""
@@ -98,6 +99,8 @@ def check_files(dataset, path: str, names: Collection[str]) -> list[str]:
         check_unpacks(file)
     check_texts(dataset, path, every)
     check_served(path, dataset, names)
+    if dataset.driver == "VRT":
+        check_sources(path, names, opened_dataset)
     check_sizes(dataset, path, any(map(in_archive, dataset.files)))
     return every
 
