@@ -542,6 +542,14 @@ def test_a_torn_line_of_the_log_does_not_count(tmp_path: Path) -> None:
     assert [r["scene"] for r in lines_of(tmp_path)] == ["a.tif", "c.tif"]
 
 
+def test_a_copy_that_shares_the_log_keeps_its_own(tmp_path: Path) -> None:
+    batch_log.Log(tmp_path).add(Record(batch_log.SCHEMA, "a.tif", "done"))
+    os.link(tmp_path / "batch.jsonl", tmp_path / "backup")
+    before = (tmp_path / "backup").read_bytes()
+    batch_log.Log(tmp_path).add(Record(batch_log.SCHEMA, "b.tif", "started"))
+    assert (tmp_path / "backup").read_bytes() == before and len(lines_of(tmp_path)) == 2
+
+
 @pytest.mark.usefixtures("without_workers")
 def test_a_file_that_no_batch_has_written_is_not_replaced(archive: Path, tmp_path: Path, run) -> None:
     shutil.rmtree(archive / "2020")

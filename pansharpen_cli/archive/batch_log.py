@@ -189,9 +189,10 @@ class Log:
             os.fsync(file)
 
     def settle(self) -> None:
-        """Leave the last line of each scene."""
+        """Leave the last line of each scene, in a file of its own: a backup may share a log by a hard link."""
         content = b"".join(map(_line, self.records.values()))
-        if os.path.lexists(self.path) and read_own(self.path, LOG_BYTES) == content:
+        there = os.path.lexists(self.path)
+        if there and os.lstat(self.path).st_nlink <= 1 and read_own(self.path, LOG_BYTES) == content:
             return
         write(self.path, content)
 
