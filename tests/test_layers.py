@@ -100,7 +100,7 @@ TENSORS = {
 }  # fmt: skip
 """Know tensors, and no files of pixels."""
 ALLOWED = {
-    "rasterio": {"raster", "training.simulate", "api"},
+    "rasterio": {"raster", "training.landscape", "training.simulate", "api"},
     "affine": {"raster", "training.simulate", "archive", "api"},
     "xarray": {"api"},
     "click": {"rio"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from rasterio.features import rasterize
 from scipy.ndimage import affine_transform
 from scipy.spatial import ConvexHull
 
@@ -120,12 +121,10 @@ class _Canvas:
         if np.any(high <= low):
             return None
         where = slice(2 * low[0], 2 * high[0]), slice(2 * low[1], 2 * high[1])
-        r, c = ((at + 0.5) / 2 for at in np.ogrid[where])
-        nxt = np.roll(polygon, -1, axis=0)
-        turn = 1.0 if np.sum(polygon[:, 0] * nxt[:, 1] - polygon[:, 1] * nxt[:, 0]) >= 0 else -1.0
-        mask = np.ones((r.size, c.size), bool)
-        for (ar, ac), (br, bc) in zip(polygon, nxt, strict=True):
-            mask &= turn * (br - ar) * (c - ac) >= turn * (bc - ac) * (r - ar)
+        corners = 2 * polygon[:, ::-1] - (where[1].start, where[0].start)
+        ring = [*map(tuple, corners), tuple(corners[0])]
+        shape = 2 * (high - low)
+        mask = rasterize([{"type": "Polygon", "coordinates": [ring]}], shape, dtype=np.uint8).astype(bool)
         return where, mask
 
     def fill(self, polygon: np.ndarray, obj: int, raised: bool = False) -> None:
