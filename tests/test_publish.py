@@ -788,6 +788,18 @@ def test_a_file_in_an_archive_that_its_driver_would_fill_up_is_refused(tmp_path:
             source.open_raster(str(opened))
 
 
+@pytest.mark.parametrize("big", ["NO", "YES"])
+def test_a_tiff_that_ends_before_its_directory_is_cut_off(tmp_path: Path, big: str) -> None:
+    """As GDAL writes compressed files that it makes anew, with the directory at their end."""
+    path = raster(tmp_path / "a.tif", "GTiff", compress="deflate", bigtiff=big)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(a=900 * "moved to the end ")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 4])
+    with pytest.raises(InputError, match=r"a.tif: it is cut off"):
+        source.open_raster(str(path))
+
+
 def test_a_header_beside_a_file_of_another_format_says_nothing(tmp_path: Path) -> None:
     raster(tmp_path / "a.img", "ENVI")
     content = raster(tmp_path / "a.tif", "GTiff", compress="deflate").read_bytes()

@@ -161,7 +161,8 @@ def test_extent_window_and_bbox(pair):
     with pair.open(bbox=(left, bottom, right, top)) as scene:
         assert scene.window == (50, 90, 3, 40) and not any("reaches" in note for note in scene.warnings)
     assert "--window does not touch the scene" in pair.refused(window=(200, 300, 0, 10))
-    assert "--bbox does not touch the scene" in pair.refused(bbox=(0, 0, 10, 10))
+    for outside in (0, 0, 10, 10), (-3.0, 53.3, -2.99, 53.31):
+        assert "--bbox does not touch the scene" in pair.refused(bbox=outside)
     middle = (left + right) / 2, (bottom + top) / 2
     assert "the centre of no pixel" in pair.refused(bbox=(*middle, *(at + 1e-3 for at in middle)))
     assert "its LEFT" in pair.refused(bbox=(right, bottom, left, top))

@@ -549,7 +549,7 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
         if part is None:
             continue
         part = Window(*part)
-        if part.is_empty and name == "--bbox":
+        if part.is_empty and not (full & Window.at(*part.corner, (1, 1))).is_empty:
             raise InputError("--bbox holds the centre of no pixel: make it larger")
         chosen &= part
         if chosen.is_empty:

@@ -18,6 +18,7 @@ from rasterio.windows import Window as RasterWindow
 
 from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
+from . import tiff
 from .band_kinds import data_bands
 from .geometry import Window, box_sums
 from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset, unname
@@ -180,6 +181,8 @@ def _kind_of_others(path: str) -> str:
     """What a file is that is often found in the place of a raster; nothing for others."""
     with suppress(OSError), open(path, "rb") as file:
         head = file.read(512)
+        if tiff.begins_behind(head, os.path.getsize(path)):
+            return "it is cut off: its directory would lie behind its end; copy it again"
         if head.startswith(b"version https://git-lfs"):
             return "it is a pointer of Git LFS, not the file itself: git lfs pull"
         if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)\b", head, re.IGNORECASE):

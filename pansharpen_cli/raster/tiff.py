@@ -42,18 +42,15 @@ def directories(file: Bytes, name: str) -> Iterator[list[tuple[int, int, int, in
     """The tags in each directory of a TIFF whose values lie outside of it, as (tag, type, count, place); none of any
     other file. Raises struct.error, OSError, ValueError or OverflowError behind what is left of a directory that is cut
     off or damaged, and InputError for directories of more than `MOST_TAGS`."""
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
-    version = struct.unpack_from(f"{order}H", head, 2)[0] if order else 0
-    if version not in (42, 43):
+    form, place = _head(file.read(16))
+    if not form:
         return
-    many, number = "HI" if version == 42 else "QQ"
+    order, many, number = form
     width = struct.calcsize(f"<{number}")
     entry = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2")] + [
         (what, f"{order}u{width}") for what in ("count", "place")
     ])  # fmt: skip
     left, seen = MOST_TAGS, set[int]()
-    (place,) = struct.unpack_from(order + number, head, width)
     while place and place not in seen:
         seen.add(place)
         file.seek(place)
@@ -65,6 +62,21 @@ def directories(file: Bytes, name: str) -> Iterator[list[tuple[int, int, int, in
         every = np.frombuffer(content[: len(content) // entry.itemsize * entry.itemsize], entry).tolist()
         yield [each for each in every if each[2] * max(1, width_of(each[1])) > width]
         (place,) = struct.unpack(order + number, after)
+
+
+def begins_behind(head: bytes, size: int) -> bool:
+    """Would the first directory of a TIFF of `size` bytes lie behind its end? `head`: its first bytes."""
+    return _head(head.ljust(16, b"\0"))[1] >= size
+
+
+def _head(head: bytes) -> tuple[str, int]:
+    """Byte order and the types of the number of tags and of a place, and the place of the first directory; nothing of
+    another file."""
+    order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+    types = {42: "HI", 43: "QQ"}.get(struct.unpack_from(f"{order}H", head, 2)[0], "") if order else ""
+    if not types:
+        return "", 0
+    return order + types, struct.unpack_from(order + types[1], head, struct.calcsize(f"<{types[1]}"))[0]
 
 
 def too_many(name: str) -> InputError:
