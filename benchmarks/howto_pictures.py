@@ -1,4 +1,4 @@
-"""The pictures of docs/howto, of the sample pair and of simulated scenes.
+"""The pictures of docs/howto and of the tutorial's comparison, of the sample pair and of simulated scenes.
 
     python benchmarks/howto_pictures.py [FOLDER] [--page grids --page train ...]
 
@@ -129,6 +129,15 @@ def choose_a_method(room: Path, target: Path) -> None:
     sheet([panels[:4], panels[4:]], target / "methods.jpg")
 
 
+def tutorial(room: Path, target: Path) -> None:
+    view, (pan, ms) = View(WHOLE[0], 386, 296, 84, 84, 5), WHOLE
+    panels = []
+    for method in ("exp", "gsa", "glpnet"):
+        pansharpen.fuse(pan, ms, output=(fused := room / f"{method}.tif"), method=method, score=False)
+        panels.append((method, view.of(fused, like=(ms, TRUE))))
+    sheet([panels], target / "tutorial.jpg")
+
+
 def landsat(room: Path, target: Path) -> None:
     pan, ms = WHOLE
     fused = room / "fused.tif"
@@ -246,7 +255,7 @@ def strips_and_pictures(room: Path, target: Path) -> None:
 
 
 PAGES: tuple[Callable[[Path, Path], None], ...] = (
-    choose_a_method, landsat, grids, deliveries, archives, train, strips_and_pictures,
+    tutorial, choose_a_method, landsat, grids, deliveries, archives, train, strips_and_pictures,
 )  # fmt: skip
 
 
