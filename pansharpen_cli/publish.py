@@ -504,7 +504,7 @@ def clear() -> None:
 
 
 def _held(folder: Path) -> int | None:
-    """A handle whose lock shows that the folder is in use, -1 where the system has no locks; None if it is taken."""
+    """A handle whose lock shows that the folder is in use, -1 where there are no locks; None if it is taken."""
     if fcntl is None:
         return -1
     try:
@@ -519,8 +519,9 @@ def _held(folder: Path) -> int | None:
             return handle
     except BlockingIOError:
         pass
-    except OSError:
-        return handle  # a file system without locks
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return -1
     os.close(handle)
     return None
 
@@ -533,7 +534,7 @@ def sweep(folder: Path) -> None:
         handle = _held(folder)
     except OSError:
         return
-    if handle is not None:
+    if handle is not None and handle >= 0:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 

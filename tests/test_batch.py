@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -900,6 +901,22 @@ def test_a_folder_is_one_batchs_alone(scenes: Path, tmp_path: Path, run) -> None
         pass
 
 
+@pytest.mark.usefixtures("without_workers")
+def test_a_file_system_without_locks_does_not_keep_a_batch_from_running(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
+) -> None:
+    """As those of some clusters: `.pansharpen-*` of processes that may be alive stay then."""
+
+    def flock(handle: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(batch_log.fcntl, "flock", flock)
+    left = tmp_path / "out" / f"{PARTIAL}dead"
+    left.mkdir(parents=True)
+    finished = run("batch", scenes, "-o", tmp_path / "out", *FAST)
+    assert "3 done, 1 failed" in finished.out and left.is_dir()
+
+
 @pytest.mark.slow
 def test_a_missing_file_a_pipe_and_one_that_hangs_are_failures_of_their_own(tmp_path: Path, listener: int, run) -> None:
     (tmp_path / "list.csv").write_text("pan,ms,name\nlost.tif,ms.tif,lost\n")
@@ -1008,6 +1025,19 @@ def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
     assert ended["hang"] == ("failed", "timed out after 6 s")
     assert "SIGKILL" in ended["killed"][1] and "out of memory?" in ended["killed"][1]
     assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
+
+
+def test_workers_start_by_themselves_where_what_they_are_made_of_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder for temporary files whose name is too long for a socket."""
+
+    def ensure_running() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", ensure_running)
+    try:
+        assert ends(["good"], jobs=1)["good"][0] == "done"
+    finally:
+        workers.spawn_alone.clear()
 
 
 def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() -> None:

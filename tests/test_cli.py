@@ -884,6 +884,17 @@ def test_threads_limit_all_that_computes(scene: Path, run, monkeypatch) -> None:
     assert "--threads" in run(*fuse("pan.tif ms.tif --threads 0").split()).err
 
 
+def test_a_current_folder_that_is_gone_is_called_so(tmp_path, monkeypatch, run) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def getcwd() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", getcwd)
+    ended = run("weights", "list")
+    assert ended.code == 2 and "the current folder does not exist any more" in ended.err and not ended.out
+
+
 def test_the_home_folder_of_a_user_is_found() -> None:
     pwd = pytest.importorskip("pwd")
     known = pwd.getpwuid(os.getuid())

@@ -230,6 +230,19 @@ def test_a_nodata_value_that_does_not_fit_the_output_is_replaced_with_a_warning(
             assert "the nodata value nan does not fit int16; -32768 stands for it" in " ".join(scene.notes)
 
 
+def test_the_least_value_of_64_bits_is_replaced_with_a_warning(pair):
+    """GDAL would write it with an exponent and read -9; its own tools write it, rasterio does not."""
+    pair.ms(pair.scene.ms.astype(np.int64))
+    rasterio.shutil.copy(pair.ms_paths[0], vrt := pair.folder / "ms.vrt", driver="VRT")
+    band = '<VRTRasterBand dataType="Int64"'
+    text = re.sub(f"({band}.*?>)", rf"\1<NoDataValue>{-(1 << 63)}</NoDataValue>", vrt.read_text())
+    vrt.write_text(text)
+    pair.ms_paths = [vrt]
+    with pair.open() as scene:
+        assert scene.nodata == -(1 << 53)
+        assert "the nodata value -9.22337e+18 cannot be written as int64; -9007199254740992" in " ".join(scene.warnings)
+
+
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0.0), ("int16", -32768.0), ("uint16", 0.0)])
 def test_nodata_of_integers_without_any(pair, dtype, nodata):
     pair.ms((pair.scene.ms // 16).astype(dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -28,6 +29,8 @@ TIME_STEP = 2
 """Seconds to which disks and archives keep the time of a file."""
 LOG, LOCK, LEFT, REPORTS = "batch.jsonl", "batch.lock", "left-over.json", "reports"
 
+_NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP
+"""What file systems of clusters say that have no locks."""
 _HOLDER = re.compile(rb"process \d+ on .*, since [-\d: ]+ UTC\s*")
 """What a batch that runs, or was killed, leaves in its lock."""
 
@@ -36,9 +39,9 @@ _HOLDER = re.compile(rb"process \d+ on .*, since [-\d: ]+ UTC\s*")
 def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     """Holds the output folder for this process; the system lets go of it however the process ends.
 
-    Yields a function that tells whether the folder is still the one that was locked. Where the system has no such
-    locks (Windows), nothing keeps two batches apart. Raises InputError if another process holds it, PansharpenError if
-    it cannot be locked.
+    Yields a function that tells whether the folder is still the one that was locked. Where the system (Windows) or the
+    file system has no such locks, nothing keeps two batches apart. Raises InputError if another process holds it,
+    PansharpenError if it cannot be locked.
     """
     path = folder / LOCK
     try:
@@ -75,7 +78,8 @@ def _lock(handle: int, folder: Path, holder: bytes) -> None:
         who = " ".join(holder.decode(errors="replace").split())
         raise InputError(f"{folder} is in use by another batch ({who}); wait for it or use another folder") from error
     except OSError as error:
-        raise PansharpenError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
+        if error.errno not in _NO_LOCKS:
+            raise PansharpenError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
 
 
 def sweep(folder: Path) -> None:

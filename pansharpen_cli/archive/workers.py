@@ -31,6 +31,10 @@ Function = Callable[[Any, Progress], Any]
 Prepare = Callable[[int], Function]
 """Called once in each worker with its number; returns the function that its tasks are given to."""
 
+spawn_alone = threading.Event()
+"""Workers start by themselves: the process that they are made of on Linux could not start. Its socket's name may be too
+long for the system, in a deep folder for temporary files."""
+
 
 def start_ahead(module: str) -> None:
     """On Linux, let the process that workers are made of import a module from now on, beside what the caller does.
@@ -47,6 +51,9 @@ def start_ahead(module: str) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
         try:
             forkserver.ensure_running()
+        except OSError:
+            spawn_alone.set()
+            return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         interrupts.end_with_us(_end_forkserver)
@@ -64,7 +71,8 @@ def _end_forkserver() -> None:
 def _context() -> Any:
     """How workers are started."""
     methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" and "forkserver" in methods else "spawn")
+    forked = sys.platform == "linux" and "forkserver" in methods and not spawn_alone.is_set()
+    return multiprocessing.get_context("forkserver" if forked else "spawn")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ from .evaluate import evaluate
 from .fuse import check, fuse
 from .options import NUMBERS, bundled
 from .progress import say_line
-from .shell import UsageError, check_numbers, complain, plain_message, replace_closed_streams, takes_text, with_home
+from .shell import (
+    UsageError,
+    check_folder,
+    check_numbers,
+    complain,
+    plain_message,
+    replace_closed_streams,
+    takes_text,
+    with_home,
+)
 from .train import train
 from .weights import weights_app
 
@@ -78,6 +87,7 @@ def main() -> None:
     stay_offline()
     replace_closed_streams()
     try:
+        check_folder()
         arguments = [with_home(argument) for argument in sys.argv[1:]]
         check_numbers(arguments, NUMBERS)
         code = app(args=arguments, prog_name="pansharpen", standalone_mode=False)

@@ -48,6 +48,14 @@ def complain(message: str, code: int, debug: bool) -> int:
     return code
 
 
+def check_folder() -> None:
+    """Raises InputError where the current folder is gone: libraries end in words of their own then, or at once."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder does not exist any more; change to another one") from None
+
+
 _HOME = re.compile(r"(--[\w-]+=)?(~[\w.-]*(?:[/\\].*)?)", re.DOTALL)
 
 

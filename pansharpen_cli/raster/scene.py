@@ -24,7 +24,7 @@ from .projections import lost_epoch
 from .references import plain_name
 from .sensors import Sensor
 from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, open_raster, rpcs_of
-from .values import Lift, default_nodata, fits
+from .values import Lift, default_nodata, fits, is_written
 from .warping import Aligned, aligned
 
 _DEFAULTS = OpenOptions()
@@ -568,14 +568,15 @@ def _output_window(full: Window, window: Window | None, bbox, grid: Grid, notes:
 def _output_nodata(dtype: str, options: OpenOptions, ms: list[Source], pan: Source, remarks: Remarks) -> float:
     """The given value, else the MS's, else the PAN's, else the dtype's own: 0, the minimum of signed types, NaN."""
     kind, asked = np.dtype(dtype), options.nodata
-    if asked is not None and not fits(kind, asked) and not options.measured:
+    if asked is not None and not is_written(kind, asked) and not options.measured:
         raise InputError(f"--nodata {asked:g} does not fit the output type {dtype}")
     known = [v for v in (asked, *(s.dataset.nodata for s in ms), pan.dataset.nodata) if v is not None]
-    chosen = next((float(value) for value in known if fits(kind, value)), default_nodata(kind))
+    chosen = next((float(value) for value in known if is_written(kind, value)), default_nodata(kind))
     for value in () if options.measured else known:
-        if fits(kind, value):
+        if is_written(kind, value):
             break
-        line = f"the nodata value {value:g} does not fit {dtype}; {chosen:g} stands for it in the output"
+        reason = "cannot be written as" if fits(kind, value) else "does not fit"
+        line = f"the nodata value {value:g} {reason} {dtype}; {chosen:.17g} stands for it in the output"
         told = remarks.notes if np.isnan(value) else remarks.warnings  # what NaN becomes in whole numbers is usual
         if line not in told:
             told.append(line)

@@ -39,12 +39,16 @@ def check_dtype(name: str) -> str:
     return name
 
 
+_WRITTEN = 1 << 53
+"""Largest nodata value of whole numbers that is written: GDAL writes larger ones of 64 bits with an exponent, and reads
+9.2e18 as 9."""
+
+
 def default_nodata(dtype: np.dtype) -> float:
-    """What stands for nodata where no file says: 0, the minimum of signed types that a float holds exactly, NaN. GDAL
-    would write the least of 64 bits with an exponent and read it as -9."""
+    """What stands for nodata where no file says: 0, the minimum of signed types that is written, NaN."""
     if dtype.kind == "f":
         return float("nan")
-    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -(1 << 53)))
+    return 0.0 if dtype.kind == "u" else float(max(np.iinfo(dtype).min, -_WRITTEN))
 
 
 class Statistics:
@@ -162,6 +166,11 @@ def fits(kind: np.dtype, value: float) -> bool:
         return not np.isfinite(value) or bool(abs(value) <= np.finfo(kind).max)
     limits = np.iinfo(kind)
     return bool(limits.min <= value <= limits.max and float(value).is_integer())
+
+
+def is_written(kind: np.dtype, value: float) -> bool:
+    """Can a file of this type have this nodata value?"""
+    return fits(kind, value) and (kind.kind == "f" or abs(value) <= _WRITTEN)
 
 
 def nodata_for(kinds: Sequence[str], asked: float | None, label: str, notes: list[str]) -> float | None:
