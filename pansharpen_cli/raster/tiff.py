@@ -45,7 +45,7 @@ def directories(file: Bytes, name: str) -> Iterator[list[tuple[int, int, int, in
     form, place = _head(file.read(16))
     if not form:
         return
-    order, many, number = form
+    order, many, number = tuple(form)
     width = struct.calcsize(f"<{number}")
     entry = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2")] + [
         (what, f"{order}u{width}") for what in ("count", "place")
