@@ -408,6 +408,25 @@ def test_less_than_a_row_behind_raw_pixels_is_as_others_write_it(here: Path, hea
         assert [note.partition("r.dat ")[2].partition(":")[0] for note in said_of("r.dat")] == said
 
 
+@pytest.mark.parametrize(
+    ("bands", "interleave", "told"), [(1, "bsq", False), (2, "bil", False), (2, "bip", False), (2, "bsq", True)]
+)
+def test_bytes_around_each_row_are_told_of_where_gdal_does_not_pass_them_over(
+    here: Path, bands: int, interleave: str, told: bool
+) -> None:
+    header = ENVI.replace("bands = 1", f"bands = {bands}\ninterleave = {interleave}")
+    Path("r.hdr").write_text(f"{header}major frame offsets = {{4, 8}}\n")
+    pixels = np.full((40, bands * 30), 7, np.uint8)
+    Path("r.dat").write_bytes(np.pad(pixels, ((0, 0), (4, 8))).tobytes())
+    assert any("may be misread" in note for note in said_of("r.dat")) == told
+    with source.open_raster("r.dat") as dataset:
+        assert (dataset.read() == 7).all() != told
+    if not told:
+        Path("r.dat").write_bytes(bytes(pixels.size))
+        with pytest.raises(InputError, match="r.dat is cut off"):
+            source.open_raster("r.dat")
+
+
 @pytest.mark.parametrize("kind", ["a file", "BigTIFF", "overviews", "a source", "an archive"])
 def test_a_tiff_that_ends_within_the_values_of_its_last_tag_is_cut_off(here: Path, kind: str) -> None:
     """GDAL goes on without names, scales and offsets of the bands."""

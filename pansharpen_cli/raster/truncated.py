@@ -442,8 +442,12 @@ def _envi(path: str) -> int:
     if told.get("file compression", "0") != "0" or not re.match("envi|$", told.get("file type", ""), re.IGNORECASE):
         return 0
     pixel = _ENVI_BYTES.get(int(told.get("data type", 1)), 0)
-    pixels = int(told["samples"]) * int(told["lines"]) * int(told.get("bands", 1))
-    return int(told.get("header offset", 0)) + pixel * pixels
+    lines, bands = int(told["lines"]), int(told.get("bands", 1))
+    pixels = int(told["samples"]) * lines * bands
+    around = [int(n) for n in re.findall(r"\d+", told.get("major frame offsets", ""))]
+    if len(around) != 2 or (bands > 1 and told.get("interleave", "bsq").lower().startswith("bsq")):
+        around = [0, 0]  # GDAL passes them over in each row, of bands one after another not between these
+    return int(told.get("header offset", 0)) + pixel * pixels + sum(around) * lines - around[1]
 
 
 def envi_values(text: str) -> dict[str, str]:
