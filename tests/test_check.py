@@ -527,6 +527,32 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(scene, run, extra: str) ->
     assert inventory(scene) == before
 
 
+@pytest.mark.usefixtures("measured")
+def test_a_dry_run_warns_of_an_ms_of_another_place_with_every_method(scene, run) -> None:
+    edited(scene / "ms.tif", scene / "other.tif", lambda pixels: pixels[:, ::-1, ::-1])
+    planned = run("fuse", "pan.tif", "other.tif", "-o", "out.tif", "--method", "gsa", "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    told = [f for f in json.loads(planned.out)["findings"] if f["code"] == "agreement"]
+    assert [f["level"] for f in told] == ["error"] and "not the same place or date" in told[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--dtype", "uint8"], "% of the values lie outside of 0 to 255 and are clipped to uint8"),
+        (["--scale", "0.001", "--dtype", "int16"], "are rounded to whole numbers of int16"),
+        (["--dtype", "float32"], ""),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["fuse", "-o", "out.tif", "--dry-run", "--method", "exp"]])
+def test_what_another_type_does_not_hold_is_told_before(scene, run, command, options, words: str) -> None:
+    checked = run(command[0], "pan.tif", "ms.tif", *command[1:], *options, "--json")
+    assert checked.code == 0, checked.err
+    told = [f for f in json.loads(checked.out)["findings"] if f["code"] == "type"]
+    assert [f["level"] for f in told] == ["warning"] * bool(words)
+    assert all(words in f["text"] and f["text"].startswith("in the part that is fused for a trial") for f in told)
+
+
 def test_the_tile_size_is_rounded_alike_in_the_forecast_and_in_the_run(scene, run) -> None:
     sizes = {}
     for asked in (100, 512, 700):

@@ -34,6 +34,7 @@ from ..report.facts import CheckFacts, FileFacts, Finding, OverlapFacts, Predict
 from .judge import (
     Findings,
     explain_refusal,
+    judge_agreement,
     judge_file,
     judge_headers,
     judge_pixels,
@@ -161,6 +162,8 @@ def _check_scene(facts: CheckFacts, pair: Pair, asked: Asked, stack: ExitStack, 
             facts.bands = [band_facts(band) for band in look.bands]
             facts.agreement = look.agreement()
             judge_pixels(scene, look, facts, registration, found)
+        else:
+            judge_agreement(scene, facts, registration, found)
         mismatched = registration is not None and registration.mismatched
         facts.pan_tells = tells_facts(scene, asked.options, asked.progress, mismatched, found)
     if look is not None:

@@ -140,10 +140,10 @@ def judge_pixels(
     for tagged, what in ((True, "lone-nodata"), (False, "lone-nodata-masked")):
         if named := ", ".join(_which(b) for b in lone if _has_value(b.source) == tagged):
             found.add(what, bands=named)
-    _judge_agreement(scene, facts, registration, found)
+    judge_agreement(scene, facts, registration, found)
 
 
-def _judge_agreement(scene: Scene, facts: CheckFacts, registration: Registration | None, found: Findings) -> None:
+def judge_agreement(scene: Scene, facts: CheckFacts, registration: Registration | None, found: Findings) -> None:
     """By the lower R2 of what was looked at and of what `fuse` warns by."""
     shift = registration.found if registration is not None else None
     told = [

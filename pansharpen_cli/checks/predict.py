@@ -93,6 +93,8 @@ def predict(
     at_once = loop.tiles_at_once(fit.fuser, scene.bands, tiles, tile, torch.get_num_threads())
     memory = _memory(scene, fit, min(tile, max(scene.window.shape)), at_once, score)
     _judge_resources(stored, memory, output, found)
+    for text in trial.lost:
+        found.add("type", text=text)
     if fit.outcome is not None and fit.outcome.tiles == 0:
         found.add("adaptation", reason=fit.outcome.reason)
     card, settings = fit.card, fitting.settings_of(options) if fit.card is not None else None
@@ -159,11 +161,13 @@ def _trial_fit(scene: Scene, part: Scene, options: Options, progress: Progress) 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Seconds per PAN pixel of fusing and writing and of scoring, and bytes per valid pixel in the output."""
+    """Seconds per PAN pixel of fusing and writing and of scoring, bytes per valid pixel in the output, and what its
+    type does not hold, in words."""
 
     fusing: float
     scoring: float
     stored: float
+    lost: list[str]
 
 
 def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output: FusionOutput) -> _Trial:
@@ -186,7 +190,9 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
         ) as writer:
             began = time.perf_counter()
             valid = loop.write_fused(part, fuser, writer, min(options.tile_size, TRIAL_TILE), timed)
+            told = len(shown.warnings)
             written = writer.finish()
+            lost = shown.warnings[told:]
             fused = time.perf_counter()
             scoring = 0.0
             if score:
@@ -207,7 +213,7 @@ def _trial_run(part: Scene, fuser: Fuser, options: Options, score: bool, output:
     if skipped:
         began = stamps[skipped - 1]
     done = part.window.area * (1 - skipped / len(stamps))
-    return _Trial((fused - began) / done, scoring, stored / max(valid, 1))
+    return _Trial((fused - began) / done, scoring, stored / max(valid, 1), lost)
 
 
 def _corner(window: Window, size: int) -> Window:
