@@ -226,6 +226,11 @@ def test_a_page_of_figures_that_are_missing(tmp_path: Path) -> None:
     assert "1 interrupted" in page and "1 done" in page
 
 
+def test_the_page_of_a_batch_says_how_much_is_valid(tmp_path: Path) -> None:
+    record = Record("", "a.tif", "done", rows=40, cols=50, valid_pixels=960)
+    assert re.search(r"<td[^>]*>48\.0 %</td>", index.to_html(tmp_path, [record]))
+
+
 # Running again ------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import struct
@@ -975,6 +976,57 @@ def test_a_band_that_ends_in_zeros_is_said_aloud(pair: Path, run, change: int, p
     assert finished.code == 0, finished.err
     assert finished.err.count("cut.img ends in rows of 0 in band") == told
     assert run("check", "pan.tif", "cut.img").out.count("ends in rows of 0") == told
+
+
+SPARSE = {"nodata": 0, "tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
+NODATA_TAIL, FULL_TAIL = " of edited.tif are nodata over their full width", "edited.tif holds values that look like"
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "dtype", "profile", "words"),
+    [
+        (-32, 0, "uint16", SPARSE, NODATA_TAIL),
+        (-30, 0, "uint16", {"nodata": 0}, NODATA_TAIL), (-30, np.nan, "float32", {}, NODATA_TAIL),
+        (-30, 255, "uint8", {}, FULL_TAIL), (-30, -1, "int16", {}, FULL_TAIL), (-30, -1, "int32", {}, FULL_TAIL),
+        (-30, 0, "uint16", SPARSE, None), (-8, 0, "uint16", {"nodata": 0}, None),
+        (-8, 255, "uint8", {}, None), (-30, 255, "uint8", {"nodata": 0}, None),
+        (-30, -2, "int16", {}, None), (-30, np.nan, "float32", {"compress": "deflate", "blockysize": 512}, NODATA_TAIL),
+    ],
+)  # fmt: skip
+def test_a_tail_of_nothing_is_said_aloud(pair: Path, run, first: int, value, dtype, profile: dict, words) -> None:
+    def stopped(pixels: np.ndarray) -> np.ndarray:
+        pixels = np.clip(pixels // (16 if dtype == "uint8" else 1), 1, None).astype(dtype)
+        pixels[:, first:] = value
+        return pixels
+
+    edited(pair / "pan.tif", pair / "edited.tif", stopped, **{"nodata": None} | profile)
+    finished = run("fuse", "edited.tif", "ms.tif", "-o", "out.tif", *FAST, "--overwrite")
+    assert finished.code == 0, finished.err
+    told = [text for text in (NODATA_TAIL, FULL_TAIL) if text in finished.err]
+    assert told == ([words] if words else [])
+    if words == FULL_TAIL:
+        assert f"its last {-first} rows are {value}" in finished.err and f"--nodata {value}" in finished.err
+        assert FULL_TAIL in " ".join(run("check", "edited.tif", "ms.tif", "--method", "none").out.split())
+
+
+@pytest.mark.parametrize("collar", ["around", "right", "slanted", "bottom and holes"])
+def test_a_collar_is_no_tail(pair: Path, run, collar: str) -> None:
+    def within(pixels: np.ndarray) -> np.ndarray:
+        rows, cols = np.indices(pixels.shape[1:])
+        out = {
+            "around": (rows < 20) | (rows >= len(rows) - 20),
+            "right": (rows >= len(rows) - 20) | (cols >= cols.max() - 20),
+            "slanted": rows + cols / 8 >= len(rows) - 20,
+            "bottom and holes": (rows >= len(rows) - 20) | (rows % 4 == 1) & (cols % 3 == 1),
+        }[collar]
+        return np.where(out, 0, np.maximum(pixels, 1))
+
+    edited(pair / "pan.tif", pair / "edited.tif", within, nodata=0)
+    finished = run("fuse", "edited.tif", "ms.tif", "-o", "out.tif", *FAST)
+    assert finished.code == 0 and NODATA_TAIL not in finished.err
+    share = re.search(r", ([\d.]+)% invalid\)", finished.out)
+    with rasterio.open("out.tif") as fused:
+        assert share and float(share[1]) == pytest.approx(100 - 100 * (fused.read_masks(1) > 0).mean(), abs=0.06)
 
 
 # Batches ------------------------------------------------------------------------------------------------------------

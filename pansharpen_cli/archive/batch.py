@@ -79,6 +79,7 @@ def fuse_one(task: Task, choices: Choices, progress: Progress = quiet) -> dict[s
             "verdict": worst(facts["verdict"]),
             "rows": facts["output"]["rows"],
             "cols": facts["output"]["cols"],
+            "valid_pixels": facts["output"]["valid_pixels"],
             "bands": facts["scene"]["bands"],
             "sensor": facts["scene"]["sensor"],
             "warnings": facts["warnings"],

@@ -137,7 +137,7 @@ def _record_of(line: Any, folder: Path) -> Record | None:
         not isinstance(line, dict)
         or not {"scene", "status"} <= line.keys()
         or not all(isinstance(line[k], kind) for k, kind in _TYPES.items() if k in line)
-        or not all(abs(line.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols", "mtime"))
+        or not all(abs(line.get(k) or 0) < 1e15 for k in ("seconds", "rows", "cols", "valid_pixels", "mtime"))
         or line["status"] not in ("started", "done", "failed")
     ):
         return None

@@ -18,7 +18,8 @@ from ..jobs.request import Pair
 from ..progress import Progress
 from ..raster import sensors
 from ..raster.scene import Scene
-from ..raster.source import CUSTOMARY_NODATA, UNTAGGED, Source, number_text
+from ..raster.source import CUSTOMARY_NODATA, Source, number_text
+from ..raster.tails import UNTAGGED
 from ..report.facts import BandValues, CheckFacts, FileFacts, Finding, MtfFacts, PanRelationFacts, ShiftFacts
 from .look import ABSURD, Band, Look
 

@@ -28,7 +28,7 @@ from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .side_files import SIDE_FILES, described_in, tags_of, told_of_others
-from .tails import look_at_the_end
+from .tails import UNTAGGED, look_at_the_end
 from .values import is_nodata, nodata_for
 
 MAX_PIXELS = 1 << 36
@@ -308,8 +308,9 @@ class Source:
         """All bands of a raster, none of one that is a mask; `nodata` as `nodata_for` takes it."""
         bands, alpha = data_bands(dataset, label, notes)
         replaced = nodata_for([dataset.dtypes[b - 1] for b in bands], nodata, label, notes)
-        look_at_the_end(dataset, bands, label, replaced, notes)
-        return cls(dataset, bands, label, replaced, alpha, notes)
+        source = cls(dataset, bands, label, replaced, alpha, notes)
+        look_at_the_end(dataset, bands, label, replaced, source._mask, notes)
+        return source
 
     @property
     def files(self) -> set[str]:
@@ -440,7 +441,6 @@ class Source:
 
 CUSTOMARY_NODATA = (-99.0, -999.0, -9999.0, -99999.0, -32767.0, -32768.0)
 """Values that stand for nodata by custom."""
-UNTAGGED = "holds values that look like nodata and are not tagged as such"
 _SHARED = 3
 _FULL = 65535
 FILLED = 0.002

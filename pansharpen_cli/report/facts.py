@@ -308,6 +308,7 @@ class Record:
     verdict: Remark | None = absent()
     rows: int | None = absent()
     cols: int | None = absent()
+    valid_pixels: int | None = absent()
     bands: int | None = absent()
     sensor: str | None = absent()
     warnings: list | None = absent()

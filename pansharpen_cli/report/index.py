@@ -80,8 +80,9 @@ def _row(folder: Path, record: Record, shown: Sequence[str]) -> dict[str, Any]:
     figures = record.figures or {}
     verdict: Mapping[str, object] = record.verdict or {}
     cells = [_cell(figures.get(k), FIGURES[k].digits, FIGURES[k].unit) for k in shown]
-    size = (record.rows or 0) * (record.cols or 0) / 1e6 or None
-    cells += [_cell(size, 2, " Mpx"), _cell(record.seconds, 1, " s")]
+    pixels, valid = (record.rows or 0) * (record.cols or 0), record.valid_pixels
+    share = 100 * valid / pixels if pixels and valid is not None else None
+    cells += [_cell(pixels / 1e6 or None, 2, " Mpx"), _cell(share, 1, " %"), _cell(record.seconds, 1, " s")]
     quicklook = record.quicklook or ""
     return {
         "scene": record.scene,

@@ -23,6 +23,7 @@ from .facts import (
     FusedFacts,
     FusionFacts,
     MethodFacts,
+    OutputFacts,
     PanRelationFacts,
     Quality,
     RegistrationFacts,
@@ -61,11 +62,18 @@ def _fusion_rows(facts: FusionFacts) -> list[tuple[str, str]]:
     rows.append(("time", f"{seconds['total']:.2f} s ({stages})"))
     rows.append(("throughput", f"{facts['megapixels_per_second']:.2f} Mpx/s"))
     held = "3 uint8, the picture" if rgb and rgb["path"] == output["path"] else f"{scene['bands']} {scene['dtype']}"
-    rows.append(("output", f"{output['path']} ({output['cols']} x {output['rows']} x {held})"))
+    rows.append(("output", f"{output['path']} ({output['cols']} x {output['rows']} x {held}{_invalid(output)})"))
     if rgb:
         ranges = ", ".join(f"{name} {low:.5g} to {high:.5g}" for name, (low, high) in rgb["stretch"].items())
         rows.append(("picture", f"{rgb['path']} ({ranges} DN)"))
     return rows
+
+
+def _invalid(output: OutputFacts) -> str:
+    """The share of the pixels that are invalid; nothing if none is."""
+    pixels = output["rows"] * output["cols"]
+    share = 1 - output["valid_pixels"] / pixels
+    return f", {share:.1%} invalid" if share >= 0.0005 else f", {pixels - output['valid_pixels']} invalid" * (share > 0)
 
 
 def _fused_rows(facts: FusedFacts) -> list[tuple[str, str]]:
