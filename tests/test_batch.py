@@ -637,7 +637,8 @@ def test_what_is_beside_an_output_that_is_gone_is_not_replaced(tmp_path: Path, r
 @pytest.mark.usefixtures("without_workers")
 def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_path: Path, run) -> None:
     source = scenes / "2019" / "s0"
-    (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,lost.tif,x\n")
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0 and no more")
+    (tmp_path / "list.csv").write_text(f"pan,ms,name\n{source}/pan.tif,damaged.tif,x\n")
     command = ("batch", tmp_path / "list.csv", "-o", tmp_path / "out", *FAST)
     (tmp_path / "out").mkdir()
     mine = tmp_path / "out" / "x.tif"
@@ -650,11 +651,11 @@ def test_a_scene_that_fails_leaves_what_no_batch_has_written(scenes: Path, tmp_p
         '{"schema": "pansharpen-batch/1", "scene": "x.tif", "status": "started", "foreign": true}\n'
     )
     assert run(*command, "--overwrite").code == 1 and mine.read_text() == "mine", "also after a kill"
-    shutil.copy(source / "ms.tif", tmp_path / "lost.tif")
+    shutil.copy(source / "ms.tif", tmp_path / "damaged.tif")
     refused = run(*command)
     assert refused.code == 1 and "--overwrite" in refused.err and mine.read_text() == "mine"
     assert run(*command, "--overwrite").code == 0 and mine.read_bytes()[:2] == b"II"
-    (tmp_path / "lost.tif").unlink()
+    (tmp_path / "damaged.tif").unlink()
     assert run(*command).code == 1 and mine.read_bytes()[:2] == b"II", "nothing is deleted"
 
 
@@ -734,6 +735,46 @@ def test_a_dry_run_of_which_every_scene_is_refused_is_an_error(scenes: Path, tmp
     (tmp_path / "out" / "s0.tif").mkdir(parents=True)
     done = run("batch", scenes / "2019" / "s0", "-o", tmp_path / "out", "--dry-run")
     assert done.code == 2 and "s0.tif" in done.out and "no scene can be fused" in done.err, done.out + done.err
+
+
+def listed(folder: Path) -> None:
+    (folder / "list.csv").write_text("pan,ms,name\nno_pan.tif,ms.tif,a\npan.tif,ms.tif;gone.tif,b\n")
+
+
+def linked(folder: Path) -> None:
+    (folder / "ms.tif").unlink()
+    (folder / "ms.tif").symlink_to(folder / "gone.tif")
+
+
+def item(folder: Path) -> None:
+    assets = {key: {"href": f"./{key}_gone.tif", "type": "image/tiff"} for key in ("pan", "ms")}
+    (folder / "i.json").write_text(json.dumps(
+        {"type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": None, "links": [], "assets": assets,
+         "properties": {"datetime": "2025-01-02T03:04:05Z"}},
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lay", "source", "files"),
+    [(listed, "list.csv", ["no_pan.tif", "gone.tif"]), (linked, ".", ["gone.tif, which is missing"]),
+     (item, "i.json", ["pan_gone.tif"])],
+)  # fmt: skip
+def test_a_dry_run_refuses_scenes_of_which_a_file_is_missing(lay, source, files, tmp_path: Path, run) -> None:
+    """As the run that follows would fail on them, and says."""
+    if source.endswith(".json"):
+        pytest.importorskip("pystac")
+    write_pair(tmp_path, 96, 96, 4)
+    lay(tmp_path)
+    done = run("batch", tmp_path / source, "--dry-run", "--json")
+    states = [scene["state"] for scene in json.loads(done.out)["scenes"]]
+    assert done.code == 2 and "no scene can be fused" in done.err, done.out + done.err
+    assert all(state.startswith("refused: ") for state in states)
+    assert all(file in state for state, file in zip(states, files, strict=True)), states
+    if source == "list.csv":
+        with (tmp_path / "list.csv").open("a") as file:
+            file.write("pan.tif,ms.tif,d\n")
+        done = run("batch", tmp_path / source, "--dry-run")
+        assert done.code == 0 and "3 pairs (2 refused)" in done.out and "d.tif  (new" in done.out
 
 
 def nothing(folder: Path) -> None:

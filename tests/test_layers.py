@@ -27,7 +27,7 @@ FOLDERS = (
         (
             "__init__ bands side_files geometry messages tiff values",
             "gdal_files options sensor_table truncated vrt_work",
-            "items levels linked projections tails",
+            "items levels linked no_raster projections tails",
             "references sensors",
         ),
     ),
@@ -58,7 +58,8 @@ FOLDERS = (
         "archive",
         (
             "__init__ names workers",
-            "batch_log containers lists mosaic places tar_zip",
+            "batch_log containers lists places tar_zip",
+            "mosaic",
             "pairs planning",
             "neighbours shared_fit",
             "batch",

@@ -383,6 +383,7 @@ def test_an_aux_of_erdas_is_read_with_its_raster(tmp_path: Path) -> None:
     kind = {"driver": "HFA", "dtype": "uint8", "count": 1, "width": 8, "height": 8}
     with rasterio.open(tmp_path / "a.aux", "w", **kind, AUX="YES", DEPENDENT_FILE="a.tif") as dataset:
         dataset.write(np.ones((1, 8, 8), "uint8"))
+    (tmp_path / "a.tif").write_text("")
     assert mosaics.read_with([str(tmp_path / "a.tif")]) == [str(tmp_path / "a.tif"), str(tmp_path / "a.aux")]
 
 

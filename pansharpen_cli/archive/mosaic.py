@@ -14,10 +14,13 @@ from ..errors import InputError
 from ..publish import Listing, told_beside
 from ..raster import virtual
 from ..raster.geometry import Window
+from ..raster.no_raster import absence
+from ..raster.references import plain_name
 from ..raster.sensors import without_tile
 from ..raster.side_files import described_in, tags_of
 from ..raster.source import open_raster
 from .names import CONTAINERS, RasterFiles
+from .tar_zip import archive_of
 
 
 def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]:
@@ -33,7 +36,8 @@ def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]
             known.update(dict.fromkeys(new))
             waiting += [f for f in new if f.lower().endswith(".vrt")]
     listing = listing or Listing()
-    sides = (side for path in known for side in (*told_beside(path, listing), *described_in(path, (), listing)))
+    there = [path for path in known if os.path.exists(path)]
+    sides = (side for path in there for side in (*told_beside(path, listing), *described_in(path, (), listing)))
     return [*known, *(side for side in dict.fromkeys(sides) if side not in known)]
 
 
@@ -55,15 +59,34 @@ def surrounded(
     """The path of a VRT of a layer and of up to `reach` pixels around it that `lent` tiles hold, and the layer's own
     pixels in it. Raises InputError as `raster_of`."""
     tiles, label = tiles_of(layer), layer[0]
-    if len(tiles) < len(layer):
-        there = {os.path.basename(t).lower() for t in tiles}
-        if missing := [n for n in _listed(label) if os.path.basename(n).lower() not in there]:
-            raise InputError(f"{label} lists tiles that are not there, {missing[0]} for one")
+    _check_listed(layer, tiles)
     stem = without_tile(Path(tiles[0]).stem)[0]
     path = next(p for n in itertools.count() if not (p := folder / f"{stem}{f'_{n}' if n else ''}.vrt").exists())
     text, own = virtual.mosaic(tiles, lambda first: _tags(first, label), lent, reach, nodata)
     path.write_text(text, "utf-8")
     return str(path), own
+
+
+def _check_listed(layer: RasterFiles, tiles: Sequence[str]) -> None:
+    """Raises InputError if the delivery's list that comes first names tiles that are none of a layer's."""
+    if len(tiles) < len(layer):
+        there = {os.path.basename(t).lower() for t in tiles}
+        if missing := [n for n in _listed(layer[0]) if os.path.basename(n).lower() not in there]:
+            raise InputError(f"{layer[0]} lists tiles that are not there, {missing[0]} for one")
+
+
+def lacking(layers: Sequence[RasterFiles]) -> str:
+    """Which file of a scene is missing, or not among the tiles of its list; empty if none is, as far as this machine
+    can tell."""
+    for path in (path for layer in layers for path in layer):
+        if why := absence(archive_of(plain_name(path))):
+            return f"cannot open {path}: {why}"
+    try:
+        for layer in layers:
+            _check_listed(layer, tiles_of(layer))
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def tiles_of(layer: RasterFiles) -> list[str]:

@@ -35,13 +35,16 @@ from ..raster.options import OpenOptions
 from ..report import index
 from ..report.facts import BatchPlan, LeftOver, PlannedScene, Record
 from .batch_log import LEFT, LOCK, LOG, REPORTS, SCHEMA, TIME_STEP, read_log
-from .mosaic import read_with
+from .mosaic import lacking, read_with
 from .names import CONTAINERS, Found, RasterFiles
 from .tar_zip import archive_of
 
 TEMPLATE = "{folder}/{name}.tif"
 NAME_BYTES, PATH_BYTES = 230, 3900
 """Most bytes of a part of an output's path, and of the whole: the system's, less room for suffixes."""
+
+REFUSED = "refused: "
+"""So begins the state of a scene that nothing can be written for."""
 
 PRINT_BYTES = 1 << 16
 """Of a part of a file by which it is known again."""
@@ -157,9 +160,12 @@ class Task:
         return {"scene": self.scene, "inputs": list(self.inputs), "options": self.options} | page
 
 
-def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE) -> list[Task]:
+def plan(
+    scenes: Sequence[Found], folder: Path | None, choices: Choices, template: str = TEMPLATE, look: bool = False
+) -> list[Task]:
     """The tasks of scenes, each once. A scene without an output of its own is refused. Without a folder (a dry run),
-    the tasks are those of a new one. Raises InputError for a template that is none."""
+    the tasks are those of a new one. `look`: those of which a file is missing are refused, too, not left to fail.
+    Raises InputError for a template that is none."""
     check_template(template)
     listing = Listing()
     if folder is not None:
@@ -201,7 +207,8 @@ def plan(scenes: Sequence[Found], folder: Path | None, choices: Choices, templat
             return replace(task, refused=f"its picture would be {task.picture}, the output of another scene")
         if other := next((t for t in sharing[_place_of(task.output)] if t is not task), None):
             return replace(task, scene=task.found.pan[0], refused=_shared(task, other))
-        return replace(task, refused=_in_the_way(task, base, files, folders, read, listing))
+        why = _in_the_way(task, base, files, folders, read, listing)
+        return replace(task, refused=lacking([task.found.pan, *task.found.ms]) if look and not why else why)
 
     return [*map(judged, tasks.values()), *nameless]
 
@@ -226,15 +233,16 @@ def _in_the_way(
 ) -> str:
     """Why a scene's outputs cannot be written; empty if they can. `files`, `folders`: what all scenes would make;
     `read`: real paths of all inputs."""
-    for path in task.outputs:
+    outputs = {path: os.path.realpath(path) for path in task.outputs}
+    for path, real in outputs.items():
         if both := [p for p in (path, *path.parents) if p in files and p in folders]:
             return f"{both[0].relative_to(base)} would be a file and a folder; give a scene another name"
         if os.path.isdir(path):
             return f"{path} is a folder, and a file is to be written there; move it, or use --template"
-        if not Path(os.path.realpath(path)).is_relative_to(base):
+        if not Path(real).is_relative_to(base):
             return f"{path} leads out of the output folder through a link; remove the link"
-    for path in task.outputs:
-        if os.path.realpath(path) in read:
+    for path, real in outputs.items():
+        if real in read:
             return f"{path}, or a part of it, is one of the inputs; choose another output folder"
     for path in misleading(task.output, listing):
         return f"{path} would be read with {task.output.name}, which it does not describe; use --template"
@@ -529,7 +537,7 @@ def dry_run(
 
     def state(task: Task) -> str:
         if task.refused:
-            return f"refused: {task.refused}"
+            return REFUSED + task.refused
         record = records.get(task.scene)
         reason = reason_to_run(task, record, retry_failed)
         if reason and not overwrite and (why := kept_back(task, record, listing)):
@@ -563,5 +571,7 @@ def listing(plan: BatchPlan) -> str:
         lines += [f"  fit  {scene.fit}"] if scene.fit else []
     lines += ["", "left over:"] if plan.left_over else []
     lines += [f"  {each.path}: {each.reason}" for each in plan.left_over]
-    counts = f"{counted(len(plan.scenes), 'pair')}, {counted(len(plan.left_over), 'file')} left over"
+    refused = sum(scene.state.startswith(REFUSED) for scene in plan.scenes)
+    of_them = f" ({refused} refused)" if refused else ""
+    counts = f"{counted(len(plan.scenes), 'pair')}{of_them}, {counted(len(plan.left_over), 'file')} left over"
     return "\n".join([*lines, "", counts]).lstrip("\n")

@@ -69,11 +69,12 @@ class PairingOptions:
             fit_by=self.fit_by.value, rgb=picturing.request(self.output),
         )  # fmt: skip
 
-    def tasks(self, pairing: Pairing, choices: Choices) -> list[Task]:
-        """A task for each pair, with the fit that it shares and what its neighbours lend."""
+    def tasks(self, pairing: Pairing, choices: Choices, here: bool) -> list[Task]:
+        """A task for each pair, with the fit that it shares and what its neighbours lend. `here`: on this machine, of
+        whose files a dry run tells those that are missing."""
         from ..archive import neighbours, planning, shared_fit
 
-        tasks = planning.plan(pairing.found, self.output, choices, self.template)
+        tasks = planning.plan(pairing.found, self.output, choices, self.template, look=self.is_dry and here)
         return neighbours.lending(shared_fit.sharing(tasks, choices.fit_by, self.output))
 
 
@@ -165,12 +166,13 @@ def batch(
 
     pairing = pairs.find(sources, finding.pair_regex, finding.output)
     choices = finding.choices(options, opening, writing, picturing)
-    choices.check(here=working.scheduler is None)
-    tasks = finding.tasks(pairing, choices)
+    here = working.scheduler is None
+    choices.check(here)
+    tasks = finding.tasks(pairing, choices, here)
     show_pairs(sources, pairing, tasks, finding)
     if not finding.is_dry:
         if working.make_stretch(tasks, choices):
-            tasks = finding.tasks(pairing, choices)  # what they were made with includes it
+            tasks = finding.tasks(pairing, choices, here)  # what they were made with includes it
         run(tasks, pairing, finding, working.execute(choices, finding.debug))
 
 

@@ -26,6 +26,7 @@ from .gdal_files import absolute, opened_by_name
 from .items import check_count, check_items
 from .linked import PCIDSK, channels_of, check_own
 from .messages import GDAL_ERRORS, gdal_messages
+from .no_raster import absence
 from .projections import check_headers, check_projection
 from .tiff import Bytes
 from .vrt_work import MOST_HELD, MOST_THREADS, MOST_WORK, held_by, threads_of, work_of
@@ -127,23 +128,24 @@ def referred(path: str) -> Iterator[str]:
 def outside(path: str, roots: Collection[Path]) -> str:
     """Why a raster should not be opened unasked: what it refers to that is no file below one of the folders, or "".
 
-    XML and JSON that are no VRT or DIMAP are refused as well: GDAL takes them for services. A pipe or a device is
-    refused where it is opened.
+    XML and JSON that are no VRT or DIMAP are refused as well: GDAL takes them for services. A pipe, a device or a file
+    that is missing is refused where it is opened.
     """
     if NETWORK.search(path) or path.startswith("/vsi"):
         return ""  # named as such, so it was asked for
-    if untrusted.file_kind(path):
+    if absence(path) or untrusted.file_kind(path):
         return ""
     head = _head(path).lower()
     if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
         return "it is text, not a raster"
-    allowed = {a for root in roots for a in (os.path.abspath(root), os.path.realpath(root))}
+    allowed: set[str] = set()
     try:
         for name in _walked(path):
             if NETWORK.search(name):
                 return f"it refers to {name[:200]}, which is in a network: only files on disk are read"
             if not os.path.isfile(name):
                 return f"it refers to {name[:200]}, which is no file"
+            allowed = allowed or {a for root in roots for a in (os.path.abspath(root), os.path.realpath(root))}
             if not any(Path(name).is_relative_to(a) for a in allowed):
                 return f"it refers to {name[:200]}, which lies outside of the sources: name a folder above as SOURCE"
     except InputError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,13 +17,13 @@ from rasterio.windows import Window as RasterWindow
 
 from .. import untrusted
 from ..errors import InputError, ReadError, reason_of
-from . import tiff
 from .band_kinds import data_bands
 from .geometry import Window, box_sums
 from .intact import ABSENT, check_beside, check_files, damaged_source, is_usable, lost, opened_dataset, unname
 from .items import check_count, check_items
 from .levels import Levels
 from .messages import GDAL_ERRORS, Messages, gdal_messages, repeat, warn
+from .no_raster import absence, no_raster
 from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .side_files import SIDE_FILES, described_in, tags_of, told_of_others
@@ -72,12 +71,6 @@ Pixels = tuple[np.ndarray, np.ndarray]
 Reader = Callable[[Window], Pixels]
 """Reads a window; what lies outside of the raster is invalid."""
 
-_GEOJSON = re.compile(rb'^(\xef\xbb\xbf)?\s*\{.*"type"\s*:\s*"(Feature|GeometryCollection|Topology)', re.DOTALL)
-"""How a file of shapes begins."""
-
-_RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".til", ".vrt")
-"""Ends of files in a folder, one of which a message names."""
-
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[-+]?\d)")
 """What stands before the exponent of a number that a program in Fortran wrote."""
 
@@ -119,18 +112,10 @@ def _usable(path: str, rpcs: bool, names: list[str], said: Messages):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnicodeError):
             reason = "its name is not text in UTF-8; rename it"
-        elif "://" not in path and not path.startswith("/vsi") and not os.path.exists(path):
-            reason = _absence(path)
-        elif os.path.isdir(path):
-            reason = (
-                f"it is a folder; name a raster in it{_raster_in(path)}, or use `pansharpen batch`, which pairs files"
-            )
-        elif os.path.isfile(path) and os.path.getsize(path) == 0:
-            reason = "the file is empty (0 bytes)"
+        elif why := absence(path) or no_raster(path):
+            reason = why
         elif "hSrcDS is not set" in reason and (found := re.search(r"<SourceDataset[^>]*>([^<]+)<", _text_of(path))):
             reason = f"{found[1]}, which it warps, cannot be opened: is it missing?"
-        elif os.path.isfile(path):
-            reason = _kind_of_others(path) or reason
         raise InputError(f"cannot open {path}: {reason}") from error
     try:
         with untrusted.boundary(path, "cannot be used"):
@@ -164,45 +149,6 @@ def _text_of(path: str) -> str:
     """The text of a VRT; nothing where it cannot be read."""
     with suppress(OSError, ValueError, InputError):
         return untrusted.read_text(path, untrusted.MOST_SIDE, "replace")
-    return ""
-
-
-def _absence(path: str) -> str:
-    """Why there is no such file."""
-    try:
-        os.stat(path)
-    except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) == errno.ELOOP:
-            return "it is a link to itself, or leads over too many links"
-    return f"it is a link to {os.readlink(path)}, which is missing" if os.path.islink(path) else "no such file"
-
-
-def _kind_of_others(path: str) -> str:
-    """What a file is that is often found in the place of a raster; nothing for others."""
-    with suppress(OSError), open(path, "rb") as file:
-        head = file.read(512)
-        if tiff.begins_behind(head, os.path.getsize(path)):
-            return "it is cut off: its directory would lie behind its end; copy it again"
-        if head.startswith(b"version https://git-lfs"):
-            return "it is a pointer of Git LFS, not the file itself: git lfs pull"
-        if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)\b", head, re.IGNORECASE):
-            return "it is a web page: the server answered with it in the place of the file; download it again"
-        if head.startswith(b"PK\x03\x04"):
-            return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{{{path}}}/NAME)"
-        if re.match(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<PAMDataset\b", head):
-            return "it has what GDAL knows of another file (.aux.xml), no pixels: name that file"
-        if _GEOJSON.search(head):
-            return "it is GeoJSON: shapes, or an item of STAC, and no raster"
-        if head.startswith(b"\0\0\x27\x0a"):
-            return "it is a shapefile: shapes, and no raster"
-    return ""
-
-
-def _raster_in(folder: str) -> str:
-    """A raster in a folder for a message; nothing where none is seen."""
-    with suppress(OSError):
-        held = sorted(name for name in os.listdir(folder) if name.lower().endswith(_RASTERS))
-        return f", such as {held[0]}" if held else ""
     return ""
 
 
