@@ -299,6 +299,13 @@ def test_changed_weights_are_refused(tmp_path):
     assert "sha256 differs" in refused(path, 4)
 
 
+def test_a_file_under_the_name_of_anothers_weights_is_told_by_its_hash(tmp_path):
+    path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4}, listed=True)
+    assert "holds weights of 'fusionnet'; use --method fusionnet" in refused(path, 4, "glpnet")
+    save_file(dict(randomised("glpnet", {}).state_dict()), path)
+    assert "sha256 differs" in refused(path, 4, "glpnet")
+
+
 def test_weights_for_another_band_count_are_refused(tmp_path):
     path = save(tmp_path, randomised("fusionnet", {"bands": 4}), "fusionnet", {"bands": 4})
     assert "is for 4 bands, the MS has 8" in refused(path, 8)

@@ -106,6 +106,8 @@ def cards(method: str, file: str | None = None) -> list[Card]:
     if file is not None:
         card = _card_of(Path(file), method)
         if card.network != method:
+            if card.listed:
+                _check_hash(card)  # the name may be that of another file
             raise WeightsError(f"{file} holds weights of '{card.network}'; use --method {card.network}")
         return [card]
     found = [c for c in manifest().values() if c.network == method]
@@ -230,6 +232,11 @@ def _tensors_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _check_hash(card: Card) -> None:
+    if sha256_of(card.path) != card.sha256:
+        raise WeightsError(f"{card.path} is not the file that its manifest describes (sha256 differs): fetch it again")
+
+
 def load(card: Card, bands: int) -> Backbone:
     """The frozen network of a card. Raises WeightsError for a wrong hash, wrong tensors or a wrong band count."""
     import torch
@@ -238,8 +245,7 @@ def load(card: Card, bands: int) -> Backbone:
     _check_kind(card.path)
     if not card.path.is_file():
         raise WeightsError(f"the weights file {card.path} is missing; reinstall or use --weights")
-    if sha256_of(card.path) != card.sha256:
-        raise WeightsError(f"{card.path} is not the file that its manifest describes (sha256 differs): fetch it again")
+    _check_hash(card)
     if card.bands not in (None, bands):
         raise WeightsError(
             f"{card.path} is for {card.bands} bands, the MS has {bands}; "
