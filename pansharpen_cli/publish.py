@@ -258,7 +258,10 @@ def file_named(name: str | os.PathLike[str]) -> Path:
 
 
 def check_on_disk(path: Path) -> None:
-    """Raises InputError for a name of GDAL's, or an address: what is written is written to this machine's disks."""
+    """Raises InputError for a name of GDAL's, or an address: what is written is written to this machine's disks. So it
+    does for control characters, which break lines of logs and command terminals."""
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", str(path)):
+        raise InputError(f"cannot write {str(path)!r}: its name holds a control character")
     if re.match(r"/vsi[a-z0-9_]+(/|$)|[a-z][a-z0-9+]+:/", path.as_posix(), re.IGNORECASE):
         raise InputError(f"cannot write {path}: name a file or a folder on a disk")
 

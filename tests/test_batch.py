@@ -888,6 +888,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "the output folder": (a_folder_in_the_way, "out", "is the output folder itself"),
     "template": (escaping("x"), "list.jsonl --template {nme}.tif", "not '{nme}'"),
     "template with a control character": (escaping("x"), "list.jsonl --template \x1b{name}.tif", "control character"),
+    "template with an open brace": (escaping("x"), "list.jsonl --template {name.tif", "a brace without its partner"),
+    "template with a stray brace": (escaping("x"), "list.jsonl --template {name}}.tif", "a brace without its partner"),
     "template leads out": (escaping("x"), "list.jsonl --template ../{name}.tif", "leads out"),
     "no tif": (escaping("x"), "list.jsonl --template {name}.png", ".tif"),
     "method": (escaping("x"), "list.jsonl --method nonsense", "unknown method 'nonsense'"),

@@ -165,6 +165,17 @@ BAD = {
     "a ZIP archive": Bad(
         fuse("pan.tif x.tif"), ("a ZIP archive", "/vsizip/{x.tif}/"), lambda f: (f / "x.tif").write_bytes(b"PK\3\4")
     ),
+    **{
+        f"an archive, {kind}": Bad(
+            fuse("pan.tif x"), ("cannot open x: it is", f"{kind} archive: unpack it"),
+            lambda f, head=head: (f / "x").write_bytes(head + bytes(600)),
+        )
+        for kind, head in {
+            "a RAR": b"Rar!\x1a\x07\x01\0", "a 7z": b"7z\xbc\xaf\x27\x1c", "a gzip": b"\x1f\x8b\x08\0",
+            "a bzip2": b"BZh91AY&SY", "an xz": b"\xfd7zXZ\0", "a Zstandard": b"\x28\xb5\x2f\xfd",
+            "a TAR": bytes(257) + b"ustar\x0000",
+        }.items()
+    },  # fmt: skip
     "a warped VRT of a file that is gone": Bad(
         fuse("pan.tif x.vrt"), ("x.vrt: ", "gone.tif, which it warps, cannot be opened"), warped_and_gone
     ),
@@ -435,6 +446,20 @@ def test_a_nodata_value_that_an_input_cannot_hold_leaves_it_its_own(scene: Path,
 def test_a_slash_at_the_end_of_a_files_name_is_refused(scene: Path, run, option: str) -> None:
     done = run("fuse", "pan.tif", "ms.tif", "-o", "out.tif", *PLAIN, option, "name.tif/")
     assert done.code == 2 and "'name.tif/' is the name of a folder" in done.err and not Path("name.tif").exists()
+
+
+@pytest.mark.parametrize("name", ["o\n", "o\x1b[2J", "o\x9b"])
+@pytest.mark.parametrize("command", [
+    "fuse pan.tif ms.tif -o {}.tif", "fuse pan.tif ms.tif -o o.tif --report {}.json", "batch . -o {}.tif",
+    "fuse pan.tif ms.tif -o o.tif --quicklook {}.png", "fuse pan.tif ms.tif -o o.tif --save-fit {}.safetensors",
+    "evaluate ms.tif --reference ms.tif --map {}.tif", "evaluate ms.tif --reference ms.tif --report {}.json",
+])  # fmt: skip
+def test_a_name_to_write_with_a_control_character_is_refused(scene: Path, run, command: str, name: str) -> None:
+    there, options = sorted(scene.iterdir()), () if command.startswith("evaluate") else PLAIN
+    done = run(*(part.format(name) for part in command.split()), *options)
+    assert done.code == 2 and repr(name)[1:-1] in done.err, done.err
+    assert "its name holds a control character" in done.err
+    assert name not in done.err and sorted(scene.iterdir()) == there
 
 
 def test_a_window_that_leaves_the_scene_is_said_to(scene: Path, run) -> None:

@@ -257,6 +257,8 @@ def check_template(template: str) -> None:
     for key in re.findall(r"\{(.*?)\}", template):
         if key not in KEYS:
             raise InputError(f"--template knows {', '.join('{' + k + '}' for k in KEYS)}, not '{{{key}}}'")
+    if re.search("[{}]", re.sub(r"\{(.*?)\}", "", template)):
+        raise InputError(f"--template {template!r} has a brace without its partner")
     path = PurePosixPath(template)
     if re.search(r"[\x00-\x1f\x7f]", template):
         raise InputError(f"--template {template!r} holds a control character")

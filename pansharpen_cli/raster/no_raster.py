@@ -12,6 +12,16 @@ from . import tiff
 _GEOJSON = re.compile(rb'^(\xef\xbb\xbf)?\s*\{.*"type"\s*:\s*"(Feature|GeometryCollection|Topology)', re.DOTALL)
 """How a file of shapes begins."""
 
+_ARCHIVES = {
+    b"Rar!\x1a\x07": "a RAR",
+    b"7z\xbc\xaf\x27\x1c": "a 7z",
+    b"\x1f\x8b": "a gzip",
+    b"BZh": "a bzip2",
+    b"\xfd7zXZ\0": "an xz",
+    b"\x28\xb5\x2f\xfd": "a Zstandard",
+}
+"""First bytes of archives that are not looked into, and of files that are packed alone."""
+
 _RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".til", ".vrt")
 """Ends of files in a folder, one of which a message names."""
 
@@ -49,6 +59,10 @@ def _kind_of_others(path: str) -> str:
             return "it is a web page: the server answered with it in the place of the file; download it again"
         if head.startswith(b"PK\x03\x04"):
             return f"it is a ZIP archive: unpack it, or name the file in it (/vsizip/{{{path}}}/NAME)"
+        if kind := next((kind for begin, kind in _ARCHIVES.items() if head.startswith(begin)), ""):
+            return f"it is {kind} archive: unpack it"
+        if head[257:262] == b"ustar":
+            return f"it is a TAR archive: unpack it, or name the file in it (/vsitar/{{{path}}}/NAME)"
         if re.match(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?<PAMDataset\b", head):
             return "it has what GDAL knows of another file (.aux.xml), no pixels: name that file"
         if _GEOJSON.search(head):
