@@ -1075,6 +1075,7 @@ def test_workers_that_hang_or_die_are_replaced_and_the_others_go_on() -> None:
     assert "exit code 7" in ended["exits"][1] and ended["raises"][1] == "ValueError: of nothing"
 
 
+@pytest.mark.slow
 def test_workers_start_by_themselves_where_what_they_are_made_of_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder for temporary files whose name is too long for a socket."""
 
@@ -1088,10 +1089,12 @@ def test_workers_start_by_themselves_where_what_they_are_made_of_cannot(monkeypa
         workers.spawn_alone.clear()
 
 
+@pytest.mark.slow
 def test_libraries_in_workers_write_nothing_between_the_lines_of_the_scenes() -> None:
     assert ends(["stderr"], jobs=1) == {"stderr": ("done", "True")}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are the parent's own children elsewhere")
 def test_signals_that_reach_the_whole_group_end_no_worker_before_the_parent_does() -> None:
     assert ends(["signals"], jobs=1) == {"signals": ("done", "True")}
@@ -1105,10 +1108,8 @@ def test_a_task_that_needs_more_memory_than_there_is_gets_all_of_it_and_else_fai
     assert ended["MB 2000"][0] == "failed" and "--ram" in ended["MB 2000"][1]
 
 
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [("broken", "it is broken"), pytest.param("ends", "exit code 3", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("word", "message"), [("broken", "it is broken"), ("ends", "exit code 3")])
 def test_workers_that_cannot_be_set_up_end_the_run(word: str, message: str) -> None:
     with pytest.raises(PansharpenError, match=message):
         ends(["good"], jobs=1, word=word)

@@ -1187,6 +1187,7 @@ def test_an_output_that_somebody_makes_or_edits_after_a_kill_is_not_replaced(tmp
     mine(third)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_killed_while_it_publishes_knows_its_own_files(tmp_path: Path, tasks, monkeypatch) -> None:
     choices = replace(CHOICES, html=True, rgb=Request(["true"]))
     task = planning.plan([tasks[0].found], tmp_path / "out", choices)[0]
