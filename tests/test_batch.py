@@ -320,6 +320,7 @@ def test_a_folder_of_many_scenes_is_listed_once_for_their_plan(tmp_path: Path, m
     assert len(listed) <= 2 + 4  # the output folder, and those of reports and quicklooks
 
 
+@pytest.mark.usefixtures("without_workers")
 def test_a_report_that_is_nested_without_end_is_none(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "in", 64, 64, 3)
     command = ("batch", tmp_path / "in", "-o", tmp_path / "out", "--method", "exp", "--no-score", "--json")

@@ -50,6 +50,7 @@ with source.open_raster("a.tif") as dataset:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [[], PRIVATE[:1], PRIVATE[1:2]], ids=str)
 def test_private_parts_of_rasterio_are_there_and_rasters_open_without(here: Path, gone: list[str]) -> None:
     """Where one is lacking that was not taken away, the function that finds it needs another way."""

@@ -859,7 +859,10 @@ def test_metadata_beside_a_raster_are_taken_as_others_write_them(tmp_path: Path,
     source.open_raster(str(path)).close()
 
 
-@pytest.mark.parametrize("options", [{}, {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 4e6)}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"crs": "EPSG:32631", "transform": Affine(1, 0, 5e5, 0, -1, 4e6)}],
+)
 def test_an_hfa_file_that_ends_early_loses_no_bands(tmp_path: Path, options: dict) -> None:
     path = raster(tmp_path / "a.img", "HFA", **options)
     content = path.read_bytes()
