@@ -15,7 +15,7 @@ from .. import untrusted
 from ..errors import InputError
 from ..raster.geometry import Box
 from ..raster.grid import Grid
-from ..raster.references import outside
+from ..raster.references import in_archive, outside
 from ..raster.scene import MAX_RATIO, MIN_RATIO
 from ..raster.source import Source, open_raster
 from ..report.facts import LeftOver
@@ -151,7 +151,8 @@ def find(sources: Sequence[str], regex: str | None = None, output: Path | None =
     if single := search.not_written(search.single, "the files"):
         root = Path(os.path.commonpath([os.path.dirname(f) for f in single]))
         search.add(single, root, root.name)
-    elsewhere = {real: why for real, file in files.items() if (why := search.refers_out(file.path))}
+    on_disk = {real: file.path for real, file in files.items() if not in_archive(file.path)}
+    elsewhere = {real: why for real, path in on_disk.items() if (why := outside(path, search.folders))}
     pairing.left += [LeftOver(files.pop(real).path, why) for real, why in elsewhere.items()]
     pairing.found, alone = search.own(pairing.found), search.own(search.alone)
     _pair(pairing, sorted(files.values(), key=lambda f: f.relative), alone, regex)
@@ -255,15 +256,11 @@ class _Search:
             raise InputError(f"all of {source} lies in the output folder {self.output}; choose another --output")
         return kept
 
-    def refers_out(self, path: str) -> str:
-        """Why a raster is left over that refers to what is neither in the sources nor beside it."""
-        return outside(path, [*self.folders, Path(os.path.dirname(os.path.abspath(path)))])
-
     def own(self, listed: Sequence[Listed]) -> list[Listed]:
         """What lists name, without those of which a raster refers to what is not theirs: these are left over."""
         kept = []
         for each in listed:
-            wrong = [LeftOver(p, why) for p in each.files if (why := self.refers_out(p))]
+            wrong = [LeftOver(p, why) for p in each.files if (why := outside(p, self.folders))]
             self.pairing.left += wrong
             kept += [] if wrong else [each]
         return kept

@@ -126,27 +126,30 @@ def referred(path: str) -> Iterator[str]:
 
 
 def outside(path: str, roots: Collection[Path]) -> str:
-    """Why a raster should not be opened unasked: what it refers to that is no file below one of the folders, or "".
+    """Why a raster should not be opened unasked: what it refers to that is no file below one of the folders or beside
+    the raster, or "".
 
     XML and JSON that are no VRT or DIMAP are refused as well: GDAL takes them for services. A pipe, a device or a file
     that is missing is refused where it is opened.
     """
-    if NETWORK.search(path) or path.startswith("/vsi"):
-        return ""  # named as such, so it was asked for
-    if absence(path) or untrusted.file_kind(path):
-        return ""
-    head = _head(path).lower()
-    if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
-        return "it is text, not a raster"
     allowed: set[str] = set()
     try:
+        start = _without_choice(path := plain_name(path))
+        if NETWORK.search(start) or absence(start) or untrusted.file_kind(start):  # named as such, so it was asked for
+            return ""
+        inside, own = in_archive(start), _on_disk(start)
+        head = "" if inside else _head(start).lower()
+        if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
+            return "it is text, not a raster"
         for name in _walked(path):
             if NETWORK.search(name):
                 return f"it refers to {name[:200]}, which is in a network: only files on disk are read"
-            if not os.path.isfile(name):
+            place = _on_disk(name) if inside and in_archive(name) else name
+            if not os.path.isfile(place):
                 return f"it refers to {name[:200]}, which is no file"
-            allowed = allowed or {a for root in roots for a in (os.path.abspath(root), os.path.realpath(root))}
-            if not any(Path(name).is_relative_to(a) for a in allowed):
+            near = [*roots, Path(own).parent]
+            allowed = allowed or {a for root in near for a in (os.path.abspath(root), os.path.realpath(root))}
+            if not any(Path(place).is_relative_to(a) for a in allowed):
                 return f"it refers to {name[:200]}, which lies outside of the sources: name a folder above as SOURCE"
     except InputError as error:
         return str(error)
