@@ -144,7 +144,7 @@ def outside(path: str, roots: Collection[Path]) -> str:
         for name in _walked(path):
             if NETWORK.search(name):
                 return f"it refers to {name[:200]}, which is in a network: only files on disk are read"
-            place = _on_disk(name) if inside and in_archive(name) else name
+            place = absolute(_on_disk(name) if inside and in_archive(name) else name)
             if not os.path.isfile(place):
                 return f"it refers to {name[:200]}, which is no file"
             near = [*roots, Path(own).parent]
