@@ -11,7 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -755,10 +757,21 @@ def item(folder: Path) -> None:
     ))  # fmt: skip
 
 
+def packed(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "a.zip", "w") as zipped, tarfile.open(folder / "a.tar", "w") as tar:
+        zipped.write(folder / "pan.tif", "d/pan.tif")
+        tar.add(folder / "pan.tif", "d/pan.tif")
+    names = ["zip//mnt/gone.zip/p.tif", "tar/{/mnt/gone.tar}/p.tif", f"zip/{folder}/a.zip/p.tif",
+             f"tar/{{{folder}/a.tar}}/d/p.tif"]  # fmt: skip
+    lines = [f"/vsi{name},ms.tif,{i}\n" for i, name in enumerate(names)]
+    (folder / "list.csv").write_text("pan,ms,name\n" + "".join(lines))
+
+
 @pytest.mark.parametrize(
     ("lay", "source", "files"),
     [(listed, "list.csv", ["no_pan.tif", "gone.tif"]), (linked, ".", ["gone.tif, which is missing"]),
-     (item, "i.json", ["pan_gone.tif"])],
+     (item, "i.json", ["pan_gone.tif"]),
+     (packed, "list.csv", ["gone.zip/p.tif: no such archive", "p.tif: no such archive", "a.zip", "no such file in "])],
 )  # fmt: skip
 def test_a_dry_run_refuses_scenes_of_which_a_file_is_missing(lay, source, files, tmp_path: Path, run) -> None:
     """As the run that follows would fail on them, and says."""
@@ -772,10 +785,13 @@ def test_a_dry_run_refuses_scenes_of_which_a_file_is_missing(lay, source, files,
     assert all(state.startswith("refused: ") for state in states)
     assert all(file in state for state, file in zip(states, files, strict=True)), states
     if source == "list.csv":
+        there = [f"/vsizip/{tmp_path}/a.zip/d/pan.tif", f"/vsitar/{{{tmp_path}/a.tar}}/d/pan.tif"]
         with (tmp_path / "list.csv").open("a") as file:
-            file.write("pan.tif,ms.tif,d\n")
+            for i, name in enumerate(there if lay is packed else ["pan.tif"]):
+                file.write(f"{name},ms.tif,d{i}\n")
         done = run("batch", tmp_path / source, "--dry-run")
-        assert done.code == 0 and "3 pairs (2 refused)" in done.out and "d.tif  (new" in done.out
+        assert done.code == 0 and f"({len(files)} refused)" in done.out and "d0.tif  (new" in done.out
+        assert lay is not packed or "d1.tif  (new" in done.out
 
 
 def nothing(folder: Path) -> None:

@@ -20,7 +20,6 @@ from ..raster.sensors import without_tile
 from ..raster.side_files import described_in, tags_of
 from ..raster.source import open_raster
 from .names import CONTAINERS, RasterFiles
-from .tar_zip import archive_of
 
 
 def read_with(files: Sequence[str], listing: Listing | None = None) -> list[str]:
@@ -79,7 +78,7 @@ def lacking(layers: Sequence[RasterFiles]) -> str:
     """Which file of a scene is missing, or not among the tiles of its list; empty if none is, as far as this machine
     can tell."""
     for path in (path for layer in layers for path in layer):
-        if why := absence(archive_of(plain_name(path))):
+        if why := absence(plain_name(path)):
             return f"cannot open {path}: {why}"
     try:
         for layer in layers:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -16,9 +17,12 @@ _SIGNATURES = {
     "VSIFOpenL": (ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]),
     "VSIFReadL": (ctypes.c_size_t, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]),
     "VSIFSeekL": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]),
+    "VSIStatL": (ctypes.c_int, [ctypes.c_char_p, ctypes.c_void_p]),
     "VSIFCloseL": (ctypes.c_int, [ctypes.c_void_p]),
 }
 _AT_ONCE = 1 << 20
+_STAT = 1024
+"""Bytes that hold what a system tells of a file, and more."""
 
 
 @cache
@@ -82,3 +86,27 @@ def absolute(place: str) -> str:
         return os.path.abspath(place)
     folder, name = os.path.split(place)
     return os.path.join(os.path.realpath(folder), name)
+
+
+def on_disk(name: str) -> str:
+    """The file that a name of GDAL's leads to or into (`/vsigzip/`, `/vsitar/{...}/`), or a folder above it."""
+    while prefix := re.match(r"/vsi[a-z0-9_]+/(\d+(_\d+)?,)?", name):
+        name = name[prefix.end() :]
+    if name.startswith("{"):
+        name = name[1:].partition("}")[0]
+    while name and not os.path.lexists(name) and os.path.dirname(name) != name:
+        name = os.path.dirname(name)
+    return name
+
+
+def is_lacking(name: str) -> bool:
+    """Whether a name leads into a ZIP or a plain TAR on disk without such a member. False where it cannot be told, and
+    of what would have to be unpacked first."""
+    archive = on_disk(name)
+    listed = name.startswith(("/vsizip/", "/vsitar/")) and archive.lower().endswith((".zip", ".tar"))
+    if not listed or not os.path.isfile(archive):
+        return False
+    with gdal_messages(), suppress(OSError):
+        about = ctypes.create_string_buffer(_STAT)
+        return bool(_function("VSIStatL")(name.encode("utf-8", "surrogateescape"), about))
+    return False

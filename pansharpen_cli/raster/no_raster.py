@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 
 from . import tiff
+from .gdal_files import is_lacking, on_disk
 
 _GEOJSON = re.compile(rb'^(\xef\xbb\xbf)?\s*\{.*"type"\s*:\s*"(Feature|GeometryCollection|Topology)', re.DOTALL)
 """How a file of shapes begins."""
@@ -22,12 +23,21 @@ _ARCHIVES = {
 }
 """First bytes of archives that are not looked into, and of files that are packed alone."""
 
+_IN_ARCHIVE = re.compile(r"/vsi(zip|tar|gzip)/(?!/?vsi)(?!.*://)")
+"""Names that lead into one archive on disk."""
+
 _RASTERS = (".tif", ".tiff", ".jp2", ".img", ".ntf", ".til", ".vrt")
 """Ends of files in a folder, one of which a message names."""
 
 
 def absence(path: str) -> str:
-    """Why there is no such file; empty if there is one, and for names of GDAL's and addresses."""
+    """Why there is no such file; empty if there is one, and for addresses and names of GDAL's that lead into no archive
+    on disk."""
+    if _IN_ARCHIVE.match(path):
+        archive = on_disk(path)
+        if not archive or os.path.isdir(archive):
+            return "no such archive"
+        return absence(archive) or (f"no such file in {archive}" if is_lacking(path) else "")
     if "://" in path or path.startswith("/vsi") or os.path.exists(path):
         return ""
     try:

@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from .. import untrusted
 from ..errors import InputError
-from .gdal_files import absolute, opened_by_name
+from .gdal_files import absolute, on_disk, opened_by_name
 from .items import check_count, check_items
 from .linked import PCIDSK, channels_of, check_own
 from .messages import GDAL_ERRORS, gdal_messages
@@ -137,14 +137,14 @@ def outside(path: str, roots: Collection[Path]) -> str:
         start = _without_choice(path := plain_name(path))
         if NETWORK.search(start) or absence(start) or untrusted.file_kind(start):  # named as such, so it was asked for
             return ""
-        inside, own = in_archive(start), _on_disk(start)
+        inside, own = in_archive(start), on_disk(start)
         head = "" if inside else _head(start).lower()
         if head.lstrip("\ufeff \t\r\n\v\f")[:1] in ("<", "{", "[") and not _LISTS.search(head):
             return "it is text, not a raster"
         for name in _walked(path):
             if NETWORK.search(name):
                 return f"it refers to {name[:200]}, which is in a network: only files on disk are read"
-            place = absolute(_on_disk(name) if inside and in_archive(name) else name)
+            place = absolute(on_disk(name) if inside and in_archive(name) else name)
             if not os.path.isfile(place):
                 return f"it refers to {name[:200]}, which is no file"
             near = [*roots, Path(own).parent]
@@ -338,9 +338,9 @@ def _check_kind(path: str, name: str, folders: dict[str, list[str]]) -> None:
     if re.match("/vsi(sparse/|cached[?])", name):
         raise InputError(f"cannot open {path}: {name[:200]} leads to other files: name those")
     for each in {name, *_parts(name)}:
-        if kind := "a pipe" if "/vsistdin" in each else untrusted.file_kind(_on_disk(each)):
+        if kind := "a pipe" if "/vsistdin" in each else untrusted.file_kind(on_disk(each)):
             raise InputError(f"cannot open {path}: {name[:200]} is {kind}; only files are read")
-        if os.path.isfile(file := _on_disk(each)):
+        if os.path.isfile(file := on_disk(each)):
             check_items(path, file)
             check_headers(file)
             check_own(path, file)
@@ -395,17 +395,6 @@ def _check_database(path: str, name: str) -> None:
                 f"cannot open {path}: {changes} holds changes of it, and reading would bring them in: close the "
                 "program that has it open, or, if that was killed, open and close it there"
             )
-
-
-def _on_disk(name: str) -> str:
-    """The file that a name of GDAL's leads to or into (`/vsigzip/`, `/vsitar/{...}/`), or a folder above it."""
-    while prefix := re.match(r"/vsi[a-z0-9_]+/(\d+(_\d+)?,)?", name):
-        name = name[prefix.end() :]
-    if name.startswith("{"):
-        name = name[1:].partition("}")[0]
-    while name and not os.path.lexists(name) and os.path.dirname(name) != name:
-        name = os.path.dirname(name)
-    return name
 
 
 def _text(name: str) -> str | None:
