@@ -230,17 +230,40 @@ def test_a_nodata_value_that_does_not_fit_the_output_is_replaced_with_a_warning(
             assert "the nodata value nan does not fit int16; -32768 stands for it" in " ".join(scene.notes)
 
 
-def test_the_least_value_of_64_bits_is_replaced_with_a_warning(pair):
-    """GDAL would write it with an exponent and read -9; its own tools write it, rasterio does not."""
-    pair.ms(pair.scene.ms.astype(np.int64))
+@pytest.mark.parametrize(
+    ("kind", "value", "written"),
+    [("int64", -(1 << 63), -(1 << 53)), ("int64", (1 << 63) - 1, -(1 << 53)), ("uint64", (1 << 64) - 1, 0)],
+)
+@pytest.mark.parametrize("rotated", [False, True])
+def test_the_ends_of_64_bits_are_replaced_with_a_warning(pair, kind, value, written, rotated):
+    """GDAL would write them with an exponent and read -9 or 9; its own tools write them, and rasterio does not tell the
+    greatest."""
+    pixels = pair.scene.ms.astype(kind)
+    pixels[:, 4:9, :5] = value
+    pair.ms(pixels)
     rasterio.shutil.copy(pair.ms_paths[0], vrt := pair.folder / "ms.vrt", driver="VRT")
-    band = '<VRTRasterBand dataType="Int64"'
-    text = re.sub(f"({band}.*?>)", rf"\1<NoDataValue>{-(1 << 63)}</NoDataValue>", vrt.read_text())
+    text = re.sub("(<VRTRasterBand dataType.*?>)", rf"\1<NoDataValue>{value}</NoDataValue>", vrt.read_text())
+    if rotated:
+        text = re.sub("(<GeoTransform>[^,]*,[^,]*,)[^,]*,", r"\1 0.001,", text)
     vrt.write_text(text)
     pair.ms_paths = [vrt]
     with pair.open() as scene:
-        assert scene.nodata == -(1 << 53)
-        assert "the nodata value -9.22337e+18 cannot be written as int64; -9007199254740992" in " ".join(scene.warnings)
+        assert scene.nodata == written
+        told = f"the nodata value {value:g} cannot be written as {kind}; {written} stands for it"
+        assert told in " ".join(scene.warnings)
+        valid = scene.read_ms(Window(0, 12, 0, 10))[1]
+        assert not valid[5:8, 1:4].any() and valid[:, 7:].all() and valid[11].all()
+
+
+def test_values_of_64_bits_that_no_option_can_name_are_to_be_tagged(pair):
+    pixels = pair.scene.ms.astype(np.int64)
+    pixels[:, :5] = (1 << 63) - 1
+    pair.ms(pixels)
+    with (
+        pair.open() as scene,
+        pytest.raises(InputError, match="tag them .gdal_translate -a_nodata 9223372036854775807"),
+    ):
+        scene.read_ms(Window(0, 12, 0, 10))
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 0.0), ("int16", -32768.0), ("uint16", 0.0)])

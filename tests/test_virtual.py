@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
@@ -157,6 +159,20 @@ def test_tiles_of_every_type_of_whole_numbers_are_one_raster(tmp_path, kind) -> 
     values = (VALUES % 100).astype(kind)
     tiles = [tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10, values) for n in (0, 1)]
     np.testing.assert_array_equal(read(tmp_path, tiles)[0], values)
+
+
+def test_the_greatest_value_of_64_bits_is_nodata_in_the_mosaic(tmp_path) -> None:
+    """rasterio does not tell it."""
+    values, greatest = VALUES.astype("int64"), (1 << 63) - 1
+    values[:, ~hole()] = greatest
+    tiles = []
+    for n in (0, 1):
+        plain = tile(tmp_path / f"{n}.tif", 10 * n, 10 * n + 10, values)
+        rasterio.shutil.copy(plain, vrt := tmp_path / f"{n}.vrt", driver="VRT")
+        tagged = re.sub("(<VRTRasterBand dataType.*?>)", rf"\1<NoDataValue>{greatest}</NoDataValue>", vrt.read_text())
+        vrt.write_text(tagged)
+        tiles.append(str(vrt))
+    np.testing.assert_array_equal(read(tmp_path, tiles)[1], hole())
 
 
 def test_tiles_that_hold_indices_of_colours_are_refused(tmp_path) -> None:

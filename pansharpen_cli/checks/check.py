@@ -29,7 +29,7 @@ from ..raster.creation import parse_creation_options
 from ..raster.geometry import Window
 from ..raster.messages import gdal_messages
 from ..raster.scene import Scene
-from ..raster.source import Source
+from ..raster.source import Source, nodata_of
 from ..report.facts import CheckFacts, FileFacts, Finding, OverlapFacts, Prediction
 from .judge import (
     Findings,
@@ -218,7 +218,7 @@ def _file_facts(path: str, role: str, dataset) -> FileFacts:
     compression = structure.get("COMPRESSION")
     reversibility = structure.get("COMPRESSION_REVERSIBILITY", "")
     lossy = dataset.driver in ("JPEG", "ECW") or reversibility.upper().startswith("LOSSY")
-    nodata, transform = dataset.nodata, dataset.transform
+    nodata, transform = nodata_of(dataset), dataset.transform
     is_nan = nodata is not None and nodata != nodata
     return FileFacts(
         path=path,

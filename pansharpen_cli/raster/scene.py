@@ -23,7 +23,7 @@ from .options import OpenOptions, Scaling
 from .projections import lost_epoch
 from .references import plain_name
 from .sensors import Sensor
-from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, open_raster, rpcs_of
+from .source import FILL_REACH, Pixels, Source, check_size, filled, metadata, nodata_of, open_raster, rpcs_of
 from .values import Lift, default_nodata, fits, is_written
 from .warping import Aligned, aligned
 
@@ -570,7 +570,7 @@ def _output_nodata(dtype: str, options: OpenOptions, ms: list[Source], pan: Sour
     kind, asked = np.dtype(dtype), options.nodata
     if asked is not None and not is_written(kind, asked) and not options.measured:
         raise InputError(f"--nodata {asked:g} does not fit the output type {dtype}")
-    known = [v for v in (asked, *(s.dataset.nodata for s in ms), pan.dataset.nodata) if v is not None]
+    known = [v for v in (asked, *(nodata_of(s.dataset) for s in ms), nodata_of(pan.dataset)) if v is not None]
     chosen = next((float(value) for value in known if is_written(kind, value)), default_nodata(kind))
     for value in () if options.measured else known:
         if is_written(kind, value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from .projections import check_crs
 from .references import check_overviews, check_raw, check_siblings, plain_name
 from .side_files import SIDE_FILES, described_in, tags_of, told_of_others
 from .tails import UNTAGGED, look_at_the_end
-from .values import is_nodata, nodata_for
+from .values import is_nodata, is_written, nodata_for
 
 MAX_PIXELS = 1 << 36
 """Pixels of the largest overlap: damaged headers claim any size, and the plan of the tiles grows with it."""
@@ -213,6 +213,17 @@ def _check_blocks(dataset, path: str) -> None:
             )
 
 
+def is_untold(flags: Iterable[MaskFlags], nodata: float | None) -> bool:
+    """Whether a band has a nodata value that GDAL knows and rasterio does not tell: next to the greatest of 64 bits."""
+    return nodata is None and set(flags) == {MaskFlags.nodata}
+
+
+def nodata_of(dataset) -> float | None:
+    """The nodata value of a raster's first band; for one that rasterio does not tell, the greatest of its type."""
+    untold = is_untold(dataset.mask_flag_enums[0], dataset.nodata)
+    return int(np.iinfo(dataset.dtypes[0]).max) if untold else dataset.nodata
+
+
 def check_size(path: str, rows: int, cols: int) -> None:
     """Raises InputError for more than `MAX_PIXELS`."""
     if rows * cols > MAX_PIXELS:
@@ -338,7 +349,8 @@ class Source:
             nodata = own[band - 1] if self.nodata is None else self.nodata
             if nodata is not None:
                 mask &= ~is_nodata(values[i], nodata)
-            if not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
+            by_gdal = self.nodata is None and is_untold(flags, nodata)
+            if by_gdal or not {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid} & set(flags):
                 mask &= ds.read_masks(band, window=at) > 0
         return mask
 
@@ -376,7 +388,7 @@ class Source:
                 if odd is not None:
                     self.notes.append(f"{text} ({number_text(odd)} in band {band}): name them with --nodata")
                     return
-        if self.nodata is None and self.dataset.nodata is None:
+        if self.nodata is None and nodata_of(self.dataset) is None:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
                 fill = mask & (values == value).all(0)
                 least = FILLED * fill.size if value == 0 else 0  # zeros may be dark
@@ -479,8 +491,10 @@ def _beyond(held: np.ndarray) -> str:
     odd = [int(v) for v in (held.min(), held.max()) if abs(int(v)) > EXACT]
     if not odd:
         return ""
+    can_be_named = all(is_written(held.dtype, value) for value in odd)
+    named = "name them with --nodata" if can_be_named else f"tag them (gdal_translate -a_nodata {odd[-1]})"
     return (
-        f"whole numbers beyond {EXACT} ({odd[-1]} for one), which float32 cannot tell apart: name them with --nodata "
+        f"whole numbers beyond {EXACT} ({odd[-1]} for one), which float32 cannot tell apart: {named} "
         "if they stand for nodata, else subtract an offset or scale them (gdal_translate -scale)"
     )
 

@@ -20,7 +20,7 @@ from .geometry import Window
 from .grid import Grid
 from .references import plain_name
 from .sensors import band_name
-from .source import open_raster, rpcs_of
+from .source import is_untold, open_raster, rpcs_of
 from .values import VRT_TYPES
 
 TagsOf = Callable[[Any], Mapping[str, Mapping[str, str]]]
@@ -115,6 +115,7 @@ class _Tile:
         masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         only = "" if flags == {MaskFlags.all_valid} else "<UseMaskBand>true</UseMaskBand>"
         if nodata is None:
+            masked |= any(map(is_untold, tile.mask_flag_enums, tile.nodatavals))
             return cls(path, place, tuple(map(str, tile.nodatavals)), masked, only)
         if flags <= {MaskFlags.all_valid, MaskFlags.nodata}:
             only = f"<NODATA>{nodata}</NODATA>"

@@ -13,7 +13,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import MaskFlags
 
-from .source import Source
+from .source import Source, is_untold
 from .values import VRT_TYPES, fits
 
 
@@ -52,7 +52,8 @@ def _told(source: Source, bands: Sequence[int], name: str) -> Iterator[str]:
         kind = np.dtype(dataset.dtypes[band - 1])
         nodata = dataset.nodatavals[band - 1] if source.nodata is None else source.nodata
         if nodata is not None and fits(kind, nodata):
-            yield _band(kind.name, [(name, str(band))], nodata=nodata)
+            # of 64 bits GDAL reads 9.2e18 as 9
+            yield _band(kind.name, [(name, str(band))], nodata=nodata if kind.kind == "f" else int(nodata))
         if kind.kind == "f":  # the difference of a value and itself is NaN if the value is not finite
             yield _band(kind.name, [(name, str(band))] * 2, "diff", float("nan"))
     for band in source.alpha:
@@ -63,7 +64,8 @@ def _masks(source: Source, bands: Sequence[int]) -> list[int]:
     """The bands whose own masks count, beside the nodata values of each."""
     flags = [set(each) for each in source.dataset.mask_flag_enums]
     by_values = {MaskFlags.nodata, MaskFlags.alpha, MaskFlags.all_valid}
-    own = [band for band in bands if not by_values & flags[band - 1]]
+    values = source.dataset.nodatavals if source.nodata is None else [source.nodata] * source.dataset.count
+    own = [b for b in bands if not by_values & flags[b - 1] or is_untold(flags[b - 1], values[b - 1])]
     tuples = {MaskFlags.per_dataset, MaskFlags.nodata}  # NODATA_VALUES
     return own + [band for band in bands[:1] if source.nodata is None and tuples <= flags[band - 1]]
 
