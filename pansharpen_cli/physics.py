@@ -263,6 +263,15 @@ def upsampler(phase: Phase, pan: Window, ms: Window, offsets: Sequence[Offset] =
     return _per_band(lambda offset: _along_both(upsample_matrix, phase.moved(offset), pan.spans, ms.spans), drawn)
 
 
+def in_place(phase: Phase, ms: Tensor, offsets: Sequence[Offset]) -> Tensor:
+    """MS (..., bands, rows, cols) whose single bands lie off, each moved to the grid of the whole."""
+    if not offsets:
+        return ms
+    here = Window(0, ms.shape[-2], 0, ms.shape[-1])
+    moved = [(rows / phase.rows.ratio, cols / phase.cols.ratio) for rows, cols in offsets]
+    return upsampler(Phase.of((1.0, 1.0)), here, here, moved)(ms)
+
+
 def _per_band(build: Callable[[Any], tuple[np.ndarray, ...]], drawn: Sequence) -> Separable:
     """One matrix pair per band; bands of equal gain and offset share the work, and equal ones need no band axis."""
     made = {key: build(key) for key in dict.fromkeys(drawn)}

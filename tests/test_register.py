@@ -464,6 +464,33 @@ def test_an_evaluation_sees_the_ms_where_the_file_says(fuse, scenes, run):
     assert not any(evaluated(other, "--align", "measure")["registration"]["applied"])
 
 
+@pytest.mark.slow
+def test_a_band_that_was_put_in_its_place_is_right_there(scenes, run, tmp_path):
+    """And one that a method leaves where the file has it is not, by `fuse` and by `evaluate`."""
+    edited(scenes / "ms.tif", tmp_path / "ms.tif", lambda ms: np.stack([*ms[:2], np.roll(ms[2], 2, 0), *ms[3:]]))
+
+    def fused(name: str, ms: Path, *options: str) -> dict:
+        ended = run("fuse", scenes / "pan.tif", ms, "-o", tmp_path / name, "--json", *options)
+        assert ended.code == 0, ended.err
+        return json.loads(ended.out)
+
+    clean = fused("clean.tif", scenes / "ms.tif", "--adapt", "off")["quality"]
+    moved = fused("moved.tif", tmp_path / "ms.tif", "--adapt", "off")
+    left = fused("left.tif", tmp_path / "ms.tif", "--method", "gsa")
+    assert moved["quality"]["fidelity"] == pytest.approx(clean["fidelity"], abs=0.02)
+    assert moved["quality"]["colour_error"] == pytest.approx(clean["colour_error"], rel=0.2)
+    told = [float(v) for v in tags_of(tmp_path / "moved.tif")["ALIGN_BANDS"].split()]
+    assert told[4:6] == pytest.approx([-8, 0], abs=0.3)
+    edited(tmp_path / "moved.tif", tmp_path / "other.tif")  # another tool's: no tags
+    for names in (["left.tif", "moved.tif"], ["other.tif"]):
+        ended = run("evaluate", *(tmp_path / name for name in names), "--pan", scenes / "pan.tif",
+                    "--ms", tmp_path / "ms.tif", "--json")  # fmt: skip
+        best = json.loads(ended.out)["results"][0]
+        assert best["path"] == str(tmp_path / names[-1])
+        assert best["quality"]["fidelity"] == pytest.approx(moved["quality"]["fidelity"], abs=0.02)
+    assert left["quality"]["fidelity"] > 0.5, "the method has put it where the file has it, and the run says so"
+
+
 @pytest.mark.parametrize("method", ["mtf-glp-fs", "glpnet"])
 @pytest.mark.slow
 def test_a_shift_beyond_the_search_is_said_and_not_called_zero(fuse, scenes, run, tmp_path, method):

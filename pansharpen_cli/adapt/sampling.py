@@ -185,7 +185,7 @@ def _reduced_tiles(scene: Scene, data: TileData, count: int, only: bool, rng) ->
     core = phase.ms_window(data.window) & ms_window
     down_pan = physics.degrader(phase, ms_window, data.pan_window, [float(np.mean(gains))])
     pan = down_pan(torch.from_numpy(data.pan).double()[None])[None]
-    ms = _in_place(phase, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
+    ms = physics.in_place(phase, torch.from_numpy(data.ms).double()[None], scene.band_offsets)
     coarse, at = phase.ms_window(ms_window), core.within(ms_window)
     inside = phase.covered(core, data.window, data.valid, slack=1)
     whole = np.zeros(ms_window.shape, bool)
@@ -202,15 +202,6 @@ def _reduced_tiles(scene: Scene, data: TileData, count: int, only: bool, rng) ->
     if not cuts:
         return inputs.map(lambda t: t[:0, :, :size, :size]), target[:0, :, :size, :size]
     return concatenate([inputs.map(lambda t, at=at: t[at]) for at in cuts]), torch.cat([target[at] for at in cuts])
-
-
-def _in_place(phase: Phase, ms: Tensor, offsets: Sequence[physics.Offset]) -> Tensor:
-    """MS (1, bands, rows, cols) whose single bands lie off, each moved to the grid of the whole."""
-    if not offsets:
-        return ms
-    here = Window(0, ms.shape[-2], 0, ms.shape[-1])
-    moved = [(rows / phase.rows.ratio, cols / phase.cols.ratio) for rows, cols in offsets]
-    return physics.upsampler(Phase.of((1.0, 1.0)), here, here, moved)(ms)
 
 
 SEEN = 2

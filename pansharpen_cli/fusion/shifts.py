@@ -66,6 +66,12 @@ def band_offsets(found: Shift) -> tuple[Offset, ...]:
     return kept if any(map(any, kept)) else ()
 
 
+def displaced(offsets: Sequence[Offset]) -> tuple[Offset, ...]:
+    """Of the offsets of single bands those of bands that lie apart, 0 for the others; empty where none does."""
+    kept = tuple(o if math.hypot(*o) >= BAND_OFF else (0.0, 0.0) for o in offsets)
+    return kept if any(map(any, kept)) else ()
+
+
 def is_mismatched(found: Shift, corrected: bool) -> bool:
     """Whether PAN and MS show different things in the same place: no shift aligns them, or they are a PAN pixel or more
     apart and that is not `corrected`."""

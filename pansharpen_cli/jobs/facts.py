@@ -242,13 +242,16 @@ def provenance_tags(facts: FusionFacts) -> dict[str, str]:
         for part in facts["groups"]:
             shift = part["registration"]["applied"] if part["registration"] else None
             told = {"ms": file_names(part["scene"]["ms"]), "align_shift": shift}
-            known.append({k: v for k, v in part["scene"].items() if k in keys} | told)
+            offsets = {"align_bands": part["method"]["band_offsets"]}
+            known.append({k: v for k, v in part["scene"].items() if k in keys} | told | offsets)
         tags["GROUPS"] = json.dumps(known)
         del tags["ALIGN"]  # of no use for the whole
     aligned = None if facts["groups"] else facts["registration"]
     if aligned and any(aligned["applied"]):
         tags["ALIGN_SHIFT"] = " ".join(f"{v:.9g}" for v in aligned["applied"])
         tags["ALIGN_CONFIDENCE"] = aligned.get("confidence")
+    if aligned and method["band_offsets"]:
+        tags["ALIGN_BANDS"] = " ".join(f"{v:.9g}" for offset in method["band_offsets"] for v in offset)
     tags[UNEVEN_TAG] = "YES" if UNEVEN in facts["verdict"] else None
     if "kept" in adaptation:
         tags["ADAPT_KEPT"] = "YES" if adaptation["kept"] else "NO"

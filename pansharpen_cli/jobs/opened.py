@@ -124,7 +124,8 @@ def opened_scene(
     A scene that a network fuses gets the MTF gains that are measured, unless `mtf` asks for the sensor's, and the
     offsets of its single bands.
     `ready` is called with the scene before anything is measured. Of fused `files` to be measured, the shift that they
-    were aligned by counts more than what is measured. Raises InputError for what cannot be fused.
+    were aligned by counts more than what is measured, and so do the offsets of single bands: one that was put in its
+    place is right there. Raises InputError for what cannot be fused.
     """
     if options.align not in ALIGN:
         raise InputError(f"unknown --align '{options.align}'; choose from {', '.join(ALIGN)}")
@@ -132,6 +133,7 @@ def opened_scene(
     ready(scene)
     kept = SavedFit.read_for(options.fit, scene, options) if options.fit is not None else None
     found, applied, settled_by = None, (0.0, 0.0), ""
+    moved: tuple[Offset, ...] = ()
     told = _recorded_shift(files, scene) if options.align == "auto" else None
     if options.align == "off":
         found = register.measure(scene, options.seed, progress) if is_measured(options) else None
@@ -139,16 +141,19 @@ def opened_scene(
         applied = kept.shift if options.align == "auto" else applied
         settled_by = os.path.basename(str(options.fit))
     elif told is not None:
-        applied, settled_by = told
+        (applied, moved), settled_by = told
     else:
         found, settled_by = register.measure(scene, options.seed, progress), "measured"
         if options.align == "auto" and shifts.is_correctable(found):
             applied = found.rows, found.cols
+        moved = shifts.displaced(shifts.band_offsets(found)) if files and options.align == "auto" else ()
     scene = scene.shifted(applied) if any(applied) else scene
     if options.align != "off":
         scene = scene.part(pair.options.window, pair.options.bbox)  # of where the MS lies now
     registration = Registration(options.align, applied, found, settled_by, is_unseen_by_pan(scene))
     scene = _settled(scene, options, found, kept)
+    if len(moved) == scene.bands:
+        scene = scene.with_gains(scene.fitted_gains, moved)
     if tells:
         registration.tell(scene)
     return scene, registration
@@ -232,29 +237,41 @@ def _described(scene: Scene) -> str:
     return f"{file_names(s.label for s in scene.ms)} (ratio {ratio})"
 
 
-def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[tuple[float, float], str] | None:
-    """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ."""
-    recorded: dict[tuple[float, float], str] = {}
+_Told = tuple[Offset, tuple[Offset, ...]]
+"""The shift of an MS, and the offsets of its single bands, none where they were left."""
+
+
+def _recorded_shift(files: Sequence[str], scene: Scene) -> tuple[_Told, str] | None:
+    """By how much fused files say that this MS was moved, and one that says so; None if none does or they differ. Files
+    of methods that leave single bands where they are do not differ from others by that."""
+    recorded: dict[Offset, dict[tuple[Offset, ...], str]] = {}
     for path in files:
         with open_raster(path, rpcs=True) as dataset:
             tags = dataset.tags(ns=PROVENANCE)
-        for fused_with, shift in _told_shifts(tags):
+        for fused_with, (shift, bands) in _told_shifts(tags):
             if set(file_names(s.label for s in scene.ms).split()) <= set(fused_with.split()):
-                recorded.setdefault(shift, path)
-    return next(iter(recorded.items())) if len(recorded) == 1 else None
+                recorded.setdefault(shift, {}).setdefault(bands, path)
+    if len(recorded) != 1:
+        return None
+    ((shift, by_bands),) = recorded.items()
+    moved = [bands for bands in by_bands if bands] or [()]
+    return ((shift, moved[0]), by_bands[moved[0]]) if len(moved) == 1 else None
 
 
-def _told_shifts(tags: Mapping[str, str]) -> Iterator[tuple[str, tuple[float, float]]]:
-    """MS files, also with bands that were not written, and the shift that tags say of them; of what is not ours
+def _told_shifts(tags: Mapping[str, str]) -> Iterator[tuple[str, _Told]]:
+    """MS files, also with bands that were not written, and the shifts that tags say of them; of what is not ours
     nothing."""
     with suppress(ValueError, KeyError, TypeError, RecursionError):
-        told: list[tuple[str, Sequence[Any]]] = []
-        told += [(tags["MS"], tags.get("ALIGN_SHIFT", "0 0").split())] if "ALIGN" in tags else []
-        told += [(g["ms"], g["align_shift"] or (0, 0)) for g in json.loads(tags.get("GROUPS", "[]"))]
-        for files, shift in told:
-            rows, cols = map(float, shift)
-            if all(abs(v) <= shifts.FAR + shifts.SEARCH for v in (rows, cols)):  # no NaN
-                yield files, (rows, cols)
+        told: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
+        if "ALIGN" in tags:
+            flat = tags.get("ALIGN_BANDS", "").split()
+            told += [(tags["MS"], tags.get("ALIGN_SHIFT", "0 0").split(), [*zip(flat[::2], flat[1::2], strict=True)])]
+        for group in json.loads(tags.get("GROUPS", "[]")):
+            told += [(group["ms"], group["align_shift"] or (0, 0), group.get("align_bands", ()))]
+        for files, shift, bands in told:
+            (whole, *single) = ((float(rows), float(cols)) for rows, cols in (shift, *bands))
+            if all(abs(v) <= shifts.FAR + shifts.SEARCH for each in (whole, *single) for v in each):  # no NaN
+                yield files, (whole, tuple(single))
 
 
 def file_names(paths: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import physics
 from ..device import one_thread_each
 from ..errors import InputError
+from ..fusion.shifts import displaced
 from ..physics import Reach
 from ..progress import Progress, quiet
 from ..raster.blocks import lift_to_usual, read_ahead
@@ -78,8 +79,9 @@ def full_resolution(
     The indices are the reference toolbox's with its 32 x 32 blocks from the window's corner, the MS expanded at the
     scene's true phase; blocks with an invalid pixel are left out. `fidelity` and what it is made of are those of
     `Fidelity`. `reprojection` compares the image, blurred with the MS's MTF and sampled at the exact phase, with the
-    MS, where the whole kernel lies on valid pixels, in DN per band. With `sampling` they are those of a sample where
-    the window is larger.
+    MS, where the whole kernel lies on valid pixels, in DN per band. Bands of the MS that lie apart are moved to where
+    the scene has them (`band_offsets`), others are left: that changes the figures less than moving them. With
+    `sampling` they are those of a sample where the window is larger.
     Raises InputError if no block is valid.
     """
     window = window or scene.window
@@ -172,7 +174,9 @@ class _Pieces:
 
     def __init__(self, scene: Scene, read: Reader, window: Window) -> None:
         self.scene, self.read, self.window = scene, read, window
-        self.phase, self.reach, self.ratio = scene.phase, Reach(scene.phase), scene.phase.mean_ratio
+        self.phase, self.ratio, self.offsets = scene.phase, scene.phase.mean_ratio, displaced(scene.band_offsets)
+        margin = physics.UPSAMPLE_REACH * (2 if self.offsets else 1)
+        self.reach = Reach(scene.phase, margin, self.offsets)
         scale, self.lift = _index_scale(scene)
         self.indices = metrics.FullResolution(window.shape, scale=math.ldexp(scale, -self.lift))
         self.reprojection, self.fidelity = metrics.Reprojection(), Fidelity(scene.bands, self.ratio)
@@ -189,6 +193,9 @@ class _Pieces:
         data = self.scene.read(around, *self.reach.windows(around), mirrored=False) if inside.any() else None
         if data is None or not (data.valid & inside).any():
             return None
+        if self.offsets:
+            moved = physics.in_place(self.phase, torch.from_numpy(data.ms).double(), self.offsets)
+            data = replace(data, ms=moved.float().numpy())
         if around == wide and seen.all() and data.valid.all():
             values = values.astype(np.float32)
         else:
