@@ -735,6 +735,8 @@ def test_a_network_is_not_adapted_to_a_pair_that_is_left_apart(scenes, run, tmp_
         told = json.loads(run(command[0], *files, *command[1:], "--json", "--no-score").out)
         assert told["adaptation"]["mode"] == "off"
         assert any(f["code"] == "adaptation" and f["level"] == "warning" for f in told["findings"])
+        causes = [f["text"] for f in told["findings"] if f["code"] == "agreement"]
+        assert len(causes) == 1 and f"warning: {causes[0]}\n" in ended.err
 
 
 def test_single_bands_of_hundreds_are_measured_against_the_nearest(monkeypatch, tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ def judge_agreement(scene: Scene, facts: CheckFacts, registration: Registration 
     known = [r2 for r2 in told if r2 is not None and not math.isnan(r2)]
     if known and not is_unseen_by_pan(scene):
         doubts = shifts.doubt(min(known), shift is not None and shift.confident)
+        if doubts and shift is not None and shift.confident and registration is not None and registration.mismatched:
+            doubts = shifts.mismatch(shift)  # the cause is known
         if doubts:
             found.add("agreement", "error" if min(known) < shifts.WRONG else "warning", text=doubts)
 

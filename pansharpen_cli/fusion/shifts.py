@@ -127,20 +127,28 @@ def _displaced_line(found: Shift, band: int, moved: Sequence[Offset]) -> str:
     return f"MS band {band + 1} lies {described(offset)} off the other bands: {done}"
 
 
+def _off(found: Shift) -> str:
+    return f"{described((found.rows, found.cols))} off its georeferencing"
+
+
+def mismatch(found: Shift) -> str:
+    """That PAN and MS show different things in the same place, and why."""
+    reach = f"{found.searched:g} PAN pixels"
+    reach += "" if found.searched >= FAR else " (the scene is too small to show larger ones)"
+    text = f"no shift of up to {reach} lays the MS on the PAN, and {doubt(found.agreement)}"
+    if found.confident:
+        text = f"the MS lies {_off(found)} and is left there (--align auto corrects it)"
+    return (
+        f"{text}; the indices of full resolution do not show that: do not use the result before you have looked at it"
+    )
+
+
 def warnings_of(found: Shift, corrected: bool, moved: Sequence[Offset] = ()) -> list[str]:
     """What a user ought to be warned of in a measured shift, a line each; `moved`: `band_offsets` applied."""
     notes, size = [], math.hypot(found.rows, found.cols)
-    off = f"{described((found.rows, found.cols))} off its georeferencing"
+    off = _off(found)
     if is_mismatched(found, corrected):
-        reach = f"{found.searched:g} PAN pixels"
-        reach += "" if found.searched >= FAR else " (the scene is too small to show larger ones)"
-        text = f"no shift of up to {reach} lays the MS on the PAN, and {doubt(found.agreement)}"
-        if found.confident:
-            text = f"the MS lies {off} and is left there (--align auto corrects it)"
-        notes.append(
-            f"{text}; the indices of full resolution do not show that: do not use the result before you have looked "
-            "at it"
-        )
+        notes.append(mismatch(found))
     elif is_correctable(found) and size >= OFF and not (corrected and size < SEARCH):
         done = "corrected (--align off leaves it)" if corrected else "not corrected (--align auto does)"
         notes.append(f"the MS lies {off}: {done}")
