@@ -109,6 +109,8 @@ def fault_of(error: Exception) -> str:
         return "a number in it has thousands of digits"
     if "Weights only load failed" in str(error):  # torch goes on to say how to run what is in it
         return "it holds more than tensors and text"
+    if type(error).__name__ == "STACTypeError":
+        return "it is no STAC, or a part of it is none: catalogs, collections and items have a type and a stac_version"
     kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     return kind + reason_of(error)[:300]
 
@@ -157,8 +159,17 @@ def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "str
     """The text of a regular file in UTF-8, or in UTF-16 with a byte order mark. Raises InputError for any other."""
     with boundary(path):
         content = read_bytes(path, most)
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return _decoded(content, errors)
+
+
+def _decoded(content: bytes, errors: str = "strict") -> str:
+    """The text that `read_text` reads. Raises ValueError, with the line, for what is none."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
         return content.decode("utf-16" if wide else "utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"it is not text in UTF-8, from line {line} on: save it as UTF-8") from None
 
 
 def parse_json(text: str, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
@@ -183,7 +194,7 @@ def read_toml(path: Path, what: str, error: type[PansharpenError] = InputError) 
     """The table of a TOML file. Raises `error`, in words of `what`, for anything else."""
     text = read_bytes(path, MOST_TOML, error)
     with boundary(path, what, error):
-        return tomllib.loads(text.decode("utf-8-sig"))
+        return tomllib.loads(_decoded(text))
 
 
 @dataclass

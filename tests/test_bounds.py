@@ -96,6 +96,11 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
         (ValueError("oops"), "f is broken: oops"),
         (MemoryError(), "f is broken: it needs too much memory"),
         (OSError(40, "Too many levels"), "f is broken: Too many levels"),
+        (
+            type("STACTypeError", (Exception,), {})("JSON (id = unknown) does not represent a ItemCollection instance"),
+            "f is broken: it is no STAC, or a part of it is none: catalogs, collections and items have a type and a "
+            "stac_version",
+        ),
         (InputError("as it is"), "as it is"),
     ],
 )
@@ -103,6 +108,15 @@ def test_any_exception_of_a_reader_becomes_a_line_that_names_the_file(error: Exc
     with pytest.raises(InputError) as caught, untrusted.boundary("f", "is broken"):
         raise error
     assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("name", ["f.csv", "f.toml"])
+def test_a_text_in_another_encoding_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("\ufeff# a\n# ü\n".encode() + b"# \xe9\n# b\n")
+    with pytest.raises(InputError, match=f"{name}.* not text in UTF-8, from line 3 on: save it as UTF-8$"):
+        if name == "f.csv":
+            untrusted.read_text(tmp_path / name)
+        untrusted.read_toml(tmp_path / name, "is broken")
 
 
 DEEP = "[" * 100_000
