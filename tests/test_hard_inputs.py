@@ -758,6 +758,13 @@ def test_a_negative_is_refused(case: Case, name: str) -> None:
     assert f"{name} is a negative by its tag (MINISWHITE)" in line and "--calc=65535-A" in line
 
 
+@pytest.mark.parametrize("inks", ["CMYK", "CIELAB"])
+def test_bands_that_gdal_turns_into_others_are_refused(case: Case, inks: str) -> None:
+    case.change("ms.tif", lambda p: (p[: 4 if inks == "CMYK" else 3] // 16).astype("uint8"), photometric=inks)
+    line = case.refused()
+    assert f"ms.tif is {inks} by its tag" in line and "PHOTOMETRIC=MINISBLACK GTIFF_RAW:ms.tif plain.tif" in line
+
+
 def test_a_pan_that_all_bands_run_against_is_told(case: Case) -> None:
     case.fuse("--method", "gsa", "--no-score")
     assert not any("negative" in warning for warning in case.report["warnings"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gzip
+import logging
 import os
 import subprocess
 import sys
@@ -18,11 +19,11 @@ import rasterio.shutil
 from affine import Affine
 
 from pansharpen_cli import interrupts
-from pansharpen_cli.errors import InputError, ReadError
+from pansharpen_cli.errors import InputError, ReadError, reason_of
 from pansharpen_cli.raster import packed as packing
 from pansharpen_cli.raster import source
 from pansharpen_cli.raster.geometry import Window
-from pansharpen_cli.raster.messages import gdal_messages
+from pansharpen_cli.raster.messages import gdal_messages, warn
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -504,3 +505,12 @@ def test_a_tile_of_jpeg_that_ends_early_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(content)
     with source.open_raster(str(path)) as dataset, pytest.raises(ReadError, match="a.tif: .*premature end"):
         source.Source.of(dataset, "a.tif", None, []).read(Window(0, size, 0, size))
+
+
+def test_what_gdal_says_is_told_without_the_line_of_its_own_code() -> None:
+    text = "/project/gdal-3.10.3/frmts/gtiff/gtiffdataset_read.cpp, 3339: cannot allocate 1x4096000065536 bytes"
+    with gdal_messages() as said:
+        warn(f"a.tif: {text}")
+        logging.getLogger("rasterio").info("GDAL signalled an error: err_no=%r, msg=%r", 2, text)
+    plain = "cannot allocate 1x4096000065536 bytes"
+    assert (said.warnings, said.errors, reason_of(ValueError(text))) == ([f"a.tif: {plain}"], [plain], plain)

@@ -616,11 +616,14 @@ def test_creation_options_that_clip_or_round_pixels_are_errors(pair: Path, run) 
     finished = run(*command, "--driver", "COG", "--co", "NBITS=12")
     assert finished.code == 2 and "NBITS=12 is for GeoTIFFs" in finished.err and "PREDICTOR" not in finished.err
     assert "NBITS=16" in run(*command, "--dtype", "float32", "--co", "NBITS=16").err
-    sides = ("BLOCKXSIZE=16384", "BLOCKYSIZE=16384")
-    for options in (sides, ("BLOCKSIZE=16384",)):
-        given = [word for option in options for word in ("--co", option)]
-        finished = run(*command, *given, *(("--driver", "COG") if len(options) == 1 else ()))
-        assert finished.code == 2 and "--co: blocks of 16384 x 16384 pixels take" in finished.err
+    for sizes, driver, told in (
+        (("BLOCKXSIZE=16384", "BLOCKYSIZE=16384"), "GTiff", "16384 x 16384"),
+        (("BLOCKSIZE=16384",), "COG", "16384 x 16384"),
+        (("BLOCKYSIZE=1000000016",), "GTiff", "512 x 1000000016"),
+    ):
+        given = [word for option in sizes for word in ("--co", option)]
+        finished = run(*command, *given, "--driver", driver)
+        assert finished.code == 2 and f"--co: blocks of {told} pixels take" in finished.err
     for inks in ("MINISWHITE", "cmyk"):
         finished = run(*command, "--co", f"PHOTOMETRIC={inks}")
         assert finished.code == 2 and f"--co PHOTOMETRIC={inks.upper()}: readers would take" in finished.err

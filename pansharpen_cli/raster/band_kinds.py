@@ -12,20 +12,18 @@ from ..errors import InputError, ReadError, reason_of
 from . import sensors
 from .messages import GDAL_ERRORS
 
+_CONVERTED = ("CMYK", "CIELAB")
+"""Colours of 8 bits that GDAL turns into red, green and blue, and that are no light. (YCbCr of a JPEG is.)"""
+
 
 def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, ...]]:
     """Data bands and alpha bands. GDAL calls the fourth of four 8-bit bands alpha by default. A band counts as alpha
     only if no spectral band has its name and it is called so or holds nothing but 'off' and 'on', or these and soft
     edges; of a file that is a mask, all are.
 
-    Raises InputError for bands that hold indices of colours, or a negative.
+    Raises InputError for bands that hold indices of colours, a negative, or what GDAL makes of inks.
     """
-    if ds.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        most = np.iinfo(ds.dtypes[0]).max if np.dtype(ds.dtypes[0]).kind in "iu" else 0
-        raise InputError(
-            f"{path} is a negative by its tag (MINISWHITE), not radiance: invert it first (gdal_calc.py --allBands=A "
-            f"-A {os.path.basename(path)} --outfile=plain.tif --calc={most}-A, or --calc=A if the tag is wrong)"
-        )
+    _check_meaning(ds, path)
     alpha = []
     for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
         if interpretation == ColorInterp.palette:
@@ -56,6 +54,23 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
         else:
             notes.append(f"{path}: band {band} is tagged alpha but holds image values; it is used as a spectral band")
     return [b for b in ds.indexes if b not in alpha], tuple(alpha)
+
+
+def _check_meaning(ds, path: str) -> None:
+    """Raises InputError for a file whose tag says that it holds a negative, or colours that GDAL turns into others."""
+    told, name = ds.tags(ns="IMAGE_STRUCTURE"), os.path.basename(path)
+    if told.get("MINISWHITE") == "YES":
+        most = np.iinfo(ds.dtypes[0]).max if np.dtype(ds.dtypes[0]).kind in "iu" else 0
+        raise InputError(
+            f"{path} is a negative by its tag (MINISWHITE), not radiance: invert it first (gdal_calc.py --allBands=A "
+            f"-A {name} --outfile=plain.tif --calc={most}-A, or --calc=A if the tag is wrong)"
+        )
+    if (space := told.get("SOURCE_COLOR_SPACE", "")) in _CONVERTED:
+        own = f" (gdal_translate -co PHOTOMETRIC=MINISBLACK GTIFF_RAW:{name} plain.tif)" if ds.driver == "GTiff" else ""
+        raise InputError(
+            f"{path} is {space} by its tag, and GDAL turns its bands into red, green, blue and alpha: if they hold "
+            f"radiance, write them as they are first{own}"
+        )
 
 
 def _check_palette(ds, band: int, path: str) -> None:

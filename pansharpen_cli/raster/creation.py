@@ -50,6 +50,8 @@ _OF_ANOTHER_GRID = {"RES", "EXTENT", "ZOOM_LEVEL", "ALIGNED_LEVELS"}
 MOST_BLOCK = 1 << 27
 """Bytes of a block of all bands that is written: several are held at once."""
 
+_OFF = ("NO", "FALSE", "OFF")
+
 _INKS = ("MINISWHITE", "CMYK")
 """Meanings of pixels that are the darker the more they are."""
 
@@ -101,7 +103,9 @@ def check_creation_options(driver: str, options: Mapping[str, str], count: int, 
         raise InputError("--co APPEND_SUBDATASET: an output is a file of its own; leave it out")
     if (inks := options.get("PHOTOMETRIC", "").upper()) in _INKS:
         raise InputError(f"--co PHOTOMETRIC={inks}: readers would take the bands for ink, not light; leave it out")
-    sides = [options.get(key, "") for key in (("BLOCKSIZE",) * 2 if driver == "COG" else ("BLOCKXSIZE", "BLOCKYSIZE"))]
+    keys = ("BLOCKSIZE",) * 2 if driver == "COG" else ("BLOCKXSIZE", "BLOCKYSIZE")
+    tiled = options.get("TILED", "").upper() not in _OFF and not options.keys().isdisjoint(keys)
+    sides = [options.get(key, str(OUTPUT_BLOCK) if tiled else "") for key in keys]
     if all(map(str.isdecimal, sides)) and (size := math.prod(map(int, sides)) * count * dtype.itemsize) > MOST_BLOCK:
         raise InputError(f"--co: blocks of {' x '.join(sides)} pixels take {size / 1e9:.1f} GB each; take smaller ones")
     if "NBITS" in options and dtype.kind == "f":
@@ -216,7 +220,7 @@ def profile_of(driver: str, options: Mapping[str, str], dtype: np.dtype) -> dict
         profile = {"ZLEVEL": FAST} | profile
     if profile["COMPRESS"].upper() in _PREDICTABLE and "NBITS" not in given:
         profile = {"PREDICTOR": "3" if dtype.kind == "f" else "2"} | profile
-    if profile["TILED"].upper() in ("NO", "FALSE", "OFF"):
+    if profile["TILED"].upper() in _OFF:
         profile = {k: v for k, v in profile.items() if k in given or k not in ("BLOCKXSIZE", "BLOCKYSIZE")}
     return profile
 

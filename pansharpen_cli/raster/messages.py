@@ -16,6 +16,8 @@ from typing import Any
 from rasterio.env import env_ctx_if_needed
 from rasterio.errors import RasterioError
 
+from ..errors import without_source
+
 _LOG = logging.getLogger("rasterio")
 _LOCK = threading.Lock()
 _CLASS = re.compile(r"^CPLE_\w+ in ")
@@ -47,7 +49,7 @@ class Messages(logging.Handler):
         self.warnings: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = without_source(record.getMessage())
         if record.thread != self.thread or text.startswith(_NOT_UTF8):
             return
         if "signalled an error" in text:
