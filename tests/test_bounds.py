@@ -203,12 +203,13 @@ def test_a_file_of_many_lines_that_is_no_log_is_refused_at_once(tmp_path: Path, 
                 batch_log.read_log(tmp_path)
 
 
-def test_a_log_of_another_version_is_refused_and_stays(tmp_path: Path) -> None:
-    text = '{"schema": "pansharpen-batch/99", "scene": "a", "status": "done"}\n'
-    (tmp_path / "batch.jsonl").write_text(text)
+@pytest.mark.parametrize(("version", "encoding"), [(99, "utf-8"), (1, "utf-16")])
+def test_a_log_of_another_version_or_encoding_is_refused_and_stays(tmp_path: Path, version: int, encoding: str) -> None:
+    text = f'{{"schema": "pansharpen-batch/{version}", "scene": "a", "status": "done"}}\n'
+    (tmp_path / "batch.jsonl").write_text(text, encoding)
     with pytest.raises(InputError, match=r"batch.jsonl is not the log of a batch of this version"):
         batch_log.Log(tmp_path)
-    assert (tmp_path / "batch.jsonl").read_text() == text
+    assert (tmp_path / "batch.jsonl").read_text(encoding) == text
 
 
 def test_json_lines_are_numbered_as_they_lie() -> None:

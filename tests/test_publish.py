@@ -986,6 +986,7 @@ def test_a_band_that_ends_in_zeros_is_said_aloud(pair: Path, run, change: int, p
 
 SPARSE = {"nodata": 0, "tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
 NODATA_TAIL, FULL_TAIL = " of edited.tif are nodata over their full width", "edited.tif holds values that look like"
+OTHER_TAIL = "which is not its nodata value"
 
 
 @pytest.mark.parametrize(
@@ -995,7 +996,10 @@ NODATA_TAIL, FULL_TAIL = " of edited.tif are nodata over their full width", "edi
         (-30, 0, "uint16", {"nodata": 0}, NODATA_TAIL), (-30, np.nan, "float32", {}, NODATA_TAIL),
         (-30, 255, "uint8", {}, FULL_TAIL), (-30, -1, "int16", {}, FULL_TAIL), (-30, -1, "int32", {}, FULL_TAIL),
         (-30, 0, "uint16", SPARSE, None), (-8, 0, "uint16", {"nodata": 0}, None),
-        (-8, 255, "uint8", {}, None), (-30, 255, "uint8", {"nodata": 0}, None),
+        (-8, 255, "uint8", {}, None), (-30, 255, "uint8", {"nodata": 0}, OTHER_TAIL),
+        (-30, 0, "uint16", {"nodata": 65535}, OTHER_TAIL), (-30, 65535, "uint16", {"nodata": 0}, OTHER_TAIL),
+        (-30, 0, "float32", {"nodata": np.nan}, OTHER_TAIL), (-30, 0, "float32", {"nodata": -9999}, OTHER_TAIL),
+        (-8, 0, "uint16", {"nodata": 65535}, None),
         (-30, -2, "int16", {}, None), (-30, np.nan, "float32", {"compress": "deflate", "blockysize": 512}, NODATA_TAIL),
     ],
 )  # fmt: skip
@@ -1008,7 +1012,7 @@ def test_a_tail_of_nothing_is_said_aloud(pair: Path, run, first: int, value, dty
     edited(pair / "pan.tif", pair / "edited.tif", stopped, **{"nodata": None} | profile)
     finished = run("fuse", "edited.tif", "ms.tif", "-o", "out.tif", *FAST, "--overwrite")
     assert finished.code == 0, finished.err
-    told = [text for text in (NODATA_TAIL, FULL_TAIL) if text in finished.err]
+    told = [text for text in (NODATA_TAIL, FULL_TAIL, OTHER_TAIL) if text in finished.err]
     assert told == ([words] if words else [])
     if words == FULL_TAIL:
         assert f"its last {-first} rows are {value}" in finished.err and f"--nodata {value}" in finished.err

@@ -99,7 +99,7 @@ def _is_log(content: bytes) -> bool:
     ours, unread = False, 0
     for found in _LINE.finditer(content):
         try:
-            record = json.loads(found[0][: untrusted.MOST_LINE])
+            record = json.loads(found[0][: untrusted.MOST_LINE].decode("utf-8-sig"))  # of bytes UTF-16 is guessed
         except (ValueError, RecursionError):
             unread += 1
             if unread > _MOST_UNREAD:

@@ -38,7 +38,7 @@ def look_at_the_end(
     dataset, bands: Sequence[int], label: str, nodata: float | None, mask: Mask, notes: list[str]
 ) -> None:
     """Notes of a raster whose last rows hold nothing, or zeros in some bands; `nodata` in the place of its own."""
-    tagged = nodata is not None or dataset.nodata is not None
+    tagged = dataset.nodata if nodata is None else nodata
     for look in (
         partial(_look_for_zeros, dataset, bands, label, nodata, notes),
         partial(_look_for_a_tail, dataset, bands, label, mask, tagged, notes),
@@ -69,14 +69,18 @@ def _look_for_zeros(dataset, bands: Sequence[int], label: str, nodata: float | N
         )
 
 
-def _look_for_a_tail(dataset, bands: Sequence[int], label: str, mask: Mask, tagged: bool, notes: list[str]) -> None:
-    """A note of a raster that ends in rows of nodata, by `mask`, or in bytes of 0xFF where no value is `tagged` as
-    nodata, and holds hardly any before. In uint16 areas of such bytes are told of wherever they are."""
+def _look_for_a_tail(
+    dataset, bands: Sequence[int], label: str, mask: Mask, tagged: float | None, notes: list[str]
+) -> None:
+    """A note of a raster that ends in rows of nodata, by `mask`, in bytes of 0xFF, or in 0 where another value is
+    `tagged` as nodata, and holds hardly any before. Where none is, areas of 0, and in uint16 of such bytes, are told of
+    wherever they are."""
     kinds, how = {dataset.dtypes[band - 1] for band in bands}, str(dataset.profile.get("compress", ""))
     if len(kinds) != 1 or "complex" in min(kinds) or dataset.driver not in _DRIVERS or "jpeg" in how.lower():
         return
     kind = np.dtype(kinds.pop())
-    full = None if tagged or kind.kind == "f" or kind == np.uint16 else kind.type(~kind.type(0))
+    full = () if kind.kind == "f" or (tagged is None and kind == np.uint16) else (kind.type(~kind.type(0)),)
+    fills = [*full, *(() if tagged is None else (kind.type(0),))]
 
     def values(at: RasterWindow) -> np.ndarray:
         return dataset.read(list(bands), window=at)
@@ -86,8 +90,15 @@ def _look_for_a_tail(dataset, bands: Sequence[int], label: str, mask: Mask, tagg
             f"the last {count} rows of {label} are nodata over their full width, and hardly any other pixel is: "
             "was it written or copied to its end?"
         )
-    elif full is not None and (count := _blank_rows(dataset, lambda at: (values(at) != full).any(0))):
-        notes.append(f"{label} {UNTAGGED} (its last {count} rows are {full}): name them with --nodata {full}")
+        return
+    for fill in (each for each in fills if each != tagged):
+        if count := _blank_rows(dataset, lambda at, fill=fill: (values(at) != fill).any(0)):
+            notes.append(
+                f"{label} {UNTAGGED} (its last {count} rows are {fill}): name them with --nodata {fill}"
+                if tagged is None
+                else f"the last {count} rows of {label} are {fill}, which is not its nodata value, and hardly any "
+                "other pixel is: was it written or copied to its end?"
+            )
 
 
 def _blank_rows(dataset, seen: Callable[[RasterWindow], np.ndarray]) -> int:
