@@ -85,6 +85,9 @@ def _look_for_a_tail(
     def values(at: RasterWindow) -> np.ndarray:
         return dataset.read(list(bands), window=at)
 
+    def holds_others(fill: np.generic, at: RasterWindow) -> np.ndarray:
+        return (values(at) != fill).any(0)
+
     if count := _blank_rows(dataset, lambda at: mask(read := values(at), at) & np.isfinite(read).all(0)):
         notes.append(
             f"the last {count} rows of {label} are nodata over their full width, and hardly any other pixel is: "
@@ -92,7 +95,7 @@ def _look_for_a_tail(
         )
         return
     for fill in (each for each in fills if each != tagged):
-        if count := _blank_rows(dataset, lambda at, fill=fill: (values(at) != fill).any(0)):
+        if count := _blank_rows(dataset, partial(holds_others, fill)):
             notes.append(
                 f"{label} {UNTAGGED} (its last {count} rows are {fill}): name them with --nodata {fill}"
                 if tagged is None
