@@ -31,7 +31,7 @@ FOLDERS = (
             "references sensors",
         ),
     ),
-    ("raster", ("band_kinds packed texts vrt_sizes", "intact")),
+    ("raster", ("band_kinds packed texts", "vrt_sources", "intact")),
     (
         "raster",
         (

@@ -80,6 +80,25 @@ def test_a_source_that_is_smaller_than_its_vrt_says_is_refused(tmp_path: Path, s
             open_raster(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("expanded", [True, False])
+def test_a_vrt_that_drops_the_colour_table_of_a_source_is_refused(tmp_path: Path, expanded: bool) -> None:
+    """As `gdalbuildvrt -separate` does; one that expands it holds colours."""
+    edited(raster(tmp_path / "made.tif"), tmp_path / "a.tif", lambda pixels: pixels.astype("uint8"))
+    rasterio.shutil.copy(tmp_path / "a.tif", tmp_path / "a.vrt", driver="VRT")
+    with rasterio.open(tmp_path / "a.tif", "r+") as dataset:
+        dataset.write_colormap(1, {i: (i, i // 2, 255 - i, 255) for i in range(256)})
+    text = (tmp_path / "a.vrt").read_text()
+    if expanded:
+        text = text.replace("</SimpleSource>", "<ColorTableComponent>1</ColorTableComponent></ComplexSource>")
+        (tmp_path / "a.vrt").write_text(text.replace("<SimpleSource>", "<ComplexSource>"))
+        open_raster(str(tmp_path / "a.vrt")).close()
+        return
+    rasterio.shutil.copy(tmp_path / "a.vrt", tmp_path / "b.vrt", driver="VRT")
+    for name in ("a.vrt", "b.vrt"):
+        with pytest.raises(InputError, match=r"a\.tif holds indices of a colour table in band 1"):
+            open_raster(str(tmp_path / name))
+
+
 def test_names_in_a_vrt_are_followed_over_links_as_the_system_does(tmp_path: Path) -> None:
     for folder in ("there", "far/deep", "in"):
         (tmp_path / folder).mkdir(parents=True)

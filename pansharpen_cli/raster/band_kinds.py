@@ -27,7 +27,7 @@ def data_bands(ds, path: str, notes: list[str]) -> tuple[list[int], tuple[int, .
     alpha = []
     for band, interpretation in zip(ds.indexes, ds.colorinterp, strict=True):
         if interpretation == ColorInterp.palette:
-            _check_palette(ds, band, path)
+            check_palette(ds, band, path)
         name = ds.descriptions[band - 1]
         called = (name or "").strip().lower() == "alpha"
         if interpretation != ColorInterp.alpha and not called:
@@ -73,7 +73,7 @@ def _check_meaning(ds, path: str) -> None:
         )
 
 
-def _check_palette(ds, band: int, path: str) -> None:
+def check_palette(ds, band: int, path: str) -> None:
     """Raises InputError unless a band's colours are the greys of its values, in order: others make it an index."""
     try:
         colours = np.array([colour[:3] for _, colour in sorted(ds.colormap(band).items())], float)

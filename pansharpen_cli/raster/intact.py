@@ -24,7 +24,7 @@ from .packed import check_unpacks
 from .references import NETWORK, check_raw, check_served, in_archive
 from .texts import check_texts
 from .truncated import check_sizes, cut_off, cut_off_xml, is_bare
-from .vrt_sizes import check_sources
+from .vrt_sources import check_sources
 
 _LOST = re.compile("VSIFReadL|HFAEntry|Can not read TIFF directory|Failed to read directory|IO error .* of")
 """What GDAL says where a header leads beyond the end of a file; it goes on without the bands, masks or tags there."""
