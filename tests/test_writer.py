@@ -432,6 +432,17 @@ def test_overviews_are_built_on_demand(tmp_path: Path, run) -> None:
         assert valid[20:40, 400:420].all()
 
 
+def test_variables_of_gdal_change_no_names_and_leave_nothing_out(tmp_path: Path, run, monkeypatch) -> None:
+    make(tmp_path, rows=300, cols=300)
+    with rasterio.open(fused(run, tmp_path, "--no-score")) as plain:
+        names, pixels = plain.descriptions, plain.read()
+    monkeypatch.setenv("USE_RRD", "YES")
+    monkeypatch.setenv("GTIFF_DONT_WRITE_BLOCKS", "YES")
+    with rasterio.open(fused(run, tmp_path, "--no-score", "--overviews", "--overwrite")) as dataset:
+        assert dataset.descriptions == names and names[0] and dataset.overviews(1) == [2]
+        assert np.array_equal(dataset.read(), pixels)
+
+
 @pytest.mark.parametrize(
     "options", [(), pytest.param(("--dtype", "float32", "--co", "COMPRESS=ZSTD"), marks=pytest.mark.slow)], ids=str
 )

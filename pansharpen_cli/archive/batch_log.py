@@ -54,10 +54,11 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
         if content and not _HOLDER.fullmatch(content):
             raise InputError(f"{path} is not a file of pansharpen; move it, or choose another output folder")
         _lock(file.fileno(), folder, content)
-        file.seek(0)
-        file.truncate()
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        file.write(f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
+        with writing(path):
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {platform.node()}, since {now}\n".encode())
 
         def same() -> bool:
             try:

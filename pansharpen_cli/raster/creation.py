@@ -65,11 +65,15 @@ _IN_MEMORY = re.compile(r"(/vsimem/)?[0-9a-f/-]{36,}\.tif:? ?")
 FAILURES = (*GDAL_ERRORS, OSError, ValueError)
 
 
+AS_WRITTEN = {"USE_RRD": "NO", "GTIFF_DONT_WRITE_BLOCKS": "NO"}
+"""Variables of GDAL that would put other names into a file with its overviews, or nothing at all."""
+
+
 @contextmanager
 def writing(failure: Callable[[str], str]) -> Iterator[Messages]:
     """Turns whatever goes wrong while a file is written, raised or not, into a PansharpenError: the `failure` for that
     reason."""
-    with gdal_messages() as said:
+    with gdal_messages() as said, rasterio.Env(**AS_WRITTEN):
         try:
             yield said
         except FAILURES as error:

@@ -96,7 +96,7 @@ class SceneWriter:
         grid = scene.grid
         profile = creation.profile_of(self.driver, self.options, self.dtype)
         profile |= {"INTERLEAVE": "BAND"} if self._parts else {}
-        with gdal_messages():
+        with gdal_messages(), rasterio.Env(**creation.AS_WRITTEN):
             try:
                 dataset = rasterio.open(
                     self._file, "w", driver="GTiff", width=grid.width, height=grid.height, crs=grid.crs,
