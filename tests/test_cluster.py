@@ -32,7 +32,7 @@ from rasters import write_pair
 from pansharpen_cli.archive import batch, batch_log, cluster, pairs, planning
 from pansharpen_cli.archive.batch import Choices
 from pansharpen_cli.archive.workers import Event
-from pansharpen_cli.errors import InputError
+from pansharpen_cli.errors import InputError, PansharpenError
 from pansharpen_cli.raster.options import OpenOptions
 from pansharpen_cli.report.facts import Record
 
@@ -172,6 +172,13 @@ def test_what_is_no_scheduler_is_refused_soon(
     address = address.format(port=listener)
     finished = run("batch", scenes / "s0", "-o", tmp_path / "out", "--method", "exp", "--scheduler", address)
     assert finished.code == 2 and words.format(port=listener) in finished.errors[-1], finished.err
+
+
+def test_a_worker_of_another_version_fuses_nothing(monkeypatch) -> None:
+    plugin = cluster.Fuse("any", None, None)
+    monkeypatch.setattr(cluster, "__version__", "0.0.1")
+    with pytest.raises(PansharpenError, match=r"tcp://a:1 has version 0.0.1 .* install the same"):
+        plugin.setup(SimpleNamespace(address="tcp://a:1"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from distributed.comm import CommClosedError
 from distributed.comm.registry import get_backend
 from distributed.security import Security
 
-from .. import untrusted
+from .. import __version__, untrusted
 from ..errors import InputError, PansharpenError
 from . import batch
 from .batch import Execute
@@ -60,8 +60,15 @@ class Fuse(WorkerPlugin):
 
     def __init__(self, name: str, choices: Choices, timeout: float | None) -> None:
         self.name, self.choices, self.timeout = name, choices, timeout
+        self.version = __version__
 
     def setup(self, worker: Worker) -> None:
+        """Raises PansharpenError on a machine with another version, whose pixels may be others."""
+        if self.version != __version__:
+            raise PansharpenError(
+                f"the worker {worker.address} has version {__version__} of pansharpen, and the command {self.version}: "
+                "install the same on all machines"
+            )
         self.worker, self.turn = worker, threading.Lock()
         self.function = batch.prepared(0, self.choices, max(1, worker.state.nthreads), devices=False)
 
