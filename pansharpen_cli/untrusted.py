@@ -111,7 +111,7 @@ def fault_of(error: Exception) -> str:
         return "it holds more than tensors and text"
     if type(error).__name__ == "STACTypeError":
         return "it is no STAC, or a part of it is none: catalogs, collections and items have a type and a stac_version"
-    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, ValueError | OSError | PansharpenError) else f"{type(error).__name__}: "
     return kind + reason_of(error)[:300]
 
 
