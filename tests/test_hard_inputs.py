@@ -246,6 +246,29 @@ UNTAGGED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "told"),
+    [("int16", -9999, True), ("int16", -32768, True), ("int32", -9999, True), ("int16", -5, False)],
+)
+def test_an_untagged_nodata_value_of_whole_numbers_with_a_sign_is_said_aloud(
+    case: Case, dtype: str, value: int, told: bool
+) -> None:
+    def collar(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.astype(dtype)
+        pixels[:, :48, :20] = value
+        return pixels
+
+    case.change("pan.tif", collar)
+    case.change("ms.tif", lambda p: p.astype(dtype))
+    case.fuse(*EXP)
+    said = [w for w in case.report["warnings"] if "look like nodata" in w]
+    assert len(said) == told and all(f"pan.tif holds values that look like nodata and are not tagged as such ({value} "
+                                     in line for line in said)  # fmt: skip
+    case.change("pan.tif", lambda p: p, nodata=value)
+    case.fuse(*EXP)
+    assert not [w for w in case.report["warnings"] if "look like nodata" in w]
+
+
 VALUES = ("-1e+20", "-9999", "1e+38", "-3.4028235e+38")
 
 

@@ -377,18 +377,19 @@ class Source:
                 raise InputError(f"{self.label} holds {fault}{alone}")
 
     def _suspect(self, values: np.ndarray, mask: np.ndarray) -> None:
-        """Add one note about values that look like untagged nodata: a value in a band of floats, or areas of 0 or
-        65535 in all bands of a file without any nodata value."""
+        """Add one note about values that look like untagged nodata: a value in a band of floats or, of a file without
+        any nodata value, in one of whole numbers with a sign, or areas of 0 or 65535 in all its bands."""
         text = f"{self.label} {UNTAGGED}"
         if any(note.startswith(text) for note in self.notes):
             return
-        if values.dtype.kind == "f":
+        untagged = self.nodata is None and nodata_of(self.dataset) is None
+        if values.dtype.kind == "f" or (untagged and values.dtype.kind == "i" and values.dtype.itemsize > 1):
             for band, pixels in zip(self.bands, values, strict=True):
-                odd = untagged_nodata(pixels[mask])
+                odd = untagged_nodata(pixels[mask] if values.dtype.kind == "f" else pixels[mask].astype(np.float64))
                 if odd is not None:
                     self.notes.append(f"{text} ({number_text(odd)} in band {band}): name them with --nodata")
                     return
-        if self.nodata is None and nodata_of(self.dataset) is None:
+        if untagged:
             for value in (0, _FULL) if values.dtype == np.uint16 else (0,):
                 fill = mask & (values == value).all(0)
                 least = FILLED * fill.size if value == 0 else 0  # zeros may be dark
