@@ -274,6 +274,7 @@ def test_one_result_by_two_names_is_evaluated_under_both(pair, plain):
     assert named["results"][0] | {"name": "b", "path": "b", "rank": 2} == named["results"][1]
 
 
+@pytest.mark.slow
 def test_check_says_what_the_command_line_says(pair, run):
     told = json.loads(run("check", *pair, "--method", "gsa", "--json").out)
     facts = pansharpen.check(*pair, method="gsa")
@@ -311,6 +312,7 @@ def test_the_indices_are_those_of_the_metrics_on_plain_arrays():
         index.sam(a, b[0, 0])
 
 
+@pytest.mark.slow
 def test_the_full_resolution_indices_follow_from_arrays(tmp_path):
     made = painted(simulate.Simulation(rows=256, cols=256, bands=4, seed=2))
     pan, ms = write_scene(made, tmp_path)[:2]
@@ -337,6 +339,7 @@ def test_the_full_resolution_indices_follow_from_arrays(tmp_path):
     assert 0 < index.d_lambda(fused.data, expanded) < 0.5
 
 
+@pytest.mark.slow  # xarray takes a second to import
 def test_a_result_becomes_an_array_of_xarray(plain):
     pytest.importorskip("xarray")
     array = plain.to_xarray()

@@ -57,6 +57,7 @@ def test_names_numbers_and_repeated_options_choose_the_same_bands(run, pair, tmp
         assert dataset.descriptions == ("Red", "Green", "Blue")
 
 
+@pytest.mark.slow
 def test_the_report_is_of_the_written_bands_and_says_what_the_scene_is_fitted_with(run, pair, tmp_path) -> None:
     out, report = tmp_path / "out.tif", tmp_path / "out.json"
     result = run("fuse", pair / "pan.tif", pair / "ms.tif", "-o", out, "--bidx", "nir,2", "--report", report, "-v")

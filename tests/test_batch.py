@@ -672,6 +672,7 @@ def test_unfinished_files_are_removed_but_not_those_of_another_batch(tmp_path: P
 
 
 @pytest.mark.usefixtures("without_workers")
+@pytest.mark.slow
 def test_the_report_of_tiles_names_the_tiles(tmp_path: Path, run) -> None:
     write_pair(tmp_path / "whole", 128, 128, 4)
     for n in range(2):

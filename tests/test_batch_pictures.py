@@ -188,6 +188,7 @@ def test_what_a_lost_worker_has_published_is_replaced_by_the_next_one(ran, archi
     assert ran(meanwhile=published).done
 
 
+@pytest.mark.slow
 def test_what_is_left_of_earlier_results_is_told_once(ran, tmp_path) -> None:
     """And a picture of the user's is none."""
     out = tmp_path / "out"
@@ -294,6 +295,7 @@ def test_files_of_a_batch_are_its_own_wherever_they_are(ran, tmp_path, how: str)
     assert ran(there if there.exists() else out, **BOTH).done
 
 
+@pytest.mark.slow
 def test_a_log_of_names_alone_tells_what_is_the_batchs_own(ran, tmp_path) -> None:
     """As earlier versions wrote it."""
     out, log = tmp_path / "out", tmp_path / "out" / "batch.jsonl"
@@ -336,6 +338,7 @@ def test_the_shared_stretch_looks_into_ms_files_on_grids_of_their_own(tmp_path) 
         )
 
 
+@pytest.mark.slow
 def test_what_is_left_beside_a_new_output_of_an_earlier_one_is_told(archive, tmp_path) -> None:
     def warnings_with(**asked) -> list[str]:
         choices = Choices(Options(method="exp", align="off"), OpenOptions("generic"), score=False, **asked)

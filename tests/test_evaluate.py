@@ -504,6 +504,7 @@ def test_a_reference_whose_tags_tell_other_units_is_said_aloud(scene: Path, run)
     assert "tagged.tif and other.tif may differ in their units" in said and "0.0001, 0, and 0.001, 0" in said, said
 
 
+@pytest.mark.slow
 def test_a_file_whose_tags_tell_other_units_than_the_ms_is_said_aloud(scene: Path, run) -> None:
     """As one whose scale is carried by its tags, but not by ours, which other tools drop."""
     made = {"plain": (), "scaled": ("--scale", "2,100"), "real": ("--scale", "1e-4", "--dtype", "float32")}
@@ -527,6 +528,7 @@ def test_a_file_whose_tags_tell_other_units_than_the_ms_is_said_aloud(scene: Pat
     assert "plain2.tif and" not in said and "real.tif and" not in said and "real2.tif and ms.tif may" in said
 
 
+@pytest.mark.slow
 def test_results_on_different_pixels_are_pointed_out(scene: Path, fuse_as, run) -> None:
     fuse_as("out.tif", *PLAIN)
     run("fuse", "pan.tif", "ms.tif", "-o", "part.tif", *PLAIN, "--no-score", "--window", "40,20,128,96")
@@ -654,6 +656,7 @@ def test_valid_zeros_of_the_ms_stay_zeros_in_the_reference(tmp_path: Path) -> No
         np.testing.assert_array_equal(reference.read(), ms.read())
 
 
+@pytest.mark.slow
 def test_the_degraded_pair_has_the_phase_of_the_pair_and_is_made_by_the_operators(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path, 250, 210, offset=(1.25, 2.75), border=0.0)
     monkeypatch.setattr(wald, "SCORED_TILE", 64)

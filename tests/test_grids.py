@@ -316,6 +316,7 @@ def test_a_band_that_pan_says_nothing_about_is_up_sampled_and_said_so(with_noise
 
 
 @pytest.mark.usefixtures("measured")
+@pytest.mark.slow
 def test_a_file_of_such_bands_is_up_sampled_as_a_whole(with_noise: Path) -> None:
     edited(with_noise / "odd.tif", with_noise / "thermal.tif", lambda p: p[3:], ("Thermal",))
     facts = fused(with_noise, ["thermal.tif"], options_of(with_noise, "glpnet"))
@@ -356,6 +357,7 @@ def run_with(folder: Path, pan: str, files: list[str], name: str, **opening) -> 
 
 
 @pytest.mark.usefixtures("measured")
+@pytest.mark.slow
 def test_the_mean_of_the_bands_on_the_finest_grid_stands_for_the_pan(fine: Path) -> None:
     expected = run_with(fine, "mean.tif", ["swir.tif"], "expected.tif")
     np.testing.assert_array_equal(run_with(fine, "fine.tif", ["swir.tif"], "a.tif"), expected)

@@ -232,6 +232,7 @@ def test_files_may_be_named_by_addresses_and_those_in_a_network_lend_nothing(tmp
 
 
 @pytest.mark.usefixtures("still")
+@pytest.mark.slow
 def test_a_neighbour_that_changes_is_a_reason_to_fuse_again(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=96, cols=384, bands=3, seed=5)
     cut(tmp_path / "in", (pan, ms), {"a": (0, 64), "b": (64, 320), "c": (320, 384)})
@@ -317,6 +318,7 @@ def test_a_scene_ends_where_its_own_ms_does(tmp_path) -> None:
     assert [pixels_of(out / f"{name}.tif").shape for name in ("a", "b")] == [(3, 96, 128)] * 2
 
 
+@pytest.mark.slow
 def test_parts_of_a_scene_in_one_folder_are_fused_as_the_whole(tmp_path) -> None:
     pan, ms, _ = write_pair(tmp_path / "whole", rows=192, cols=384, bands=4, seed=5)
     cut(tmp_path / "in", (pan, ms), {"west": (0, 256), "east": (128, 384)})

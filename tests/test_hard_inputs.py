@@ -739,7 +739,7 @@ def test_tiny_values_are_compared_with_a_reference_as_those_of_usual_size(case: 
         assert tiny[name] == pytest.approx(usual[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("exponent", seldom([-30, -20, 20, 30], [-20, 30]))
+@pytest.mark.parametrize("exponent", seldom([-30, -20, 20, 30], [30]))
 @pytest.mark.parametrize(
     "options", seldom(["--adapt off", "--adapt fast", "--method fusionnet", "--method brovey"], ["--adapt off"])
 )
@@ -788,6 +788,7 @@ def test_bands_that_gdal_turns_into_others_are_refused(case: Case, inks: str) ->
     assert f"ms.tif is {inks} by its tag" in line and "PHOTOMETRIC=MINISBLACK GTIFF_RAW:ms.tif plain.tif" in line
 
 
+@pytest.mark.slow
 def test_a_pan_that_all_bands_run_against_is_told(case: Case) -> None:
     case.fuse("--method", "gsa", "--no-score")
     assert not any("negative" in warning for warning in case.report["warnings"])
@@ -990,6 +991,7 @@ def test_scales_and_offsets_that_are_no_numbers_are_not_carried(case: Case) -> N
         assert (dataset.scales, dataset.offsets) == ((1.0, 1.0, 1.0, 0.5), (0.0, 0.0, 0.0, 3.0))
 
 
+@pytest.mark.slow
 def test_bands_that_go_far_beyond_the_ms_are_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A PAN around zero, by whose low-passed values a method divides without a bound; a hot pixel is no such thing."""
 

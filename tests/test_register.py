@@ -579,6 +579,7 @@ def test_a_corrected_shift_is_judged_by_what_agrees_once_corrected():
     assert "explain 50% of" in line and "fit in places" in line
 
 
+@pytest.mark.slow
 def test_an_ms_of_which_a_part_shows_another_place_is_told_by_fuse_as_by_check(scenes, run, tmp_path):
     """The rest makes the shift certain, and no index of full resolution tells."""
 

@@ -171,6 +171,7 @@ def shifted_likeness(image: np.ndarray, other: np.ndarray, row: int, col: int) -
     return float(np.corrcoef(image.ravel(), part.ravel())[0, 1])
 
 
+@pytest.mark.slow
 def test_an_ms_that_differs_by_scale_and_offset_is_not_resampled(tmp_path: Path) -> None:
     """The pixels are those of the same pair on two grids."""
     pair = write_seen(tmp_path, Cameras())
@@ -239,6 +240,7 @@ def test_a_number_of_rpcs_that_is_none_is_named(tmp_path: Path, key: str, value:
         pass
 
 
+@pytest.mark.slow
 def test_a_basic_product_is_evaluated_at_the_height_that_it_was_fused_at(run, tmp_path: Path) -> None:
     pair = write_seen(tmp_path, Cameras(parallax=10.0), height=0.8)
     made = fused(pair, tmp_path / "out.tif", height=380.0, score=True)

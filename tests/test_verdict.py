@@ -181,6 +181,7 @@ def test_fuse_says_it_first_and_warns_of_a_result_that_is_softer_than_its_pan(pa
     assert "warning: the result is doubtful: softer than the PAN" in soft.err
 
 
+@pytest.mark.slow
 def test_evaluate_says_it_of_each_file_and_warns_by_its_name(pair, tmp_path, run):
     folder, pan, ms = pair
     run("fuse", pan, ms, "-o", tmp_path / "gsa.tif", "--method", "gsa", "--no-score")
