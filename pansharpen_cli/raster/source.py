@@ -383,9 +383,10 @@ class Source:
         if any(note.startswith(text) for note in self.notes):
             return
         untagged = self.nodata is None and nodata_of(self.dataset) is None
-        if values.dtype.kind == "f" or (untagged and values.dtype.kind == "i" and values.dtype.itemsize > 1):
+        floats, signed = (values.dtype.kind == kind for kind in "fi")
+        if floats or (untagged and signed and values.dtype.itemsize > 1 and values.min() < 0):
             for band, pixels in zip(self.bands, values, strict=True):
-                odd = untagged_nodata(pixels[mask] if values.dtype.kind == "f" else pixels[mask].astype(np.float64))
+                odd = untagged_nodata(pixels[mask] if floats else pixels[mask].astype(np.float64))
                 if odd is not None:
                     self.notes.append(f"{text} ({number_text(odd)} in band {band}): name them with --nodata")
                     return
